@@ -1,0 +1,285 @@
+//! The members of the document, each under the name that the contract gives it. Keys are camelCase; where a standard
+//! has a form (OCI descriptors and configuration, CNI results and port mappings), it is used as it stands there.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use oci_spec::image::{Descriptor, ImageConfiguration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A type that stands in the document under one name.
+pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
+    /// The member's name.
+    const NAME: &'static str;
+    /// The tool to run first where it is missing, as in "no `layers`: run layer-apply first".
+    const MADE_BY: &'static str;
+}
+
+macro_rules! member {
+    ($type:ty, $name:literal, $made_by:literal) => {
+        impl Member for $type {
+            const NAME: &'static str = $name;
+            const MADE_BY: &'static str = $made_by;
+        }
+    };
+}
+
+/// `image`: an image in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// The name it was asked for by, as a person writes it: `debian:latest`. None for an image without a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// OCI descriptor of the image manifest, in the store.
+    #[schemars(with = "Value")]
+    pub descriptor: Descriptor,
+    /// The OCI image configuration.
+    #[schemars(with = "Value")]
+    pub configuration: ImageConfiguration,
+}
+member!(Image, "image", "img-build, img-pull or img-load");
+
+/// One of `layers`: an unpacked layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// OCI descriptor of the layer's blob, in the store.
+    #[schemars(with = "Value")]
+    pub descriptor: Descriptor,
+    /// The digest of the layer's uncompressed tar (OCI image-spec, config.md, "Layer DiffID").
+    #[serde(rename = "diffID")]
+    pub diff_id: String,
+    /// Absolute path of the directory that it was unpacked to, in overlayfs's own form.
+    pub directory: PathBuf,
+}
+
+/// `layers`, lowest first, as in the image configuration's `rootfs.diff_ids`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Layers(pub Vec<Layer>);
+member!(Layers, "layers", "layer-apply");
+
+/// `rootfs`: the union mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rootfs {
+    /// Absolute path of the merged file system.
+    pub path: PathBuf,
+    /// The lower directories, lowest first.
+    pub lower: Vec<PathBuf>,
+    /// The writable top; none where the mount is read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<PathBuf>,
+    /// overlayfs's work directory, on the same file system as `upper`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<PathBuf>,
+    /// Whether the file system is mounted read-only.
+    #[serde(default)]
+    pub readonly: bool,
+}
+member!(Rootfs, "rootfs", "union-mount");
+
+/// `network`: what the container is attached to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// `bridge`. (The other modes have no network tool in the pipe: `ns-exec --network`.)
+    pub mode: String,
+    /// Absolute path of the network namespace, as `ip netns` keeps it: `/run/netns/<id>`.
+    pub namespace: PathBuf,
+    /// The bridge that the namespace hangs on.
+    pub bridge: Bridge,
+    /// A CNI 1.1.0 result (interfaces, ips, routes, dns), once veth-pair has made the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniResult>,
+}
+member!(Network, "network", "netns-bridge");
+
+/// The bridge of a [`Network`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    /// The interface's name: `stave0`.
+    pub name: String,
+    /// The bridge's network: `172.17.0.0/16`.
+    #[schemars(with = "String")]
+    pub subnet: ipnet::IpNet,
+    /// The bridge's own address, which containers use as their gateway: `172.17.0.1`.
+    pub gateway: IpAddr,
+}
+
+/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CniResult {
+    /// `1.1.0`.
+    pub cni_version: String,
+    /// The interfaces made: on the host and in the sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<CniInterface>,
+    /// The addresses given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<CniIp>,
+    /// The routes made in the sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<CniRoute>,
+    /// Name servers and search domains; an empty object where there are none.
+    #[serde(default)]
+    pub dns: Value,
+    /// Whatever else stands in the result.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, Value>,
+}
+
+/// An interface in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniInterface {
+    /// The interface's name.
+    pub name: String,
+    /// Its hardware address, `02:42:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its MTU in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Path of the network namespace; none for an interface of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+}
+
+/// An address in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniIp {
+    /// The address with its prefix length: `172.17.0.2/16`.
+    #[schemars(with = "String")]
+    pub address: ipnet::IpNet,
+    /// The default gateway for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Index into `interfaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<usize>,
+}
+
+/// A route in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniRoute {
+    /// The destination: `0.0.0.0/0`.
+    #[schemars(with = "String")]
+    pub dst: ipnet::IpNet,
+    /// The next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+}
+
+/// One of `ports`, in the shape of CNI's `portMappings` capability (CNI CONVENTIONS.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The port on the host.
+    pub host_port: u16,
+    /// The port in the container.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The host's address that it is published on; none for all of them.
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+}
+
+/// `ports`: the port mappings in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Ports(pub Vec<PortMapping>);
+member!(Ports, "ports", "portmap");
+
+/// `hosts`: names for the container's `/etc/hosts`, and what a link adds to its environment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hosts {
+    /// The lines.
+    #[serde(default)]
+    pub entries: Vec<HostEntry>,
+    /// `NAME=value`, as Docker's links set them: `DB_PORT_5432_TCP_ADDR=172.17.0.2`.
+    #[serde(default)]
+    pub environment: Vec<String>,
+}
+member!(Hosts, "hosts", "link-hosts");
+
+/// One line of an `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HostEntry {
+    /// The address.
+    pub ip: IpAddr,
+    /// The names that stand for it.
+    pub names: Vec<String>,
+}
+
+/// `process`: what runs in the container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Its pid, as the host sees it; 0 before it was started.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot (field 22 of `/proc/<pid>/stat`), to tell a pid that was given again.
+    pub start_time: u64,
+    /// Its exit status, once it is known; 128 + N when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    /// Absolute path of its log file, with `-d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+    /// The OCI runtime-spec `process` that was run: args, env, cwd, user, capabilities.
+    #[serde(default)]
+    pub spec: Value,
+}
+member!(Process, "process", "ns-exec");
+
+/// `error`: what went wrong, in the tool that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// The tool.
+    pub tool: String,
+    /// What it was at: `arguments`, `read`, `plan`, `apply`, `undo`, `write`.
+    pub step: String,
+    /// One line: what failed on which object.
+    pub message: String,
+    /// The chain of causes, the nearest first.
+    #[serde(default)]
+    pub causes: Vec<String>,
+}
+member!(Failure, "error", "the tool that failed");
+
+/// Whether a step's operations are all in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StepState {
+    /// The operations are about to be made, or half made.
+    Begun,
+    /// All of them stand.
+    Done,
+}
+
+/// One of `steps`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    /// The tool's name, as its binary is called.
+    pub tool: String,
+    /// The tool's version.
+    pub version: String,
+    /// Begun or done.
+    pub state: StepState,
+    /// What it made, in the order in which it was made; only the tool itself reads them.
+    pub operations: Vec<Value>,
+}
+
+/// `steps`: a stack; the last one made is the last in the list and the first to be undone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Steps(pub Vec<Step>);
+member!(Steps, "steps", "any tool");

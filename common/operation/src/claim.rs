@@ -1,0 +1,192 @@
+//! Claims: who uses a shared thing.
+//!
+//! A shared thing has a directory `$STAVE_RUN/shared/<name>/` with one empty file for each container that uses it,
+//! named by the container's id. Whoever changes it holds the lock of its tool (see `toolkit::Filter::LOCK`).
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Error, Operation, Scope, words};
+
+/// A container's claim on a shared thing: one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "claim")]
+pub struct Claim {
+    /// The shared thing's directory: `$STAVE_RUN/shared/<name>`.
+    pub directory: PathBuf,
+    /// The container's id.
+    pub holder: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{verb} claim {path:?}: {source}")]
+struct ClaimError {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Claim {
+    /// The claim of the container `holder` on the shared thing `name` (a word that may stand in a path).
+    pub fn new(scope: &Scope, name: &str, holder: &str) -> Self {
+        Self { directory: scope.run_dir.join("shared").join(name), holder: holder.to_owned() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(&self.holder)
+    }
+
+    fn error(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = self.path();
+        move |source| ClaimError { verb, path, source }.into()
+    }
+}
+
+/// The ids of the containers that hold a claim in `directory`. None where the directory is missing.
+///
+/// # Errors
+/// When the directory cannot be read: then whoever asks takes the thing for used.
+pub fn holders(directory: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Operation for Claim {
+    fn explain(&self) -> Vec<String> {
+        vec![words(["install", "-D", "/dev/null", &self.path().to_string_lossy()])]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        scope.contain(&self.path())?;
+        fs::create_dir_all(&self.directory).map_err(self.error("create"))?;
+        fs::OpenOptions::new().write(true).create_new(true).open(self.path()).map_err(self.error("create"))?;
+        Ok(())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
+        scope.contain(&self.path())?;
+        match fs::remove_file(self.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.error("remove")(error)),
+            _ => {}
+        }
+        // The last one takes the directory along; that it is not empty, or gone, is fine.
+        let _ = fs::remove_dir(&self.directory);
+        Ok(())
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        Ok(match self.path().try_exists().map_err(self.error("look for"))? {
+            true => Condition::Present,
+            false => Condition::Missing(format!("claim {:?}", self.path())),
+        })
+    }
+}
+
+/// An operation on a shared thing. Applying it makes sure that the thing stands; undoing it does nothing while another
+/// container holds a claim on it. In a list it stands behind its [`Claim`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared<O> {
+    /// The directory of the claims.
+    pub claims: PathBuf,
+    /// The container for which it was applied.
+    pub holder: String,
+    /// What was done. Its `apply` succeeds when the thing stands already.
+    #[serde(flatten)]
+    pub operation: O,
+}
+
+impl<O> Shared<O> {
+    /// The operation as one that `claim` guards.
+    pub fn new(claim: &Claim, operation: O) -> Self {
+        Self { claims: claim.directory.clone(), holder: claim.holder.clone(), operation }
+    }
+}
+
+impl<O: Operation> Operation for Shared<O> {
+    fn explain(&self) -> Vec<String> {
+        self.operation.explain()
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        self.operation.apply(scope)
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
+        scope.contain(&self.claims)?;
+        let holders = holders(&self.claims).map_err(|source| ClaimError {
+            verb: "read",
+            path: self.claims.clone(),
+            source,
+        })?;
+        if holders.iter().any(|holder| *holder != self.holder) {
+            return Ok(());
+        }
+        self.operation.undo(scope)
+    }
+
+    fn check(&self, scope: &Scope) -> Result<Condition, Error> {
+        self.operation.check(scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(tag = "op", rename = "touch")]
+    struct Touch {
+        path: PathBuf,
+    }
+
+    impl Operation for Touch {
+        fn explain(&self) -> Vec<String> {
+            vec![format!("touch {}", self.path.display())]
+        }
+        fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+            Ok(fs::write(&self.path, "")?)
+        }
+        fn undo(&self, _: &Scope) -> Result<(), Error> {
+            Ok(fs::remove_file(&self.path)?)
+        }
+        fn check(&self, _: &Scope) -> Result<Condition, Error> {
+            Ok(Condition::Present)
+        }
+    }
+
+    #[test]
+    fn a_shared_thing_goes_with_its_last_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope { root: dir.path().join("root"), run_dir: dir.path().join("run") };
+        let path = dir.path().join("bridge");
+        let mut claims = ["a", "b"].map(|id| Claim::new(&scope, "bridge-stave0", id));
+        for claim in &mut claims {
+            claim.apply(&scope).unwrap();
+            Shared::new(claim, Touch { path: path.clone() }).apply(&scope).unwrap();
+        }
+        assert!(claims[0].apply(&scope).is_err(), "a claim is held once");
+        for (claim, stays) in claims.iter().zip([true, false]) {
+            Shared::new(claim, Touch { path: path.clone() }).undo(&scope).unwrap();
+            assert_eq!(path.exists(), stays);
+            claim.undo(&scope).unwrap();
+            claim.undo(&scope).unwrap();
+        }
+        assert!(!claims[0].directory.exists());
+    }
+
+    #[test]
+    fn json_is_flat() {
+        let scope = Scope { root: "/r".into(), run_dir: "/s".into() };
+        let shared = Shared::new(&Claim::new(&scope, "b", "web"), Touch { path: "/x".into() });
+        let json = serde_json::to_string(&shared).unwrap();
+        assert_eq!(json, r#"{"claims":"/s/shared/b","holder":"web","op":"touch","path":"/x"}"#);
+        serde_json::from_str::<Shared<Touch>>(&json).unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! Operations: what a tool does to the kernel or to the disk, as plain values.
+//!
+//! A tool first makes a list of operations. The same list is printed by `--explain`, written to the record, applied,
+//! walked backwards by `--undo` and compared with the kernel by `--check`; so none of these can drift from the others.
+//! See `docs/architecture.md` for the rules that an operation keeps.
+
+mod any_of;
+mod claim;
+mod scope;
+mod shell;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use claim::{Claim, Shared, holders};
+pub use scope::{OutOfScope, Scope};
+pub use shell::{quote, words};
+
+/// Why an operation could not be applied, undone or checked. Its message names the object ("link \"v3fa1\" in
+/// /run/netns/web"), its sources are the causes.
+pub type Error = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What [`Operation::check`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The thing stands as the operation made it.
+    Present,
+    /// The thing, or a part of it, is gone: applying the operation again would make it.
+    Missing(String),
+    /// Something stands there, but not what the operation made; it is named.
+    Different(String),
+}
+
+/// One thing done to the kernel or to the disk.
+///
+/// The value is stored in the document as JSON, internally tagged with `op`; it holds facts (names, addresses, paths),
+/// never a command line.
+pub trait Operation: Serialize + DeserializeOwned {
+    /// The command lines that a person would type for it, with `ip`, `mount`, `nft`, `sysctl`, `mkdir` and the like.
+    /// Usually one; a transaction gives one for each object in it. They are for reading: nothing ever runs them.
+    fn explain(&self) -> Vec<String>;
+
+    /// Does it: wholly, or not at all. Facts that only the kernel decides (an interface index, a pid) are filled in.
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error>;
+
+    /// Takes it back. Succeeds when there is nothing (left) to take back, and leaves alone what somebody else made
+    /// under the same name.
+    fn undo(&self, scope: &Scope) -> Result<(), Error>;
+
+    /// Compares it with what is there. Changes nothing.
+    fn check(&self, scope: &Scope) -> Result<Condition, Error>;
+}
+
+/// Applies the list in order.
+///
+/// # Errors
+/// The error of the first operation that could not be applied, after all those before it were undone in reverse; and
+/// what could not be undone then, as pairs of index and error.
+pub fn apply_all<O: Operation>(operations: &mut [O], scope: &Scope) -> Result<(), (Error, Vec<(usize, Error)>)> {
+    for at in 0..operations.len() {
+        if let Err(error) = operations[at].apply(scope) {
+            return Err((error, undo_all(&operations[..at], scope)));
+        }
+    }
+    Ok(())
+}
+
+/// Undoes the list backwards. Attempts everything; returns the operations (by index, in the order of the list) that
+/// could not be undone, with the reason.
+pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Error)> {
+    let mut left: Vec<_> = operations
+        .iter()
+        .enumerate()
+        .rev()
+        .filter_map(|(at, operation)| operation.undo(scope).err().map(|error| (at, error)))
+        .collect();
+    left.reverse();
+    left
+}
+
+/// The list of operations of a tool that does nothing to the kernel (img-build, img-load).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub enum Nothing {}
+
+impl Operation for Nothing {
+    fn explain(&self) -> Vec<String> {
+        match *self {}
+    }
+    fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+        match *self {}
+    }
+    fn undo(&self, _: &Scope) -> Result<(), Error> {
+        match *self {}
+    }
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        match *self {}
+    }
+}

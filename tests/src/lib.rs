@@ -1,0 +1,1 @@
+//! Tests over the whole workspace; see the files beside this folder.
