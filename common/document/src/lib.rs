@@ -1,1 +1,303 @@
-//! document
+//! The document: the one JSON object that travels through a pipe of Stave's tools.
+//!
+//! Members that a tool does not know are kept as the bytes that were read, in the order in which they came; the members
+//! that it knows are typed ([`members`]). `docs/document.md` is the contract.
+
+mod format;
+mod id;
+pub mod members;
+pub mod record;
+
+use std::io::{self, Read};
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+
+pub use id::{Id, InvalidId};
+pub use members::{Failure, Member, Step, StepState, Steps};
+
+/// The version of the contract, the member `stave`.
+pub const VERSION: u64 = 1;
+
+/// A larger document is refused, in bytes: nothing that a container needs comes near it.
+pub const MAX_SIZE: usize = 64 << 20;
+
+/// Why a document could not be read, or a member not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Standard input was empty.
+    #[error("no document on standard input: did the command before fail?")]
+    Empty,
+    /// Standard input could not be read.
+    #[error("read standard input: {0}")]
+    Read(io::Error),
+    /// More than [`MAX_SIZE`].
+    #[error("document on standard input is larger than {} MiB", MAX_SIZE >> 20)]
+    TooLarge,
+    /// Not JSON, or not an object.
+    #[error("standard input is not a document: {0}")]
+    NotADocument(serde_json::Error),
+    /// A document of another major version, which is kept as it was read.
+    #[error(
+        "document has version {found}, this tool reads version {VERSION}: use tools of one release in a pipe"
+    )]
+    Version {
+        /// What `stave` held.
+        found: String,
+        /// The document.
+        document: Box<Document>,
+    },
+    /// A member that a tool cannot do without.
+    #[error("no `{name}`: run {made_by} first")]
+    Missing {
+        /// The member's name.
+        name: &'static str,
+        /// The tool that makes it.
+        made_by: &'static str,
+    },
+    /// A member that does not have the form that the contract gives it.
+    #[error("member `{name}`: {source}")]
+    Malformed {
+        /// The member's name.
+        name: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// One JSON object, its members in order.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    members: Vec<(String, Box<RawValue>)>,
+}
+
+impl Document {
+    /// A document with nothing but the contract's version in it.
+    pub fn new() -> Self {
+        let mut document = Self::default();
+        document.set_raw("stave", RawValue::from_string(VERSION.to_string()).unwrap_or_default());
+        document
+    }
+
+    /// Reads a whole document.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Read`], [`Error::TooLarge`], [`Error::NotADocument`], [`Error::Version`].
+    pub fn read(source: impl Read) -> Result<Self, Error> {
+        let mut text = Vec::new();
+        source.take(MAX_SIZE as u64 + 1).read_to_end(&mut text).map_err(Error::Read)?;
+        if text.len() > MAX_SIZE {
+            return Err(Error::TooLarge);
+        }
+        Self::parse(&text)
+    }
+
+    /// Parses a whole document from its bytes.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::NotADocument`], [`Error::Version`].
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        if text.trim_ascii().is_empty() {
+            return Err(Error::Empty);
+        }
+        let mut document: Self = serde_json::from_slice(text).map_err(Error::NotADocument)?;
+        match document.raw("stave").map(|value| value.get().to_owned()) {
+            Some(version) if version == VERSION.to_string() => Ok(document),
+            Some(found) => Err(Error::Version { found, document: Box::new(document) }),
+            None => {
+                let Some((first, _)) = document.members.first() else { return Ok(Self::new()) };
+                // Objects that never were a document (a CNI result, an image manifest) have members of their own and
+                // no version; a document that somebody wrote by hand may do without it.
+                if members::is_known(first) {
+                    document.members.insert(0, Self::new().members.remove(0));
+                    return Ok(document);
+                }
+                Err(Error::NotADocument(de::Error::custom("an object without the member `stave`")))
+            }
+        }
+    }
+
+    /// The member, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it does not have the form of `M`.
+    pub fn get<M: Member>(&self) -> Result<Option<M>, Error> {
+        self.raw(M::NAME)
+            .map(|value| serde_json::from_str(value.get()))
+            .transpose()
+            .map_err(|source| Error::Malformed { name: M::NAME, source })
+    }
+
+    /// The member.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], which names the tool to run first; [`Error::Malformed`].
+    pub fn require<M: Member>(&self) -> Result<M, Error> {
+        self.get()?.ok_or(Error::Missing { name: M::NAME, made_by: M::MADE_BY })
+    }
+
+    /// Puts the member in its place, or at the end where it is new.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it cannot be written as JSON.
+    pub fn set<M: Member>(&mut self, member: &M) -> Result<(), Error> {
+        let value = serde_json::value::to_raw_value(member)
+            .map_err(|source| Error::Malformed { name: M::NAME, source })?;
+        self.set_raw(M::NAME, value);
+        Ok(())
+    }
+
+    /// Takes a member out, by its name.
+    pub fn remove(&mut self, name: &str) {
+        self.members.retain(|(at, _)| at != name);
+    }
+
+    /// The member as the text that was read, by its name.
+    pub fn raw(&self, name: &str) -> Option<&RawValue> {
+        self.members.iter().find(|(at, _)| at == name).map(|(_, value)| &**value)
+    }
+
+    fn set_raw(&mut self, name: &str, value: Box<RawValue>) {
+        match self.members.iter_mut().find(|(at, _)| at == name) {
+            Some((_, place)) => *place = value,
+            None => self.members.push((name.to_owned(), value)),
+        }
+    }
+
+    /// The container's id.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `id` is there and cannot be one.
+    pub fn id(&self) -> Result<Option<Id>, Error> {
+        self.get()
+    }
+
+    /// Whether a tool before failed.
+    pub fn has_failed(&self) -> bool {
+        self.raw("error").is_some()
+    }
+
+    /// The stack of steps; empty where there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn steps(&self) -> Result<Vec<Step>, Error> {
+        Ok(self.get::<Steps>()?.unwrap_or_default().0)
+    }
+
+    /// The document as one line of JSON, without the line's end.
+    pub fn to_line(&self) -> String {
+        format::line(&self.members)
+    }
+
+    /// The document as indented JSON, for a terminal.
+    pub fn to_pretty(&self) -> String {
+        format::indent(&self.to_line())
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Document;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+                let mut document = Document::default();
+                // A name that comes twice: the last one counts, as with jq.
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    document.set_raw(&name, value);
+                }
+                Ok(document)
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn unknown_members_pass_to_the_byte_and_in_order() {
+        let text = r#"{"z":1.000000000000000000001,"stave":1,"a":{"b":[1e400,"\u00e9"]},"id":"web"}"#;
+        let mut document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.to_line(), text);
+        document.set(&members::Ports(vec![])).unwrap();
+        document.remove("id");
+        assert_eq!(
+            document.to_line(),
+            r#"{"z":1.000000000000000000001,"stave":1,"a":{"b":[1e400,"\u00e9"]},"ports":[]}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_document_is_told_apart() {
+        for (text, error) in [
+            ("", "no document on standard input: did the command before fail?"),
+            (" \n", "no document on standard input: did the command before fail?"),
+            (
+                "[]",
+                "standard input is not a document: invalid type: sequence, expected a JSON object at line 1 column 0",
+            ),
+            ("{", "standard input is not a document: EOF while parsing an object at line 1 column 1"),
+            (
+                r#"{"cniVersion":"1.1.0"}"#,
+                "standard input is not a document: an object without the member `stave`",
+            ),
+            (
+                r#"{"stave":2}"#,
+                "document has version 2, this tool reads version 1: use tools of one release in a pipe",
+            ),
+            (
+                r#"{"stave":1}{"stave":1}"#,
+                "standard input is not a document: trailing characters at line 1 column 12",
+            ),
+        ] {
+            assert_eq!(Document::parse(text.as_bytes()).unwrap_err().to_string(), error, "{text}");
+        }
+        assert!(Document::parse(b"{}").is_ok(), "an empty object is an empty document");
+        assert!(Document::parse(br#"{"id":"web"}"#).is_ok());
+    }
+
+    #[test]
+    fn members_are_typed() {
+        let document = Document::parse(br#"{"stave":1,"layers":7,"id":"a b"}"#).unwrap();
+        let error = document.require::<members::Layers>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "member `layers`: invalid type: integer `7`, expected a sequence at line 1 column 1"
+        );
+        let error = document.require::<members::Rootfs>().unwrap_err().to_string();
+        assert_eq!(error, "no `rootfs`: run union-mount first");
+        assert!(document.id().is_err());
+    }
+
+    #[test]
+    fn depth_is_no_trouble() {
+        let text = format!(r#"{{"stave":1,"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.to_line(), text);
+        document.to_pretty();
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Document::parse(&bytes).map(|document| document.to_pretty());
+        }
+
+        #[test]
+        fn what_is_written_reads_back_the_same(text in r#"[a-z"\\/{}\[\]:, \PC]{0,40}"#, number in any::<i64>()) {
+            let value = serde_json::json!({"stave": 1, "t": text, "n": number, "l": [[], {}, [null, true]]});
+            let document = Document::parse(value.to_string().as_bytes()).unwrap();
+            for written in [document.to_line(), document.to_pretty()] {
+                prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), value.clone());
+            }
+        }
+    }
+}

@@ -1,10 +1,7 @@
 //! The members of the document, each under the name that the contract gives it. Keys are camelCase; where a standard
 //! has a form (OCI descriptors and configuration, CNI results and port mappings), it is used as it stands there.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use schemars::JsonSchema;
@@ -283,3 +280,21 @@ pub struct Step {
 #[serde(transparent)]
 pub struct Steps(pub Vec<Step>);
 member!(Steps, "steps", "any tool");
+
+/// Whether the contract gives a member of this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    [
+        "stave",
+        "id",
+        Steps::NAME,
+        Image::NAME,
+        Layers::NAME,
+        Rootfs::NAME,
+        Network::NAME,
+        Ports::NAME,
+        Hosts::NAME,
+        Process::NAME,
+        Failure::NAME,
+    ]
+    .contains(&name)
+}

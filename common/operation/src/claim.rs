@@ -66,7 +66,11 @@ impl Operation for Claim {
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         scope.contain(&self.path())?;
         fs::create_dir_all(&self.directory).map_err(self.error("create"))?;
-        fs::OpenOptions::new().write(true).create_new(true).open(self.path()).map_err(self.error("create"))?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(self.path())
+            .map_err(self.error("create"))?;
         Ok(())
     }
 

@@ -55,7 +55,10 @@ pub trait Operation: Serialize + DeserializeOwned {
 /// # Errors
 /// The error of the first operation that could not be applied, after all those before it were undone in reverse; and
 /// what could not be undone then, as pairs of index and error.
-pub fn apply_all<O: Operation>(operations: &mut [O], scope: &Scope) -> Result<(), (Error, Vec<(usize, Error)>)> {
+pub fn apply_all<O: Operation>(
+    operations: &mut [O],
+    scope: &Scope,
+) -> Result<(), (Error, Vec<(usize, Error)>)> {
     for at in 0..operations.len() {
         if let Err(error) = operations[at].apply(scope) {
             return Err((error, undo_all(&operations[..at], scope)));

@@ -20,6 +20,9 @@ mod tests {
 
     #[test]
     fn quotes_what_a_shell_would_read_otherwise() {
-        assert_eq!(words(["ip", "link", "add", "a b", "", "it's", "$x"]), r"ip link add 'a b' '' 'it'\''s' '$x'");
+        assert_eq!(
+            words(["ip", "link", "add", "a b", "", "it's", "$x"]),
+            r"ip link add 'a b' '' 'it'\''s' '$x'"
+        );
     }
 }

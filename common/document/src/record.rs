@@ -1,0 +1,251 @@
+//! The record: the document of a container as it stands at `$STAVE_RUN/<id>.json`, so that a pipe which is killed leaves
+//! something to unwind by.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{Document, Id};
+
+/// What went wrong with a record or a lock.
+#[derive(Debug, thiserror::Error)]
+#[error("{verb} {path:?}: {source}")]
+pub struct Error {
+    verb: &'static str,
+    path: PathBuf,
+    source: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("{}", strerror(.0))]
+    Io(io::Error),
+    #[error(transparent)]
+    Document(Box<crate::Error>),
+}
+
+/// The system's own words, without the "(os error 2)" that `std` adds.
+fn strerror(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+impl Error {
+    fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { verb, path: path.to_owned(), source: Cause::Io(source) }
+    }
+
+    /// The system's error behind it, where there is one.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match &self.source {
+            Cause::Io(error) => Some(error.kind()),
+            Cause::Document(_) => None,
+        }
+    }
+}
+
+/// A file lock (`flock`), held until it is dropped or its process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl Lock {
+    /// Takes the lock `$STAVE_RUN/locks/<name>`, waiting for whoever holds it.
+    ///
+    /// # Errors
+    /// When the file cannot be made or locked.
+    pub fn take(run_dir: &Path, name: &str) -> Result<Self, Error> {
+        let directory = run_dir.join("locks");
+        let path = directory.join(name);
+        loop {
+            let open = || File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+            let file = open()
+                .or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => fs::create_dir_all(&directory).and_then(|()| open()),
+                    _ => Err(error),
+                })
+                .map_err(Error::io("open lock", &path))?;
+            let held = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| Error::io("lock", &path)(errno.into()))?;
+            // Whoever held it before may have removed the file: then this is a lock on nothing.
+            let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+            let same = fs::metadata(&path).map(inode).ok() == held.metadata().map(inode).ok();
+            if same {
+                return Ok(Self { path, _held: held });
+            }
+        }
+    }
+
+    /// Removes the lock's file, and gives the lock up.
+    fn remove(self) -> Result<(), Error> {
+        remove_file(&self.path)
+    }
+}
+
+/// A container's record, locked.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+    lock: Lock,
+}
+
+impl Record {
+    /// Locks the record of `id` in `run_dir` (`$STAVE_RUN`), which need not exist yet; waits for whoever holds it.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken.
+    pub fn lock(run_dir: &Path, id: &Id) -> Result<Self, Error> {
+        // The suffix keeps an id apart from the locks that tools share ("network").
+        let lock = Lock::take(run_dir, &format!("{id}.container"))?;
+        Ok(Self { path: path(run_dir, id), lock })
+    }
+
+    /// Where the record stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The document in the record; none if there is no record.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not a document.
+    pub fn read(&self) -> Result<Option<Document>, Error> {
+        read_file(&self.path)
+    }
+
+    /// Writes the record beside its place and renames it into it.
+    ///
+    /// # Errors
+    /// When it cannot be written; then what stood there stands.
+    pub fn write(&self, document: &Document) -> Result<(), Error> {
+        let beside = self.path.with_extension("json.new");
+        let write = || {
+            let mut file =
+                File::options().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+            file.write_all(document.to_line().as_bytes())?;
+            fs::rename(&beside, &self.path)
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            Error::io("write record", &self.path)(error)
+        })
+    }
+
+    /// Removes the record and its lock.
+    ///
+    /// # Errors
+    /// When one of them cannot be removed.
+    pub fn remove(self) -> Result<(), Error> {
+        // A write that was killed may have left this; nobody else writes while the lock is held.
+        remove_file(&self.path.with_extension("json.new"))?;
+        remove_file(&self.path)?;
+        self.lock.remove()
+    }
+
+    /// Gives the record up: the lock's file goes along if no record stands behind it.
+    pub fn release(self) {
+        if !self.path.exists() {
+            let _ = self.lock.remove();
+        }
+    }
+}
+
+fn path(run_dir: &Path, id: &Id) -> PathBuf {
+    run_dir.join(format!("{id}.json"))
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Option<Document>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read record", path)(error)),
+    };
+    let malformed = |error| Error {
+        verb: "read record",
+        path: path.to_owned(),
+        source: Cause::Document(Box::new(error)),
+    };
+    Document::parse(&text).map(Some).map_err(malformed)
+}
+
+/// Reads the record of `id` without locking it: whole, as it stood at some instant.
+///
+/// # Errors
+/// When it cannot be read, or is not a document.
+pub fn read(run_dir: &Path, id: &Id) -> Result<Option<Document>, Error> {
+    read_file(&path(run_dir, id))
+}
+
+/// The ids of all records in `run_dir`, sorted. Files of other names are passed over.
+///
+/// # Errors
+/// When the directory cannot be read. One that is missing holds none.
+pub fn list(run_dir: &Path) -> Result<Vec<Id>, Error> {
+    let entries = match fs::read_dir(run_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read directory", run_dir)(error)),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io("read directory", run_dir))?.file_name();
+        ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok()));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_written_read_listed_and_removed_without_a_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: Id = "web".parse().unwrap();
+        let record = Record::lock(dir.path(), &id).unwrap();
+        assert!(record.read().unwrap().is_none());
+        record.write(&Document::new()).unwrap();
+        assert_eq!(read(dir.path(), &id).unwrap().unwrap().to_line(), r#"{"stave":1}"#);
+        assert_eq!(list(dir.path()).unwrap(), [id.clone()]);
+        record.remove().unwrap();
+        assert_eq!(list(dir.path()).unwrap(), []);
+        Record::lock(dir.path(), &id).unwrap().release();
+        assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_at_a_time_even_when_the_lock_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: Id = "web".parse().unwrap();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let record = Record::lock(dir.path(), &id).unwrap();
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        record.release();
+                    }
+                });
+            }
+        });
+    }
+}
