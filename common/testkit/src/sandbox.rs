@@ -1,0 +1,331 @@
+//! A host and an outside world, in namespaces.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Snapshot, fixture};
+
+/// The host's own address on the cable to the outside world.
+pub const HOST: &str = "192.0.2.1";
+/// The address of the client outside.
+pub const OUTSIDE: &str = "192.0.2.2";
+
+/// Becomes pid 1 of the sandbox: lays the cable, says so, then reaps what is left to it until its input closes, which
+/// happens at the latest when the test's process ends.
+const INIT: &str = r#"
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mkdir /run/cgroup
+mount --rbind /sys/fs/cgroup /run/cgroup
+mount -t sysfs sysfs /sys
+mount --move /run/cgroup /sys/fs/cgroup
+rmdir /run/cgroup
+touch /run/outside
+unshare --net=/run/outside true
+ip link add out0 type veth peer name eth0 netns /run/outside
+ip address add 192.0.2.1/24 dev out0
+ip link set lo up
+ip link set out0 up
+ip route add default via 192.0.2.2
+nsenter --net=/run/outside sh -ec '
+    ip link set lo up
+    ip address add 192.0.2.2/24 dev eth0
+    ip link set eth0 up'
+echo ready
+while read -r _; do :; done
+"#;
+
+/// Fails the test where it does not run as root.
+///
+/// # Panics
+/// Without root.
+pub fn require_root() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective =
+        status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().split_whitespace().nth(1);
+    assert_eq!(
+        effective,
+        Some("0"),
+        "this test needs root (namespaces, mounts, links): run scripts/test as root"
+    );
+}
+
+/// The directory that holds the tools: that of the profile which the test itself was built in.
+pub fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).expect("a test stands in target/<profile>/deps").to_owned()
+}
+
+/// The top of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The script, for messages.
+    pub script: String,
+    /// Exit status; 128 + N when a signal ended it.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    fn new(script: &str, output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            script: script.to_owned(),
+            status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// Its standard output, of a command that must succeed.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        self.exits(0).stdout
+    }
+
+    /// Itself, of a command that must exit with this status.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Self {
+        let Self { script, stdout, stderr, .. } = &self;
+        assert_eq!(self.status, status, "exit status of: {script}\n-- stdout\n{stdout}\n-- stderr\n{stderr}");
+        self
+    }
+
+    /// Its standard output as JSON, of a command that must succeed.
+    ///
+    /// # Panics
+    /// When it did not, or when it is no JSON.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in: {text}"))
+    }
+}
+
+/// A host of its own, with an outside world.
+#[derive(Debug)]
+pub struct Sandbox {
+    init: Child,
+    directory: TempDir,
+}
+
+impl Sandbox {
+    /// A fresh one, without images.
+    ///
+    /// # Panics
+    /// Without root, or when the namespaces cannot be made.
+    #[track_caller]
+    pub fn new() -> Self {
+        require_root();
+        let directory = tempfile::Builder::new().prefix("stave-test-").tempdir().unwrap();
+        let mut init = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", INIT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (util-linux)");
+        let mut line = String::new();
+        BufReader::new(init.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "the sandbox did not come up");
+        let sandbox = Self { init, directory };
+        fs::create_dir(sandbox.root()).unwrap();
+        sandbox
+    }
+
+    /// A fresh one, with the image `busybox` loaded (see [`fixture::busybox`]).
+    ///
+    /// # Panics
+    /// As [`Sandbox::new`]; or when `img-load` fails.
+    #[track_caller]
+    pub fn with_busybox() -> Self {
+        let sandbox = Self::new();
+        sandbox.load("busybox", &fixture::busybox());
+        sandbox
+    }
+
+    /// Loads a root file system tar, or an archive, as the image `name`.
+    ///
+    /// # Panics
+    /// When `img-load` fails.
+    #[track_caller]
+    pub fn load(&self, name: &str, archive: &[u8]) {
+        self.sh_with(&format!("img-load -q -t {name} - > /dev/null"), archive).ok();
+    }
+
+    /// A directory of the sandbox's own, in which its commands run; it goes with the sandbox.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `STAVE_ROOT`.
+    pub fn root(&self) -> PathBuf {
+        self.directory().join("root")
+    }
+
+    /// `/run` of the sandbox, as the test's own process sees it.
+    pub fn run(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run", self.pid()))
+    }
+
+    /// The pid of the sandbox's pid 1, as the test's own process sees it.
+    pub fn pid(&self) -> u32 {
+        // `unshare --fork` has one child, which is it.
+        let unshare = self.init.id();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        children.trim().parse().expect("the sandbox's pid 1 is gone")
+    }
+
+    /// A command for `program` on the host of the sandbox. Its arguments follow.
+    pub fn command(&self, program: &str) -> Command {
+        let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &self.pid().to_string(), "--net", "--mount", "--pid"])
+            .arg(format!("--wd={}", self.directory().display()))
+            .args(["--", program])
+            .env("PATH", path)
+            .env("STAVE_ROOT", self.root())
+            .env("STAVE_RUN", "/run/stave");
+        command
+    }
+
+    /// Runs a script by `/bin/sh` on the host of the sandbox.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Outcome {
+        self.sh_with(script, b"")
+    }
+
+    /// As [`Sandbox::sh`], with this standard input.
+    #[track_caller]
+    pub fn sh_with(&self, script: &str, input: &[u8]) -> Outcome {
+        self.feed(self.command("/bin/sh").args(["-c", script]), script, input)
+    }
+
+    /// Runs a script by `/bin/sh` in the outside world.
+    #[track_caller]
+    pub fn outside(&self, script: &str) -> Outcome {
+        let mut command = self.command("nsenter");
+        command.args(["--net=/run/outside", "/bin/sh", "-c", script]);
+        self.feed(&mut command, script, b"")
+    }
+
+    #[track_caller]
+    fn feed(&self, command: &mut Command, script: &str, input: &[u8]) -> Outcome {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nsenter (util-linux)");
+        let mut stdin = child.stdin.take().unwrap();
+        let output = thread::scope(|scope| {
+            // The command may end without reading its input.
+            scope.spawn(move || drop(stdin.write_all(input)));
+            child.wait_with_output()
+        });
+        Outcome::new(script, output.unwrap())
+    }
+
+    /// The body of a page, fetched on the host of the sandbox; tries for three seconds, since a server that was just
+    /// started may not listen yet.
+    ///
+    /// # Panics
+    /// When there is no answer in that time.
+    #[track_caller]
+    pub fn fetch(&self, url: &str) -> String {
+        patient(|| self.sh(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
+    }
+
+    /// The same, fetched by the client outside.
+    ///
+    /// # Panics
+    /// When there is no answer in that time.
+    #[track_caller]
+    pub fn fetch_outside(&self, url: &str) -> String {
+        patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
+    }
+
+    /// Everything that a tool could leave behind.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self)
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // `--kill-child` takes pid 1 along, and that everything in its pid namespace; then the mounts are gone too.
+        drop(self.init.stdin.take());
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+#[track_caller]
+fn patient(mut attempt: impl FnMut() -> Outcome) -> String {
+    let end = Instant::now() + Duration::from_secs(3);
+    loop {
+        let outcome = attempt();
+        if outcome.status == 0 || Instant::now() > end {
+            return outcome.ok();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_outside_reach_each_other_and_nothing_else() {
+        let sandbox = Sandbox::new();
+        sandbox.sh("busybox ping -c 1 -W 1 192.0.2.2").ok();
+        sandbox.outside("busybox ping -c 1 -W 1 192.0.2.1").ok();
+        assert_eq!(sandbox.sh("ls /sys/class/net | tr '\\n' ' '").ok(), "lo out0 ");
+        assert_eq!(sandbox.sh("echo a >&2; exit 7").exits(7).stderr, "a\n");
+        assert_eq!(sandbox.sh("kill -9 $$").status, 137);
+        assert_eq!(sandbox.sh_with("cat", b"x").ok(), "x");
+    }
+
+    #[test]
+    fn whatever_runs_in_it_ends_with_it() {
+        let sandbox = Sandbox::new();
+        let directory = sandbox.directory().to_owned();
+        sandbox.sh("sleep 987 > /dev/null 2>&1 & mkdir m; mount -t tmpfs tmpfs m").ok();
+        let inside = fs::read_dir(format!("/proc/{}/root/proc", sandbox.pid())).unwrap().count();
+        assert!(inside > 0);
+        drop(sandbox);
+        assert!(!directory.exists());
+    }
+}

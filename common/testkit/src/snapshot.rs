@@ -1,0 +1,192 @@
+//! A picture of a sandbox: everything that a tool could leave behind.
+
+use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
+
+use crate::Sandbox;
+
+/// What stands in a sandbox, sorted by kind; each line describes one thing. Equal when nothing was left behind or lost.
+///
+/// Not in it: images, unpacked layers and the build cache, which outlive a container by contract; locks, which are
+/// empty files of no meaning; counters and times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    kinds: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Snapshot {
+    pub(crate) fn take(sandbox: &Sandbox) -> Self {
+        let ip = |arguments: &str| network(sandbox, &format!("ip {arguments}"));
+        let pid = sandbox.pid();
+        let mut kinds = BTreeMap::from([
+            ("link", ip("-details -oneline link show")),
+            ("address", ip("-oneline address show").into_iter().map(without_lifetimes).collect()),
+            ("route", [ip("route show table all"), ip("-6 route show table all")].concat()),
+            ("rule", ip("rule show")),
+            ("nftables", network(sandbox, "nft --stateless list ruleset")),
+            ("sysctl", network(sandbox, "sysctl -a --pattern 'ip_forward$|forwarding$|route_localnet$'")),
+            ("mount", mounts(pid)),
+            ("process", processes(pid)),
+        ]);
+        let mut files = Vec::new();
+        list(&sandbox.run(), "", &["stave/locks"], &mut files);
+        kinds.insert("file in /run", files);
+        let mut files = Vec::new();
+        list(&sandbox.root(), "", &["images", "layers", "cache"], &mut files);
+        kinds.insert("file in STAVE_ROOT", files);
+        for lines in kinds.values_mut() {
+            lines.sort();
+        }
+        Self { kinds }
+    }
+
+    /// The lines of one kind: `link`, `address`, `route`, `rule`, `nftables`, `sysctl`, `mount`, `process`,
+    /// `file in /run`, `file in STAVE_ROOT`.
+    pub fn of(&self, kind: &str) -> &[String] {
+        self.kinds.get(kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// What `later` has and this has not (`+`), and the reverse (`-`): one thing a line. Empty when both are equal.
+    pub fn difference(&self, later: &Self) -> String {
+        let mut difference = String::new();
+        for (kind, before) in &self.kinds {
+            let after = later.of(kind);
+            for (sign, these, those) in [('-', before.as_slice(), after), ('+', after, before.as_slice())] {
+                for line in surplus(these, those) {
+                    difference += &format!("{sign} {kind}: {line}\n");
+                }
+            }
+        }
+        difference
+    }
+
+    /// Asserts that `later` shows the same.
+    ///
+    /// # Panics
+    /// When it does not, with the difference.
+    #[track_caller]
+    pub fn assert_same(&self, later: &Self) {
+        let difference = self.difference(later);
+        assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kinds.iter().try_for_each(|(kind, lines)| {
+            lines.iter().try_for_each(|line| writeln!(formatter, "{kind}: {line}"))
+        })
+    }
+}
+
+/// The lines of `these` that `those` has not, or not as often.
+fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a String> {
+    let mut those: Vec<_> = those.iter().collect();
+    let mut rest = Vec::new();
+    for line in these {
+        match those.iter().position(|other| *other == line) {
+            Some(at) => drop(those.swap_remove(at)),
+            None => rest.push(line),
+        }
+    }
+    rest
+}
+
+/// The lines that a command prints in the sandbox's network. It runs outside of its pid namespace, so that no picture
+/// shows the photographer.
+fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
+    let output = Command::new("nsenter")
+        .args(["--target", &sandbox.pid().to_string(), "--net", "--mount", "/bin/sh", "-c", command])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn without_lifetimes(line: String) -> String {
+    // An IPv6 address is tentative for a second after its link came up.
+    line.split('\\').next().unwrap_or_default().replace(" tentative", "").trim_end().to_owned()
+}
+
+fn mounts(pid: u32) -> Vec<String> {
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    // Without the ids, which are given anew: root, mount point, options, then the file system behind the dash.
+    table.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+}
+
+/// The command lines of all processes in the sandbox, zombies (whose parent has yet to look) aside.
+fn processes(pid: u32) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/root/proc")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
+            continue;
+        }
+        // Whoever ends while we look was not there.
+        let (Ok(stat), Ok(arguments)) =
+            (fs::read_to_string(path.join("stat")), fs::read(path.join("cmdline")))
+        else {
+            continue;
+        };
+        let zombie =
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z") || rest.starts_with(" X"));
+        if !zombie {
+            lines.push(
+                String::from_utf8_lossy(&arguments).replace('\0', " ").trim_end().chars().take(120).collect(),
+            );
+        }
+    }
+    lines
+}
+
+/// Files and directories below `top`, without those below the `except`ed paths.
+fn list(top: &Path, below: &str, except: &[&str], lines: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(top.join(below)) else { return };
+    for entry in entries {
+        let entry = entry.unwrap();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        if except.contains(&path.as_str()) {
+            continue;
+        }
+        let Ok(metadata) = entry.metadata() else { continue };
+        lines.push(format!(
+            "{path} (mode {:o}, owner {}:{})",
+            metadata.mode(),
+            metadata.uid(),
+            metadata.gid()
+        ));
+        if metadata.is_dir() {
+            list(top, &path, except, lines);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_whatever_was_left() {
+        let sandbox = Sandbox::new();
+        let before = sandbox.snapshot();
+        before.assert_same(&sandbox.snapshot());
+        for (script, line) in [
+            ("ip link add left0 type bridge", "+ link: "),
+            ("ip address add 198.51.100.1/24 dev out0", "+ address: "),
+            ("ip route add 203.0.113.0/24 via 192.0.2.2", "+ route: "),
+            ("ip rule add from 198.51.100.1 lookup 7", "+ rule: "),
+            ("ip netns add left", "+ file in /run: netns/left"),
+            ("nft add table ip left", "+ nftables: "),
+            ("echo 1 > /proc/sys/net/ipv4/ip_forward", "+ sysctl: net.ipv4.ip_forward = 1"),
+            ("mount -t tmpfs tmpfs /mnt", "+ mount: "),
+            ("sleep 987 > /dev/null 2>&1 &", "+ process: sleep 987"),
+            ("mkdir -p /run/stave/leases; touch /run/stave/leases/x", "+ file in /run: stave/leases/x"),
+            ("mkdir -p $STAVE_ROOT/containers/x/upper", "+ file in STAVE_ROOT: containers/x/upper"),
+            ("ip link delete out0", "- link: "),
+        ] {
+            sandbox.sh(script).ok();
+            let difference = before.difference(&sandbox.snapshot());
+            assert!(difference.contains(line), "{script}: {line} is not in\n{difference}");
+        }
+    }
+}
