@@ -1,0 +1,73 @@
+//! The program in the example image of `scripts/demo`: a web server of one page.
+//!
+//! Does: answers every HTTP request on port 80 with the same page, and prints a line for each. Ends on SIGTERM and
+//! SIGINT, also as pid 1, to which the kernel delivers only signals that somebody waits for.
+//! Reads: the first line of each request.
+//! Needs: nothing: built with `-C target-feature=+crt-static` it runs in an image that holds this one file.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::{SigSet, Signal};
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("example-web: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal asks to end.
+fn serve() -> io::Result<()> {
+    let mut end = SigSet::empty();
+    end.add(Signal::SIGTERM);
+    end.add(Signal::SIGINT);
+    end.thread_block()?;
+    let listener = listen(80).map_err(|error| io::Error::other(format!("listen on port 80: {error}")))?;
+    println!("listening on port 80");
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // A client that goes away in mid-answer is its own affair.
+            thread::spawn(move || answer(client).ok());
+        }
+    });
+    end.wait()?;
+    Ok(())
+}
+
+/// On all addresses; on those of IPv4 alone where the kernel has no IPv6.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))
+}
+
+fn answer(mut client: TcpStream) -> io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let from = client.peer_addr()?.ip().to_canonical();
+    // A request's head may not be longer than this; what follows it is not read.
+    let mut reader = BufReader::new(client.try_clone()?.take(16 * 1024));
+    let mut request = String::new();
+    reader.read_line(&mut request)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    println!("{from} {}", request.trim_end());
+    let page = format!("Hello from a container, {from}.\n");
+    let length = page.len();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    client.write_all(head.as_bytes())?;
+    if !request.starts_with("HEAD ") {
+        client.write_all(page.as_bytes())?;
+    }
+    client.shutdown(Shutdown::Write)
+}
