@@ -223,7 +223,7 @@ mod tests {
         assert!(record.read().unwrap().is_none());
         record.write(&Document::new()).unwrap();
         assert_eq!(read(dir.path(), &id).unwrap().unwrap().to_line(), r#"{"stave":1}"#);
-        assert_eq!(list(dir.path()).unwrap(), [id.clone()]);
+        assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&id));
         record.remove().unwrap();
         assert_eq!(list(dir.path()).unwrap(), []);
         Record::lock(dir.path(), &id).unwrap().release();

@@ -6,6 +6,7 @@
 
 mod any_of;
 mod claim;
+pub mod interrupt;
 mod scope;
 mod shell;
 
@@ -60,7 +61,7 @@ pub fn apply_all<O: Operation>(
     scope: &Scope,
 ) -> Result<(), (Error, Vec<(usize, Error)>)> {
     for at in 0..operations.len() {
-        if let Err(error) = operations[at].apply(scope) {
+        if let Err(error) = interrupt::checked().and_then(|()| operations[at].apply(scope)) {
             return Err((error, undo_all(&operations[..at], scope)));
         }
     }

@@ -1,1 +1,32 @@
-//! toolkit
+//! What every tool's `main` needs: arguments, the document in and out, the record, undo, explain, check, exit statuses.
+//!
+//! A tool is one of three kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
+//! member to it, a [`Source`] starts a document, a [`Report`] speaks of the store. `docs/architecture.md` tells what
+//! happens when a filter runs, `docs/exit-codes.md` what the statuses mean.
+
+mod arguments;
+mod check;
+mod exit;
+mod failure;
+mod filter;
+mod schema;
+mod session;
+mod source;
+mod streams;
+mod undo;
+
+pub use arguments::{Common, Context};
+pub use exit::Exit;
+pub use failure::{hint, report_line};
+pub use filter::{Filter, Plan, filter};
+pub use session::{Session, Stage};
+pub use source::{Report, Source, report, source};
+pub use streams::{read_document, write_document};
+pub use undo::undo_step;
+
+/// What the tools' mains use, so that a tool depends on one crate for it.
+pub mod prelude {
+    pub use crate::{Common, Context, Filter, Plan, Report, Source, hint};
+    pub use anyhow::{Context as _, Result, anyhow, bail};
+    pub use document::{Document, members};
+}

@@ -1,0 +1,69 @@
+//! Being interrupted between two operations instead of inside of one.
+//!
+//! While a list is applied, SIGINT, SIGTERM and SIGHUP are blocked. One that arrives stays pending; it is looked for
+//! before each operation, and an operation that takes long looks for it now and then. It counts as a failure, so what
+//! was done is taken back.
+
+use nix::{
+    sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+    sys::signalfd::{SfdFlags, SignalFd},
+};
+
+use crate::Error;
+
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// The user, or the system, asked the tool to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted by {0}")]
+pub struct Interrupted(Signal);
+
+/// Blocks the signals in this thread and in those that it starts from now on. A program that is to run with the
+/// signals as they were calls [`unblock`] before it is executed.
+///
+/// # Errors
+/// None that the kernel is known to give.
+pub fn block() -> nix::Result<()> {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
+}
+
+/// Lets the signals through again: one that is pending ends the process now.
+///
+/// # Errors
+/// None that the kernel is known to give.
+pub fn unblock() -> nix::Result<()> {
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
+}
+
+/// Whether one of the signals arrived since [`block`]; takes it off the queue, so that undoing goes on undisturbed.
+///
+/// # Errors
+/// [`Interrupted`], with the signal.
+pub fn checked() -> Result<(), Error> {
+    let blocked =
+        SigSet::thread_get_mask().is_ok_and(|mask| SIGNALS.iter().all(|signal| mask.contains(*signal)));
+    if !blocked {
+        return Ok(());
+    }
+    let queue =
+        SignalFd::with_flags(&SigSet::from_iter(SIGNALS), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    match queue.read_signal()? {
+        Some(signal) => Err(Interrupted(Signal::try_from(signal.ssi_signo as i32)?).into()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_waits_until_it_is_asked_for() {
+        block().unwrap();
+        checked().unwrap();
+        nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGTERM).unwrap();
+        assert_eq!(checked().unwrap_err().to_string(), "interrupted by SIGTERM");
+        checked().unwrap();
+        unblock().unwrap();
+    }
+}

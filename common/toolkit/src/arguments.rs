@@ -1,0 +1,201 @@
+//! The arguments that every tool takes, and what follows from them.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use document::Id;
+use operation::Scope;
+
+/// The arguments of every tool. Flattened into each tool's own.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of every tool")]
+pub struct Common {
+    /// The container's name, where no command before has given one
+    #[arg(long, value_name = "ID")]
+    pub id: Option<Id>,
+    /// Where images, layers and containers are kept
+    #[arg(long, value_name = "DIR", env = "STAVE_ROOT", hide_env_values = true)]
+    pub root: Option<PathBuf>,
+    /// Where records, locks and leases are kept until the next reboot
+    #[arg(long, value_name = "DIR", env = "STAVE_RUN", hide_env_values = true)]
+    pub run_dir: Option<PathBuf>,
+    /// Start with an empty document instead of reading standard input
+    #[arg(short = 'n', long)]
+    pub null_input: bool,
+    /// Take back what the document says that this tool made
+    #[arg(long)]
+    pub undo: bool,
+    /// Print what would be done, as commands a person would type, and do nothing
+    #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
+    pub explain: bool,
+    /// Compare what the document says with what is there, and change nothing
+    #[arg(long, conflicts_with_all = ["undo", "repair"])]
+    pub check: bool,
+    /// Make again what is missing of what the document says
+    #[arg(long, conflicts_with = "undo")]
+    pub repair: bool,
+    /// Print the JSON Schema of the members that this tool reads and writes
+    #[arg(long)]
+    pub schema: bool,
+    /// Print the manual page (man), or completions for a shell (bash, zsh, fish, elvish)
+    #[arg(long, value_name = "WHAT", hide = true)]
+    pub generate: Option<String>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What a tool works with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `--root` and `--run-dir`, absolute.
+    pub scope: Scope,
+    /// The container's id. Empty in a source or report that was given none.
+    pub id: String,
+    /// Say nothing but errors.
+    pub quiet: bool,
+    /// How much more to say.
+    pub verbose: u8,
+}
+
+impl Common {
+    /// The directories, absolute; by default those of the design for root, the XDG directories for other users.
+    ///
+    /// # Errors
+    /// When the current directory is needed and cannot be told.
+    pub fn scope(&self) -> anyhow::Result<Scope> {
+        let root_user = nix::unistd::geteuid().is_root();
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = || variable("HOME").unwrap_or_else(|| "/".into());
+        let root = self.root.clone().unwrap_or_else(|| match root_user {
+            true => "/var/lib/stave".into(),
+            false => variable("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share")).join("stave"),
+        });
+        let run_dir =
+            self.run_dir.clone().unwrap_or_else(|| match (root_user, variable("XDG_RUNTIME_DIR")) {
+                (true, _) => "/run/stave".into(),
+                (false, Some(dir)) => dir.join("stave"),
+                (false, None) => format!("/tmp/stave-{}", nix::unistd::geteuid()).into(),
+            });
+        Ok(Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? })
+    }
+
+    /// The context for the container `id`.
+    ///
+    /// # Errors
+    /// As [`Common::scope`].
+    pub fn context(&self, id: Option<&Id>) -> anyhow::Result<Context> {
+        Ok(Context {
+            scope: self.scope()?,
+            id: id.or(self.id.as_ref()).map(Id::to_string).unwrap_or_default(),
+            quiet: self.quiet,
+            verbose: self.verbose,
+        })
+    }
+
+    /// Whether the tool is asked for something else than its job, for which its own arguments are not needed.
+    fn is_aside(&self) -> bool {
+        self.undo || self.check || self.repair || self.schema || self.generate.is_some()
+    }
+}
+
+/// Absolute, without `.` and `..` and symbolic links as far as it exists: paths that go into documents and are compared
+/// later must be spelled in one way.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let absolute = std::path::absolute(path).with_context(|| format!("resolve {path:?}"))?;
+    let mut missing = Vec::new();
+    let mut existing = absolute.as_path();
+    loop {
+        if let Ok(found) = existing.canonicalize() {
+            return Ok(missing.iter().rev().fold(found, |path, name| path.join(name)));
+        }
+        match (existing.parent(), existing.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name.to_owned());
+                existing = parent;
+            }
+            _ => return Ok(absolute),
+        }
+    }
+}
+
+/// What the command line asks for.
+pub(crate) enum Asked<T> {
+    /// The tool's job.
+    Job(T),
+    /// Undo, check, repair, a schema, a manual page.
+    Aside(Common),
+    /// Wrong usage, or `--help` and `--version`, which clap also hands over this way.
+    Usage(clap::Error),
+}
+
+/// Parses the command line. The tool's own arguments are required only for its job.
+pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Asked<T> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let lenient = T::command().mut_args(|argument: Arg| argument.required(false));
+    if let Ok(common) = lenient.try_get_matches_from(&arguments).and_then(|m| Common::from_arg_matches(&m))
+        && common.is_aside()
+    {
+        return Asked::Aside(common);
+    }
+    let strict = |matches: ArgMatches| T::from_arg_matches(&matches);
+    match T::command().try_get_matches_from(&arguments).and_then(strict) {
+        Ok(tool) => Asked::Job(tool),
+        Err(error) => Asked::Usage(error),
+    }
+}
+
+/// The tool's name, as its command is called.
+pub(crate) fn name<T: clap::CommandFactory>() -> String {
+    T::command().get_name().to_owned()
+}
+
+/// The version that goes into a step.
+pub(crate) fn version(command: &Command) -> String {
+    command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    #[command(name = "portmap", version)]
+    struct Tool {
+        #[arg(short, required = true)]
+        publish: Vec<String>,
+        #[command(flatten)]
+        #[allow(dead_code)]
+        common: Common,
+    }
+
+    fn asked(line: &str) -> Asked<Tool> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn own_arguments_are_needed_only_for_the_job() {
+        assert!(matches!(asked("portmap -p 1:2"), Asked::Job(tool) if tool.publish == ["1:2"]));
+        assert!(matches!(asked("portmap"), Asked::Usage(_)));
+        assert!(matches!(asked("portmap --undo"), Asked::Aside(common) if common.undo));
+        assert!(matches!(asked("portmap --schema"), Asked::Aside(common) if common.schema));
+        assert!(matches!(asked("portmap --undo --check"), Asked::Usage(_)));
+        assert!(matches!(asked("portmap --help"), Asked::Usage(_)));
+    }
+
+    #[test]
+    fn directories_are_spelled_in_one_way() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        let spelled = absolute(&dir.path().join("link/./missing/below")).unwrap();
+        assert_eq!(spelled, dir.path().canonicalize().unwrap().join("missing/below"));
+    }
+}

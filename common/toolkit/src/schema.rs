@@ -1,0 +1,84 @@
+//! `--schema`, and what else is generated from a tool's own definition.
+
+use std::io::{self, Write};
+
+use document::{Member, members};
+use schemars::{SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use crate::{Common, Exit, failure, streams::write_lines};
+
+/// Prints what `common` asks for: the schema, the manual page or completions.
+pub(crate) fn print<T: clap::CommandFactory>(
+    tool: &str,
+    common: &Common,
+    reads: &[&str],
+    writes: &[&str],
+) -> Exit {
+    let printed = match common.generate.as_deref() {
+        None => write_lines(&[schema(tool, reads, writes).to_string()]),
+        Some(what) => generate::<T>(tool, what),
+    };
+    match printed {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            failure::print(tool, &error.into());
+            Exit::Failed
+        }
+    }
+}
+
+fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> io::Result<()> {
+    let mut text = Vec::new();
+    let mut command = T::command();
+    if what == "man" {
+        clap_mangen::Man::new(command).render(&mut text)?;
+    } else {
+        let shell: clap_complete::Shell = what.parse().map_err(|_| {
+            io::Error::other(format!("{what:?} cannot be generated: man, bash, zsh, fish, elvish"))
+        })?;
+        clap_complete::generate(shell, &mut command, tool, &mut text);
+    }
+    io::stdout().write_all(&text)
+}
+
+/// The JSON Schema of the document as this tool sees it.
+fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let mut properties = serde_json::Map::new();
+    properties.insert("stave".into(), json!({"const": document::VERSION}));
+    for &name in ["id", "steps", "error"].iter().chain(reads).chain(writes) {
+        let mut schema = member(&mut generator, name);
+        if let Some(object) = schema.as_object_mut() {
+            let known = |names: &[&str]| names.contains(&name);
+            object.insert("readOnly".into(), (known(reads) && !known(writes)).into());
+        }
+        properties.insert(name.to_owned(), schema);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": format!("the document as {tool} reads and writes it"),
+        "type": "object",
+        "properties": properties,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+fn member(generator: &mut SchemaGenerator, name: &str) -> Value {
+    fn of<M: Member>(generator: &mut SchemaGenerator) -> Value {
+        generator.subschema_for::<M>().to_value()
+    }
+    match name {
+        document::Id::NAME => of::<document::Id>(generator),
+        members::Steps::NAME => of::<members::Steps>(generator),
+        members::Failure::NAME => of::<members::Failure>(generator),
+        members::Image::NAME => of::<members::Image>(generator),
+        members::Layers::NAME => of::<members::Layers>(generator),
+        members::Rootfs::NAME => of::<members::Rootfs>(generator),
+        members::Network::NAME => of::<members::Network>(generator),
+        members::Ports::NAME => of::<members::Ports>(generator),
+        members::Hosts::NAME => of::<members::Hosts>(generator),
+        members::Process::NAME => of::<members::Process>(generator),
+        _ => json!({}),
+    }
+}

@@ -1,0 +1,203 @@
+//! One tool's work on one container: the record locked, the step on the stack.
+
+use std::fmt;
+
+use anyhow::{Context as _, anyhow, bail};
+use document::{Document, Id, Member, Step, StepState, Steps, record::Record};
+use operation::{Operation, Scope};
+use serde_json::Value;
+
+use crate::hint;
+
+/// What a tool was at when it failed: the `step` of the document's `error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading its command line.
+    Arguments,
+    /// Taking the record and holding the document against it.
+    Record,
+    /// Deciding what to do.
+    Plan,
+    /// Doing it.
+    Apply,
+    /// Writing the document.
+    Write,
+    /// Taking it back.
+    Undo,
+    /// Comparing it.
+    Check,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arguments => "arguments",
+            Self::Record => "record",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Write => "write",
+            Self::Undo => "undo",
+            Self::Check => "check",
+        })
+    }
+}
+
+/// A document that one tool adds a step to, with its record locked for as long.
+#[derive(Debug)]
+pub struct Session {
+    tool: String,
+    version: String,
+    id: Id,
+    record: Record,
+    /// The document as it came.
+    before: Document,
+    /// Whether a record stood there when it came.
+    recorded: bool,
+    document: Document,
+}
+
+impl Session {
+    /// Locks the record of the document's container; gives the container an id where it has none.
+    ///
+    /// # Errors
+    /// When the id is another container's, or the record tells of other steps than the document: then going on would
+    /// lose sight of what the record lists.
+    pub fn open(
+        tool: &str,
+        version: &str,
+        scope: &Scope,
+        document: Document,
+        asked: Option<&Id>,
+    ) -> anyhow::Result<Self> {
+        let named = document.id()?;
+        if let (Some(named), Some(asked)) = (&named, asked)
+            && named != asked
+        {
+            bail!("the document is of container \"{named}\", not of \"{asked}\"");
+        }
+        let id = named.or(asked.cloned()).unwrap_or_else(Id::random);
+        let record = Record::lock(&scope.run_dir, &id)?;
+        let recorded = match Self::compare(&document, &record, &id) {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                record.release();
+                return Err(error);
+            }
+        };
+        let mut opened = document.clone();
+        opened.set(&id)?;
+        let (tool, version) = (tool.to_owned(), version.to_owned());
+        Ok(Self { tool, version, id, record, before: document, recorded, document: opened })
+    }
+
+    /// Whether there is a record, after holding the document against it.
+    fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
+        let steps = document.steps()?;
+        match record.read()? {
+            Some(recorded) if recorded.steps()? == steps => Ok(true),
+            Some(_) => Err(hint(
+                anyhow!(
+                    "container \"{id}\" exists: {:?} lists other steps than this document",
+                    record.path()
+                ),
+                format!("`unwind {id}` takes it back; `--id` names another"),
+            )),
+            None if steps.iter().all(|step| step.operations.is_empty()) => Ok(false),
+            None => Err(hint(
+                anyhow!("container \"{id}\" has no record {:?}", record.path()),
+                "it was unwound, the machine was restarted, or --run-dir differs: start it anew",
+            )),
+        }
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// The document as it stands.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// Pushes the step as begun, and writes the record: what is about to be made can be found from now on.
+    ///
+    /// # Errors
+    /// When the record cannot be written; nothing is changed then.
+    pub fn begin<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
+        let step = Step {
+            tool: self.tool.clone(),
+            version: self.version.clone(),
+            state: StepState::Begun,
+            operations: values(operations)?,
+        };
+        let mut steps = self.document.steps()?;
+        steps.push(step);
+        self.document.set(&Steps(steps))?;
+        Ok(self.record.write(&self.document)?)
+    }
+
+    /// Marks the step as done, with the operations as they are after they were applied, sets the member, and writes the
+    /// record.
+    ///
+    /// # Errors
+    /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
+    pub fn done<O: Operation, M: Member>(&mut self, operations: &[O], member: &M) -> anyhow::Result<()> {
+        let mut steps = self.document.steps()?;
+        let step = steps.last_mut().context("no step was begun")?;
+        step.state = StepState::Done;
+        step.operations = values(operations)?;
+        self.document.set(&Steps(steps))?;
+        self.document.set(member)?;
+        Ok(self.record.write(&self.document)?)
+    }
+
+    /// Takes the step off the stack after its operations were undone, all but those at the indices `left`. The document
+    /// and the record are then as they came, but for what is left.
+    ///
+    /// # Errors
+    /// When the record cannot be written or removed.
+    pub fn abandon<O: Operation>(
+        mut self,
+        operations: &[O],
+        left: &[usize],
+    ) -> (Document, anyhow::Result<()>) {
+        let result = self.restore(operations, left);
+        let document = if left.is_empty() { self.before } else { self.document };
+        let result = result.and_then(|()| match left.is_empty() && !self.recorded {
+            true => Ok(self.record.remove()?),
+            false => Ok(self.record.write(&document)?),
+        });
+        (document, result)
+    }
+
+    fn restore<O: Operation>(&mut self, operations: &[O], left: &[usize]) -> anyhow::Result<()> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let mut steps = self.document.steps()?;
+        if let Some(step) = steps.last_mut() {
+            let all = values(operations)?;
+            step.state = StepState::Begun;
+            step.operations = left.iter().filter_map(|&at| all.get(at).cloned()).collect();
+        }
+        Ok(self.document.set(&Steps(steps))?)
+    }
+
+    /// The document as it came, for passing on with an error; nothing was begun.
+    pub fn give_up(self) -> Document {
+        if !self.recorded {
+            self.record.release();
+        }
+        self.before
+    }
+
+    /// The document as it stands; the record is unlocked.
+    pub fn into_document(self) -> Document {
+        self.document
+    }
+}
+
+fn values<O: Operation>(operations: &[O]) -> anyhow::Result<Vec<Value>> {
+    Ok(operations.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,194 @@
+//! Tools that read no document: those that start one, and those that speak of the store.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use document::{Document, Member, Step, StepState, Steps};
+use operation::Nothing;
+use serde_json::Value;
+
+use crate::{
+    Common, Context, Exit, Stage,
+    arguments::{self, Asked},
+    failure,
+    filter::{fail, input, usage_error},
+    schema,
+    streams::{write_document, write_lines},
+    undo::undo_step,
+};
+
+/// A tool at the head of a pipe: it makes an image and starts the document. The type is the tool's arguments.
+pub trait Source: clap::Parser {
+    /// What it puts into the document.
+    type Member: Member;
+
+    /// The arguments that every tool takes.
+    fn common(&self) -> &Common;
+
+    /// Does the job. What it makes belongs to the store, not to a container: undo does not remove it.
+    ///
+    /// # Errors
+    /// Whatever made the job impossible; the store is then as it was.
+    fn make(&self, context: &Context) -> anyhow::Result<Self::Member>;
+
+    /// What [`Source::make`] would do, a line each.
+    ///
+    /// # Errors
+    /// Whatever would make the job impossible.
+    fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
+}
+
+/// A tool of the store (`img-ls`, `img-tag`): prints one JSON value. The type is the tool's arguments.
+pub trait Report: clap::Parser {
+    /// The arguments that every tool takes.
+    fn common(&self) -> &Common;
+
+    /// Does the job.
+    ///
+    /// # Errors
+    /// Whatever made it impossible; the store is then as it was.
+    fn report(&self, context: &Context) -> anyhow::Result<Value>;
+
+    /// The value as it is printed instead of JSON, where the arguments ask for that (`--table`).
+    fn text(&self, report: &Value) -> Option<String> {
+        let _ = report;
+        None
+    }
+}
+
+/// The whole `main` of a source.
+pub fn source<S: Source>() -> ExitCode {
+    run_source::<S>(std::env::args_os()).into()
+}
+
+fn run_source<S: Source>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let tool = arguments::name::<S>();
+    let source = match arguments::parse::<S>(arguments) {
+        Asked::Job(source) => source,
+        Asked::Aside(common) => return aside::<S>(&tool, &common),
+        Asked::Usage(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return Exit::Done;
+        }
+        Asked::Usage(error) => {
+            // The tools behind this one then see that a command before them failed.
+            fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error));
+            return Exit::Usage;
+        }
+    };
+    if source.common().explain {
+        let lines = source.common().context(None).and_then(|context| source.explain(&context));
+        return match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                failure::print(&tool, &error);
+                Exit::Failed
+            }
+        };
+    }
+    let made = source.common().context(None).and_then(|context| source.make(&context)).and_then(|member| {
+        let mut document = Document::new();
+        if let Some(id) = &source.common().id {
+            document.set(id)?;
+        }
+        let version = arguments::version(&S::command());
+        let step = Step { tool: tool.clone(), version, state: StepState::Done, operations: Vec::new() };
+        document.set(&Steps(vec![step]))?;
+        document.set(&member)?;
+        Ok(document)
+    });
+    match made {
+        Err(error) => fail(&tool, Document::new(), Stage::Apply, &error),
+        Ok(document) => match write_document(&document) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                failure::print(
+                    &tool,
+                    &anyhow::Error::from(error).context("write the document to standard output"),
+                );
+                Exit::Failed
+            }
+        },
+    }
+}
+
+/// A source's `--undo` only takes its member and its step out: the image stays in the store.
+fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
+    if common.schema || common.generate.is_some() {
+        return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);
+    }
+    let mut document = match input(tool, common) {
+        Ok(document) => document,
+        Err(exit) => return exit,
+    };
+    let undone = || -> anyhow::Result<()> {
+        if !common.undo {
+            return Ok(());
+        }
+        let forget = |document: &mut Document| {
+            document.remove(S::Member::NAME);
+            Ok(())
+        };
+        undo_step::<Nothing>(tool, &common.scope()?, &mut document, || Ok(None), forget)
+    }();
+    match undone {
+        Err(error) => fail(tool, document, Stage::Undo, &error),
+        Ok(()) if write_document(&document).is_ok() => Exit::Done,
+        Ok(()) => Exit::Failed,
+    }
+}
+
+/// The whole `main` of a report.
+pub fn report<R: Report>() -> ExitCode {
+    run_report::<R>(std::env::args_os()).into()
+}
+
+fn run_report<R: Report>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let tool = arguments::name::<R>();
+    let report = match arguments::parse::<R>(arguments) {
+        Asked::Job(report) => report,
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            return schema::print::<R>(&tool, &common, &[], &[]);
+        }
+        Asked::Aside(_) => {
+            failure::print(&tool, &anyhow::anyhow!("it makes nothing that could be undone or checked"));
+            return Exit::Usage;
+        }
+        Asked::Usage(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return Exit::Done;
+        }
+        Asked::Usage(error) => {
+            failure::print(&tool, &usage_error(&tool, &error));
+            return Exit::Usage;
+        }
+    };
+    let printed = report
+        .common()
+        .context(None)
+        .and_then(|context| report.report(&context))
+        .and_then(|value| Ok(print(&report, &value)?));
+    match printed {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            failure::print(&tool, &error);
+            Exit::Failed
+        }
+    }
+}
+
+fn print<R: Report>(report: &R, value: &Value) -> io::Result<()> {
+    let text = match report.text(value) {
+        Some(text) => text,
+        None if io::IsTerminal::is_terminal(&io::stdout()) => format!("{value:#}\n"),
+        None => format!("{value}\n"),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough, as in `img-ls --table | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,94 @@
+//! Taking back what a step lists.
+
+use anyhow::anyhow;
+use document::{Document, Step, StepState, Steps, record::Record};
+use operation::{Operation, Scope, interrupt, undo_all};
+
+use crate::{
+    Common, Filter, failure,
+    filter::{from_boxed, lock},
+};
+
+/// `--undo`: takes back the last step of this tool in the document, and in the record where the same step stands there.
+pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
+    let scope = common.scope()?;
+    undo_step::<F::Operation>(tool, &scope, document, || lock::<F>(&scope), F::forget)
+}
+
+/// Undoes the last step of `tool` in `document`: its operations backwards, then the step and, with the tool's last step,
+/// its member (`forget`). The same is done in the record. What could not be undone stays in the step. A document in
+/// which the tool has no step is left as it is.
+///
+/// # Errors
+/// When the document or the record cannot be read or written, or an operation could not be undone; each one is told
+/// on standard error.
+pub fn undo_step<O: Operation>(
+    tool: &str,
+    scope: &Scope,
+    document: &mut Document,
+    lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
+    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let record = document.id()?.map(|id| Record::lock(&scope.run_dir, &id)).transpose()?;
+    let result = undo_locked::<O>(tool, scope, document, record.as_ref(), lock, forget);
+    let Some(record) = record else { return result };
+    let emptied =
+        record.read()?.map(|recorded| recorded.steps()).transpose()?.is_some_and(|steps| steps.is_empty());
+    match emptied {
+        true => record.remove()?,
+        false => record.release(),
+    }
+    result
+}
+
+fn undo_locked<O: Operation>(
+    tool: &str,
+    scope: &Scope,
+    document: &mut Document,
+    record: Option<&Record>,
+    lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
+    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(step) = document.steps()?.into_iter().rfind(|step| step.tool == tool) else { return Ok(()) };
+    let operations =
+        step.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>().map_err(|error| {
+            anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
+        })?;
+    let _lock = lock()?;
+    interrupt::block()?;
+    let left = undo_all(&operations, scope);
+    let remains = left.iter().filter_map(|(at, _)| step.operations.get(*at).cloned()).collect();
+    let after = Step { state: StepState::Begun, operations: remains, ..step.clone() };
+
+    replace(document, &step, &after, &forget)?;
+    if let Some(record) = record
+        && let Some(mut recorded) = record.read()?
+    {
+        replace(&mut recorded, &step, &after, &forget)?;
+        record.write(&recorded)?;
+    }
+    let mut errors = left.into_iter().map(|(_, error)| from_boxed(error).context("take back"));
+    let Some(first) = errors.next() else { return Ok(()) };
+    errors.for_each(|error| failure::print(tool, &error));
+    Err(first)
+}
+
+/// Puts `after` in the place of the step, or takes the step out where nothing remains of it.
+fn replace(
+    document: &mut Document,
+    step: &Step,
+    after: &Step,
+    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut steps = document.steps()?;
+    let Some(at) = steps.iter().rposition(|other| other == step) else { return Ok(()) };
+    if after.operations.is_empty() {
+        steps.remove(at);
+    } else {
+        steps[at] = after.clone();
+    }
+    if !steps.iter().any(|other| other.tool == step.tool) {
+        forget(document)?;
+    }
+    Ok(document.set(&Steps(steps))?)
+}
