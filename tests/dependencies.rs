@@ -1,6 +1,8 @@
 //! Dependencies point one way: tools → toolkit → document and operation; domain crates → operation.
 //! (docs/architecture.md)
 
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
 use std::{collections::BTreeMap, process::Command};
 
 use serde_json::Value;
