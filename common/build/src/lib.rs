@@ -1,1 +1,7 @@
-//! build
+//! Building images from Dockerfiles.
+//!
+//! [`dockerfile`] is the language.
+
+pub mod dockerfile;
+pub mod glob;
+pub mod ignore;

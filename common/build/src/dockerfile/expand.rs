@@ -1,0 +1,504 @@
+//! Variables in a Dockerfile: `$x`, `${x:-y}`, `${x#pattern}`, quotes and escapes (Dockerfile reference, "Environment
+//! replacement").
+
+use super::pattern::Pattern;
+pub use super::pattern::PatternError;
+
+/// How deep `${a:-${b:-…}}` may be nested.
+const MAX_DEPTH: usize = 64;
+
+/// Why a word could not be expanded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpandError {
+    /// A quote that does not end.
+    #[error("unexpected end of statement while looking for matching {0}")]
+    Unterminated(&'static str),
+    /// A `${` without its `}`.
+    #[error("syntax error: missing {0:?} in substitution")]
+    Missing(char),
+    /// `${}`, `${{x}`.
+    #[error("syntax error: bad substitution")]
+    BadSubstitution,
+    /// `${x:=y}` and others that a Dockerfile does not have.
+    #[error("unsupported modifier ({0}) in substitution")]
+    UnsupportedModifier(String),
+    /// `${x:?message}` where x is not set.
+    #[error("{name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// The words after the `?`, or a default.
+        message: String,
+    },
+    /// A pattern that cannot be one.
+    #[error("invalid pattern ({pattern}) in substitution: {source}")]
+    Pattern {
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// More than 64 substitutions in one another.
+    #[error("substitutions are nested too deeply")]
+    TooDeep,
+}
+
+/// Where the values of variables come from.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Expands words; the fields say which parts of the notation count.
+#[derive(Clone, Copy)]
+pub struct Expander<'a> {
+    /// The escape character of the file.
+    pub escape: char,
+    /// The variables.
+    pub lookup: Lookup<'a>,
+    /// Quotes stay in the result.
+    pub raw_quotes: bool,
+    /// Escape characters stay in the result.
+    pub raw_escapes: bool,
+    /// Quotes are characters like others.
+    pub skip_quotes: bool,
+    /// `$x` stays as it is written where x is not set.
+    pub skip_unset: bool,
+}
+
+impl<'a> Expander<'a> {
+    /// An expander as most instructions use it: quotes and escapes go, what is not set is empty.
+    pub fn new(escape: char, lookup: Lookup<'a>) -> Self {
+        Self { escape, lookup, raw_quotes: false, raw_escapes: false, skip_quotes: false, skip_unset: false }
+    }
+
+    /// The whole text as one word.
+    ///
+    /// # Errors
+    /// [`ExpandError`].
+    pub fn word(&self, text: &str) -> Result<String, ExpandError> {
+        // Nothing in it that could mean anything: the common case.
+        if !text.contains(|c| matches!(c, '$' | '\'' | '"') || c == self.escape) {
+            return Ok(text.to_owned());
+        }
+        Ok(Lexer::new(self, text).until(None, self.raw_escapes)?.text)
+    }
+
+    /// The text as words, split at white space that is neither quoted nor escaped; values of variables are split too.
+    ///
+    /// # Errors
+    /// [`ExpandError`].
+    pub fn words(&self, text: &str) -> Result<Vec<String>, ExpandError> {
+        Ok(Lexer::new(self, text).until(None, self.raw_escapes)?.finish())
+    }
+}
+
+/// What was read so far, as one text and as words.
+#[derive(Default)]
+struct Output {
+    text: String,
+    words: Vec<String>,
+    word: String,
+}
+
+impl Output {
+    fn split(&mut self, c: char) {
+        self.text.push(c);
+        if !c.is_whitespace() {
+            self.word.push(c);
+        } else if !self.word.is_empty() {
+            self.words.push(std::mem::take(&mut self.word));
+        }
+    }
+
+    fn whole(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.word.push_str(text);
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if !self.word.is_empty() {
+            self.words.push(self.word);
+        }
+        self.words
+    }
+}
+
+struct Lexer<'a> {
+    expander: &'a Expander<'a>,
+    text: Vec<char>,
+    at: usize,
+    raw_escapes: bool,
+    depth: usize,
+}
+
+impl<'a> Lexer<'a> {
+    fn new(expander: &'a Expander<'a>, text: &str) -> Self {
+        Self { expander, text: text.chars().collect(), at: 0, raw_escapes: expander.raw_escapes, depth: 0 }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += 1;
+        Some(c)
+    }
+
+    /// Reads up to `stop` and past it, or to the end where there is no `stop`.
+    fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<Output, ExpandError> {
+        if self.depth > MAX_DEPTH {
+            return Err(ExpandError::TooDeep);
+        }
+        self.depth += 1;
+        let before = std::mem::replace(&mut self.raw_escapes, raw_escapes);
+        let read = self.read(stop);
+        self.raw_escapes = before;
+        self.depth -= 1;
+        read
+    }
+
+    fn read(&mut self, stop: Option<char>) -> Result<Output, ExpandError> {
+        let mut out = Output::default();
+        while let Some(c) = self.next() {
+            if stop == Some(c) {
+                return Ok(out);
+            }
+            match c {
+                '$' => self.dollar()?.chars().for_each(|c| out.split(c)),
+                '\'' if !self.expander.skip_quotes => out.whole(&self.single_quoted()?),
+                '"' if !self.expander.skip_quotes => out.whole(&self.double_quoted()?),
+                '<' if self.peek() == Some('<') => out.whole(&self.here_document_mark()),
+                _ if c == self.expander.escape => {
+                    if self.raw_escapes {
+                        out.whole(c.encode_utf8(&mut [0; 4]));
+                    }
+                    if let Some(escaped) = self.next() {
+                        out.whole(escaped.encode_utf8(&mut [0; 4]));
+                    }
+                }
+                _ => out.split(c),
+            }
+        }
+        match stop {
+            Some(stop) => Err(ExpandError::Missing(stop)),
+            None => Ok(out),
+        }
+    }
+
+    /// `<<` and the white space after it belong to one word with what follows.
+    fn here_document_mark(&mut self) -> String {
+        self.at += 1;
+        let mut mark = String::from("<<");
+        while let Some(c @ (' ' | '\t' | '\r')) = self.peek() {
+            mark.push(c);
+            self.at += 1;
+        }
+        mark
+    }
+
+    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+        let mut out = String::new();
+        while let Some(c) = self.next() {
+            if c == '\'' {
+                return Ok(if self.expander.raw_quotes { format!("'{out}'") } else { out });
+            }
+            out.push(c);
+        }
+        Err(ExpandError::Unterminated("single-quote"))
+    }
+
+    fn double_quoted(&mut self) -> Result<String, ExpandError> {
+        let mut out = String::new();
+        while let Some(c) = self.next() {
+            match c {
+                '"' => return Ok(if self.expander.raw_quotes { format!("\"{out}\"") } else { out }),
+                '$' => out.push_str(&self.dollar()?),
+                _ if c == self.expander.escape => {
+                    if self.raw_escapes {
+                        out.push(c);
+                    }
+                    // Only these three are escaped within double quotes; before others the escape character is itself.
+                    match self.peek() {
+                        None => {}
+                        Some(escaped) if matches!(escaped, '"' | '$') || escaped == c => {
+                            out.push(escaped);
+                            self.at += 1;
+                        }
+                        Some(_) if self.raw_escapes => {}
+                        Some(_) => out.push(c),
+                    }
+                }
+                _ => out.push(c),
+            }
+        }
+        Err(ExpandError::Unterminated("double-quote"))
+    }
+
+    /// After a `$`.
+    fn dollar(&mut self) -> Result<String, ExpandError> {
+        if self.peek() != Some('{') {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            return Ok(match (self.expander.lookup)(&name) {
+                None if self.expander.skip_unset => format!("${name}"),
+                value => value.unwrap_or_default(),
+            });
+        }
+        self.at += 1;
+        match self.peek() {
+            None => return Err(ExpandError::Missing('}')),
+            Some('{' | '}' | ':') => return Err(ExpandError::BadSubstitution),
+            Some(_) => {}
+        }
+        let name = self.name();
+        match self.next() {
+            None => Err(ExpandError::Missing('}')),
+            Some('}') => Ok(match (self.expander.lookup)(&name) {
+                None if self.expander.skip_unset => format!("${{{name}}}"),
+                value => value.unwrap_or_default(),
+            }),
+            Some(':') => match self.next() {
+                Some(c @ ('-' | '+' | '?')) => self.conditional(&name, c, true),
+                c => Err(ExpandError::UnsupportedModifier(c.map_or(":".into(), |c| format!(":{c}")))),
+            },
+            Some(c @ ('-' | '+' | '?')) => self.conditional(&name, c, false),
+            Some(c @ ('#' | '%')) => self.trimmed(&name, c),
+            Some('/') => self.replaced(&name),
+            Some(c) => Err(ExpandError::UnsupportedModifier(c.into())),
+        }
+    }
+
+    /// `${name-word}`, `${name:+word}` and so on, after the operator.
+    fn conditional(
+        &mut self,
+        name: &str,
+        operator: char,
+        empty_is_unset: bool,
+    ) -> Result<String, ExpandError> {
+        let word = self.until(Some('}'), false)?.text;
+        let value = (self.expander.lookup)(name);
+        if value.is_none() && self.expander.skip_unset {
+            let colon = if empty_is_unset { ":" } else { "" };
+            return Ok(format!("${{{name}{colon}{operator}{word}}}"));
+        }
+        let unset = value.is_none();
+        let value = value.filter(|value| !(empty_is_unset && value.is_empty()));
+        match (operator, value) {
+            ('+', value) => Ok(value.map(|_| word).unwrap_or_default()),
+            ('-', value) => Ok(value.unwrap_or(word)),
+            (_, Some(value)) => Ok(value),
+            (_, None) => {
+                let default = if unset { "is not allowed to be unset" } else { "is not allowed to be empty" };
+                let message = if word.is_empty() { default.to_owned() } else { word };
+                Err(ExpandError::Required { name: name.to_owned(), message })
+            }
+        }
+    }
+
+    /// `${name#pattern}`, `${name%%pattern}`, after the first operator.
+    fn trimmed(&mut self, name: &str, operator: char) -> Result<String, ExpandError> {
+        let word = self.until(Some('}'), true)?.text;
+        let Some(value) = (self.expander.lookup)(name) else {
+            return Ok(if self.expander.skip_unset {
+                format!("${{{name}{operator}{word}}}")
+            } else {
+                String::new()
+            });
+        };
+        let (pattern, longest) = match word.strip_prefix(operator) {
+            Some(pattern) => (pattern, true),
+            None => (word.as_str(), false),
+        };
+        let parsed = Self::pattern(pattern)?;
+        Ok(match operator {
+            '#' => parsed.trim_start(&value, longest),
+            _ => parsed.trim_end(&value, longest),
+        })
+    }
+
+    /// `${name/pattern/replacement}`, `${name//pattern/replacement}`, after the first slash.
+    fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
+        let all = self.peek() == Some('/');
+        if all {
+            self.at += 1;
+        }
+        let pattern = self.until(Some('/'), true)?.text;
+        let replacement = self.until(Some('}'), true)?.text;
+        match (self.expander.lookup)(name) {
+            None if self.expander.skip_unset => {
+                let slash = if all { "//" } else { "/" };
+                Ok(format!("${{{name}{slash}{pattern}/{replacement}}}"))
+            }
+            value => Ok(Self::pattern(&pattern)?.replace(&value.unwrap_or_default(), &replacement, all)),
+        }
+    }
+
+    fn pattern(text: &str) -> Result<Pattern, ExpandError> {
+        Pattern::parse(text).map_err(|source| ExpandError::Pattern { pattern: text.to_owned(), source })
+    }
+
+    /// A name; one of the shell's parameters (`1`, `@`), which are never set here; or nothing.
+    fn name(&mut self) -> String {
+        let start = self.at;
+        match self.peek() {
+            Some(c) if c.is_ascii_digit() => self.skip(|c| c.is_ascii_digit()),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => self.at += 1,
+            _ => self.skip(|c| c.is_alphanumeric() || c == '_'),
+        }
+        self.text[start..self.at].iter().collect()
+    }
+
+    fn skip(&mut self, belongs: impl Fn(char) -> bool) {
+        while self.peek().is_some_and(&belongs) {
+            self.at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        let value = match name {
+            "PWD" => "/home",
+            "SHELL" => "bash",
+            "NULL" => "",
+            "KOREAN" => "한국어",
+            "str" => "foobarbaz",
+            "path" => "a/b}c*d",
+            "space" => "abc  def",
+            "lead" => "  ab c",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    #[test]
+    fn one_word() {
+        let expander = Expander::new('\\', &lookup);
+        for (text, expected) in [
+            ("hello", Some("hello")),
+            ("he'll'o", Some("hello")),
+            ("he'llo", None),
+            (r"he\'llo", Some("he'llo")),
+            (r"abc\tdef", Some("abctdef")),
+            (r#""abc\tdef""#, Some(r"abc\tdef")),
+            (r#""abc\\tdef""#, Some(r"abc\tdef")),
+            (r"'abc\tdef'", Some(r"abc\tdef")),
+            (r"hello\", Some("hello")),
+            (r"hello\\", Some(r"hello\")),
+            (r#""hello\""#, None),
+            (r"'hello\'", Some(r"hello\")),
+            (r"'\\'", Some(r"\\")),
+            ("$.", Some("$.")),
+            ("he$1x", Some("hex")),
+            ("he$PWD", Some("he/home")),
+            (r"he\$PWD", Some("he$PWD")),
+            (r"he\\$PWD", Some(r"he\/home")),
+            (r#""he\$PWD""#, Some("he$PWD")),
+            (r"\${}aaa", Some("${}aaa")),
+            ("${}", None),
+            ("${{x}", None),
+            ("${:-x}", None),
+            ("${.}", None),
+            ("${PWD", None),
+            ("${PWD:-", None),
+            ("${PWD:=0}", None),
+            ("${XXX:YYY}", None),
+            ("${hi}xx", Some("xx")),
+            ("${XXX:-000}x", Some("000x")),
+            ("${NULL:-000}x", Some("000x")),
+            ("${NULL-000}x", Some("x")),
+            ("${XXX-000}x", Some("000x")),
+            ("${XXX:-${YYY:-yyy}}x", Some("yyyx")),
+            ("${PWD:+${PWD}:}x", Some("/home:x")),
+            ("${NULL:+y}x", Some("x")),
+            ("${NULL+y}x", Some("yx")),
+            ("${PWD?}", Some("/home")),
+            ("${NULL?}", Some("")),
+            ("${NULL:?}", None),
+            ("${XXX?}", None),
+            (r"${XXX:-\$PWD:}x", Some("$PWD:x")),
+            (r"${XXX:-\${PWD}z}x", Some("${PWDz}x")),
+            ("'he${XX}'", Some("he${XX}")),
+            (r#""he'$PWD'""#, Some("he'/home'")),
+            ("안$KOREAN", Some("안한국어")),
+            ("$@@@", Some("@@")),
+            ("${999:-b}a", Some("ba")),
+            ("$001a", Some("a")),
+            ("${str#f*b}", Some("arbaz")),
+            ("${str##f*b}", Some("az")),
+            ("${str%b*}", Some("foobar")),
+            ("${str%%b*}", Some("foo")),
+            ("${str/ba/fo}", Some("fooforbaz")),
+            ("${str//ba/fo}", Some("fooforfoz")),
+            ("${str//ba?/$PWD}", Some("foo/home/home")),
+            ("${str//o*/}", Some("f")),
+            (r"${path/\//-}", Some("a-b}c*d")),
+            (r"${path%\}*}", Some("a/b")),
+            (r"${path/\*/+}", Some("a/b}c+d")),
+            (r"${path/\q/+}", None),
+            ("${path/a}", None),
+            ("${str:#f}", None),
+            ("a b", Some("a b")),
+        ] {
+            assert_eq!(expander.word(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        let expander = Expander::new('\\', &lookup);
+        for (text, expected) in [
+            ("hello", vec!["hello"]),
+            ("a${space}b", vec!["aabc", "defb"]),
+            (r#"a"${space}"b"#, vec!["aabc  defb"]),
+            (r#"hello "${space}"b"#, vec!["hello", "abc  defb"]),
+            ("hello${lead}def", vec!["hello", "ab", "cdef"]),
+            (r#"" there  ""#, vec![" there  "]),
+            ("hello     there", vec!["hello", "there"]),
+            (r"hello\ there", vec!["hello there"]),
+            (r#"hello\" there"#, vec!["hello\"", "there"]),
+            ("<<  EOF > foo", vec!["<<  EOF", ">", "foo"]),
+            ("a<b", vec!["a<b"]),
+            ("a${XXX:-b c}", vec!["ab", "c"]),
+        ] {
+            assert_eq!(expander.words(text).unwrap(), expected, "{text}");
+        }
+        assert!(expander.words(r#"hello" there"#).is_err());
+    }
+
+    #[test]
+    fn the_escape_character_can_be_another() {
+        let expander = Expander::new('`', &lookup);
+        assert_eq!(expander.word(r"C:\x`$PWD$PWD").unwrap(), r"C:\x$PWD/home");
+    }
+
+    #[test]
+    fn unset_variables_can_stay() {
+        let expander = Expander { skip_unset: true, ..Expander::new('\\', &lookup) };
+        assert_eq!(
+            expander.word("$x ${x} ${x:-y} ${x#y} ${x//y/z} $PWD").unwrap(),
+            "$x ${x} ${x:-y} ${x#y} ${x//y/z} /home"
+        );
+    }
+
+    #[test]
+    fn depth_is_no_trouble() {
+        let text = "${x:-".repeat(100_000);
+        assert_eq!(Expander::new('\\', &lookup).word(&text), Err(ExpandError::TooDeep));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in r#"[a-c$\{\}:\\'"<\-+?#%/* \PC]{0,60}"#) {
+            let expander = Expander::new('\\', &lookup);
+            let _ = expander.word(&text);
+            let _ = expander.words(&text);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The flags of an instruction.
+
+/// Flags of one instruction, taken one by one; what is left in the end is unknown.
+pub(super) struct Flags(Vec<(String, Option<String>)>);
+
+impl Flags {
+    pub(super) fn new(flags: Vec<String>) -> Self {
+        let split = |flag: String| match flag.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (flag, None),
+        };
+        Self(flags.into_iter().map(split).collect())
+    }
+
+    /// Whether the flag is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(flag, _)| flag == name)
+    }
+
+    /// Every value of a flag that may come more than once.
+    pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, String> {
+        let mut values = Vec::new();
+        for (flag, value) in self.0.extract_if(.., |(flag, _)| flag == name) {
+            values.push(value.ok_or_else(|| format!("missing a value on flag: {flag}"))?);
+        }
+        Ok(values)
+    }
+
+    /// The value of a flag that may come once.
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, String> {
+        let mut values = self.strings(name)?;
+        if values.len() > 1 {
+            return Err(format!("duplicate flag specified: {name}"));
+        }
+        Ok(values.pop())
+    }
+
+    /// A flag that is true, false or not there.
+    pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, String> {
+        let found: Vec<_> = self.0.extract_if(.., |(flag, _)| flag == name).map(|(_, value)| value).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [None] => Ok(Some(true)),
+            [Some(value)] => match value.to_ascii_lowercase().as_str() {
+                "" => Err(format!("missing a value on flag: {name}")),
+                "true" => Ok(Some(true)),
+                "false" => Ok(Some(false)),
+                _ => Err(format!("expecting boolean value for flag {name}, not: {value}")),
+            },
+            _ => Err(format!("duplicate flag specified: {name}")),
+        }
+    }
+
+    /// Nothing may be left.
+    pub(super) fn finish(self) -> Result<(), String> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(format!("unknown flag: {name}")),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A Dockerfile as instructions in text form: directives read, comments gone, continued lines joined, here-documents
+//! taken out.
+
+use super::{Error, expand::Expander, instruction::HereDocument, words};
+
+/// One instruction's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) first: usize,
+    pub(super) text: String,
+    pub(super) documents: Vec<HereDocument>,
+}
+
+/// A whole file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lines {
+    pub(super) escape: char,
+    pub(super) syntax: Option<String>,
+    pub(super) lines: Vec<Line>,
+    /// First lines of instructions that have an empty line within, which Docker warns of.
+    pub(super) empty_continuations: Vec<usize>,
+}
+
+/// Reads parser directives (reference, "Parser directives"): comments of the form `# name=value` at the very top.
+struct Directives {
+    done: bool,
+    seen: Vec<&'static str>,
+    escape: char,
+    syntax: Option<String>,
+}
+
+impl Directives {
+    /// Looks at one line without the white space at its start.
+    fn read(&mut self, line: &str) -> Result<(), String> {
+        if self.done {
+            return Ok(());
+        }
+        self.done = true;
+        let Some((name, value)) = line.strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
+            return Ok(());
+        };
+        let value = value.trim();
+        let known =
+            ["escape", "syntax", "check"].into_iter().find(|known| known.eq_ignore_ascii_case(name.trim()));
+        let Some(name) = known.filter(|_| !value.is_empty()) else { return Ok(()) };
+        self.done = false;
+        if self.seen.contains(&name) {
+            return Err(format!("only one {name} parser directive can be used"));
+        }
+        self.seen.push(name);
+        match (name, value) {
+            ("escape", "\\" | "`") => self.escape = if value == "`" { '`' } else { '\\' },
+            ("escape", _) => return Err(format!("invalid escape token '{value}' does not match ` or \\")),
+            ("syntax", _) => self.syntax = Some(value.to_owned()),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The line without its continuation mark, and whether there was one: an escape character, alone or after another
+/// character that is none, with nothing but spaces and tabs behind it.
+fn continued(line: &str, escape: char) -> (&str, bool) {
+    match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
+        Some(rest) if !rest.ends_with(escape) => (rest, true),
+        _ => (line, false),
+    }
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
+}
+
+fn without_end(line: &str) -> &str {
+    line.trim_end_matches(['\r', '\n'])
+}
+
+/// Splits a file into instructions.
+pub(super) fn split(file: &str) -> Result<Lines, Error> {
+    let file = file.strip_prefix('\u{feff}').unwrap_or(file);
+    let mut source = file.split_inclusive('\n').enumerate().map(|(at, line)| (at + 1, line));
+    let mut directives = Directives { done: false, seen: Vec::new(), escape: '\\', syntax: None };
+    let mut lines = Vec::new();
+    let mut empty_continuations = Vec::new();
+    while let Some((first, line)) = source.next() {
+        let line = without_end(line).trim_start();
+        directives.read(line).map_err(|message| Error::new(first, message))?;
+        if line.starts_with('#') {
+            continue;
+        }
+        let (start, mut more) = continued(line, directives.escape);
+        let mut text = start.to_owned();
+        let mut empty = false;
+        while more {
+            let Some((_, line)) = source.next() else { break };
+            let line = without_end(line);
+            if is_comment(line) {
+                continue;
+            }
+            if line.trim().is_empty() {
+                empty = true;
+                continue;
+            }
+            let (part, goes_on) = continued(line, directives.escape);
+            text.push_str(part);
+            more = goes_on;
+        }
+        if text.trim().is_empty() {
+            continue;
+        }
+        if empty {
+            empty_continuations.push(first);
+        }
+        let documents = documents(first, &text, directives.escape, &mut source)?;
+        lines.push(Line { first, text: text.trim().to_owned(), documents });
+    }
+    Ok(Lines { escape: directives.escape, syntax: directives.syntax, lines, empty_continuations })
+}
+
+/// Takes the here-documents that `text` announces out of the lines that follow it.
+fn documents<'a>(
+    first: usize,
+    text: &str,
+    escape: char,
+    source: &mut impl Iterator<Item = (usize, &'a str)>,
+) -> Result<Vec<HereDocument>, Error> {
+    if !text.contains("<<") || !takes_documents(text, escape) {
+        return Ok(Vec::new());
+    }
+    let unset = |_: &str| None;
+    let expander =
+        Expander { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Expander::new('\\', &unset) };
+    // Text that is no list of words (an apostrophe in a shell script, say) announces nothing.
+    let words = expander.words(text).unwrap_or_default();
+    let mut documents = Vec::new();
+    for mut document in words.iter().filter_map(|word| announced(word)) {
+        loop {
+            let Some((_, line)) = source.next() else {
+                return Err(Error::new(first, "unterminated heredoc"));
+            };
+            let end = without_end(line);
+            let end = if document.strip_tabs { end.trim_start_matches('\t') } else { end };
+            if end == document.name {
+                break;
+            }
+            document.content.push_str(line);
+        }
+        documents.push(document);
+    }
+    Ok(documents)
+}
+
+/// Whether the instruction is one that here-documents may follow: RUN, COPY or ADD, also after ONBUILD, not in JSON
+/// form.
+fn takes_documents(text: &str, escape: char) -> bool {
+    let (name, _, rest) = words::split_instruction(text, escape);
+    match name.to_ascii_uppercase().as_str() {
+        "ONBUILD" => {
+            let (name, _, rest) = words::split_instruction(rest.trim(), escape);
+            matches!(name.to_ascii_uppercase().as_str(), "RUN" | "COPY" | "ADD") && !words::is_json(rest)
+        }
+        "RUN" | "COPY" | "ADD" => !words::is_json(rest),
+        _ => false,
+    }
+}
+
+/// The here-document that a word announces: `<<EOF`, `3<<-"EOF"`.
+pub(super) fn announced(word: &str) -> Option<HereDocument> {
+    let (descriptor, rest) = word.split_once("<<")?;
+    if !descriptor.bytes().all(|byte| byte.is_ascii_digit()) || rest.contains('<') {
+        return None;
+    }
+    let (strip_tabs, rest) = match rest.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let rest = rest.trim_start();
+    let unset = |_: &str| None;
+    let expander = Expander { skip_unset: true, ..Expander::new('\\', &unset) };
+    let name = match expander.words(rest).ok()?.as_slice() {
+        [name] => name.clone(),
+        _ => return None,
+    };
+    // Any part of the word quoted: nothing in the document is expanded, as in a shell.
+    let raw = Expander { raw_quotes: true, ..expander }.words(rest).ok()?.concat();
+    let quotes = |text: &str| text.matches(['\'', '"']).count();
+    let expand = quotes(&name) == quotes(&raw);
+    Some(HereDocument { name, content: String::new(), expand, strip_tabs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(file: &str) -> Vec<(usize, String)> {
+        split(file).unwrap().lines.into_iter().map(|line| (line.first, line.text)).collect()
+    }
+
+    #[test]
+    fn lines_are_joined() {
+        for (file, expected) in [
+            ("FROM a\n\n  RUN b  \n", vec![(1, "FROM a"), (3, "RUN b")]),
+            ("RUN a \\\n  b \\  \n c", vec![(1, "RUN a   b  c")]),
+            ("RUN a \\\n# comment\n  # another\n\n b\nRUN c", vec![(1, "RUN a  b"), (6, "RUN c")]),
+            ("RUN a \\\\\nRUN b", vec![(1, "RUN a \\\\"), (2, "RUN b")]),
+            ("RUN a\\\r\nb\r\n", vec![(1, "RUN ab")]),
+            ("RUN a \\", vec![(1, "RUN a")]),
+            ("RUN a \\\n\\\n b", vec![(1, "RUN a  b")]),
+            ("\u{feff}FROM a", vec![(1, "FROM a")]),
+            ("RUN a # no comment", vec![(1, "RUN a # no comment")]),
+            ("# escape=`\nRUN a `\n b\\\nRUN c", vec![(2, "RUN a  b\\"), (4, "RUN c")]),
+            ("# Escape = `\nRUN a `\n b", vec![(2, "RUN a  b")]),
+            ("# comment\n# escape=`\nRUN a `\nRUN b", vec![(3, "RUN a `"), (4, "RUN b")]),
+            ("\n# escape=`\nRUN a `\nRUN b", vec![(3, "RUN a `"), (4, "RUN b")]),
+            ("#syntax=x\n# check=skip=all\n# escape=`\nRUN a `\n b", vec![(4, "RUN a  b")]),
+            ("\\\n", vec![]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().map(|(line, text)| (line, text.to_owned())).collect();
+            assert_eq!(texts(file), expected, "{file:?}");
+        }
+        assert_eq!(
+            split("# syntax=docker/dockerfile:1\nFROM a").unwrap().syntax.as_deref(),
+            Some("docker/dockerfile:1")
+        );
+        assert_eq!(split("RUN a \\\n\n b").unwrap().empty_continuations, [1]);
+    }
+
+    #[test]
+    fn wrong_directives() {
+        for (file, error) in [
+            ("# escape=x\nFROM a", "1: invalid escape token 'x' does not match ` or \\"),
+            ("# escape=`\n# escape=`\nFROM a", "2: only one escape parser directive can be used"),
+        ] {
+            assert_eq!(split(file).unwrap_err().to_string(), error);
+        }
+    }
+
+    #[test]
+    fn here_documents() {
+        type Expected<'a> = Vec<(&'a str, &'a str, bool, bool)>;
+        let cases: Vec<(&str, Expected)> = vec![
+            ("RUN <<EOF\nEOF\n", vec![("EOF", "", true, false)]),
+            ("RUN 3<<EOF\na\n# b\n\nEOF\n", vec![("EOF", "a\n# b\n\n", true, false)]),
+            ("RUN \"<<EOF\"\n", vec![]),
+            ("RUN <<-EOF\n\ta\n\tEOF\n", vec![("EOF", "\ta\n", true, true)]),
+            ("RUN <<-'EOF'\n\t$a\n\tEOF\n", vec![("EOF", "\t$a\n", false, true)]),
+            ("COPY <<a <<b /dest\n1\na\n2\nb\n", vec![("a", "1\n", true, false), ("b", "2\n", true, false)]),
+            ("COPY <<X <<Y /dest\nY\nX\nX\nY\n", vec![("X", "Y\n", true, false), ("Y", "X\n", true, false)]),
+            ("RUN <<eo'f'\necho\neof\n", vec![("eof", "echo\n", false, false)]),
+            ("RUN <<eo\\'f\necho\neo'f\n", vec![("eo'f", "echo\n", true, false)]),
+            ("RUN <<'one two'\nbar\none two\n", vec![("one two", "bar\n", false, false)]),
+            ("RUN <<$EOF\n$EOF\n", vec![("$EOF", "", true, false)]),
+            ("RUN <<  EOF  > foo\nEOF\n", vec![("EOF", "", true, false)]),
+            ("ONBUILD RUN <<EOF\na\nEOF\n", vec![("EOF", "a\n", true, false)]),
+            ("USER <<EOF\n", vec![]),
+            ("RUN [\"<<EOF\"]\n", vec![]),
+            ("RUN cat <<<EOF\n", vec![]),
+            ("RUN --mount=type=cache,target=/a <<EOF\na\r\nEOF", vec![("EOF", "a\r\n", true, false)]),
+        ];
+        for (file, expected) in cases {
+            let lines = split(file).unwrap();
+            let found: Expected = lines.lines[0]
+                .documents
+                .iter()
+                .map(|d| (&*d.name, &*d.content, d.expand, d.strip_tabs))
+                .collect();
+            assert_eq!(found, expected, "{file:?}");
+            assert_eq!(lines.lines.len(), 1, "{file:?}");
+        }
+        assert_eq!(split("FROM a\nRUN <<EOF\na\n").unwrap_err().to_string(), "2: unterminated heredoc");
+    }
+}

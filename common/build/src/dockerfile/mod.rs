@@ -1,0 +1,97 @@
+//! The Dockerfile language, as its reference describes it.
+
+mod duration;
+pub mod expand;
+mod flags;
+mod grammar;
+pub mod instruction;
+mod lines;
+pub mod mount;
+mod pattern;
+mod words;
+
+pub use instruction::{Instruction, Stage, Statement};
+
+/// What is wrong with a Dockerfile, and on which of its lines. Prints as `line: message`, to stand behind the file's
+/// name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{line}: {message}")]
+pub struct Error {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Error {
+    /// An error on a line.
+    pub fn new(line: usize, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
+    }
+}
+
+/// A parsed Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The escape character: a backslash, or a backtick by a directive.
+    pub escape: char,
+    /// `# syntax=`, which nothing here heeds.
+    pub syntax: Option<String>,
+    /// ARGs before the first FROM.
+    pub arguments: Vec<Statement>,
+    /// The stages, at least one.
+    pub stages: Vec<Stage>,
+    /// What Docker warns of: line and message.
+    pub warnings: Vec<Error>,
+}
+
+/// Parses a Dockerfile. Bytes that are not UTF-8 are taken for U+FFFD each: they stand in comments mostly.
+///
+/// # Errors
+/// [`Error`] with the words that people know from Docker.
+pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
+    let text = String::from_utf8_lossy(file);
+    let lines = lines::split(&text)?;
+    let warning = |&line: &usize| Error::new(line, "empty continuation line");
+    let mut dockerfile = Dockerfile {
+        escape: lines.escape,
+        syntax: lines.syntax,
+        arguments: Vec::new(),
+        stages: Vec::<Stage>::new(),
+        warnings: lines.empty_continuations.iter().map(warning).collect(),
+    };
+    for line in lines.lines {
+        let at = |message| Error::new(line.first, message);
+        match grammar::parse(&line, lines.escape).map_err(at)? {
+            grammar::Parsed::Stage(stage) => dockerfile.stages.push(stage),
+            grammar::Parsed::Statement(statement) => match dockerfile.stages.last_mut() {
+                Some(stage) => stage.statements.push(statement),
+                None if matches!(statement.instruction, Instruction::Arg(_)) => {
+                    dockerfile.arguments.push(statement);
+                }
+                None => return Err(Error::new(line.first, "no build stage in current context")),
+            },
+        }
+    }
+    match (&*dockerfile.stages, &*dockerfile.arguments) {
+        ([], []) => Err(Error::new(1, "file with no instructions")),
+        ([], [first, ..]) => Err(Error::new(first.line, "no build stage in current context")),
+        _ => Ok(dockerfile),
+    }
+}
+
+/// Parses one instruction on its own, as ONBUILD keeps it in an image.
+///
+/// # Errors
+/// [`Error`]; what is not one instruction of those that ONBUILD allows.
+pub fn parse_trigger(text: &str) -> Result<Statement, Error> {
+    let lines = lines::split(text)?;
+    let [line] = lines.lines.as_slice() else { return Err(Error::new(1, "not one instruction")) };
+    match grammar::parse(line, lines.escape).map_err(|message| Error::new(1, message))? {
+        grammar::Parsed::Statement(statement) => Ok(statement),
+        grammar::Parsed::Stage(_) => Err(Error::new(1, "FROM isn't allowed as an ONBUILD trigger")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

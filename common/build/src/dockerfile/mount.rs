@@ -1,0 +1,189 @@
+//! `RUN --mount=type=cache,target=/var/cache/apt` (reference, "RUN --mount").
+
+/// What a mount shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Type {
+    /// Files of the context, of a stage or of an image. Writes are dropped after the step.
+    #[default]
+    Bind,
+    /// A directory that stays from one build to the next.
+    Cache,
+    /// A file system in memory.
+    Tmpfs,
+}
+
+/// Who may use a cache at the same time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody.
+    #[default]
+    Shared,
+    /// One; others get a new one.
+    Private,
+    /// One; others wait.
+    Locked,
+}
+
+/// One `--mount`, its variables expanded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mount {
+    /// `type`.
+    pub kind: Type,
+    /// `from`: a stage or an image; none for the context, or for an empty cache.
+    pub from: Option<String>,
+    /// `source`, below `from`.
+    pub source: Option<String>,
+    /// `target`; relative to the working directory.
+    pub target: String,
+    /// Whether the command may not write there.
+    pub readonly: bool,
+    /// `id` of a cache; the target where not given.
+    pub id: Option<String>,
+    /// `sharing` of a cache.
+    pub sharing: Sharing,
+    /// `size` of a tmpfs in bytes.
+    pub size: Option<u64>,
+    /// `mode` of a new cache directory.
+    pub mode: Option<u32>,
+    /// `uid` of a new cache directory.
+    pub uid: Option<u32>,
+    /// `gid` of a new cache directory.
+    pub gid: Option<u32>,
+}
+
+/// What can be said of a mount before variables are known.
+pub(super) fn check(text: &str) -> Result<(), String> {
+    if text.contains('$') {
+        return match fields(text)
+            .iter()
+            .any(|(key, value)| key == "from" && value.as_ref().is_some_and(|v| v.contains('$')))
+        {
+            true => Err("'from' doesn't support variable expansion, define alias stage instead".to_owned()),
+            false => Ok(()),
+        };
+    }
+    parse(text).map(|_| ())
+}
+
+/// The comma-separated fields, of which one may be quoted as a whole (`"target=/a,b"`).
+fn fields(text: &str) -> Vec<(String, Option<String>)> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => fields.last_mut().into_iter().for_each(|field| field.push(c)),
+        }
+    }
+    let split = |field: String| match field.split_once('=') {
+        Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
+        None => (field.to_ascii_lowercase(), None),
+    };
+    fields.into_iter().map(split).collect()
+}
+
+/// Parses the value of `--mount`.
+///
+/// # Errors
+/// What is wrong with it, in Docker's words where it has them.
+pub fn parse(text: &str) -> Result<Mount, String> {
+    let mut mount = Mount::default();
+    let mut readonly = None;
+    for (key, value) in fields(text) {
+        let invalid = |value: &str| format!("invalid value for {key}: {value}");
+        let boolean = |value: &str| match value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            other => Err(invalid(other)),
+        };
+        let Some(value) = value else {
+            match key.as_str() {
+                "readonly" | "ro" => readonly = Some(true),
+                "readwrite" | "rw" => readonly = Some(false),
+                _ => return Err(format!("invalid field '{key}' must be a key=value pair")),
+            }
+            continue;
+        };
+        match key.as_str() {
+            "type" => mount.kind = kind(&value)?,
+            "from" => mount.from = Some(value),
+            "source" | "src" => mount.source = Some(value),
+            "target" | "dst" | "destination" => mount.target = value,
+            "readonly" | "ro" => readonly = Some(boolean(&value)?),
+            "readwrite" | "rw" => readonly = Some(!boolean(&value)?),
+            "size" => mount.size = Some(size(&value).ok_or_else(|| invalid(&value))?),
+            "id" => mount.id = Some(value),
+            "sharing" => mount.sharing = sharing(&value)?,
+            "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
+            "uid" => mount.uid = Some(value.parse().map_err(|_| invalid(&value))?),
+            "gid" => mount.gid = Some(value.parse().map_err(|_| invalid(&value))?),
+            _ => return Err(format!("unexpected key '{key}' in '{key}={value}'")),
+        }
+    }
+    mount.readonly = readonly.unwrap_or(mount.kind == Type::Bind);
+    finish(mount)
+}
+
+fn kind(value: &str) -> Result<Type, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "bind" => Ok(Type::Bind),
+        "cache" => Ok(Type::Cache),
+        "tmpfs" => Ok(Type::Tmpfs),
+        "secret" | "ssh" => {
+            Err(format!("mount type {value:?} is not offered here: use bind, cache or tmpfs"))
+        }
+        _ => Err(format!("unsupported mount type {value:?}")),
+    }
+}
+
+fn sharing(value: &str) -> Result<Sharing, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "shared" => Ok(Sharing::Shared),
+        "private" => Ok(Sharing::Private),
+        "locked" => Ok(Sharing::Locked),
+        _ => Err(format!("unsupported sharing value {value:?}")),
+    }
+}
+
+/// Rules between fields.
+fn finish(mount: Mount) -> Result<Mount, String> {
+    let name = match mount.kind {
+        Type::Bind => "bind",
+        Type::Cache => "cache",
+        Type::Tmpfs => "tmpfs",
+    };
+    if mount.target.is_empty() {
+        return Err(format!("{name} mount without a target"));
+    }
+    if mount.size.is_some() && mount.kind != Type::Tmpfs {
+        return Err(format!("unexpected key 'size' for mount type '{name}'"));
+    }
+    if mount.kind != Type::Cache {
+        if mount.sharing != Sharing::Shared {
+            return Err(format!("invalid cache sharing set for {name} mount"));
+        }
+        for (field, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
+            if given.is_some() {
+                return Err(format!("{field} not allowed for {name:?} type mounts"));
+            }
+        }
+    }
+    Ok(mount)
+}
+
+/// Bytes, with a unit of 1024: `64m`, `1GiB`.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let number: u64 = lower[..end].parse().ok()?;
+    let shift = match lower[end..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}

@@ -1,0 +1,212 @@
+//! Patterns for paths, of the two kinds that Docker has: Go's `filepath.Match` for sources of COPY and ADD, and those
+//! of `.dockerignore`, which know `**` too.
+
+/// A pattern that cannot be one: a `[` without its `]`, a backslash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("syntax error in pattern {0:?}")]
+pub struct BadPattern(String);
+
+/// Whether `**` crosses directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoubleStar {
+    /// `**` is as `*`: sources of COPY.
+    Plain,
+    /// `**/` is any number of directories, `**` at the end everything: `.dockerignore`, `--exclude`, `--parents`.
+    Deep,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Char(char),
+    /// `?`
+    Any,
+    /// `*`
+    Many,
+    /// `**/`: nothing, or anything that ends with a slash.
+    Directories,
+    /// `**` at the end.
+    All,
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+}
+
+/// A parsed pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<Part>);
+
+/// Whether there is anything in `text` that a pattern would read otherwise than a plain path.
+pub fn has_wildcards(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `text` without the backslashes that take characters literally.
+pub fn unescape(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out = String::new();
+    while let Some(c) = chars.next() {
+        out.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    out
+}
+
+impl Glob {
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// [`BadPattern`].
+    pub fn parse(text: &str, stars: DoubleStar) -> Result<Self, BadPattern> {
+        let bad = || BadPattern(text.to_owned());
+        let mut parts = Vec::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            parts.push(match c {
+                '*' if stars == DoubleStar::Deep && chars.peek() == Some(&'*') => {
+                    chars.next();
+                    chars.next_if_eq(&'/');
+                    if chars.peek().is_none() { Part::All } else { Part::Directories }
+                }
+                '*' => Part::Many,
+                '?' => Part::Any,
+                '[' => class(&mut chars).ok_or_else(bad)?,
+                '\\' => Part::Char(chars.next().ok_or_else(bad)?),
+                c => Part::Char(c),
+            });
+        }
+        Ok(Self(parts))
+    }
+
+    /// Whether the whole of `path` matches. All positions in the pattern are walked at once, so that the time is the
+    /// product of both lengths whatever the pattern.
+    pub fn matches(&self, path: &str) -> bool {
+        let mut at = vec![false; self.0.len() + 1];
+        self.enter(&mut at, 0);
+        for c in path.chars() {
+            let mut next = vec![false; at.len()];
+            for (position, part) in self.0.iter().enumerate().filter(|(position, _)| at[*position]) {
+                match part {
+                    Part::Many if c != '/' => self.enter(&mut next, position),
+                    Part::All => self.enter(&mut next, position),
+                    Part::Directories => {
+                        next[position] = true;
+                        if c == '/' {
+                            self.enter(&mut next, position + 1);
+                        }
+                    }
+                    Part::Any if c != '/' => self.enter(&mut next, position + 1),
+                    Part::Char(own) if *own == c => self.enter(&mut next, position + 1),
+                    Part::Class { negated, ranges } if c != '/' => {
+                        if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
+                            self.enter(&mut next, position + 1);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            at = next;
+        }
+        at[self.0.len()]
+    }
+
+    /// Marks a position, and those behind it that are reached without a character.
+    fn enter(&self, at: &mut [bool], mut position: usize) {
+        loop {
+            at[position] = true;
+            match self.0.get(position) {
+                Some(Part::Many | Part::All | Part::Directories) => position += 1,
+                _ => return,
+            }
+        }
+    }
+}
+
+/// A character class after its `[`.
+fn class(chars: &mut std::iter::Peekable<std::str::Chars>) -> Option<Part> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    let one = |chars: &mut std::iter::Peekable<std::str::Chars>| match chars.next()? {
+        '\\' => chars.next(),
+        '-' | ']' => None,
+        c => Some(c),
+    };
+    while ranges.is_empty() || chars.peek() != Some(&']') {
+        let low = one(chars)?;
+        let high = if chars.next_if_eq(&'-').is_some() { one(chars)? } else { low };
+        ranges.push((low, high));
+    }
+    chars.next();
+    Some(Part::Class { negated, ranges })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns() {
+        use DoubleStar::{Deep, Plain};
+        for (pattern, stars, path, expected) in [
+            ("abc", Plain, "abc", true),
+            ("*", Plain, "abc", true),
+            ("*c", Plain, "abc", true),
+            ("a*/b", Plain, "abc/b", true),
+            ("a*/b", Plain, "a/c/b", false),
+            ("a*b*c*d*e*/f", Plain, "axbxcxdxexxx/f", true),
+            ("a*b?c*x", Plain, "abxbbxdbxebxczzx", true),
+            ("ab[c]", Plain, "abc", true),
+            ("ab[b-d]", Plain, "abc", true),
+            ("ab[^c]", Plain, "abc", false),
+            ("a\\*b", Plain, "a*b", true),
+            ("a\\*b", Plain, "ab", false),
+            ("a?b", Plain, "a☺b", true),
+            ("a?b", Plain, "a/b", false),
+            ("a[^a]b", Plain, "a/b", false),
+            ("[\\]a]", Plain, "]", true),
+            ("[\\-x]", Plain, "-", true),
+            ("arr[[]0].txt", Plain, "arr[0].txt", true),
+            ("**/b", Plain, "a/b", true),
+            ("**/b", Plain, "a/a/b", false),
+            ("**/b", Deep, "b", true),
+            ("**/b", Deep, "a/a/b", true),
+            ("**/b", Deep, "ab", false),
+            ("**", Deep, "a/b", true),
+            ("a/**", Deep, "a/b/c", true),
+            ("a/**/c", Deep, "a/c", true),
+            ("a/**/c", Deep, "a/b/b/c", true),
+            ("a/**/c", Deep, "ac", false),
+            ("**/*.go", Deep, "a/b.go", true),
+            ("a**/b", Deep, "axx/b", true),
+        ] {
+            assert_eq!(Glob::parse(pattern, stars).unwrap().matches(path), expected, "{pattern} {path}");
+        }
+        for pattern in ["[", "[a", "[]a]", "[-]", "[x-]", "a\\", "[^"] {
+            assert!(Glob::parse(pattern, Plain).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn wildcards_are_told_from_plain_paths() {
+        assert!(has_wildcards("a*") && has_wildcards("a[b]") && has_wildcards("?"));
+        assert!(!has_wildcards("a\\*") && !has_wildcards("a/b"));
+        assert_eq!(unescape("a\\*b\\\\"), "a*b\\");
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_makes_it_panic(pattern in r"[a-c*?\[\]\\^/\-é]{0,20}", path in "[a-cé/]{0,20}") {
+            for stars in [DoubleStar::Plain, DoubleStar::Deep] {
+                let _ = Glob::parse(&pattern, stars).map(|glob| glob.matches(&path));
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `.dockerignore`: what of the context a build does not see.
+
+use crate::glob::{BadPattern, DoubleStar, Glob};
+
+/// A list of patterns, in order; the last one that fits decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+    /// Whether any rule takes files back in: only then must an ignored directory be looked into.
+    exceptions: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    glob: Glob,
+    exception: bool,
+}
+
+/// A line that is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IgnoreError {
+    /// A `!` alone.
+    #[error("illegal exclusion pattern: \"!\"")]
+    BareException,
+    /// Something that no pattern can be.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+}
+
+impl Ignore {
+    /// Parses the file.
+    ///
+    /// # Errors
+    /// [`IgnoreError`].
+    pub fn parse(file: &[u8]) -> Result<Self, IgnoreError> {
+        let text = String::from_utf8_lossy(file);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        Self::new(text.lines().filter(|line| !line.starts_with('#')))
+    }
+
+    /// A list of patterns, as `--exclude` gives them.
+    ///
+    /// # Errors
+    /// [`IgnoreError`].
+    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, IgnoreError> {
+        let mut rules = Vec::new();
+        for pattern in patterns {
+            let pattern = pattern.trim();
+            let (exception, pattern) = match pattern.strip_prefix('!') {
+                Some("") => return Err(IgnoreError::BareException),
+                Some(rest) => (true, rest.trim()),
+                None => (false, pattern),
+            };
+            let pattern = clean(pattern);
+            // "." is the context itself, which is never ignored.
+            if pattern.is_empty() {
+                continue;
+            }
+            rules.push(Rule { glob: Glob::parse(&pattern, DoubleStar::Deep)?, exception });
+        }
+        let exceptions = rules.iter().any(|rule| rule.exception);
+        Ok(Self { rules, exceptions })
+    }
+
+    /// Whether nothing is ignored.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether something below an ignored directory may still be taken.
+    pub fn has_exceptions(&self) -> bool {
+        self.exceptions
+    }
+
+    /// Whether `path` (relative, without `.` and `..`) is ignored: by itself, or because a directory above it is.
+    pub fn ignores(&self, path: &str) -> bool {
+        let above = || path.match_indices('/').map(|(end, _)| &path[..end]);
+        let fits =
+            |rule: &Rule| rule.glob.matches(path) || above().any(|directory| rule.glob.matches(directory));
+        self.rules.iter().rev().find(|rule| fits(rule)).is_some_and(|rule| !rule.exception)
+    }
+}
+
+/// The path without `.`, `..`, doubled slashes and slashes at its ends (Go's `filepath.Clean`, from the context's root).
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored() {
+        for (file, path, expected) in [
+            ("a", "a", true),
+            ("a", "a/b", true),
+            ("a", "b/a", false),
+            ("/a/", "a", true),
+            ("./a", "a", true),
+            ("x/../a", "a", true),
+            ("**/a", "b/a", true),
+            ("*/a", "b/a", true),
+            ("*/a", "b/b/a", false),
+            ("*.md\n!README.md", "README.md", false),
+            ("*.md\n!README.md", "x.md", true),
+            ("*.md\n!README*.md\nREADME-secret.md", "README-secret.md", true),
+            ("README-secret.md\n!README*.md", "README-secret.md", false),
+            ("a\n!a/b", "a/b", false),
+            ("a\n!a/b", "a/b/c", false),
+            ("a\n!a/b", "a/c", true),
+            ("*", "x/y", true),
+            ("**\n!x", "x/y", false),
+            ("# a", "# a", false),
+            (" # a", "# a", true),
+            (".", "x", false),
+            ("\n \n", "x", false),
+            ("a?", "ab", true),
+            ("  a  ", "a", true),
+            ("\u{feff}a", "a", true),
+        ] {
+            assert_eq!(Ignore::parse(file.as_bytes()).unwrap().ignores(path), expected, "{file:?} {path}");
+        }
+        assert_eq!(Ignore::parse(b"!").unwrap_err().to_string(), "illegal exclusion pattern: \"!\"");
+        assert!(Ignore::parse(b"a[").is_err());
+    }
+}
