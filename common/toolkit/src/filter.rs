@@ -263,7 +263,7 @@ fn pass_on(document: &Document, exit: Exit) -> Exit {
 }
 
 /// Wrong usage, `--help` or `--version`. In mid-pipe the document is passed on with the error.
-fn usage(tool: &str, error: &clap::Error, reads: bool) -> Exit {
+pub(crate) fn usage(tool: &str, error: &clap::Error, reads: bool) -> Exit {
     if !error.use_stderr() {
         let _ = error.print();
         return Exit::Done;

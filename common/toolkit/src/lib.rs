@@ -14,6 +14,7 @@ mod session;
 mod source;
 mod streams;
 mod undo;
+mod walker;
 
 pub use arguments::{Common, Context};
 pub use exit::Exit;
@@ -23,6 +24,7 @@ pub use session::{Session, Stage};
 pub use source::{Report, Source, report, source};
 pub use streams::{read_document, write_document};
 pub use undo::undo_step;
+pub use walker::{Walker, walker};
 
 /// What the tools' mains use, so that a tool depends on one crate for it.
 pub mod prelude {

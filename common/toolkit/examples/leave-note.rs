@@ -1,0 +1,85 @@
+//! A tool of one's own, the smallest that there can be: it leaves a note in the file system.
+//!
+//! # Does
+//! Makes one file below `$STAVE_RUN/notes`.
+//! # Reads
+//! Nothing.
+//! # Adds
+//! `hosts`, for want of a member of its own: a tool with one would implement `document::Member` for its type.
+//! # Undoes
+//! Removes the file.
+//! # Needs
+//! To be allowed to write to `$STAVE_RUN`. `unwind --with DIR` finds it where it stands.
+
+use std::{fs, io, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use operation::{Condition, Error, Operation, Scope, words};
+use serde::{Deserialize, Serialize};
+use toolkit::prelude::*;
+
+/// Leaves notes
+#[derive(Parser)]
+#[command(name = "leave-note", version)]
+struct LeaveNote {
+    /// What to call them
+    #[arg(required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A file with nothing in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "note")]
+struct Note {
+    path: PathBuf,
+}
+
+impl Operation for Note {
+    fn explain(&self) -> Vec<String> {
+        vec![words(["touch", &self.path.to_string_lossy()])]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        if let Some(above) = scope.contain(&self.path)?.parent() {
+            fs::create_dir_all(above)?;
+        }
+        fs::File::create_new(&self.path)
+            .map(drop)
+            .map_err(|e| anyhow!(e).context(format!("create {:?}", self.path)).into())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
+        match fs::remove_file(scope.contain(&self.path)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        Ok(if self.path.exists() {
+            Condition::Present
+        } else {
+            Condition::Missing(format!("{:?}", self.path))
+        })
+    }
+}
+
+impl Filter for LeaveNote {
+    type Member = members::Hosts;
+    type Operation = Note;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, _: &Document) -> Result<Plan<Self>> {
+        let note = |name: &String| Note { path: context.scope.run_dir.join("notes").join(name) };
+        Ok(Plan { member: members::Hosts::default(), operations: self.names.iter().map(note).collect() })
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<LeaveNote>()
+}

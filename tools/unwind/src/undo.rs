@@ -1,0 +1,127 @@
+//! Calling the tools' `--undo`.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use document::{Document, Member, Step, Steps, members::Failure, record};
+use operation::Scope;
+use toolkit::{Common, hint};
+
+/// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
+/// other program of the system: it starts none that is not in this list, unless the caller vouches for a directory.
+const OURS: [&str; 10] = [
+    "img-build",
+    "img-load",
+    "img-pull",
+    "layer-apply",
+    "link-hosts",
+    "netns-bridge",
+    "ns-exec",
+    "portmap",
+    "union-mount",
+    "veth-pair",
+];
+
+/// Where the tools stand and what they are told.
+pub(crate) struct Tools {
+    beside: PathBuf,
+    with: Vec<PathBuf>,
+    scope: Scope,
+    quiet: bool,
+}
+
+impl Tools {
+    /// The tools beside this program, and those in the directories `with`.
+    pub(crate) fn new(with: &[PathBuf], common: &Common) -> Result<Self> {
+        let own = std::env::current_exe().context("find the directory of unwind")?;
+        let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Self { beside, with: with.to_vec(), scope: common.scope()?, quiet: common.quiet })
+    }
+
+    /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
+    /// the caller has yet to say; a tool that failed has said why itself.
+    pub(crate) fn undo_all(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
+        self.prefer_record(document)?;
+        document.remove(Failure::NAME);
+        let (mut errors, mut failure) = (Vec::new(), None);
+        for at in (0..document.steps()?.len()).rev() {
+            match self.undo(document, at) {
+                Ok(failed) => failure = failure.or(failed),
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(failure) = failure {
+            document.set(&failure)?;
+        }
+        Ok(errors)
+    }
+
+    /// A document that was saved in mid-pipe knows less than the record of its container.
+    fn prefer_record(&self, document: &mut Document) -> Result<()> {
+        let Some(id) = document.id()? else { return Ok(()) };
+        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else { return Ok(()) };
+        let (known, listed) = (recorded.steps()?, document.steps()?);
+        let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
+        if known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far) {
+            *document = recorded;
+        }
+        Ok(())
+    }
+
+    /// Undoes the step at the index `at`. Returns the failure that the tool told of.
+    fn undo(&self, document: &mut Document, at: usize) -> Result<Option<Failure>> {
+        let mut steps = document.steps()?;
+        // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
+        let above = steps.split_off(at + 1);
+        let Some(tool) = steps.last().map(|step| step.tool.clone()) else { return Ok(None) };
+        let program = self.find(&tool)?;
+        let mut given = document.clone();
+        given.set(&Steps(steps))?;
+
+        let mut after = self.call(&program, &given).with_context(|| format!("undo step \"{tool}\""))?;
+        let failure = after.get::<Failure>()?;
+        after.remove(Failure::NAME);
+        let mut left = after.steps()?;
+        if failure.is_none() && left.len() > at {
+            bail!("undo step \"{tool}\": {program:?} --undo left the step in the document");
+        }
+        left.extend(above);
+        after.set(&Steps(left))?;
+        *document = after;
+        Ok(failure)
+    }
+
+    fn find(&self, tool: &str) -> Result<PathBuf> {
+        let plain = !tool.is_empty() && !tool.contains('/') && !tool.starts_with('.');
+        let beside = OURS.contains(&tool).then_some(&self.beside);
+        let mut places = beside.into_iter().chain(&self.with).map(|directory| directory.join(tool));
+        places.find(|path| plain && path.is_file()).ok_or_else(|| {
+            hint(
+                anyhow!("undo step \"{tool}\": no such tool of Stave's beside unwind in {:?}", self.beside),
+                "--with DIR names a directory with tools of other makers",
+            )
+        })
+    }
+
+    fn call(&self, program: &Path, document: &Document) -> Result<Document> {
+        let mut command = Command::new(program);
+        command.arg("--undo").arg("--root").arg(&self.scope.root).arg("--run-dir").arg(&self.scope.run_dir);
+        command.args(self.quiet.then_some("--quiet"));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {program:?}"))?;
+        if let Some(mut input) = child.stdin.take() {
+            // A tool that ends without reading tells so by its output.
+            let _ = input.write_all(document.to_line().as_bytes());
+        }
+        let output = child.wait_with_output().with_context(|| format!("run {program:?}"))?;
+        Document::parse(&output.stdout)
+            .map_err(|_| anyhow!("{program:?} --undo ended with {} and wrote no document", output.status))
+    }
+}
