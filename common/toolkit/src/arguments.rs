@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use clap::{Arg, Command, FromArgMatches};
 use document::Id;
 use operation::Scope;
 
@@ -140,14 +140,22 @@ pub(crate) enum Asked<T> {
 /// Parses the command line. The tool's own arguments are required only for its job.
 pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Asked<T> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let words = arguments.iter().filter_map(|argument| argument.to_str());
+    let asides = ["--undo", "--check", "--repair", "--schema", "--generate"];
+    if !words.into_iter().any(|word| asides.iter().any(|aside| word.starts_with(aside))) {
+        return strict(&arguments);
+    }
     let lenient = T::command().mut_args(|argument: Arg| argument.required(false));
     if let Ok(common) = lenient.try_get_matches_from(&arguments).and_then(|m| Common::from_arg_matches(&m))
         && common.is_aside()
     {
         return Asked::Aside(common);
     }
-    let strict = |matches: ArgMatches| T::from_arg_matches(&matches);
-    match T::command().try_get_matches_from(&arguments).and_then(strict) {
+    strict(&arguments)
+}
+
+fn strict<T: clap::Parser>(arguments: &[OsString]) -> Asked<T> {
+    match T::try_parse_from(arguments) {
         Ok(tool) => Asked::Job(tool),
         Err(error) => Asked::Usage(error),
     }

@@ -1,4 +1,5 @@
 //! The way through a filter, on the tool in `examples/leave-note.rs`.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,
