@@ -1,0 +1,180 @@
+//! A container as the listing shows it.
+
+use std::fs;
+
+use document::{
+    Document, Id,
+    members::{Image, Network, Ports, Process},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Whether its process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// No process was started yet.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process has ended.
+    Exited,
+}
+
+/// One row of the listing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Container {
+    id: Id,
+    image: Option<String>,
+    command: Vec<String>,
+    state: State,
+    exit_status: Option<i32>,
+    pid: Option<i32>,
+    ip: Option<String>,
+    ports: Vec<String>,
+    log: Option<String>,
+}
+
+impl Container {
+    /// What the record tells of the container `id`.
+    pub(crate) fn new(id: &Id, record: &Document) -> Result<Self, document::Error> {
+        let process = record.get::<Process>()?;
+        let state = match &process {
+            Some(process) if runs(process) => State::Running,
+            Some(process) if process.pid > 0 => State::Exited,
+            _ => State::Created,
+        };
+        let reference =
+            |image: Image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
+        let address = |network: Network| network.cni?.ips.first().map(|ip| ip.address.addr().to_string());
+        let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
+        Ok(Self {
+            id: id.clone(),
+            image: record.get::<Image>()?.map(reference),
+            command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
+            state,
+            exit_status: process.as_ref().and_then(|process| process.exit_status),
+            pid: process.as_ref().map(|process| process.pid).filter(|_| state == State::Running),
+            ip: record.get::<Network>()?.and_then(address),
+            ports: ports.iter().map(published).collect(),
+            log: process.and_then(|process| process.log).map(|path| path.to_string_lossy().into_owned()),
+        })
+    }
+
+    /// Whether its process runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+}
+
+/// Whether the process is there, is no zombie, and is the one that was started, not a later one of the same pid.
+fn runs(process: &Process) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+    // The name in parentheses may hold anything; the state is field 3, the start time field 22 (proc(5)).
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let alive = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
+    alive && fields.get(19).and_then(|time| time.parse().ok()) == Some(process.start_time)
+}
+
+fn arguments(spec: &Value) -> Vec<String> {
+    let words = spec["args"].as_array().into_iter().flatten();
+    words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+/// A port as `docker ps` writes it: `0.0.0.0:10080->80/tcp`.
+fn published(port: &document::members::PortMapping) -> String {
+    let address = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+    format!("{address}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
+}
+
+/// A value as a word: lists are joined, what is not there is empty.
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(word).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// `format` with each `{member}` of the row filled in. Other braces stay as they are.
+pub(crate) fn fill(format: &str, row: &Value) -> String {
+    let mut text = String::new();
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once('{') {
+        text += before;
+        let member = after.split_once('}').and_then(|(name, behind)| Some((row.get(name)?, behind)));
+        match member {
+            Some((value, behind)) => {
+                text += &word(value);
+                rest = behind;
+            }
+            None => {
+                text.push('{');
+                rest = after;
+            }
+        }
+    }
+    text + rest
+}
+
+/// The rows under headings, in columns as wide as what stands in them.
+pub(crate) fn table(rows: &[&Value]) -> String {
+    let status = |row: &Value| match (word(&row["state"]).as_str(), &row["exitStatus"]) {
+        ("exited", Value::Number(status)) => format!("exited ({status})"),
+        (state, _) => state.to_owned(),
+    };
+    let mut lines = vec![["CONTAINER", "IMAGE", "COMMAND", "STATUS", "IP", "PORTS"].map(str::to_owned)];
+    lines.extend(rows.iter().map(|row| {
+        let command = word(&row["command"]).chars().take(30).collect();
+        let cell = |name: &str| word(&row[name]);
+        [cell("id"), cell("image"), command, status(row), cell("ip"), cell("ports")]
+    }));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let pad = |line: &[String; 6]| -> String {
+        line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect()
+    };
+    lines.iter().map(|line| pad(line).trim_end().to_owned() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn container(members: Value) -> Value {
+        let id: Id = "web".parse().unwrap();
+        let document = Document::parse(members.to_string().as_bytes()).unwrap();
+        serde_json::to_value(Container::new(&id, &document).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn state_is_told_by_pid_and_start_time() {
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        let start: u64 = own.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        let pid = std::process::id();
+        for (process, state) in [
+            (json!({"pid": pid, "startTime": start}), "running"),
+            (json!({"pid": pid, "startTime": start + 1, "exitStatus": 3}), "exited"),
+            (json!({"pid": 0, "startTime": 0}), "created"),
+        ] {
+            assert_eq!(container(json!({"stave": 1, "process": process}))["state"], state, "{process}");
+        }
+        assert_eq!(container(json!({"stave": 1}))["state"], "created");
+    }
+
+    #[test]
+    fn rows_as_text() {
+        let row = container(
+            json!({"stave": 1, "process": {"pid": 0, "startTime": 0, "spec": {"args": ["a", "b"]}},
+            "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}),
+        );
+        assert_eq!(fill("{id} {command}|{pid}|{no} {", &row), "web a b||{no} {");
+        let text = "CONTAINER   IMAGE   COMMAND   STATUS    IP   PORTS\n\
+                    web                 a b       created        0.0.0.0:10080->80/tcp\n";
+        assert_eq!(table(&[&row]), text);
+    }
+}

@@ -1,0 +1,78 @@
+//! Lists the containers that have a record.
+//!
+//! # Does
+//! Reads the records below `$STAVE_RUN` and looks whether each container's process still runs. Changes nothing.
+//! # Reads
+//! No document; of each record `id`, `image`, `network`, `ports`, `process`.
+//! # Adds
+//! Nothing; prints one JSON array, or with `--table` and `--format` text for people and scripts.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to the records.
+
+mod container;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use container::Container;
+use document::{Id, record};
+use serde_json::Value;
+use toolkit::prelude::*;
+
+/// Lists containers: what runs in them, at which address, and how they ended
+#[derive(Parser)]
+#[command(name = "container-ls", version)]
+struct ContainerLs {
+    /// Only these; without any, all
+    #[arg(value_name = "ID")]
+    ids: Vec<Id>,
+    /// Only those whose process runs
+    #[arg(long)]
+    running: bool,
+    /// Print a table instead of JSON
+    #[arg(long)]
+    table: bool,
+    /// Print a line for each, in which {id}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports}, {log} stand for
+    /// what the listing holds
+    #[arg(long, value_name = "TEXT", conflicts_with = "table")]
+    format: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for ContainerLs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &toolkit::Context) -> Result<Value> {
+        let run_dir = &context.scope.run_dir;
+        let ids = if self.ids.is_empty() { record::list(run_dir)? } else { self.ids.clone() };
+        let mut containers = Vec::new();
+        for id in ids {
+            match record::read(run_dir, &id)? {
+                Some(document) => containers.push(Container::new(&id, &document)?),
+                None if self.ids.contains(&id) => bail!("no container \"{id}\" in {}", run_dir.display()),
+                // Somebody took it back since the directory was read.
+                None => {}
+            }
+        }
+        containers.retain(|container| !self.running || container.is_running());
+        Ok(serde_json::to_value(containers)?)
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        let rows: Vec<&Value> = report.as_array().into_iter().flatten().collect();
+        match (&self.format, self.table) {
+            (Some(format), _) => Some(rows.iter().map(|row| container::fill(format, row) + "\n").collect()),
+            (None, true) => Some(container::table(&rows)),
+            (None, false) => None,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerLs>()
+}
