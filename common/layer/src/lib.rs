@@ -1,1 +1,20 @@
-//! layer
+//! Layers: what an OCI layer tar says (image-spec, layer.md), and the directory in overlayfs's own form that it becomes.
+//!
+//! * [`apply`]: a layer's blob → a directory. Every name in a layer is taken for hostile: all work goes through directory
+//!   descriptors, a path is only ever opened below the layer's root with symbolic links refused.
+//! * [`diff`]: an upper directory of overlayfs, or two directories → a layer.
+//! * [`store`]: the unpacked layers below `$STAVE_ROOT/layers`, each made once and trusted only as far as the disk is.
+//! * [`archive`]: the tar format, read strictly and written deterministically.
+
+pub mod apply;
+pub mod archive;
+pub mod compression;
+pub mod diff;
+mod digest;
+mod overlay;
+mod pipeline;
+mod removal;
+pub mod store;
+
+pub use digest::{Digest, InvalidDigest};
+pub use removal::remove_tree;

@@ -1,0 +1,207 @@
+//! Extended headers (POSIX pax, "pax Extended Header"): records of `LENGTH KEY=VALUE\n`.
+
+use super::Time;
+
+/// What the records of one extended header, or of several, say. None where they say nothing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pax {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mtime: Option<Time>,
+    pub(super) atime: Option<Time>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: Sparse,
+}
+
+/// The records `GNU.sparse.*` (GNU tar, "Storing Sparse Files"), of whichever version.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sparse {
+    pub(super) major: Option<u64>,
+    pub(super) minor: Option<u64>,
+    pub(super) name: Option<Vec<u8>>,
+    /// The file's size with its holes: `realsize` in version 1.0, `size` before.
+    pub(super) size: Option<u64>,
+    /// Offsets and lengths in turn: version 0.0 by a record each, 0.1 by one record `map`.
+    pub(super) map: Vec<u64>,
+}
+
+impl Sparse {
+    pub(super) fn is_there(&self) -> bool {
+        self.major.is_some() || self.size.is_some() || !self.map.is_empty()
+    }
+}
+
+/// Longest map of a sparse file, in numbers.
+const MAP: usize = 1 << 19;
+
+impl Pax {
+    /// Reads the records in `text` on top of what is known; later ones win, an empty value takes a key back.
+    pub(super) fn read(&mut self, mut text: &[u8]) -> Result<(), &'static str> {
+        while !text.is_empty() {
+            // Some writers fill the rest of a block up.
+            if text.iter().all(|&byte| byte == 0) {
+                break;
+            }
+            let space = text.iter().take(20).position(|&byte| byte == b' ').ok_or("record without a length")?;
+            let length = decimal(&text[..space]).ok_or("record without a length")?;
+            let length = usize::try_from(length).ok().filter(|&length| length > space + 1 && length <= text.len());
+            let (record, rest) = text.split_at(length.ok_or("record with a wrong length")?);
+            let Some((b'\n', record)) = record[space + 1..].split_last() else {
+                return Err("record that does not end with its line");
+            };
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or("record without \"=\"")?;
+            self.set(&record[..equals], &record[equals + 1..])?;
+            text = rest;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        let given = !value.is_empty();
+        match key {
+            b"path" => self.path = name(value)?,
+            b"linkpath" => self.link = name(value)?,
+            b"size" => self.size = given.then(|| decimal(value).ok_or("size that is no number")).transpose()?,
+            b"uid" => self.uid = given.then(|| owner(value)).transpose()?,
+            b"gid" => self.gid = given.then(|| owner(value)).transpose()?,
+            b"mtime" => self.mtime = given.then(|| time(value).ok_or("mtime that is no time")).transpose()?,
+            b"atime" => self.atime = given.then(|| time(value).ok_or("atime that is no time")).transpose()?,
+            _ => {
+                if let Some(key) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.set_xattr(key, value)?;
+                } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.set_sparse(key, value)?;
+                }
+                // comment, ctime, uname, gname, charset and the vendors' own: nothing that a layer keeps.
+            }
+        }
+        Ok(())
+    }
+
+    fn set_xattr(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if key.is_empty() || key.contains(&0) {
+            return Err("extended attribute without a name");
+        }
+        self.xattrs.retain(|(at, _)| at != key);
+        self.xattrs.push((key.to_vec(), value.to_vec()));
+        Ok(())
+    }
+
+    fn set_sparse(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        const REASON: &str = "sparse file with a number that is none";
+        let number = || decimal(value).ok_or(REASON);
+        match key {
+            b"major" => self.sparse.major = Some(number()?),
+            b"minor" => self.sparse.minor = Some(number()?),
+            b"name" => self.sparse.name = name(value)?,
+            b"size" | b"realsize" => self.sparse.size = Some(number()?),
+            // Version 0.0: a pair of records for each run.
+            b"offset" if self.sparse.map.len() % 2 == 0 => self.sparse.map.push(number()?),
+            b"numbytes" if self.sparse.map.len() % 2 == 1 => self.sparse.map.push(number()?),
+            b"offset" | b"numbytes" => return Err("sparse file with a map out of order"),
+            b"map" => {
+                let numbers = value.split(|&byte| byte == b',').map(decimal).take(MAP + 1);
+                self.sparse.map =
+                    if value.is_empty() { Vec::new() } else { numbers.collect::<Option<_>>().ok_or(REASON)? };
+            }
+            _ => {}
+        }
+        if self.sparse.map.len() > MAP {
+            return Err("sparse file in too many pieces");
+        }
+        Ok(())
+    }
+}
+
+fn name(value: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+    if value.contains(&0) {
+        return Err("name with a NUL");
+    }
+    Ok((!value.is_empty()).then(|| value.to_vec()))
+}
+
+fn owner(value: &[u8]) -> Result<u32, &'static str> {
+    decimal(value).and_then(|id| u32::try_from(id).ok()).ok_or("owner that is no 32-bit number")
+}
+
+/// Decimal digits, nothing else.
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |value, digit| match digit {
+        b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// Seconds with an optional sign and fraction, of which nine digits count.
+fn time(text: &[u8]) -> Option<Time> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let point = text.iter().position(|&byte| byte == b'.').unwrap_or(text.len());
+    let seconds = i64::try_from(decimal(&text[..point])?).ok()?;
+    let fraction = text.get(point + 1..).unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let mut nanoseconds = 0;
+    for at in 0..9 {
+        nanoseconds = nanoseconds * 10 + fraction.get(at).map_or(0, |digit| u32::from(digit - b'0'));
+    }
+    Some(match (negative, nanoseconds) {
+        (false, _) => Time { seconds, nanoseconds },
+        (true, 0) => Time { seconds: -seconds, nanoseconds },
+        // -1.25 s is 0.75 s after -2 s.
+        (true, _) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records() {
+        let mut pax = Pax::default();
+        let value = [b'\n', b'=', 0, 255];
+        let mut text = b"9 path=a\n9 path=b\n11 path=c/d\n12 uid=12345\n28 mtime=-1.25000000099999\n".to_vec();
+        text.extend(b"26 SCHILY.xattr.user.x=");
+        text.extend(value.iter().chain(b"\n"));
+        // The length of the last record: 2 digits, space, key, value and line end.
+        let at = text.len() - 28;
+        text[at..at + 2].copy_from_slice(b"28");
+        pax.read(&text).unwrap();
+        assert_eq!(pax.path.as_deref(), Some(&b"c/d"[..]));
+        assert_eq!(pax.uid, Some(12345));
+        assert_eq!(pax.mtime, Some(Time { seconds: -2, nanoseconds: 750_000_000 }));
+        assert_eq!(pax.xattrs, [(b"user.x".to_vec(), value.to_vec())]);
+        pax.read(b"8 path=\n").unwrap();
+        assert_eq!(pax.path, None);
+    }
+
+    #[test]
+    fn bad_records() {
+        for (text, reason) in [
+            (&b"path=a\n"[..], "record without a length"),
+            (b"99 path=a\n", "record with a wrong length"),
+            (b"2 path=a\n", "record with a wrong length"),
+            (b"99999999999999999999999 path=a\n", "record without a length"),
+            (b"8 path=a\n", "record that does not end with its line"),
+            (b"8 pathxa\n", "record that does not end with its line"),
+            (b"9 pathxa\n", "record without \"=\""),
+            (b"11 path=a\0b\n", "name with a NUL"),
+            (b"10 uid=-1\n", "owner that is no 32-bit number"),
+            (b"18 uid=4294967296\n", "owner that is no 32-bit number"),
+            (b"11 mtime=x\n", "mtime that is no time"),
+            (b"26 GNU.sparse.numbytes=12\n", "sparse file with a map out of order"),
+        ] {
+            assert_eq!(Pax::default().read(text).unwrap_err(), reason, "{}", text.escape_ascii());
+        }
+    }
+}

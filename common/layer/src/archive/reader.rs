@@ -1,0 +1,283 @@
+//! Entries out of a stream.
+
+use std::io::{self, BufRead};
+
+use super::{BLOCK, Entry, Error, Kind, Segment, Shown, Time, header::Header, pax::Pax, sparse};
+
+/// The stream, with its position.
+pub(super) struct Source<R> {
+    inner: R,
+    position: u64,
+}
+
+impl<R: BufRead> Source<R> {
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next block; none at the end of the stream.
+    pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK]>, Error> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(Error::Truncated),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.position += BLOCK as u64;
+        Ok(Some(block))
+    }
+
+    fn skip(&mut self, mut count: u64) -> Result<(), Error> {
+        while count > 0 {
+            let available = self.inner.fill_buf()?.len();
+            if available == 0 {
+                return Err(Error::Truncated);
+            }
+            let take = usize::try_from(count).map_or(available, |count| count.min(available));
+            self.inner.consume(take);
+            self.position += take as u64;
+            count -= take as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the entries of an archive, one after the other, and is strict: what cannot be read for certain is an error.
+pub struct Reader<R> {
+    source: Source<R>,
+    /// Bytes of the current entry's data that were not read.
+    left: u64,
+    /// Zeros that fill its last block.
+    padding: u64,
+    global: Pax,
+}
+
+/// The most bytes that the extended headers and long names of one entry may take. (An extended attribute has at most
+/// 64 KiB, a name 4 KiB; GNU tar's map of a sparse file in version 0 stands there too.)
+const EXTENDED: u64 = 1 << 20;
+/// The most extended headers before one entry.
+const HEADERS: usize = 16;
+
+impl<R: BufRead> Reader<R> {
+    /// An archive that begins where `inner` stands.
+    pub fn new(inner: R) -> Self {
+        Self { source: Source { inner, position: 0 }, left: 0, padding: 0, global: Pax::default() }
+    }
+
+    /// The next entry; none at the archive's end, up to which everything was then read and found to be zeros.
+    ///
+    /// # Errors
+    /// [`Error`]; the archive cannot be read any further then.
+    #[allow(clippy::should_implement_trait, reason = "entries are lent in turn, their data between them")]
+    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+        self.source.skip(self.left + self.padding)?;
+        (self.left, self.padding) = (0, 0);
+        let mut extended = Extended::default();
+        loop {
+            let at = self.source.position;
+            let Some(block) = self.source.block()? else {
+                return if extended.count == 0 { Ok(None) } else { Err(Error::Truncated) };
+            };
+            let header = Header(&block);
+            if header.is_zero() {
+                if extended.count > 0 {
+                    return Err(Error::Extended { at, reason: "no entry follows" });
+                }
+                return self.end().map(|()| None);
+            }
+            if !header.checksum_holds() {
+                return Err(Error::Header { at, reason: "checksum does not match" });
+            }
+            if !self.extend(&mut extended, &header, at)? {
+                return self.entry(extended, &block, at).map(Some);
+            }
+        }
+    }
+
+    /// Some of the current entry's data, without consuming it; empty at its end.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if the stream ends before, [`Error::Read`].
+    pub fn data(&mut self) -> Result<&[u8], Error> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let available = self.source.inner.fill_buf()?;
+        if available.is_empty() {
+            return Err(Error::Truncated);
+        }
+        Ok(&available[..usize::try_from(self.left).map_or(available.len(), |left| left.min(available.len()))])
+    }
+
+    /// Marks `count` bytes of what [`Reader::data`] gave as used.
+    pub fn consume(&mut self, count: usize) {
+        self.source.inner.consume(count);
+        self.source.position += count as u64;
+        self.left = self.left.saturating_sub(count as u64);
+    }
+
+    /// Behind the first zero block: everything is zero, to the end.
+    fn end(&mut self) -> Result<(), Error> {
+        loop {
+            let rest = self.source.inner.fill_buf()?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if let Some(at) = rest.iter().position(|&byte| byte != 0) {
+                return Err(Error::Trailing { at: self.source.position + at as u64 });
+            }
+            let length = rest.len();
+            self.source.inner.consume(length);
+            self.source.position += length as u64;
+        }
+    }
+
+    /// Takes in a header that speaks of the entry after it. False for any other.
+    fn extend(&mut self, extended: &mut Extended, header: &Header, at: u64) -> Result<bool, Error> {
+        let error = |reason| Error::Extended { at, reason };
+        let kind = header.kind();
+        if !matches!(kind, b'x' | b'X' | b'g' | b'L' | b'K') {
+            return Ok(false);
+        }
+        extended.count += 1;
+        let size = header.size().ok_or(error("size that is no number"))?;
+        extended.bytes = extended.bytes.saturating_add(size);
+        if extended.count > HEADERS || extended.bytes > EXTENDED {
+            return Err(error("more than any entry needs"));
+        }
+        let text = self.text(size)?;
+        match kind {
+            b'g' => self.global.read(&text).map_err(error)?,
+            b'x' | b'X' => extended.pax.get_or_insert_with(|| self.global.clone()).read(&text).map_err(error)?,
+            _ => {
+                let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+                let name = text[..end].to_vec();
+                *(if kind == b'L' { &mut extended.path } else { &mut extended.link }) = Some(name);
+            }
+        }
+        if kind == b'g' && (self.global.path.is_some() || self.global.link.is_some() || self.global.size.is_some()) {
+            return Err(error("one name or size for all entries"));
+        }
+        Ok(true)
+    }
+
+    /// `size` bytes and what fills their last block.
+    fn text(&mut self, size: u64) -> Result<Vec<u8>, Error> {
+        let mut text = vec![0; usize::try_from(size).map_err(|_| Error::Truncated)?];
+        self.source.inner.read_exact(&mut text).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Truncated,
+            _ => Error::Read(error),
+        })?;
+        self.source.position += size;
+        self.source.skip(padding(size))?;
+        Ok(text)
+    }
+
+    fn entry(&mut self, extended: Extended, block: &[u8; BLOCK], at: u64) -> Result<Entry, Error> {
+        let header = Header(block);
+        let error = |reason| Error::Header { at, reason };
+        let pax = extended.pax.unwrap_or_else(|| self.global.clone());
+        let path = pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
+        let kind = kind(&header, &path)?;
+        let owner = |pax: Option<u32>, field: Option<i64>| {
+            pax.or_else(|| field.and_then(|id| u32::try_from(id).ok())).ok_or(error("owner that is no 32-bit number"))
+        };
+        // A size in the header of anything but a file is not followed by data, whatever it is: so read Go's archive/tar
+        // and with it every engine.
+        let stored = match kind {
+            Kind::File => pax.size.or(header.size()).ok_or(error("size that is no number"))?,
+            _ => 0,
+        };
+        if stored > i64::MAX as u64 {
+            return Err(error("size that no file can have"));
+        }
+        let mtime = header.mtime().map(|seconds| Time { seconds, nanoseconds: 0 });
+        let mut entry = Entry {
+            link: pax.link.clone().or(extended.link).unwrap_or_else(|| header.link()),
+            kind,
+            mode: header.mode().ok_or(error("mode that is no number"))? as u32 & 0o7777,
+            uid: owner(pax.uid, header.uid())?,
+            gid: owner(pax.gid, header.gid())?,
+            mtime: pax.mtime.or(mtime).ok_or(error("mtime that is no number"))?,
+            atime: pax.atime,
+            device: match kind {
+                Kind::CharDevice | Kind::BlockDevice => header.device().ok_or(error("device that is no number"))?,
+                _ => (0, 0),
+            },
+            xattrs: Vec::new(),
+            size: stored,
+            stored,
+            sparse: None,
+            path,
+        };
+        (self.left, self.padding) = (stored, padding(stored));
+        if kind == Kind::File {
+            self.sparse(&mut entry, &header, &pax, at)?;
+        }
+        entry.xattrs = pax.xattrs;
+        Ok(entry)
+    }
+
+    fn sparse(&mut self, entry: &mut Entry, header: &Header, pax: &Pax, at: u64) -> Result<(), Error> {
+        let error = |reason| Error::Header { at, reason };
+        let (map, size) = if header.kind() == b'S' {
+            sparse::read_old(header.0, &mut self.source)?
+        } else if !pax.sparse.is_there() {
+            return Ok(());
+        } else {
+            let size = pax.sparse.size.ok_or(error("sparse file without its size"))?;
+            match (pax.sparse.major.unwrap_or(0), pax.sparse.minor.unwrap_or(0)) {
+                (0, _) => (pax.sparse.map.clone(), size),
+                (1, 0) => {
+                    let (map, taken) = sparse::read_map(entry.stored, &mut self.source)?;
+                    let stored = entry.stored.checked_sub(taken);
+                    entry.stored = stored.ok_or(error("sparse file with a map that does not hold together"))?;
+                    self.left = entry.stored;
+                    (map, size)
+                }
+                _ => return Err(error("sparse file of a version that no tar writes")),
+            }
+        };
+        if size > i64::MAX as u64 {
+            return Err(error("size that no file can have"));
+        }
+        let segments: Vec<Segment> = sparse::segments(&map, size, entry.stored).map_err(error)?;
+        (entry.size, entry.sparse) = (size, Some(segments));
+        Ok(())
+    }
+}
+
+/// What the headers before an entry say of it.
+#[derive(Default)]
+struct Extended {
+    count: usize,
+    bytes: u64,
+    pax: Option<Pax>,
+    /// GNU's long name and long link.
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+fn kind(header: &Header, path: &[u8]) -> Result<Kind, Error> {
+    Ok(match header.kind() {
+        // Before POSIX a directory was a file whose name ends with a slash.
+        b'0' | 0 if path.ends_with(b"/") => Kind::Directory,
+        b'0' | 0 | b'7' | b'S' => Kind::File,
+        b'1' => Kind::HardLink,
+        b'2' => Kind::Symlink,
+        b'3' => Kind::CharDevice,
+        b'4' => Kind::BlockDevice,
+        b'5' => Kind::Directory,
+        b'6' => Kind::Fifo,
+        other => return Err(Error::Type { name: Shown::new(path), kind: char::from(other) }),
+    })
+}
+
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}

@@ -1,0 +1,131 @@
+//! How a layer's blob is compressed, told by its content and never by its media type.
+
+use std::io::{self, BufRead, Read};
+
+/// How a blob is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Plain tar.
+    None,
+    /// gzip, of a level from 1 (fast) to 9 (small).
+    Gzip {
+        /// The level.
+        level: u32,
+    },
+    /// zstd, of a level from 1 to 19.
+    Zstd {
+        /// The level.
+        level: i32,
+    },
+}
+
+impl Compression {
+    /// gzip at the level that pays in a build.
+    pub const GZIP: Self = Self::Gzip { level: 3 };
+    /// zstd at its own default.
+    pub const ZSTD: Self = Self::Zstd { level: 3 };
+
+    /// The OCI media type of a layer that is compressed so (image-spec, layer.md).
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip { .. } => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd { .. } => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::GZIP
+    }
+}
+
+/// A larger window is refused, as a power of two: it is memory that the blob's author decides on. zstd's levels up to 19
+/// stay at 8 MiB; `--long` and `--ultra` go beyond.
+const WINDOW_LOG: u32 = 25;
+
+/// Decompresses `blob`.
+///
+/// # Errors
+/// What reading its first bytes gives.
+pub(crate) fn decoder<R: BufRead>(mut blob: R) -> io::Result<Decoder<R>> {
+    let magic = peek(&mut blob)?;
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Decoder::Gzip(Gzip { state: State::Inside(flate2::bufread::GzDecoder::new(blob)) }),
+        // A frame, or one that is to be skipped (RFC 8878, 3.1).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Decoder::Zstd(Box::new(decoder))
+        }
+        _ => Decoder::Plain(blob),
+    })
+}
+
+/// The first four bytes, which a reader gives in one piece unless it ends before.
+fn peek<R: BufRead>(blob: &mut R) -> io::Result<[u8; 4]> {
+    let start = blob.fill_buf()?;
+    let mut magic = [0; 4];
+    let length = start.len().min(4);
+    magic[..length].copy_from_slice(&start[..length]);
+    Ok(magic)
+}
+
+/// A decompressing reader.
+pub(crate) enum Decoder<R: BufRead> {
+    Plain(R),
+    Gzip(Gzip<R>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+}
+
+impl<R: BufRead> Decoder<R> {
+    /// What it reads from; none behind the end of the last gzip member.
+    pub(crate) fn get_ref(&self) -> Option<&R> {
+        match self {
+            Self::Plain(blob) => Some(blob),
+            Self::Gzip(Gzip { state: State::Inside(member) }) => Some(member.get_ref()),
+            Self::Gzip(Gzip { state: State::Done }) => None,
+            Self::Zstd(decoder) => Some(decoder.get_ref()),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Decoder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(blob) => blob.read(buffer),
+            Self::Gzip(gzip) => gzip.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// One gzip member after the other (RFC 1952, 2.2), and nothing behind them.
+pub(crate) struct Gzip<R: BufRead> {
+    state: State<R>,
+}
+
+enum State<R> {
+    Inside(flate2::bufread::GzDecoder<R>),
+    Done,
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let State::Inside(member) = &mut self.state else { return Ok(0) };
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let State::Inside(member) = std::mem::replace(&mut self.state, State::Done) else { return Ok(0) };
+            let mut blob = member.into_inner();
+            match blob.fill_buf()? {
+                [] => return Ok(0),
+                [0x1f, ..] => self.state = State::Inside(flate2::bufread::GzDecoder::new(blob)),
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "data after the end of gzip")),
+            }
+        }
+    }
+}

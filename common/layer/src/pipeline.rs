@@ -1,0 +1,331 @@
+//! A blob through hash, decompression and hash, on other threads than the one that uses what comes out.
+//!
+//! One thread reads, hashes the blob and decompresses; another hashes the archive; the caller's own thread consumes it.
+//! Chunks are shared, not copied, and their number is bounded, so memory does not depend on the blob.
+
+use std::{
+    io::{self, BufRead, Read},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+};
+
+use crate::{Digest, compression, digest::Hasher};
+
+/// One chunk of the archive, in bytes: small enough that it is still in the cache when it is hashed and written.
+const CHUNK: usize = 512 << 10;
+/// How many chunks may wait for either of their users.
+const WAITING: usize = 8;
+/// Bytes of the blob read at a time.
+const READ: usize = 256 << 10;
+
+/// How large an archive may grow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// In bytes.
+    pub(crate) size: u64,
+    /// In times the size of what it was decompressed from, once it has [`Bounds::FLOOR`].
+    pub(crate) ratio: u64,
+}
+
+impl Bounds {
+    /// Below this many bytes no ratio is too high: a small archive of zeros is harmless.
+    pub(crate) const FLOOR: u64 = 64 << 20;
+}
+
+/// What came through.
+#[derive(Debug, Clone)]
+pub(crate) struct Totals {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) diff_id: Digest,
+    pub(crate) uncompressed: u64,
+}
+
+/// Why the archive ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The blob could not be read.
+    #[error("read blob: {0}")]
+    Read(io::Error),
+    /// The blob could not be decompressed.
+    #[error("decompress blob: {0}")]
+    Decompress(io::Error),
+    /// More than the limit on the size.
+    #[error("unpacked size exceeds {limit} bytes")]
+    Size {
+        /// The limit.
+        limit: u64,
+    },
+    /// More than the limit on the ratio.
+    #[error("unpacked size exceeds {limit} times the compressed size")]
+    Ratio {
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// Runs `consume` on the archive that `blob` holds. The blob is read to its end, whatever `consume` leaves of it.
+///
+/// # Errors
+/// What stopped the archive, before what `consume` made of its early end; else what `consume` returned.
+pub(crate) fn run<T, E: From<Error>>(
+    blob: impl Read + Send,
+    expected: (Option<&Digest>, Option<&Digest>),
+    bounds: Bounds,
+    consume: impl FnOnce(&mut Archive) -> Result<T, E>,
+) -> Result<(T, Totals), E> {
+    let (to_consumer, archive) = sync_channel::<Result<Arc<Vec<u8>>, Error>>(WAITING);
+    let (to_hash, hashed) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+    let (used, unused) = channel::<Vec<u8>>();
+    let (blob_hash, diff_hash) = (Hasher::like(expected.0), Hasher::like(expected.1));
+    thread::scope(|scope| {
+        let hash_used = used.clone();
+        let hasher = scope.spawn(move || hash(diff_hash, &hashed, &hash_used));
+        let reader = scope.spawn(move || {
+            let mut blob = Counted { blob, hasher: blob_hash, size: 0, error: None };
+            let outcome = decompress(&mut blob, bounds, &to_consumer, &to_hash, &unused);
+            if let Err(error) = outcome {
+                // A consumer that is gone needs no reason.
+                let _ = to_consumer.send(Err(error));
+            }
+            (blob.hasher.finish(), blob.size)
+        });
+        let mut archive = Archive { chunks: archive, current: None, position: 0, used, error: None };
+        let consumed = consume(&mut archive).and_then(|value| {
+            archive.drain().map_err(E::from)?;
+            Ok(value)
+        });
+        let error = archive.error.take();
+        drop(archive);
+        let finished = (reader.join(), hasher.join());
+        let (Ok((digest, size)), Ok((diff_id, uncompressed))) = finished else {
+            return Err(Error::Read(io::Error::other("thread panicked")).into());
+        };
+        match (error, consumed) {
+            (Some(error), _) => Err(error.into()),
+            (None, Err(error)) => Err(error),
+            (None, Ok(value)) => Ok((value, Totals { digest, size, diff_id, uncompressed })),
+        }
+    })
+}
+
+fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Vec<u8>>>, used: &Sender<Vec<u8>>) -> (Digest, u64) {
+    let mut size = 0;
+    for chunk in chunks {
+        hasher.update(&chunk);
+        size += chunk.len() as u64;
+        if let Some(chunk) = Arc::into_inner(chunk) {
+            let _ = used.send(chunk);
+        }
+    }
+    (hasher.finish(), size)
+}
+
+fn decompress<R: Read>(
+    blob: &mut Counted<R>,
+    bounds: Bounds,
+    to_consumer: &SyncSender<Result<Arc<Vec<u8>>, Error>>,
+    to_hash: &SyncSender<Arc<Vec<u8>>>,
+    unused: &Receiver<Vec<u8>>,
+) -> Result<(), Error> {
+    let buffered = io::BufReader::with_capacity(READ, &mut *blob);
+    let mut decoder = compression::decoder(buffered).map_err(Error::Read)?;
+    let (mut total, mut read) = (0, 0);
+    loop {
+        let mut chunk = unused.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let mut filled = 0;
+        let mut outcome = Ok(());
+        while filled < CHUNK {
+            match decoder.read(&mut chunk[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        if let Err(error) = outcome {
+            drop(decoder);
+            return Err(blob.error.take().map_or(Error::Decompress(error), Error::Read));
+        }
+        if filled == 0 {
+            return Ok(());
+        }
+        total += filled as u64;
+        // Behind the end of the blob, all of it was read, and its last chunk is the last one that counts.
+        read = decoder.get_ref().map_or(read, |buffered| buffered.get_ref().size);
+        if total > bounds.size {
+            return Err(Error::Size { limit: bounds.size });
+        }
+        if total > Bounds::FLOOR && total / bounds.ratio.max(1) > read {
+            return Err(Error::Ratio { limit: bounds.ratio });
+        }
+        chunk.truncate(filled);
+        let chunk = Arc::new(chunk);
+        if to_hash.send(chunk.clone()).is_err() || to_consumer.send(Ok(chunk)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The blob, hashed and counted while it is read. Keeps its own error, to tell it from the decompressor's.
+struct Counted<R> {
+    blob: R,
+    hasher: Hasher,
+    size: u64,
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.blob.read(buffer) {
+            Ok(count) => {
+                self.hasher.update(&buffer[..count]);
+                self.size += count as u64;
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                let kind = error.kind();
+                self.error = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+}
+
+/// The archive as its consumer reads it.
+pub(crate) struct Archive {
+    chunks: Receiver<Result<Arc<Vec<u8>>, Error>>,
+    current: Option<Arc<Vec<u8>>>,
+    position: usize,
+    used: Sender<Vec<u8>>,
+    error: Option<Error>,
+}
+
+impl Archive {
+    fn drain(&mut self) -> Result<(), Error> {
+        loop {
+            match self.fill_buf().map(<[u8]>::len) {
+                Ok(0) => return Ok(()),
+                Ok(length) => self.consume(length),
+                Err(error) => return Err(self.error.take().unwrap_or(Error::Read(error))),
+            }
+        }
+    }
+}
+
+impl Read for Archive {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Archive {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.current.as_ref().is_none_or(|chunk| self.position == chunk.len()) {
+            if let Some(chunk) = self.current.take().and_then(Arc::into_inner) {
+                let _ = self.used.send(chunk);
+            }
+            self.position = 0;
+            match self.chunks.recv() {
+                Ok(Ok(chunk)) => self.current = Some(chunk),
+                Ok(Err(error)) => {
+                    self.error = Some(error);
+                    return Err(io::Error::other("the archive ended early"));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(self.current.as_ref().map_or(&[], |chunk| &chunk[self.position..]))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.position += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn all(blob: &[u8], bounds: Bounds) -> Result<(Vec<u8>, Totals), Error> {
+        run(blob, (None, None), bounds, |archive| {
+            let mut data = Vec::new();
+            let _ = archive.read_to_end(&mut data);
+            Ok(data)
+        })
+    }
+
+    const WIDE: Bounds = Bounds { size: 1 << 40, ratio: 10_000 };
+
+    #[test]
+    fn every_compression_comes_through() {
+        let data: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let (first, second) = data.split_at(data.len() / 3);
+        let members = [gzip(first), gzip(b""), gzip(second)].concat();
+        for blob in [data.clone(), gzip(&data), members, zstd::bulk::compress(&data, 1).unwrap()] {
+            let (out, totals) = all(&blob, WIDE).unwrap();
+            assert!(out == data);
+            assert_eq!(totals.digest, Digest::of(&blob));
+            assert_eq!(totals.diff_id, Digest::of(&data));
+            assert_eq!((totals.size, totals.uncompressed), (blob.len() as u64, data.len() as u64));
+        }
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let data = vec![7; 1_000_000];
+        let good = gzip(&data);
+        let mut flipped = good.clone();
+        let at = flipped.len() - 6;
+        flipped[at] ^= 1;
+        let zstd = zstd::bulk::compress(&data, 1).unwrap();
+        for (blob, message) in [
+            (good[..good.len() / 2].to_vec(), "decompress blob: unexpected end of file"),
+            (good[..good.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
+            ([&good[..], b"tail"].concat(), "decompress blob: data after the end of gzip"),
+            ([&good[..], &[0; 512]].concat(), "decompress blob: data after the end of gzip"),
+            ([&good[..], &[0x1f]].concat(), "decompress blob: unexpected end of file"),
+            (flipped, "decompress blob: corrupt gzip stream does not have a matching checksum"),
+            (zstd[..zstd.len() - 1].to_vec(), "decompress blob: incomplete frame"),
+            ([&zstd[..], b"tail"].concat(), "decompress blob: Unknown frame descriptor"),
+        ] {
+            assert_eq!(all(&blob, WIDE).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn bombs_are_stopped() {
+        let bomb = gzip(&vec![0; 200 << 20]);
+        let error = all(&bomb, Bounds { size: 1 << 40, ratio: 100 }).unwrap_err().to_string();
+        assert_eq!(error, "unpacked size exceeds 100 times the compressed size");
+        let error = all(&bomb, Bounds { size: 1 << 20, ratio: 10_000 }).unwrap_err().to_string();
+        assert_eq!(error, "unpacked size exceeds 1048576 bytes");
+        assert!(all(&bomb, WIDE).is_ok());
+    }
+
+    #[test]
+    fn a_consumer_that_gives_up_stops_it() {
+        let outcome: Result<((), _), Error> =
+            run(io::repeat(7).take(1 << 40), (None, None), WIDE, |_| Err(Error::Size { limit: 0 }));
+        assert_eq!(outcome.unwrap_err().to_string(), "unpacked size exceeds 0 bytes");
+    }
+}

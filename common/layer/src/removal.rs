@@ -1,0 +1,119 @@
+//! Removing a tree that may be as deep and as odd as whoever wrote the layer pleased.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, unlinkat},
+    io::Errno,
+};
+
+/// Removes `name` in `parent` with all that is below it. Success where there is nothing of that name. Follows no
+/// symbolic link and enters no other file system.
+///
+/// A directory in a directory is moved up before it is emptied, so that neither paths nor open files grow with depth.
+///
+/// # Errors
+/// The first call of the kernel that failed: `ENOTEMPTY` or `EXDEV` where something is mounted inside.
+pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    let parent = parent.as_fd();
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let top = open(parent, name)?;
+    let mut moved = 0_u64;
+    // What lies in `top` already may have the names that the moved directories get: a round ends when it is empty.
+    loop {
+        let children = empty(&top)?;
+        if children.is_empty() {
+            break;
+        }
+        for child in children {
+            let directory = open(&top, &child)?;
+            for below in empty(&directory)? {
+                move_up(&directory, &below, &top, &mut moved)?;
+            }
+            drop(directory);
+            unlinkat(&top, &child[..], AtFlags::REMOVEDIR)?;
+        }
+    }
+    drop(top);
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+fn move_up(from: &OwnedFd, name: &[u8], top: &OwnedFd, moved: &mut u64) -> rustix::io::Result<()> {
+    loop {
+        *moved += 1;
+        let to = format!(".removed-{moved}");
+        match rustix::fs::renameat_with(from, name, top, &to, rustix::fs::RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            // A file system without RENAME_NOREPLACE: onto a directory that is not empty, rename fails as well.
+            Err(Errno::INVAL) => match renameat(from, name, top, &to) {
+                Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                other => return other,
+            },
+            other => return other,
+        }
+    }
+}
+
+fn open(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    openat2(
+        parent,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+    )
+}
+
+/// Removes everything in the directory but directories, and returns their names.
+fn empty(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut directories = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let is_directory = entry.file_type() == FileType::Directory;
+        if !is_directory {
+            match unlinkat(directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                // The file system did not say what it is.
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        directories.push(name.to_vec());
+    }
+    Ok(directories)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, mkdirat, openat, symlinkat};
+
+    #[test]
+    fn deep_and_wide_trees_go_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::write(&kept, "x").unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
+        mkdirat(&top, "tree", Mode::RWXU).unwrap();
+        let mut at = openat(&top, "tree", flags, Mode::empty()).unwrap();
+        for depth in 0..3000 {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            mkdirat(&at, format!(".removed-{depth}"), Mode::RWXU).unwrap();
+            symlinkat(&kept, &at, "link").unwrap();
+            at = openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        remove_tree(&top, b"tree").unwrap();
+        remove_tree(&top, b"tree").unwrap();
+        assert!(!dir.path().join("tree").exists());
+        assert!(kept.exists());
+    }
+}
