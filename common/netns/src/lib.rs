@@ -1,1 +1,68 @@
-//! netns
+//! Network namespaces that are kept by a bind mount, as `ip netns` keeps them.
+//!
+//! Nobody needs to live in such a namespace for it to last; whoever holds the path may enter it.
+
+mod loopback;
+mod operation;
+
+use std::{fs::File, os::fd::AsFd, path::Path, thread};
+
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+};
+
+pub use operation::Operation;
+
+/// Why a namespace could not be made, entered or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{verb} {path:?}: {}", source.desc())]
+pub struct Error {
+    verb: &'static str,
+    path: std::path::PathBuf,
+    source: Errno,
+}
+
+impl Error {
+    fn new(verb: &'static str, path: &Path) -> impl Fn(Errno) -> Self {
+        move |source| Self { verb, path: path.to_owned(), source }
+    }
+
+    /// The system's error behind it.
+    pub fn errno(&self) -> Errno {
+        self.source
+    }
+}
+
+pub(crate) fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// Runs `work` in the network namespace at `path`, on a thread that entered it and ends with it: a thread of this
+/// process that stands in another namespace is never given back. What `work` opens there (a socket) stays in that
+/// namespace, and can be used from anywhere.
+///
+/// # Errors
+/// When the namespace cannot be opened or entered. A path that leads to something else is "Invalid argument".
+pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let error = Error::new("enter network namespace", path);
+    let namespace = File::open(path).map_err(|source| error(errno(&source)))?;
+    on_own_thread(&error, || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    })
+}
+
+/// Runs `work` on a fresh thread and waits for it. A panic in it is this thread's panic.
+pub(crate) fn on_own_thread<T: Send>(
+    error: &impl Fn(Errno) -> Error,
+    work: impl FnOnce() -> Result<T, Errno> + Send,
+) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let started = thread::Builder::new().stack_size(1 << 18).spawn_scoped(scope, work);
+        match started.map_err(|source| error(errno(&source)))?.join() {
+            Ok(result) => result.map_err(error),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
