@@ -1,0 +1,210 @@
+//! `--explain` names everything that the real run changes: each tool is run under strace, what the system calls changed
+//! is read from the trace, and every bit of it must stand in the explanation.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use testkit::Sandbox;
+
+/// System calls that change something that outlives the process, or that sets up the container.
+const CALLS: &str = "mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,linkat,rename,renameat,renameat2,unlink,unlinkat,\
+    rmdir,open,openat,openat2,creat,mount,umount2,move_mount,fsconfig,fsopen,mount_setattr,pivot_root,unshare,setns,clone,clone3,\
+    sethostname,sendto,sendmsg,chown,lchown,fchownat,chmod,fchmodat,truncate,ftruncate,write";
+
+/// One thing that a system call changed, in words that the explanation must hold.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Change {
+    /// What must stand in one line of the explanation, all of it.
+    words: Vec<String>,
+    /// The line of the trace.
+    call: String,
+}
+
+/// The pipe's tools, with the arguments of the run.
+const PIPE: [&str; 6] = [
+    "layer-apply --id web",
+    "union-mount",
+    "netns-bridge",
+    "veth-pair",
+    "portmap -p 10080:80",
+    "link-hosts --link db:base",
+];
+
+#[test]
+fn explanations_name_all_that_a_run_changes() {
+    let sandbox = Sandbox::with_busybox();
+    std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
+    let other = "img-load -q -t busybox busybox.tar | layer-apply --id db | union-mount | netns-bridge --bridge other0 --subnet 10.8.0.0/24 | veth-pair";
+    sandbox.sh(&format!("{other} | ns-exec -d -- sleep 1000 > db.json && rm -r \"$STAVE_ROOT\"/layers")).ok();
+    // The layers are gone for this run, so that layer-apply has something to do.
+    let mut document = sandbox.sh("img-load -q -t busybox busybox.tar").ok();
+    for command in PIPE.into_iter().chain(["ns-exec -d -- sleep 1000"]) {
+        document = explained(&sandbox, command, &document);
+    }
+}
+
+/// Explains the command, runs it under strace, compares, and returns the document that it wrote.
+#[track_caller]
+fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
+    let (tool, arguments) = command.split_once(' ').unwrap_or((command, ""));
+    let explanation = sandbox.sh_with(&format!("{tool} --explain {arguments}"), document.as_bytes()).ok();
+    let traced = format!("strace -f -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
+    let after = sandbox.sh_with(&traced, document.as_bytes()).ok();
+    let trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+    let changes = changes(&trace);
+    let lines: Vec<&str> = explanation.lines().collect();
+    let unnamed: Vec<_> = changes
+        .iter()
+        .filter(|change| !lines.iter().any(|line| change.words.iter().all(|word| line.contains(word))))
+        .collect();
+    assert!(
+        unnamed.is_empty(),
+        "{command} changes what it does not explain: {unnamed:#?}\n-- explanation\n{explanation}"
+    );
+    assert!(
+        changes.len() > 1 || tool == "link-hosts",
+        "{command}: the trace shows no change, so it shows nothing:\n{trace}"
+    );
+    after
+}
+
+/// What the calls of a trace changed, each thing once.
+fn changes(trace: &str) -> Vec<Change> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for call in joined(trace) {
+        for words in changed_by(&call).into_iter().filter(|words| !words.is_empty()) {
+            if seen.insert(words.clone()) {
+                found.push(Change { words, call: call.clone() });
+            }
+        }
+    }
+    found
+}
+
+/// The calls of a trace that succeeded, those that strace cut in two (`<unfinished ...>`, `<... resumed>`) joined.
+fn joined(trace: &str) -> Vec<String> {
+    let mut open: Vec<(String, String)> = Vec::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let Some((pid, rest)) = line.split_once(char::is_whitespace) else { continue };
+        let mut call = rest.trim_start().to_owned();
+        if let Some(start) = call.strip_suffix("<unfinished ...>") {
+            open.push((pid.to_owned(), start.to_owned()));
+            continue;
+        }
+        if call.starts_with("<...") {
+            let Some(at) = open.iter().position(|(other, _)| other == pid) else { continue };
+            let (_, start) = open.remove(at);
+            call = start + call.split_once("resumed>").map_or("", |(_, end)| end);
+        }
+        let failed = call
+            .rsplit_once(" = ")
+            .is_none_or(|(_, result)| result.starts_with('-') || result.starts_with('?'));
+        if !failed && !call.starts_with("---") {
+            calls.push(call);
+        }
+    }
+    calls
+}
+
+/// What one call changed: for each thing the words that name it.
+fn changed_by(call: &str) -> Vec<Vec<String>> {
+    let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
+    match name {
+        "mkdir" | "mknod" | "symlink" | "link" | "creat" | "unlink" | "rmdir" | "mkdirat" | "mknodat"
+        | "symlinkat" | "linkat" | "unlinkat" | "rename" | "renameat" | "renameat2" => file(arguments),
+        "open" | "openat" | "openat2" if arguments.contains("O_CREAT") || arguments.contains("O_TMPFILE") => {
+            file(arguments)
+        }
+        "openat" | "open" if arguments.contains("\"/proc/sys/") && !arguments.contains("O_RDONLY") => {
+            file(arguments)
+        }
+        "mount" | "move_mount" | "umount2" => file(arguments),
+        "fsopen" => quoted(arguments).into_iter().map(|kind| vec!["mount".to_owned(), kind]).collect(),
+        "unshare" | "clone" | "clone3" => namespaces(arguments),
+        "sethostname" => quoted(arguments).into_iter().map(|name| vec![name]).collect(),
+        "sendto" | "sendmsg" if arguments.contains("NETLINK") => netlink(arguments),
+        _ => Vec::new(),
+    }
+}
+
+/// The last path among the arguments, by its last component: the place that was made, removed or mounted on.
+fn file(arguments: &str) -> Vec<Vec<String>> {
+    let Some(path) = quoted(arguments).pop() else { return Vec::new() };
+    let whole = format!("{arguments} {path}");
+    // The record and the locks are the toolkit's, the same for every tool; what stands in a layer is named by the layer.
+    let of_the_toolkit =
+        whole.contains("/locks") || path.contains(".json") || path.ends_with("/run/stave") || path == "stave";
+    if of_the_toolkit || path == "." || path.is_empty() || whole.contains("/dev/null\"") {
+        return Vec::new();
+    }
+    if whole.contains("/layers") {
+        return vec![vec!["layers".to_owned()]];
+    }
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    vec![vec![last.to_owned()]]
+}
+
+/// `CLONE_NEWPID` as `unshare` spells it.
+fn namespaces(arguments: &str) -> Vec<Vec<String>> {
+    [
+        ("NEWPID", "--pid"),
+        ("NEWNS", "--mount"),
+        ("NEWUTS", "--uts"),
+        ("NEWIPC", "--ipc"),
+        ("NEWCGROUP", "--cgroup"),
+    ]
+    .iter()
+    .filter(|(flag, _)| arguments.contains(&format!("CLONE_{flag}")))
+    .filter(|_| arguments.contains("CLONE_NEWPID"))
+    .map(|(_, option)| vec!["unshare".to_owned(), (*option).to_owned()])
+    .collect()
+}
+
+/// Names and addresses in a message that makes or removes something; for nf_tables the kind of object.
+fn netlink(arguments: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (attribute, value) in arguments.split("nla_type=").skip(1).filter_map(|part| part.split_once('}')) {
+        if ["IFLA_IFNAME", "IFA_LOCAL", "RTA_GATEWAY"].contains(&attribute) && !arguments.contains("RTM_GET")
+        {
+            found.extend(quoted(value).into_iter().take(1).map(|name| vec![name]));
+        }
+    }
+    for (message, words) in [
+        ("NFT_MSG_NEWTABLE", "nft add table"),
+        ("NFT_MSG_NEWCHAIN", "nft add chain"),
+        ("NFT_MSG_NEWRULE", "nft add rule"),
+        ("NFT_MSG_NEWSETELEM", "nft add element"),
+    ] {
+        if arguments.contains(message) {
+            found.push(vec![words.to_owned()]);
+        }
+    }
+    if arguments.contains("NFT_MSG_NEWSET,") {
+        found.push(vec!["nft add".to_owned()]);
+    }
+    found
+}
+
+/// The strings among the arguments, without their quotes.
+fn quoted(arguments: &str) -> Vec<String> {
+    arguments.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_trace_is_read_right() {
+    let trace = "\
+7 mkdirat(AT_FDCWD</>, \"/run/netns\", 0755) = 0
+7 mkdirat(AT_FDCWD</>, \"/run/gone\", 0755) = -1 EEXIST (File exists)
+7 openat(AT_FDCWD</>, \"/proc/sys/net/ipv4/ip_forward\", O_WRONLY|O_CLOEXEC) = 3</proc/sys/net/ipv4/ip_forward>
+7 mount(\"none\", \"/run/netns/web\", <unfinished ...>
+8 unshare(CLONE_NEWNS|CLONE_NEWPID) = 0
+7 <... mount resumed>NULL, MS_BIND, NULL) = 0
+7 sendto(4<NETLINK:[ROUTE:7]>, [{nlmsg_type=RTM_NEWLINK}, [[{nla_len=11, nla_type=IFLA_IFNAME}, \"stave0\"]]], 9, 0, NULL, 0) = 9
+";
+    let words: Vec<Vec<String>> = changes(trace).into_iter().map(|change| change.words).collect();
+    let expected: [&[&str]; 6] =
+        [&["netns"], &["ip_forward"], &["unshare", "--pid"], &["unshare", "--mount"], &["web"], &["stave0"]];
+    assert_eq!(words, expected);
+}
