@@ -1,0 +1,28 @@
+# Short names for the scripts; `just` is not needed for anything.
+
+# The tools, in release
+build:
+    cargo build --release --workspace --bins
+
+# Lints alone
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# All lints and tests (root)
+test *arguments:
+    scripts/test {{arguments}}
+
+# An image, a container, a page, and nothing left (root)
+demo:
+    scripts/demo
+
+# Stave beside its peers (root)
+bench *arguments:
+    scripts/bench {{arguments}}
+
+# The tools and scripts/stave into a directory of programs
+install prefix="/usr/local":
+    install -d {{prefix}}/bin
+    find target/release -maxdepth 1 -type f -executable -not -name example-web -exec install -t {{prefix}}/bin {} +
+    install scripts/stave {{prefix}}/bin/stave
