@@ -1,0 +1,373 @@
+//! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while bytes pass by.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    str::FromStr,
+};
+
+use oci_spec::image as spec;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+/// An algorithm that the image-spec registers. No other is accepted: what cannot be checked cannot be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// SHA-256, which everybody uses.
+    Sha256,
+    /// SHA-512, which readers must know too.
+    Sha512,
+}
+
+impl Algorithm {
+    /// Its name in a digest, and the name of its directory below `blobs`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// How many hexadecimal digits a digest has.
+    fn length(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+}
+
+/// The digest of some content: `sha256:` and 64 lower case hexadecimal digits. Its parts are safe as file names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest {
+    algorithm: Algorithm,
+    hex: String,
+}
+
+/// A string that is no [`Digest`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a digest: it takes \"sha256:\" and 64 hexadecimal digits, or \"sha512:\" and 128")]
+pub struct InvalidDigest(String);
+
+impl Digest {
+    /// The digest of `content` by SHA-256.
+    pub fn of(content: &[u8]) -> Self {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(content);
+        hasher.finish()
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The hexadecimal digits alone, as they name a layer's directory.
+    pub fn hex(&self) -> &str {
+        &self.hex
+    }
+
+    /// The first twelve digits, as people see them.
+    pub fn short(&self) -> &str {
+        &self.hex[..12]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let invalid = || InvalidDigest(text.chars().take(160).collect());
+        let (name, hex) = text.split_once(':').ok_or_else(invalid)?;
+        let algorithm = [Algorithm::Sha256, Algorithm::Sha512].into_iter().find(|a| a.as_str() == name);
+        let algorithm = algorithm.ok_or_else(invalid)?;
+        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        match hex.len() == algorithm.length() && hex.bytes().all(lower_hex) {
+            true => Ok(Self { algorithm, hex: hex.to_owned() }),
+            false => Err(invalid()),
+        }
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&spec::Digest> for Digest {
+    type Error = InvalidDigest;
+    fn try_from(digest: &spec::Digest) -> Result<Self, InvalidDigest> {
+        digest.as_ref().parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl From<Digest> for spec::Digest {
+    fn from(digest: Digest) -> Self {
+        match digest.to_string().parse() {
+            Ok(digest) => digest,
+            Err(_) => unreachable!("what this type accepts is what the image-spec accepts"),
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm.as_str(), self.hex)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A digest in the making.
+#[derive(Debug, Clone)]
+pub struct Hasher(State);
+
+#[derive(Debug, Clone)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    /// One that has seen nothing yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
+        })
+    }
+
+    /// Takes more content.
+    pub fn update(&mut self, content: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(state) => state.update(content),
+            State::Sha512(state) => state.update(content),
+        }
+    }
+
+    /// The digest of all that it took.
+    pub fn finish(self) -> Digest {
+        match self.0 {
+            State::Sha256(state) => Digest { algorithm: Algorithm::Sha256, hex: to_hex(&state.finalize()) },
+            State::Sha512(state) => Digest { algorithm: Algorithm::Sha512, hex: to_hex(&state.finalize()) },
+        }
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Hashes and counts what passes through: what is read from `R`, or written to `W`.
+#[derive(Debug)]
+pub struct Hashing<T> {
+    inner: T,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<T> Hashing<T> {
+    /// Wraps a reader or a writer.
+    pub fn new(inner: T, algorithm: Algorithm) -> Self {
+        Self { inner, hasher: Hasher::new(algorithm), size: 0 }
+    }
+
+    /// How many bytes have passed.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The reader or writer inside.
+    pub fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    /// The reader or writer back, the digest of all bytes that passed, and their number.
+    pub fn finish(self) -> (T, Digest, u64) {
+        (self.inner, self.hasher.finish(), self.size)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Content that is not what its descriptor says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Other bytes.
+    #[error("content of {expected} has digest {found}")]
+    Digest {
+        /// What the descriptor says.
+        expected: Digest,
+        /// What the content has.
+        found: Digest,
+    },
+    /// More or fewer bytes.
+    #[error("content of {digest} has {}{found} bytes, its descriptor says {expected}", if *.more { "more than " } else { "" })]
+    Size {
+        /// The content.
+        digest: Digest,
+        /// What the descriptor says.
+        expected: u64,
+        /// How many bytes were seen.
+        found: u64,
+        /// Whether there were more than those.
+        more: bool,
+    },
+}
+
+/// Reads content of a known digest and size, and fails at its end, or as soon as it is too long, if it is not that.
+#[derive(Debug)]
+pub struct Verifying<R> {
+    inner: R,
+    /// Gone once the content was found to be right.
+    hasher: Option<Hasher>,
+    expected: Digest,
+    size: u64,
+    seen: u64,
+}
+
+impl<R: Read> Verifying<R> {
+    /// Wraps a reader of content that must have `expected` as digest and be `size` bytes long.
+    pub fn new(inner: R, expected: Digest, size: u64) -> Self {
+        Self { inner, hasher: Some(Hasher::new(expected.algorithm())), expected, size, seen: 0 }
+    }
+
+    /// Reads what is left and checks the whole. For readers that know the end of what they want before the content ends,
+    /// as those of tar do.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not what it must be ([`Mismatch`] inside).
+    pub fn finish(mut self) -> io::Result<R> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.inner)
+    }
+
+    fn wrong_size(&self, more: bool) -> io::Error {
+        let (digest, expected, found) = (self.expected.clone(), self.size, self.seen);
+        let found = if more { expected } else { found };
+        io::Error::new(io::ErrorKind::InvalidData, Mismatch::Size { digest, expected, found, more })
+    }
+}
+
+impl<R: Read> Read for Verifying<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.inner.read(buffer)?;
+        self.seen += count as u64;
+        if self.seen > self.size {
+            return Err(self.wrong_size(true));
+        }
+        if count > 0 {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&buffer[..count]);
+            }
+            return Ok(count);
+        }
+        if self.seen < self.size {
+            return Err(self.wrong_size(false));
+        }
+        if let Some(hasher) = self.hasher.take() {
+            let found = hasher.finish();
+            if found != self.expected {
+                let mismatch = Mismatch::Digest { expected: self.expected.clone(), found };
+                return Err(io::Error::new(io::ErrorKind::InvalidData, mismatch));
+            }
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn only_registered_algorithms_in_their_one_spelling() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse::<Digest>().unwrap(), Digest::of(b""));
+        assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+        for wrong in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:abc",
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
+            &EMPTY.to_uppercase(),
+            &EMPTY.replace('e', "E"),
+            &EMPTY.replace('e', "/"),
+            &format!("{EMPTY}0"),
+            "sha512:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+        let error = "sha256:../../x".parse::<Digest>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"sha256:../../x\" is not a digest: it takes \"sha256:\" and 64 hexadecimal digits, or \"sha512:\" and 128"
+        );
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_promised() {
+        let content = b"some content";
+        let cases = [
+            (Digest::of(content), 12, None),
+            (Digest::of(content), 11, Some("has more than 11 bytes, its descriptor says 11")),
+            (Digest::of(content), 13, Some("has 12 bytes, its descriptor says 13")),
+            (
+                Digest::of(b"x"),
+                12,
+                Some("has digest sha256:290f493c44f5d63d06b374d0a5abd292fae38b92cab2fae5efefe1b0e9347f56"),
+            ),
+        ];
+        for (digest, size, problem) in cases {
+            let read = Verifying::new(&content[..], digest.clone(), size).finish();
+            match problem {
+                None => assert!(read.is_ok()),
+                Some(text) => {
+                    assert_eq!(read.unwrap_err().to_string(), format!("content of {digest} {text}"));
+                }
+            }
+        }
+        let mut sha512 = Hasher::new(Algorithm::Sha512);
+        sha512.update(content);
+        assert!(Verifying::new(&content[..], sha512.finish(), 12).finish().is_ok());
+    }
+}

@@ -1,0 +1,206 @@
+//! An image: its manifest and its configuration, chosen from an index by platform.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    digest::Digest,
+    json,
+    layout::{Error, Layout},
+    media_type::{Kind, kind},
+    platform::Platform,
+};
+
+/// How deep indexes may stand in indexes.
+const MAX_NESTING: u32 = 4;
+
+/// An image in the store, without its layers' content.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The image manifest's descriptor.
+    pub descriptor: Descriptor,
+    /// The image manifest; Docker's schema 2 too.
+    pub manifest: ImageManifest,
+    /// The image configuration.
+    pub configuration: ImageConfiguration,
+    /// The configuration with the members that its type does not have: Docker's `Healthcheck`, `OnBuild`, `Shell`.
+    pub raw_configuration: Value,
+}
+
+impl Image {
+    /// The image's id as Docker shows it: the digest of its configuration.
+    ///
+    /// # Errors
+    /// When its algorithm is not known.
+    pub fn id(&self) -> Result<Digest, Error> {
+        Ok(Digest::try_from(self.manifest.config().digest())?)
+    }
+
+    /// The platform that it was made for.
+    pub fn platform(&self) -> Platform {
+        Platform::from(&self.configuration)
+    }
+
+    /// The layers, lowest first, each with its DiffID.
+    ///
+    /// # Errors
+    /// When one of the DiffIDs is no digest.
+    pub fn layers(&self) -> Result<Vec<(&Descriptor, Digest)>, Error> {
+        let diff_ids = self.configuration.rootfs().diff_ids();
+        let pair = |(descriptor, diff_id): (_, &String)| Ok((descriptor, diff_id.parse::<Digest>()?));
+        self.manifest.layers().iter().zip(diff_ids).map(pair).collect()
+    }
+}
+
+impl Layout {
+    /// The image that a descriptor of a manifest or an index stands for. From an index the best one for `platform` is
+    /// taken, by default this machine's. A single image is taken as it is, unless `platform` asks for another.
+    ///
+    /// # Errors
+    /// When something of it is missing or malformed, or there is no image for the platform.
+    pub fn image(&self, descriptor: &Descriptor, platform: Option<&Platform>) -> Result<Image, Error> {
+        let (descriptor, manifest) = self.choose(descriptor, platform, 0)?;
+        let raw_configuration = self.read_value(manifest.config())?;
+        let configuration = ImageConfiguration::deserialize(&raw_configuration)
+            .map_err(malformed(manifest.config(), "an image configuration"))?;
+        let digest = Digest::try_from(descriptor.digest())?;
+        let (layers, diff_ids) = (manifest.layers().len(), configuration.rootfs().diff_ids().len());
+        if layers != diff_ids {
+            return Err(Error::Layers { digest, layers, diff_ids });
+        }
+        let image = Image { descriptor, manifest, configuration, raw_configuration };
+        match platform {
+            Some(wanted) if wanted.rank(&image.platform()).is_none() => {
+                let (wanted, offered) = (wanted.to_string(), image.platform().to_string());
+                Err(Error::NoPlatform { digest, wanted, offered })
+            }
+            _ => Ok(image),
+        }
+    }
+
+    /// A manifest, configuration or index as JSON, checked against its digest.
+    fn read_value(&self, descriptor: &Descriptor) -> Result<Value, Error> {
+        let mut value = self.read_json::<Value>(descriptor)?;
+        for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
+            json::null_as_empty(&mut value, list);
+        }
+        Ok(value)
+    }
+
+    /// The manifest that a descriptor points at.
+    ///
+    /// # Errors
+    /// When it is missing, is not what the descriptor says, or is no manifest.
+    pub fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest, Error> {
+        let value = self.read_value(descriptor)?;
+        ImageManifest::deserialize(value).map_err(malformed(descriptor, "an image manifest"))
+    }
+
+    /// The index that a descriptor points at.
+    ///
+    /// # Errors
+    /// When it is missing, is not what the descriptor says, or is no index.
+    pub fn index(&self, descriptor: &Descriptor) -> Result<ImageIndex, Error> {
+        let value = self.read_value(descriptor)?;
+        ImageIndex::deserialize(value).map_err(malformed(descriptor, "an image index"))
+    }
+
+    /// All manifests that a descriptor stands for: itself, or those of an index that are in the store.
+    ///
+    /// # Errors
+    /// When one of them is malformed, or the only one is missing.
+    pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, ImageManifest)>, Error> {
+        let mut found = Vec::new();
+        self.collect_manifests(descriptor, 0, &mut found)?;
+        Ok(found)
+    }
+
+    fn collect_manifests(
+        &self,
+        descriptor: &Descriptor,
+        depth: u32,
+        found: &mut Vec<(Descriptor, ImageManifest)>,
+    ) -> Result<(), Error> {
+        match kind(descriptor) {
+            Kind::Manifest => found.push((descriptor.clone(), self.manifest(descriptor)?)),
+            Kind::Index if depth < MAX_NESTING => {
+                for child in self.index(descriptor)?.manifests() {
+                    // An image of several platforms need not be there for all of them.
+                    match self.collect_manifests(child, depth + 1, found) {
+                        Err(Error::NoBlob(_)) => {}
+                        result => result?,
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn choose(
+        &self,
+        descriptor: &Descriptor,
+        platform: Option<&Platform>,
+        depth: u32,
+    ) -> Result<(Descriptor, ImageManifest), Error> {
+        let not_an_image = || -> Result<_, Error> {
+            let digest = Digest::try_from(descriptor.digest())?;
+            Err(Error::NotAnImage { digest, media_type: descriptor.media_type().to_string() })
+        };
+        match kind(descriptor) {
+            Kind::Manifest => Ok((descriptor.clone(), self.manifest(descriptor)?)),
+            Kind::Index if depth < MAX_NESTING => {
+                let index = self.index(descriptor)?;
+                let chosen = choose_child(&index, descriptor, platform)?;
+                self.choose(chosen, platform, depth + 1)
+            }
+            _ => not_an_image(),
+        }
+    }
+}
+
+/// The best entry of an index for the platform. An entry that names none could be for any, and is the last choice.
+pub fn choose_child<'a>(
+    index: &'a ImageIndex,
+    descriptor: &Descriptor,
+    platform: Option<&Platform>,
+) -> Result<&'a Descriptor, Error> {
+    let host;
+    let wanted = match platform {
+        Some(platform) => platform,
+        None => {
+            host = Platform::host();
+            &host
+        }
+    };
+    let rank = |entry: &&Descriptor| match entry.platform() {
+        Some(offered) => wanted.rank(&Platform::from(offered)),
+        None => Some(u32::MAX),
+    };
+    let images = || index.manifests().iter().filter(|e| matches!(kind(e), Kind::Manifest | Kind::Index));
+    let best =
+        images().filter_map(|entry| rank(&entry).map(|rank| (rank, entry))).min_by_key(|(rank, _)| *rank);
+    match best {
+        Some((_, entry)) => Ok(entry),
+        None => {
+            let digest = Digest::try_from(descriptor.digest())?;
+            let offered: Vec<String> = images()
+                .filter_map(|entry| entry.platform().as_ref())
+                .map(|offered| Platform::from(offered).to_string())
+                // Signatures and the like stand in indexes under this name.
+                .filter(|offered| offered != "unknown/unknown")
+                .collect();
+            let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+            Err(Error::NoPlatform { digest, wanted: wanted.to_string(), offered })
+        }
+    }
+}
+
+fn malformed(descriptor: &Descriptor, what: &'static str) -> impl FnOnce(serde_json::Error) -> Error + use<> {
+    let digest = Digest::try_from(descriptor.digest());
+    move |source| match digest {
+        Ok(digest) => Error::Malformed { digest, what, source },
+        Err(error) => error.into(),
+    }
+}

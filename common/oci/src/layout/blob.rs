@@ -1,0 +1,220 @@
+//! Blobs: read while they are checked, written beside their place and linked into it.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Read, Write},
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use oci_spec::image::{Descriptor, MediaType};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{Error, Layout};
+use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verifying};
+
+/// Large enough that the system calls do not count, small enough for the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// Opens a file that may be anything, without waiting for the other end of a FIFO and without touching a device.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// Reads a blob and checks it: see [`Layout::blob_reader`].
+pub type BlobReader = Verifying<File>;
+
+pub(super) fn open(layout: &Layout, descriptor: &Descriptor) -> Result<BlobReader, Error> {
+    let digest = Digest::try_from(descriptor.digest())?;
+    let path = layout.blob_path(&digest);
+    let file = match open_regular(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoBlob(digest)),
+        Err(error) => return Err(Error::io("open", path)(error)),
+    };
+    let found = file.metadata().map_err(Error::io("open", path))?.len();
+    if found != descriptor.size() {
+        return Err(Mismatch::Size { digest, expected: descriptor.size(), found, more: false }.into());
+    }
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+    Ok(Verifying::new(file, digest, descriptor.size()))
+}
+
+/// A blob in the making. Until it is committed it has no name (`O_TMPFILE`), or a temporary one on file systems that need
+/// one: dropped, nothing of it is left.
+#[derive(Debug)]
+pub struct BlobWriter {
+    layout: Layout,
+    file: BufWriter<File>,
+    temporary: Option<Temporary>,
+    hasher: Hasher,
+    size: u64,
+    expected: Option<(Digest, u64)>,
+}
+
+/// A temporary file, removed when it is dropped.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A name beside the blobs' directories that nobody else uses.
+fn temporary_name(layout: &Layout) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    layout.path().join(format!(".new-{pid}-{count}-{}", nanoseconds()))
+}
+
+/// Tells apart two processes that were given the same pid, one after the other or in two pid namespaces.
+fn nanoseconds() -> u128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap_or_default().as_nanos()
+}
+
+impl BlobWriter {
+    pub(super) fn new(
+        layout: &Layout,
+        algorithm: Algorithm,
+        expected: Option<(Digest, u64)>,
+    ) -> Result<Self, Error> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let (file, temporary) = match rustix::fs::open(layout.path(), flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => (File::from(file), None),
+            // What file systems and kernels without O_TMPFILE answer.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let path = temporary_name(layout);
+                let file = File::options().read(true).write(true).create_new(true).open(&path);
+                (file.map_err(Error::io("create", &path))?, Some(Temporary(path)))
+            }
+            Err(error) => return Err(Error::io("create a blob in", layout.path())(error.into())),
+        };
+        let (layout, file) = (layout.clone(), BufWriter::with_capacity(BUFFER, file));
+        Ok(Self { layout, file, temporary, hasher: Hasher::new(algorithm), size: 0, expected })
+    }
+
+    /// How many bytes were written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Writes all that `source` gives, until its end.
+    ///
+    /// # Errors
+    /// When one cannot be read or the other not be written.
+    pub fn copy_from(&mut self, source: &mut impl Read) -> io::Result<u64> {
+        let mut buffer = vec![0; BUFFER];
+        let before = self.size;
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => return Ok(self.size - before),
+                Ok(count) => self.write_all(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Puts the blob into its place; that it is there already is fine. Returns its digest and its size.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is not what the descriptor said that the writer was made for: then nothing is left.
+    pub fn commit(self) -> Result<(Digest, u64), Error> {
+        let Self { layout, file, temporary, hasher, size, expected } = self;
+        let found = hasher.finish();
+        if let Some((digest, expected)) = expected {
+            if size != expected {
+                return Err(Mismatch::Size { digest, expected, found: size, more: false }.into());
+            }
+            if found != digest {
+                return Err(Mismatch::Digest { expected: digest, found }.into());
+            }
+        }
+        let place = layout.blob_path(&found);
+        let file = file.into_inner().map_err(|error| Error::io("write", &place)(error.into_error()))?;
+        // A blob that is there in another size was cut short, by a power cut say, and is replaced.
+        if layout.blob_size(&found)? != Some(size) {
+            link(&layout, &file, temporary, &place, size)?;
+        }
+        Ok((found, size))
+    }
+
+    /// As [`BlobWriter::commit`]; returns a descriptor of this media type.
+    ///
+    /// # Errors
+    /// Those of [`BlobWriter::commit`].
+    pub fn commit_as(self, media_type: MediaType) -> Result<Descriptor, Error> {
+        let (digest, size) = self.commit()?;
+        Ok(Descriptor::new(media_type, size, digest))
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if let Some((digest, expected)) = &self.expected
+            && self.size + buffer.len() as u64 > *expected
+        {
+            let (digest, expected) = (digest.clone(), *expected);
+            let mismatch = Mismatch::Size { digest, expected, found: expected, more: true };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, mismatch));
+        }
+        let count = self.file.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Gives the file its name. It is not synced: a blob is checked whenever it is read, so a power cut can lose a blob that
+/// was just written, but not pass off something else for it.
+fn link(
+    layout: &Layout,
+    file: &File,
+    temporary: Option<Temporary>,
+    place: &Path,
+    size: u64,
+) -> Result<(), Error> {
+    if let Some(directory) = place.parent() {
+        fs::create_dir_all(directory).map_err(Error::io("create directory", directory))?;
+    }
+    if let Some(temporary) = temporary {
+        return fs::rename(&temporary.0, place).map_err(Error::io("create", place));
+    }
+    match link_nameless(file, place) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(Error::io("create", place)(error.into())),
+    }
+    if fs::metadata(place).is_ok_and(|metadata| metadata.len() == size) {
+        return Ok(());
+    }
+    let temporary = Temporary(temporary_name(layout));
+    link_nameless(file, &temporary.0).map_err(|error| Error::io("create", &temporary.0)(error.into()))?;
+    fs::rename(&temporary.0, place).map_err(Error::io("create", place))
+}
+
+/// By way of `/proc`, as open(2) shows it for `O_TMPFILE`; without `/proc`, by the descriptor itself, which needs
+/// CAP_DAC_READ_SEARCH.
+fn link_nameless(file: &File, place: &Path) -> Result<(), Errno> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, name.as_str(), CWD, place, AtFlags::SYMLINK_FOLLOW) {
+        Err(Errno::NOENT) => rustix::fs::linkat(file.as_fd(), "", CWD, place, AtFlags::EMPTY_PATH),
+        result => result,
+    }
+}

@@ -1,0 +1,229 @@
+//! `index.json`: which images there are, and by what names.
+//!
+//! It is changed under a lock and replaced by rename; what we do not know in it stays as it is. Other tools take no lock:
+//! what they write between our reading and our renaming, some microseconds, is lost, as among themselves.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use oci_spec::image::Descriptor;
+use rustix::fs::FlockOperation;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME, read_limited};
+use crate::{digest::Digest, reference::Reference};
+
+/// How often a half-written `index.json` is read again: skopeo writes it in place.
+const ATTEMPTS: u32 = 20;
+
+/// An entry of `index.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name; none where it has none, or one that Docker's rules do not allow.
+    pub reference: Option<Reference>,
+    /// The image manifest or index, with its annotations.
+    pub descriptor: Descriptor,
+}
+
+impl Entry {
+    fn new(descriptor: Descriptor) -> Self {
+        Self { reference: name_of(&descriptor).and_then(|name| name.parse().ok()), descriptor }
+    }
+}
+
+/// The name in a descriptor's annotations, as whoever wrote it spelled it.
+pub(crate) fn name_of(descriptor: &Descriptor) -> Option<&str> {
+    let annotations = descriptor.annotations().as_ref()?;
+    let (short, full) = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME));
+    match (short, full) {
+        // umoci copies the annotations of a tagged image and sets the first one only: it decides, unless it is just the
+        // tag of the other.
+        (Some(short), Some(full)) if full.ends_with(&format!(":{short}")) => Some(full),
+        (Some(short), _) => Some(short),
+        (None, full) => full.map(String::as_str),
+    }
+}
+
+impl Layout {
+    /// Makes `oci-layout` and `index.json` where they are missing.
+    pub(super) fn initialise(&self) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        if !self.index_path().exists() {
+            self.write_index(&empty_index())?;
+        }
+        // The last one, since it is what makes the directory a layout.
+        self.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.path.join("index.json")
+    }
+
+    /// Whoever changes `index.json` holds this lock. Taken on a file that is never removed.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let path = self.path.join(".lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(Error::io("open lock", &path))?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::io("lock", path)(error.into())),
+                Ok(()) => return Ok(file),
+            }
+        }
+    }
+
+    /// All entries, in the order of `index.json`. Those that are no descriptors are passed over.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn list(&self) -> Result<Vec<Entry>, Error> {
+        let index = self.read_index()?;
+        let manifests = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(manifests.iter().filter_map(|entry| Descriptor::deserialize(entry).ok()).map(Entry::new).collect())
+    }
+
+    /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be changed; it is then as it was.
+    pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
+        let mut named = descriptor.clone();
+        let mut annotations: HashMap<_, _> = descriptor.annotations().clone().unwrap_or_default();
+        annotations.remove(CONTAINERD_NAME);
+        annotations.insert(REF_NAME.to_owned(), reference.canonical());
+        named.set_annotations(Some(annotations));
+        let mut named = serde_json::to_value(&named).map_err(Error::Json)?;
+        named.sort_all_objects();
+        self.change(|manifests| {
+            let digest = descriptor.digest().as_ref();
+            manifests.retain(|entry| !is_named(entry, reference) && !is_nameless(entry, digest));
+            manifests.push(named);
+        })
+    }
+
+    /// Adds an image without a name, where it is not there under any.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be changed; it is then as it was.
+    pub fn add(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let mut nameless = descriptor.clone();
+        nameless.set_annotations(descriptor.annotations().clone().and_then(|mut annotations| {
+            annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
+            (!annotations.is_empty()).then_some(annotations)
+        }));
+        let mut nameless = serde_json::to_value(&nameless).map_err(Error::Json)?;
+        nameless.sort_all_objects();
+        self.change(|manifests| {
+            let digest = descriptor.digest().as_ref();
+            if !manifests.iter().any(|entry| entry["digest"] == digest) {
+                manifests.push(nameless);
+            }
+        })
+    }
+
+    /// Takes a name away; the image's blobs stay. Returns whether there was such a name.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be changed; it is then as it was.
+    pub fn untag(&self, reference: &Reference) -> Result<bool, Error> {
+        self.remove_entries(|entry| is_named(entry, reference))
+    }
+
+    /// Takes all entries of an image out, named or not; its blobs stay. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be changed; it is then as it was.
+    pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
+        let digest = digest.to_string();
+        self.remove_entries(|entry| entry["digest"] == digest)
+    }
+
+    fn remove_entries(&self, matches: impl Fn(&Value) -> bool) -> Result<bool, Error> {
+        self.change(|manifests| {
+            let before = manifests.len();
+            manifests.retain(|entry| !matches(entry));
+            manifests.len() < before
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Value>) -> T) -> Result<T, Error> {
+        let _lock = self.lock()?;
+        let mut index = self.read_index()?;
+        let before = index.clone();
+        let manifests = match index.get_mut("manifests") {
+            Some(Value::Array(manifests)) => manifests,
+            _ => {
+                // Read as an object by `read_index`.
+                index["manifests"] = json!([]);
+                match &mut index["manifests"] {
+                    Value::Array(manifests) => manifests,
+                    _ => unreachable!("it was just set"),
+                }
+            }
+        };
+        let result = change(manifests);
+        if index != before {
+            self.write_index(&index)?;
+        }
+        Ok(result)
+    }
+
+    fn read_index(&self) -> Result<Value, Error> {
+        let path = self.index_path();
+        let mut attempt = 0;
+        loop {
+            let text = match read_limited(&path, MAX_INDEX) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty_index()),
+                Err(error) => return Err(Error::io("read", path)(error)),
+            };
+            match serde_json::from_slice::<serde_json::Map<_, _>>(&text) {
+                Ok(index) => return Ok(Value::Object(index)),
+                Err(source) if !source.is_eof() || attempt == ATTEMPTS => {
+                    return Err(Error::Index { path, source });
+                }
+                Err(_) => attempt += 1,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn write_index(&self, index: &Value) -> Result<(), Error> {
+        self.replace("index.json", index.to_string().as_bytes())
+    }
+
+    /// Writes a file beside its place and renames it into it; by whoever holds the lock.
+    fn replace(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
+        write_and_rename(&beside, &place, content).map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            Error::io("write", place)(error)
+        })
+    }
+}
+
+fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<()> {
+    File::create(beside)?.write_all(content)?;
+    fs::rename(beside, place)
+}
+
+fn empty_index() -> Value {
+    json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []})
+}
+
+fn is_named(entry: &Value, reference: &Reference) -> bool {
+    let descriptor = Descriptor::deserialize(entry).ok();
+    descriptor.is_some_and(|descriptor| Entry::new(descriptor).reference.as_ref() == Some(reference))
+}
+
+fn is_nameless(entry: &Value, digest: &str) -> bool {
+    let named = |key: &str| entry["annotations"].get(key).is_some();
+    entry["digest"] == digest && !named(REF_NAME) && !named(CONTAINERD_NAME)
+}

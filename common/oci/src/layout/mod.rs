@@ -1,0 +1,316 @@
+//! An OCI image layout on disk (OCI image-spec, image-layout.md): the image store.
+//!
+//! Other tools read and write the same directory while we do. The name of an image stands in full in the annotation
+//! `org.opencontainers.image.ref.name` of its descriptor in `index.json`, `docker.io/library/debian:latest`: podman and
+//! buildah write it so, and skopeo and umoci take it as it is (`skopeo inspect oci:DIR:docker.io/library/debian:latest`).
+//! Names that others wrote in short are read as Docker would: an entry `debian` is `docker.io/library/debian:latest`.
+
+mod blob;
+mod index;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::image::{Descriptor, MediaType};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use blob::{BlobReader, BlobWriter};
+pub use index::Entry;
+
+use crate::{
+    digest::{Algorithm, Digest, InvalidDigest, Mismatch},
+    json,
+    reference::InvalidReference,
+};
+
+/// The annotation that names an image (OCI image-spec, annotations.md).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation by which containerd and `docker save` name an image in full, where [`REF_NAME`] holds its tag only.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// A larger manifest, index or configuration is refused, in bytes: as registries do it (OCI distribution-spec, "Pushing
+/// Manifests").
+pub const MAX_JSON: u64 = 4 << 20;
+/// `index.json` names every image of the store and may grow larger.
+const MAX_INDEX: u64 = 64 << 20;
+
+/// What went wrong in a layout.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused something.
+    #[error("{verb} {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it was refused.
+        source: io::Error,
+    },
+    /// The directory holds no layout.
+    #[error("{0:?} is not an OCI image layout: it has no oci-layout file of version 1")]
+    NotALayout(PathBuf),
+    /// `index.json` is not what it must be.
+    #[error("read {path:?}: {source}")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A blob that is not there.
+    #[error("{0} is not in the image store")]
+    NoBlob(Digest),
+    /// A blob that could not be read, or is not what its descriptor says.
+    #[error("read blob {digest}: {source}")]
+    Read {
+        /// The blob.
+        digest: Digest,
+        /// Why: a [`Mismatch`] may be inside.
+        source: io::Error,
+    },
+    /// A blob that is not what its descriptor says.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// A digest that cannot be checked.
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+    /// More JSON than anybody needs.
+    #[error("{digest} is {size} bytes of JSON: more than {} MiB are refused", MAX_JSON >> 20)]
+    TooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// JSON of another form.
+    #[error("{digest} is not {what}: {source}")]
+    Malformed {
+        /// The blob.
+        digest: Digest,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A value that cannot be written as JSON.
+    #[error("write JSON: {0}")]
+    Json(serde_json::Error),
+    /// No image of this name or id.
+    #[error("no image {0:?} in the image store")]
+    NoImage(String),
+    /// A prefix of several ids.
+    #[error("{0:?} is the beginning of more than one image's id")]
+    Ambiguous(String),
+    /// A string that is neither a name nor an id.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// An index without a manifest for the platform.
+    #[error("{digest} has no image for {wanted}: it has {offered}")]
+    NoPlatform {
+        /// The index, or the image.
+        digest: Digest,
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        offered: String,
+    },
+    /// A descriptor of something that is not an image.
+    #[error("{digest} is no image but {media_type:?}")]
+    NotAnImage {
+        /// What it is about.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A manifest and a configuration that do not fit together.
+    #[error("image {digest}: {layers} layers in the manifest, {diff_ids} in the configuration")]
+    Layers {
+        /// The manifest.
+        digest: Digest,
+        /// How many layers it lists.
+        layers: usize,
+        /// How many DiffIDs its configuration lists.
+        diff_ids: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { verb, path, source }
+    }
+}
+
+/// An OCI image layout.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    path: PathBuf,
+}
+
+impl Layout {
+    /// Opens the layout in the directory `path` (`$STAVE_ROOT/images`) and makes what is missing of it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the directory holds a layout of another version.
+    pub fn open_or_create(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        match Self::open(&path) {
+            Err(Error::NotALayout(_)) if !path.join("oci-layout").exists() => {}
+            result => return result,
+        }
+        let blobs = path.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(Error::io("create directory", &blobs))?;
+        let layout = Self { path };
+        layout.initialise()?;
+        Ok(layout)
+    }
+
+    /// Opens a layout that is there already; nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::NotALayout`], or when it cannot be read.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let file = path.join("oci-layout");
+        let text = match read_limited(&file, MAX_JSON) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotALayout(path)),
+            Err(error) => return Err(Error::io("read", file)(error)),
+        };
+        let version = serde_json::from_slice::<serde_json::Value>(&text).ok();
+        let version = version.as_ref().and_then(|value| value["imageLayoutVersion"].as_str());
+        match version {
+            Some(version) if version == "1" || version.starts_with("1.") => Ok(Self { path }),
+            _ => Err(Error::NotALayout(path)),
+        }
+    }
+
+    /// The layout's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the blob of this digest stands, or would stand.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
+    }
+
+    /// The size of a blob in bytes; none where it is missing. Its content is not looked at.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        let path = self.blob_path(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look for", path)(error)),
+        }
+    }
+
+    /// Whether the blob is there in the size that its descriptor says.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+        Ok(self.blob_size(&Digest::try_from(descriptor.digest())?)? == Some(descriptor.size()))
+    }
+
+    /// A reader of a blob. It fails at the end where the content is not what the descriptor says: who stops before the
+    /// end calls [`finish`](crate::digest::Verifying::finish).
+    ///
+    /// # Errors
+    /// When the blob is missing, cannot be opened, or has another size.
+    pub fn blob_reader(&self, descriptor: &Descriptor) -> Result<BlobReader, Error> {
+        blob::open(self, descriptor)
+    }
+
+    /// The whole content of a small blob, checked.
+    ///
+    /// # Errors
+    /// As [`Layout::blob_reader`]; [`Error::TooLarge`] above [`MAX_JSON`].
+    pub fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        if descriptor.size() > MAX_JSON {
+            return Err(Error::TooLarge { digest, size: descriptor.size() });
+        }
+        let mut content = Vec::new();
+        let mut reader = self.blob_reader(descriptor)?;
+        io::Read::read_to_end(&mut reader, &mut content).map_err(|source| Error::Read { digest, source })?;
+        Ok(content)
+    }
+
+    /// A blob of JSON, checked and parsed.
+    ///
+    /// # Errors
+    /// As [`Layout::read_blob`], and when it is not a `T`.
+    pub fn read_json<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
+        let content = self.read_blob(descriptor)?;
+        serde_json::from_slice(&content).map_err(|source| Error::Malformed {
+            digest: Digest::of(&content),
+            what: "the JSON that its media type says",
+            source,
+        })
+    }
+
+    /// A writer of a new blob, by SHA-256.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub fn writer(&self) -> Result<BlobWriter, Error> {
+        BlobWriter::new(self, Algorithm::Sha256, None)
+    }
+
+    /// A writer of the blob that a descriptor names: anything else is refused, at the latest by its `commit`.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub fn writer_of(&self, descriptor: &Descriptor) -> Result<BlobWriter, Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        BlobWriter::new(self, digest.algorithm(), Some((digest, descriptor.size())))
+    }
+
+    /// Writes a small blob as it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_blob(&self, media_type: MediaType, content: &[u8]) -> Result<Descriptor, Error> {
+        let digest = Digest::of(content);
+        let size = content.len() as u64;
+        if self.blob_size(&digest)? != Some(size) {
+            let mut writer = self.writer()?;
+            io::Write::write_all(&mut writer, content)
+                .map_err(Error::io("write blob in", self.path.clone()))?;
+            writer.commit()?;
+        }
+        Ok(Descriptor::new(media_type, size, digest))
+    }
+
+    /// Writes a manifest, an index or a configuration, in bytes that are the same each time.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_json<T: Serialize>(&self, media_type: MediaType, value: &T) -> Result<Descriptor, Error> {
+        self.write_blob(media_type, &json::to_vec(value).map_err(Error::Json)?)
+    }
+}
+
+/// A file of at most `limit` bytes.
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = blob::open_regular(path)?;
+    io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut content)?;
+    match content.len() as u64 > limit {
+        true => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("more than {} MiB of JSON are refused", limit >> 20),
+        )),
+        false => Ok(content),
+    }
+}

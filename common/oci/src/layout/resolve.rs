@@ -1,0 +1,80 @@
+//! From what a person writes (a name, an id, the beginning of an id) to the image.
+
+use oci_spec::image::Descriptor;
+
+use super::{Entry, Error, Layout};
+use crate::{digest::Digest, reference::Reference};
+
+impl Layout {
+    /// The image of this name, this id, or an id that begins so. An id is the digest of an image's configuration, as
+    /// Docker shows it, or of its manifest or index, with or without `sha256:`. None where there is no such image.
+    ///
+    /// # Errors
+    /// When the store cannot be read, the text is neither a name nor an id, or begins more than one id.
+    pub fn resolve(&self, text: &str) -> Result<Option<Descriptor>, Error> {
+        let entries = self.list()?;
+        let id = text.strip_prefix("sha256:").unwrap_or(text);
+        let may_be_id =
+            !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b"0123456789abcdef".contains(&b));
+        let reference: Option<Reference> = match text.parse() {
+            Ok(reference) => Some(reference),
+            Err(_) if may_be_id => None,
+            Err(error) => return Err(error.into()),
+        };
+        let named = reference.and_then(|reference| by_reference(&entries, &reference));
+        match named {
+            Some(descriptor) => Ok(Some(descriptor)),
+            None if may_be_id => self.by_id(&entries, id, text),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Layout::resolve`], for those who cannot do without.
+    ///
+    /// # Errors
+    /// As [`Layout::resolve`]; [`Error::NoImage`].
+    pub fn find(&self, text: &str) -> Result<Descriptor, Error> {
+        self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
+    }
+
+    fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Descriptor>, Error> {
+        let mut found: Option<&Descriptor> = None;
+        for entry in entries {
+            if !self.has_id(&entry.descriptor, id) {
+                continue;
+            }
+            match found {
+                Some(other) if other.digest() != entry.descriptor.digest() => {
+                    return Err(Error::Ambiguous(text.to_owned()));
+                }
+                _ => found = Some(&entry.descriptor),
+            }
+        }
+        Ok(found.cloned())
+    }
+
+    /// Whether the manifest, the index, or the configuration of one of its images has a digest that begins so. What
+    /// cannot be read has no id but its own.
+    fn has_id(&self, descriptor: &Descriptor, id: &str) -> bool {
+        let begins = |digest: &oci_spec::image::Digest| digest.digest().starts_with(id);
+        begins(descriptor.digest())
+            || self
+                .manifests(descriptor)
+                .unwrap_or_default()
+                .iter()
+                .any(|(own, manifest)| begins(own.digest()) || begins(manifest.config().digest()))
+    }
+}
+
+/// By name. Of two entries of one name, which other tools may have made, the later one is the newer.
+fn by_reference(entries: &[Entry], reference: &Reference) -> Option<Descriptor> {
+    let named = |entry: &&Entry| match reference.digest() {
+        None => entry.reference.as_ref() == Some(reference),
+        Some(digest) => {
+            let same_name = |own: &Reference| own.name() == reference.name();
+            entry.reference.as_ref().is_some_and(same_name)
+                && Digest::try_from(entry.descriptor.digest()).as_ref() == Ok(digest)
+        }
+    };
+    entries.iter().rev().find(named).map(|entry| entry.descriptor.clone())
+}

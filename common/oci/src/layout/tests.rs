@@ -1,0 +1,234 @@
+use std::io::{Read, Write};
+
+use oci_spec::image::{Descriptor, MediaType};
+use serde_json::json;
+
+use super::*;
+use crate::{Platform, Reference};
+
+fn layout() -> (tempfile::TempDir, Layout) {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::open_or_create(dir.path().join("images")).unwrap();
+    (dir, layout)
+}
+
+/// An image without layers that differs from others by its author.
+fn image(layout: &Layout, author: &str, architecture: &str) -> Descriptor {
+    let configuration = json!({"architecture": architecture, "os": "linux", "author": author,
+        "rootfs": {"type": "layers", "diff_ids": []}});
+    let config = layout.write_json(MediaType::ImageConfig, &configuration).unwrap();
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": []});
+    layout.write_json(MediaType::ImageManifest, &manifest).unwrap()
+}
+
+fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn files(layout: &Layout) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(layout.path())
+        .unwrap()
+        .chain(fs::read_dir(layout.path().join("blobs/sha256")).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_blob_is_there_once_or_not_at_all() {
+    let (_dir, layout) = layout();
+    let before = files(&layout);
+    let mut dropped = layout.writer().unwrap();
+    dropped.write_all(b"half").unwrap();
+    drop(dropped);
+    let promised = Descriptor::new(MediaType::ImageLayer, 4, Digest::of(b"blob"));
+    let mut wrong = layout.writer_of(&promised).unwrap();
+    wrong.write_all(b"bloc").unwrap();
+    let problem = wrong.commit().unwrap_err().to_string();
+    assert_eq!(problem, format!("content of {} has digest {}", Digest::of(b"blob"), Digest::of(b"bloc")));
+    let mut long = layout.writer_of(&promised).unwrap();
+    let problem = long.write_all(b"blobs").unwrap_err().to_string();
+    assert_eq!(
+        problem,
+        format!("content of {} has more than 4 bytes, its descriptor says 4", Digest::of(b"blob"))
+    );
+    drop(long);
+    let mut short = layout.writer_of(&promised).unwrap();
+    short.write_all(b"blo").unwrap();
+    let problem = short.commit().unwrap_err().to_string();
+    assert_eq!(problem, format!("content of {} has 3 bytes, its descriptor says 4", Digest::of(b"blob")));
+    assert_eq!(files(&layout), before);
+
+    for _ in 0..2 {
+        let mut writer = layout.writer_of(&promised).unwrap();
+        writer.write_all(b"blob").unwrap();
+        assert_eq!(writer.commit_as(MediaType::ImageLayer).unwrap(), promised);
+    }
+    assert_eq!(files(&layout).len(), before.len() + 1);
+    assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
+
+    // Cut short by a power cut: seen, and mended by the next writer.
+    fs::write(layout.blob_path(&Digest::of(b"blob")), b"bl").unwrap();
+    let problem = layout.read_blob(&promised).unwrap_err().to_string();
+    assert_eq!(problem, format!("content of {} has 2 bytes, its descriptor says 4", Digest::of(b"blob")));
+    layout.write_blob(MediaType::ImageLayer, b"blob").unwrap();
+    assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
+
+    // The same size and other content: seen at its end, not before.
+    fs::write(layout.blob_path(&Digest::of(b"blob")), b"blot").unwrap();
+    let mut reader = layout.blob_reader(&promised).unwrap();
+    let mut four = [0; 4];
+    reader.read_exact(&mut four).unwrap();
+    assert!(reader.finish().unwrap_err().to_string().contains("has digest"));
+}
+
+#[test]
+fn names_and_ids_lead_to_the_image() {
+    let (_dir, layout) = layout();
+    let (one, two) = (image(&layout, "one", "amd64"), image(&layout, "two", "amd64"));
+    layout.tag(&name("debian"), &one).unwrap();
+    layout.tag(&name("debian:12"), &one).unwrap();
+    layout.tag(&name("localhost:5000/app"), &two).unwrap();
+    let id = layout.image(&two, None).unwrap().id().unwrap();
+    let digest_of = |text: &str| layout.resolve(text).unwrap().map(|found| found.digest().clone());
+    let manifest = two.digest().to_string();
+    for text in [
+        "localhost:5000/app",
+        "localhost:5000/app:latest",
+        &format!("localhost:5000/app@{manifest}"),
+        id.hex(),
+        id.short(),
+        &id.to_string(),
+        &manifest,
+        &manifest[7..20],
+    ] {
+        assert_eq!(digest_of(text).as_ref(), Some(two.digest()), "{text}");
+    }
+    assert_eq!(digest_of("docker.io/library/debian:12").as_ref(), Some(one.digest()));
+    for text in ["debian:11", "app", "ffffffffffff", &format!("debian@{manifest}")] {
+        assert_eq!(digest_of(text), None, "{text}");
+    }
+    assert_eq!(layout.find("nope").unwrap_err().to_string(), "no image \"nope\" in the image store");
+    assert!(layout.resolve("NOPE").is_err());
+
+    // The name moves, and goes.
+    layout.tag(&name("debian"), &two).unwrap();
+    assert_eq!(digest_of("debian").as_ref(), Some(two.digest()));
+    assert!(layout.untag(&name("debian")).unwrap());
+    assert!(!layout.untag(&name("debian")).unwrap());
+    assert_eq!(digest_of("debian"), None);
+    assert_eq!(layout.list().unwrap().len(), 2);
+}
+
+#[test]
+fn what_others_wrote_is_understood_and_kept() {
+    let (_dir, layout) = layout();
+    let one = image(&layout, "one", "amd64");
+    let entry = |annotations: serde_json::Value| {
+        json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": one.digest(),
+            "size": one.size(), "annotations": annotations, "theirs": [1.50]})
+    };
+    let index = json!({"schemaVersion": 2, "theirs": {"z": 1, "a": 2}, "manifests": [
+        entry(json!({REF_NAME: "short"})),
+        entry(json!({REF_NAME: "latest", CONTAINERD_NAME: "docker.io/library/debian:latest"})),
+        entry(json!({REF_NAME: "umoci:tag", CONTAINERD_NAME: "docker.io/library/old:latest"})),
+        entry(json!({"other": "x"})),
+        {"no": "descriptor"},
+    ]});
+    let path = layout.path().join("index.json");
+    fs::write(&path, index.to_string()).unwrap();
+    let names: Vec<_> =
+        layout.list().unwrap().into_iter().map(|e| e.reference.map(|r| r.to_string())).collect();
+    let expected = ["short:latest", "debian:latest", "umoci:tag"].map(|name| Some(name.to_owned()));
+    assert_eq!(names, [&expected[..], &[None]].concat());
+
+    layout.tag(&name("new"), &one).unwrap();
+    layout.untag(&name("short")).unwrap();
+    let after: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(after["theirs"].to_string(), r#"{"z":1,"a":2}"#);
+    assert_eq!(after["manifests"][0]["theirs"].to_string(), "[1.5]");
+    assert_eq!(after["manifests"][2], json!({"no": "descriptor"}), "the nameless one got its name");
+    assert_eq!(after["manifests"][3]["annotations"][REF_NAME], "docker.io/library/new:latest");
+}
+
+#[test]
+fn the_platform_decides_in_an_index() {
+    let (_dir, layout) = layout();
+    let children: Vec<_> = ["amd64", "arm64", "arm"]
+        .map(|architecture| {
+            let child = image(&layout, "me", architecture);
+            json!({"mediaType": child.media_type(), "digest": child.digest(), "size": child.size(),
+                "platform": {"os": "linux", "architecture": architecture}})
+        })
+        .into();
+    let index = json!({"schemaVersion": 2, "manifests": children});
+    let index = layout.write_json(MediaType::ImageIndex, &index).unwrap();
+    let chosen = |platform: &str| {
+        let platform: Platform = platform.parse().unwrap();
+        layout.image(&index, Some(&platform)).map(|image| image.platform().to_string())
+    };
+    for (asked, given) in
+        [("linux/arm64/v8", "linux/arm64"), ("linux/armhf", "linux/arm/v7"), ("linux/x86_64", "linux/amd64")]
+    {
+        assert_eq!(chosen(asked).unwrap(), given);
+    }
+    assert_eq!(
+        chosen("linux/s390x").unwrap_err().to_string(),
+        format!(
+            "{} has no image for linux/s390x: it has linux/amd64, linux/arm64, linux/arm/v7",
+            index.digest()
+        )
+    );
+    assert_eq!(layout.image(&index, None).unwrap().platform(), Platform::host());
+    let single = image(&layout, "me", "s390x");
+    assert!(layout.image(&single, None).is_ok(), "an image of one platform is what was asked for");
+    assert!(layout.image(&single, Some(&Platform::host())).is_err());
+}
+
+#[test]
+fn json_that_is_too_large_or_too_deep_is_refused() {
+    let (_dir, layout) = layout();
+    let large = Descriptor::new(MediaType::ImageManifest, 100 << 20, Digest::of(b"x"));
+    assert_eq!(
+        layout.image(&large, None).unwrap_err().to_string(),
+        format!("{} is 104857600 bytes of JSON: more than 4 MiB are refused", Digest::of(b"x"))
+    );
+    let deep = "[".repeat(1 << 20);
+    let deep = layout.write_blob(MediaType::ImageManifest, deep.as_bytes()).unwrap();
+    assert!(layout.image(&deep, None).unwrap_err().to_string().contains("recursion limit exceeded"));
+    let looped = Descriptor::new(MediaType::ImageIndex, 5, Digest::of(b"x"));
+    assert_eq!(
+        layout.image(&looped, None).unwrap_err().to_string(),
+        format!("{} is not in the image store", Digest::of(b"x"))
+    );
+}
+
+#[test]
+fn writers_in_parallel_lose_nothing() {
+    let (_dir, layout) = layout();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let layout = &layout;
+            scope.spawn(move || {
+                for number in 0..25 {
+                    let image = image(layout, &format!("{}", number % 3), "amd64");
+                    layout.tag(&name(&format!("t{thread}:{number}")), &image).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(layout.list().unwrap().len(), 100);
+}
+
+#[test]
+fn only_a_layout_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Layout::open(dir.path()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("{:?} is not an OCI image layout: it has no oci-layout file of version 1", dir.path())
+    );
+    fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    assert!(Layout::open_or_create(dir.path()).is_err(), "a later version is left alone");
+}

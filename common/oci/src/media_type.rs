@@ -1,0 +1,93 @@
+//! Media types: what a descriptor points at. Docker's image manifest version 2, schema 2, is read as the OCI's own form,
+//! of which it is the twin.
+
+use oci_spec::image::{Descriptor, MediaType};
+
+/// `application/vnd.docker.distribution.manifest.v2+json`
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// `application/vnd.docker.distribution.manifest.list.v2+json`
+pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// `application/vnd.docker.container.image.v1+json`
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// `application/vnd.docker.image.rootfs.diff.tar`
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// `application/vnd.docker.image.rootfs.diff.tar.gzip`
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// `application/vnd.docker.image.rootfs.diff.tar.zstd`
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
+/// What a descriptor points at, as far as reading an image is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image manifest.
+    Manifest,
+    /// An image index, or Docker's manifest list.
+    Index,
+    /// An image configuration.
+    Configuration,
+    /// A layer's tar.
+    Layer,
+    /// Something else; kept, never interpreted.
+    Other,
+}
+
+/// What a descriptor points at.
+pub fn kind(descriptor: &Descriptor) -> Kind {
+    match descriptor.media_type() {
+        MediaType::ImageManifest => Kind::Manifest,
+        MediaType::ImageIndex => Kind::Index,
+        MediaType::ImageConfig => Kind::Configuration,
+        MediaType::ImageLayer
+        | MediaType::ImageLayerGzip
+        | MediaType::ImageLayerZstd
+        | MediaType::ImageLayerNonDistributable
+        | MediaType::ImageLayerNonDistributableGzip
+        | MediaType::ImageLayerNonDistributableZstd => Kind::Layer,
+        MediaType::Other(name) => match name.as_str() {
+            DOCKER_MANIFEST => Kind::Manifest,
+            DOCKER_MANIFEST_LIST => Kind::Index,
+            DOCKER_CONFIG => Kind::Configuration,
+            name if name.starts_with(DOCKER_LAYER) => Kind::Layer,
+            name if name.starts_with("application/vnd.docker.image.rootfs.foreign.diff.tar") => Kind::Layer,
+            _ => Kind::Other,
+        },
+        _ => Kind::Other,
+    }
+}
+
+/// How a stream is compressed. Told from its first bytes: media types are known to lie about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// Zstandard (RFC 8878).
+    Zstd,
+    /// xz; known to file names and archives, not to the image-spec's layers.
+    Xz,
+}
+
+impl Compression {
+    /// By the first bytes of the stream; six are enough.
+    pub fn detect(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, 0x08, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame may stand first.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0x00, ..] => Self::Xz,
+            _ => Self::None,
+        }
+    }
+
+    /// The media type of a layer that is stored like this; none for xz.
+    pub fn layer_media_type(self) -> Option<MediaType> {
+        match self {
+            Self::None => Some(MediaType::ImageLayer),
+            Self::Gzip => Some(MediaType::ImageLayerGzip),
+            Self::Zstd => Some(MediaType::ImageLayerZstd),
+            Self::Xz => None,
+        }
+    }
+}
