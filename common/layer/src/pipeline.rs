@@ -299,7 +299,7 @@ mod tests {
         flipped[at] ^= 1;
         let zstd = zstd::bulk::compress(&data, 1).unwrap();
         for (blob, message) in [
-            (good[..good.len() / 2].to_vec(), "decompress blob: unexpected end of file"),
+            (good[..good.len() / 2].to_vec(), "decompress blob: incomplete deflate stream"),
             (good[..good.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
             ([&good[..], b"tail"].concat(), "decompress blob: data after the end of gzip"),
             ([&good[..], &[0; 512]].concat(), "decompress blob: data after the end of gzip"),

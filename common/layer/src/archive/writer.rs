@@ -187,7 +187,7 @@ mod tests {
         let time = time.prop_map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
         let xattrs = prop::collection::btree_map(bytes(1..20), bytes(1..300), 0..3);
         let numbers = (0..0o10000_u32, any::<u32>(), any::<u32>(), 0..2000_u64);
-        let fields = (bytes(1..400), bytes(0..200), prop::sample::select(&kinds[..]), numbers);
+        let fields = (bytes(1..400), bytes(0..200), prop::sample::select(kinds.to_vec()), numbers);
         (fields, time.clone(), prop::option::of(time), (0..4096_u32, 0..1_u32 << 20), xattrs).prop_map(
             |((mut path, link, kind, (mode, uid, gid, size)), mtime, atime, device, xattrs)| {
                 if kind == Kind::File && path.ends_with(b"/") {

@@ -1,13 +1,29 @@
-//! Directories → layers.
+//! Directories → layers (OCI image-spec, layer.md, "Change Types" and "Representing Changes").
+//!
+//! The same tree gives the same bytes: entries come in the order of their names, a directory before what is in it and its
+//! files before its directories; owners are numbers, and the compressed blob does not depend on the number of cores.
 
+mod blob;
+mod entries;
+mod trees;
+mod upper;
 
-use crate::{Digest, compression::Compression};
+use std::{
+    io::{self, Write},
+    os::fd::BorrowedFd,
+    path::PathBuf,
+};
+
+use crate::{Digest, archive::Shown, compression::Compression};
 
 /// How a layer is written.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// How the blob is compressed.
     pub compression: Compression,
+    /// The root directory of the file system below. Where it is given and the upper's own root differs from it in owner,
+    /// mode or extended attributes, the layer has an entry `./` that says so; else it has none.
+    pub below: Option<PathBuf>,
 }
 
 /// What was written.
@@ -25,4 +41,54 @@ pub struct Summary {
     pub entries: u64,
     /// The blob's media type.
     pub media_type: &'static str,
+}
+
+/// Why a layer could not be made of a directory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call of the kernel on something in the tree.
+    #[error("{verb} {name}: {source}")]
+    Tree {
+        /// What was tried.
+        verb: &'static str,
+        /// Its path in the tree.
+        name: Shown,
+        /// Why it went wrong.
+        source: io::Error,
+    },
+    /// Something in the tree that no layer can say, or not truly.
+    #[error("{name}: {reason}")]
+    Refused {
+        /// Its path in the tree.
+        name: Shown,
+        /// What is in the way.
+        reason: &'static str,
+    },
+    /// The blob could not be written.
+    #[error("write layer: {0}")]
+    Write(#[source] io::Error),
+}
+
+/// Writes an upper directory of overlayfs as a layer: character devices 0:0 as whiteouts, opaque directories with an
+/// opaque whiteout.
+///
+/// # Errors
+/// [`Error`]: among others where overlayfs left a redirect or a file without its data in the upper directory, which only
+/// the layers below could explain, and for names that are whiteouts in a layer.
+pub fn upper(upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression));
+    upper::walk(upper, &mut entries, options)?;
+    entries.finish().map_err(Error::Write)
+}
+
+/// Writes what must change in `lower` to make it `upper`: two plain directories, each a whole file system.
+///
+/// Files that agree in everything that `stat` tells, and are not one file, are compared byte by byte.
+///
+/// # Errors
+/// [`Error`].
+pub fn trees(lower: BorrowedFd, upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression));
+    trees::walk(lower, upper, &mut entries)?;
+    entries.finish().map_err(Error::Write)
 }

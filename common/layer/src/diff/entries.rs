@@ -1,0 +1,198 @@
+//! What stands in a directory, as entries of an archive.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat};
+
+use super::{Error, Summary, blob::Blob};
+use crate::{
+    archive::{Entry, Kind, Shown, Time, Writer},
+    overlay,
+};
+
+/// Bytes of a file read at a time.
+const READ: usize = 256 << 10;
+
+pub(super) struct Entries<W: Write> {
+    writer: Writer<Blob<W>>,
+    /// Where a file with several names came first, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    count: u64,
+    buffer: Vec<u8>,
+}
+
+/// Names that mean something else in a layer: whiteouts.
+pub(super) const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// An error on `path`, as `map_err` takes it.
+pub(super) fn tree<E: Into<io::Error>>(verb: &'static str, path: &[u8]) -> impl FnOnce(E) -> Error {
+    let name = Shown::new(path);
+    move |source| Error::Tree { verb, name, source: source.into() }
+}
+
+/// `directory/name`, and `name` alone in the root.
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+/// Opens a directory below `root`, which is itself where the path is empty.
+pub(super) fn open_directory(root: BorrowedFd, path: &[u8]) -> Result<OwnedFd, Error> {
+    let name = if path.is_empty() { b"." } else { path };
+    openat2(
+        root,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )
+    .map_err(tree("open", path))
+}
+
+/// The names in the directory, sorted.
+pub(super) fn names(directory: impl AsFd, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory).map_err(tree("read", path))? {
+        let entry = entry.map_err(tree("read", path))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn stat(directory: impl AsFd, name: &[u8], path: &[u8]) -> Result<Stat, Error> {
+    statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(tree("stat", path))
+}
+
+pub(super) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+impl<W: Write> Entries<W> {
+    pub(super) fn new(blob: Blob<W>) -> Self {
+        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0, buffer: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> io::Result<Summary> {
+        let finished = self.writer.finish()?.finish()?;
+        Ok(Summary {
+            diff_id: finished.diff_id,
+            digest: finished.digest,
+            size: finished.size,
+            uncompressed: finished.uncompressed,
+            entries: self.count,
+            media_type: finished.media_type,
+        })
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.count += 1;
+        self.writer.entry(entry).map_err(Error::Write)
+    }
+
+    /// The whiteout of `name` in `directory`. It has no time of its own: that of the deletion says nothing.
+    pub(super) fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Result<(), Error> {
+        self.put(&Entry::new(Kind::File, join(directory, &[WHITEOUT, name].concat())))
+    }
+
+    /// The opaque whiteout of `directory`.
+    pub(super) fn opaque(&mut self, directory: &[u8]) -> Result<(), Error> {
+        self.put(&Entry::new(Kind::File, join(directory, OPAQUE)))
+    }
+
+    /// The entry of a directory that is open; the root where the path is empty.
+    pub(super) fn directory(&mut self, directory: impl AsFd, path: &[u8]) -> Result<(), Error> {
+        let directory = directory.as_fd();
+        let stat = rustix::fs::fstat(directory).map_err(tree("stat", path))?;
+        let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+        let xattrs = overlay::xattrs(directory, b"").or_else(|error| match error {
+            // A magic link of /proc is not followed by the calls that we use: the directory's own name is.
+            rustix::io::Errno::LOOP => overlay::xattrs(directory, b"."),
+            _ => Err(error),
+        });
+        let entry = Entry { xattrs: xattrs.map_err(tree("list attributes of", path))?, ..plain(Kind::Directory, name, &stat) };
+        self.put(&entry)
+    }
+
+    /// The entry of anything but a directory: `name` in the open `directory`, which stands at `path` in the tree.
+    pub(super) fn file(&mut self, directory: impl AsFd, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<(), Error> {
+        let directory = directory.as_fd();
+        let kind = match kind(stat) {
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Fifo => Kind::Fifo,
+            // A socket is nothing without its process: no archive holds one.
+            _ => return Ok(()),
+        };
+        if stat.st_nlink > 1 {
+            let known = self.links.get(&(stat.st_dev, stat.st_ino)).cloned();
+            if let Some(link) = known {
+                return self.put(&Entry { link, ..plain(Kind::HardLink, path, stat) });
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        let xattrs = overlay::xattrs(directory, name).map_err(tree("list attributes of", &path))?;
+        let mut entry = Entry { xattrs, ..plain(kind, path, stat) };
+        match kind {
+            Kind::File => return self.content(directory, name, entry),
+            Kind::Symlink => {
+                let target = readlinkat(directory, name, Vec::new()).map_err(tree("read", &entry.path))?;
+                entry.link = target.into_bytes();
+            }
+            Kind::CharDevice | Kind::BlockDevice => {
+                entry.device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                debug_assert_eq!(makedev(entry.device.0, entry.device.1), stat.st_rdev);
+            }
+            _ => {}
+        }
+        self.put(&entry)
+    }
+
+    fn content(&mut self, directory: BorrowedFd, name: &[u8], mut entry: Entry) -> Result<(), Error> {
+        // Whatever stands there now, opening it must not wait.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
+        let file = openat(directory, name, flags, Mode::empty())
+            .or_else(|_| openat(directory, name, flags - OFlags::NOATIME, Mode::empty()))
+            .map_err(tree("open", &entry.path))?;
+        let stat = rustix::fs::fstat(&file).map_err(tree("stat", &entry.path))?;
+        if kind(&stat) != FileType::RegularFile {
+            return Err(changed(&entry.path));
+        }
+        entry.size = stat.st_size as u64;
+        entry.stored = entry.size;
+        self.put(&entry)?;
+        self.buffer.resize(READ, 0);
+        let mut left = entry.size;
+        while left > 0 {
+            let want = usize::try_from(left).map_or(READ, |left| left.min(READ));
+            match rustix::io::read(&file, &mut self.buffer[..want]) {
+                Ok(0) => return Err(changed(&entry.path)),
+                Ok(count) => {
+                    self.writer.data(&self.buffer[..count]).map_err(Error::Write)?;
+                    left -= count as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(tree("read", &entry.path)(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn changed(path: &[u8]) -> Error {
+    Error::Refused { name: Shown::new(path), reason: "changed while it was read" }
+}
+
+fn plain(kind: Kind, path: Vec<u8>, stat: &Stat) -> Entry {
+    let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+    Entry { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, ..Entry::new(kind, path) }
+}

@@ -1,0 +1,155 @@
+//! Two directories.
+
+use std::{
+    io::Write,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+
+use super::{
+    Error,
+    entries::{Entries, WHITEOUT, join, kind, names, open_directory, stat, tree},
+};
+use crate::{archive::Shown, overlay};
+
+/// A directory of the upper tree that is still to be read.
+struct Left {
+    path: Vec<u8>,
+    /// Whether the lower tree has it too.
+    both: bool,
+    /// Its parents that have no entry yet, the highest first: they get one before the first thing that changed in them.
+    silent: Vec<Vec<u8>>,
+}
+
+pub(super) fn walk<W: Write>(lower: BorrowedFd, upper: BorrowedFd, entries: &mut Entries<W>) -> Result<(), Error> {
+    let mut written = std::collections::HashSet::new();
+    let mut left = vec![Left { path: Vec::new(), both: true, silent: Vec::new() }];
+    while let Some(Left { path, both, mut silent }) = left.pop() {
+        let directory = open_directory(upper, &path)?;
+        let below = if both { Some(open_directory(lower, &path)?) } else { None };
+        silent.retain(|parent| !written.contains(parent));
+        silent.push(path.clone());
+        let mut speak = |silent: &mut Vec<Vec<u8>>, entries: &mut Entries<W>| {
+            for parent in silent.drain(..) {
+                if !parent.is_empty() && written.insert(parent.clone()) {
+                    entries.directory(open_directory(upper, &parent)?, &parent)?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        let (is_new, root) = (!both, path.is_empty());
+        if is_new || differs(&directory, below.as_ref(), &path)? {
+            speak(&mut silent, entries)?;
+            if root {
+                entries.directory(&directory, &path)?;
+            }
+        }
+        let here = names(&directory, &path)?;
+        let there = below.as_ref().map(|below| names(below, &path)).transpose()?.unwrap_or_default();
+        for name in there.iter().filter(|name| here.binary_search(name).is_err()) {
+            speak(&mut silent, entries)?;
+            entries.whiteout(&path, name)?;
+        }
+        let mut directories = Vec::new();
+        for name in &here {
+            let path = join(&path, name);
+            if name.starts_with(WHITEOUT) {
+                let reason = "a name that starts with \".wh.\" is a whiteout in a layer";
+                return Err(Error::Refused { name: Shown::new(&path), reason });
+            }
+            let new = stat(&directory, name, &path)?;
+            let old = match &below {
+                Some(below) if there.binary_search(name).is_ok() => Some((below, stat(below, name, &path)?)),
+                _ => None,
+            };
+            if kind(&new) == FileType::Directory {
+                let both = old.is_some_and(|(_, old)| kind(&old) == FileType::Directory);
+                directories.push((path, both));
+            } else if !old.map_or(Ok(false), |(below, old)| is_same((below, &old), (&directory, &new), name, &path))? {
+                speak(&mut silent, entries)?;
+                entries.file(&directory, name, path, &new)?;
+            }
+        }
+        let next = directories.into_iter().rev().map(|(path, both)| Left { path, both, silent: silent.clone() });
+        left.extend(next);
+    }
+    Ok(())
+}
+
+/// Whether the directories differ in what their own entry says. Their times count too: the root's do not, for every copy
+/// has another.
+fn differs(upper: &OwnedFd, lower: Option<&OwnedFd>, path: &[u8]) -> Result<bool, Error> {
+    let Some(lower) = lower else { return Ok(true) };
+    let facts = |fd: &OwnedFd| -> rustix::io::Result<_> {
+        let stat = fstat(fd)?;
+        let mtime = (!path.is_empty()).then_some((stat.st_mtime, stat.st_mtime_nsec));
+        Ok((stat.st_mode, stat.st_uid, stat.st_gid, mtime, overlay::xattrs(fd, b".")?))
+    };
+    Ok(facts(upper).map_err(tree("stat", path))? != facts(lower).map_err(tree("stat", path))?)
+}
+
+/// Whether two files that are no directories are the same in all that a layer says.
+fn is_same(old: (&OwnedFd, &Stat), new: (&OwnedFd, &Stat), name: &[u8], path: &[u8]) -> Result<bool, Error> {
+    let facts = |stat: &Stat| {
+        let owner = (stat.st_mode, stat.st_uid, stat.st_gid);
+        (owner, stat.st_nlink, stat.st_rdev, stat.st_size, stat.st_mtime, stat.st_mtime_nsec)
+    };
+    if (old.1.st_dev, old.1.st_ino) == (new.1.st_dev, new.1.st_ino) {
+        return Ok(true);
+    }
+    if facts(old.1) != facts(new.1) {
+        return Ok(false);
+    }
+    let xattrs = |directory: &OwnedFd| overlay::xattrs(directory, name).map_err(tree("list attributes of", path));
+    if xattrs(old.0)? != xattrs(new.0)? {
+        return Ok(false);
+    }
+    match kind(new.1) {
+        FileType::Symlink => {
+            let target = |directory: &OwnedFd| readlinkat(directory, name, Vec::new()).map_err(tree("read", path));
+            Ok(target(old.0)? == target(new.0)?)
+        }
+        FileType::RegularFile => same_content(old.0.as_fd(), new.0.as_fd(), name, path),
+        _ => Ok(true),
+    }
+}
+
+fn same_content(old: BorrowedFd, new: BorrowedFd, name: &[u8], path: &[u8]) -> Result<bool, Error> {
+    let open = |directory| {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(directory, name, flags, Mode::empty()).map_err(tree("open", path))
+    };
+    let (old, new) = (open(old)?, open(new)?);
+    let mut buffers = [vec![0; 128 << 10], vec![0; 128 << 10]];
+    let mut at = 0;
+    loop {
+        let [a, b] = &mut buffers;
+        let counts = [read_at(&old, a, at), read_at(&new, b, at)].map(|count| count.map_err(tree("read", path)));
+        let [Ok(left), Ok(right)] = counts else {
+            let [left, right] = counts;
+            return left.and(right).map(|_| false);
+        };
+        if a[..left] != b[..right] {
+            return Ok(false);
+        }
+        if left == 0 {
+            return Ok(true);
+        }
+        at += left as u64;
+    }
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_at(file: &OwnedFd, buffer: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
