@@ -168,13 +168,14 @@ impl Sandbox {
         sandbox
     }
 
-    /// Loads a root file system tar, or an archive, as the image `name`.
+    /// Loads a root file system tar, or an archive, as the image `name`. The document is `name.json` in the sandbox's
+    /// directory, where scripts run: `layer-apply < busybox.json | …`.
     ///
     /// # Panics
     /// When `img-load` fails.
     #[track_caller]
     pub fn load(&self, name: &str, archive: &[u8]) {
-        self.sh_with(&format!("img-load -q -t {name} - > /dev/null"), archive).ok();
+        self.sh_with(&format!("img-load -q -t {name} - > {name}.json"), archive).ok();
     }
 
     /// A directory of the sandbox's own, in which its commands run; it goes with the sandbox.
@@ -202,10 +203,15 @@ impl Sandbox {
 
     /// A command for `program` on the host of the sandbox. Its arguments follow.
     pub fn command(&self, program: &str) -> Command {
+        self.enter(&["--net", "--mount", "--pid"], program)
+    }
+
+    fn enter(&self, namespaces: &[&str], program: &str) -> Command {
         let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", &self.pid().to_string(), "--net", "--mount", "--pid"])
+            .args(["--target", &self.pid().to_string()])
+            .args(namespaces)
             .arg(format!("--wd={}", self.directory().display()))
             .args(["--", program])
             .env("PATH", path)
@@ -249,6 +255,14 @@ impl Sandbox {
             child.wait_with_output()
         });
         Outcome::new(script, output.unwrap())
+    }
+
+    /// Runs a script by `/bin/sh` with the sandbox's mounts and directories, but in the network of the machine: for what
+    /// fetches packages. It must not make links or rules.
+    #[track_caller]
+    pub fn sh_connected(&self, script: &str) -> Outcome {
+        let mut command = self.enter(&["--mount", "--pid"], "/bin/sh");
+        self.feed(command.args(["-c", script]), script, b"")
     }
 
     /// The body of a page, fetched on the host of the sandbox; tries for three seconds, since a server that was just

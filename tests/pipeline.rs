@@ -1,0 +1,176 @@
+//! The pipe as a whole, with traffic through it.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use serde_json::{Value, json};
+use testkit::{HOST, OUTSIDE, Sandbox};
+
+const NETWORK: &str = "netns-bridge | veth-pair";
+const SERVER: &str = "ns-exec -d -- httpd -f -p 80 -h /www";
+
+/// Runs a container of the image busybox, with these tools between the root file system and the process.
+fn start(sandbox: &Sandbox, id: &str, network: &str, process: &str) -> Value {
+    let pipe = format!("layer-apply --id {id} < busybox.json | union-mount | {network} | {process}");
+    sandbox.sh(&format!("{pipe} | tee {id}.json")).json()
+}
+
+/// A line for each file below a directory: name, mode, owner, time of change, content.
+fn fingerprint(sandbox: &Sandbox, directory: &str) -> String {
+    sandbox.sh(&format!("cd {directory} && tar -c --sort=name . | sha256sum; find . -printf '%p %m %U:%G %T@ %l\\n' | sort")).ok()
+}
+
+#[test]
+fn a_published_port_answers_from_everywhere_and_unwind_leaves_nothing() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let document = start(&sandbox, "web", &format!("{NETWORK} | portmap -p 10080:80"), SERVER);
+    assert_eq!(document["id"], "web");
+    assert_eq!(document["network"]["bridge"]["subnet"], "172.17.0.0/16");
+    assert_eq!(document["ports"], json!([{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]));
+    let page = "a page of the image\n";
+    assert_eq!(sandbox.fetch("http://127.0.0.1:10080/"), page);
+    assert_eq!(sandbox.fetch(&format!("http://{HOST}:10080/")), page);
+    assert_eq!(sandbox.fetch_outside(&format!("http://{HOST}:10080/")), page);
+    let address =
+        document["network"]["cni"]["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    assert_eq!(sandbox.fetch(&format!("http://{address}/")), page);
+
+    // The container speaks to the outside in the host's name, and to itself by its published port (hairpin).
+    sandbox.outside("mkdir -p www && echo outside > www/index.html && busybox httpd -p 8080 -h www").ok();
+    let inside = |url: &str| sandbox.sh(&format!("nsenter --net=/run/netns/web curl -s -m 3 {url}")).ok();
+    assert_eq!(inside(&format!("http://{OUTSIDE}:8080/")), "outside\n");
+    assert_eq!(inside(&format!("http://{HOST}:10080/")), page);
+    assert_eq!(inside("http://172.17.0.1:10080/"), page);
+    sandbox.sh("kill $(pidof busybox)").ok();
+
+    let after = sandbox.sh("unwind < web.json").json();
+    assert!(after["steps"].as_array().is_none_or(Vec::is_empty), "{after}");
+    before.assert_same(&sandbox.snapshot());
+    assert_eq!(sandbox.sh("unwind < web.json > /dev/null").status, 0, "of what is gone already");
+    assert_eq!(sandbox.sh("unwind web > /dev/null").status, 0, "by the name of what is gone already");
+}
+
+#[test]
+fn the_clients_address_arrives_in_the_container() {
+    let sandbox = Sandbox::with_busybox();
+    let server = "ns-exec -d -- sh -c 'while :; do nc -l -p 80 -e sh -c \"netstat -tn\"; done'";
+    start(&sandbox, "web", &format!("{NETWORK} | portmap -p 10080:80"), server);
+    let seen = sandbox.outside(&format!("sleep 0.3; busybox nc -w 2 {HOST} 10080 < /dev/null"));
+    assert!(seen.stdout.contains(&format!("{OUTSIDE}:")), "{seen:?}");
+}
+
+#[test]
+fn udp_and_a_single_host_address() {
+    let sandbox = Sandbox::with_busybox();
+    let ports = format!("{NETWORK} | portmap -p {HOST}:5353:53/udp -p 127.0.0.1:8080:80");
+    start(
+        &sandbox,
+        "web",
+        &ports,
+        "ns-exec -d -- sh -c 'httpd -p 80 -h /www; nc -u -l -p 53 -e echo answer'",
+    );
+    assert_eq!(sandbox.fetch("http://127.0.0.1:8080/"), "a page of the image\n");
+    assert_ne!(
+        sandbox.outside(&format!("curl -s -m 1 http://{HOST}:8080/")).status,
+        0,
+        "published on 127.0.0.1 alone"
+    );
+    let answer = sandbox.outside(&format!("echo ask | busybox nc -u -w 1 {HOST} 5353")).stdout;
+    assert_eq!(answer, "answer\n");
+}
+
+#[test]
+fn writes_stand_in_the_upper_directory_alone_and_layers_are_shared() {
+    let sandbox = Sandbox::with_busybox();
+    let write = |id: &str| {
+        let process = format!("ns-exec --document {id}.json -- sh -c 'echo {id} > /written; cat /written'");
+        sandbox.sh(&format!("layer-apply --id {id} < busybox.json | union-mount | {process}")).ok()
+    };
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let layers = fingerprint(&sandbox, "root/layers");
+    assert_eq!((write("one"), write("two")), ("one\n".into(), "two\n".into()));
+    let document = |id: &str| sandbox.sh(&format!("cat {id}.json")).json();
+    let (one, two) = (document("one"), document("two"));
+    assert_eq!(one["layers"], two["layers"]);
+    assert_eq!(one["rootfs"]["lower"], two["rootfs"]["lower"]);
+    for (id, document) in [("one", &one), ("two", &two)] {
+        let upper = document["rootfs"]["upper"].as_str().unwrap();
+        assert_eq!(sandbox.sh(&format!("cat {upper}/written")).ok(), format!("{id}\n"));
+        assert_eq!(sandbox.sh(&format!("find {upper} -type f")).ok(), format!("{upper}/written\n"));
+    }
+    assert_eq!(fingerprint(&sandbox, "root/layers"), layers);
+}
+
+#[test]
+fn exit_status_and_output_are_the_commands_own() {
+    let sandbox = Sandbox::with_busybox();
+    let mounted = "layer-apply < busybox.json | union-mount";
+    for (command, status, output) in [
+        ("echo hello", 0, "hello\n"),
+        ("sh -c 'exit 7'", 7, ""),
+        ("sh -c 'kill -9 $$'", 137, ""),
+        ("/missing", 127, ""),
+        ("/etc/passwd", 126, ""),
+        ("id -u", 0, "0\n"),
+        ("sh -c 'echo $$'", 0, "1\n"),
+    ] {
+        let outcome = sandbox.sh(&format!("{mounted} | ns-exec -- {command}")).exits(status);
+        assert_eq!(outcome.stdout, output, "{command}");
+    }
+}
+
+#[test]
+fn a_failure_travels_and_what_was_made_before_it_goes_by_unwind() {
+    let sandbox = Sandbox::with_busybox();
+    start(&sandbox, "first", &format!("{NETWORK} | portmap -p 10080:80"), SERVER);
+    let before = sandbox.snapshot();
+    let pipe = "layer-apply --id second < busybox.json | union-mount | netns-bridge | veth-pair | portmap -p 10080:80";
+    let outcome = sandbox.sh(&format!("{pipe} | ns-exec -d -- true > second.json")).exits(125);
+    assert!(outcome.stderr.starts_with("portmap: "), "{}", outcome.stderr);
+    assert_eq!(
+        outcome.stderr.lines().filter(|line| !line.starts_with("hint: ")).count(),
+        1,
+        "{}",
+        outcome.stderr
+    );
+    let document = sandbox.sh("cat second.json").json();
+    assert_eq!(document["error"]["tool"], "portmap");
+    let tools: Vec<_> = document["steps"].as_array().unwrap().iter().map(|step| &step["tool"]).collect();
+    assert_eq!(tools, ["img-load", "layer-apply", "union-mount", "netns-bridge", "veth-pair"]);
+    sandbox.sh("unwind < second.json > /dev/null").ok();
+    before.assert_same(&sandbox.snapshot());
+    assert_eq!(
+        sandbox.fetch("http://127.0.0.1:10080/"),
+        "a page of the image\n",
+        "the first one is as it was"
+    );
+}
+
+#[test]
+fn a_stranger_may_stand_anywhere_in_the_pipe() {
+    let sandbox = Sandbox::with_busybox();
+    let stranger = r#"jq -c '. + {"mine": {"z": [1, null], "a": 1e2}}'"#;
+    let document = sandbox
+        .sh(&format!("{stranger} < busybox.json | layer-apply | jq . | union-mount | jq -S . | netns-bridge | veth-pair | tee x.json"))
+        .json();
+    assert_eq!(document["mine"], json!({"z": [1, null], "a": 100}));
+    sandbox.sh("jq -c .steps[].tool x.json && unwind < x.json > /dev/null").ok();
+}
+
+#[test]
+fn check_tells_what_is_missing_and_repair_makes_it_again() {
+    let sandbox = Sandbox::with_busybox();
+    start(&sandbox, "web", &format!("{NETWORK} | portmap -p 10080:80"), SERVER);
+    let tools = ["union-mount", "netns-bridge", "veth-pair", "portmap"];
+    for tool in tools {
+        sandbox.sh(&format!("{tool} --check < web.json > /dev/null")).ok();
+    }
+    sandbox.sh("nft flush ruleset").ok();
+    assert_ne!(sandbox.sh("portmap --check < web.json > /dev/null").status, 0);
+    for tool in tools {
+        sandbox.sh(&format!("{tool} --repair < web.json > /dev/null")).ok();
+    }
+    sandbox.sh("portmap --check < web.json > /dev/null").ok();
+    assert_eq!(sandbox.fetch_outside(&format!("http://{HOST}:10080/")), "a page of the image\n");
+    sandbox.sh("unwind < web.json > /dev/null").ok();
+}
