@@ -1,0 +1,219 @@
+//! Mounts that are not attached anywhere yet, and where they get attached.
+
+use std::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+        UnmountFlags,
+    },
+};
+
+use crate::{Error, Options, Result, sys};
+
+/// A file system that is being configured (fsopen(2)).
+#[derive(Debug)]
+pub struct FileSystem {
+    context: OwnedFd,
+    kind: String,
+}
+
+impl FileSystem {
+    /// Starts with a file system of the type `kind` (`tmpfs`, `overlay`).
+    ///
+    /// # Errors
+    /// When the kernel does not know the type, or the caller may not mount.
+    pub fn open(kind: &str) -> Result<Self> {
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(|errno| Error::new(format_args!("open file system {kind}"), errno))?;
+        Ok(Self { context, kind: kind.to_owned() })
+    }
+
+    /// Sets the option `key` to `value`, of 255 bytes at most.
+    ///
+    /// # Errors
+    /// When the file system refuses it.
+    pub fn set(&self, key: &str, value: impl rustix::path::Arg + std::fmt::Debug + Copy) -> Result<()> {
+        rustix::mount::fsconfig_set_string(self.context.as_fd(), key, value)
+            .map_err(|errno| self.error(format_args!("set {key}={value:?} of {}", self.kind), errno))
+    }
+
+    /// Sets options as `mount -o` takes them: `mode=755`, `newinstance`.
+    ///
+    /// # Errors
+    /// When the file system refuses one of them.
+    pub fn set_data<'a>(&self, data: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        for option in data {
+            match option.split_once('=') {
+                Some((key, value)) => self.set(key, value)?,
+                None => rustix::mount::fsconfig_set_flag(self.context.as_fd(), option)
+                    .map_err(|errno| self.error(format_args!("set {option} of {}", self.kind), errno))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the file system, and a mount of it with these attributes that is not attached yet.
+    ///
+    /// # Errors
+    /// When the file system cannot be made of its options.
+    pub fn mount(&self, attributes: MountAttrFlags) -> Result<Detached> {
+        let make = || {
+            rustix::mount::fsconfig_create(self.context.as_fd())?;
+            rustix::mount::fsmount(self.context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        };
+        make().map(Detached).map_err(|errno| self.error(format_args!("mount {}", self.kind), errno))
+    }
+
+    /// The error, with what the file system wrote about it into its context's log.
+    fn error(&self, action: impl std::fmt::Display, errno: Errno) -> Error {
+        let mut line = [0_u8; 1024];
+        let mut said = Vec::new();
+        while let Ok(length @ 1..) = rustix::io::read(&self.context, &mut line) {
+            // "e overlay: message": the level, who speaks, and what.
+            let text = String::from_utf8_lossy(&line[..length]);
+            if let Some(error) = text.trim_end().strip_prefix("e ") {
+                said.push(error.to_owned());
+            }
+        }
+        match said.pop() {
+            Some(cause) => {
+                let cause = format!("{} ({cause})", crate::strerror(errno));
+                Error::with_cause(action, errno, cause)
+            }
+            None => Error::new(action, errno),
+        }
+    }
+}
+
+/// A mount that is not attached: a new file system's, or a copy of one that is (a bind mount to be).
+#[derive(Debug)]
+pub struct Detached(OwnedFd);
+
+impl Detached {
+    /// A copy of what is mounted at `path`, and of all mounts below it if `recursive`. Follows symbolic links: open a
+    /// path that is not trusted by [`crate::resolve`] first, and use [`Detached::copy_of`].
+    ///
+    /// # Errors
+    /// When there is nothing, or the caller may not mount.
+    pub fn copy(path: &Path, recursive: bool) -> Result<Self> {
+        open_tree(rustix::fs::CWD, path, recursive).map_err(Error::on("copy mount of", path))
+    }
+
+    /// The same of what was opened.
+    ///
+    /// # Errors
+    /// When the caller may not mount.
+    pub fn copy_of(place: impl AsFd, recursive: bool) -> std::result::Result<Self, Errno> {
+        open_tree(place.as_fd(), Path::new(""), recursive)
+    }
+
+    /// Attaches it on top of what was opened as `target`.
+    ///
+    /// # Errors
+    /// When a directory is to cover a file, or the reverse; when the caller may not mount.
+    pub fn attach(&self, target: impl AsFd) -> std::result::Result<(), Errno> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(self.0.as_fd(), c"", target.as_fd(), c"", flags)
+    }
+
+    /// Sets and clears what `options` name, on this mount and on those below it if `recursive`. Works on an attached
+    /// mount too.
+    ///
+    /// # Errors
+    /// When the caller may not, or an attribute is locked.
+    pub fn change(&self, options: &Options, recursive: bool) -> std::result::Result<(), Errno> {
+        change(self.0.as_fd(), options, recursive)
+    }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Detached {
+    /// What was opened at the root of a mount, with `O_PATH`.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+fn open_tree(at: BorrowedFd<'_>, path: &Path, recursive: bool) -> std::result::Result<Detached, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(at, path, flags).map(Detached)
+}
+
+fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::result::Result<(), Errno> {
+    let mut set = options.attributes;
+    let mut clear = options.cleared;
+    let times = MountAttrFlags::MOUNT_ATTR__ATIME;
+    if options.sets_times {
+        // The three ways to keep access times are one field, which has to be cleared as a whole to be set.
+        clear |= times;
+    } else {
+        set -= times;
+    }
+    let attributes = sys::Attributes {
+        set: set.bits().into(),
+        clear: clear.bits().into(),
+        propagation: options.propagation.map_or(0, |kind| (kind - MountPropagationFlags::REC).bits().into()),
+        userns: 0,
+    };
+    if attributes.set == 0 && attributes.clear == 0 && attributes.propagation == 0 {
+        return Ok(());
+    }
+    sys::mount_setattr(mount, recursive, &attributes)
+}
+
+/// Sets the propagation of the mount at `path`, and of all below it if `kind` holds `REC`.
+///
+/// # Errors
+/// When it is no mount, or the caller may not.
+pub fn propagate(path: &Path, kind: MountPropagationFlags) -> Result<()> {
+    rustix::mount::mount_change(path, kind).map_err(Error::on("set propagation of", path))
+}
+
+/// Unmounts what is on top at `path`, whose directory is reached without following any symbolic link. A mount that is
+/// still in use leaves the tree at once, and goes for good with its last user.
+///
+/// # Errors
+/// When nothing is mounted there ([`Errno::INVAL`]), or the caller may not.
+pub fn unmount(path: &Path) -> Result<()> {
+    let unmount = || {
+        let (directory, name) = crate::resolve::parent(path)?;
+        // By the descriptor of the directory above: one of the mount itself would keep it busy.
+        let mut place = crate::resolve::proc_path(directory.as_fd());
+        place.push(name);
+        match rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) => rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
+            result => result,
+        }
+    };
+    unmount().map_err(Error::on("unmount", path))
+}
+
+/// mount(2), for kernels whose mount API lacks what is needed.
+pub(crate) fn mount_by_string(
+    kind: &str,
+    source: &str,
+    target: BorrowedFd<'_>,
+    flags: rustix::mount::MountFlags,
+    data: &CStr,
+) -> std::result::Result<(), Errno> {
+    rustix::mount::mount(source, crate::resolve::proc_path(target), kind, flags, data)
+}
+
+/// A buffer for directory entries.
+pub(crate) type EntryBuffer = [MaybeUninit<u8>; 16 << 10];

@@ -1,0 +1,87 @@
+use std::{io::Write, os::fd::AsFd, path::Path};
+
+use operation::Condition;
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat},
+    io::Errno,
+};
+
+use crate::{Error, Result, resolve, tree};
+
+pub(super) fn add(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
+    let make = || {
+        let (directory, name) = with_parent(path)?;
+        mkdirat(&directory, name, Mode::from_raw_mode(0o700))?;
+        let finish = || {
+            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = openat(&directory, name, open, Mode::empty())?;
+            if let Some((user, group)) = owner {
+                let ids = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+                chownat(&made, c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
+            }
+            fchmod(made, Mode::from_raw_mode(mode & 0o7777))
+        };
+        finish().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR);
+        })
+    };
+    make().map_err(Error::on("create directory", path))
+}
+
+pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {
+    let make = || {
+        let (directory, name) = with_parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&directory, name, flags, Mode::from_raw_mode(0o600))?;
+        let mut file = std::fs::File::from(file);
+        let mut finish = || {
+            file.write_all(content.as_bytes())
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            fchmod(file.as_fd(), Mode::from_raw_mode(mode & 0o7777))
+        };
+        finish().inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
+        })
+    };
+    make().map_err(Error::on("create file", path))
+}
+
+/// The directory above, made if it is missing: whoever undoes the last thing in it removes it, so it may go at any time.
+fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::ffi::OsStr), Errno> {
+    loop {
+        match resolve::parent(path) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let Some(parent) = path.parent() else { return Err(Errno::INVAL) };
+        std::fs::create_dir_all(parent).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+}
+
+pub(super) fn fill(within: &Path, source: &Path, target: &Path) -> Result<()> {
+    let copy = || {
+        let root = resolve::place(within)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let from = match resolve::open_in(&root, source, flags) {
+            // Nothing to start with: an empty volume.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            result => result?,
+        };
+        let place = resolve::place(target)?;
+        let to = openat(&place, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        tree::copy(from, to)
+    };
+    copy().map_err(|errno| Error::new(format_args!("copy {source:?} of {within:?} to {target:?}"), errno))
+}
+
+pub(super) fn check(path: &Path, is_directory: bool) -> Result<Condition> {
+    let stat = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Condition::Missing(format!("{path:?}"))),
+        result => result.map_err(Error::on("look at", path))?,
+    };
+    Ok(match (is_directory, FileType::from_raw_mode(stat.st_mode)) {
+        (true, FileType::Directory) | (false, FileType::RegularFile) => Condition::Present,
+        (true, _) => Condition::Different(format!("{path:?} is not a directory")),
+        (false, _) => Condition::Different(format!("{path:?} is not a regular file")),
+    })
+}

@@ -1,0 +1,131 @@
+//! Mount options as `mount -o`, `/etc/fstab` and the OCI runtime-spec write them.
+
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+
+/// Options of one mount, sorted by whom they concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Attributes of the mount that are set: read-only, nosuid, nodev, noexec, access times.
+    pub attributes: MountAttrFlags,
+    /// Attributes that are cleared: of a bind mount, whose others stay as they were.
+    pub cleared: MountAttrFlags,
+    /// Whether access times are among the attributes.
+    pub sets_times: bool,
+    /// A bind mount: `Some(true)` takes along what is mounted below.
+    pub bind: Option<bool>,
+    /// How mounts below spread; `REC` for those below too.
+    pub propagation: Option<MountPropagationFlags>,
+    /// What only the file system knows, as `key=value` or `flag`.
+    pub data: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            attributes: MountAttrFlags::empty(),
+            cleared: MountAttrFlags::empty(),
+            sets_times: false,
+            bind: None,
+            propagation: None,
+            data: Vec::new(),
+        }
+    }
+}
+
+enum Meaning {
+    Set(MountAttrFlags),
+    Clear(MountAttrFlags),
+    Times(MountAttrFlags),
+    Bind(bool),
+    Propagation(MountPropagationFlags),
+    Nothing,
+}
+
+fn meaning(word: &str) -> Option<Meaning> {
+    use Meaning::*;
+    let recursive = MountPropagationFlags::REC;
+    Some(match word {
+        "ro" => Set(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        "rw" => Clear(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        "nosuid" => Set(MountAttrFlags::MOUNT_ATTR_NOSUID),
+        "suid" => Clear(MountAttrFlags::MOUNT_ATTR_NOSUID),
+        "nodev" => Set(MountAttrFlags::MOUNT_ATTR_NODEV),
+        "dev" => Clear(MountAttrFlags::MOUNT_ATTR_NODEV),
+        "noexec" => Set(MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        "exec" => Clear(MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        "nosymfollow" => Set(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+        "symfollow" => Clear(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+        "nodiratime" => Set(MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+        "diratime" => Clear(MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+        "relatime" => Times(MountAttrFlags::MOUNT_ATTR_RELATIME),
+        "noatime" => Times(MountAttrFlags::MOUNT_ATTR_NOATIME),
+        "strictatime" => Times(MountAttrFlags::MOUNT_ATTR_STRICTATIME),
+        "bind" => Bind(false),
+        "rbind" => Bind(true),
+        "private" => Propagation(MountPropagationFlags::PRIVATE),
+        "rprivate" => Propagation(MountPropagationFlags::PRIVATE | recursive),
+        "slave" => Propagation(MountPropagationFlags::DOWNSTREAM),
+        "rslave" => Propagation(MountPropagationFlags::DOWNSTREAM | recursive),
+        "shared" => Propagation(MountPropagationFlags::SHARED),
+        "rshared" => Propagation(MountPropagationFlags::SHARED | recursive),
+        "unbindable" => Propagation(MountPropagationFlags::UNBINDABLE),
+        "runbindable" => Propagation(MountPropagationFlags::UNBINDABLE | recursive),
+        "defaults" | "" => Nothing,
+        _ => return None,
+    })
+}
+
+impl Options {
+    /// Sorts the words; later ones win.
+    pub fn parse<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Self {
+        let mut options = Self::default();
+        for word in words {
+            match meaning(word.as_ref()) {
+                Some(Meaning::Set(flag)) => {
+                    options.attributes |= flag;
+                    options.cleared -= flag;
+                }
+                Some(Meaning::Clear(flag)) => {
+                    options.cleared |= flag;
+                    options.attributes -= flag;
+                }
+                Some(Meaning::Times(flag)) => {
+                    options.attributes -= MountAttrFlags::MOUNT_ATTR__ATIME;
+                    options.attributes |= flag;
+                    options.sets_times = true;
+                }
+                Some(Meaning::Bind(recursive)) => options.bind = Some(recursive),
+                Some(Meaning::Propagation(kind)) => options.propagation = Some(kind),
+                Some(Meaning::Nothing) => {}
+                None => options.data.push(word.as_ref().to_owned()),
+            }
+        }
+        options
+    }
+
+    /// Whether what is below gets the same propagation.
+    pub fn is_recursive(&self) -> bool {
+        self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::REC))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_words_win_and_unknown_ones_are_the_file_systems_own() {
+        let options = Options::parse(["nosuid", "ro", "rw", "strictatime", "mode=755", "rbind", "rprivate"]);
+        assert_eq!(
+            options,
+            Options {
+                attributes: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+                cleared: MountAttrFlags::MOUNT_ATTR_RDONLY,
+                sets_times: true,
+                bind: Some(true),
+                propagation: Some(MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
+                data: vec!["mode=755".into()],
+            }
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! overlayfs: several directories as one (kernel, Documentation/filesystems/overlayfs.rst).
+
+use std::{
+    ffi::CString,
+    fmt::Write as _,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    io::Errno,
+    mount::{MountAttrFlags, MountFlags},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, FileSystem, Result, detached::mount_by_string, resolve};
+
+/// fsconfig(2) takes a string of this many bytes at most.
+const LONGEST_STRING: usize = 255;
+
+/// An overlay mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overlay {
+    /// What `/proc/mounts` shows as its source: the mark of its owner, `stave:<id>`.
+    pub source: String,
+    /// The directories below, lowest first, as the layers of an image are listed.
+    pub lower: Vec<PathBuf>,
+    /// The directory that takes what is written; none for a mount that is only read, which needs two lower ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<PathBuf>,
+    /// overlayfs's own directory, on the file system of `upper`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<PathBuf>,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// Refuse writing, even with an upper directory.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Whether fsync(2) in it reaches the disk, and unmounting waits for it. Without, a crash of the machine may leave
+    /// the upper directory half written: right for a container that does not outlive its mount.
+    #[serde(default)]
+    pub durable: bool,
+    /// Marks of whiteouts are `user.overlay.*` instead of `trusted.overlay.*`: for a user namespace.
+    #[serde(default)]
+    pub userxattr: bool,
+}
+
+impl Overlay {
+    /// Options without a value of their own. What follows a rename or a change of mode into a lower layer is copied up
+    /// whole, so that an upper directory means something without the layers that it was made on, and can be taken as
+    /// a layer.
+    fn options(&self) -> Vec<&'static str> {
+        let mut options = vec!["redirect_dir=off", "index=off", "metacopy=off"];
+        if self.upper.is_some() && !self.durable {
+            options.push("volatile");
+        }
+        if self.userxattr {
+            options.push("userxattr");
+        }
+        options
+    }
+
+    fn attributes(&self) -> MountAttrFlags {
+        // A device node out of an image is nobody's way to a disk of the host.
+        let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
+        if self.readonly { nodev | MountAttrFlags::MOUNT_ATTR_RDONLY } else { nodev }
+    }
+
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
+    pub fn mount(&self) -> Result<()> {
+        match self.mount_by_api() {
+            // Before Linux 6.5 there is no `lowerdir+`, which takes one directory of any path at a time.
+            Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS) => {
+                self.mount_by_string().map_err(|late| if late.errno() == Errno::INVAL { error } else { late })
+            }
+            result => result,
+        }
+    }
+
+    fn mount_by_api(&self) -> Result<()> {
+        let target = resolve::place(&self.target).map_err(Error::on("open", &self.target))?;
+        let file_system = FileSystem::open("overlay")?;
+        file_system.set("source", self.source.as_str())?;
+        // Held until the file system is made: a path that is too long goes by its descriptor.
+        let mut open = Vec::new();
+        let lower = self.lower.iter().rev().map(|path| ("lowerdir+", path));
+        let upper = self.upper.iter().map(|path| ("upperdir", path));
+        let work = self.work.iter().map(|path| ("workdir", path));
+        for (key, path) in lower.chain(upper).chain(work) {
+            if path.as_os_str().len() <= LONGEST_STRING {
+                file_system.set(key, path.as_path())?;
+            } else {
+                let place = resolve::place(path).map_err(Error::on("open", path))?;
+                file_system.set(key, resolve::proc_path(place.as_fd()).as_path())?;
+                open.push(place);
+            }
+        }
+        file_system.set_data(self.options())?;
+        let mount = file_system.mount(self.attributes())?;
+        mount.attach(&target).map_err(Error::on("mount overlay on", &self.target))
+    }
+
+    /// mount(2) takes all options in one page. Two hundred directories fit when they are named by descriptors, and
+    /// those by their numbers: relative to `/proc/self/fd`.
+    pub(crate) fn mount_by_string(&self) -> Result<()> {
+        let open = |path: &Path| resolve::place(path).map_err(Error::on("open", path));
+        let target = open(&self.target)?;
+        let lower = self.lower.iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
+        let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
+        let mut data = format!("lowerdir={}", lower.iter().map(number).collect::<Vec<_>>().join(":"));
+        let mut above = Vec::new();
+        for (key, path) in [("upperdir", &self.upper), ("workdir", &self.work)] {
+            let Some(path) = path else { continue };
+            let place = open(path)?;
+            // Writing to a string cannot fail.
+            let _ = write!(data, ",{key}={}", number(&place));
+            above.push(place);
+        }
+        for option in self.options() {
+            data.push(',');
+            data.push_str(option);
+        }
+        let error = Error::on("mount overlay on", &self.target);
+        let Ok(data) = CString::new(data) else { return Err(error(Errno::INVAL)) };
+        let flags = if self.readonly { MountFlags::NODEV | MountFlags::RDONLY } else { MountFlags::NODEV };
+        let mount = || {
+            let back = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            rustix::process::chdir("/proc/self/fd")?;
+            let mounted = mount_by_string("overlay", &self.source, target.as_fd(), flags, &data);
+            rustix::process::fchdir(back)?;
+            mounted
+        };
+        mount().map_err(error)
+    }
+
+    /// As `mount -o` takes it.
+    pub(crate) fn explain(&self) -> String {
+        let paths = |paths: Vec<&PathBuf>| -> String {
+            paths
+                .iter()
+                .map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()))
+                .collect::<Vec<_>>()
+                .join(":")
+        };
+        let mut options = format!("lowerdir={}", paths(self.lower.iter().rev().collect()));
+        for (key, path) in [("upperdir", &self.upper), ("workdir", &self.work)] {
+            if let Some(path) = path {
+                let _ = write!(options, ",{key}={}", path.display());
+            }
+        }
+        for option in self.options() {
+            options.push(',');
+            options.push_str(option);
+        }
+        options.push_str(if self.readonly { ",nodev,ro" } else { ",nodev" });
+        let target = self.target.to_string_lossy();
+        operation::words(["mount", "-t", "overlay", &self.source, "-o", &options, &target])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn fixture(layers: usize) -> (tempfile::TempDir, Overlay) {
+        let dir = tempfile::tempdir().unwrap();
+        let lower: Vec<PathBuf> = (0..layers).map(|n| dir.path().join(format!("{n:064x}"))).collect();
+        for (n, path) in lower.iter().enumerate() {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("which"), n.to_string()).unwrap();
+            fs::write(path.join(format!("f{n}")), "").unwrap();
+        }
+        for name in ["upper", "work", "rootfs"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let overlay = Overlay {
+            source: "stave:test".into(),
+            lower,
+            upper: Some(dir.path().join("upper")),
+            work: Some(dir.path().join("work")),
+            target: dir.path().join("rootfs"),
+            readonly: false,
+            durable: false,
+            userxattr: false,
+        };
+        (dir, overlay)
+    }
+
+    type Mount = fn(&Overlay) -> Result<()>;
+
+    #[test]
+    fn two_hundred_layers_by_both_ways_and_the_last_is_on_top() {
+        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+            let (_dir, overlay) = fixture(200);
+            mount(&overlay).unwrap();
+            let entry = crate::table::at(&overlay.target).unwrap().unwrap();
+            let top = fs::read_to_string(overlay.target.join("which")).unwrap();
+            let written = fs::write(overlay.target.join("new"), "");
+            let count = fs::read_dir(&overlay.target).unwrap().count();
+            crate::unmount(&overlay.target).unwrap();
+            assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:test"));
+            assert_eq!(top, "199");
+            assert_eq!(count, 202);
+            written.unwrap();
+            assert!(overlay.upper.unwrap().join("new").exists());
+        }
+    }
+
+    #[test]
+    fn read_only_without_an_upper_directory() {
+        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+            let (_dir, mut overlay) = fixture(2);
+            (overlay.upper, overlay.work, overlay.readonly) = (None, None, true);
+            mount(&overlay).unwrap();
+            let written = fs::write(overlay.target.join("new"), "");
+            crate::unmount(&overlay.target).unwrap();
+            assert_eq!(written.unwrap_err().raw_os_error(), Some(30));
+        }
+    }
+
+    #[test]
+    fn a_missing_layer_is_named() {
+        let (dir, mut overlay) = fixture(1);
+        let missing = dir.path().join("missing");
+        overlay.lower.push(missing.clone());
+        let message = overlay.mount().unwrap_err().to_string();
+        assert!(message.contains(missing.to_str().unwrap()), "{message}");
+        assert!(message.contains("No such file or directory"), "{message}");
+    }
+
+    #[test]
+    fn explained_as_a_person_would_type_it() {
+        let overlay = Overlay {
+            source: "stave:web".into(),
+            lower: vec!["/l/a".into(), "/l/b".into()],
+            upper: Some("/c/upper".into()),
+            work: Some("/c/work".into()),
+            target: "/c/rootfs".into(),
+            readonly: false,
+            durable: true,
+            userxattr: false,
+        };
+        assert_eq!(
+            overlay.explain(),
+            "mount -t overlay stave:web -o lowerdir=/l/b:/l/a,upperdir=/c/upper,workdir=/c/work,\
+             redirect_dir=off,index=off,metacopy=off,nodev /c/rootfs"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! Paths to descriptors, without being led astray: absolute ones without any symbolic link, and those of a container
+//! with its links resolved inside of its own root.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
+
+/// As many links as the kernel follows in one path.
+const MAX_LINKS: usize = 40;
+
+/// Opens `path` (absolute) with `O_PATH` and without following a symbolic link anywhere in it.
+///
+/// # Errors
+/// [`Errno::LOOP`] where there is one.
+pub fn place(path: &Path) -> Result<OwnedFd, Errno> {
+    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens the directory above `path` in the same way; returns the last name too.
+///
+/// # Errors
+/// [`Errno::INVAL`] where `path` has no last name; those of [`place`].
+pub fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), Errno> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok((openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?, name))
+}
+
+/// Opens `path` as a process would that has `root` for its root directory.
+///
+/// # Errors
+/// Those of openat2(2).
+pub fn open_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // A rename somewhere on the way: the kernel could not be sure that the path stayed inside.
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What is to stand at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaf {
+    /// A directory.
+    Directory,
+    /// Anything but a directory.
+    File,
+}
+
+/// Opens `path` inside of `root` with `O_PATH`; what is missing of it is made: directories of mode 0755, an empty file
+/// of mode 0644.
+///
+/// # Errors
+/// [`Errno::NOTDIR`] or [`Errno::ISDIR`] where something of the other kind stands; those of the system.
+pub fn create_in(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
+    let root = root.as_fd();
+    let found = match open_in(root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => make(root, path, leaf)?,
+        result => result?,
+    };
+    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
+    match (leaf, is_directory) {
+        (Leaf::Directory, false) => Err(Errno::NOTDIR),
+        (Leaf::File, true) => Err(Errno::ISDIR),
+        _ => Ok(found),
+    }
+}
+
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    })
+}
+
+fn make(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
+    let root = root.as_fd();
+    let mut ahead: VecDeque<OsString> = parts(path).collect();
+    // Holds no link and no `..`: what was walked so far.
+    let mut walked = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            walked.pop();
+            continue;
+        }
+        let next = walked.join(&name);
+        let found = match open_in(root, &next, OFlags::PATH | OFlags::NOFOLLOW) {
+            Err(Errno::NOENT) => {
+                let directory = open_in(root, &walked, OFlags::PATH | OFlags::DIRECTORY)?;
+                create(directory, &name, ahead.is_empty() && leaf == Leaf::File)?;
+                open_in(root, &next, OFlags::PATH | OFlags::NOFOLLOW)?
+            }
+            result => result?,
+        };
+        if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::Symlink {
+            walked = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        let target = rustix::fs::readlinkat(&found, c"", Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            walked = PathBuf::from("/");
+        }
+        for part in parts(&target).rev() {
+            ahead.push_front(part);
+        }
+    }
+    open_in(root, &walked, OFlags::PATH)
+}
+
+fn create(directory: OwnedFd, name: &OsStr, file: bool) -> Result<(), Errno> {
+    let result = if file {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+    } else {
+        rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755))
+    };
+    // Somebody else made it just now: then it is looked at like any other.
+    if result == Err(Errno::EXIST) { Ok(()) } else { result }
+}
+
+/// The path by which `/proc` names a descriptor of this process.
+pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}
+
+/// Where an open descriptor lies now, as this process sees it.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn path_of(fd: BorrowedFd<'_>) -> Result<PathBuf, Errno> {
+    let path = rustix::fs::readlink(proc_path(fd), Vec::new())?;
+    Ok(OsString::from_vec(path.into_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    #[test]
+    fn links_stay_inside_of_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        symlink("../../../../run/resolve.conf", root.join("etc/resolv.conf")).unwrap();
+        symlink("/var/log", root.join("log")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let fd = place(&root).unwrap();
+        for (path, leaf, lands) in [
+            ("/etc/resolv.conf", Leaf::File, Ok("run/resolve.conf")),
+            ("/log/a/../b", Leaf::Directory, Ok("var/log/b")),
+            ("../../x", Leaf::Directory, Ok("x")),
+            ("/", Leaf::Directory, Ok("")),
+            ("/etc", Leaf::File, Err(Errno::ISDIR)),
+            ("/loop/x", Leaf::File, Err(Errno::LOOP)),
+        ] {
+            let found = create_in(&fd, Path::new(path), leaf).map(|fd| path_of(fd.as_fd()).unwrap());
+            assert_eq!(found, lands.map(|path| root.join(path).components().collect()), "{path}");
+        }
+        assert!(!dir.path().join("run").exists());
+        assert_eq!(place(&root.join("log")).unwrap_err(), Errno::LOOP);
+    }
+}

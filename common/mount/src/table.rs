@@ -1,0 +1,110 @@
+//! The mounts that this process sees (`/proc/self/mountinfo`).
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
+    io::Errno,
+};
+
+use crate::{Error, Result};
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The kernel's number for it.
+    pub id: u64,
+    /// The directory of the file system that is its root.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// `overlay`, `tmpfs`.
+    pub kind: String,
+    /// What was given as its source.
+    pub source: String,
+    /// The file system's own options, with commas.
+    pub options: String,
+}
+
+/// All mounts.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn read() -> Result<Vec<Entry>> {
+    const PATH: &str = "/proc/self/mountinfo";
+    let text = fs::read(PATH).map_err(|error| {
+        Error::new(format_args!("read {PATH:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// What is mounted on top at `path`, if `path` is where something is mounted.
+///
+/// # Errors
+/// When it cannot be looked at; that there is nothing at all is not one.
+pub fn at(path: &Path) -> Result<Option<Entry>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = match statx(CWD, path, flags, StatxFlags::MNT_ID) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        result => result.map_err(Error::on("look at", path))?,
+    };
+    if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(None);
+    }
+    Ok(read()?.into_iter().find(|entry| entry.id == found.stx_mnt_id))
+}
+
+/// proc(5), /proc/pid/mountinfo: `36 35 98:0 /root /target rw,noatime master:1 - ext3 /dev/root rw`.
+fn parse(line: &[u8]) -> Option<Entry> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let id = str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let root = unescape(words.nth(2)?).into();
+    let target = unescape(words.next()?).into();
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let mut text = || Some(unescape(words.next()?).to_string_lossy().into_owned());
+    Some(Entry { id, root, target, kind: text()?, source: text()?, options: text()? })
+}
+
+/// Space, tab, newline and backslash stand as three octal digits.
+fn unescape(word: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits =
+            after.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|d| matches!(d, b'0'..=b'7')));
+        match digits {
+            Some(digits) => {
+                out.push(digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8) + (digit - b'0')));
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_proc_writes() {
+        let line =
+            br"36 35 98:0 / /a\040b\134 rw,noatime master:1 shared:2 - overlay stave:web rw,lowerdir=/x";
+        let entry = parse(line).unwrap();
+        assert_eq!(entry.id, 36);
+        assert_eq!(entry.target, Path::new(r"/a b\"));
+        assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:web"));
+        assert_eq!(at(Path::new("/proc")).unwrap().unwrap().kind, "proc");
+        assert_eq!(at(Path::new("/proc/self")).unwrap(), None);
+        assert_eq!(at(Path::new("/nonexistent/x")).unwrap(), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! Copying a tree as `cp --archive` does: for a volume that starts with what the image has in its place.
+
+use std::{
+    collections::HashMap,
+    ffi::CStr,
+    fs::File,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat,
+        fchmod, flistxattr, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
+    },
+    io::Errno,
+};
+
+use crate::detached::EntryBuffer;
+
+/// Copies what is in the directory `from` into the directory `to`, which takes over mode, owner, times and extended
+/// attributes too. Hard links within the tree stay links. What is mounted below is not entered.
+///
+/// # Errors
+/// The system's, at the first entry that could not be copied.
+pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
+    let from = from.as_fd();
+    let stat = rustix::fs::fstat(from)?;
+    let mut copying = Copying { device: stat.st_dev, links: HashMap::new() };
+    copying.directory(from, to.as_fd(), &stat)
+}
+
+struct Copying {
+    device: u64,
+    /// Of files with several names: their first copy, opened with `O_PATH`.
+    links: HashMap<u64, OwnedFd>,
+}
+
+impl Copying {
+    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+        let mut names = Vec::new();
+        let mut buffer: EntryBuffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut entries = RawDir::new(from, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let name = entry?.file_name().to_owned();
+            if name.as_c_str() != c"." && name.as_c_str() != c".." {
+                names.push(name);
+            }
+        }
+        for name in names {
+            self.entry(from, to, &name)?;
+        }
+        owner_and_mode(to, stat)?;
+        attributes(from, to)?;
+        utimensat(to, c"", &times(stat), AtFlags::EMPTY_PATH)
+    }
+
+    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if stat.st_dev != self.device && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Ok(());
+        }
+        if let Some(first) = self.links.get(&stat.st_ino) {
+            return linkat(first, c"", to, name, AtFlags::EMPTY_PATH);
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        match kind {
+            FileType::Directory => {
+                mkdirat(to, name, Mode::RWXU)?;
+                let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inside = openat(from, name, open, Mode::empty())?;
+                let copy = openat(to, name, open, Mode::empty())?;
+                return self.directory(inside.as_fd(), copy.as_fd(), &stat);
+            }
+            FileType::RegularFile => return self.file(from, to, name, &stat),
+            FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, to, name)?,
+            _ => mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?,
+        }
+        chownat(to, name, uid(&stat), gid(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn file(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> Result<(), Errno> {
+        let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut source = File::from(openat(from, name, open | OFlags::RDONLY, Mode::empty())?);
+        let create = open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut copy = File::from(openat(to, name, create, Mode::RWXU)?);
+        std::io::copy(&mut source, &mut copy)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        owner_and_mode(copy.as_fd(), stat)?;
+        attributes(source.as_fd(), copy.as_fd())?;
+        utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
+        if stat.st_nlink > 1 {
+            self.links.insert(stat.st_ino, openat(to, name, open | OFlags::PATH, Mode::empty())?);
+        }
+        Ok(())
+    }
+}
+
+/// The owner first, and attributes after both: changing it takes setuid bits and file capabilities away.
+fn owner_and_mode(to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+    chownat(to, c"", uid(stat), gid(stat), AtFlags::EMPTY_PATH)?;
+    fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+}
+
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut names = vec![0_u8; 64 << 10];
+    let length = match flistxattr(from, names.as_mut_slice()) {
+        Err(Errno::NOTSUP) => return Ok(()),
+        result => result?,
+    };
+    let mut value = vec![0_u8; 64 << 10];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
+        match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+            // The volume's file system may not have what the image's has.
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn uid(stat: &Stat) -> Option<Uid> {
+    Some(Uid::from_raw(stat.st_uid))
+}
+
+fn gid(stat: &Stat) -> Option<Gid> {
+    Some(Gid::from_raw(stat.st_gid))
+}
+
+#[allow(clippy::cast_possible_wrap)] // Nanoseconds are below a thousand million.
+fn times(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::MetadataExt};
+
+    #[test]
+    fn everything_of_an_entry_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        fs::create_dir_all(from.join("d")).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(from.join("d/file"), "text").unwrap();
+        fs::hard_link(from.join("d/file"), from.join("twin")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", from.join("link")).unwrap();
+        std::os::unix::fs::chown(from.join("d/file"), Some(12), Some(34)).unwrap();
+        fs::set_permissions(from.join("d/file"), std::os::unix::fs::PermissionsExt::from_mode(0o4751))
+            .unwrap();
+        let opened = File::open(from.join("d/file")).unwrap();
+        // A capability of version 2: CAP_NET_RAW, permitted and effective.
+        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        rustix::fs::fsetxattr(&opened, "security.capability", &capability, XattrFlags::empty()).unwrap();
+        opened.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000)).unwrap();
+        let open = |path| rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        copy(open(&from), open(&to)).unwrap();
+
+        let file = fs::metadata(to.join("d/file")).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.uid(), file.gid(), file.mtime()), (0o4751, 12, 34, 1000));
+        assert_eq!(fs::metadata(to.join("twin")).unwrap().ino(), file.ino());
+        assert_eq!(fs::read_link(to.join("link")).unwrap().to_str(), Some("/nowhere"));
+        assert_eq!(fs::read_to_string(to.join("twin")).unwrap(), "text");
+        let mut found = [0; 64];
+        let copied = File::open(to.join("d/file")).unwrap();
+        let length = rustix::fs::fgetxattr(copied, "security.capability", &mut found).unwrap();
+        assert_eq!(found[..length], capability);
+        let times = |path| fs::metadata(path).unwrap().mtime_nsec();
+        assert_eq!(times(from.join("d")), times(to.join("d")));
+    }
+}
