@@ -45,7 +45,7 @@ fn a_published_port_answers_from_everywhere_and_unwind_leaves_nothing() {
 
     let after = sandbox.sh("unwind < web.json").json();
     assert!(after["steps"].as_array().is_none_or(Vec::is_empty), "{after}");
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
     assert_eq!(sandbox.sh("unwind < web.json > /dev/null").status, 0, "of what is gone already");
     assert_eq!(sandbox.sh("unwind web > /dev/null").status, 0, "by the name of what is gone already");
 }
@@ -138,7 +138,7 @@ fn a_failure_travels_and_what_was_made_before_it_goes_by_unwind() {
     let tools: Vec<_> = document["steps"].as_array().unwrap().iter().map(|step| &step["tool"]).collect();
     assert_eq!(tools, ["img-load", "layer-apply", "union-mount", "netns-bridge", "veth-pair"]);
     sandbox.sh("unwind < second.json > /dev/null").ok();
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
     assert_eq!(
         sandbox.fetch("http://127.0.0.1:10080/"),
         "a page of the image\n",

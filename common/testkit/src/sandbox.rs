@@ -284,6 +284,20 @@ impl Sandbox {
         patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
     }
 
+    /// Asserts that the sandbox is as it was. Waits for up to three seconds: the kernel buries processes and network
+    /// namespaces in its own time.
+    ///
+    /// # Panics
+    /// When it is not, with what was left behind or lost.
+    #[track_caller]
+    pub fn assert_as(&self, before: &Snapshot) {
+        let end = Instant::now() + Duration::from_secs(3);
+        while *before != self.snapshot() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(50));
+        }
+        before.assert_same(&self.snapshot());
+    }
+
     /// Everything that a tool could leave behind.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::take(self)

@@ -1,0 +1,235 @@
+//! Pipes that are killed, and pipes that run at once: nothing is left behind, nothing is given twice.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use testkit::Sandbox;
+
+/// The tools of the pipe, with their arguments.
+const PIPE: [(&str, &str); 6] = [
+    ("layer-apply", "--id web"),
+    ("union-mount", ""),
+    ("netns-bridge", ""),
+    ("veth-pair", ""),
+    ("portmap", "-p 10080:80"),
+    ("ns-exec", "-d -- sleep 1000"),
+];
+
+/// The system calls by which a tool changes something that outlives it. Opening a file is not among them: what was
+/// created shows by the call that follows.
+const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
+    link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
+    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock";
+
+/// The pipe, with `before` set in front of the tool at this place.
+fn pipe(at: usize, before: &str) -> String {
+    let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
+        let before = if place == at { before } else { "" };
+        let input = if place == 0 { "< busybox.json" } else { "" };
+        format!("{before} {tool} {arguments} {input}")
+    };
+    PIPE.iter().enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
+}
+
+/// How often the tool at this place makes each of the system calls, in that of its processes that makes most of them.
+fn changes(sandbox: &Sandbox, at: usize) -> BTreeMap<String, usize> {
+    let strace = format!("strace -f -qq -o trace -e signal=none -e trace={CHANGES}");
+    sandbox.sh(&pipe(at, &strace)).ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for line in sandbox.sh("cat trace").ok().lines() {
+        // `1234 mkdir("…") = 0`; a call in two parts has its name and the parenthesis in the first one.
+        let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
+        let Some((name, _)) = call.trim().split_once('(') else { continue };
+        if CHANGES.split(',').any(|change| change == name) {
+            *counts.entry((name.to_owned(), pid.to_owned())).or_default() += 1;
+        }
+    }
+    let mut most = BTreeMap::new();
+    for ((name, _), count) in counts {
+        let entry: &mut usize = most.entry(name).or_default();
+        *entry = count.max(*entry);
+    }
+    most
+}
+
+/// Kills the tool at this place of the pipe when it is about to make its first, second, … of each system call.
+fn killed_at_every_change(at: usize) {
+    let sandbox = Sandbox::with_busybox();
+    // The layers stay, so that all runs do the same.
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let before = sandbox.snapshot();
+    let changes = changes(&sandbox, at);
+    sandbox.assert_as(&before);
+    // layer-apply finds its work done, and makes only its claim.
+    assert!(changes.values().sum::<usize>() >= 5, "too few to be true: {changes:?}");
+    for (call, count) in changes {
+        for when in 1..=count {
+            let inject = format!("strace -f -qq -o /dev/null -e inject={call}:signal=SIGKILL:when={when}");
+            sandbox.sh(&pipe(at, &inject));
+            let unwound = sandbox.sh("unwind web");
+            let context = format!("{} killed at {call} number {when}", PIPE[at].0);
+            assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+            assert_as(&sandbox, &before, &context);
+        }
+    }
+}
+
+/// As [`Sandbox::assert_as`], saying after what.
+#[track_caller]
+fn assert_as(sandbox: &Sandbox, before: &testkit::Snapshot, context: &str) {
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut difference = before.difference(&sandbox.snapshot());
+    while !difference.is_empty() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+        difference = before.difference(&sandbox.snapshot());
+    }
+    assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
+}
+
+#[test]
+fn layer_apply_is_killed_at_every_change() {
+    killed_at_every_change(0);
+}
+
+#[test]
+fn union_mount_is_killed_at_every_change() {
+    killed_at_every_change(1);
+}
+
+#[test]
+fn netns_bridge_is_killed_at_every_change() {
+    killed_at_every_change(2);
+}
+
+#[test]
+fn veth_pair_is_killed_at_every_change() {
+    killed_at_every_change(3);
+}
+
+#[test]
+fn portmap_is_killed_at_every_change() {
+    killed_at_every_change(4);
+}
+
+#[test]
+fn ns_exec_is_killed_at_every_change() {
+    killed_at_every_change(5);
+}
+
+/// Numbers that look drawn, the same in every run (xorshift).
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Starts a script in a process group of its own, and kills all of the group after a while, as a power cut would.
+fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
+    let mut command = sandbox.command("/bin/sh");
+    command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.process_group(0).spawn().unwrap();
+    thread::sleep(after);
+    Command::new("kill")
+        .args(["-KILL", "--", &format!("-{}", child.id())])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn two_hundred_pipes_are_cut_off_at_random_moments() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let before = sandbox.snapshot();
+    let begin = Instant::now();
+    sandbox.sh(&pipe(0, "")).ok();
+    let whole = u64::try_from(begin.elapsed().as_micros()).unwrap();
+    sandbox.sh("unwind web > /dev/null").ok();
+    let mut draw = Draw(20_261_123);
+    for run in 0..200 {
+        let after = Duration::from_micros(draw.below(whole * 5 / 4));
+        cut_off(&sandbox, &pipe(0, ""), after);
+        let context = format!("run {run}, cut off after {after:?}");
+        if run % 4 == 0 {
+            // The power goes again while things are taken back.
+            cut_off(&sandbox, "unwind web", Duration::from_micros(draw.below(whole / 3)));
+        }
+        let unwound = sandbox.sh("unwind web");
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(&sandbox, &before, &context);
+    }
+}
+
+/// Runs pipes at once, each with its own id and port; their documents.
+fn at_once(sandbox: &Sandbox, count: usize, port: impl Fn(usize) -> usize + Sync) -> Vec<Value> {
+    thread::scope(|scope| {
+        let run = |n: usize| {
+            let port = port(n);
+            let network = format!("netns-bridge | veth-pair | portmap -p {port}:80");
+            let pipe = format!(
+                "layer-apply --id c{n} < busybox.json | union-mount | {network} | ns-exec -d -- sleep 1000"
+            );
+            serde_json::from_str(&sandbox.sh(&pipe).stdout).unwrap()
+        };
+        let runs: Vec<_> = (0..count).map(|n| scope.spawn(move || run(n))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    })
+}
+
+fn distinct(documents: &[Value], pointer: &str) -> usize {
+    let values =
+        documents.iter().map(|document| document.pointer(pointer).unwrap_or(&Value::Null).to_string());
+    values.collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn pipes_at_once_are_given_nothing_twice_and_the_bridge_goes_with_the_last() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    for count in [2, 20] {
+        let documents = at_once(&sandbox, count, |n| 10_000 + n);
+        for document in &documents {
+            assert!(document.get("error").is_none(), "{}", document["error"]);
+        }
+        for pointer in [
+            "/network/cni/ips/0/address",
+            "/network/cni/interfaces/0/name",
+            "/network/namespace",
+            "/ports/0/hostPort",
+        ] {
+            assert_eq!(distinct(&documents, pointer), count, "{pointer}");
+        }
+        let bridge = || sandbox.snapshot().of("link").iter().any(|line| line.contains(": stave0: "));
+        sandbox.sh(&format!("for n in $(seq {}); do unwind c$n > /dev/null & done; wait", count - 1)).ok();
+        assert!(bridge(), "the first one still hangs on it");
+        sandbox.sh("unwind c0 > /dev/null").ok();
+        assert!(!bridge());
+        sandbox.assert_as(&before);
+    }
+}
+
+#[test]
+fn of_twenty_who_want_one_port_one_gets_it() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let documents = at_once(&sandbox, 20, |_| 10_080);
+    assert_eq!(documents.iter().filter(|document| document.get("error").is_none()).count(), 1);
+    assert_eq!(documents.iter().filter(|document| document["error"]["tool"] == "portmap").count(), 19);
+    sandbox.sh("for n in $(seq 0 19); do unwind c$n > /dev/null & done; wait").ok();
+    sandbox.assert_as(&before);
+}
