@@ -1,0 +1,196 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use operation::{Condition, Scope, words};
+use serde::{Deserialize, Serialize};
+
+use crate::{Connection, Error, error::io_errno};
+
+/// A variable of the network that is set. Only these: an undo never writes to whatever path a document names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "variable", rename_all = "kebab-case")]
+pub enum Variable {
+    /// `net.ipv4.ip_forward`: packets pass from one interface to another.
+    IpForward,
+    /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
+    /// 127.0.0.1 reaches a container.
+    RouteLocalnet {
+        /// The interface.
+        link: String,
+    },
+}
+
+/// Sets a variable to 1. The value that it had is in a file below `--run-dir`, so that the last container puts it back
+/// even though the first, which changed it, is gone by then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "sysctl")]
+pub struct Sysctl {
+    /// What is set.
+    #[serde(flatten)]
+    pub variable: Variable,
+    /// The value that it had before anything of ours changed it.
+    pub previous: String,
+    /// The file that keeps `previous`: `$STAVE_RUN/sysctl/<name>`.
+    pub kept: PathBuf,
+}
+
+const SET: &str = "1";
+
+impl Variable {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::IpForward => "/proc/sys/net/ipv4/ip_forward".into(),
+            Self::RouteLocalnet { link } => {
+                Path::new("/proc/sys/net/ipv4/conf").join(link).join("route_localnet")
+            }
+        }
+    }
+
+    /// Its name, as `sysctl` takes it: with slashes where the name of a link has dots in it.
+    fn name(&self) -> String {
+        match self {
+            Self::IpForward => "net.ipv4.ip_forward".into(),
+            Self::RouteLocalnet { link } if link.contains('.') => {
+                format!("net/ipv4/conf/{link}/route_localnet")
+            }
+            Self::RouteLocalnet { link } => format!("net.ipv4.conf.{link}.route_localnet"),
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::IpForward => true,
+            Self::RouteLocalnet { link } => {
+                !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(verb: &'static str, object: &str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::new(verb, object, io_errno(&source))
+}
+
+impl Sysctl {
+    /// Plans to set `variable`: looks up the value that it had. A link that does not exist yet has 0.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
+        let kept = scope.run_dir.join("sysctl").join(variable.name().replace('/', "%"));
+        let name = variable.name();
+        let earlier = read(&kept).map_err(failed("read", &kept.to_string_lossy()))?;
+        let previous = match earlier {
+            Some(value) => value,
+            None => read(&variable.path()).map_err(failed("read", &name))?.unwrap_or_else(|| "0".into()),
+        };
+        Ok(Self { variable, previous, kept })
+    }
+
+    fn read(&self) -> Result<Option<String>, Error> {
+        read(&self.variable.path()).map_err(failed("read", &self.variable.name()))
+    }
+
+    /// Keeps the previous value, unless an earlier container did.
+    fn keep(&self) -> io::Result<()> {
+        if let Some(parent) = self.kept.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let beside = self.kept.with_extension("new");
+        fs::write(&beside, format!("{}\n", self.previous))?;
+        fs::rename(&beside, &self.kept)
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        for path in [&self.kept.with_extension("new"), &self.kept] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        // The last one takes the directory along.
+        if let Some(parent) = self.kept.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
+        scope.contain(&self.kept)?;
+        let digits = !self.previous.is_empty() && self.previous.bytes().all(|byte| byte.is_ascii_digit());
+        if self.variable.is_plain() && digits {
+            return Ok(());
+        }
+        Err(Error::new("set", self.variable.name(), nix::errno::Errno::EINVAL).into())
+    }
+}
+
+impl operation::Operation for Sysctl {
+    fn explain(&self) -> Vec<String> {
+        let name = self.variable.name();
+        let directory = self.kept.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let mut lines = Vec::new();
+        if self.previous != SET {
+            lines.push(words(["mkdir", "-p", &directory]));
+            let kept = operation::quote(&self.kept.to_string_lossy());
+            lines.push(format!("{} > {kept}", words(["echo", &self.previous])));
+        }
+        lines.push(words(["sysctl", "-w", &format!("{name}={SET}")]));
+        lines
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        self.validate(scope)?;
+        let name = self.variable.name();
+        if self.read()?.as_deref() == Some(SET) {
+            return Ok(());
+        }
+        if !self.kept.exists() {
+            self.keep().map_err(failed("write", &self.kept.to_string_lossy()))?;
+        }
+        fs::write(self.variable.path(), SET).map_err(failed("set", &name))?;
+        Ok(())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        self.validate(scope)?;
+        let name = self.variable.name();
+        if !self.kept.exists() {
+            // Nothing of ours changed it.
+            return Ok(());
+        }
+        // Whoever else has a bridge may have come to rely on it: in doubt it stays.
+        let needed = self.variable == Variable::IpForward && !Connection::open(None)?.bridges()?.is_empty();
+        if needed {
+            return Ok(());
+        }
+        if self.read()?.is_some_and(|value| value == SET) {
+            match fs::write(self.variable.path(), &self.previous) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("set", &name)(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(self.forget().map_err(failed("remove", &self.kept.to_string_lossy()))?)
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        let name = self.variable.name();
+        Ok(match self.read()? {
+            Some(value) if value == SET => Condition::Present,
+            Some(value) => Condition::Missing(format!("{name}={SET} (it is {value})")),
+            None => Condition::Missing(name),
+        })
+    }
+}
