@@ -1,0 +1,200 @@
+//! ARG: what a build is told from outside, and where it can be seen.
+
+use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
+
+use crate::{
+    config::Config,
+    dockerfile::{
+        Instruction, Statement,
+        expand::{ExpandError, Expander},
+        instruction::Argument,
+    },
+};
+
+/// Arguments that a RUN sees without an ARG, and that neither the history nor the cache knows (reference, "Predefined
+/// ARGs").
+const PREDEFINED: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// What was given with `--build-arg`, and the ARGs before the first FROM.
+#[derive(Debug, Default)]
+pub struct Global {
+    given: BTreeMap<String, String>,
+    platform: BTreeMap<String, String>,
+    declared: BTreeMap<String, String>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl Global {
+    /// With what was given, and a file's global ARGs.
+    ///
+    /// # Errors
+    /// When a default cannot be expanded: the line, and why.
+    pub fn new(
+        given: BTreeMap<String, String>,
+        statements: &[Statement],
+        escape: char,
+        target: &str,
+    ) -> Result<Self, (usize, ExpandError)> {
+        let host = oci::Platform::host();
+        let mut platform = BTreeMap::from([("TARGETSTAGE".to_owned(), target.to_owned())]);
+        for side in ["BUILD", "TARGET"] {
+            platform.insert(format!("{side}PLATFORM"), format!("{}/{}", host.os, host.architecture));
+            platform.insert(format!("{side}OS"), host.os.clone());
+            platform.insert(format!("{side}ARCH"), host.architecture.clone());
+            platform.insert(format!("{side}VARIANT"), String::new());
+        }
+        let mut global = Self { given, platform, ..Self::default() };
+        for statement in statements {
+            let Instruction::Arg(arguments) = &statement.instruction else { continue };
+            for argument in arguments {
+                let value = {
+                    let lookup = |name: &str| global.variable(name);
+                    let expander = Expander::new(escape, &lookup);
+                    let default = argument.default.as_deref().map(|text| expander.word(text)).transpose();
+                    let default = default.map_err(|error| (statement.line, error))?;
+                    global.given(&argument.name).or(default)
+                };
+                if let Some(value) = value {
+                    global.declared.insert(argument.name.clone(), value);
+                }
+            }
+        }
+        Ok(global)
+    }
+
+    fn given(&self, name: &str) -> Option<String> {
+        let value = self.given.get(name)?;
+        self.used.borrow_mut().insert(name.to_owned());
+        Some(value.clone())
+    }
+
+    /// A variable in FROM.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.declared.get(name).or_else(|| self.platform.get(name)).cloned()
+    }
+
+    /// What was given and nobody asked for.
+    pub fn unused(&self) -> Vec<&str> {
+        let used = self.used.borrow();
+        self.given
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !used.contains(*name) && !is_predefined(name) && *name != "SOURCE_DATE_EPOCH")
+            .collect()
+    }
+
+    /// The proxies that were given, each in both spellings.
+    pub fn proxies(&self) -> Vec<(String, String)> {
+        let given = self.given.iter().filter(|(name, _)| is_predefined(name));
+        given
+            .flat_map(|(name, value)| {
+                [(name.to_ascii_uppercase(), value.clone()), (name.to_ascii_lowercase(), value.clone())]
+            })
+            .collect()
+    }
+}
+
+fn is_predefined(name: &str) -> bool {
+    PREDEFINED.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The ARGs of one stage so far.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    values: Vec<(String, String)>,
+}
+
+impl Local {
+    /// Follows an ARG instruction. Returns what the history says of it.
+    ///
+    /// # Errors
+    /// When a default cannot be expanded.
+    pub fn declare(
+        &mut self,
+        arguments: &[Argument],
+        global: &Global,
+        config: &Config,
+        escape: char,
+    ) -> Result<String, ExpandError> {
+        let mut text = String::from("ARG");
+        for argument in arguments {
+            let value = match (global.given(&argument.name), &argument.default) {
+                (Some(given), _) => Some(given),
+                (None, Some(default)) => {
+                    let lookup = |name: &str| self.variable(name, config);
+                    Some(Expander::new(escape, &lookup).word(default)?)
+                }
+                (None, None) => global.variable(&argument.name),
+            };
+            text.push_str(&format!(" {}", argument.name));
+            if let Some(value) = value {
+                text.push_str(&format!("={value}"));
+                self.values.retain(|(name, _)| *name != argument.name);
+                self.values.push((argument.name.clone(), value));
+            }
+        }
+        Ok(text)
+    }
+
+    /// A variable as instructions see it: ENV goes before ARG (reference, "Using ARG variables").
+    pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
+        let own = || self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+        config.variable(name).map(str::to_owned).or_else(own)
+    }
+
+    /// What a RUN sees besides the image's environment, sorted.
+    pub fn environment(&self, config: &Config) -> Vec<(String, String)> {
+        let mut seen: Vec<_> =
+            self.values.iter().filter(|(name, _)| config.variable(name).is_none()).cloned().collect();
+        seen.sort();
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn scopes() {
+        let file =
+            parse(b"ARG V=1\nARG W=${V}2\nARG N\nFROM a\nARG V\nARG L=$V-x\nARG W=own\nARG N\nARG E=arg\n")
+                .unwrap();
+        let global = Global::new(
+            given(&[("W", "given"), ("http_proxy", "p"), ("Z", "z")]),
+            &file.arguments,
+            '\\',
+            "a",
+        )
+        .unwrap();
+        assert_eq!(global.variable("V").as_deref(), Some("1"));
+        assert_eq!(global.variable("W").as_deref(), Some("given"));
+        assert_eq!(global.variable("N"), None);
+        assert_eq!(global.variable("TARGETOS").as_deref(), Some("linux"));
+        let mut local = Local::default();
+        let mut config = Config::default();
+        config.set_variable("E", "env");
+        assert_eq!(
+            local.variable("V", &config),
+            None,
+            "a global ARG is not seen in a stage that does not ask for it"
+        );
+        let mut texts = Vec::new();
+        for statement in &file.stages[0].statements {
+            let Instruction::Arg(arguments) = &statement.instruction else { panic!() };
+            texts.push(local.declare(arguments, &global, &config, '\\').unwrap());
+        }
+        assert_eq!(texts, ["ARG V=1", "ARG L=1-x", "ARG W=given", "ARG N", "ARG E=arg"]);
+        assert_eq!(local.variable("E", &config).as_deref(), Some("env"));
+        let environment: Vec<_> =
+            local.environment(&config).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(environment, ["L=1-x", "V=1", "W=given"]);
+        assert_eq!(global.unused(), ["Z"]);
+        assert_eq!(global.proxies(), [("HTTP_PROXY".into(), "p".into()), ("http_proxy".into(), "p".into())]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The image configuration as a build changes it: the OCI's (image-spec, config.md), with what Docker adds to it. Members
+//! that are not known here stay.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+/// `{}`, the value of sets in Go's JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// An image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// When the last layer was made, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// MAINTAINER.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// `amd64` and so on.
+    #[serde(default)]
+    pub architecture: String,
+    /// `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// What a container is run with.
+    #[serde(default, deserialize_with = "or_default")]
+    pub config: Config,
+    /// The layers.
+    #[serde(default, deserialize_with = "or_default")]
+    pub rootfs: RootFs,
+    /// One entry for each instruction.
+    #[serde(default, deserialize_with = "or_default")]
+    pub history: Vec<History>,
+    /// Anything else.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// What a container is run with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Config {
+    /// USER.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// EXPOSE.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// ENV.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// ENTRYPOINT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// CMD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// HEALTHCHECK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Value>,
+    /// VOLUME.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Empty>,
+    /// WORKDIR.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// ONBUILD.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    /// LABEL.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// STOPSIGNAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// SHELL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+    /// Anything else.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// The layers, as DiffIDs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Lowest first.
+    #[serde(default, deserialize_with = "or_default")]
+    pub diff_ids: Vec<String>,
+}
+
+impl Default for RootFs {
+    fn default() -> Self {
+        Self { kind: "layers".to_owned(), diff_ids: Vec::new() }
+    }
+}
+
+/// One instruction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// When, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The instruction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Whether it made no layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+    /// Anything else.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Go writes what is empty as `null`.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The PATH of an image that has none, as Docker sets it.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Image {
+    /// The configuration of `scratch`.
+    pub fn scratch() -> Self {
+        let platform = oci::Platform::host();
+        Self {
+            architecture: platform.architecture,
+            os: platform.os,
+            config: Config { env: vec![format!("PATH={DEFAULT_PATH}")], ..Config::default() },
+            ..Self::default()
+        }
+    }
+
+    /// Adds an entry to the history.
+    pub fn add_history(&mut self, created: &str, created_by: String, empty_layer: bool) {
+        self.created = Some(created.to_owned());
+        self.history.push(History {
+            created: Some(created.to_owned()),
+            created_by: Some(created_by),
+            empty_layer,
+            other: Map::new(),
+        });
+    }
+}
+
+impl Config {
+    /// The value of an environment variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env
+            .iter()
+            .find_map(|pair| pair.split_once('=').filter(|(own, _)| *own == name))
+            .map(|(_, value)| value)
+    }
+
+    /// Sets an environment variable, in its place where it is set already.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        let pair = format!("{name}={value}");
+        match self.env.iter_mut().find(|own| own.split_once('=').is_some_and(|(own, _)| own == name)) {
+            Some(place) => *place = pair,
+            None => self.env.push(pair),
+        }
+    }
+
+    /// What runs a command line that is in shell form.
+    pub fn shell(&self) -> Vec<String> {
+        match &self.shell {
+            Some(shell) if !shell.is_empty() => shell.clone(),
+            _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_stays_and_null_is_empty() {
+        let text = r#"{"architecture":"amd64","os":"linux","variant":"v2","config":{"User":"a","Env":null,"Cmd":["x"],"Labels":null,
+            "ArgsEscaped":true,"Shell":["/bin/bash","-c"],"Healthcheck":{"Test":["NONE"]}},"rootfs":{"type":"layers","diff_ids":null},
+            "history":null,"container":"z"}"#;
+        let image: Image = serde_json::from_str(text).unwrap();
+        let written = serde_json::to_value(&image).unwrap();
+        assert_eq!(written["variant"], "v2");
+        assert_eq!(written["container"], "z");
+        assert_eq!(written["config"]["ArgsEscaped"], true);
+        assert_eq!(written["config"]["Healthcheck"]["Test"][0], "NONE");
+        assert_eq!(image.config.shell(), ["/bin/bash", "-c"]);
+        serde_json::from_value::<oci::spec::ImageConfiguration>(written).unwrap();
+    }
+
+    #[test]
+    fn variables_are_set_in_place() {
+        let mut config = Config { env: vec!["A=1".into(), "B=2".into()], ..Config::default() };
+        config.set_variable("A", "3");
+        config.set_variable("C", "x=y");
+        assert_eq!(config.env, ["A=3", "B=2", "C=x=y"]);
+        assert_eq!((config.variable("C"), config.variable("D")), (Some("x=y"), None));
+    }
+}

@@ -1,0 +1,166 @@
+//! `--chmod`: octal, or symbolic as chmod(1) takes it.
+
+/// A mode to set, or a change to the mode that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chmod {
+    /// `755`.
+    Octal(u32),
+    /// `u=rwX,go=rX`.
+    Symbolic(Vec<Change>),
+}
+
+/// One change of a symbolic mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which of user (4), group (2) and others (1).
+    who: u32,
+    operator: char,
+    /// Bits as for others: 4, 2, 1.
+    bits: u32,
+    /// `X`: 1 if it is a directory or anyone may execute it.
+    conditional_execute: bool,
+    set_id: bool,
+    sticky: bool,
+    /// `g=u`: shift of the class whose bits are copied.
+    copy_from: Option<u32>,
+}
+
+/// Text that is no mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+pub struct ChmodError(String);
+
+impl Chmod {
+    /// Parses it.
+    ///
+    /// # Errors
+    /// [`ChmodError`].
+    pub fn parse(text: &str) -> Result<Self, ChmodError> {
+        let invalid = || ChmodError(text.to_owned());
+        if text.starts_with(|c: char| c.is_ascii_digit()) {
+            let mode = u32::from_str_radix(text, 8).map_err(|_| invalid())?;
+            return if mode <= 0o7777 { Ok(Self::Octal(mode)) } else { Err(invalid()) };
+        }
+        let mut changes = Vec::new();
+        for clause in text.split(',') {
+            clause_changes(clause, &mut changes).ok_or_else(invalid)?;
+        }
+        Ok(Self::Symbolic(changes))
+    }
+
+    /// The mode (permission bits only) that a file of mode `old` gets.
+    pub fn apply(&self, old: u32, directory: bool) -> u32 {
+        match self {
+            Self::Octal(mode) => *mode,
+            Self::Symbolic(changes) => {
+                changes.iter().fold(old & 0o7777, |mode, change| change.apply(mode, directory))
+            }
+        }
+    }
+}
+
+fn clause_changes(clause: &str, changes: &mut Vec<Change>) -> Option<()> {
+    let end = clause.find(['+', '-', '='])?;
+    let mut who = 0;
+    for c in clause[..end].chars() {
+        who |= match c {
+            'u' => 4,
+            'g' => 2,
+            'o' => 1,
+            'a' => 7,
+            _ => return None,
+        };
+    }
+    // Without a class all are meant; a umask plays no part in a build.
+    let who = if who == 0 { 7 } else { who };
+    let mut rest = clause[end..].chars().peekable();
+    while let Some(operator) = rest.next() {
+        let mut change = Change {
+            who,
+            operator,
+            bits: 0,
+            conditional_execute: false,
+            set_id: false,
+            sticky: false,
+            copy_from: None,
+        };
+        while let Some(c) = rest.next_if(|c| !"+-=".contains(*c)) {
+            match c {
+                'r' => change.bits |= 4,
+                'w' => change.bits |= 2,
+                'x' => change.bits |= 1,
+                'X' => change.conditional_execute = true,
+                's' => change.set_id = true,
+                't' => change.sticky = true,
+                'u' => change.copy_from = Some(6),
+                'g' => change.copy_from = Some(3),
+                'o' => change.copy_from = Some(0),
+                _ => return None,
+            }
+        }
+        changes.push(change);
+    }
+    Some(())
+}
+
+impl Change {
+    fn apply(&self, mode: u32, directory: bool) -> u32 {
+        let mut bits = self.bits;
+        if self.conditional_execute && (directory || mode & 0o111 != 0) {
+            bits |= 1;
+        }
+        if let Some(shift) = self.copy_from {
+            bits |= mode >> shift & 7;
+        }
+        let mut set = 0;
+        let mut touched = 0;
+        for (class, shift, set_id) in [(4, 6, 0o4000), (2, 3, 0o2000), (1, 0, 0)] {
+            if self.who & class != 0 {
+                set |= bits << shift | if self.set_id { set_id } else { 0 };
+                touched |= 7 << shift | set_id;
+            }
+        }
+        if self.sticky {
+            set |= 0o1000;
+        }
+        match self.operator {
+            '+' => mode | set,
+            '-' => mode & !set,
+            // GNU chmod leaves the set-id bits of directories alone unless they are named.
+            _ if directory => mode & !(touched & 0o777) | set,
+            _ => mode & !touched | set,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        for (text, old, directory, expected) in [
+            ("755", 0o644, false, Some(0o755)),
+            ("0", 0o644, false, Some(0)),
+            ("7777", 0, false, Some(0o7777)),
+            ("10000", 0, false, None),
+            ("9", 0, false, None),
+            ("+x", 0o644, false, Some(0o755)),
+            ("a-w", 0o666, false, Some(0o444)),
+            ("u=rwX,go=rX", 0o600, false, Some(0o644)),
+            ("u=rwX,go=rX", 0o700, false, Some(0o755)),
+            ("u=rwX,go=rX", 0o600, true, Some(0o755)),
+            ("g=u", 0o740, false, Some(0o770)),
+            ("u+s", 0o755, false, Some(0o4755)),
+            ("+t", 0o777, true, Some(0o1777)),
+            ("u=r-w+x", 0o777, false, Some(0o577)),
+            ("o=", 0o777, false, Some(0o770)),
+            ("q+x", 0, false, None),
+            ("u", 0, false, None),
+            ("", 0, false, None),
+            ("u+q", 0, false, None),
+        ] {
+            assert_eq!(Chmod::parse(text).ok().map(|mode| mode.apply(old, directory)), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Placing files into an image's file system. Paths are resolved by the kernel inside of the image's root; a link at the
+//! end of a path is replaced, never followed.
+
+use std::{
+    cell::RefCell,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
+    io::Errno,
+};
+
+use super::{
+    CopyError, Kind, Owner, failed,
+    tree::{kind, open_inside, stat},
+};
+
+/// What a file has besides its contents.
+#[derive(Debug, Clone, Default)]
+pub struct Metadata {
+    /// Permission bits, with set-id and sticky.
+    pub mode: u32,
+    /// User and group.
+    pub owner: Owner,
+    /// When it was modified; none for now.
+    pub modified: Option<Timespec>,
+    /// Extended attributes.
+    pub xattrs: Vec<(OsString, Vec<u8>)>,
+}
+
+/// An image's file system to place files into.
+#[derive(Debug)]
+pub struct Place {
+    root: OwnedFd,
+    /// Owner of directories that have to be made on the way.
+    owner: Owner,
+    /// Their time; none for now.
+    now: Option<Timespec>,
+    /// The directory that was used last: files come directory by directory.
+    last: RefCell<Option<(PathBuf, Rc<OwnedFd>)>>,
+    /// Times of directories are set when nothing is placed into them any more.
+    times: RefCell<Vec<(PathBuf, Timespec)>>,
+}
+
+fn mode_bits(mode: u32) -> Mode {
+    Mode::from_bits_truncate(mode & 0o7777)
+}
+
+fn times(modified: Timespec) -> Timestamps {
+    Timestamps { last_access: modified, last_modification: modified }
+}
+
+/// The directory that a path is in, and its name there.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(OsStr::new(".")))
+}
+
+impl Place {
+    /// Places below `root`. Directories on the way that are missing are made for `owner`, with the time `now`.
+    pub fn new(root: OwnedFd, owner: Owner, now: Option<Timespec>) -> Self {
+        Self { root, owner, now, last: RefCell::default(), times: RefCell::default() }
+    }
+
+    /// What stands at `path`, links followed; none where nothing does.
+    ///
+    /// # Errors
+    /// [`CopyError::System`].
+    pub fn look(&self, path: &Path) -> Result<Option<Kind>, CopyError> {
+        match open_inside(self.root.as_fd(), path, OFlags::PATH) {
+            Ok(file) => Ok(Some(kind(&stat(file, path)?))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(failed("open", path)(error)),
+        }
+    }
+
+    /// Opens the directory at `path`, links followed; makes it, and those above it, where missing.
+    ///
+    /// # Errors
+    /// [`CopyError::OverFile`], [`CopyError::System`].
+    pub fn ensure(&self, path: &Path) -> Result<Rc<OwnedFd>, CopyError> {
+        if let Some((last, directory)) = &*self.last.borrow()
+            && last == path
+        {
+            return Ok(Rc::clone(directory));
+        }
+        let open = || open_inside(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY);
+        let directory = match open() {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) if !path.as_os_str().is_empty() => {
+                let (above, name) = split(path);
+                let above = self.ensure(above)?;
+                rustix::fs::mkdirat(&*above, name, mode_bits(0o755))
+                    .map_err(failed("create directory", path))?;
+                let metadata =
+                    Metadata { mode: 0o755, owner: self.owner, modified: self.now, xattrs: Vec::new() };
+                self.describe(&above, name, path, &metadata, Kind::Directory)?;
+                open().map_err(failed("open", path))?
+            }
+            Err(Errno::NOTDIR) => return Err(CopyError::OverFile(Path::new("/").join(path))),
+            Err(error) => return Err(failed("open", path)(error)),
+        };
+        let directory = Rc::new(directory);
+        *self.last.borrow_mut() = Some((path.to_owned(), Rc::clone(&directory)));
+        Ok(directory)
+    }
+
+    /// Makes a directory, or takes the one that is there, and describes it.
+    ///
+    /// # Errors
+    /// [`CopyError::OverFile`], [`CopyError::System`].
+    pub fn directory(&self, path: &Path, metadata: &Metadata) -> Result<(), CopyError> {
+        let (above, name) = split(path);
+        let above = self.ensure(above)?;
+        match rustix::fs::mkdirat(&*above, name, mode_bits(0o700)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match self.kind_at(&above, name, path)? {
+                Some(Kind::Directory) => {}
+                _ => return Err(CopyError::OverFile(Path::new("/").join(path))),
+            },
+            Err(error) => return Err(failed("create directory", path)(error)),
+        }
+        self.describe(&above, name, path, metadata, Kind::Directory)
+    }
+
+    /// Makes a file with what `source` yields.
+    ///
+    /// # Errors
+    /// [`CopyError::OverDirectory`], [`CopyError::System`].
+    pub fn file(&self, path: &Path, metadata: &Metadata, source: &mut dyn Source) -> Result<(), CopyError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            self.instead(path, |above, name| rustix::fs::openat(above, name, flags, mode_bits(0o600)))?;
+        let mut file = File::from(file);
+        source
+            .write_to(&mut file)
+            .map_err(|error| failed("write", path)(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let Owner { uid, gid } = metadata.owner;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::fchown(&file, uid, gid).map_err(failed("change owner of", path))?;
+        rustix::fs::fchmod(&file, mode_bits(metadata.mode)).map_err(failed("change mode of", path))?;
+        set_xattrs(&file, &metadata.xattrs, path)?;
+        match metadata.modified {
+            Some(time) => rustix::fs::futimens(&file, &times(time)).map_err(failed("set times of", path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// [`CopyError::OverDirectory`], [`CopyError::System`].
+    pub fn symlink(&self, path: &Path, metadata: &Metadata, target: &OsStr) -> Result<(), CopyError> {
+        self.instead(path, |above, name| rustix::fs::symlinkat(target, above, name))?;
+        let (above, name) = split(path);
+        self.describe(&*self.ensure(above)?, name, path, metadata, Kind::Symlink)
+    }
+
+    /// Makes a device, a fifo or a socket.
+    ///
+    /// # Errors
+    /// [`CopyError::OverDirectory`], [`CopyError::System`].
+    pub fn node(
+        &self,
+        path: &Path,
+        metadata: &Metadata,
+        kind: FileType,
+        device: Dev,
+    ) -> Result<(), CopyError> {
+        self.instead(path, |above, name| {
+            rustix::fs::mknodat(above, name, kind, mode_bits(metadata.mode), device)
+        })?;
+        let (above, name) = split(path);
+        self.describe(&*self.ensure(above)?, name, path, metadata, Kind::Node)
+    }
+
+    /// Makes another name for the file at `existing`.
+    ///
+    /// # Errors
+    /// [`CopyError::OverDirectory`], [`CopyError::System`].
+    pub fn hard_link(&self, path: &Path, existing: &Path) -> Result<(), CopyError> {
+        let (from, from_name) = split(existing);
+        let from = self.ensure(from)?;
+        self.instead(path, |above, name| rustix::fs::linkat(&*from, from_name, above, name, AtFlags::empty()))
+    }
+
+    /// Sets the times of directories. Comes last.
+    ///
+    /// # Errors
+    /// [`CopyError::System`].
+    pub fn finish(self) -> Result<(), CopyError> {
+        for (path, time) in self.times.take().iter().rev() {
+            let directory =
+                open_inside(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+                    .map_err(failed("open", path))?;
+            rustix::fs::futimens(directory, &times(*time)).map_err(failed("set times of", path))?;
+        }
+        Ok(())
+    }
+
+    fn kind_at(&self, above: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<Kind>, CopyError> {
+        match rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(kind(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed("stat", path)(error)),
+        }
+    }
+
+    /// Makes something at `path`, in place of a file that may be there.
+    fn instead<T>(
+        &self,
+        path: &Path,
+        make: impl Fn(&OwnedFd, &OsStr) -> Result<T, Errno>,
+    ) -> Result<T, CopyError> {
+        let (above, name) = split(path);
+        let above = self.ensure(above)?;
+        match make(&above, name) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(failed("create", path)),
+        }
+        if self.kind_at(&above, name, path)? == Some(Kind::Directory) {
+            return Err(CopyError::OverDirectory(Path::new("/").join(path)));
+        }
+        rustix::fs::unlinkat(&*above, name, AtFlags::empty()).map_err(failed("remove", path))?;
+        make(&above, name).map_err(failed("create", path))
+    }
+
+    /// Gives what is no regular file its metadata.
+    fn describe(
+        &self,
+        above: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        metadata: &Metadata,
+        kind: Kind,
+    ) -> Result<(), CopyError> {
+        let Owner { uid, gid } = metadata.owner;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(above, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("change owner of", path))?;
+        if kind != Kind::Symlink {
+            rustix::fs::chmodat(above, name, mode_bits(metadata.mode), AtFlags::empty())
+                .map_err(failed("change mode of", path))?;
+        }
+        if kind == Kind::Directory && !metadata.xattrs.is_empty() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory =
+                rustix::fs::openat(above, name, flags, Mode::empty()).map_err(failed("open", path))?;
+            set_xattrs(&directory, &metadata.xattrs, path)?;
+        }
+        match metadata.modified {
+            Some(time) if kind == Kind::Directory => self.times.borrow_mut().push((path.to_owned(), time)),
+            Some(time) => rustix::fs::utimensat(above, name, &times(time), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("set times of", path))?,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Contents for a new file.
+pub trait Source {
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// Of reading or of writing.
+    fn write_to(&mut self, file: &mut File) -> io::Result<()>;
+}
+
+impl Source for &[u8] {
+    fn write_to(&mut self, file: &mut File) -> io::Result<()> {
+        io::Write::write_all(file, self)
+    }
+}
+
+impl Source for File {
+    fn write_to(&mut self, file: &mut File) -> io::Result<()> {
+        // Shares the blocks where the file system can; the kernel copies otherwise (copy_file_range).
+        if rustix::fs::ioctl_ficlone(&*file, &*self).is_ok() {
+            return Ok(());
+        }
+        io::copy(self, file).map(|_| ())
+    }
+}
+
+/// Whether an attribute belongs to the file: not to the overlay, nor to the host's policy.
+pub(super) fn is_portable(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    !name.starts_with(b"trusted.overlay.")
+        && !name.starts_with(b"user.overlay.")
+        && name != b"security.selinux"
+}
+
+fn set_xattrs(file: impl AsFd, xattrs: &[(OsString, Vec<u8>)], path: &Path) -> Result<(), CopyError> {
+    for (name, value) in xattrs {
+        match rustix::fs::fsetxattr(&file, name.as_os_str(), value, XattrFlags::empty()) {
+            // What the image's file system cannot hold is lost, as with cp: it is no reason to fail.
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            Err(error) => return Err(failed("set attribute of", path)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The extended attributes of an open file that belong to it.
+pub(super) fn xattrs(file: impl AsFd, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, CopyError> {
+    let mut names = vec![0_u8; 64 << 10];
+    let length = match rustix::fs::flistxattr(&file, &mut names[..]) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(error) => return Err(failed("read attributes of", path)(error)),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = OsStr::from_bytes(name);
+        if !is_portable(name) {
+            continue;
+        }
+        let mut value = vec![0_u8; 64 << 10];
+        let length =
+            rustix::fs::fgetxattr(&file, name, &mut value[..]).map_err(failed("read attribute of", path))?;
+        value.truncate(length);
+        found.push((name.to_owned(), value));
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,283 @@
+//! Run as root: files get owners.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::*;
+use crate::ignore::Ignore;
+
+fn open(path: &Path) -> std::os::fd::OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+}
+
+/// A context and an image.
+fn fixture() -> tempfile::TempDir {
+    assert!(rustix::process::geteuid().is_root(), "these tests need root");
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for file in ["a.txt", "b.txt", "c.md", "sub/d.txt", "sub/deep/e.txt", "arr[0].txt"] {
+        write(&format!("context/{file}"), file);
+    }
+    write("context/run.sh", "#!");
+    fs::set_permissions(dir.path().join("context/run.sh"), fs::Permissions::from_mode(0o750)).unwrap();
+    symlink("a.txt", dir.path().join("context/link")).unwrap();
+    symlink("/etc/passwd", dir.path().join("context/outside")).unwrap();
+    symlink("../../../etc/passwd", dir.path().join("context/upwards")).unwrap();
+    symlink("sub", dir.path().join("context/sublink")).unwrap();
+    write("image/etc/passwd", "root:x:0:0::/:\n");
+    write("image/usr/lib/x", "x");
+    write("image/file", "old");
+    symlink("usr/lib", dir.path().join("image/lib")).unwrap();
+    symlink("/usr", dir.path().join("image/absolute")).unwrap();
+    symlink("/etc", dir.path().join("image/usr/escape")).unwrap();
+    dir
+}
+
+fn job(sources: &[&str], destination: &str) -> Job {
+    Job {
+        instruction: "COPY",
+        sources: sources.iter().map(|source| (*source).to_owned()).collect(),
+        inline: Vec::new(),
+        destination: clean("/work", destination),
+        into: destination.ends_with('/'),
+        chmod: None,
+        parents: false,
+        exclude: Ignore::default(),
+        unpack: false,
+    }
+}
+
+/// Runs a job on a fresh fixture; then the files that the image has more than before, `path=content`.
+fn run(job: &Job, ignore: &str) -> Result<Vec<String>, String> {
+    let dir = fixture();
+    let before = list(&dir.path().join("image"));
+    let tree = Tree::context(open(&dir.path().join("context")), Ignore::parse(ignore.as_bytes()).unwrap());
+    let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
+    let copy = || job.run(&tree, &job.list(&tree)?, place, None, None);
+    copy().map_err(|error| error.to_string())?;
+    let mut after = list(&dir.path().join("image"));
+    after.retain(|line| !before.contains(line));
+    Ok(after)
+}
+
+fn list(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            found.push(format!("{name}/"));
+        } else if metadata.is_symlink() {
+            found.push(format!("{name} -> {}", fs::read_link(&path).unwrap().display()));
+        } else {
+            found.push(format!("{name}={}", fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn where_files_go() {
+    for (sources, destination, expected) in [
+        (&["a.txt"][..], "/x", vec!["x=a.txt"]),
+        (&["a.txt"], "/x/", vec!["x/", "x/a.txt=a.txt"]),
+        (&["/a.txt"], "y", vec!["work/", "work/y=a.txt"]),
+        (&["a.txt"], "/file", vec!["file=a.txt"]),
+        (&["a.txt"], "/usr", vec!["usr/a.txt=a.txt"]),
+        (&["a.txt"], "/lib", vec!["usr/lib/a.txt=a.txt"]),
+        (&["a.txt"], "/absolute/y/", vec!["usr/y/", "usr/y/a.txt=a.txt"]),
+        (&["a.txt"], "/usr/escape/", vec!["etc/a.txt=a.txt"]),
+        (&["a.txt"], "/lib/../x", vec!["x=a.txt"]),
+        (
+            &["*.txt", "c.md"],
+            "/x/",
+            vec!["x/", "x/a.txt=a.txt", "x/arr[0].txt=arr[0].txt", "x/b.txt=b.txt", "x/c.md=c.md"],
+        ),
+        (&["arr[[]0].txt"], "/x", vec!["x=arr[0].txt"]),
+        (&["sub"], "/x", vec!["x/", "x/d.txt=sub/d.txt", "x/deep/", "x/deep/e.txt=sub/deep/e.txt"]),
+        (
+            &["sub/"],
+            "/usr/lib/",
+            vec!["usr/lib/d.txt=sub/d.txt", "usr/lib/deep/", "usr/lib/deep/e.txt=sub/deep/e.txt"],
+        ),
+        (&["s*/d[e]*/"], "/x/", vec!["x/", "x/e.txt=sub/deep/e.txt"]),
+        (&["link"], "/x", vec!["x=a.txt"]),
+        (&["link"], "/x/", vec!["x/", "x/link=a.txt"]),
+        (&["sublink/d.txt"], "/x", vec!["x=sub/d.txt"]),
+        (&["./sub/../a.txt"], "/x", vec!["x=a.txt"]),
+    ] {
+        assert_eq!(run(&job(sources, destination), "").unwrap(), expected, "{sources:?} {destination}");
+    }
+}
+
+#[test]
+fn what_cannot_be_copied() {
+    let missing = |name: &str| {
+        format!(
+            "file not found in build context or excluded by .dockerignore: stat {name}: file does not exist"
+        )
+    };
+    let several = "when using COPY with more than one source file, the destination must be a directory and end with a /";
+    for (sources, destination, ignore, expected) in [
+        (&["missing"][..], "/x", "", missing("missing")),
+        (&["a.txt/b"], "/x", "", missing("a.txt/b")),
+        (&["a.txt"], "/x", "*.txt", missing("a.txt")),
+        (&["outside"], "/x", "", missing("outside")),
+        (&["upwards"], "/x", "", missing("upwards")),
+        (&["../x"], "/x", "", "forbidden path outside the build context: ../x".to_owned()),
+        (&["sub/../../x"], "/x", "", "forbidden path outside the build context: sub/../../x".to_owned()),
+        (&["*.none"], "/x", "", "no source files were specified".to_owned()),
+        (&["a.txt", "b.txt"], "/x", "", several.to_owned()),
+        (&["*.txt"], "/x", "", several.to_owned()),
+        (&["sub"], "/file", "", "cannot copy to non-directory: /file".to_owned()),
+        (&["a.txt"], "/file/x", "", "cannot copy to non-directory: /file".to_owned()),
+        (&["[a"], "/x", "", "syntax error in pattern \"[a\"".to_owned()),
+    ] {
+        assert_eq!(run(&job(sources, destination), ignore).unwrap_err(), expected, "{sources:?}");
+    }
+}
+
+#[test]
+fn ignored_and_excluded_files_stay_out() {
+    let x = ["x/", "x/deep/", "x/deep/e.txt=sub/deep/e.txt"];
+    assert_eq!(run(&job(&["sub"], "/x"), "sub/*.txt").unwrap(), x);
+    assert_eq!(run(&job(&["sub"], "/x"), "sub\n!sub/deep/e.txt").unwrap(), x);
+    let excluding = Job { exclude: Ignore::new(["deep"]).unwrap(), ..job(&["sub"], "/x") };
+    assert_eq!(run(&excluding, "").unwrap(), ["x/", "x/d.txt=sub/d.txt"]);
+}
+
+#[test]
+fn parents_are_kept() {
+    let parents = |sources: &[&str]| Job { parents: true, ..job(sources, "/x/") };
+    assert_eq!(
+        run(&parents(&["sub/deep/e.txt"]), "").unwrap(),
+        ["x/", "x/sub/", "x/sub/deep/", "x/sub/deep/e.txt=sub/deep/e.txt"]
+    );
+    assert_eq!(
+        run(&parents(&["./sub/./deep/*.txt"]), "").unwrap(),
+        ["x/", "x/deep/", "x/deep/e.txt=sub/deep/e.txt"]
+    );
+    assert_eq!(
+        run(&parents(&["sub/**/*.txt"]), "").unwrap(),
+        ["x/", "x/sub/", "x/sub/d.txt=sub/d.txt", "x/sub/deep/", "x/sub/deep/e.txt=sub/deep/e.txt"]
+    );
+    assert!(run(&parents(&["sub/none"]), "").is_err());
+}
+
+#[test]
+fn metadata_is_kept_or_set() {
+    let dir = fixture();
+    let context = dir.path().join("context");
+    std::os::unix::fs::chown(context.join("run.sh"), Some(1000), Some(1000)).unwrap();
+    fs::hard_link(context.join("run.sh"), context.join("sub/same")).unwrap();
+    fs::hard_link(context.join("run.sh"), context.join("sub/same2")).unwrap();
+    let tree = Tree::context(open(&context), Ignore::default());
+    let copy = |job: &Job, tree: &Tree, owner: Option<Owner>| {
+        let place = Place::new(open(&dir.path().join("image")), owner.unwrap_or_default(), None);
+        job.run(tree, &job.list(tree).unwrap(), place, owner, None).unwrap();
+    };
+    copy(&job(&["run.sh"], "/r"), &tree, None);
+    let made = dir.path().join("image/r").metadata().unwrap();
+    let source = context.join("run.sh").metadata().unwrap();
+    assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o750, 0, 0));
+    assert_eq!((made.mtime(), made.mtime_nsec()), (source.mtime(), source.mtime_nsec()));
+
+    copy(&job(&["sub"], "/s"), &tree, None);
+    let inode = |name: &str| dir.path().join("image").join(name).metadata().unwrap().ino();
+    assert_eq!(inode("s/same"), inode("s/same2"), "hard links stay hard links");
+
+    let chmod = Some(Chmod::parse("u=rwX,go=rX").unwrap());
+    copy(&Job { chmod, ..job(&["run.sh"], "/n/m/r") }, &tree, Some(Owner { uid: 7, gid: 8 }));
+    for (name, mode) in [("n", 0o755), ("n/m", 0o755), ("n/m/r", 0o755)] {
+        let made = dir.path().join("image").join(name).metadata().unwrap();
+        assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (mode, 7, 8), "{name}");
+    }
+
+    // From an image, owners stay.
+    let image = Tree::image(open(&context));
+    copy(&job(&["/run.sh"], "/o"), &image, None);
+    assert_eq!(dir.path().join("image/o").metadata().unwrap().uid(), 1000);
+}
+
+#[test]
+fn the_digest_depends_on_contents_and_not_on_times() {
+    let dir = fixture();
+    let context = dir.path().join("context");
+    let digest = |sources: &[&str]| {
+        let tree = Tree::context(open(&context), Ignore::default());
+        let job = job(sources, "/x/");
+        job.digest(&tree, &job.list(&tree).unwrap()).unwrap()
+    };
+    let first = digest(&["sub"]);
+    fs::File::options()
+        .write(true)
+        .open(context.join("sub/d.txt"))
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
+    assert_eq!(digest(&["sub"]), first);
+    fs::set_permissions(context.join("sub/d.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    let second = digest(&["sub"]);
+    assert_ne!(second, first);
+    fs::write(context.join("sub/d.txt"), "other").unwrap();
+    let third = digest(&["sub"]);
+    assert_ne!(third, second);
+    fs::rename(context.join("sub/d.txt"), context.join("sub/f.txt")).unwrap();
+    assert_ne!(digest(&["sub"]), third);
+}
+
+#[test]
+fn archives_are_unpacked() {
+    use std::io::Write;
+    let mut tar = layer::archive::Writer::new(Vec::new());
+    let mut file = layer::archive::Entry::new(layer::archive::Kind::File, "dir/f");
+    (file.mode, file.uid, file.size, file.stored) = (0o640, 5, 2, 2);
+    tar.entry(&file).unwrap();
+    tar.data(b"hi").unwrap();
+    let mut link = layer::archive::Entry::new(layer::archive::Kind::Symlink, "../../l");
+    link.link = b"/etc/passwd".to_vec();
+    tar.entry(&link).unwrap();
+    let mut hard = layer::archive::Entry::new(layer::archive::Kind::HardLink, "h");
+    hard.link = b"dir/f".to_vec();
+    tar.entry(&hard).unwrap();
+    let tar = tar.finish().unwrap();
+
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&tar).unwrap();
+    let zstd = zstd::encode_all(&*tar, 1).unwrap();
+    let xz = {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("t"), &tar).unwrap();
+        let done = std::process::Command::new("xz").arg(dir.path().join("t")).status().unwrap();
+        assert!(done.success(), "this test needs xz");
+        fs::read(dir.path().join("t.xz")).unwrap()
+    };
+    for archive in [tar, gzip.finish().unwrap(), bzip2.finish().unwrap(), zstd, xz] {
+        let dir = fixture();
+        fs::write(dir.path().join("context/a"), archive).unwrap();
+        let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
+        let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
+        let job = Job { unpack: true, instruction: "ADD", ..job(&["a"], "/t/") };
+        job.run(&tree, &job.list(&tree).unwrap(), place, None, None).unwrap();
+        let t = dir.path().join("image/t");
+        assert_eq!(
+            list(&t),
+            ["/", "dir/", "dir/f=hi", "h=hi"],
+            "an entry that leaves the target is left out"
+        );
+        assert_eq!(t.join("h").metadata().unwrap().uid(), 5);
+    }
+}

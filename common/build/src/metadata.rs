@@ -1,0 +1,338 @@
+//! Instructions that change an image's configuration and no file.
+
+use crate::{
+    config::{Config, Empty, Image},
+    dockerfile::{
+        Instruction,
+        expand::{ExpandError, Expander},
+        instruction::{CommandLine, Healthcheck, Pair},
+    },
+};
+
+/// Why such an instruction cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// A variable in it.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// EXPOSE of what is no port.
+    #[error("invalid containerPort: {0}")]
+    Port(String),
+    /// EXPOSE with another protocol.
+    #[error("invalid proto: {0}")]
+    Protocol(String),
+    /// STOPSIGNAL of what is no signal.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// A name that became empty.
+    #[error("{0} names can not be blank")]
+    Blank(&'static str),
+    /// VOLUME of a variable that is empty.
+    #[error("VOLUME specified can not be an empty string")]
+    Volume,
+}
+
+/// What a list of words looks like in the history: `["/bin/bash" "-c"]`.
+fn quoted(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "))
+}
+
+fn words_of(command: &CommandLine, config: &Config) -> Vec<String> {
+    match command {
+        CommandLine::Exec(words) => words.clone(),
+        CommandLine::Shell(text) => {
+            let mut words = config.shell();
+            words.push(text.clone());
+            words
+        }
+    }
+}
+
+/// What an instruction does to a configuration, its variables expanded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The instruction as the history has it.
+    pub text: String,
+    /// The configuration afterwards, without an entry in the history.
+    pub image: Image,
+}
+
+/// Follows an instruction. `command_is_set` says whether this stage had a CMD before: an ENTRYPOINT drops one that was
+/// inherited. None for instructions that do more than change the configuration.
+///
+/// # Errors
+/// [`MetadataError`].
+pub fn change(
+    instruction: &Instruction,
+    image: &Image,
+    expander: &Expander,
+    command_is_set: bool,
+) -> Result<Option<Change>, MetadataError> {
+    let mut image = image.clone();
+    let config = &mut image.config;
+    let text = match instruction {
+        Instruction::Cmd(command) => {
+            let words = words_of(command, config);
+            let text = format!("CMD {}", quoted(&words));
+            config.cmd = Some(words);
+            text
+        }
+        Instruction::Entrypoint(command) => {
+            let words = words_of(command, config);
+            let text = format!("ENTRYPOINT {}", quoted(&words));
+            config.entrypoint = Some(words).filter(|words| !words.is_empty());
+            if !command_is_set {
+                config.cmd = None;
+            }
+            text
+        }
+        Instruction::Env(pairs) => env(pairs, config, expander)?,
+        Instruction::Label(pairs) => label(pairs, config, expander)?,
+        Instruction::Expose(ports) => expose(ports, config, expander)?,
+        Instruction::Healthcheck(check) => healthcheck(check, config),
+        Instruction::Maintainer(author) => {
+            image.author = Some(author.clone());
+            format!("MAINTAINER {author}")
+        }
+        Instruction::Onbuild(text) => {
+            config.on_build.push(text.clone());
+            format!("ONBUILD {text}")
+        }
+        Instruction::Shell(shell) => {
+            config.shell = Some(shell.clone());
+            format!("SHELL [{}]", shell.join(" "))
+        }
+        Instruction::StopSignal(signal) => {
+            let signal = expander.word(signal)?;
+            if !is_signal(&signal) {
+                return Err(MetadataError::Signal(signal));
+            }
+            config.stop_signal = Some(signal.clone());
+            format!("STOPSIGNAL {signal}")
+        }
+        Instruction::User(user) => {
+            config.user = expander.word(user)?;
+            format!("USER {}", config.user)
+        }
+        Instruction::Volume(volumes) => {
+            let volumes =
+                volumes.iter().map(|volume| expander.word(volume)).collect::<Result<Vec<_>, _>>()?;
+            if volumes.iter().any(String::is_empty) {
+                return Err(MetadataError::Volume);
+            }
+            config.volumes.extend(volumes.iter().map(|volume| (volume.clone(), Empty {})));
+            format!("VOLUME [{}]", volumes.join(" "))
+        }
+        Instruction::Add(_)
+        | Instruction::Arg(_)
+        | Instruction::Copy(_)
+        | Instruction::Run(_)
+        | Instruction::Workdir(_) => return Ok(None),
+    };
+    Ok(Some(Change { text, image }))
+}
+
+/// Names and values expanded: all of them with what was set before the instruction.
+fn expanded(
+    pairs: &[Pair],
+    expander: &Expander,
+    of: &'static str,
+) -> Result<Vec<(String, String)>, MetadataError> {
+    let both = |pair: &Pair| Ok((expander.word(&pair.name)?, expander.word(&pair.value)?));
+    let pairs = pairs.iter().map(both).collect::<Result<Vec<_>, ExpandError>>()?;
+    if pairs.iter().any(|(name, _)| name.is_empty()) {
+        return Err(MetadataError::Blank(of));
+    }
+    Ok(pairs)
+}
+
+fn env(pairs: &[Pair], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
+    let mut text = String::from("ENV");
+    for (name, value) in expanded(pairs, expander, "ENV")? {
+        config.set_variable(&name, &value);
+        text.push_str(&format!(" {name}={value}"));
+    }
+    Ok(text)
+}
+
+fn label(pairs: &[Pair], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
+    let mut text = String::from("LABEL");
+    for (name, value) in expanded(pairs, expander, "LABEL")? {
+        text.push_str(&format!(" {name}={value}"));
+        config.labels.insert(name, value);
+    }
+    Ok(text)
+}
+
+fn expose(ports: &[String], config: &mut Config, expander: &Expander) -> Result<String, MetadataError> {
+    let mut exposed = Vec::new();
+    for port in ports {
+        for word in expander.words(port)? {
+            exposed.extend(port_range(&word)?);
+        }
+    }
+    config.exposed_ports.extend(exposed.iter().map(|port| (port.clone(), Empty {})));
+    Ok(format!("EXPOSE [{}]", exposed.join(" ")))
+}
+
+/// `80`, `53/udp`, `8000-8010/tcp`; of `8080:80` the last part is the container's.
+fn port_range(word: &str) -> Result<Vec<String>, MetadataError> {
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(MetadataError::Protocol(protocol));
+    }
+    let ports = ports.rsplit(':').next().unwrap_or(ports);
+    let number = |text: &str| text.parse::<u16>().map_err(|_| MetadataError::Port(ports.to_owned()));
+    let (first, last) = match ports.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(ports)?, number(ports)?),
+    };
+    if first > last {
+        return Err(MetadataError::Port(ports.to_owned()));
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn healthcheck(check: &Healthcheck, config: &mut Config) -> String {
+    let mut value = serde_json::json!({ "Test": check.test });
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", i64::from(check.retries)),
+    ];
+    for (name, number) in times.into_iter().filter(|(_, number)| *number != 0) {
+        value[name] = number.into();
+    }
+    let text = format!("HEALTHCHECK {value}");
+    config.healthcheck = Some(value);
+    text
+}
+
+/// A signal by its number or its name, `SIG` or not.
+fn is_signal(text: &str) -> bool {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |rest: Option<&str>, sign: &str| {
+        rest.is_some_and(|rest| {
+            rest.is_empty()
+                || rest
+                    .strip_prefix(sign)
+                    .is_some_and(|n| n.parse::<u8>().is_ok_and(|n| (1..=15).contains(&n)))
+        })
+    };
+    const NAMES: &str = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP \
+                         SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ ";
+    (!name.contains(' ') && !name.is_empty() && NAMES.contains(&format!(" {name} ")))
+        || real_time(name.strip_prefix("RTMIN"), "+")
+        || real_time(name.strip_prefix("RTMAX"), "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile;
+
+    fn follow(text: &str, image: &Image) -> Result<Change, MetadataError> {
+        let file = dockerfile::parse(format!("FROM a\n{text}").as_bytes()).unwrap();
+        let variables = |name: &str| match name {
+            "ports" => Some("80 443/udp".to_owned()),
+            "x" => Some("y".to_owned()),
+            name => image.config.variable(name).map(str::to_owned),
+        };
+        let expander = Expander::new('\\', &variables);
+        Ok(change(&file.stages[0].statements[0].instruction, image, &expander, false)?.unwrap())
+    }
+
+    #[test]
+    fn the_configuration_and_the_history() {
+        let base = Image::scratch();
+        for (text, history, pointer, expected) in [
+            ("CMD [\"/bin/bash\"]", "CMD [\"/bin/bash\"]", "/config/Cmd", r#"["/bin/bash"]"#),
+            ("CMD a $x", "CMD [\"/bin/sh\" \"-c\" \"a $x\"]", "/config/Cmd", r#"["/bin/sh","-c","a $x"]"#),
+            ("ENTRYPOINT [\"a\"]", "ENTRYPOINT [\"a\"]", "/config/Entrypoint", r#"["a"]"#),
+            ("ENV a=$x b='c d'", "ENV a=y b=c d", "/config/Env/1", r#""a=y""#),
+            ("LABEL \"a b\"=\"$x\"", "LABEL a b=y", "/config/Labels", r#"{"a b":"y"}"#),
+            (
+                "EXPOSE $ports",
+                "EXPOSE [80/tcp 443/udp]",
+                "/config/ExposedPorts",
+                r#"{"443/udp":{},"80/tcp":{}}"#,
+            ),
+            (
+                "EXPOSE 81-82/UDP",
+                "EXPOSE [81/udp 82/udp]",
+                "/config/ExposedPorts",
+                r#"{"81/udp":{},"82/udp":{}}"#,
+            ),
+            ("USER $x:7", "USER y:7", "/config/User", r#""y:7""#),
+            ("VOLUME /a \"/b\"", "VOLUME [/a /b]", "/config/Volumes", r#"{"/a":{},"/b":{}}"#),
+            ("STOPSIGNAL sigterm", "STOPSIGNAL sigterm", "/config/StopSignal", r#""sigterm""#),
+            (
+                "SHELL [\"/bin/bash\", \"-c\"]",
+                "SHELL [/bin/bash -c]",
+                "/config/Shell",
+                r#"["/bin/bash","-c"]"#,
+            ),
+            ("MAINTAINER me", "MAINTAINER me", "/author", r#""me""#),
+            ("ONBUILD RUN $x", "ONBUILD RUN $x", "/config/OnBuild", r#"["RUN $x"]"#),
+            (
+                "HEALTHCHECK --interval=1s CMD a",
+                r#"HEALTHCHECK {"Test":["CMD-SHELL","a"],"Interval":1000000000}"#,
+                "/config/Healthcheck/Interval",
+                "1000000000",
+            ),
+        ] {
+            let change = follow(text, &base).unwrap();
+            assert_eq!(change.text, history, "{text}");
+            let json = serde_json::to_value(&change.image).unwrap();
+            assert_eq!(json.pointer(pointer).map(ToString::to_string).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_those_before_the_instruction() {
+        let base = follow("ENV abc=hello", &Image::scratch()).unwrap().image;
+        let image = follow("ENV abc=bye def=$abc", &base).unwrap().image;
+        assert_eq!(
+            (image.config.variable("abc"), image.config.variable("def")),
+            (Some("bye"), Some("hello"))
+        );
+    }
+
+    #[test]
+    fn an_entrypoint_drops_the_command_of_the_base() {
+        let base = follow("CMD [\"a\"]", &Image::scratch()).unwrap().image;
+        let image = follow("ENTRYPOINT b", &base).unwrap().image;
+        assert_eq!(image.config.cmd, None);
+        assert_eq!(image.config.entrypoint.unwrap(), ["/bin/sh", "-c", "b"]);
+    }
+
+    #[test]
+    fn wrong_values() {
+        for (text, error) in [
+            ("EXPOSE x", "invalid containerPort: x"),
+            ("EXPOSE 70000", "invalid containerPort: 70000"),
+            ("EXPOSE 9-8", "invalid containerPort: 9-8"),
+            ("EXPOSE 80/icmp", "invalid proto: icmp"),
+            ("STOPSIGNAL SIGFOO", "invalid signal: SIGFOO"),
+            ("STOPSIGNAL 99", "invalid signal: 99"),
+            ("ENV $none=x", "ENV names can not be blank"),
+            ("VOLUME $none", "VOLUME specified can not be an empty string"),
+            ("USER ${none:?who}", "none: who"),
+        ] {
+            assert_eq!(follow(text, &Image::scratch()).unwrap_err().to_string(), error, "{text}");
+        }
+        for signal in ["9", "KILL", "SIGRTMIN+3", "RTMAX-1", "SIGRTMIN"] {
+            assert!(is_signal(signal), "{signal}");
+        }
+        for signal in ["", "0", "SIG", "RTMIN+99", "TERM KILL"] {
+            assert!(!is_signal(signal), "{signal}");
+        }
+    }
+}
