@@ -1,1 +1,117 @@
-//! lease
+//! Leases: which container has which address of a subnet.
+//!
+//! A lease is a file `$STAVE_RUN/leases/<subnet>/<address>` that holds the container's id; the subnet's slash is written
+//! as `_`. The file `cursor` beside them holds the address given last, so that the next one is found at once and an
+//! address rests for as long as it can before it is given again.
+//!
+//! Whoever plans a lease holds a lock until it is applied; the lease itself is made exclusively all the same.
+
+mod operation;
+mod subnet;
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+pub use operation::Lease;
+pub use subnet::gateway;
+
+/// Why an address could not be leased.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Every address of the subnet is given.
+    #[error("lease an address of {subnet}: all {given} are given")]
+    UsedUp {
+        /// The subnet.
+        subnet: Ipv4Net,
+        /// How many there are.
+        given: usize,
+    },
+    /// A file of a lease.
+    #[error("{verb} lease {path:?}: {source}")]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { verb, path: path.to_owned(), source }
+    }
+}
+
+/// So many addresses are tried one by one before all leases are listed.
+const PROBES: u64 = 16;
+
+pub(crate) const CURSOR: &str = "cursor";
+
+/// The directory of a subnet's leases.
+pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
+    run_dir.join("leases").join(subnet.trunc().to_string().replace('/', "_"))
+}
+
+/// Plans a lease of the next free address for the container `holder`; changes nothing. The network's own address, its
+/// broadcast address and those in `reserved` (the gateway) are never given.
+///
+/// Where all are given, one whose container is gone may be taken over: `in_use` is asked for the container's id, and
+/// answers `true` unless it is certain that no record, namespace or link of it is left.
+///
+/// # Errors
+/// [`Error::UsedUp`]; [`Error::File`] when the leases cannot be read.
+pub fn plan(
+    run_dir: &Path,
+    subnet: Ipv4Net,
+    reserved: &[Ipv4Addr],
+    holder: &str,
+    in_use: impl Fn(&str) -> bool,
+) -> Result<Lease, Error> {
+    let directory = directory(run_dir, subnet);
+    let lease =
+        |address| Lease { directory: directory.clone(), address, holder: holder.into(), instead_of: None };
+    let after = subnet::cursor(&directory);
+    let mut candidates = subnet::addresses(subnet, after).filter(|address| !reserved.contains(address));
+    for address in candidates.by_ref().take(PROBES as usize) {
+        let path = directory.join(address.to_string());
+        if !path.try_exists().map_err(Error::file("look for", &path))? {
+            return Ok(lease(address));
+        }
+    }
+    let given = list(&directory)?;
+    if let Some(address) = candidates.find(|address| !given.contains(address)) {
+        return Ok(lease(address));
+    }
+    for address in subnet::addresses(subnet, after) {
+        let path = directory.join(address.to_string());
+        let Ok(earlier) = fs::read_to_string(&path) else { continue };
+        let earlier = earlier.trim();
+        if !earlier.is_empty() && !in_use(earlier) {
+            return Ok(Lease { instead_of: Some(earlier.to_owned()), ..lease(address) });
+        }
+    }
+    Err(Error::UsedUp { subnet, given: given.len() })
+}
+
+/// The addresses that are given.
+fn list(directory: &Path) -> Result<HashSet<Ipv4Addr>, Error> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(error) => return Err(Error::file("list", directory)(error)),
+    };
+    let mut given = HashSet::new();
+    for entry in entries {
+        let name = entry.map_err(Error::file("list", directory))?.file_name();
+        given.extend(name.to_str().and_then(|name| name.parse::<Ipv4Addr>().ok()));
+    }
+    Ok(given)
+}

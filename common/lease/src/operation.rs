@@ -1,0 +1,130 @@
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use operation::{Condition, Operation, Scope, quote, words};
+use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use crate::{CURSOR, Error};
+
+/// A container's lease of an address: a file that holds its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "lease", rename_all = "camelCase")]
+pub struct Lease {
+    /// The directory of the subnet's leases.
+    pub directory: PathBuf,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The container's id.
+    pub holder: String,
+    /// The id of a container that is gone and whose lease is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
+}
+
+impl Lease {
+    fn path(&self) -> PathBuf {
+        self.directory.join(self.address.to_string())
+    }
+
+    /// The lease before it has its name. Nothing else is called so: ids do not begin with a dot.
+    fn beside(&self) -> PathBuf {
+        self.directory.join(format!(".{}", self.holder))
+    }
+
+    /// Who has the address.
+    fn held_by(&self) -> Result<Option<String>, Error> {
+        match fs::read_to_string(self.path()) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &self.path())(error)),
+        }
+    }
+
+    /// Gives the file its name, which must be free; or, where a lease is taken over, be that lease.
+    fn take(&self) -> Result<(), Error> {
+        let flags = match &self.instead_of {
+            Some(earlier) if self.held_by()?.as_deref() == Some(earlier) => RenameFlags::empty(),
+            _ => RenameFlags::NOREPLACE,
+        };
+        renameat_with(CWD, self.beside(), CWD, self.path(), flags)
+            .map_err(|source| Error::file("create", &self.path())(source.into()))
+    }
+
+    fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
+        let leases = scope.run_dir.join("leases");
+        // The holder is a part of a path; an id has no slash.
+        if self.directory.parent() == Some(&leases) && !self.holder.contains('/') && !self.holder.is_empty() {
+            scope.contain(&self.directory)?;
+            return Ok(());
+        }
+        Err(Error::file("find", &self.path())(io::Error::from_raw_os_error(22)).into())
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match unlinkat(CWD, path, AtFlags::empty()) {
+        Err(error) if error != rustix::io::Errno::NOENT => Err(Error::file("remove", path)(error.into())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the directory holds nothing but the cursor.
+fn holds_no_lease(directory: &Path) -> bool {
+    fs::read_dir(directory)
+        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == CURSOR)))
+}
+
+impl Operation for Lease {
+    fn explain(&self) -> Vec<String> {
+        let write = |text: &str, path: PathBuf| {
+            format!("{} > {}", words(["echo", text]), quote(&path.to_string_lossy()))
+        };
+        vec![
+            words(["mkdir", "-p", &self.directory.to_string_lossy()]),
+            write(&self.holder, self.path()),
+            write(&self.address.to_string(), self.directory.join(CURSOR)),
+        ]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        self.validate(scope)?;
+        fs::create_dir_all(&self.directory).map_err(Error::file("create", &self.directory))?;
+        let beside = self.beside();
+        fs::write(&beside, format!("{}\n", self.holder)).map_err(Error::file("create", &beside))?;
+        if let Err(error) = self.take() {
+            let _ = remove(&beside);
+            return Err(error.into());
+        }
+        // A cursor that cannot be written, or is written in half, costs only a longer search.
+        let _ = fs::write(self.directory.join(CURSOR), format!("{}\n", self.address));
+        Ok(())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        self.validate(scope)?;
+        remove(&self.beside())?;
+        if self.held_by()?.as_deref() == Some(&self.holder) {
+            remove(&self.path())?;
+        }
+        // The last one takes the directories along.
+        if holds_no_lease(&self.directory) {
+            remove(&self.directory.join(CURSOR))?;
+            let _ = fs::remove_dir(&self.directory);
+            let _ = self.directory.parent().map(fs::remove_dir);
+        }
+        Ok(())
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        let address = self.address;
+        Ok(match self.held_by()? {
+            Some(holder) if holder == self.holder => Condition::Present,
+            Some(holder) => Condition::Different(format!("lease of {address}: {holder:?} has it")),
+            None => Condition::Missing(format!("lease of {address}")),
+        })
+    }
+}

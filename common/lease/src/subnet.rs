@@ -1,0 +1,50 @@
+use std::{fs, net::Ipv4Addr, path::Path};
+
+use ipnet::Ipv4Net;
+
+use crate::CURSOR;
+
+/// The address of the bridge, which containers use as their gateway: the first of the subnet.
+pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+    (u32::from(subnet.network()) + 1).into()
+}
+
+/// The subnet's addresses for hosts, each once: those after `cursor` first.
+pub(crate) fn addresses(subnet: Ipv4Net, cursor: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
+    let network = u32::from(subnet.network());
+    // A subnet of two addresses or one has neither a network's nor a broadcast address (RFC 3021).
+    let (first, last) = match subnet.prefix_len() {
+        31 | 32 => (network, u32::from(subnet.broadcast())),
+        _ => (network + 1, u32::from(subnet.broadcast()) - 1),
+    };
+    let start = cursor.map(u32::from).filter(|at| (first..last).contains(at)).map_or(first, |at| at + 1);
+    (start..=last).chain(first..start).map(Ipv4Addr::from)
+}
+
+/// The address that was given last, where that is known.
+pub(crate) fn cursor(directory: &Path) -> Option<Ipv4Addr> {
+    fs::read_to_string(directory.join(CURSOR)).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_of_hosts_after_the_cursor_first() {
+        for (subnet, cursor, expected) in [
+            ("10.0.0.0/29", None, "1 2 3 4 5 6"),
+            ("10.0.0.0/29", Some(3), "4 5 6 1 2 3"),
+            ("10.0.0.0/29", Some(6), "1 2 3 4 5 6"),
+            ("10.0.0.0/29", Some(77), "1 2 3 4 5 6"),
+            ("10.0.0.4/30", None, "5 6"),
+            ("10.0.0.4/31", None, "4 5"),
+            ("10.0.0.4/32", None, "4"),
+        ] {
+            let cursor = cursor.map(|last| Ipv4Addr::new(10, 0, 0, last));
+            let found = addresses(subnet.parse().unwrap(), cursor).map(|ip| ip.octets()[3].to_string());
+            assert_eq!(found.collect::<Vec<_>>().join(" "), expected, "{subnet}");
+        }
+        assert_eq!(gateway("172.17.0.0/16".parse().unwrap()), Ipv4Addr::new(172, 17, 0, 1));
+    }
+}
