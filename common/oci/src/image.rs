@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How deep indexes may stand in indexes.
-const MAX_NESTING: u32 = 4;
+pub(crate) const MAX_NESTING: u32 = 4;
 
 /// An image in the store, without its layers' content.
 #[derive(Debug, Clone)]

@@ -3,6 +3,8 @@
 //! [`layout::Layout`] is the store at `$STAVE_ROOT/images`: an OCI image layout that skopeo, umoci, podman and crane read
 //! and write as it is, also while we do.
 
+pub mod archive;
+pub mod compression;
 pub mod digest;
 pub mod image;
 pub mod json;
@@ -10,8 +12,11 @@ pub mod layout;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod summary;
+pub mod table;
 pub mod timestamp;
 
+pub use compression::Compression;
 pub use digest::Digest;
 pub use image::Image;
 pub use layout::Layout;

@@ -3,14 +3,17 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Read, Write},
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use oci_spec::image::{Descriptor, MediaType};
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT},
     io::Errno,
 };
 
@@ -127,11 +130,11 @@ impl BlobWriter {
         }
     }
 
-    /// Puts the blob into its place; that it is there already is fine. Returns its digest and its size.
+    /// Ends the blob without putting it into its place.
     ///
     /// # Errors
-    /// When it cannot be written, or is not what the descriptor said that the writer was made for: then nothing is left.
-    pub fn commit(self) -> Result<(Digest, u64), Error> {
+    /// When it cannot be written, or is not what the descriptor said that the writer was made for.
+    pub fn seal(self) -> Result<SealedBlob, Error> {
         let Self { layout, file, temporary, hasher, size, expected } = self;
         let found = hasher.finish();
         if let Some((digest, expected)) = expected {
@@ -143,12 +146,19 @@ impl BlobWriter {
             }
         }
         let place = layout.blob_path(&found);
-        let file = file.into_inner().map_err(|error| Error::io("write", &place)(error.into_error()))?;
-        // A blob that is there in another size was cut short, by a power cut say, and is replaced.
-        if layout.blob_size(&found)? != Some(size) {
-            link(&layout, &file, temporary, &place, size)?;
-        }
-        Ok((found, size))
+        let file = file.into_inner().map_err(|error| Error::io("write", place)(error.into_error()))?;
+        Ok(SealedBlob { layout, file, temporary, digest: found, size })
+    }
+
+    /// Puts the blob into its place; that it is there already is fine. Returns its digest and its size.
+    ///
+    /// # Errors
+    /// Those of [`BlobWriter::seal`] and [`SealedBlob::commit`]; then nothing is left.
+    pub fn commit(self) -> Result<(Digest, u64), Error> {
+        let sealed = self.seal()?;
+        let (digest, size) = (sealed.digest.clone(), sealed.size);
+        sealed.commit()?;
+        Ok((digest, size))
     }
 
     /// As [`BlobWriter::commit`]; returns a descriptor of this media type.
@@ -178,6 +188,63 @@ impl Write for BlobWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// A whole blob that does not stand in its place yet. Dropped, nothing of it is left.
+#[derive(Debug)]
+pub struct SealedBlob {
+    layout: Layout,
+    file: File,
+    temporary: Option<Temporary>,
+    digest: Digest,
+    size: u64,
+}
+
+impl SealedBlob {
+    /// Its digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads up to `length` bytes of it from its start.
+    ///
+    /// # Errors
+    /// When the system cannot read it.
+    pub fn read_start(&self, length: u64) -> io::Result<Vec<u8>> {
+        let mut content = vec![0; usize::try_from(length.min(self.size)).unwrap_or(0)];
+        self.file.read_exact_at(&mut content, 0)?;
+        Ok(content)
+    }
+
+    /// Puts it into its place; that it is there already is fine.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn commit(self) -> Result<(), Error> {
+        let place = self.layout.blob_path(&self.digest);
+        // A blob that is there in another size was cut short, by a power cut say, and is replaced.
+        match self.layout.blob_size(&self.digest)? == Some(self.size) {
+            true => self.layout.touch_blob(&self.digest),
+            false => link(&self.layout, &self.file, self.temporary, &place, self.size)?,
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    /// Makes a blob that is there look new, so that a collection of garbage that runs now lets it be until it is
+    /// referred to. Where the system does not allow it, it is left as it is.
+    pub(crate) fn touch_blob(&self, digest: &Digest) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times =
+            Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };
+        let _ = rustix::fs::utimensat(CWD, self.blob_path(digest), &times, AtFlags::empty());
     }
 }
 

@@ -19,8 +19,9 @@ use std::{
 use oci_spec::image::{Descriptor, MediaType};
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use blob::{BlobReader, BlobWriter};
+pub use blob::{BlobReader, BlobWriter, SealedBlob};
 pub use index::Entry;
+pub(crate) use index::name_of;
 
 use crate::{
     digest::{Algorithm, Digest, InvalidDigest, Mismatch},

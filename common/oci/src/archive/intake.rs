@@ -1,0 +1,322 @@
+//! What is on its way into the store: all of it is checked before any of it has a name.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Read},
+};
+
+use oci_spec::image::{Descriptor, MediaType};
+use rustix::process::{Resource, Rlimit};
+
+use super::{
+    Error,
+    tar::{Kind, Member, Members},
+};
+use crate::{
+    compression::Compression,
+    digest::{Digest, Mismatch, Verifying},
+    layout::{self, Layout, MAX_JSON, SealedBlob},
+    platform::Platform,
+    reference::Reference,
+};
+
+/// Members up to this size (JSON, `VERSION`) are kept in memory, in bytes; each of the others takes an open file.
+const SMALL: u64 = 256 << 10;
+/// How much memory all of them may take, in bytes.
+const MAX_SMALL: u64 = 32 << 20;
+const MAX_MEMBERS: usize = 100_000;
+
+/// An image that was found in an input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Its names.
+    pub references: Vec<Reference>,
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+}
+
+/// Images on their way into the store. Dropped, nothing of them is left.
+pub struct Intake {
+    pub(super) layout: Layout,
+    pub(super) platform: Option<Platform>,
+    /// Where blobs are copied from that are not held yet.
+    pub(super) source: Option<Layout>,
+    pub(super) images: Vec<Found>,
+    held: HashMap<Digest, Held>,
+    needed: HashSet<Digest>,
+    memory: u64,
+}
+
+enum Held {
+    Small(Vec<u8>),
+    File(SealedBlob),
+    /// It is in the store already.
+    Present(u64),
+}
+
+/// Where the content of an archive's member is.
+pub(super) enum Stored {
+    Blob { digest: Digest, size: u64, compression: Compression },
+    Link(String),
+}
+
+impl Intake {
+    pub(super) fn new(layout: Layout, platform: Option<Platform>) -> Self {
+        let (held, needed) = (HashMap::new(), HashSet::new());
+        Self { layout, platform, source: None, images: Vec::new(), held, needed, memory: 0 }
+    }
+
+    /// The images found.
+    pub fn images(&self) -> &[Found] {
+        &self.images
+    }
+
+    /// Reads an archive to its end. The table is by name, without `./` before it.
+    pub(super) fn collect(
+        &mut self,
+        name: &str,
+        source: impl Read,
+    ) -> Result<HashMap<String, Stored>, Error> {
+        raise_file_limit();
+        let read_error = |error| Error::Read(name.to_owned(), error);
+        let mut members = Members::new(source);
+        let mut table = HashMap::new();
+        while let Some(member) = members.next().map_err(read_error)? {
+            if table.len() == MAX_MEMBERS {
+                return Err(Error::TooMany(MAX_MEMBERS));
+            }
+            let path = normalise("", &member.name);
+            let stored = match member.kind {
+                Kind::File => self.store(name, &member, &path, &mut members)?,
+                Kind::Link if member.hard => Stored::Link(normalise("", &member.link)),
+                Kind::Link => Stored::Link(normalise(&path, &member.link)),
+                Kind::Directory | Kind::Other => continue,
+            };
+            table.insert(path, stored);
+        }
+        // Whoever writes into a pipe may finish, and the checksum at the end of a compressed stream is seen.
+        io::copy(&mut members.into_inner(), &mut io::sink()).map_err(read_error)?;
+        Ok(table)
+    }
+
+    fn store(
+        &mut self,
+        name: &str,
+        member: &Member,
+        path: &str,
+        content: &mut impl Read,
+    ) -> Result<Stored, Error> {
+        let size = member.size;
+        let promised =
+            promised_digest(path).map(|digest| Descriptor::new(MediaType::ImageLayer, size, digest));
+        let known = promised.as_ref().map(|blob| self.layout.has_blob(blob)).transpose()? == Some(true);
+        if size <= SMALL && self.memory + size <= MAX_SMALL {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|error| Error::Read(name.to_owned(), error))?;
+            self.memory += size;
+            let digest = match promised {
+                Some(blob) => {
+                    let digest = Digest::try_from(blob.digest()).map_err(layout::Error::from)?;
+                    Verifying::new(&bytes[..], digest.clone(), size).finish().map_err(io_error(name))?;
+                    digest
+                }
+                None => Digest::of(&bytes),
+            };
+            let compression = Compression::detect(&bytes);
+            self.held.entry(digest.clone()).or_insert(Held::Small(bytes));
+            return Ok(Stored::Blob { digest, size, compression });
+        }
+        let mut start = Vec::new();
+        content
+            .by_ref()
+            .take(8)
+            .read_to_end(&mut start)
+            .map_err(|error| Error::Read(name.to_owned(), error))?;
+        let compression = Compression::detect(&start);
+        let mut whole = start.chain_with(content);
+        let digest = match promised {
+            Some(blob) if known => {
+                let digest = Digest::try_from(blob.digest()).map_err(layout::Error::from)?;
+                Verifying::new(whole, digest.clone(), size).finish().map_err(io_error(name))?;
+                self.held.entry(digest.clone()).or_insert(Held::Present(size));
+                digest
+            }
+            promised => {
+                let mut writer = match &promised {
+                    Some(blob) => self.layout.writer_of(blob)?,
+                    None => self.layout.writer()?,
+                };
+                writer.copy_from(&mut whole).map_err(io_error(name))?;
+                let sealed = writer.seal()?;
+                let digest = sealed.digest().clone();
+                self.held.entry(digest.clone()).or_insert(Held::File(sealed));
+                digest
+            }
+        };
+        Ok(Stored::Blob { digest, size, compression })
+    }
+
+    /// Takes a small blob that was made here, and returns its descriptor.
+    pub(super) fn add_small(&mut self, media_type: MediaType, content: Vec<u8>) -> Descriptor {
+        let descriptor = Descriptor::new(media_type, content.len() as u64, Digest::of(&content));
+        let digest = Digest::of(&content);
+        self.held.entry(digest).or_insert(Held::Small(content));
+        descriptor
+    }
+
+    /// Takes a blob that was written whole.
+    pub(super) fn add_sealed(&mut self, blob: SealedBlob) {
+        self.held.entry(blob.digest().clone()).or_insert(Held::File(blob));
+    }
+
+    /// Says that blobs belong to an image: the others are forgotten.
+    pub(super) fn need(&mut self, digests: impl IntoIterator<Item = Digest>) {
+        self.needed.extend(digests);
+    }
+
+    /// Makes sure that the blob of a descriptor is held, or in the store, in the right size.
+    pub(super) fn require(&mut self, descriptor: &Descriptor) -> Result<Digest, Error> {
+        let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
+        let expected = descriptor.size();
+        if !self.held.contains_key(&digest) {
+            if self.layout.has_blob(descriptor)? {
+                self.held.insert(digest.clone(), Held::Present(expected));
+            } else if let Some(source) = &self.source {
+                let mut reader = match source.blob_reader(descriptor) {
+                    Err(layout::Error::NoBlob(digest)) => return Err(Error::NoBlob(digest)),
+                    reader => reader?,
+                };
+                let mut writer = self.layout.writer_of(descriptor)?;
+                writer.copy_from(&mut reader).map_err(io_error(&digest.to_string()))?;
+                self.held.insert(digest.clone(), Held::File(writer.seal()?));
+            }
+        }
+        let found = match self.held.get(&digest) {
+            None => return Err(Error::NoBlob(digest)),
+            Some(Held::Small(content)) => content.len() as u64,
+            Some(Held::File(blob)) => blob.size(),
+            Some(Held::Present(size)) => *size,
+        };
+        match found == expected {
+            true => Ok(digest),
+            false => Err(Mismatch::Size { digest, expected, found, more: false }.into()),
+        }
+    }
+
+    /// The content of a small blob.
+    pub(super) fn content(&mut self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        if descriptor.size() > MAX_JSON {
+            let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
+            return Err(layout::Error::TooLarge { digest, size: descriptor.size() }.into());
+        }
+        let digest = self.require(descriptor)?;
+        match self.held.get(&digest) {
+            Some(Held::Small(content)) => Ok(content.clone()),
+            Some(Held::File(blob)) => blob.read_start(MAX_JSON).map_err(io_error(&digest.to_string())),
+            _ => Ok(self.layout.read_blob(descriptor)?),
+        }
+    }
+
+    /// Puts everything into its place and gives the images their names.
+    ///
+    /// With a `name`, the image that has it is the one asked for; a single image gets it instead of its own names.
+    /// Without, it is the first. Returns the images, the one asked for first.
+    ///
+    /// # Errors
+    /// When no name fits; then nothing is left. When the store cannot be written.
+    pub fn commit(mut self, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
+        self.name_images(name)?;
+        for (digest, held) in self.held {
+            if !self.needed.contains(&digest) {
+                continue;
+            }
+            match held {
+                Held::Small(content) => {
+                    let blob = Descriptor::new(MediaType::ImageLayer, content.len() as u64, digest);
+                    let mut writer = self.layout.writer_of(&blob)?;
+                    io::Write::write_all(&mut writer, &content).map_err(io_error("a small blob"))?;
+                    writer.commit()?;
+                }
+                Held::File(blob) => blob.commit()?,
+                Held::Present(_) => self.layout.touch_blob(&digest),
+            }
+        }
+        for image in &self.images {
+            for reference in &image.references {
+                self.layout.tag(reference, &image.descriptor)?;
+            }
+            if image.references.is_empty() {
+                self.layout.add(&image.descriptor)?;
+            }
+        }
+        Ok(self.images)
+    }
+
+    fn name_images(&mut self, name: Option<&Reference>) -> Result<(), Error> {
+        let Some(name) = name else {
+            let named = self.images.iter().position(|image| !image.references.is_empty());
+            return named.map(|at| self.images.swap(0, at)).ok_or(Error::NoName);
+        };
+        if let Some(at) = self.images.iter().position(|image| image.references.contains(name)) {
+            self.images.swap(0, at);
+            return Ok(());
+        }
+        if let [only] = &mut self.images[..] {
+            only.references = vec![name.clone()];
+            return Ok(());
+        }
+        let names: Vec<_> =
+            self.images.iter().flat_map(|image| &image.references).map(Reference::to_string).collect();
+        let names = if names.is_empty() { "without names".to_owned() } else { names.join(", ") };
+        Err(Error::Several { wanted: name.to_string(), names })
+    }
+}
+
+trait ChainWith {
+    /// What was read already, then the rest.
+    fn chain_with<'a>(self, rest: &'a mut dyn Read) -> Box<dyn Read + 'a>;
+}
+
+impl ChainWith for Vec<u8> {
+    fn chain_with<'a>(self, rest: &'a mut dyn Read) -> Box<dyn Read + 'a> {
+        Box::new(io::Cursor::new(self).chain(rest))
+    }
+}
+
+/// A mismatch that travelled inside an io error is told as itself.
+pub(super) fn io_error(name: &str) -> impl Fn(io::Error) -> Error {
+    let name = name.to_owned();
+    move |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
+        Some(mismatch) => mismatch.clone().into(),
+        None => Error::Read(name.clone(), error),
+    }
+}
+
+/// The digest that a member of an OCI archive is named by.
+fn promised_digest(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// A name as a key of the table: `target` as seen from the directory of the member `from`, without `.` and `..`.
+pub(super) fn normalise(from: &str, target: &str) -> String {
+    let parent = from.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let parent = if target.starts_with('/') { "" } else { parent };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in parent.split('/').chain(target.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Every larger member is an open file until the whole archive was read.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}

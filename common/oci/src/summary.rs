@@ -1,0 +1,146 @@
+//! What there is in a store, for people and programs to look at.
+
+use oci_spec::image::Descriptor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    image::Image,
+    layout::{Entry, Error, Layout},
+    platform::Platform,
+    timestamp,
+};
+
+/// An image of the store with all its names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Its names, in the short form.
+    pub references: Vec<String>,
+    /// The digest of its configuration; none where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Digest>,
+    /// The digest of its manifest or index.
+    pub digest: String,
+    /// When it was made (RFC 3339), where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The bytes of its configuration and its layers, as they are stored.
+    pub size: u64,
+    /// The platform that it is for; of an index, the one that this machine would run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// All platforms of an index that are in the store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+    /// The digests of its layers, lowest first.
+    pub layers: Vec<String>,
+    /// Why it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Layout {
+    /// All images, the newest first. What cannot be read is listed with the reason.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn summaries(&self) -> Result<Vec<Summary>, Error> {
+        let mut grouped: Vec<(Descriptor, Vec<String>)> = Vec::new();
+        for Entry { reference, descriptor } in self.list()? {
+            let reference = reference.map(|reference| reference.to_string());
+            match grouped.iter_mut().find(|(other, _)| other.digest() == descriptor.digest()) {
+                Some((_, references)) => references.extend(reference),
+                None => grouped.push((descriptor, reference.into_iter().collect())),
+            }
+        }
+        let mut images: Vec<_> =
+            grouped.into_iter().map(|(image, names)| self.summary(&image, names)).collect();
+        let time = |image: &Summary| image.created.as_deref().and_then(timestamp::parse);
+        images.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| a.references.cmp(&b.references)));
+        Ok(images)
+    }
+
+    fn summary(&self, descriptor: &Descriptor, references: Vec<String>) -> Summary {
+        let digest = descriptor.digest().to_string();
+        let mut summary = Summary {
+            references,
+            digest,
+            id: None,
+            created: None,
+            size: 0,
+            platform: None,
+            platforms: Vec::new(),
+            layers: Vec::new(),
+            error: None,
+        };
+        let image = self.image(descriptor, None).or_else(|error| {
+            // An image for other machines only is shown as the first of them.
+            let first = self.manifests(descriptor)?.into_iter().next();
+            first.map_or(Err(error), |(manifest, _)| self.image(&manifest, None))
+        });
+        if let Err(error) = image.and_then(|image| self.fill(&mut summary, &image, descriptor)) {
+            summary.error = Some(error.to_string());
+        }
+        summary
+    }
+
+    fn fill(&self, summary: &mut Summary, image: &Image, descriptor: &Descriptor) -> Result<(), Error> {
+        summary.id = Some(image.id()?);
+        summary.created = image.configuration.created().clone();
+        let layers = image.manifest.layers();
+        summary.size = layers.iter().map(Descriptor::size).sum::<u64>() + image.manifest.config().size();
+        summary.platform = Some(image.platform().to_string());
+        summary.layers = layers.iter().map(|layer| layer.digest().to_string()).collect();
+        if image.descriptor.digest() != descriptor.digest() {
+            let platform =
+                |child: &Descriptor| child.platform().as_ref().map(|own| Platform::from(own).to_string());
+            summary.platforms =
+                self.manifests(descriptor)?.iter().filter_map(|(child, _)| platform(child)).collect();
+        }
+        Ok(())
+    }
+}
+
+/// A size in bytes as Docker shows it: `1.44GB`, `518B`.
+pub fn human_size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        // Three digits that count, as `%.3g` has them.
+        if size < 999.5 || unit == "TB" {
+            let decimals = if size < 9.995 {
+                2
+            } else if size < 99.95 {
+                1
+            } else {
+                0
+            };
+            let text = format!("{size:.decimals$}");
+            let text =
+                if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+            return format!("{text}{unit}");
+        }
+        size /= 1000.0;
+    }
+    unreachable!("the last unit takes any size")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (518, "518B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1234, "1.23kB"),
+            (123_456_789, "123MB"),
+            (12_345_678, "12.3MB"),
+            (1_440_000_000, "1.44GB"),
+            (999_600, "1MB"),
+        ] {
+            assert_eq!(super::human_size(bytes), text);
+        }
+    }
+}

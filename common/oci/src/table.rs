@@ -1,0 +1,35 @@
+//! Tables as Docker's commands print them.
+
+/// Between two columns, in spaces.
+const GAP: usize = 3;
+/// The narrowest column, with the gap behind it.
+const NARROWEST: usize = 10;
+
+/// Lines of text with the columns aligned. `rows` have as many cells as `heads`.
+pub fn format(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let head = heads[column].chars().count();
+        (cells.max().unwrap_or(0).max(head) + GAP).max(NARROWEST)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: String =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.trim_end().to_owned() + "\n"
+    };
+    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(heads.to_vec())).chain(body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["a-long-name".to_owned(), "1".to_owned()], vec!["b".to_owned(), "22".to_owned()]];
+        assert_eq!(
+            super::format(&["NAME", "N"], &rows),
+            "NAME          N\na-long-name   1\nb             22\n"
+        );
+    }
+}

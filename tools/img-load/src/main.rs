@@ -1,0 +1,107 @@
+//! Loads images from an archive into the image store.
+//!
+//! # Does
+//! Reads an OCI archive, a docker archive (`docker save`), an OCI layout directory, or the tar of a root file system, told
+//! apart by content, each of them plain or compressed (gzip, zstd, xz, bzip2). A root file system becomes an image of
+//! one layer, as with `docker import`.
+//! # Reads
+//! No document; the file that it is given, or standard input for `-`.
+//! # Adds
+//! `image`: the image asked for; all others of the archive are in the store too.
+//! # Undoes
+//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! # Needs
+//! Write access to `$STAVE_ROOT/images`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use document::members::Image;
+use oci::{
+    Layout, Platform, Reference,
+    archive::{Error, Form, Found, Input},
+};
+use toolkit::prelude::*;
+
+/// Load images from an archive or a root file system
+#[derive(Parser)]
+#[command(name = "img-load", version)]
+struct Load {
+    /// The image's name; without it, the archive's own names
+    #[arg(short, long, value_name = "NAME")]
+    tag: Option<Reference>,
+    /// The platform to take from an image for several, or that a root file system is for: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// An archive, a directory with an OCI image layout, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Source for Load {
+    type Member = Image;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn make(&self, context: &Context) -> Result<Image> {
+        let input = self.input()?;
+        let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+        let intake = input.read(&layout, self.platform.as_ref())?;
+        let images = intake.commit(self.tag.as_ref()).map_err(|error| match error {
+            Error::NoName => hint(error, "give it one with -t NAME"),
+            error => error.into(),
+        })?;
+        if !context.quiet {
+            images.iter().for_each(report);
+        }
+        let Some(Found { references, descriptor }) = images.first() else { bail!("no image was loaded") };
+        let reference = self.tag.as_ref().or(references.first()).map(Reference::to_string);
+        let image = layout.image(descriptor, self.platform.as_ref())?;
+        Ok(Image { reference, descriptor: image.descriptor, configuration: image.configuration })
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let file = operation::quote(&self.file.to_string_lossy());
+        let tag = self.tag.as_ref().map(Reference::canonical);
+        let to = tag.as_deref().map(|name| format!(":{name}")).unwrap_or_default();
+        let store =
+            format!("oci:{}{to}", operation::quote(&context.scope.root.join("images").to_string_lossy()));
+        Ok(vec![match self.input()?.form() {
+            Form::RootFs => format!("docker import {file} {}", tag.unwrap_or_default()).trim().to_owned(),
+            Form::Archive => format!("skopeo copy --all oci-archive:{file} {store}"),
+            Form::Directory => format!("skopeo copy --all oci:{file} {store}"),
+        }])
+    }
+}
+
+impl Load {
+    /// The input; a root file system, which has no name of its own, is read only if there is one.
+    fn input(&self) -> Result<Input> {
+        let input = Input::open(&self.file)?;
+        match input.form() {
+            Form::RootFs if self.tag.is_none() => Err(hint(
+                anyhow!("{} is a root file system and has no name of its own", self.file.display()),
+                "give it one with -t NAME",
+            )),
+            _ => Ok(input),
+        }
+    }
+}
+
+/// As `docker load` says it.
+fn report(image: &Found) {
+    for reference in &image.references {
+        eprintln!("Loaded image: {reference}");
+    }
+    if image.references.is_empty() {
+        eprintln!("Loaded image ID: {}", image.descriptor.digest());
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::source::<Load>()
+}

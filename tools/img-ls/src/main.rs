@@ -1,0 +1,115 @@
+//! Lists the images in the image store.
+//!
+//! # Does
+//! Reads `index.json` and the manifests and configurations that it names; layers are not looked at.
+//! # Reads
+//! No document.
+//! # Adds
+//! Nothing; prints `{"images": [{references, id, digest, created, size, platform, layers}]}`, the newest image first.
+//! `--table` prints what `docker images` does, `--ids` what `docker images -q` does.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to `$STAVE_ROOT/images`. Where there is no store, it holds no images.
+
+use std::{collections::HashSet, process::ExitCode};
+
+use clap::Parser;
+use oci::{
+    Layout, Reference, layout,
+    summary::{Summary, human_size},
+    table, timestamp,
+};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// List the images in the image store
+#[derive(Parser)]
+#[command(name = "img-ls", version)]
+struct Ls {
+    /// Only images of this name, with all their tags where it has none
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+    /// A table for people
+    #[arg(long, conflicts_with = "ids")]
+    table: bool,
+    /// The ids alone, one a line
+    #[arg(long)]
+    ids: bool,
+    /// Ids in full
+    #[arg(long)]
+    no_trunc: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Ls {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let wanted = self.name.as_deref().map(str::parse::<Reference>).transpose()?;
+        let mut images = match Layout::open(context.scope.root.join("images")) {
+            Err(layout::Error::NotALayout(path)) if !path.join("oci-layout").exists() => Vec::new(),
+            layout => layout?.summaries()?,
+        };
+        if let (Some(wanted), Some(text)) = (wanted, &self.name) {
+            let any_tag = !text.contains('@') && !text.rsplit('/').next().unwrap_or_default().contains(':');
+            for image in &mut images {
+                image.references.retain(|own| {
+                    own.parse::<Reference>()
+                        .is_ok_and(|own| own == wanted || (any_tag && own.name() == wanted.name()))
+                });
+            }
+            images.retain(|image| !image.references.is_empty());
+        }
+        Ok(json!({ "images": images }))
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        let images: Vec<Summary> = serde_json::from_value(report["images"].clone()).unwrap_or_default();
+        match (self.table, self.ids) {
+            (true, _) => Some(self.rows(&images)),
+            (_, true) => {
+                let mut told = HashSet::new();
+                let ids =
+                    images.iter().filter_map(|image| self.id(image)).filter(|id| told.insert(id.clone()));
+                Some(ids.map(|id| id + "\n").collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Ls {
+    fn id(&self, image: &Summary) -> Option<String> {
+        let id = image.id.as_ref()?;
+        Some(if self.no_trunc { id.to_string() } else { id.short().to_owned() })
+    }
+
+    fn rows(&self, images: &[Summary]) -> String {
+        let now = timestamp::now();
+        let mut rows = Vec::new();
+        for image in images {
+            let created = image.created.as_deref().and_then(timestamp::parse);
+            let facts = [
+                self.id(image).unwrap_or_else(|| "<unreadable>".to_owned()),
+                created.map_or_else(|| "N/A".to_owned(), |then| timestamp::ago(then, now)),
+                human_size(image.size),
+            ];
+            let names = image.references.iter().filter_map(|name| name.parse::<Reference>().ok());
+            let mut names: Vec<_> =
+                names.map(|name| [name.familiar_name(), name.tag().unwrap_or("<none>").to_owned()]).collect();
+            if names.is_empty() {
+                names.push(["<none>".to_owned(), "<none>".to_owned()]);
+            }
+            rows.extend(names.into_iter().map(|name| [&name[..], &facts].concat()));
+        }
+        table::format(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Ls>()
+}
