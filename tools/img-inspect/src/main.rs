@@ -1,0 +1,62 @@
+//! Starts a document from an image that is in the store.
+//!
+//! # Does
+//! Finds an image by its name, its id, or the beginning of its id. Changes nothing.
+//! # Reads
+//! No document; the store.
+//! # Adds
+//! `image`.
+//! # Undoes
+//! Nothing: the image stays in the store.
+//! # Needs
+//! Read access to the store.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use document::members::Image;
+use oci::{Layout, Platform};
+use toolkit::prelude::*;
+
+/// Looks an image up in the store, and starts a document from it: `img-inspect debian | layer-apply | …`
+#[derive(Parser)]
+#[command(name = "img-inspect", version)]
+struct ImgInspect {
+    /// The image's name, its id, or the beginning of its id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The platform to take from an image for several: os/architecture[/variant]; without it, this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Source for ImgInspect {
+    type Member = Image;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn make(&self, context: &toolkit::Context) -> Result<Image> {
+        let hinted = |error: oci::layout::Error| hint(error, "img-ls lists what is there");
+        let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
+        let found = layout.find(&self.image).map_err(hinted)?;
+        let name = layout.list()?.into_iter().find(|entry| entry.descriptor == found);
+        let image = layout.image(&found, self.platform.as_ref())?;
+        Ok(Image {
+            reference: name.and_then(|entry| entry.reference).map(|reference| reference.to_string()),
+            descriptor: image.descriptor,
+            configuration: image.configuration,
+        })
+    }
+
+    fn explain(&self, _: &toolkit::Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::source::<ImgInspect>()
+}
