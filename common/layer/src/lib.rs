@@ -10,11 +10,9 @@ pub mod apply;
 pub mod archive;
 pub mod compression;
 pub mod diff;
-mod digest;
 mod overlay;
 mod pipeline;
 mod removal;
 pub mod store;
 
-pub use digest::{Digest, InvalidDigest};
 pub use removal::remove_tree;

@@ -1,6 +1,6 @@
-//! A blob through hash, decompression and hash, on other threads than the one that uses what comes out.
+//! A blob through decompression and hash, on other threads than the one that uses what comes out.
 //!
-//! One thread reads, hashes the blob and decompresses; another hashes the archive; the caller's own thread consumes it.
+//! One thread reads and decompresses (a reader that verifies the blob's digest does so there); another hashes the archive; the caller's own thread consumes it.
 //! Chunks are shared, not copied, and their number is bounded, so memory does not depend on the blob.
 
 use std::{
@@ -12,7 +12,9 @@ use std::{
     thread,
 };
 
-use crate::{Digest, compression, digest::Hasher};
+use oci::digest::{Algorithm, Digest, Hasher};
+
+use crate::compression;
 
 /// One chunk of the archive, in bytes: small enough that it is still in the cache when it is hashed and written.
 const CHUNK: usize = 512 << 10;
@@ -38,7 +40,6 @@ impl Bounds {
 /// What came through.
 #[derive(Debug, Clone)]
 pub(crate) struct Totals {
-    pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) diff_id: Digest,
     pub(crate) uncompressed: u64,
@@ -73,25 +74,24 @@ pub enum Error {
 /// What stopped the archive, before what `consume` made of its early end; else what `consume` returned.
 pub(crate) fn run<T, E: From<Error>>(
     blob: impl Read + Send,
-    expected: (Option<&Digest>, Option<&Digest>),
+    algorithm: Algorithm,
     bounds: Bounds,
     consume: impl FnOnce(&mut Archive) -> Result<T, E>,
 ) -> Result<(T, Totals), E> {
     let (to_consumer, archive) = sync_channel::<Result<Arc<Vec<u8>>, Error>>(WAITING);
     let (to_hash, hashed) = sync_channel::<Arc<Vec<u8>>>(WAITING);
     let (used, unused) = channel::<Vec<u8>>();
-    let (blob_hash, diff_hash) = (Hasher::like(expected.0), Hasher::like(expected.1));
     thread::scope(|scope| {
         let hash_used = used.clone();
-        let hasher = scope.spawn(move || hash(diff_hash, &hashed, &hash_used));
+        let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &hashed, &hash_used));
         let reader = scope.spawn(move || {
-            let mut blob = Counted { blob, hasher: blob_hash, size: 0, error: None };
+            let mut blob = Counted { blob, size: 0, error: None };
             let outcome = decompress(&mut blob, bounds, &to_consumer, &to_hash, &unused);
             if let Err(error) = outcome {
                 // A consumer that is gone needs no reason.
                 let _ = to_consumer.send(Err(error));
             }
-            (blob.hasher.finish(), blob.size)
+            blob.size
         });
         let mut archive = Archive { chunks: archive, current: None, position: 0, used, error: None };
         let consumed = consume(&mut archive).and_then(|value| {
@@ -101,13 +101,13 @@ pub(crate) fn run<T, E: From<Error>>(
         let error = archive.error.take();
         drop(archive);
         let finished = (reader.join(), hasher.join());
-        let (Ok((digest, size)), Ok((diff_id, uncompressed))) = finished else {
+        let (Ok(size), Ok((diff_id, uncompressed))) = finished else {
             return Err(Error::Read(io::Error::other("thread panicked")).into());
         };
         match (error, consumed) {
             (Some(error), _) => Err(error.into()),
             (None, Err(error)) => Err(error),
-            (None, Ok(value)) => Ok((value, Totals { digest, size, diff_id, uncompressed })),
+            (None, Ok(value)) => Ok((value, Totals { size, diff_id, uncompressed })),
         }
     })
 }
@@ -174,10 +174,9 @@ fn decompress<R: Read>(
     }
 }
 
-/// The blob, hashed and counted while it is read. Keeps its own error, to tell it from the decompressor's.
+/// The blob, counted while it is read. Keeps its own error, to tell it from the decompressor's.
 struct Counted<R> {
     blob: R,
-    hasher: Hasher,
     size: u64,
     error: Option<io::Error>,
 }
@@ -186,7 +185,6 @@ impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.blob.read(buffer) {
             Ok(count) => {
-                self.hasher.update(&buffer[..count]);
                 self.size += count as u64;
                 Ok(count)
             }
@@ -267,7 +265,7 @@ mod tests {
     }
 
     fn all(blob: &[u8], bounds: Bounds) -> Result<(Vec<u8>, Totals), Error> {
-        run(blob, (None, None), bounds, |archive| {
+        run(blob, Algorithm::Sha256, bounds, |archive| {
             let mut data = Vec::new();
             let _ = archive.read_to_end(&mut data);
             Ok(data)
@@ -284,7 +282,6 @@ mod tests {
         for blob in [data.clone(), gzip(&data), members, zstd::bulk::compress(&data, 1).unwrap()] {
             let (out, totals) = all(&blob, WIDE).unwrap();
             assert!(out == data);
-            assert_eq!(totals.digest, Digest::of(&blob));
             assert_eq!(totals.diff_id, Digest::of(&data));
             assert_eq!((totals.size, totals.uncompressed), (blob.len() as u64, data.len() as u64));
         }
@@ -325,7 +322,7 @@ mod tests {
     #[test]
     fn a_consumer_that_gives_up_stops_it() {
         let outcome: Result<((), _), Error> =
-            run(io::repeat(7).take(1 << 40), (None, None), WIDE, |_| Err(Error::Size { limit: 0 }));
+            run(io::repeat(7).take(1 << 40), Algorithm::Sha256, WIDE, |_| Err(Error::Size { limit: 0 }));
         assert_eq!(outcome.unwrap_err().to_string(), "unpacked size exceeds 0 bytes");
     }
 }

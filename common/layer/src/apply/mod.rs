@@ -1,1 +1,129 @@
-//! apply
+//! A layer's blob → a directory in overlayfs's own form (OCI image-spec, layer.md, "Applying Changesets").
+//!
+//! Names in a layer are hostile input. Every call works on an open directory and one name in it; a longer path is opened
+//! below the layer's root only, by `openat2`, with symbolic links refused. While a layer is unpacked, all its directories
+//! belong to us and admit nobody else; they get their owners, modes, attributes and times at the end.
+//!
+//! A symbolic link among the *parents* of an entry is followed as in the file system that the layer lands on, inside it:
+//! `lib/x` goes to `usr/lib/x` where a layer below has `lib -> usr/lib`, as when the layers are unpacked one over the other.
+
+mod below;
+mod dependency;
+mod entries;
+mod error;
+mod finish;
+mod links;
+mod name;
+mod tree;
+
+use std::{
+    io::Read,
+    os::fd::OwnedFd,
+};
+
+use oci::digest::{Algorithm, Digest};
+
+pub use dependency::Dependency;
+pub use error::{EntryError, Error};
+pub use below::Below;
+
+use crate::{
+    archive::{Kind, Reader},
+    pipeline::{self, Bounds},
+};
+
+/// What a layer may ask of us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Size of its archive in bytes.
+    pub size: u64,
+    /// Number of its entries.
+    pub entries: u64,
+    /// How many times larger its archive may be than its blob. Counts from 64 MiB on.
+    pub ratio: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB, ten million entries; a ratio of 1000, which is what gzip makes of nothing but zeros.
+    fn default() -> Self {
+        Self { size: 64 << 30, entries: 10_000_000, ratio: 1000 }
+    }
+}
+
+/// How a layer is unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What it may ask.
+    pub limits: Limits,
+    /// Whether it may hold device nodes.
+    pub devices: bool,
+    /// Whether the layer is to be mounted by an ordinary user: overlayfs then reads attributes `user.overlay.*`.
+    pub user_xattr: bool,
+    /// The hash of the layer's DiffID.
+    pub algorithm: Algorithm,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limits: Limits::default(), devices: true, user_xattr: false, algorithm: Algorithm::Sha256 }
+    }
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Size of the uncompressed archive in bytes.
+    pub uncompressed: u64,
+    /// Number of entries.
+    pub entries: u64,
+    /// Extended attributes that were left out, because they would speak to overlayfs or to this machine's policy.
+    pub left_out: u64,
+    /// What was taken from the layers below: with others below, the directory would be another.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// Unpacks `blob` into the empty directory `target`.
+///
+/// `blob` is read to its end; a reader that verifies its digest says so there. Nothing is synced to disk.
+///
+/// # Errors
+/// [`Error`]; what was unpacked so far is left in `target`.
+pub fn unpack(blob: impl Read + Send, target: OwnedFd, below: &Below, options: &Options) -> Result<Unpacked, Error> {
+    let bounds = Bounds { size: options.limits.size, ratio: options.limits.ratio };
+    let outcome = pipeline::run(blob, options.algorithm, bounds, |archive| {
+        let mut reader = Reader::new(archive);
+        let mut unpacking = entries::Unpacking::new(target, below, options)?;
+        let mut count = 0;
+        while let Some(entry) = reader.next()? {
+            count += 1;
+            if count > options.limits.entries {
+                return Err(Error::Entries { limit: options.limits.entries });
+            }
+            if !options.devices && matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+                return Err(Error::entry(&entry.path)(EntryError::Device));
+            }
+            unpacking.entry(&entry, &mut reader)?;
+        }
+        let (left_out, dependencies) = unpacking.finish()?;
+        Ok((count, left_out, dependencies))
+    })?;
+    let ((entries, left_out, dependencies), totals) = outcome;
+    Ok(Unpacked {
+        diff_id: totals.diff_id,
+        size: totals.size,
+        uncompressed: totals.uncompressed,
+        entries,
+        left_out,
+        dependencies,
+    })
+}
+
+/// The kinds of name that a layer's entries have, as fuzzers see them: whether the name is accepted.
+#[doc(hidden)]
+pub fn accepts_name(path: &[u8]) -> bool {
+    name::Target::of(path).is_ok()
+}

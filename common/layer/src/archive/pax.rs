@@ -170,7 +170,7 @@ mod tests {
     fn records() {
         let mut pax = Pax::default();
         let value = [b'\n', b'=', 0, 255];
-        let mut text = b"9 path=a\n9 path=b\n11 path=c/d\n13 uid=12345\n27 mtime=-1.25000000099999\n".to_vec();
+        let mut text = b"9 path=a\n9 path=b\n12 path=c/d\n13 uid=12345\n27 mtime=-1.25000000099999\n".to_vec();
         text.extend(b"28 SCHILY.xattr.user.x=");
         text.extend(value.iter().chain(b"\n"));
         pax.read(&text).unwrap();
@@ -191,7 +191,7 @@ mod tests {
             (b"99999999999999999999999 path=a\n", "record without a length"),
             (b"8 path=a\n", "record that does not end with its line"),
             (b"8 pathxa\n", "record that does not end with its line"),
-            (b"10 pathxab\n", "record without \"=\""),
+            (b"10 pathxx\n", "record without \"=\""),
             (b"12 path=a\0b\n", "name with a NUL"),
             (b"10 uid=-1\n", "owner that is no 32-bit number"),
             (b"18 uid=4294967296\n", "owner that is no 32-bit number"),

@@ -15,11 +15,9 @@ use std::{
 
 use flate2::{Compress, Crc, FlushCompress, Status};
 
-use crate::{
-    Digest,
-    compression::Compression,
-    digest::Hasher,
-};
+use oci::digest::{Algorithm, Digest, Hasher};
+
+use crate::compression::Compression;
 
 /// The archive's bytes in one block.
 const BLOCK: usize = 1 << 20;
@@ -64,7 +62,7 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 impl<W: Write> Blob<W> {
     pub(super) fn new(inner: W, compression: Compression) -> Self {
-        let out = Out { inner, hasher: Hasher::default(), size: 0 };
+        let out = Out { inner, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
         Self { out, compression, buffer: Vec::new(), crc: Crc::new(), uncompressed: 0, workers: None }
     }
 
@@ -73,7 +71,7 @@ impl<W: Write> Blob<W> {
         self.uncompressed += last.len() as u64;
         let diff_id = match self.workers.take() {
             None => {
-                let mut hasher = Hasher::default();
+                let mut hasher = Hasher::new(Algorithm::Sha256);
                 hasher.update(&last);
                 self.start()?;
                 let block = compress(&last, self.compression, true)?;
@@ -221,7 +219,7 @@ impl Workers {
             .collect::<io::Result<_>>()?;
         let (hash, chunks) = sync_channel::<Arc<Vec<u8>>>(4);
         let hasher = thread::Builder::new().name("hash".into()).spawn(move || {
-            let mut hasher = Hasher::default();
+            let mut hasher = Hasher::new(Algorithm::Sha256);
             chunks.iter().for_each(|chunk| hasher.update(&chunk));
             hasher
         })?;

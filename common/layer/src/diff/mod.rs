@@ -14,7 +14,9 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{Digest, archive::Shown, compression::Compression};
+use oci::Digest;
+
+use crate::{archive::Shown, compression::Compression};
 
 /// How a layer is written.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,144 @@
+//! The layers below, as one file system.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat, statat},
+    io::Errno,
+};
+
+use super::{EntryError, Error, name};
+use crate::{archive::Shown, overlay};
+
+/// The directories of the layers below, in overlayfs's form.
+#[derive(Debug, Default)]
+pub struct Below {
+    /// The highest first.
+    roots: Vec<OwnedFd>,
+}
+
+/// What the layers below have at a path.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    /// A directory, opened in the highest layer that has it.
+    Directory(OwnedFd),
+    /// Where it leads, and the directory that it stands in, in the layer that has it.
+    Symlink(Vec<u8>, OwnedFd),
+    /// Any other file; the directory that it stands in, in the layer that has it.
+    File(OwnedFd),
+}
+
+impl Below {
+    /// Opens the layers' directories, given the lowest first.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn open<P: AsRef<Path>>(lowest_first: &[P]) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &P| Ok(openat(CWD, path.as_ref(), flags, Mode::empty())?);
+        Ok(Self { roots: lowest_first.iter().rev().map(open).collect::<io::Result<_>>()? })
+    }
+
+    /// What they have at `path`, whose parents are no symbolic links there. Whiteouts and opaque directories are obeyed.
+    pub(super) fn find(&self, path: &[u8]) -> Result<Found, EntryError> {
+        for root in &self.roots {
+            match find_in(root.as_fd(), path).map_err(error("look for", path))? {
+                InOne::Continue => {}
+                InOne::Hidden => return Ok(Found::Nothing),
+                InOne::Found(found) => return Ok(found),
+            }
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// The names in the root of the file system that they make, sorted.
+    pub(super) fn root_names(&self) -> Result<Vec<Vec<u8>>, EntryError> {
+        let mut seen = std::collections::BTreeMap::new();
+        for root in &self.roots {
+            let call = || -> rustix::io::Result<()> {
+                let directory = open_directory(root.as_fd(), b".", OFlags::RDONLY)?;
+                for entry in rustix::fs::Dir::read_from(&directory)? {
+                    let name = entry?.file_name().to_bytes().to_vec();
+                    if name != b"." && name != b".." && !seen.contains_key(&name) {
+                        let stat = statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW)?;
+                        seen.insert(name, !overlay::is_whiteout(&stat));
+                    }
+                }
+                Ok(())
+            };
+            let mut call = call;
+            call().map_err(error("read", b"."))?;
+        }
+        Ok(seen.into_iter().filter_map(|(name, there)| there.then_some(name)).collect())
+    }
+}
+
+/// As `map_err` takes it.
+pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> EntryError {
+    move |source| EntryError::Below(Box::new(Error::Below { verb, name: Shown::new(path), source: source.into() }))
+}
+
+enum InOne {
+    /// This layer says nothing of the path.
+    Continue,
+    /// This layer hides the path in those below it.
+    Hidden,
+    Found(Found),
+}
+
+fn open_directory(root: BorrowedFd, path: &[u8], access: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+fn find_in(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<InOne> {
+    if path.is_empty() {
+        return open_directory(root, b"", OFlags::RDONLY).map(|root| InOne::Found(Found::Directory(root)));
+    }
+    // Most paths are there, or have no parent there: either is one call.
+    let (parent, name) = name::split(path);
+    let directory = match open_directory(root, parent, OFlags::RDONLY) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return blocked(root, parent),
+        Err(error) => return Err(error),
+    };
+    let stat = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return blocked(root, parent),
+        Err(error) => return Err(error),
+    };
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            InOne::Found(Found::Directory(openat(&directory, name, flags, Mode::empty())?))
+        }
+        FileType::Symlink => {
+            let target = readlinkat(&directory, name, Vec::new())?.into_bytes();
+            InOne::Found(Found::Symlink(target, directory))
+        }
+        _ if overlay::is_whiteout(&stat) => InOne::Hidden,
+        _ => InOne::Found(Found::File(directory)),
+    })
+}
+
+/// Whether the layer hides what is below `parent` in the layers under it: by an opaque directory on the way, or by anything
+/// that is no directory.
+fn blocked(root: BorrowedFd, parent: &[u8]) -> rustix::io::Result<InOne> {
+    let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for end in ends.chain([parent.len()]) {
+        match open_directory(root, &parent[..end], OFlags::RDONLY) {
+            Ok(directory) if !parent.is_empty() && overlay::is_opaque(&directory)? => return Ok(InOne::Hidden),
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(InOne::Continue),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(InOne::Hidden),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(InOne::Continue)
+}

@@ -1,0 +1,178 @@
+//! What a layer's directory took from the layers below.
+
+use std::{
+    io::Write,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use oci::digest::{Algorithm, Hasher};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    EntryError,
+    below::{Below, Found, error},
+    name,
+    tree::Facts,
+};
+use crate::{archive::Time, overlay};
+
+/// A path in the layers below, and what was seen there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The path in them, relative to their root, each byte as `escape_ascii` shows it; the root's is empty.
+    pub path: String,
+    /// What is looked at there.
+    pub aspect: Aspect,
+    /// What was seen, as one line that is the same only for the same.
+    pub seen: String,
+}
+
+/// What of a path a layer's directory depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aspect {
+    /// The attributes of a directory that the layer's archive does not list.
+    Attributes,
+    /// Whether there is a directory, in which a whiteout says something.
+    Directory,
+    /// Where a symbolic link on the way to an entry leads.
+    Link,
+    /// The file that a hard link names.
+    Content,
+    /// The names in the root, all of which an opaque root hides.
+    Names,
+}
+
+impl Dependency {
+    pub(super) fn new(path: &[u8], aspect: Aspect, seen: String) -> Self {
+        Self { path: path.escape_ascii().to_string(), aspect, seen }
+    }
+
+    /// Whether the layers below show the same there.
+    pub(crate) fn holds(&self, below: &Below) -> Result<bool, EntryError> {
+        // What was escaped when it was written: a path that cannot be read back depends on nothing that is there.
+        let Some(path) = unescape(&self.path) else { return Ok(false) };
+        Ok(look(below, &path, self.aspect)? == self.seen)
+    }
+}
+
+/// What the layers below show of a path.
+pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String, EntryError> {
+    if aspect == Aspect::Names {
+        let names = below.root_names()?;
+        return Ok(names.iter().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>().join("/"));
+    }
+    let found = below.find(path)?;
+    Ok(match (aspect, found) {
+        (Aspect::Attributes, Found::Directory(fd)) => {
+            let mut facts = facts(fd.as_fd(), path)?;
+            if path.is_empty() {
+                // A root has been made anew in every copy: its time says nothing.
+                facts.mtime = Time::default();
+            }
+            line(&facts)
+        }
+        // An entry below a link would have gone elsewhere.
+        (Aspect::Attributes, Found::Symlink(target, _)) => format!("-> {}", target.escape_ascii()),
+        (Aspect::Directory, Found::Directory(_)) => "directory".into(),
+        (Aspect::Link, Found::Symlink(target, _)) => target.escape_ascii().to_string(),
+        (Aspect::Content, Found::File(directory) | Found::Symlink(_, directory)) => content(directory.as_fd(), path)?,
+        _ => "-".into(),
+    })
+}
+
+/// What a directory in the layers below is like.
+pub(super) fn facts(directory: BorrowedFd, path: &[u8]) -> Result<Facts, EntryError> {
+    let stat = fstat(directory).map_err(error("stat", path))?;
+    Ok(Facts {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
+        atime: None,
+        xattrs: overlay::xattrs(directory, b".").map_err(error("list attributes of", path))?,
+    })
+}
+
+/// The facts as one line.
+pub(super) fn line(facts: &Facts) -> String {
+    let Facts { mode, uid, gid, mtime, xattrs, .. } = facts;
+    let mut line = format!("{mode:o} {uid}:{gid} {}.{:09}", mtime.seconds, mtime.nanoseconds);
+    for (name, value) in xattrs {
+        line += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+    }
+    line
+}
+
+/// A file's attributes and the hash of its content. Its time of access is no part of it.
+fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
+    let (_, name) = name::split(path);
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;
+    let xattrs = overlay::xattrs(directory, name).map_err(error("list attributes of", path))?;
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = openat(directory, name, flags, Mode::empty()).map_err(error("open", path))?;
+            let mut buffer = vec![0; 128 << 10];
+            loop {
+                match rustix::io::read(&file, &mut buffer[..]).map_err(error("read", path))? {
+                    0 => break,
+                    count => hasher.update(&buffer[..count]),
+                }
+            }
+        }
+        FileType::Symlink => {
+            hasher.update(readlinkat(directory, name, Vec::new()).map_err(error("read", path))?.as_bytes());
+        }
+        _ => {}
+    }
+    let mut attributes = Vec::new();
+    for (name, value) in &xattrs {
+        let _ = write!(attributes, " {}={}", name.escape_ascii(), value.escape_ascii());
+    }
+    Ok(format!(
+        "{:o} {}:{} {} {}.{:09} {}{}",
+        stat.st_mode,
+        stat.st_uid,
+        stat.st_gid,
+        stat.st_rdev,
+        stat.st_mtime,
+        stat.st_mtime_nsec,
+        hasher.finish().hex(),
+        String::from_utf8_lossy(&attributes)
+    ))
+}
+
+/// Takes `escape_ascii` back.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let (mut out, mut bytes) = (Vec::new(), text.bytes());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'\\' => match bytes.next()? {
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b'x' => {
+                    let mut digit = || char::from(bytes.next()?).to_digit(16);
+                    (digit()? * 16 + digit()?) as u8
+                }
+                other => other,
+            },
+            plain => plain,
+        });
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_come_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unescape(&all.escape_ascii().to_string()), Some(all));
+    }
+}

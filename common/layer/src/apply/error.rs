@@ -1,0 +1,163 @@
+use std::io;
+
+use oci::Digest;
+
+use crate::{
+    archive::{self, Shown},
+    pipeline,
+};
+
+/// Why a layer could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its blob could not be read or decompressed, or is larger than it may be.
+    #[error(transparent)]
+    Blob(#[from] pipeline::Error),
+    /// What it holds is no archive.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// One of its entries.
+    #[error("entry {name}: {source}")]
+    Entry {
+        /// The entry's name.
+        name: Shown,
+        /// What went wrong.
+        source: EntryError,
+    },
+    /// More than the limit on entries.
+    #[error("more than {limit} entries")]
+    Entries {
+        /// The limit.
+        limit: u64,
+    },
+    /// The layers below could not be looked at.
+    #[error("{verb} {name} in the layers below: {source}")]
+    Below {
+        /// What was tried.
+        verb: &'static str,
+        /// On which path in them.
+        name: Shown,
+        /// Why it went wrong.
+        source: io::Error,
+    },
+    /// Its archive is another than the image says.
+    #[error("archive has DiffID {found}, the image says {expected}")]
+    DiffId {
+        /// What the image says.
+        expected: Digest,
+        /// What the archive has.
+        found: Digest,
+    },
+    /// The directory that it goes to.
+    #[error("{verb} {path:?}: {source}")]
+    Store {
+        /// What was tried.
+        verb: &'static str,
+        /// The path.
+        path: std::path::PathBuf,
+        /// Why it went wrong.
+        source: io::Error,
+    },
+    /// One of several layers.
+    #[error("layer {digest}: {source}")]
+    Layer {
+        /// Digest of its blob.
+        digest: Digest,
+        /// What went wrong with it.
+        source: Box<Error>,
+    },
+}
+
+/// What was wrong with an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// A call of the kernel.
+    #[error("{verb}: {source}")]
+    Call {
+        /// What was tried.
+        verb: &'static str,
+        /// Why it went wrong.
+        source: io::Error,
+    },
+    /// An extended attribute.
+    #[error("set attribute {name}: {source}")]
+    Attribute {
+        /// The attribute's name.
+        name: Shown,
+        /// Why the kernel refused it.
+        source: io::Error,
+    },
+    /// A name that points out of the layer.
+    #[error("name with \"..\"")]
+    DotDot,
+    /// A name with a NUL byte.
+    #[error("name with a NUL")]
+    Nul,
+    /// A name that no path can have.
+    #[error("name longer than a path may be")]
+    TooLong,
+    /// The root, but not a directory.
+    #[error("the root must be a directory")]
+    Root,
+    /// A whiteout of nothing, of `.` or of `..`.
+    #[error("whiteout of no file")]
+    EmptyWhiteout,
+    /// A whiteout that is no empty file, or one among the parents of a name.
+    #[error("a whiteout must be an empty file")]
+    NotAWhiteout,
+    /// A parent that is there, but is no directory.
+    #[error("parent {0} is not a directory")]
+    Parent(Shown),
+    /// Symbolic links that lead nowhere.
+    #[error("too many symbolic links in {0}")]
+    Loop(Shown),
+    /// A hard link to what is not there.
+    #[error("hard link to {0}, which is not there")]
+    NoTarget(Shown),
+    /// A hard link to a directory.
+    #[error("hard link to {0}, which is a directory")]
+    DirectoryTarget(Shown),
+    /// The target of a hard link is no name in a layer.
+    #[error("hard link to {name}: {source}")]
+    Target {
+        /// The target.
+        name: Shown,
+        /// What is wrong with it.
+        source: Box<EntryError>,
+    },
+    /// A device, and none are allowed.
+    #[error("device nodes are not allowed")]
+    Device,
+    /// A device that overlayfs would take for a whiteout.
+    #[error("character device 0:0 is a whiteout of overlayfs")]
+    WhiteoutDevice,
+    /// The archive ends or is damaged.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// The layers below.
+    #[error(transparent)]
+    Below(Box<Error>),
+}
+
+impl EntryError {
+    /// As `map_err` takes it: the kernel refused `verb`.
+    pub(super) fn call<E: Into<io::Error>>(verb: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Call { verb, source: source.into() }
+    }
+}
+
+impl Error {
+    /// What went wrong while the layers below were looked at, outside of any entry.
+    pub(crate) fn from_below(error: EntryError) -> Self {
+        Self::entry(b".")(error)
+    }
+
+    /// As `map_err` takes it: the entry of this name.
+    pub(super) fn entry(name: &[u8]) -> impl FnOnce(EntryError) -> Self {
+        move |source| match source {
+            // What went wrong below, or with the stream, has its own name.
+            EntryError::Below(error) => *error,
+            source => Self::Entry { name: Shown::new(name), source },
+        }
+    }
+}

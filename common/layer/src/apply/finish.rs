@@ -1,0 +1,102 @@
+//! What can only be done once every entry was seen: whiteouts, opaque directories, and the directories' own attributes.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Mode, XattrFlags, fsetxattr, mknodat};
+
+use super::{
+    Dependency, EntryError, Error,
+    below::Found,
+    dependency::{Aspect, facts},
+    entries::Unpacking,
+    name::join,
+    tree::{Facts, Standing},
+};
+use crate::archive::Time;
+
+impl Unpacking<'_> {
+    /// Finishes the layer. Returns how many attributes were left out, and what was taken from the layers below.
+    pub(super) fn finish(mut self) -> Result<(u64, Vec<Dependency>), Error> {
+        self.link_pending()?;
+        // Parents before children: whether a directory is a new one is known from the whiteouts of its parent.
+        let mut next = Some(Vec::new());
+        while let Some(path) = next {
+            self.settle(&path).map_err(Error::entry(&path))?;
+            let after = (std::ops::Bound::Excluded(&path), std::ops::Bound::Unbounded);
+            next = self.tree.directories.range::<Vec<u8>, _>(after).next().map(|(path, _)| path.clone());
+        }
+        let dependencies = self.dependencies.into_iter();
+        let dependencies = dependencies.map(|((path, aspect), seen)| Dependency::new(&path, aspect, seen));
+        Ok((self.left_out, dependencies.collect()))
+    }
+
+    fn settle(&mut self, path: &[u8]) -> Result<(), EntryError> {
+        self.whiteouts(path)?;
+        if path.is_empty() && self.tree.get(path).opaque {
+            self.opaque_root()?;
+        }
+        let facts = match self.tree.get(path).listed.take() {
+            Some(facts) => facts,
+            None => self.implied(path)?,
+        };
+        let directory = self.tree.get(path);
+        let hides = !path.is_empty() && (directory.opaque || directory.new);
+        let fd = self.tree.open(path)?;
+        if hides {
+            let name = if self.options.user_xattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+            fsetxattr(&fd, name, b"y", XattrFlags::empty()).map_err(EntryError::call("make opaque"))?;
+        }
+        self.seal(fd.as_fd().as_fd(), &facts, true)
+    }
+
+    /// What the archive does not say of a directory is as in the layers below; 0755, root's and of the epoch where they do
+    /// not have it.
+    fn implied(&mut self, path: &[u8]) -> Result<Facts, EntryError> {
+        if self.tree.shows_below(path) {
+            self.depend(path, Aspect::Attributes)?;
+            if let Found::Directory(fd) = self.below.find(path)? {
+                return facts(fd.as_fd(), path);
+            }
+        }
+        Ok(Facts { mode: 0o755, uid: 0, gid: 0, mtime: Time::default(), atime: None, xattrs: Vec::new() })
+    }
+
+    /// Makes the whiteouts of a directory. They say nothing of what this layer itself has, in whatever order they came;
+    /// and where no layer below has anything in the directory, the mount would show them: so there are none then.
+    fn whiteouts(&mut self, path: &[u8]) -> Result<(), EntryError> {
+        if self.tree.get(path).whiteouts.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.tree.get(path).whiteouts.iter().cloned().collect();
+        let merged = !self.tree.get(path).opaque
+            && !self.tree.get(path).new
+            && self.tree.shows_below(path)
+            && self.depend(path, Aspect::Directory)? == "directory";
+        for name in names {
+            self.hide(path, &name, merged)?;
+        }
+        Ok(())
+    }
+
+    /// overlayfs does not look whether a layer's root is opaque: each name that is below it is deleted instead.
+    fn opaque_root(&mut self) -> Result<(), EntryError> {
+        self.depend(b"", Aspect::Names)?;
+        for name in self.below.root_names()? {
+            self.hide(b"", &name, true)?;
+        }
+        Ok(())
+    }
+
+    fn hide(&mut self, path: &[u8], name: &[u8], merged: bool) -> Result<(), EntryError> {
+        match self.tree.standing(path, name)? {
+            Standing::Directory => self.tree.get(&join(path, name)).new = true,
+            Standing::Nothing if merged => {
+                let fd = self.tree.open(path)?;
+                mknodat(&fd, name, FileType::CharacterDevice, Mode::empty(), 0)
+                    .map_err(EntryError::call("create whiteout"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Links: symbolic ones among an entry's parents, and hard ones, also to files of the layers below.
+
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, linkat, openat, readlinkat, statat},
+    io::Errno,
+};
+
+use super::{
+    EntryError,
+    below::{Found, error},
+    dependency::Aspect,
+    entries::Unpacking,
+    name::{Target, join, split},
+    tree::{Facts, Standing},
+};
+use crate::{
+    archive::{Entry, Kind, Shown, Time},
+    overlay,
+};
+
+/// As many symbolic links as the kernel follows in one path.
+const LINKS: usize = 40;
+/// Longest path that links may lead to, in bytes.
+const LONGEST: usize = 4064;
+
+/// A hard link whose target was not there when its entry came.
+pub(super) struct Pending {
+    pub(super) path: Vec<u8>,
+    parent: Vec<u8>,
+    name: Vec<u8>,
+    target: Vec<u8>,
+}
+
+impl Unpacking<'_> {
+    /// The directory in which an entry stands, by the path that it really has; made, with its parents, where the archive
+    /// did not list it (yet).
+    pub(super) fn parent(&mut self, path: Vec<u8>) -> Result<Vec<u8>, EntryError> {
+        if self.tree.contains(&path) {
+            return Ok(path);
+        }
+        let real = self.resolve(&path)?;
+        self.ensure(&real)?;
+        Ok(real)
+    }
+
+    fn ensure(&mut self, real: &[u8]) -> Result<(), EntryError> {
+        let ends = real.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([real.len()]) {
+            let path = &real[..end];
+            if !self.tree.contains(path) {
+                let (parent, name) = split(path);
+                self.tree.make(parent, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The path with its symbolic links followed, inside the file system that this layer lands on. What is missing is
+    /// taken for a directory to be made.
+    fn resolve(&mut self, path: &[u8]) -> Result<Vec<u8>, EntryError> {
+        let parts = |path: &[u8]| path.split(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let mut left: VecDeque<Vec<u8>> = parts(path).into();
+        let (mut real, mut links) = (Vec::new(), 0);
+        while let Some(part) = left.pop_front() {
+            match &part[..] {
+                b"" | b"." => continue,
+                // In a link's target only: above the root is the root.
+                b".." => {
+                    real = split(&real).0.to_vec();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = join(&real, &part);
+            if next.len() > LONGEST {
+                return Err(EntryError::TooLong);
+            }
+            let target = if self.tree.contains(&next) { None } else { self.link_at(&real, &part)? };
+            let Some(target) = target else {
+                real = next;
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(EntryError::Loop(Shown::new(path)));
+            }
+            if target.first() == Some(&b'/') {
+                real.clear();
+            }
+            for part in parts(&target).into_iter().rev() {
+                left.push_front(part);
+            }
+        }
+        Ok(real)
+    }
+
+    /// The target of the symbolic link that stands as `name` in `parent`, in this layer or below; none where it is no link.
+    fn link_at(&mut self, parent: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, EntryError> {
+        let path = join(parent, name);
+        if self.tree.contains(parent) {
+            match self.tree.standing(parent, name)? {
+                Standing::Symlink => {
+                    let fd = self.tree.open(parent)?;
+                    let target = readlinkat(&fd, name, Vec::new()).map_err(EntryError::call("read link"))?;
+                    return Ok(Some(target.into_bytes()));
+                }
+                Standing::Other => return Err(EntryError::Parent(Shown::new(&path))),
+                Standing::Directory => return Ok(None),
+                Standing::Nothing => {}
+            }
+        }
+        if !self.tree.shows_below(&path) {
+            return Ok(None);
+        }
+        match self.below.find(&path)? {
+            Found::Symlink(target, _) => {
+                self.depend(&path, Aspect::Link)?;
+                Ok(Some(target))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn hard_link(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), EntryError> {
+        let refused = |source| EntryError::Target { name: Shown::new(&entry.link), source: Box::new(source) };
+        let target = match Target::of(&entry.link).map_err(refused)? {
+            Target::Path { parent, name } => join(&self.resolve(&parent)?, &name),
+            Target::Root => return Err(EntryError::DirectoryTarget(Shown::new(&entry.link))),
+            // A whiteout is no file; neither is what AUFS left.
+            _ => return Err(EntryError::NoTarget(Shown::new(&entry.link))),
+        };
+        if !self.link(parent, name, &target)? {
+            let (parent, name) = (parent.to_vec(), name.to_vec());
+            self.pending.push(Pending { path: entry.path.clone(), parent, name, target });
+        }
+        Ok(())
+    }
+
+    /// The hard links whose targets came after them. Where something else came under their name, that stays.
+    pub(super) fn link_pending(&mut self) -> Result<(), super::Error> {
+        for Pending { path, parent, name, target } in std::mem::take(&mut self.pending) {
+            let outcome = (|| {
+                // The directory may have been replaced since.
+                self.ensure(&parent)?;
+                match self.tree.standing(&parent, &name)? {
+                    Standing::Nothing if !self.link(&parent, &name, &target)? => {
+                        Err(EntryError::NoTarget(Shown::new(&target)))
+                    }
+                    _ => Ok(()),
+                }
+            })();
+            outcome.map_err(super::Error::entry(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Links `target`, a real path, to `name` in `parent`. False where there is no target.
+    fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8]) -> Result<bool, EntryError> {
+        let (target_parent, target_name) = split(target);
+        let here = self.tree.contains(target_parent)
+            && !matches!(self.tree.standing(target_parent, target_name)?, Standing::Nothing);
+        if !here && !self.copy_up(target)? {
+            return Ok(false);
+        }
+        if join(parent, name) == target {
+            return Ok(true);
+        }
+        if self.tree.contains(target) {
+            return Err(EntryError::DirectoryTarget(Shown::new(target)));
+        }
+        let (from, to) = (self.tree.open(target_parent)?, self.tree.open(parent)?);
+        match linkat(&from, target_name, &to, name, AtFlags::empty()) {
+            Err(Errno::EXIST) => {
+                self.tree.remove(parent, name)?;
+                linkat(&from, target_name, &to, name, AtFlags::empty())
+            }
+            other => other,
+        }
+        .map_err(EntryError::call("create hard link"))?;
+        Ok(true)
+    }
+
+    /// Copies a file of the layers below into this one, as writing to it would: both names of a hard link are one file, so
+    /// both must stand in one layer. False where there is none.
+    fn copy_up(&mut self, path: &[u8]) -> Result<bool, EntryError> {
+        if !self.tree.shows_below(path) {
+            return Ok(false);
+        }
+        let (parent, name) = split(path);
+        match self.below.find(path)? {
+            Found::Nothing => return Ok(false),
+            Found::Directory(_) => return Err(EntryError::DirectoryTarget(Shown::new(path))),
+            Found::File(directory) | Found::Symlink(_, directory) => {
+                self.depend(path, Aspect::Content)?;
+                self.ensure(parent)?;
+                self.copy_file(directory.as_fd(), path)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn copy_file(&mut self, directory: BorrowedFd, path: &[u8]) -> Result<(), EntryError> {
+        let (parent, name) = split(path);
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;
+        let xattrs = overlay::xattrs(directory, name).map_err(error("list attributes of", path))?;
+        let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+        let facts =
+            Facts { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, atime: None, xattrs };
+        let mut target = Vec::new();
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let from = openat(directory, name, flags, Mode::empty()).map_err(error("open", path))?;
+                let to = self.create(parent, name, facts.mode)?;
+                let mut from = std::fs::File::from(from);
+                let mut to = std::fs::File::from(to);
+                std::io::copy(&mut from, &mut to).map_err(EntryError::call("copy from the layers below"))?;
+                return self.seal(to.as_fd(), &facts, true);
+            }
+            FileType::Symlink => {
+                target = readlinkat(directory, name, Vec::new()).map_err(error("read", path))?.into_bytes();
+                Kind::Symlink
+            }
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            _ => Kind::Fifo,
+        };
+        let entry = Entry {
+            mode: facts.mode,
+            uid: facts.uid,
+            gid: facts.gid,
+            mtime,
+            xattrs: facts.xattrs,
+            device: (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
+            ..Entry::new(kind, path)
+        };
+        self.special(parent, name, &target, &entry)
+    }
+}

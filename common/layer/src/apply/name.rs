@@ -1,0 +1,132 @@
+//! Names of entries: cleaned, or refused.
+
+use super::EntryError;
+
+/// What the name of an entry speaks of. Paths are relative to the layer's root, without `.`, `..` and empty parts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The layer's root.
+    Root,
+    /// `name` in the directory `parent`.
+    Path {
+        parent: Vec<u8>,
+        name: Vec<u8>,
+    },
+    /// `name` in `parent` is deleted.
+    Whiteout {
+        parent: Vec<u8>,
+        name: Vec<u8>,
+    },
+    /// Whatever `parent` has in the layers below is hidden.
+    Opaque {
+        parent: Vec<u8>,
+    },
+    /// AUFS's own files, `.wh..wh.aufs`, `.wh..wh.plnk` and what is in it: no part of a layer. Old Docker wrote them.
+    Aufs,
+}
+
+/// PATH_MAX, with room for the descriptor's own path where a call needs one.
+const LONGEST: usize = 4064;
+const WHITEOUT: &[u8] = b".wh.";
+const META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+impl Target {
+    /// Reads a name. A leading `/` counts for nothing, as in tar.
+    pub(super) fn of(path: &[u8]) -> Result<Self, EntryError> {
+        if path.contains(&0) {
+            return Err(EntryError::Nul);
+        }
+        let mut parent = Vec::with_capacity(path.len());
+        let mut name: &[u8] = b"";
+        for part in path.split(|&byte| byte == b'/') {
+            match part {
+                b"" | b"." => continue,
+                b".." => return Err(EntryError::DotDot),
+                _ => {}
+            }
+            if !name.is_empty() {
+                if name.starts_with(META) {
+                    return Ok(Self::Aufs);
+                }
+                if name.starts_with(WHITEOUT) {
+                    return Err(EntryError::NotAWhiteout);
+                }
+                if !parent.is_empty() {
+                    parent.push(b'/');
+                }
+                parent.extend_from_slice(name);
+            }
+            name = part;
+        }
+        if parent.len() + 1 + name.len() > LONGEST {
+            return Err(EntryError::TooLong);
+        }
+        if name.is_empty() {
+            return Ok(Self::Root);
+        }
+        if name == OPAQUE {
+            return Ok(Self::Opaque { parent });
+        }
+        if name.starts_with(META) {
+            return Ok(Self::Aufs);
+        }
+        match name.strip_prefix(WHITEOUT) {
+            Some(b"" | b"." | b"..") => Err(EntryError::EmptyWhiteout),
+            Some(hidden) => Ok(Self::Whiteout { parent, name: hidden.to_vec() }),
+            None => Ok(Self::Path { parent, name: name.to_vec() }),
+        }
+    }
+}
+
+/// `directory/name`, and `name` alone in the root.
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+/// The directory and the name in it. The root has no name.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let path = |parent: &str, name: &str| Target::Path { parent: parent.into(), name: name.into() };
+        let whiteout = |parent: &str, name: &str| Target::Whiteout { parent: parent.into(), name: name.into() };
+        for (text, target) in [
+            ("", Some(Target::Root)),
+            ("./", Some(Target::Root)),
+            ("/", Some(Target::Root)),
+            ("a", Some(path("", "a"))),
+            ("/etc/passwd", Some(path("etc", "passwd"))),
+            (".//a/./b//c/", Some(path("a/b", "c"))),
+            ("..", None),
+            ("../x", None),
+            ("a/../../x", None),
+            ("a/..", None),
+            ("a\0b", None),
+            (".wh.x", Some(whiteout("", "x"))),
+            ("a/b/.wh.x", Some(whiteout("a/b", "x"))),
+            (".wh.", None),
+            (".wh..", None),
+            (".wh...", None),
+            (".wh....", Some(whiteout("", "..."))),
+            ("a/.wh..wh..opq", Some(Target::Opaque { parent: b"a".to_vec() })),
+            (".wh..wh..opq", Some(Target::Opaque { parent: Vec::new() })),
+            (".wh..wh.plnk/12.34", Some(Target::Aufs)),
+            (".wh..wh.aufs", Some(Target::Aufs)),
+            ("a/.wh.b/c", None),
+            ("a.wh.b", Some(path("", "a.wh.b"))),
+        ] {
+            assert_eq!(Target::of(text.as_bytes()).ok(), target, "{text:?}");
+        }
+        assert!(Target::of(&[b'a'; 65536]).is_err());
+    }
+}

@@ -1,0 +1,313 @@
+//! The unpacked layers, `$STAVE_ROOT/layers`.
+//!
+//! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`.
+//! * `<hex>.json`: its [`Note`], written once the directory is whole. A directory without one is not trusted.
+//! * `<hex>.<16 hex digits>`: the same layer on other layers. What an archive does not say of a directory on the way to an
+//!   entry comes from the layers below; where these say something else than was noted, the layer is unpacked once more.
+//! * `.<hex>.part`: a layer that is being unpacked, by whoever holds its lock; left behind by a kill, it goes with the next
+//!   one who takes the lock.
+//! * `.lock`: never read or written. A layer's lock is the one on the byte of that number which its digest gives.
+//!
+//! Nothing is synced when it is unpacked. Instead the note holds the boot in which that was: after another, a layer that
+//! was not synced meanwhile is unpacked again ([`Store::settle`]).
+
+mod lock;
+mod note;
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use oci::Digest;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, mkdirat, openat, openat2, renameat_with};
+
+pub use note::Note;
+
+use crate::{
+    apply::{self, Below, Error, Options, unpack},
+    remove_tree,
+};
+
+/// The directory `$STAVE_ROOT/layers`.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    fd: OwnedFd,
+    boot: String,
+}
+
+/// A layer whose directory stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// What is known of it.
+    pub note: Note,
+    /// Whether it was unpacked just now.
+    pub fresh: bool,
+}
+
+/// As `map_err` takes it: `verb` on `path`.
+fn error<E: Into<io::Error>>(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Error {
+    let path = path.into();
+    move |source| Error::Store { verb, path, source: source.into() }
+}
+
+impl Store {
+    /// Opens the store below `root` (`$STAVE_ROOT`), and makes it where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let path = root.join("layers");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match openat(CWD, &path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => {
+                fs::create_dir_all(&path).map_err(error("create directory", &path))?;
+                openat(CWD, &path, flags, Mode::empty())
+            }
+            other => other,
+        };
+        let fd = fd.map_err(error("open", &path))?;
+        let boot = fs::read_to_string(BOOT).map_err(error("read", BOOT))?.trim().to_owned();
+        Ok(Self { path, fd, boot })
+    }
+
+    /// Where the layer's directory stands or will stand, unless what is below it asks for another.
+    pub fn directory(&self, diff_id: &Digest) -> PathBuf {
+        self.path.join(diff_id.hex())
+    }
+
+    /// The layer's directory, if one stands that can be trusted and fits on the layers below.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn find(&self, diff_id: &Digest, below: &Below) -> Result<Option<Standing>, Error> {
+        let Some(note) = self.note(diff_id.hex(), diff_id)? else { return Ok(None) };
+        if holds(&note, below)? {
+            return Ok(Some(self.standing(diff_id.hex(), note)));
+        }
+        for name in self.variants(diff_id)? {
+            if let Some(note) = self.note(&name, diff_id)?
+                && holds(&note, below)?
+            {
+                return Ok(Some(self.standing(&name, note)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The layer's directory: found, or unpacked from the blob that `open` opens, which must hold what `diff_id` says.
+    /// Whoever comes second waits for the first, and finds it.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn apply<R: Read + Send>(
+        &self,
+        diff_id: &Digest,
+        open: impl FnOnce() -> io::Result<R>,
+        below: &Below,
+        options: &Options,
+    ) -> Result<Standing, Error> {
+        if let Some(standing) = self.find(diff_id, below)? {
+            return Ok(standing);
+        }
+        let _lock = self.lock(diff_id)?;
+        if let Some(standing) = self.find(diff_id, below)? {
+            return Ok(standing);
+        }
+        let part = part(diff_id);
+        self.remove_name(&part)?;
+        let outcome = self.unpack(&part, diff_id, open, below, options);
+        if outcome.is_err() {
+            // What cannot be removed now goes with the next who takes the lock.
+            let _ = remove_tree(&self.fd, part.as_bytes());
+        }
+        outcome
+    }
+
+    fn unpack<R: Read + Send>(
+        &self,
+        part: &str,
+        diff_id: &Digest,
+        open: impl FnOnce() -> io::Result<R>,
+        below: &Below,
+        options: &Options,
+    ) -> Result<Standing, Error> {
+        let path = || self.path.join(part);
+        let blob = open().map_err(|source| Error::Blob(crate::pipeline::Error::Read(source)))?;
+        mkdirat(&self.fd, part, Mode::RWXU).map_err(error("create directory", path()))?;
+        let target = self.open_directory(part).map_err(error("open", path()))?;
+        let options = Options { algorithm: diff_id.algorithm(), ..options.clone() };
+        let unpacked = unpack(blob, target, below, &options)?;
+        if unpacked.diff_id != *diff_id {
+            return Err(Error::DiffId { expected: diff_id.clone(), found: unpacked.diff_id });
+        }
+        let note = Note::new(diff_id, &self.boot, unpacked.uncompressed, unpacked.dependencies);
+        let mut standing = self.place(part, diff_id, note)?;
+        standing.fresh = true;
+        Ok(standing)
+    }
+
+    /// Takes over a directory that already is what the layer `diff_id` unpacks to: the upper directory of a step of a
+    /// build, which was written out as that layer and is no longer mounted. It is renamed. Where the layer stands already,
+    /// `upper` is left alone.
+    ///
+    /// # Errors
+    /// When it cannot be renamed: `EXDEV` where it is on another file system.
+    pub fn adopt(&self, upper: &Path, diff_id: &Digest) -> Result<Standing, Error> {
+        let _lock = self.lock(diff_id)?;
+        if let Some(note) = self.note(diff_id.hex(), diff_id)? {
+            return Ok(self.standing(diff_id.hex(), note));
+        }
+        let part = part(diff_id);
+        self.remove_name(&part)?;
+        renameat_with(CWD, upper, &self.fd, &part, RenameFlags::NOREPLACE).map_err(error("move", upper))?;
+        let mut standing = self.place(&part, diff_id, Note::new(diff_id, &self.boot, 0, Vec::new()))?;
+        standing.fresh = true;
+        Ok(standing)
+    }
+
+    /// Moves the finished directory `part` to its place and writes its note. The caller holds the layer's lock.
+    fn place(&self, part: &str, diff_id: &Digest, note: Note) -> Result<Standing, Error> {
+        let name = match self.note(diff_id.hex(), diff_id)? {
+            None => diff_id.hex().to_owned(),
+            Some(_) => format!("{}.{}", diff_id.hex(), note.variant()),
+        };
+        // What stands there was not trusted.
+        self.remove_name(&format!("{name}.json"))?;
+        self.remove_name(&name)?;
+        renameat_with(&self.fd, part, &self.fd, &name, RenameFlags::NOREPLACE)
+            .map_err(error("move", self.path.join(part)))?;
+        note.write(&self.fd, &name).map_err(error("write", self.path.join(format!("{name}.json"))))?;
+        Ok(self.standing(&name, note))
+    }
+
+    /// Removes a layer in all its variants. Whoever calls it knows that no container uses it.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn remove(&self, diff_id: &Digest) -> Result<(), Error> {
+        let _lock = self.lock(diff_id)?;
+        for name in self.variants(diff_id)?.into_iter().chain([diff_id.hex().to_owned()]) {
+            self.remove_name(&format!("{name}.json"))?;
+            self.remove_name(&name)?;
+        }
+        self.remove_name(&part(diff_id))
+    }
+
+    /// The DiffIDs of all layers of which something stands, whole or not, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Digest>, Error> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            let name = name.trim_start_matches('.');
+            let hex = name.split('.').next().unwrap_or(name);
+            let algorithm = if hex.len() == 128 { "sha512" } else { "sha256" };
+            found.extend(format!("{algorithm}:{hex}").parse::<Digest>());
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Makes layers safe from a power cut that were unpacked at least `age` ago, when the kernel has written most of them
+    /// already: one sync of the file system for all of them. Returns how many.
+    ///
+    /// # Errors
+    /// When the file system cannot be synced, or a note not be written.
+    pub fn settle(&self, age: Duration) -> Result<usize, Error> {
+        let mut waiting = Vec::new();
+        for name in self.names()? {
+            let Some(name) = name.strip_suffix(".json").filter(|name| !name.starts_with('.')) else { continue };
+            let Some((note, written)) = Note::read(&self.fd, name).map_err(error("read", self.path.join(name)))?
+            else {
+                continue;
+            };
+            if !note.synced && note.boot_id == self.boot && written.elapsed().is_ok_and(|since| since >= age) {
+                waiting.push((name.to_owned(), note));
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(0);
+        }
+        rustix::fs::syncfs(&self.fd).map_err(error("sync", &self.path))?;
+        let count = waiting.len();
+        for (name, note) in waiting {
+            let Ok(diff_id) = note.diff_id.parse::<Digest>() else { continue };
+            let _lock = self.lock(&diff_id)?;
+            // Somebody may have removed it, or made it anew, meanwhile.
+            if self.note(&name, &diff_id)?.as_ref() == Some(&note) {
+                let note = Note { synced: true, ..note };
+                note.write(&self.fd, &name).map_err(error("write", self.path.join(&name)))?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The note of a directory that stands and can be trusted.
+    fn note(&self, name: &str, diff_id: &Digest) -> Result<Option<Note>, Error> {
+        let path = || self.path.join(format!("{name}.json"));
+        let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else { return Ok(None) };
+        let trusted = note.diff_id == diff_id.to_string() && (note.synced || note.boot_id == self.boot);
+        Ok((trusted && self.open_directory(name).is_ok()).then_some(note))
+    }
+
+    fn standing(&self, name: &str, note: Note) -> Standing {
+        Standing { directory: self.path.join(name), note, fresh: false }
+    }
+
+    fn variants(&self, diff_id: &Digest) -> Result<Vec<String>, Error> {
+        let prefix = format!("{}.", diff_id.hex());
+        let mut names = self.names()?;
+        names.retain(|name| name.starts_with(&prefix) && !name.ends_with(".json"));
+        Ok(names)
+    }
+
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let names = || -> rustix::io::Result<Vec<String>> {
+            let entries = rustix::fs::Dir::read_from(&self.fd)?;
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        names().map_err(error("read", &self.path))
+    }
+
+    fn open_directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        openat2(&self.fd, name, flags, Mode::empty(), resolve)
+    }
+
+    fn remove_name(&self, name: &str) -> Result<(), Error> {
+        remove_tree(&self.fd, name.as_bytes()).map_err(error("remove", self.path.join(name)))
+    }
+
+    fn lock(&self, diff_id: &Digest) -> Result<lock::Lock, Error> {
+        lock::Lock::take(self.fd.as_fd(), diff_id).map_err(error("lock", self.path.join(".lock")))
+    }
+}
+
+/// The kernel's name for the time since it was started.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+fn part(diff_id: &Digest) -> String {
+    format!(".{}.part", diff_id.hex())
+}
+
+fn holds(note: &Note, below: &Below) -> Result<bool, Error> {
+    for dependency in &note.dependencies {
+        if !dependency.holds(below).map_err(apply::Error::from_below)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! What is known of a layer's directory, in a file beside it.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    time::SystemTime,
+};
+
+use oci::Digest;
+use rustix::{
+    fs::{Mode, OFlags, openat, renameat},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Dependency;
+
+/// What is known of a layer's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// The layer.
+    #[serde(rename = "diffID")]
+    pub diff_id: String,
+    /// The boot in which it was unpacked, as `/proc/sys/kernel/random/boot_id` names it.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// Whether it has been synced to disk since.
+    pub synced: bool,
+    /// Size of its archive in bytes; 0 where it was not unpacked from one.
+    #[serde(default)]
+    pub size: u64,
+    /// What it took from the layers below.
+    #[serde(default)]
+    pub dependencies: Vec<Dependency>,
+}
+
+/// A longer note is none of ours, in bytes.
+const LONGEST: u64 = 256 << 20;
+
+impl Note {
+    pub(super) fn new(diff_id: &Digest, boot: &str, size: u64, dependencies: Vec<Dependency>) -> Self {
+        Self { diff_id: diff_id.to_string(), boot_id: boot.into(), synced: false, size, dependencies }
+    }
+
+    /// What tells the directory from those of the same layer on other layers.
+    pub(super) fn variant(&self) -> String {
+        let facts = serde_json::to_vec(&self.dependencies).unwrap_or_default();
+        Digest::of(&facts).hex()[..16].to_owned()
+    }
+
+    /// The note of the directory `name`, and when it was written. None where there is none that can be read: a power cut
+    /// may have left anything.
+    pub(super) fn read(store: &OwnedFd, name: &str) -> io::Result<Option<(Self, SystemTime)>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(store, format!("{name}.json"), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        file.take(LONGEST).read_to_end(&mut text)?;
+        let written = metadata.modified()?;
+        Ok(serde_json::from_slice(&text).ok().map(|note| (note, written)))
+    }
+
+    /// Writes the note of the directory `name`, by rename. The caller holds the layer's lock.
+    pub(super) fn write(&self, store: &OwnedFd, name: &str) -> io::Result<()> {
+        let (place, beside) = (format!("{name}.json"), format!(".{name}.json"));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(store, &beside, flags, Mode::from_raw_mode(0o644))?;
+        io::Write::write_all(&mut File::from(file), &serde_json::to_vec(self)?)?;
+        renameat(store.as_fd(), &beside, store.as_fd(), &place)?;
+        Ok(())
+    }
+}
