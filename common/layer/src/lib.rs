@@ -10,9 +10,11 @@ pub mod apply;
 pub mod archive;
 pub mod compression;
 pub mod diff;
+mod operation;
 mod overlay;
 mod pipeline;
 mod removal;
 pub mod store;
 
+pub use operation::{Apply, Layer};
 pub use removal::remove_tree;

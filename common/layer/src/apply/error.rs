@@ -58,6 +58,9 @@ pub enum Error {
         /// Why it went wrong.
         source: io::Error,
     },
+    /// A signal asked to stop.
+    #[error(transparent)]
+    Interrupted(operation::Error),
     /// One of several layers.
     #[error("layer {digest}: {source}")]
     Layer {

@@ -191,7 +191,7 @@ impl Unpacking<'_> {
         if !self.tree.shows_below(path) {
             return Ok(false);
         }
-        let (parent, name) = split(path);
+        let (parent, _) = split(path);
         match self.below.find(path)? {
             Found::Nothing => return Ok(false),
             Found::Directory(_) => return Err(EntryError::DirectoryTarget(Shown::new(path))),

@@ -69,6 +69,9 @@ impl Default for Options {
     }
 }
 
+/// Entries between two looks for a signal.
+const BETWEEN: u64 = 256;
+
 /// What was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
@@ -100,6 +103,9 @@ pub fn unpack(blob: impl Read + Send, target: OwnedFd, below: &Below, options: &
         let mut count = 0;
         while let Some(entry) = reader.next()? {
             count += 1;
+            if count % BETWEEN == 0 {
+                operation::interrupt::checked().map_err(Error::Interrupted)?;
+            }
             if count > options.limits.entries {
                 return Err(Error::Entries { limit: options.limits.entries });
             }

@@ -77,9 +77,10 @@ impl Store {
         Ok(Self { path, fd, boot })
     }
 
-    /// Where the layer's directory stands or will stand, unless what is below it asks for another.
-    pub fn directory(&self, diff_id: &Digest) -> PathBuf {
-        self.path.join(diff_id.hex())
+    /// Where the layer's directory stands or will stand below `root` (`$STAVE_ROOT`), unless what is below it asks for
+    /// another.
+    pub fn place_of(root: &Path, diff_id: &Digest) -> PathBuf {
+        root.join("layers").join(diff_id.hex())
     }
 
     /// The layer's directory, if one stands that can be trusted and fits on the layers below.

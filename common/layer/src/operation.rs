@@ -1,0 +1,122 @@
+//! The operation of layer-apply.
+
+use std::path::PathBuf;
+
+use oci::{Digest, Layout, spec::Descriptor};
+use operation::{Condition, Operation, Scope, quote};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    apply::{Below, Error, Limits, Options},
+    store::Store,
+};
+
+/// One of the layers of an [`Apply`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// OCI descriptor of the layer's blob, in the store.
+    pub descriptor: Descriptor,
+    /// The digest of the layer's archive.
+    #[serde(rename = "diffID")]
+    pub diff_id: Digest,
+    /// The directory that it stands in; where it is expected until it was applied.
+    pub directory: PathBuf,
+}
+
+/// Makes sure that an image's layers stand unpacked below `$STAVE_ROOT/layers`.
+///
+/// They are shared and no part of a container: undoing it leaves them, and who uses them is told by the containers'
+/// records. Those that nobody uses go with `img-gc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "layer-apply", rename_all = "camelCase")]
+pub struct Apply {
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// The largest archive that a layer may have, in bytes.
+    pub max_size: u64,
+    /// The most entries that a layer may have.
+    pub max_entries: u64,
+    /// How many times larger than its blob a layer may be.
+    pub max_ratio: u64,
+    /// Whether layers may hold device nodes.
+    pub devices: bool,
+}
+
+/// A layer that was unpacked a while ago has been written by the kernel but for little: then syncing it costs little.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
+
+impl Apply {
+    fn options(&self) -> Options {
+        let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
+        Options { limits, devices: self.devices, user_xattr: !rustix::process::geteuid().is_root(), ..Options::default() }
+    }
+
+    /// Applies the layers in order, and calls `tell` for each with whether it was unpacked just now.
+    ///
+    /// # Errors
+    /// [`Error::Layer`], which names the layer.
+    pub fn apply_telling(&mut self, scope: &Scope, mut tell: impl FnMut(&Layer, bool)) -> Result<(), operation::Error> {
+        let store = Store::open(&scope.root)?;
+        let options = self.options();
+        let mut below: Vec<PathBuf> = Vec::new();
+        let mut unsettled = false;
+        for layer in &mut self.layers {
+            operation::interrupt::checked()?;
+            let digest = Digest::try_from(layer.descriptor.digest())?;
+            let standing = Below::open(&below)
+                .map_err(|source| Error::Store { verb: "open layers below", path: layer.directory.clone(), source })
+                .and_then(|below| store.apply(&layer.diff_id, || open(scope, &layer.descriptor), &below, &options))
+                .map_err(|source| Error::Layer { digest, source: Box::new(source) })?;
+            unsettled |= !standing.fresh && !standing.note.synced;
+            layer.directory = standing.directory;
+            below.push(layer.directory.clone());
+            tell(layer, standing.fresh);
+        }
+        if unsettled {
+            // That it cannot be done now takes nothing from the layers: they would be unpacked again after a crash.
+            let _ = store.settle(SETTLED);
+        }
+        Ok(())
+    }
+}
+
+fn open(scope: &Scope, descriptor: &Descriptor) -> std::io::Result<oci::layout::BlobReader> {
+    let layout = Layout::open(scope.root.join("images")).map_err(std::io::Error::other)?;
+    layout.blob_reader(descriptor).map_err(std::io::Error::other)
+}
+
+impl Operation for Apply {
+    fn explain(&self) -> Vec<String> {
+        let line = |layer: &Layer| {
+            let directory = quote(&layer.directory.to_string_lossy());
+            let name = layer.descriptor.digest().to_string().replace(':', "/");
+            format!("mkdir -p {directory} && tar --xattrs -xpf images/blobs/{} -C {directory}", quote(&name))
+        };
+        self.layers.iter().map(line).collect()
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        self.apply_telling(scope, |_, _| {})
+    }
+
+    /// The layers stay: they are shared.
+    fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
+        Ok(())
+    }
+
+    fn check(&self, scope: &Scope) -> Result<Condition, operation::Error> {
+        let store = Store::open(&scope.root)?;
+        let mut below: Vec<PathBuf> = Vec::new();
+        for layer in &self.layers {
+            match store.find(&layer.diff_id, &Below::open(&below)?)? {
+                Some(standing) if standing.directory == layer.directory => below.push(standing.directory),
+                Some(standing) => {
+                    return Ok(Condition::Different(format!("layer in {:?}", standing.directory)));
+                }
+                None => return Ok(Condition::Missing(format!("layer {:?}", layer.directory))),
+            }
+        }
+        Ok(Condition::Present)
+    }
+}

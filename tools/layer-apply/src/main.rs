@@ -1,0 +1,105 @@
+//! Unpacks an image's layers, each into a directory of its own.
+//!
+//! # Does
+//! For each layer of `image` that does not stand below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into
+//! overlayfs's own form, checks blob and DiffID, and renames it into place. Layers are shared between images and
+//! containers, and made once.
+//! # Reads
+//! `image`; the layers' blobs in `$STAVE_ROOT/images`.
+//! # Adds
+//! `layers`.
+//! # Undoes
+//! The container's claim on the layers, which is its record. The directories stay until `img-gc` finds them unused.
+//! # Needs
+//! root, for owners, devices and `trusted.overlay.*`; an ordinary user in a user namespace gets `user.overlay.*`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use document::{Document, members};
+use layer::{Layer, store::Store};
+use oci::{Digest, Layout};
+use toolkit::{Common, Context, Filter, Plan};
+
+/// Unpack an image's layers, each into a directory of its own
+#[derive(Parser)]
+#[command(name = "layer-apply", version)]
+struct LayerApply {
+    /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size)]
+    max_size: u64,
+    /// Refuse a layer with more entries
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    max_entries: u64,
+    /// Refuse a layer whose archive is this many times larger than its blob (and larger than 64 MiB)
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_ratio: u64,
+    /// Refuse a layer with device nodes
+    #[arg(long)]
+    no_devices: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Filter for LayerApply {
+    type Member = members::Layers;
+    type Operation = layer::Apply;
+    const READS: &'static [&'static str] = &["image"];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        let image = document.require::<members::Image>()?;
+        let root = &context.scope.root;
+        let layout = Layout::open(root.join("images"))?;
+        let image = layout.image(&image.descriptor, None).context("read the image")?;
+        let layer = |(descriptor, diff_id): (&oci::spec::Descriptor, Digest)| Layer {
+            descriptor: descriptor.clone(),
+            directory: Store::place_of(root, &diff_id),
+            diff_id,
+        };
+        let apply = layer::Apply {
+            layers: image.layers()?.into_iter().map(layer).collect(),
+            max_size: self.max_size,
+            max_entries: self.max_entries,
+            max_ratio: self.max_ratio,
+            devices: !self.no_devices,
+        };
+        Ok(Plan { member: member(&apply), operations: vec![apply] })
+    }
+
+    fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {
+        Ok(members::Layers(operations.iter().flat_map(|apply| member(apply).0).collect()))
+    }
+}
+
+fn member(apply: &layer::Apply) -> members::Layers {
+    let layer = |layer: &Layer| members::Layer {
+        descriptor: layer.descriptor.clone(),
+        diff_id: layer.diff_id.to_string(),
+        directory: layer.directory.clone(),
+    };
+    members::Layers(apply.layers.iter().map(layer).collect())
+}
+
+/// A size with an optional unit, each 1024 times the one before.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err("a number, with K, M, G or T".into()),
+    };
+    let number = digits.parse::<u64>().map_err(|error| error.to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<LayerApply>()
+}
