@@ -150,9 +150,9 @@ impl operation::Operation for Operation {
             created => created,
         };
         created.map_err(self.io("create network namespace"))?;
-        let made = self.mount().and_then(|()| {
-            fs::metadata(&self.path).map_err(self.io("look at network namespace"))
-        });
+        let made = self
+            .mount()
+            .and_then(|()| fs::metadata(&self.path).map_err(self.io("look at network namespace")));
         match made {
             Ok(metadata) => self.inode = Some(metadata.ino()),
             Err(error) => {

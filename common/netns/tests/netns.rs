@@ -51,7 +51,10 @@ fn made_entered_checked_and_removed() {
         assert_eq!(mounts(), before);
         assert!(!Path::new("/run/netns/web").exists());
         let error = netns::enter(Path::new("/run/netns/web"), || ()).unwrap_err();
-        assert_eq!(error.to_string(), r#"enter network namespace "/run/netns/web": No such file or directory"#);
+        assert_eq!(
+            error.to_string(),
+            r#"enter network namespace "/run/netns/web": No such file or directory"#
+        );
     });
 }
 
@@ -123,11 +126,7 @@ fn explained_as_a_person_would_type_it() {
     for (path, lines) in [
         (
             "/run/netns/web",
-            vec![
-                "mkdir -p /run/netns",
-                "ip netns add web",
-                "ip -n web link set lo up alias 'stave web'",
-            ],
+            vec!["mkdir -p /run/netns", "ip netns add web", "ip -n web link set lo up alias 'stave web'"],
         ),
         (
             "/run/stave/ns/web",

@@ -1,0 +1,54 @@
+//! Connections that the kernel remembers. One over UDP is remembered by its ports alone, so a client that goes on
+//! sending would be led to a container that is gone, or past one that was just published, for as long as it sends.
+
+use nix::errno::Errno;
+
+use crate::{Mapping, Protocol, attribute::Attribute, socket::Socket};
+
+/// IPCTNL_MSG_CT_DELETE.
+const DELETE: u8 = 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// Which fields of the tuple count (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_…).
+const BY_SOURCE_ADDRESS: u32 = 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_SOURCE_PORT: u32 = 1 << 4;
+const BY_DESTINATION_PORT: u32 = 1 << 5;
+
+fn protocol(number: u8, port_kind: u16, port: u16) -> Attribute {
+    let number = Attribute::Bytes(1, vec![number]);
+    Attribute::Nested(2, vec![number, Attribute::Bytes(port_kind, port.to_be_bytes().to_vec())])
+}
+
+/// Forgets connections over UDP that the mapping, now that it stands, leads elsewhere.
+pub(crate) fn forget_before(socket: &Socket, mapping: &Mapping) -> Result<(), Errno> {
+    let tuple = Attribute::Nested(TUPLE_ORIGINAL, vec![protocol(17, 3, mapping.host_port)]);
+    forget(socket, mapping, tuple, (FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT))
+}
+
+/// Forgets connections over UDP that the mapping, now gone, led to the container.
+pub(crate) fn forget_after(socket: &Socket, mapping: &Mapping) -> Result<(), Errno> {
+    let address = Attribute::Bytes(1, mapping.container_ip.octets().to_vec());
+    let parts = vec![Attribute::Nested(1, vec![address]), protocol(17, 2, mapping.container_port)];
+    let flags = BY_SOURCE_ADDRESS | BY_PROTOCOL | BY_SOURCE_PORT;
+    forget(socket, mapping, Attribute::Nested(TUPLE_REPLY, parts), (FILTER_REPLY, flags))
+}
+
+fn forget(socket: &Socket, mapping: &Mapping, tuple: Attribute, by: (u16, u32)) -> Result<(), Errno> {
+    if mapping.protocol != Protocol::Udp {
+        return Ok(());
+    }
+    // The kernel wants both directions named, one of them with nothing that counts; flags in the host's byte order.
+    let flags = |kind, flags: u32| Attribute::Bytes(kind, flags.to_ne_bytes().to_vec());
+    let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };
+    let filter = Attribute::Nested(FILTER, vec![flags(by.0, by.1), flags(other, 0)]);
+    match socket.conntrack(DELETE, &[tuple, filter]) {
+        Err(Errno::ENOENT) => Ok(()),
+        // A kernel that cannot filter: it would forget everything, or nothing; connections time out by themselves.
+        Err(Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(()),
+        result => result,
+    }
+}

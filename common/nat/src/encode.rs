@@ -1,0 +1,327 @@
+//! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    TABLE,
+    attribute::Attribute,
+    ruleset::{Chain, Element, Field, Rule, Set, Statement, Type, Value},
+};
+
+const LIST_ELEM: u16 = 1;
+const DATA_VALUE: u16 = 1;
+const SET_INTERVAL: u32 = 4;
+const SET_MAP: u32 = 8;
+const SET_CONCAT: u32 = 0x80;
+const ELEMENT_INTERVAL_END: u32 = 1;
+/// The first attribute in messages about chains, rules, sets and elements.
+const IN_TABLE: u16 = 1;
+const NFPROTO_IPV4: u32 = 2;
+/// `ct status dnat`: IPS_DST_NAT.
+const STATUS_DNAT: u32 = 1 << 5;
+/// `fib daddr type local`: RTN_LOCAL.
+const TYPE_LOCAL: u32 = 2;
+
+impl Type {
+    /// The number by which nft knows it.
+    fn id(self) -> u32 {
+        match self {
+            Self::Ipv4Addr => 7,
+            Self::InetProto => 12,
+            Self::InetService => 13,
+            Self::Ifname => 41,
+        }
+    }
+
+    /// Its length in bytes.
+    fn length(self) -> u32 {
+        match self {
+            Self::Ipv4Addr => 4,
+            Self::InetProto => 1,
+            Self::InetService => 2,
+            Self::Ifname => 16,
+        }
+    }
+}
+
+/// nft's number for a concatenation: six bits a type.
+fn type_id(types: &[Type]) -> u32 {
+    types.iter().fold(0, |id, kind| id << 6 | kind.id())
+}
+
+/// The length of a concatenation: each part fills whole registers of four bytes.
+fn padded_length(types: &[Type]) -> u32 {
+    types.iter().map(|kind| kind.length().next_multiple_of(4)).sum()
+}
+
+pub(crate) fn table() -> Vec<Attribute> {
+    vec![Attribute::string(1, TABLE), Attribute::number(2, 0)]
+}
+
+pub(crate) fn chain(chain: &Chain) -> Vec<Attribute> {
+    let hook = vec![Attribute::number(1, chain.hook as u32), Attribute::number(2, chain.priority.1 as u32)];
+    vec![
+        Attribute::string(IN_TABLE, TABLE),
+        Attribute::string(3, chain.name),
+        Attribute::Nested(4, hook),
+        Attribute::number(5, 1), // policy accept
+        Attribute::string(7, chain.kind),
+    ]
+}
+
+/// A set. `id` names it within its batch.
+pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
+    let concatenated = set.interval && set.key.len() > 1;
+    let flags = [(set.interval, SET_INTERVAL), (set.data.is_some(), SET_MAP), (concatenated, SET_CONCAT)];
+    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
+    let mut attributes = vec![
+        Attribute::string(IN_TABLE, TABLE),
+        Attribute::string(2, set.name),
+        Attribute::number(3, flags),
+        Attribute::number(4, type_id(set.key)),
+        Attribute::number(5, padded_length(set.key)),
+    ];
+    if let Some(data) = set.data {
+        attributes.push(Attribute::number(6, type_id(data)));
+        attributes.push(Attribute::number(7, padded_length(data)));
+    }
+    if concatenated {
+        // A range of a concatenation is looked up part by part: the kernel asks for their lengths.
+        let field = |kind: &Type| {
+            Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, kind.length().next_multiple_of(4))])
+        };
+        attributes
+            .push(Attribute::Nested(9, vec![Attribute::Nested(2, set.key.iter().map(field).collect())]));
+    }
+    attributes.push(Attribute::number(10, id));
+    attributes
+}
+
+pub(crate) fn named(name: &str) -> Vec<Attribute> {
+    vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, name)]
+}
+
+/// The first and the last bytes that a value stands for, in whole registers.
+fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
+    let one = |mut bytes: Vec<u8>| {
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        (bytes.clone(), bytes)
+    };
+    let address = |address: Ipv4Addr| address.octets().to_vec();
+    match value {
+        Value::Address(ip) => one(address(*ip)),
+        Value::Prefix(prefix) => (address(prefix.network()), address(prefix.broadcast())),
+        Value::Protocol(protocol) => one(vec![*protocol as u8]),
+        Value::Port(port) => one(port.to_be_bytes().to_vec()),
+        Value::Interface(name) => {
+            let mut bytes = name.as_bytes().to_vec();
+            bytes.resize(Type::Ifname.length() as usize, 0);
+            one(bytes)
+        }
+    }
+}
+
+pub(crate) fn first(values: &[Value]) -> Vec<u8> {
+    values.iter().flat_map(|value| range(value).0).collect()
+}
+
+fn last(values: &[Value]) -> Vec<u8> {
+    values.iter().flat_map(|value| range(value).1).collect()
+}
+
+fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
+    Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
+}
+
+/// A text that nft shows as a comment: type 0, length, text with a zero.
+fn comment(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0, text.len() as u8 + 1];
+    bytes.extend(text.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// The comment in an element's user data.
+pub(crate) fn read_comment(bytes: &[u8]) -> Option<String> {
+    let length = usize::from(*bytes.get(1)?);
+    let text = bytes.get(2..2 + length)?;
+    (bytes[0] == 0).then(|| crate::attribute::string(text))
+}
+
+/// The members of the list of elements that an element is: two for a range of single values, else one.
+pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
+    let is_range = element.key.iter().any(|value| matches!(value, Value::Prefix(_)));
+    let mut attributes = vec![data(1, first(&element.key))];
+    if is_range && element.key.len() > 1 {
+        attributes.push(data(10, last(&element.key)));
+    }
+    if !element.data.is_empty() {
+        attributes.push(data(2, first(&element.data)));
+    }
+    if let Some(text) = &element.comment {
+        attributes.push(Attribute::Bytes(6, comment(text)));
+    }
+    let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
+    if is_range && element.key.len() == 1 {
+        // The end of the range, which is no longer in it; a range to the end of all addresses has none.
+        let end = last(&element.key).try_into().map_or(0, u32::from_be_bytes);
+        if let Some(end) = end.checked_add(1) {
+            let attributes =
+                vec![data(1, end.to_be_bytes().to_vec()), Attribute::number(3, ELEMENT_INTERVAL_END)];
+            members.push(Attribute::Nested(LIST_ELEM, attributes));
+        }
+    }
+    members
+}
+
+pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
+    let mut attributes = named(element.set);
+    attributes.push(Attribute::Nested(3, element_members(element)));
+    attributes
+}
+
+/// An element by its key alone, to look for it or to remove it.
+pub(crate) fn element_key(element: &Element) -> Vec<Attribute> {
+    elements(&Element { data: Vec::new(), comment: None, ..element.clone() })
+}
+
+pub(crate) fn rule(rule: &Rule) -> Vec<Attribute> {
+    let mut attributes = in_chain(rule.chain);
+    attributes.push(expressions(rule));
+    attributes
+}
+
+pub(crate) fn in_chain(chain: &str) -> Vec<Attribute> {
+    named(chain)
+}
+
+/// The list of expressions of a rule.
+pub(crate) fn expressions(rule: &Rule) -> Attribute {
+    let list = rule.statements.iter().flat_map(expressions_of);
+    Attribute::Nested(4, list.map(|expression| Attribute::Nested(LIST_ELEM, expression)).collect())
+}
+
+fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
+    let mut expression = vec![Attribute::string(1, name)];
+    if !attributes.is_empty() {
+        expression.push(Attribute::Nested(2, attributes));
+    }
+    expression
+}
+
+/// The number of the register at a word: those of 16 bytes where one begins there, else those of four, as the kernel
+/// itself dumps them.
+fn register(word: u32) -> u32 {
+    const REGISTER_1: u32 = 1;
+    const REGISTER32_00: u32 = 8;
+    if word.is_multiple_of(4) { REGISTER_1 + word / 4 } else { REGISTER32_00 + word }
+}
+
+impl Field {
+    fn length(self) -> u32 {
+        match self {
+            Self::IpSaddr | Self::IpDaddr => 4,
+            Self::L4Proto => 1,
+            Self::ThDport => 2,
+            Self::IifName | Self::OifName => 16,
+        }
+    }
+
+    /// The expression that loads it into a register.
+    fn load(self, into: u32) -> Vec<Attribute> {
+        self.load_part(into, self.length())
+    }
+
+    /// The same, for the first bytes of a field of a header.
+    fn load_part(self, into: u32, length: u32) -> Vec<Attribute> {
+        let meta = |key| expression("meta", vec![Attribute::number(2, key), Attribute::number(1, into)]);
+        let payload = |base, offset| {
+            let numbers = [(1, into), (2, base), (3, offset), (4, length)];
+            expression("payload", numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec())
+        };
+        const NETWORK: u32 = 1;
+        const TRANSPORT: u32 = 2;
+        match self {
+            Self::IpSaddr => payload(NETWORK, 12),
+            Self::IpDaddr => payload(NETWORK, 16),
+            Self::ThDport => payload(TRANSPORT, 2),
+            Self::IifName => meta(6),
+            Self::OifName => meta(7),
+            Self::L4Proto => meta(16),
+        }
+    }
+}
+
+/// Loads the fields one after the other.
+fn load(fields: &[Field]) -> Vec<Vec<Attribute>> {
+    let mut word = 0;
+    fields
+        .iter()
+        .map(|field| {
+            let at = word;
+            word += field.length().div_ceil(4);
+            field.load(register(at))
+        })
+        .collect()
+}
+
+fn compare(not: bool, bytes: Vec<u8>) -> Vec<Attribute> {
+    expression("cmp", vec![Attribute::number(1, 1), Attribute::number(2, u32::from(not)), data(3, bytes)])
+}
+
+fn mask(bytes: Vec<u8>) -> Vec<Attribute> {
+    let length = bytes.len() as u32;
+    let zero = vec![0; bytes.len()];
+    let numbers = [(1, 1), (2, 1), (3, length)].map(|(kind, value)| Attribute::number(kind, value));
+    expression("bitwise", [&numbers[..], &[data(4, bytes), data(5, zero)]].concat())
+}
+
+fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
+    match statement {
+        Statement::Is { field, not, value: Value::Prefix(prefix) } => {
+            // As nft does it: only the bytes that count where they are whole ones, the rest masked otherwise.
+            let address = prefix.network().octets();
+            if prefix.prefix_len() % 8 == 0 {
+                let length = u32::from(prefix.prefix_len() / 8);
+                let load = field.load_part(register(0), length);
+                return vec![load, compare(*not, address[..length as usize].to_vec())];
+            }
+            let mask = mask(prefix.netmask().octets().to_vec());
+            [load(&[*field]), vec![mask, compare(*not, address.to_vec())]].concat()
+        }
+        Statement::Is { field, not, value } => {
+            [load(&[*field]), vec![compare(*not, first(std::slice::from_ref(value)))]].concat()
+        }
+        Statement::In { fields, not, set } => {
+            let mut attributes = vec![Attribute::string(1, set), Attribute::number(2, 1)];
+            if *not {
+                attributes.push(Attribute::number(5, 1));
+            }
+            [load(fields), vec![expression("lookup", attributes)]].concat()
+        }
+        Statement::ToThisHost => {
+            let (address_type, destination) = (3, 2);
+            let numbers = [(1, 1), (2, address_type), (3, destination)];
+            let fib = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
+            vec![expression("fib", fib), compare(false, TYPE_LOCAL.to_ne_bytes().to_vec())]
+        }
+        Statement::WasDnat => {
+            let status = 2;
+            let load = vec![Attribute::number(2, status), Attribute::number(1, 1)];
+            let bit = mask(STATUS_DNAT.to_ne_bytes().to_vec());
+            vec![expression("ct", load), bit, compare(true, vec![0; 4])]
+        }
+        Statement::Dnat { fields, map } => {
+            let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
+            // To the address in the first register, and the port in the next.
+            let numbers = [(1, 1), (2, NFPROTO_IPV4), (3, register(0)), (5, register(1))];
+            let nat = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
+            [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
+        }
+        Statement::Masquerade => vec![expression("masq", Vec::new())],
+        Statement::Drop => {
+            let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, vec![Attribute::number(1, 0)])]);
+            vec![expression("immediate", vec![Attribute::number(1, 0), verdict])]
+        }
+    }
+}

@@ -1,0 +1,141 @@
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    attribute::find,
+    encode,
+    ruleset::Element,
+    socket::{Kind, Socket},
+    table,
+};
+
+/// A protocol with ports. The value is its number (IANA, Protocol Numbers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Protocol {
+    Tcp = 6,
+    Udp = 17,
+    Sctp = 132,
+}
+
+/// A protocol that has no ports, or is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not tcp, udp or sctp")]
+pub struct InvalidProtocol(String);
+
+impl FromStr for Protocol {
+    type Err = InvalidProtocol;
+    fn from_str(text: &str) -> Result<Self, InvalidProtocol> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(InvalidProtocol(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mapping {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The host's address that it is published on; none for all of them.
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<Ipv4Addr>,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The container's address.
+    #[serde(rename = "containerIP")]
+    pub container_ip: Ipv4Addr,
+    /// The port in the container.
+    pub container_port: u16,
+}
+
+/// What stands in a map under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) data: Vec<u8>,
+    pub(crate) comment: Option<String>,
+}
+
+impl Standing {
+    fn read(element: &[u8]) -> Self {
+        let value = |kind| find(element, kind).and_then(|data| find(data, 1));
+        Self {
+            data: value(2).unwrap_or_default().to_vec(),
+            comment: find(element, 6).and_then(encode::read_comment),
+        }
+    }
+
+    /// Whether it is what the element would have made.
+    pub(crate) fn is(&self, element: &Element) -> bool {
+        self.data == encode::first(&element.data) && self.comment == element.comment
+    }
+}
+
+/// The element that stands under the key of this one.
+pub(crate) fn look_up(socket: &Socket, element: &Element) -> Result<Option<Standing>, Errno> {
+    let answer = socket.get(Kind::GetElement, &encode::element_key(element))?;
+    Ok(answer.and_then(|answer| {
+        let list = find(&answer, 3)?;
+        find(list, 1).map(Standing::read)
+    }))
+}
+
+/// The keys of all elements of a set.
+pub(crate) fn keys(socket: &Socket, set: &str) -> Result<Vec<Vec<u8>>, Errno> {
+    let messages = socket.dump(Kind::GetElement, &encode::named(set))?;
+    let lists = messages.iter().filter_map(|message| find(message, 3));
+    let members = lists.flat_map(|list| crate::attribute::read(list).map(|(_, member)| member));
+    Ok(members.filter_map(|member| find(find(member, 1)?, 1).map(<[u8]>::to_vec)).collect())
+}
+
+/// The first of the mappings whose port on the host is published already, with the container that has it where that is
+/// known: on the same address, or on all addresses where one is asked for, or the other way round.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn taken<'a>(mappings: &'a [Mapping]) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
+    let failed = |source| Error::new("look for", "published ports", source);
+    let socket = Socket::open().map_err(failed)?;
+    let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
+    let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
+    let at_one = if all { keys(&socket, table::PUBLISHED_AT.name).map_err(failed)? } else { Vec::new() };
+    for mapping in mappings {
+        if let Some(standing) = has(mapping).map_err(failed)? {
+            return Ok(Some((mapping, standing.comment)));
+        }
+        match mapping.host_ip {
+            Some(_) => {
+                let anywhere = Mapping { host_ip: None, ..mapping.clone() };
+                if let Some(standing) = has(&anywhere).map_err(failed)? {
+                    return Ok(Some((mapping, standing.comment)));
+                }
+            }
+            None => {
+                // The key of the other map is this one's with an address before it.
+                let key = encode::first(&table::mapping_element(mapping, "").key);
+                if at_one.iter().any(|found| found.get(4..) == Some(&key)) {
+                    return Ok(Some((mapping, None)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,161 @@
+//! The table as it is, and what is missing of it.
+
+use ipnet::Ipv4Net;
+use nix::errno::Errno;
+
+use crate::{
+    Error, TABLE,
+    attribute::{Attribute, covers, find, string},
+    encode, mapping,
+    ruleset::{Element, Rule},
+    socket::{Kind, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket},
+    table,
+};
+
+/// A change to the rules, with the words for an error about it.
+pub(crate) struct Change {
+    pub(crate) message: Message,
+    pub(crate) object: String,
+}
+
+impl Change {
+    pub(crate) fn new(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) -> Self {
+        Self { message: Message { kind, flags, attributes }, object }
+    }
+
+    pub(crate) fn element(kind: Kind, flags: u16, element: &Element) -> Self {
+        let attributes = match kind {
+            Kind::NewElement => encode::elements(element),
+            _ => encode::element_key(element),
+        };
+        Self::new(
+            kind,
+            flags,
+            attributes,
+            format!("element {} {{ {element} }} of table ip {TABLE}", element.set),
+        )
+    }
+}
+
+/// Repeats what looks and then changes for as long as somebody else changes the rules in between.
+pub(crate) fn transact(
+    verb: &'static str,
+    attempt: impl Fn(&Socket) -> Result<Vec<Change>, Errno>,
+) -> Result<(), Error> {
+    const ATTEMPTS: usize = 200;
+    let failed = |source| Error::new(verb, format!("table ip {TABLE}"), source);
+    let socket = Socket::open().map_err(failed)?;
+    for _ in 0..ATTEMPTS {
+        let generation = socket.generation().map_err(failed)?;
+        let changes = match attempt(&socket) {
+            Err(Errno::ERESTART) => continue,
+            changes => changes.map_err(failed)?,
+        };
+        match commit(&socket, Some(generation), &changes) {
+            Err((_, Errno::ERESTART)) => {}
+            Err((object, errno)) => return Err(Error::new(verb, object, errno)),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(failed(Errno::EBUSY))
+}
+
+/// Sends the changes as one transaction; the object and the error of the first that was refused.
+pub(crate) fn commit(
+    socket: &Socket,
+    generation: Option<u32>,
+    changes: &[Change],
+) -> Result<(), (String, Errno)> {
+    let batch: Vec<_> = changes.iter().map(|change| change.message.clone()).collect();
+    socket.commit(generation, &batch).map_err(|Refused { at, errno }| {
+        let object = at.and_then(|at| changes.get(at)).map(|change| change.object.clone());
+        (object.unwrap_or_else(|| format!("table ip {TABLE}")), errno)
+    })
+}
+
+/// What has to be added for the table to stand with this bridge in it. Empty where all of it stands.
+pub(crate) fn missing(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Errno> {
+    let mut changes = Vec::new();
+    let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
+    let none = table.is_none();
+    if none {
+        changes.push(Change::new(Kind::NewTable, NLM_F_CREATE, encode::table(), format!("table ip {TABLE}")));
+    }
+    for (at, set) in table::SETS.into_iter().enumerate() {
+        let wanted = encode::set(set, at as u32 + 1);
+        let standing = if none { None } else { socket.get(Kind::GetSet, &encode::named(set.name))? };
+        let Some(standing) = standing else {
+            let object = format!("{} {} of table ip {TABLE}", set.kind(), set.name);
+            changes.push(Change::new(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
+            continue;
+        };
+        // All but the id, which is only for the batch that makes it.
+        if !covers(&standing, &wanted[..wanted.len() - 1]) {
+            return Err(Errno::EEXIST);
+        }
+    }
+    for chain in &table::CHAINS {
+        let wanted = encode::chain(chain);
+        let standing = if none { None } else { socket.get(Kind::GetChain, &wanted[..2])? };
+        match standing {
+            Some(standing) if !covers(&standing, &wanted) => return Err(Errno::EEXIST),
+            Some(_) => {}
+            None => {
+                let object = format!("chain {} of table ip {TABLE}", chain.name);
+                changes.push(Change::new(Kind::NewChain, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
+            }
+        }
+    }
+    let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, &encode::table()[..1])? };
+    missing_rules(&dumped, &mut changes);
+    for element in table::bridge_elements(bridge, subnet) {
+        if none || mapping::look_up(socket, &element)?.is_none() {
+            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
+        }
+    }
+    Ok(changes)
+}
+
+/// A chain that does not hold exactly its rules, in their order, is filled anew: emptied and filled in one transaction.
+fn missing_rules(dumped: &[Vec<u8>], changes: &mut Vec<Change>) {
+    let rules = table::rules();
+    for chain in &table::CHAINS {
+        let of_chain = |rule: &&Vec<u8>| find(rule, 2).is_some_and(|name| string(name) == chain.name);
+        let standing: Vec<_> = dumped.iter().filter(of_chain).collect();
+        let wanted: Vec<&Rule> = rules.iter().filter(|rule| rule.chain == chain.name).collect();
+        let same = standing.len() == wanted.len()
+            && standing.iter().zip(&wanted).all(|(found, rule)| covers(found, &[encode::expressions(rule)]));
+        if same {
+            continue;
+        }
+        if !standing.is_empty() {
+            let object = format!("rules of chain {} of table ip {TABLE}", chain.name);
+            changes.push(Change::new(Kind::DelRule, 0, encode::in_chain(chain.name), object));
+        }
+        for rule in wanted {
+            let object = format!("rule {} {rule} of table ip {TABLE}", rule.chain);
+            changes.push(Change::new(Kind::NewRule, NLM_F_CREATE | NLM_F_APPEND, encode::rule(rule), object));
+        }
+    }
+}
+
+/// What has to be removed for the bridge to be gone: its elements, or the table where no other bridge is in it.
+pub(crate) fn surplus(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Errno> {
+    if socket.get(Kind::GetTable, &encode::table()[..1])?.is_none() {
+        return Ok(Vec::new());
+    }
+    let ours = table::bridge_elements(bridge, subnet);
+    let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
+    let others = mapping::keys(socket, table::BRIDGES.name)?;
+    if others.iter().all(|key| our_keys.contains(key)) {
+        let name = encode::table()[..1].to_vec();
+        return Ok(vec![Change::new(Kind::DelTable, 0, name, format!("table ip {TABLE}"))]);
+    }
+    let mut changes = Vec::new();
+    for element in ours {
+        if mapping::look_up(socket, &element)?.is_some() {
+            changes.push(Change::element(Kind::DelElement, 0, &element));
+        }
+    }
+    Ok(changes)
+}

@@ -1,0 +1,113 @@
+//! The table `ip stave`: what it is made of, and why.
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    Mapping,
+    ruleset::{
+        Chain, Element,
+        Field::{IifName, IpDaddr, IpSaddr, L4Proto, OifName, ThDport},
+        Hook, Rule, Set, Statement,
+        Type::{Ifname, InetProto, InetService, Ipv4Addr},
+        Value,
+    },
+};
+
+/// The table's name. Its family is `ip`.
+pub const TABLE: &str = "stave";
+
+/// Ports published on all addresses of the host.
+pub(crate) const PUBLISHED: Set = Set {
+    name: "published",
+    key: &[InetProto, InetService],
+    data: Some(&[Ipv4Addr, InetService]),
+    interval: false,
+};
+
+/// Ports published on one address of the host.
+pub(crate) const PUBLISHED_AT: Set = Set {
+    name: "published_at",
+    key: &[Ipv4Addr, InetProto, InetService],
+    data: Some(&[Ipv4Addr, InetService]),
+    interval: false,
+};
+
+/// Each bridge with its subnet, and with 127.0.0.0/8: sources that need no masquerade when they leave by that bridge,
+/// unless their destination was translated.
+pub(crate) const BRIDGES: Set = Set { name: "bridges", key: &[Ipv4Addr, Ifname], data: None, interval: true };
+
+/// The subnets of all bridges.
+pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: None, interval: true };
+
+pub(crate) const SETS: [&Set; 4] = [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS];
+
+pub(crate) const CHAINS: [Chain; 4] = [
+    Chain { name: "martians", kind: "filter", hook: Hook::Prerouting, priority: ("raw", -300) },
+    Chain { name: "prerouting", kind: "nat", hook: Hook::Prerouting, priority: ("dstnat", -100) },
+    Chain { name: "output", kind: "nat", hook: Hook::Output, priority: ("-100", -100) },
+    Chain { name: "postrouting", kind: "nat", hook: Hook::Postrouting, priority: ("srcnat", 100) },
+];
+
+/// 127.0.0.0/8.
+fn loopback() -> Value {
+    Value::Prefix(Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8))
+}
+
+pub(crate) fn rules() -> Vec<Rule> {
+    let rule = |chain, statements: &[Statement]| Rule { chain, statements: statements.to_vec() };
+    let in_bridges = |not| Statement::In { fields: &[IpSaddr, OifName], not, set: BRIDGES.name };
+    let from_elsewhere = Statement::Is { field: IifName, not: true, value: Value::Interface("lo".into()) };
+    let loopback = |field| Statement::Is { field, not: false, value: loopback() };
+    let one_address = Statement::Dnat { fields: &[IpDaddr, L4Proto, ThDport], map: PUBLISHED_AT.name };
+    let any_address = Statement::Dnat { fields: &[L4Proto, ThDport], map: PUBLISHED.name };
+    vec![
+        // route_localnet, which 127.0.0.1 needs to reach a container, would also let the neighbours on the bridge talk
+        // to services on this host's loopback (CVE-2020-8558), and DNAT comes before the kernel's own check for
+        // martians, so a port published on 127.0.0.1 alone would be open to whoever shares a wire with us. No packet
+        // that came by a wire has such an address: answers to our own are translated back only after this hook.
+        rule("martians", &[from_elsewhere.clone(), loopback(IpDaddr), Statement::Drop]),
+        rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
+        rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
+        rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
+        rule("output", &[Statement::ToThisHost, one_address]),
+        rule("output", &[Statement::ToThisHost, any_address]),
+        // A container that reaches itself or a sibling by a published port must hear the answer from the host, or the
+        // answer would go to it directly and unknown; the same holds for the host's own 127.0.0.1.
+        rule("postrouting", &[Statement::WasDnat, in_bridges(false), Statement::Masquerade]),
+        // Whoever leaves for elsewhere than its own bridge does so under the host's address.
+        rule(
+            "postrouting",
+            &[
+                Statement::In { fields: &[IpSaddr], not: false, set: SUBNETS.name },
+                in_bridges(true),
+                Statement::Masquerade,
+            ],
+        ),
+    ]
+}
+
+/// The elements that stand for a bridge.
+pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+    let element = |set, key| Element { set, key, data: Vec::new(), comment: None };
+    let on_bridge = |prefix| element(BRIDGES.name, vec![prefix, Value::Interface(bridge.to_owned())]);
+    vec![
+        on_bridge(Value::Prefix(subnet.trunc())),
+        on_bridge(loopback()),
+        element(SUBNETS.name, vec![Value::Prefix(subnet.trunc())]),
+    ]
+}
+
+/// The element that stands for a published port.
+pub(crate) fn mapping_element(mapping: &Mapping, holder: &str) -> Element {
+    let port = [Value::Protocol(mapping.protocol), Value::Port(mapping.host_port)];
+    let (set, key) = match mapping.host_ip {
+        None => (PUBLISHED.name, port.to_vec()),
+        Some(address) => (PUBLISHED_AT.name, [&[Value::Address(address)], &port[..]].concat()),
+    };
+    Element {
+        set,
+        key,
+        data: vec![Value::Address(mapping.container_ip), Value::Port(mapping.container_port)],
+        comment: Some(holder.to_owned()),
+    }
+}
