@@ -96,7 +96,9 @@ fn oci_archives() {
     }
     let mut archive = Oci::new("x");
     archive.files[0].0 = "blobs/sha256/../../../etc/x".to_owned();
-    assert!(store.refused(&[], &archive.archive()).contains("which is not in it"));
+    // A member's name is a key and no path: the blob is known by its content.
+    Store::new().loaded(&[], &archive.archive());
+    assert!(!std::path::Path::new("/etc/x").exists());
     let deep = "[".repeat(100_000);
     let archive =
         tar(&[("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#), ("index.json", deep.as_bytes())]);

@@ -1,5 +1,6 @@
 //! What the tests of img-load share: a store of one's own, archives made by hand.
-#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it; a broken fixture is a failed test.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part of it.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{fs, path::PathBuf, process::Output};
 
