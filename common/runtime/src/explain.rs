@@ -1,0 +1,191 @@
+//! A specification as the commands that a person would type for it, in the order in which they are done.
+
+use std::path::Path;
+
+use mount::Options;
+use oci_spec::runtime::{Capabilities, Linux, LinuxNamespaceType, Mount, Process, Spec};
+use operation::words;
+
+use crate::cgroup;
+
+/// The lines.
+pub fn explain(spec: &Spec) -> Vec<String> {
+    let root =
+        spec.root().as_ref().map(|root| root.path().to_string_lossy().into_owned()).unwrap_or_default();
+    let root = root.trim_end_matches('/');
+    let place = if root.is_empty() { "/" } else { root };
+    let linux = spec.linux().as_ref();
+    let mut lines = vec![enter(linux)];
+    lines.extend(spec.hostname().iter().map(|name| words(["hostname", name])));
+    if linux.is_some_and(|linux| is_new(linux, LinuxNamespaceType::Network)) {
+        lines.push("ip link set lo up".to_owned());
+    }
+    let mut parameters: Vec<_> =
+        linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten().collect();
+    parameters.sort();
+    lines.extend(parameters.iter().map(|(name, value)| words(["sysctl", "-w", &format!("{name}={value}")])));
+    lines.push("mount --make-rslave /".to_owned());
+    lines.push(words(["mount", "-o", "rbind,rprivate,nodev", place, place]));
+    lines.extend(spec.mounts().iter().flatten().flat_map(|mount| mounts(root, mount)));
+    lines.extend(devices(root, spec));
+    lines.push(words(["cd", place]));
+    lines.extend(["pivot_root . .", "umount --lazy ."].map(str::to_owned));
+    if let Some(linux) = linux {
+        lines.extend(
+            linux
+                .readonly_paths()
+                .iter()
+                .flatten()
+                .map(|path| words(["mount", "-o", "rbind,ro=recursive", path, path])),
+        );
+        lines.extend(linux.masked_paths().iter().flatten().map(|path| mask(path)));
+    }
+    if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
+        lines.push("mount -o remount,bind,ro /".to_owned());
+    }
+    lines.extend(spec.process().iter().flat_map(process));
+    lines
+}
+
+fn is_new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    let mut list = linux.namespaces().iter().flatten();
+    list.any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+}
+
+fn enter(linux: Option<&Linux>) -> String {
+    let mut joined = Vec::new();
+    let mut new = vec!["unshare".to_owned()];
+    for namespace in linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten() {
+        let option = match namespace.typ() {
+            LinuxNamespaceType::Network => "--net".to_owned(),
+            kind => format!("--{kind}"),
+        };
+        match namespace.path() {
+            Some(path) => joined.push(format!("{option}={}", path.display())),
+            None => new.push(option),
+        }
+    }
+    new.extend(["--fork", "--kill-child"].map(str::to_owned));
+    if !joined.is_empty() {
+        joined.insert(0, "nsenter".to_owned());
+    }
+    words(joined.iter().chain(&new))
+}
+
+/// A path in the container, as it is seen before pivot_root.
+fn inside(root: &str, target: &Path) -> String {
+    format!("{root}{}", target.display())
+}
+
+fn mounts(root: &str, mount: &Mount) -> Vec<String> {
+    if mount.typ().as_deref() != Some("cgroup") {
+        return vec![one_mount(root, mount)];
+    }
+    // That the host's cgroups cannot be listed is said when it is done.
+    let expanded = cgroup::expand(mount).unwrap_or_default();
+    let links = expanded.links.iter().map(|(name, target)| {
+        let link = inside(root, &mount.destination().join(name));
+        words(["ln", "-s", &target.to_string_lossy(), &link])
+    });
+    expanded.mounts.iter().map(|mount| one_mount(root, mount)).chain(links).collect()
+}
+
+fn one_mount(root: &str, mount: &Mount) -> String {
+    let target = inside(root, mount.destination());
+    let options = mount.options().clone().unwrap_or_default();
+    let source =
+        mount.source().as_ref().map(|source| source.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut line = vec!["mount", "--mkdir"];
+    let is_bind = Options::parse(&options).bind.is_some();
+    if let Some(kind) = mount.typ().as_deref().filter(|_| !is_bind) {
+        line.extend(["-t", kind]);
+    }
+    let options = options.join(",");
+    if !options.is_empty() {
+        line.extend(["-o", &options]);
+    }
+    line.extend([source.as_str(), &target]);
+    words(line)
+}
+
+fn devices(root: &str, spec: &Spec) -> Vec<String> {
+    crate::launch::dev_entries(spec)
+        .into_iter()
+        .map(|entry| match entry {
+            crate::launch::DevEntry::Node { path, kind, major, minor } => words([
+                "mknod",
+                "-m",
+                "666",
+                &inside(root, &path),
+                kind,
+                &major.to_string(),
+                &minor.to_string(),
+            ]),
+            crate::launch::DevEntry::Link { path, target } => {
+                words(["ln", "-s", &target, &inside(root, &path)])
+            }
+            crate::launch::DevEntry::Bind { path } => {
+                words(["mount", "--bind", &inside(root, &path), &inside(root, &path)])
+            }
+            crate::launch::DevEntry::Closed => {
+                words(["mount", "-o", "remount,bind,nodev", &inside(root, Path::new("/dev"))])
+            }
+        })
+        .collect()
+}
+
+fn mask(path: &str) -> String {
+    // Of the host's files, which are of the same kinds: those of `/proc` and `/sys`.
+    if Path::new(path).is_dir() {
+        words(["mount", "-t", "tmpfs", "-o", "ro,nosuid,nodev,noexec", "tmpfs", path])
+    } else {
+        words(["mount", "--bind", "/dev/null", path])
+    }
+}
+
+fn process(process: &Process) -> Vec<String> {
+    let cwd = process.cwd().to_string_lossy();
+    let mut lines = Vec::new();
+    if cwd != "/" {
+        lines.push(words(["mkdir", "-p", &cwd]));
+    }
+    lines.push(words(["cd", &cwd]));
+    for limit in process.rlimits().iter().flatten() {
+        let name = limit.typ().to_string().to_ascii_lowercase().replace("rlimit_", "");
+        lines.push(words(["prlimit", &format!("--{name}={}:{}", limit.soft(), limit.hard())]));
+    }
+    let user = process.user();
+    let mut line =
+        vec!["setpriv".to_owned(), format!("--reuid={}", user.uid()), format!("--regid={}", user.gid())];
+    match user.additional_gids() {
+        Some(groups) if !groups.is_empty() => {
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            line.push(format!("--groups={}", groups.join(",")));
+        }
+        _ => line.push("--clear-groups".to_owned()),
+    }
+    if let Some(capabilities) = process.capabilities() {
+        line.push(format!("--bounding-set={}", set(capabilities.bounding())));
+        line.push(format!("--inh-caps={}", set(capabilities.inheritable())));
+    }
+    if process.no_new_privileges().unwrap_or_default() {
+        line.push("--no-new-privs".to_owned());
+    }
+    line.extend(["env", "-i"].map(str::to_owned));
+    line.extend(process.env().iter().flatten().cloned());
+    line.extend(process.args().iter().flatten().cloned());
+    lines.push(words(line));
+    lines
+}
+
+/// As setpriv(1) takes it: nothing but these.
+fn set(capabilities: &Option<Capabilities>) -> String {
+    let mut names: Vec<String> = capabilities
+        .iter()
+        .flatten()
+        .map(|one| format!("+{}", one.to_string().to_ascii_lowercase()))
+        .collect();
+    names.sort();
+    names.insert(0, "-all".to_owned());
+    names.join(",")
+}

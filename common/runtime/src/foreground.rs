@@ -1,0 +1,199 @@
+//! Staying with a process until it ends: signals go to it, and what is typed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::{
+    signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+    process::pidfd_send_signal,
+};
+
+use crate::{Error, RawTerminal, Running, error::Result};
+
+/// What is passed on. Those by which a shell stops and continues its jobs are the caller's own.
+const FORWARDED: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+];
+
+/// The signals that will be passed on, held back from now on. To be made before the process is started, so that none is
+/// lost.
+#[derive(Debug)]
+pub struct Foreground {
+    signals: SignalFd,
+    before: SigSet,
+}
+
+impl Foreground {
+    /// Holds the signals back, in this thread.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> Result<Self> {
+        let errno = |errno: nix::errno::Errno| {
+            Error::system("wait for signals", Errno::from_raw_os_error(errno as i32))
+        };
+        let set = SigSet::from_iter(FORWARDED);
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(errno)?;
+        let signals =
+            SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(errno)?;
+        Ok(Self { signals, before })
+    }
+}
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// Waits for the process, passing signals on to it, and what is typed and shown if both sides have a terminal. Returns
+/// its exit status as a shell counts it.
+///
+/// # Errors
+/// When it is no child of the caller.
+pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&RawTerminal>) -> Result<i32> {
+    let inner = running.terminal.take();
+    if let (Some(outer), Some(inner)) = (outer, &inner) {
+        outer.copy_size(inner);
+    }
+    let mut relay = inner.as_ref().zip(outer).map(|(inner, outer)| Relay::new(inner, outer));
+    let waiting = |errno| Error::system("wait for the process", errno);
+    loop {
+        let ended = {
+            let mut fds = vec![
+                PollFd::new(&running, PollFlags::IN),
+                PollFd::from_borrowed_fd(foreground.signals.as_fd(), PollFlags::IN),
+            ];
+            fds.extend(relay.iter().flat_map(Relay::interests));
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                result => result.map_err(waiting)?,
+            };
+            !fds[0].revents().is_empty()
+        };
+        pass_on(foreground, &running, outer, inner.as_ref());
+        if let Some(relay) = &mut relay {
+            relay.turn();
+        }
+        if ended {
+            if let Some(relay) = &mut relay {
+                relay.finish();
+            }
+            return running.wait();
+        }
+    }
+}
+
+fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTerminal>, inner: Option<&OwnedFd>) {
+    while let Ok(Some(signal)) = foreground.signals.read_signal() {
+        let Ok(signal) = i32::try_from(signal.ssi_signo) else { continue };
+        if let (libc_winch, Some(outer), Some(inner)) = (Signal::SIGWINCH as i32, outer, inner)
+            && signal == libc_winch
+        {
+            // Setting the size tells the programs on the other side by itself.
+            outer.copy_size(inner);
+            continue;
+        }
+        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+            // It may have ended just now.
+            let _ = pidfd_send_signal(running, signal);
+        }
+    }
+}
+
+/// Bytes between two terminals. Neither side may hold up the other.
+struct Relay<'a> {
+    typed: Pump<'a>,
+    shown: Pump<'a>,
+}
+
+struct Pump<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
+    held: Vec<u8>,
+    closed: bool,
+}
+
+impl<'a> Relay<'a> {
+    fn new(inner: &'a OwnedFd, outer: &'a RawTerminal) -> Self {
+        if let Ok(flags) = fcntl_getfl(inner) {
+            let _ = fcntl_setfl(inner, flags | OFlags::NONBLOCK);
+        }
+        let (inner, outer) = (inner.as_fd(), outer.as_fd());
+        let pump = |from, to| Pump { from, to, held: Vec::new(), closed: false };
+        Self { typed: pump(outer, inner), shown: pump(inner, outer) }
+    }
+
+    fn interests(&self) -> Vec<PollFd<'a>> {
+        [&self.typed, &self.shown].into_iter().filter_map(Pump::interest).collect()
+    }
+
+    fn turn(&mut self) {
+        self.typed.turn();
+        self.shown.turn();
+    }
+
+    /// What the process had written when it ended.
+    fn finish(&mut self) {
+        for _ in 0..1024 {
+            self.shown.turn();
+            if self.shown.closed || self.shown.held.is_empty() && !ready(self.shown.from, PollFlags::IN) {
+                return;
+            }
+        }
+    }
+}
+
+fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
+    matches!(poll(&mut fds, Some(&now)), Ok(1..)) && fds[0].revents().intersects(flags)
+}
+
+impl<'a> Pump<'a> {
+    fn interest(&self) -> Option<PollFd<'a>> {
+        match (self.held.is_empty(), self.closed) {
+            (false, _) => Some(PollFd::from_borrowed_fd(self.to, PollFlags::OUT)),
+            (true, false) => Some(PollFd::from_borrowed_fd(self.from, PollFlags::IN)),
+            (true, true) => None,
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.held.is_empty() && !self.closed {
+            if !ready(self.from, PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                return;
+            }
+            let mut buffer = [0_u8; 8192];
+            match rustix::io::read(self.from, &mut buffer) {
+                // EIO: nobody has the other side of the terminal open.
+                Ok(0) | Err(Errno::IO) => self.closed = true,
+                Ok(length) => self.held.extend_from_slice(&buffer[..length]),
+                Err(_) => return,
+            }
+        }
+        if !self.held.is_empty() && ready(self.to, PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
+            match rustix::io::write(self.to, &self.held) {
+                Ok(length) => drop(self.held.drain(..length)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    self.closed = true;
+                    self.held.clear();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a process says to its parent before it executes its command.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    cmsg_space,
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+};
+
+use crate::{Error, Identity, error::Result};
+
+/// A longer message is cut off.
+const LONGEST: usize = 4096;
+
+/// One side of a socket that keeps messages apart. It closes on exec.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+pub(crate) enum Message {
+    Identity(Identity),
+    Failure(Error),
+    Warning(String),
+    Terminal(OwnedFd),
+    Ready,
+}
+
+impl Channel {
+    pub(crate) fn pair() -> Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(Error::at("create socket"))?;
+        Ok((Self(one), Self(other)))
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        self.send(&[b"E".as_slice(), &[error.status()], error.to_string().as_bytes()].concat(), None);
+    }
+
+    pub(crate) fn warn(&self, error: &Error) {
+        self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), None);
+    }
+
+    pub(crate) fn ready(&self) {
+        self.send(b"R", None);
+    }
+
+    pub(crate) fn identify(&self, identity: Identity) {
+        self.send(
+            &[b"I".as_slice(), &identity.pid.to_ne_bytes(), &identity.start_time.to_ne_bytes()].concat(),
+            None,
+        );
+    }
+
+    pub(crate) fn hand_over(&self, terminal: BorrowedFd<'_>) {
+        self.send(b"T", Some(terminal));
+    }
+
+    /// That nobody listens any more is no reason to stop: whoever would hear of it is gone.
+    fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) {
+        let message = &message[..message.len().min(LONGEST)];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = descriptor.map(|descriptor| [descriptor]);
+        if let Some(descriptors) = &descriptors {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        let _ = sendmsg(&self.0, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL);
+    }
+
+    /// The next message; none when the other side has closed.
+    pub(crate) fn receive(&self) -> Result<Option<Message>> {
+        let mut text = [0_u8; LONGEST];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            let mut parts = [IoSliceMut::new(&mut text)];
+            match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                // The other end went without a word: it was killed.
+                Err(Errno::CONNRESET) => break 0,
+                result => break result.map_err(Error::at("receive from the process"))?.bytes,
+            }
+        };
+        let words = |from: usize| String::from_utf8_lossy(&text[from..length]).into_owned();
+        Ok(match (text.first().filter(|_| length > 0), text.get(1)) {
+            (None, _) => None,
+            (Some(b'E'), Some(status)) => Some(Message::Failure(Error::with_status(*status, words(2)))),
+            (Some(b'I'), _) => identity(&text[1..length]).map(Message::Identity),
+            (Some(b'W'), _) => Some(Message::Warning(words(1))),
+            (Some(b'T'), _) => {
+                let mut received = control.drain().filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                    _ => None,
+                });
+                received.next().map(Message::Terminal)
+            }
+            _ => Some(Message::Ready),
+        })
+    }
+}
+
+fn identity(bytes: &[u8]) -> Option<Identity> {
+    let (pid, start_time) = bytes.split_first_chunk()?;
+    let start_time = start_time.first_chunk()?;
+    Some(Identity { pid: i32::from_ne_bytes(*pid), start_time: u64::from_ne_bytes(*start_time) })
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,180 @@
+//! The new process, from its birth until it executes its command.
+
+use std::{
+    convert::Infallible,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use nix::sys::resource::{Resource, setrlimit};
+use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitType, Process, Spec};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    process::DumpableBehavior,
+};
+
+use super::{
+    Surroundings, channel::Channel, command, credentials, devices, namespaces::Namespaces, root, stdio,
+    stdio::Streams,
+};
+use crate::{Error, error::Result, sys};
+
+/// Never returns but with what went wrong.
+pub(super) fn run(
+    namespaces: &Namespaces,
+    surroundings: &Surroundings<'_>,
+    process: &Process,
+    streams: &Streams<'_>,
+    gate: BorrowedFd<'_>,
+    channel: &Channel,
+) -> Result<Infallible> {
+    sys::reset_signals().map_err(Error::at("reset signals"))?;
+    rustix::process::setsid().map_err(Error::at("create session"))?;
+    // Until its command is executed this process is a program of the host; whatever else runs in a container that it
+    // joins must not get at it through /proc (and, by /proc/pid/exe, at the program's file).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(Error::at("protect the process"))?;
+    let streams = streams.open()?;
+    let terminal = surround(namespaces, surroundings, process, channel)?;
+    let mask = process.user().umask().unwrap_or(0o022);
+    rustix::process::umask(Mode::from_raw_mode(mask));
+    enter_directory(process.cwd())?;
+    limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
+    if let Some(terminal) = &terminal {
+        let user = rustix::fs::Uid::from_raw(process.user().uid());
+        rustix::fs::fchown(terminal, Some(user), None).map_err(Error::at("change owner of the terminal"))?;
+        stdio::install_terminal(terminal)?;
+    } else {
+        stdio::install(streams)?;
+    }
+    credentials::take(process)?;
+    let command = command::find(process)?;
+    sys::close_on_exec_from(3).map_err(Error::at("close descriptors"))?;
+    wait(gate)?;
+    command.execute()
+}
+
+/// Makes the surroundings, or enters them; opens the terminal in them.
+fn surround(
+    namespaces: &Namespaces,
+    surroundings: &Surroundings<'_>,
+    process: &Process,
+    channel: &Channel,
+) -> Result<Option<OwnedFd>> {
+    let terminal = process.terminal().unwrap_or_default().then_some((process, channel));
+    match surroundings {
+        Surroundings::New(spec) => {
+            adjust_oom(process, channel)?;
+            namespaces.enter()?;
+            name(spec, namespaces)?;
+            set_parameters(spec)?;
+            root::make(spec, terminal)
+        }
+        Surroundings::Joined(_) => {
+            namespaces.enter()?;
+            let Some((process, channel)) = terminal else { return Ok(None) };
+            devices::open_terminal(own_root()?.as_fd(), process, channel).map(Some)
+        }
+    }
+}
+
+fn own_root() -> Result<OwnedFd> {
+    rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::at("open \"/\""))
+}
+
+fn name(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    if let Some(hostname) = spec.hostname().as_ref().filter(|_| namespaces.is_new(LinuxNamespaceType::Uts)) {
+        nix::unistd::sethostname(hostname).map_err(|errno| {
+            Error::system(format_args!("set hostname {hostname:?}"), Errno::from_raw_os_error(errno as i32))
+        })?;
+    }
+    Ok(())
+}
+
+/// `linux.sysctl`, of the new namespaces. Those of the network exist only where its protocol does.
+fn set_parameters(spec: &Spec) -> Result<()> {
+    let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    for (name, value) in parameters.into_iter().flatten() {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(&path, value).map_err(|error| {
+            Error::system(format_args!("write {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+    }
+    Ok(())
+}
+
+fn adjust_oom(process: &Process, channel: &Channel) -> Result<()> {
+    let Some(score) = process.oom_score_adj() else { return Ok(()) };
+    const PATH: &str = "/proc/self/oom_score_adj";
+    match std::fs::write(PATH, score.to_string()) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            not_permitted(Error::system(format_args!("write {score} to {PATH:?}"), errno), errno, channel)
+        }
+    }
+}
+
+/// A caller without CAP_SYS_RESOURCE runs its containers all the same; what it may not do is said.
+fn not_permitted(error: Error, errno: Errno, channel: &Channel) -> Result<()> {
+    if !matches!(errno, Errno::PERM | Errno::ACCESS) {
+        return Err(error);
+    }
+    channel.warn(&error);
+    Ok(())
+}
+
+fn limit(limits: &[PosixRlimit], channel: &Channel) -> Result<()> {
+    for limit in limits {
+        if let Err(errno) = setrlimit(resource(limit.typ()), limit.soft(), limit.hard()) {
+            let errno = Errno::from_raw_os_error(errno as i32);
+            let action = format!("set limit {} to {}:{}", limit.typ(), limit.soft(), limit.hard());
+            not_permitted(Error::system(action, errno), errno, channel)?;
+        }
+    }
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+    }
+}
+
+/// The working directory, made if it is missing, as Docker does. Opened inside of the root: a path through `/proc`
+/// leads to no directory of the host's.
+fn enter_directory(path: &Path) -> Result<()> {
+    let action = || format!("enter directory {path:?}");
+    let directory = mount::resolve::create_in(own_root()?, path, mount::resolve::Leaf::Directory)
+        .map_err(Error::at(action()))?;
+    rustix::process::fchdir(directory).map_err(Error::at(action()))
+}
+
+/// Waits until the parent has written down who this is. If it dies before, nobody is going to run this process.
+fn wait(gate: BorrowedFd<'_>) -> Result<()> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(gate, &mut byte) {
+            Ok(1) => return Ok(()),
+            Err(Errno::INTR) => {}
+            _ => return Err(Error::new("start: given up by the parent process")),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The command: found along the container's own `PATH`, and executed.
+
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Process;
+use rustix::{
+    fs::{Access, AtFlags, CWD, FileType, accessat, stat},
+    io::Errno,
+};
+
+use crate::{Error, error::Result};
+
+/// Where execvp(3) looks when there is no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
+/// Exit statuses of a shell (POSIX, "Shell Command Language", 2.8.2).
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+pub(super) struct Command {
+    path: PathBuf,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+/// Looks for the command as the user that it runs as.
+pub(super) fn find(process: &Process) -> Result<Command> {
+    let strings = |list: &Option<Vec<String>>| -> Result<Vec<CString>> {
+        let list = list.iter().flatten().map(|text| CString::new(text.as_str()));
+        list.collect::<std::result::Result<_, _>>()
+            .map_err(|_| Error::new("start: an argument or a variable holds a NUL byte"))
+    };
+    let Some(name) = process.args().as_ref().and_then(|args| args.first()) else {
+        return Err(Error::with_status(NOT_FOUND, "execute: no command"));
+    };
+    let environment = process.env().as_deref().unwrap_or_default();
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    Ok(Command {
+        path: locate(name, path.unwrap_or(DEFAULT_PATH))?,
+        arguments: strings(process.args())?,
+        environment: strings(process.env())?,
+    })
+}
+
+fn locate(name: &str, path: &str) -> Result<PathBuf> {
+    if name.contains('/') {
+        return executable(Path::new(name)).map(|()| name.into()).map_err(|errno| failure(name, errno));
+    }
+    if name.is_empty() {
+        return Err(Error::with_status(NOT_FOUND, "execute \"\": No such file or directory"));
+    }
+    let mut denied = None;
+    for directory in path.split(':') {
+        let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => denied = denied.or(Some((candidate, errno))),
+        }
+    }
+    match denied {
+        Some((candidate, errno)) => Err(failure(&candidate.to_string_lossy(), errno)),
+        None => Err(Error::with_status(
+            NOT_FOUND,
+            format_args!("find {name:?} in PATH of the container ({path}): No such file or directory"),
+        )),
+    }
+}
+
+fn executable(path: &Path) -> std::result::Result<(), Errno> {
+    if FileType::from_raw_mode(stat(path)?.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+fn failure(name: &str, errno: Errno) -> Error {
+    let missing = matches!(errno, Errno::NOENT | Errno::NOTDIR);
+    let status = if missing { NOT_FOUND } else { NOT_EXECUTABLE };
+    Error::with_status(status, format_args!("execute {name:?}: {}", mount::strerror(errno)))
+}
+
+impl Command {
+    pub(super) fn execute(self) -> Result<Infallible> {
+        let name = self.path.to_string_lossy().into_owned();
+        let path = CString::new(self.path.as_os_str().as_bytes())
+            .map_err(|_| Error::new("start: the command's path holds a NUL byte"))?;
+        let Err(errno) = nix::unistd::execve(&path, &self.arguments, &self.environment);
+        let errno = Errno::from_raw_os_error(errno as i32);
+        if errno == Errno::NOENT {
+            // The file is there, see above: what it is interpreted by is not.
+            let text = format!("execute {name:?}: its interpreter or loader: No such file or directory");
+            return Err(Error::with_status(NOT_FOUND, text));
+        }
+        Err(failure(&name, errno))
+    }
+}

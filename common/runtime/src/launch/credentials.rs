@@ -1,0 +1,103 @@
+//! User, groups and capabilities (capabilities(7)).
+
+use oci_spec::runtime::{Capabilities, Process};
+use rustix::{
+    io::Errno,
+    process::{Gid, Uid},
+    thread::{
+        CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
+        remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+        set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+use crate::{Error, error::Result};
+
+/// Takes on the process's user and gives up the rest. The process has one thread.
+pub(super) fn take(process: &Process) -> Result<()> {
+    let capabilities = process.capabilities().as_ref();
+    if let Some(capabilities) = capabilities {
+        bound(set(capabilities.bounding()))?;
+    }
+    set_keep_capabilities(true).map_err(Error::at("keep capabilities"))?;
+    become_user(process)?;
+    set_keep_capabilities(false).map_err(Error::at("keep capabilities no longer"))?;
+    if let Some(capabilities) = capabilities {
+        let sets = CapabilitySets {
+            effective: set(capabilities.effective()),
+            permitted: set(capabilities.permitted()),
+            inheritable: set(capabilities.inheritable()),
+        };
+        set_capabilities(None, sets).map_err(Error::at("set capabilities"))?;
+        clear_ambient_capability_set().map_err(Error::at("clear ambient capabilities"))?;
+        for capability in set(capabilities.ambient()).iter() {
+            configure_capability_in_ambient_set(capability, true)
+                .map_err(Error::at("set ambient capabilities"))?;
+        }
+    }
+    if process.no_new_privileges().unwrap_or_default() {
+        set_no_new_privs(true).map_err(Error::at("set no_new_privs"))?;
+    }
+    Ok(())
+}
+
+fn become_user(process: &Process) -> Result<()> {
+    let user = process.user();
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    set_thread_groups(&groups).map_err(Error::at("set supplementary groups"))?;
+    let gid = Gid::from_raw(user.gid());
+    set_thread_res_gid(gid, gid, gid).map_err(Error::at(format_args!("become group {}", user.gid())))?;
+    let uid = Uid::from_raw(user.uid());
+    set_thread_res_uid(uid, uid, uid).map_err(Error::at(format_args!("become user {}", user.uid())))
+}
+
+/// Drops all but `kept` from the bounding set. The kernel tells where its list ends.
+fn bound(kept: CapabilitySet) -> Result<()> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(Error::system("drop capabilities from the bounding set", errno)),
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel writes a set. One that this kernel, or the caller, does not have is left out: `--privileged` means all
+/// that there are.
+fn set(capabilities: &Option<Capabilities>) -> CapabilitySet {
+    let names = capabilities.iter().flatten().map(ToString::to_string);
+    let wanted = names
+        .filter_map(|name| CapabilitySet::from_name(&name))
+        .fold(CapabilitySet::empty(), |all, one| all | one);
+    let had = rustix::thread::capabilities(None).map_or(CapabilitySet::all(), |sets| sets.permitted);
+    wanted & had
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::Capability;
+
+    #[test]
+    fn every_capability_of_the_specification_is_known_by_its_name() {
+        for capability in [
+            Capability::AuditControl,
+            Capability::Bpf,
+            Capability::CheckpointRestore,
+            Capability::DacReadSearch,
+            Capability::LinuxImmutable,
+            Capability::NetBindService,
+            Capability::Perfmon,
+            Capability::SysPacct,
+            Capability::WakeAlarm,
+        ] {
+            assert!(CapabilitySet::from_name(&capability.to_string()).is_some(), "{capability}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `/dev`: the nodes that every container has (OCI runtime-spec, config-linux.md, "Default Devices"), and its terminal.
+//!
+//! Docker keeps a container from devices that it makes itself (CAP_MKNOD is in its default set) by a device cgroup.
+//! Here the same is done by mounts, which need no cgroup: no file system of the container opens devices (`nodev`), and
+//! the nodes that it is to have are mounts of their own, which do. Without CAP_SYS_ADMIN nothing in it can change that.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use mount::{
+    Detached, Options,
+    resolve::{self, Leaf},
+};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
+use rustix::{
+    fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat},
+    io::Errno,
+    pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
+};
+
+use super::channel::Channel;
+use crate::{Error, error::Result};
+
+const DEV: &str = "/dev";
+
+/// Name, major and minor number (kernel, Documentation/admin-guide/devices.txt).
+const NODES: [(&str, u32, u32); 6] =
+    [("full", 1, 7), ("null", 1, 3), ("random", 1, 8), ("tty", 5, 0), ("urandom", 1, 9), ("zero", 1, 5)];
+
+const LINKS: [(&str, &str); 6] = [
+    ("core", "/proc/kcore"),
+    ("fd", "/proc/self/fd"),
+    ("ptmx", "pts/ptmx"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+
+/// What is done in `/dev`, for an explanation.
+pub(crate) enum DevEntry {
+    Node { path: PathBuf, kind: &'static str, major: i64, minor: i64 },
+    Link { path: PathBuf, target: String },
+    Bind { path: PathBuf },
+    Closed,
+}
+
+/// The same as [`populate`] and [`confine`] do.
+pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
+    if own_dev(spec).is_none() {
+        return Vec::new();
+    }
+    let dev = Path::new(DEV);
+    let nodes = NODES.iter().map(|&(name, major, minor)| (dev.join(name), "c", major.into(), minor.into()));
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten();
+    let own = devices.map(|device| {
+        let kind = match device.typ() {
+            LinuxDeviceType::B => "b",
+            LinuxDeviceType::P => "p",
+            _ => "c",
+        };
+        (device.path().clone(), kind, device.major(), device.minor())
+    });
+    let confined = is_confined(spec);
+    let mut entries = Vec::new();
+    for (path, kind, major, minor) in nodes.chain(own) {
+        entries.push(DevEntry::Node { path: path.clone(), kind, major, minor });
+        entries.extend(confined.then_some(DevEntry::Bind { path }));
+    }
+    entries.extend(
+        LINKS.iter().map(|&(name, target)| DevEntry::Link { path: dev.join(name), target: target.into() }),
+    );
+    entries.extend(confined.then_some(DevEntry::Closed));
+    entries
+}
+
+/// The options with which a tmpfs is mounted on `/dev`; none where `/dev` is something else, and stays as it is.
+fn own_dev(spec: &Spec) -> Option<Options> {
+    let mut mounts = spec.mounts().iter().flatten();
+    let dev = mounts.rfind(|mount| mount.destination() == Path::new(DEV))?;
+    (dev.typ().as_deref() == Some("tmpfs")).then(|| Options::parse(dev.options().iter().flatten()))
+}
+
+/// Whether the container gets at no devices but those that it is given.
+pub(super) fn is_confined(spec: &Spec) -> bool {
+    own_dev(spec)
+        .is_some_and(|options| options.attributes.contains(rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV))
+}
+
+/// Makes nodes and links in a `/dev` that is the container's own.
+pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    if own_dev(spec).is_none() {
+        return Ok(());
+    }
+    let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)
+        .map_err(Error::at("open \"/dev\""))?;
+    let confined = is_confined(spec);
+    for (name, major, minor) in NODES {
+        let make = || {
+            let mode = Mode::from_raw_mode(0o666);
+            mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
+            if confined { mount_on_itself(dev.as_fd(), name) } else { Ok(()) }
+        };
+        make().map_err(Error::at::<Errno>(format_args!("create device \"/dev/{name}\"")))?;
+    }
+    for (name, target) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::system(format_args!("create link \"/dev/{name}\""), errno)),
+        }
+    }
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    for device in devices.into_iter().flatten() {
+        add(root, device, confined).map_err(Error::at(format_args!("create device {:?}", device.path())))?;
+    }
+    Ok(())
+}
+
+fn mount_on_itself(directory: BorrowedFd<'_>, name: &str) -> std::result::Result<(), Errno> {
+    let node = rustix::fs::openat(
+        directory,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    Detached::copy_of(&node, false)?.attach(&node)
+}
+
+/// A device of the specification's own.
+fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::result::Result<(), Errno> {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        _ => FileType::CharacterDevice,
+    };
+    let (Some(directory), Some(name)) =
+        (device.path().parent(), device.path().file_name().and_then(|n| n.to_str()))
+    else {
+        return Err(Errno::INVAL);
+    };
+    let directory = resolve::create_in(root, directory, Leaf::Directory)?;
+    let number = |number: i64| u32::try_from(number).map_err(|_| Errno::INVAL);
+    let number = makedev(number(device.major())?, number(device.minor())?);
+    let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
+    mknodat(&directory, name, kind, mode, number)?;
+    let owner = (device.uid().map(Uid::from_raw), device.gid().map(Gid::from_raw));
+    rustix::fs::chownat(&directory, name, owner.0, owner.1, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    if confined { mount_on_itself(directory.as_fd(), name) } else { Ok(()) }
+}
+
+/// No device opens in `/dev` any more but those mounted there.
+pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
+    if !is_confined(spec) {
+        return Ok(());
+    }
+    let close = || {
+        let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)?;
+        Detached::from(dev).change(&Options::parse(["nodev"]), false)
+    };
+    close().map_err(Error::at::<Errno>("mount \"/dev\" without devices"))
+}
+
+/// Allocates a pseudo-terminal of the container's own devpts. The outer side goes to the parent.
+pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &Channel) -> Result<OwnedFd> {
+    let open = || {
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let outer = resolve::open_in(root, Path::new("/dev/pts/ptmx"), flags)?;
+        unlockpt(&outer)?;
+        let inner = ioctl_tiocgptpeer(&outer, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        if let Some(size) = process.console_size() {
+            let side = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
+            crate::terminal::resize(&outer, side(size.width()), side(size.height()));
+        }
+        channel.hand_over(outer.as_fd());
+        Ok(inner)
+    };
+    open().map_err(Error::at::<Errno>("open a terminal at \"/dev/pts/ptmx\""))
+}
+
+/// Puts the terminal in the place of `/dev/console`.
+pub(super) fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
+    let mount = || {
+        let path: PathBuf = mount::resolve::path_of(terminal)?;
+        // The number is the container's devpts's own; the path that the kernel gives for it ends with it.
+        let Some(number) = path.file_name() else { return Err(Errno::NOENT) };
+        let node = resolve::open_in(root, &Path::new("/dev/pts").join(number), OFlags::PATH)?;
+        let console = resolve::create_in(root, Path::new("/dev/console"), Leaf::File)?;
+        Detached::copy_of(node, false)?.attach(console)
+    };
+    mount().map_err(Error::at::<Errno>("mount \"/dev/console\""))
+}

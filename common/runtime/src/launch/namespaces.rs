@@ -1,0 +1,145 @@
+//! Namespaces: new ones, those of a path, those of a process.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::{
+        LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
+        move_into_thread_name_spaces,
+    },
+};
+
+use crate::{Error, error::Result, sys};
+
+/// What is new, and what is joined, opened before the fork.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    new: Vec<LinuxNamespaceType>,
+    joined: Vec<(LinuxNamespaceType, OwnedFd)>,
+    /// A process whose namespaces are joined, all of them.
+    process: Option<OwnedFd>,
+}
+
+fn flag(kind: LinuxNamespaceType) -> Option<UnshareFlags> {
+    Some(match kind {
+        LinuxNamespaceType::Mount => UnshareFlags::NEWNS,
+        LinuxNamespaceType::Cgroup => UnshareFlags::NEWCGROUP,
+        LinuxNamespaceType::Uts => UnshareFlags::NEWUTS,
+        LinuxNamespaceType::Ipc => UnshareFlags::NEWIPC,
+        LinuxNamespaceType::Network => UnshareFlags::NEWNET,
+        LinuxNamespaceType::Pid => UnshareFlags::NEWPID,
+        _ => return None,
+    })
+}
+
+fn link_type(kind: LinuxNamespaceType) -> Option<LinkNameSpaceType> {
+    Some(match kind {
+        LinuxNamespaceType::Mount => LinkNameSpaceType::Mount,
+        LinuxNamespaceType::Cgroup => LinkNameSpaceType::ControlGroup,
+        LinuxNamespaceType::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        LinuxNamespaceType::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        LinuxNamespaceType::Network => LinkNameSpaceType::Network,
+        LinuxNamespaceType::Pid => LinkNameSpaceType::ProcessID,
+        _ => return None,
+    })
+}
+
+impl Namespaces {
+    /// Those of a specification.
+    pub(crate) fn open(spec: &Spec) -> Result<Self> {
+        let mut namespaces = Self::default();
+        let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        for namespace in listed.into_iter().flatten() {
+            let kind = namespace.typ();
+            if flag(kind).is_none() {
+                return Err(Error::new(format_args!("enter {kind} namespace: Operation not supported")));
+            }
+            match namespace.path() {
+                None => namespaces.new.push(kind),
+                Some(path) => {
+                    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                        .map_err(Error::at(format_args!("open {kind} namespace {path:?}")))?;
+                    namespaces.joined.push((kind, fd));
+                }
+            }
+        }
+        if !namespaces.is_new(LinuxNamespaceType::Mount) {
+            return Err(Error::new("a process on a root file system of its own needs a new mount namespace"));
+        }
+        Ok(namespaces)
+    }
+
+    /// Those of a process.
+    pub(crate) fn of(process: BorrowedFd<'_>) -> Result<Self> {
+        let process = process
+            .try_clone_to_owned()
+            .map_err(|error| Error::new(format_args!("duplicate descriptor: {error}")))?;
+        Ok(Self { process: Some(process), ..Self::default() })
+    }
+
+    /// Whether the process gets one of its own.
+    pub(crate) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+        self.new.contains(&kind)
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.joined.iter().map(|(_, fd)| fd).chain(&self.process).map(AsFd::as_fd)
+    }
+
+    /// Forks into the pid namespace: unlike the others, one is entered only by being born in it. The caller's own later
+    /// children are born where it is itself, as before.
+    pub(crate) fn fork(&self, body: impl FnOnce() -> u8) -> Result<i32> {
+        let joined = self.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid).map(|(_, fd)| fd);
+        let changes = self.is_new(LinuxNamespaceType::Pid) || joined.is_some() || self.process.is_some();
+        if !changes {
+            return forked(sys::fork(body));
+        }
+        let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::at("open pid namespace \"/proc/self/ns/pid\""))?;
+        let enter = match (joined, &self.process) {
+            (Some(fd), _) => move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID)),
+            (None, Some(process)) => {
+                move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+            }
+            (None, None) => sys::unshare(UnshareFlags::NEWPID),
+        };
+        enter.map_err(Error::at("enter pid namespace"))?;
+        let child = sys::fork(body);
+        let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
+        back.map_err(Error::at("leave pid namespace"))?;
+        forked(child)
+    }
+
+    /// Enters all others; in the process itself.
+    pub(crate) fn enter(&self) -> Result<()> {
+        for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
+            move_into_link_name_space(fd.as_fd(), link_type(*kind))
+                .map_err(Error::at(format_args!("enter {kind} namespace")))?;
+        }
+        if let Some(process) = &self.process {
+            let all = ThreadNameSpaceType::MOUNT
+                | ThreadNameSpaceType::CONTROL_GROUP
+                | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+                | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+                | ThreadNameSpaceType::NETWORK;
+            move_into_thread_name_spaces(process.as_fd(), all)
+                .map_err(Error::at("enter the namespaces of the running process"))?;
+        }
+        let new =
+            self.new.iter().filter_map(|kind| flag(*kind)).fold(UnshareFlags::empty(), |all, one| all | one);
+        let new = new - UnshareFlags::NEWPID;
+        if !new.is_empty() {
+            sys::unshare(new).map_err(Error::at("create namespaces"))?;
+        }
+        if self.is_new(LinuxNamespaceType::Network) {
+            sys::raise_loopback().map_err(Error::at("set link lo up"))?;
+        }
+        Ok(())
+    }
+}
+
+fn forked(result: std::result::Result<nix::unistd::Pid, rustix::io::Errno>) -> Result<i32> {
+    result.map(nix::unistd::Pid::as_raw).map_err(Error::at("fork"))
+}

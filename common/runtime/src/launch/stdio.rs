@@ -1,0 +1,83 @@
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::{Errno, fcntl_dupfd_cloexec},
+};
+
+use crate::{Error, error::Result};
+
+/// One of the three standard streams of a new process.
+#[derive(Debug, Clone, Copy)]
+pub enum Stdio<'fd> {
+    /// The caller's.
+    Inherit,
+    /// Nothing to read, and written for nobody.
+    Null,
+    /// This descriptor.
+    Fd(BorrowedFd<'fd>),
+}
+
+/// The standard streams of a new process.
+#[derive(Debug, Clone, Copy)]
+pub struct Streams<'fd> {
+    /// Standard input.
+    pub stdin: Stdio<'fd>,
+    /// Standard output.
+    pub stdout: Stdio<'fd>,
+    /// Standard error.
+    pub stderr: Stdio<'fd>,
+}
+
+impl<'fd> Streams<'fd> {
+    /// The caller's own.
+    pub fn inherit() -> Self {
+        Self { stdin: Stdio::Inherit, stdout: Stdio::Inherit, stderr: Stdio::Inherit }
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'fd>> {
+        [self.stdin, self.stdout, self.stderr].into_iter().filter_map(|stream| match stream {
+            Stdio::Fd(fd) => Some(fd),
+            _ => None,
+        })
+    }
+
+    /// Opens what is needed, while the host's `/dev` is there. None of the result is one of the first three, which are
+    /// about to be replaced.
+    pub(crate) fn open(&self) -> Result<[Option<OwnedFd>; 3]> {
+        let open = |stream: Stdio<'_>| -> std::result::Result<Option<OwnedFd>, Errno> {
+            match stream {
+                Stdio::Inherit => Ok(None),
+                Stdio::Fd(fd) => fcntl_dupfd_cloexec(fd, 3).map(Some),
+                Stdio::Null => {
+                    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+                    fcntl_dupfd_cloexec(null, 3).map(Some)
+                }
+            }
+        };
+        let all = || Ok([open(self.stdin)?, open(self.stdout)?, open(self.stderr)?]);
+        all().map_err(Error::at::<Errno>("open standard streams"))
+    }
+}
+
+/// Makes them the process's own.
+pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
+    let [stdin, stdout, stderr] = streams;
+    let install = || {
+        stdin.map_or(Ok(()), rustix::stdio::dup2_stdin)?;
+        stdout.map_or(Ok(()), rustix::stdio::dup2_stdout)?;
+        stderr.map_or(Ok(()), rustix::stdio::dup2_stderr)
+    };
+    install().map_err(Error::at::<Errno>("replace standard streams"))
+}
+
+/// Makes a terminal all three of them, and the one that controls the session.
+pub(crate) fn install_terminal(terminal: impl AsFd) -> Result<()> {
+    let install = || {
+        rustix::process::ioctl_tiocsctty(&terminal)?;
+        rustix::stdio::dup2_stdin(&terminal)?;
+        rustix::stdio::dup2_stdout(&terminal)?;
+        rustix::stdio::dup2_stderr(&terminal)
+    };
+    install().map_err(Error::at::<Errno>("take the terminal"))
+}

@@ -1,0 +1,53 @@
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use operation::{Condition, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, explain, supervise};
+
+/// A process of a container: `process-start`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "process-start", rename_all = "camelCase")]
+pub struct Operation {
+    /// What runs, and in what surroundings.
+    pub spec: Spec,
+    /// Where its output goes; the caller's where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+    /// Which process it became.
+    #[serde(flatten)]
+    pub identity: Identity,
+}
+
+impl Operation {
+    /// Of a process that was not started yet.
+    pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
+        Self { spec, log, identity: Identity { pid: 0, start_time: 0 } }
+    }
+}
+
+impl operation::Operation for Operation {
+    fn explain(&self) -> Vec<String> {
+        explain(&self.spec)
+    }
+
+    /// Starts it in the background. `ns-exec` does more, and starts it itself.
+    fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
+        let supervised = supervise(&self.spec, self.log.as_deref(), |_| {})?;
+        self.identity = supervised.identity();
+        supervised.release()?;
+        Ok(())
+    }
+
+    fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
+        Ok(self.identity.kill()?)
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        Ok(match self.identity.is_alive() {
+            true => Condition::Present,
+            false => Condition::Missing(format!("process {}", self.identity.pid)),
+        })
+    }
+}

@@ -1,0 +1,37 @@
+use oci_spec::image;
+
+use super::Overrides;
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Docker's order: its own, those of links, the image's, those that were asked for. A later one takes an earlier one's
+/// place.
+pub(super) fn of(config: Option<&image::Config>, overrides: &Overrides, home: &str) -> Vec<String> {
+    let mut list = vec![PATH.to_owned()];
+    if let Some(hostname) = overrides.hostname.clone().or_else(host_name) {
+        list.push(format!("HOSTNAME={hostname}"));
+    }
+    if overrides.terminal {
+        list.push("TERM=xterm".to_owned());
+    }
+    let of_image = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
+    for variable in overrides.links.iter().chain(of_image).chain(&overrides.env) {
+        let name = name(variable);
+        match list.iter_mut().find(|known| self::name(known) == name) {
+            Some(known) => known.clone_from(variable),
+            None => list.push(variable.clone()),
+        }
+    }
+    if !list.iter().any(|variable| name(variable) == "HOME") {
+        list.push(format!("HOME={home}"));
+    }
+    list
+}
+
+fn name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}

@@ -1,0 +1,215 @@
+//! An OCI runtime specification of an image's configuration, with what Docker adds to it (OCI image-spec,
+//! conversion.md, and Docker's defaults).
+
+mod capabilities;
+mod devices;
+mod environment;
+mod mounts;
+
+use std::{collections::HashMap, path::PathBuf};
+
+use oci_spec::{
+    OciSpecError, image,
+    runtime::{
+        Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
+        ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    },
+};
+
+use crate::{Error, error::Result, user, user::User};
+
+pub use capabilities::Unknown as UnknownCapability;
+
+/// The annotation that holds the signal which asks the process to stop (OCI image-spec, conversion.md).
+pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+
+/// The network that a process gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Network {
+    /// A namespace of its own, with nothing in it but `lo`.
+    #[default]
+    None,
+    /// The caller's.
+    Host,
+    /// The container's own, made before: the path of a namespace.
+    Own(PathBuf),
+    /// Another container's: the path of a namespace.
+    Shared(PathBuf),
+}
+
+/// A directory or a file of the host that the container gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// Refuse writing.
+    pub readonly: bool,
+}
+
+/// What is said beside the image's configuration, and over it.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Absolute path of the root file system, without symbolic links.
+    pub rootfs: PathBuf,
+    /// Refuse writing to it.
+    pub readonly: bool,
+    /// Replaces the image's `Entrypoint`, and makes its `Cmd` void. Empty for none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's `Cmd`.
+    pub args: Vec<String>,
+    /// `NAME=value`, from links: over the defaults, below the image's.
+    pub links: Vec<String>,
+    /// `NAME=value`: over the image's.
+    pub env: Vec<String>,
+    /// Replaces the image's `WorkingDir`. Made if it is missing.
+    pub cwd: Option<String>,
+    /// Replaces the image's `User`: as [`user::resolve`] reads it.
+    pub user: Option<String>,
+    /// The host name, in a uts namespace of its own; none for the caller's name and namespace.
+    pub hostname: Option<String>,
+    /// The network.
+    pub network: Network,
+    /// Gets a terminal.
+    pub terminal: bool,
+    /// No program gains privileges by being executed.
+    pub no_new_privileges: bool,
+    /// `NET_ADMIN`, `ALL`, with or without `CAP_`: beside Docker's default set.
+    pub cap_add: Vec<String>,
+    /// The same: out of it.
+    pub cap_drop: Vec<String>,
+    /// All capabilities and all devices of the host, nothing masked.
+    pub privileged: bool,
+    /// Mounts of the host's directories and files; `/etc/hosts` and the like among them.
+    pub volumes: Vec<Volume>,
+}
+
+/// Makes the specification. Looks at the root file system for the user, changes nothing.
+///
+/// # Errors
+/// When there is no command, no such user, no such capability.
+pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
+    let process = process(config, overrides)?;
+    let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
+    let mut spec = SpecBuilder::default()
+        .version("1.2.0")
+        .root(root.build().map_err(invalid)?)
+        .process(process)
+        .mounts(mounts::all(overrides).map_err(invalid)?)
+        .annotations(annotations(config))
+        .linux(linux(overrides)?)
+        .build()
+        .map_err(invalid)?;
+    spec.set_hostname(overrides.hostname.clone());
+    Ok(spec)
+}
+
+fn invalid(error: OciSpecError) -> Error {
+    Error::new(format_args!("describe the process: {error}"))
+}
+
+fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Process> {
+    let user = overrides.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
+    let user = user::resolve(&overrides.rootfs, user.map_or("", String::as_str))?;
+    let cwd = overrides.cwd.as_ref().or(config.and_then(|config| config.working_dir().as_ref()));
+    let cwd = cwd.map(String::as_str).filter(|cwd| !cwd.is_empty()).unwrap_or("/");
+    if !cwd.starts_with('/') {
+        return Err(Error::new(format_args!("working directory {cwd:?} is not absolute")));
+    }
+    let capabilities = capabilities::sets(overrides).map_err(|error| Error::new(error))?;
+    let User { uid, gid, groups, home } = user;
+    let mut builder = UserBuilder::default().uid(uid).gid(gid);
+    if !groups.is_empty() {
+        builder = builder.additional_gids(groups);
+    }
+    let mut process = ProcessBuilder::default()
+        .args(command(config, overrides)?)
+        .env(environment::of(config, overrides, &home))
+        .cwd(cwd)
+        .user(builder.build().map_err(invalid)?)
+        .capabilities(capabilities)
+        .no_new_privileges(overrides.no_new_privileges)
+        .terminal(overrides.terminal)
+        .build()
+        .map_err(invalid)?;
+    // The crate's own default: limits of the caller stay as they are, as with Docker.
+    process.set_rlimits(None);
+    Ok(process)
+}
+
+/// Docker's rule: arguments replace `Cmd`; another entry point makes the image's `Cmd` void.
+fn command(config: Option<&image::Config>, overrides: &Overrides) -> Result<Vec<String>> {
+    let of_image = |list: fn(&image::Config) -> &Option<Vec<String>>| {
+        config.and_then(|config| list(config).clone()).unwrap_or_default()
+    };
+    let mut command = match &overrides.entrypoint {
+        Some(entrypoint) => entrypoint.clone(),
+        None => of_image(image::Config::entrypoint),
+    };
+    if !overrides.args.is_empty() {
+        command.extend(overrides.args.iter().cloned());
+    } else if overrides.entrypoint.is_none() {
+        command.extend(of_image(image::Config::cmd));
+    }
+    if command.is_empty() {
+        return Err(Error::new("no command: the image names none; give one after `--`"));
+    }
+    Ok(command)
+}
+
+fn annotations(config: Option<&image::Config>) -> HashMap<String, String> {
+    let signal = config.and_then(|config| config.stop_signal().clone());
+    signal.map(|signal| (STOP_SIGNAL.to_owned(), signal)).into_iter().collect()
+}
+
+fn linux(overrides: &Overrides) -> Result<Linux> {
+    let own_network = matches!(overrides.network, Network::None | Network::Own(_));
+    let mut builder = LinuxBuilder::default()
+        .namespaces(namespaces(overrides)?)
+        .masked_paths(if overrides.privileged { vec![] } else { mounts::masked() })
+        .readonly_paths(if overrides.privileged { vec![] } else { mounts::readonly() })
+        .rootfs_propagation("rslave");
+    if own_network {
+        // Docker's: any port can be listened on, and anybody may ping, in a network of one's own.
+        let sysctl =
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+        builder = builder.sysctl(
+            sysctl
+                .map(|(name, value)| (name.into(), value.into()))
+                .into_iter()
+                .collect::<HashMap<String, String>>(),
+        );
+    }
+    if overrides.privileged {
+        builder = builder.devices(devices::of_host()?);
+    }
+    let mut linux = builder.build().map_err(invalid)?;
+    linux.set_resources(None);
+    Ok(linux)
+}
+
+fn namespaces(overrides: &Overrides) -> Result<Vec<LinuxNamespace>> {
+    let new = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    let joined = |path: &PathBuf| {
+        LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path.clone()).build()
+    };
+    let mut list = vec![
+        new(LinuxNamespaceType::Pid),
+        new(LinuxNamespaceType::Mount),
+        new(LinuxNamespaceType::Ipc),
+        new(LinuxNamespaceType::Cgroup),
+    ];
+    if overrides.hostname.is_some() {
+        list.push(new(LinuxNamespaceType::Uts));
+    }
+    match &overrides.network {
+        Network::Host => {}
+        Network::None => list.push(new(LinuxNamespaceType::Network)),
+        Network::Own(path) | Network::Shared(path) => list.push(joined(path)),
+    }
+    list.into_iter().collect::<std::result::Result<_, _>>().map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+use std::path::{Path, PathBuf};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{Mount, MountBuilder},
+};
+
+use super::{Overrides, Volume};
+
+/// Target, type and options, in the order in which Docker mounts them. `nodev` on `/dev` is ours: see
+/// `launch::devices`.
+const STANDARD: [(&str, &str, &[&str]); 7] = [
+    ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", &["nosuid", "nodev", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev", "relatime"]),
+    ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
+];
+
+/// What a privileged container does not get by them.
+fn is_restriction(target: &str, option: &str) -> bool {
+    matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro") | ("/dev", "nodev"))
+}
+
+pub(super) fn all(overrides: &Overrides) -> Result<Vec<Mount>, OciSpecError> {
+    let standard = STANDARD.iter().map(|(target, kind, options)| {
+        let kept = options.iter().filter(|option| !(overrides.privileged && is_restriction(target, option)));
+        let options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
+        let source = if *target == "/dev/shm" { "shm" } else { kind };
+        MountBuilder::default().destination(*target).typ(*kind).source(source).options(options).build()
+    });
+    let mut volumes: Vec<&Volume> = overrides.volumes.iter().collect();
+    // One below another's target comes after it, whatever order they were named in.
+    volumes.sort_by_key(|volume| volume.target.components().count());
+    standard.chain(volumes.into_iter().map(|volume| bind(volume, overrides.privileged))).collect()
+}
+
+fn bind(volume: &Volume, privileged: bool) -> Result<Mount, OciSpecError> {
+    let mut options = vec!["rbind".to_owned(), "rprivate".into()];
+    if !privileged {
+        options.push("nodev".into());
+    }
+    if volume.readonly {
+        options.push("ro".into());
+    }
+    MountBuilder::default()
+        .destination(plain(&volume.target))
+        .typ("bind")
+        .source(volume.source.clone())
+        .options(options)
+        .build()
+}
+
+/// Without `.` and doubled slashes.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn owned(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
+}
+
+/// Docker's list.
+pub(super) fn masked() -> Vec<String> {
+    owned(&[
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ])
+}
+
+/// Docker's list.
+pub(super) fn readonly() -> Vec<String> {
+    owned(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"])
+}

@@ -1,0 +1,82 @@
+use oci_spec::image::ConfigBuilder;
+
+use super::*;
+
+fn rootfs() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("etc")).unwrap();
+    std::fs::write(dir.path().join("etc/passwd"), "www:x:33:33::/var/www:/bin/sh\n").unwrap();
+    dir
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+#[test]
+fn command_line_as_docker_puts_it_together() {
+    let dir = rootfs();
+    for (entrypoint, cmd, own, args, expected) in [
+        (&["/e"][..], &["c"][..], None, &[][..], &["/e", "c"][..]),
+        (&["/e"], &["c"], None, &["a", "b"], &["/e", "a", "b"]),
+        (&[], &["c"], None, &["a"], &["a"]),
+        (&["/e"], &["c"], Some(&["/o"][..]), &[], &["/o"]),
+        (&["/e"], &["c"], Some(&["/o"]), &["a"], &["/o", "a"]),
+        (&["/e"], &["c"], Some(&[]), &["a"], &["a"]),
+    ] {
+        let config =
+            ConfigBuilder::default().entrypoint(strings(entrypoint)).cmd(strings(cmd)).build().unwrap();
+        let overrides = Overrides {
+            rootfs: dir.path().into(),
+            entrypoint: own.map(strings),
+            args: strings(args),
+            ..Overrides::default()
+        };
+        let spec = from_image(Some(&config), &overrides).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().args().as_ref().unwrap(), &strings(expected));
+    }
+    let none = Overrides { rootfs: dir.path().into(), ..Overrides::default() };
+    let message = from_image(None, &none).unwrap_err().to_string();
+    assert_eq!(message, "no command: the image names none; give one after `--`");
+}
+
+#[test]
+fn environment_user_and_directory() {
+    let dir = rootfs();
+    let config = ConfigBuilder::default()
+        .cmd(strings(&["true"]))
+        .env(strings(&["PATH=/bin", "A=image", "B=image"]))
+        .user("www")
+        .working_dir("/srv")
+        .stop_signal("SIGWINCH")
+        .build()
+        .unwrap();
+    let overrides = Overrides {
+        rootfs: dir.path().into(),
+        hostname: Some("web".into()),
+        terminal: true,
+        links: strings(&["A=link", "DB_PORT=tcp://x"]),
+        env: strings(&["B=asked"]),
+        ..Overrides::default()
+    };
+    let spec = from_image(Some(&config), &overrides).unwrap();
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(
+        process.env().as_ref().unwrap(),
+        &strings(&[
+            "PATH=/bin",
+            "HOSTNAME=web",
+            "TERM=xterm",
+            "A=image",
+            "DB_PORT=tcp://x",
+            "B=asked",
+            "HOME=/var/www"
+        ])
+    );
+    assert_eq!((process.user().uid(), process.user().gid()), (33, 33));
+    assert_eq!(process.cwd().to_str(), Some("/srv"));
+    assert_eq!(spec.annotations().as_ref().unwrap()[STOP_SIGNAL], "SIGWINCH");
+    let json = serde_json::to_string(&spec).unwrap();
+    let again: Spec = serde_json::from_str(&json).unwrap();
+    assert_eq!(again, spec);
+}

@@ -1,0 +1,90 @@
+//! All that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::{
+    libc,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
+    unistd::{ForkResult, Pid},
+};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType},
+    thread::UnshareFlags,
+};
+
+/// fork(2). In the child `body` runs, whose result is the exit status; nothing of the caller is unwound or dropped there.
+pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
+    // SAFETY: the C library's fork leaves its allocator usable in the child, of a program with other threads too; no
+    // lock of the standard library is held by this thread, and `body` starts no thread.
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Parent { child }) => Ok(child),
+        Ok(ForkResult::Child) => {
+            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(125);
+            exit(status)
+        }
+        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
+    }
+}
+
+fn exit(status: u8) -> ! {
+    // SAFETY: ends the process; handlers and buffers that the parent set up are the parent's to run and to flush.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// unshare(2) of namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    debug_assert!(!flags.contains(UnshareFlags::FILES));
+    // SAFETY: the descriptor table stays shared with the threads of this process.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Lets all signals through, each with the system's own disposition. The Rust runtime ignores SIGPIPE, callers block
+/// what they wait for.
+pub(crate) fn reset_signals() -> Result<(), Errno> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default disposition runs no code of this program.
+        unsafe { sigaction(signal, &default) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+}
+
+/// Brings the loopback interface of the caller's network namespace up.
+pub(crate) fn raise_loopback() -> Result<(), Errno> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: all zeros is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Marks all descriptors from `first` on to be closed when a program is executed.
+pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: the descriptors stay open as long as this program runs; nothing is closed here.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Closes all descriptors but those of `kept` and the first three. For a process that was just forked, and that drops
+/// nothing of what it inherited.
+pub(crate) fn close_others(kept: &mut [i32]) {
+    kept.sort_unstable();
+    let mut first = 3_u32;
+    for end in kept.iter().map(|fd| fd.unsigned_abs()).chain([u32::MAX]) {
+        if first < end {
+            // SAFETY: whoever owns these descriptors never runs again in this process; see above.
+            unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
+        }
+        first = end.saturating_add(1);
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,217 @@
+//! Users and groups by the container's own `/etc/passwd` and `/etc/group`, which nobody has to trust: they are opened
+//! inside of its root, read to a limit, and nothing of them is required to be well-formed.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{FileType, OFlags},
+    io::Errno,
+};
+
+use crate::Error;
+
+/// More of a file is not read, in bytes.
+const MOST: u64 = 16 << 20;
+
+/// A user, as a process takes it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Supplementary groups, sorted.
+    pub groups: Vec<u32>,
+    /// The home directory; `/` where none is known.
+    pub home: String,
+}
+
+/// One line of `/etc/passwd`.
+struct Account {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+/// Resolves `user`, as Docker's `USER` and `--user` write it (`name`, `uid`, `name:group`, `uid:gid`; empty for root),
+/// on the root file system `rootfs`. A number needs no entry. Where the group is not told, it is the account's, or 0,
+/// and the groups that list the account by name come along.
+///
+/// # Errors
+/// When a name has no entry, or a number is too large.
+pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
+    let root = mount::resolve::place(rootfs).map_err(Error::at(format_args!("open {rootfs:?}")))?;
+    let (name, group) = match user.split_once(':') {
+        Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
+        None => (user, None),
+    };
+    let name = if name.is_empty() { "0" } else { name };
+    let number: Option<u32> = name.parse().ok();
+    // A name of digits is a number, unless the file knows it as a name.
+    let account = find(&root, "/etc/passwd", account, |account: &Account| account.name == name)?;
+    let account = match (account, number) {
+        (Some(account), _) => Some(account),
+        (None, Some(uid)) => find(&root, "/etc/passwd", self::account, |account| account.uid == uid)?,
+        (None, None) => {
+            return Err(Error::new(format_args!(
+                "find user {name:?} in /etc/passwd of the container: no such user"
+            )));
+        }
+    };
+    let uid = account.as_ref().map(|account| account.uid).or(number).unwrap_or_default();
+    let gid = match group {
+        Some(group) => resolve_group(&root, group)?,
+        None => account.as_ref().map_or(0, |account| account.gid),
+    };
+    let mut groups = Vec::new();
+    if let (Some(account), None) = (&account, group) {
+        visit(&root, "/etc/group", |line| {
+            if let Some((_, number, members)) = group_of(line)
+                && members.split(',').any(|member| member == account.name)
+            {
+                groups.push(number);
+            }
+            false
+        })?;
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    let home = account.map(|account| account.home).filter(|home| home.starts_with('/'));
+    Ok(User { uid, gid, groups, home: home.unwrap_or_else(|| "/".into()) })
+}
+
+fn resolve_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
+    let found = find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)?;
+    match (found, group.parse()) {
+        (Some((_, gid)), _) | (None, Ok(gid)) => Ok(gid),
+        (None, Err(_)) => Err(Error::new(format_args!(
+            "find group {group:?} in /etc/group of the container: no such group"
+        ))),
+    }
+}
+
+fn account(line: &str) -> Option<Account> {
+    let mut fields = line.split(':');
+    let name = fields.next()?.to_owned();
+    let uid = fields.nth(1)?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    Some(Account { name, uid, gid, home: fields.nth(1).unwrap_or_default().to_owned() })
+}
+
+fn group_of(line: &str) -> Option<(&str, u32, &str)> {
+    let mut fields = line.split(':');
+    let name = fields.next()?;
+    Some((name, fields.nth(1)?.parse().ok()?, fields.next().unwrap_or_default()))
+}
+
+fn group_entry(line: &str) -> Option<(String, u32)> {
+    group_of(line).map(|(name, gid, _)| (name.to_owned(), gid))
+}
+
+fn find<T>(
+    root: &OwnedFd,
+    path: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<Option<T>, Error> {
+    let mut found = None;
+    visit(root, path, |line| {
+        found = parse(line).filter(|entry| wanted(entry));
+        found.is_some()
+    })?;
+    Ok(found)
+}
+
+/// Calls `each` with every line until it returns true. A file that is missing has no lines.
+fn visit(root: &OwnedFd, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
+    let action = || format!("read {path:?} of the container");
+    // Without waiting for the other end of a fifo that somebody put there.
+    let file = match mount::resolve::open_in(
+        root,
+        Path::new(path),
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+    ) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        result => result.map_err(Error::at(action()))?,
+    };
+    let stat = rustix::fs::fstat(file.as_fd()).map_err(Error::at(action()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(format_args!("{}: not a regular file", action())));
+    }
+    let mut lines = BufReader::new(File::from(file).take(MOST));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = lines
+            .read_until(b'\n', &mut line)
+            .map_err(|error| Error::system(action(), Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        if length == 0 || each(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::symlink};
+
+    fn rootfs() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let passwd =
+            "broken\nroot:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/false\n7:x:70:71::/seven:\n";
+        fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
+        fs::write(dir.path().join("etc/group"), "root:x:0:\nweb:x:34:\nadm:x:4:root,www\nssl:x:9:www\n")
+            .unwrap();
+        dir
+    }
+
+    #[test]
+    fn as_docker_reads_it() {
+        let dir = rootfs();
+        let user = |uid, gid, groups: &[u32], home: &str| User {
+            uid,
+            gid,
+            groups: groups.into(),
+            home: home.into(),
+        };
+        for (text, expected) in [
+            ("", Ok(user(0, 0, &[4], "/root"))),
+            ("www", Ok(user(33, 34, &[4, 9], "/var/www"))),
+            ("33", Ok(user(33, 34, &[4, 9], "/var/www"))),
+            ("www:ssl", Ok(user(33, 9, &[], "/var/www"))),
+            ("www:", Ok(user(33, 34, &[4, 9], "/var/www"))),
+            ("1000", Ok(user(1000, 0, &[], "/"))),
+            ("1000:1001", Ok(user(1000, 1001, &[], "/"))),
+            ("7", Ok(user(70, 71, &[], "/seven"))),
+            ("nobody", Err("find user \"nobody\" in /etc/passwd of the container: no such user")),
+            ("root:nogroup", Err("find group \"nogroup\" in /etc/group of the container: no such group")),
+            ("-1", Err("find user \"-1\" in /etc/passwd of the container: no such user")),
+            ("4294967296", Err("find user \"4294967296\" in /etc/passwd of the container: no such user")),
+        ] {
+            let found = resolve(dir.path(), text).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_file_and_hostile_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(resolve(dir.path(), "").unwrap().uid, 0);
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let outside = rootfs();
+        symlink(outside.path().join("etc/passwd"), dir.path().join("etc/passwd")).unwrap();
+        assert!(resolve(dir.path(), "www").is_err(), "a link out of the root leads nowhere");
+        fs::remove_file(dir.path().join("etc/passwd")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let message = resolve(dir.path(), "www").unwrap_err().to_string();
+        assert_eq!(message, "read \"/etc/passwd\" of the container: not a regular file");
+    }
+}
