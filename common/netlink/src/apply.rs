@@ -32,15 +32,16 @@ enum Ours {
     Different,
 }
 
-/// Looks for the link of this name and hardware address.
-fn find(namespace: Option<&Path>, name: &str, mac: Mac) -> Result<Ours, Error> {
+/// Looks for the link of this name and hardware address, if one is given.
+fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Result<Ours, Error> {
+    let mac = mac.into();
     let connection = match Connection::open(namespace) {
         Err(error) if namespace.is_some() && is_gone(&error) => return Ok(Ours::Missing),
         connection => connection?,
     };
     Ok(match connection.link(name)? {
         None => Ours::Missing,
-        Some(link) if link.mac == Some(mac) => Ours::Here(connection, link),
+        Some(link) if mac.is_none() || link.mac == mac => Ours::Here(connection, link),
         Some(_) => Ours::Different,
     })
 }
@@ -51,7 +52,7 @@ fn need(
     object: &str,
     namespace: Option<&Path>,
     link: &str,
-    mac: Mac,
+    mac: impl Into<Option<Mac>>,
 ) -> Result<(Connection, Link), Error> {
     match find(namespace, link, mac)? {
         Ours::Here(connection, link) => Ok((connection, link)),
@@ -136,15 +137,16 @@ impl Operation {
 
     pub(crate) fn compare(&self) -> Result<Condition, Error> {
         let (namespace, name, mac) = match self {
-            Self::BridgeAdd { name, mac } | Self::VethAdd { name, mac, .. } => (None, name, mac),
-            Self::Hairpin { link, mac } => (None, link, mac),
-            Self::LinkUp { namespace, link, mac }
-            | Self::AddressAdd { namespace, link, mac, .. }
-            | Self::RouteAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, mac),
+            Self::BridgeAdd { name, mac } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
+            Self::Hairpin { link, mac } => (None, link, Some(*mac)),
+            Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
+            Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
+                (namespace.as_deref(), link, Some(*mac))
+            }
         };
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
-        let (connection, link) = match find(namespace, name, *mac)? {
+        let (connection, link) = match find(namespace, name, mac)? {
             Ours::Here(connection, link) => (connection, link),
             Ours::Missing => return Ok(missing(&format!("link {name:?}"))),
             Ours::Different => {

@@ -82,7 +82,7 @@ mod tests {
             Operation::AddressAdd {
                 namespace: Some(namespace.into()),
                 link: peer.clone(),
-                mac: mac(3),
+                mac: Some(mac(3)),
                 address: "172.17.0.2/16".parse().unwrap(),
                 protocol: None,
             },

@@ -58,8 +58,9 @@ pub enum Operation {
         namespace: Option<PathBuf>,
         /// The link.
         link: String,
-        /// The link's hardware address.
-        mac: Mac,
+        /// The link's hardware address; none for a bridge that others made, which changes its own with its ports.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
         /// The address with its prefix length.
         address: IpNet,
         /// Who put it there (IFA_PROTO): the mark of an address on a link that others made.

@@ -64,7 +64,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
         Op::AddressAdd {
             namespace: None,
             link: "stave0".into(),
-            mac: Mac::derive("", "stave0"),
+            mac: Some(Mac::derive("", "stave0")),
             address: "172.17.0.1/16".parse().unwrap(),
             protocol: None,
         },
@@ -74,7 +74,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
         Op::AddressAdd {
             namespace: Some(namespace.clone()),
             link: "eth0".into(),
-            mac: inside,
+            mac: Some(inside),
             address: address.parse().unwrap(),
             protocol: None,
         },
@@ -212,7 +212,7 @@ fn on_a_users_bridge_only_the_marked_address_goes() {
         let add = |address: &str| Op::AddressAdd {
             namespace: None,
             link: "br0".into(),
-            mac: "02:00:00:00:00:09".parse().unwrap(),
+            mac: None,
             address: address.parse().unwrap(),
             protocol: Some(83),
         };

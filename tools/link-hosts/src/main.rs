@@ -1,0 +1,76 @@
+//! Gives a container names for other containers.
+//!
+//! # Does
+//! Looks up the records of the containers linked to. Makes nothing: ns-exec writes the names into `/etc/hosts` and the
+//! variables into the environment.
+//! # Reads
+//! `id`; `network`, `image` and `ports` in the records of the other containers.
+//! # Adds
+//! `hosts`.
+//! # Undoes
+//! Nothing: there is nothing in the kernel or on disk.
+//! # Needs
+//! No privilege but to read the records.
+
+mod environment;
+mod link;
+
+use std::{net::IpAddr, process::ExitCode};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Parser;
+use document::{Document, members, record};
+use link::Link;
+use toolkit::{Common, Context, Filter, Plan, hint};
+
+/// Give a container names for other containers
+#[derive(Parser)]
+#[command(name = "link-hosts", version)]
+struct LinkHosts {
+    /// Another container, and the name that it goes by in this one
+    #[arg(long = "link", value_name = "CONTAINER[:ALIAS]", required = true)]
+    links: Vec<Link>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Filter for LinkHosts {
+    type Member = members::Hosts;
+    type Operation = operation::Nothing;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        let mut hosts = document.get::<members::Hosts>()?.unwrap_or_default();
+        for link in &self.links {
+            let path = context.scope.run_dir.join(format!("{}.json", link.container));
+            let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
+                let error = anyhow!("container \"{}\" has no record {path:?}", link.container);
+                hint(error, "a container is linked to while it is there: start it first")
+            })?;
+            let ip = address(&other, link).with_context(|| format!("read record {path:?}"))??;
+            // As Docker does it: the alias first, then the container's own name, each once.
+            let mut names = vec![link.alias.clone()];
+            names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
+            hosts.entries.push(members::HostEntry { ip, names });
+            hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
+        }
+        Ok(Plan { member: hosts, operations: Vec::new() })
+    }
+}
+
+/// The other container's address: an error of the record without, of the container within.
+fn address(other: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
+    let network = other.get::<members::Network>()?;
+    let ip = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
+    Ok(ip.ok_or_else(|| {
+        let error = anyhow!("container \"{}\" has no address", link.container);
+        hint(error, "only a container with a veth-pair of its own can be linked to")
+    }))
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<LinkHosts>()
+}

@@ -1,0 +1,148 @@
+//! Which bridge, which subnet, and what there is to do for them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, anyhow, bail};
+use ipnet::{IpNet, Ipv4Net};
+use netlink::{Address, Connection, Link, Mac, Operation};
+use toolkit::hint;
+
+/// Docker's own default.
+const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16);
+/// Marks an address that we put on somebody else's bridge (IFA_PROTO): "S".
+const PROTOCOL: u8 = 0x53;
+
+/// What was decided.
+pub(crate) struct Bridge {
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) operations: Vec<Operation>,
+}
+
+/// The name of an interface, as the kernel takes it (net/core/dev.c, `dev_valid_name`).
+pub(crate) fn parse_name(name: &str) -> Result<String, String> {
+    let forbidden = |c: char| c == '/' || c == ':' || c == '"' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(forbidden) {
+        return Err("the name of an interface has 1 to 15 characters, no spaces, slashes and colons".into());
+    }
+    Ok(name.to_owned())
+}
+
+/// A subnet: the network's own address, with room for a gateway and a container.
+pub(crate) fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
+    let subnet: Ipv4Net = text.parse().map_err(|_| "a subnet is written like 172.17.0.0/16".to_owned())?;
+    if subnet.prefix_len() > 30 {
+        return Err("it has no room for a gateway and a container: /30 is the smallest".into());
+    }
+    if subnet.trunc() != subnet {
+        return Err(format!("{} is an address in {}", subnet.addr(), subnet.trunc()));
+    }
+    Ok(subnet)
+}
+
+/// Looks at what is there and decides.
+pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
+    let connection = Connection::open(None)?;
+    let standing = connection.link(name)?;
+    let addresses = connection.addresses(None)?;
+    let index = standing.as_ref().map(|link| link.index);
+    let (own, others): (Vec<Address>, Vec<Address>) =
+        addresses.into_iter().partition(|address| Some(address.link) == index);
+    let present = own.iter().find_map(|address| match address.address {
+        IpNet::V4(net) if wanted.is_none_or(|subnet| net.trunc() == subnet) => Some((net, address.protocol)),
+        _ => None,
+    });
+    let subnet = match (present, wanted) {
+        (Some((net, _)), _) => net.trunc(),
+        (None, Some(subnet)) => subnet,
+        (None, None) => DEFAULT_SUBNET,
+    };
+    if let (None, Some(other)) = (present, own.first()) {
+        let error = anyhow!("bridge {name:?} has address {}, outside of subnet {subnet}", other.address);
+        return Err(hint(
+            error,
+            format!("use it with --subnet {}, or another --bridge", other.address.trunc()),
+        ));
+    }
+    refuse_collision(&connection, subnet, &others)?;
+    let gateway = present.map_or_else(|| first_address(subnet), |(net, _)| net.addr());
+    let address = IpNet::from(Ipv4Net::new(gateway, subnet.prefix_len())?);
+    let add_address = |mac, protocol| Operation::AddressAdd {
+        namespace: None,
+        link: name.to_owned(),
+        mac,
+        address,
+        protocol,
+    };
+    let ours = Mac::derive("", name);
+    let operations = match standing {
+        Some(link) if link.mac != Some(ours) => {
+            refuse_unusable(&link)?;
+            // An address that the bridge came with is not ours to remove.
+            let mark = Some(PROTOCOL);
+            let came_with_it = present.is_some_and(|(_, protocol)| protocol != mark);
+            if came_with_it { vec![] } else { vec![add_address(None, mark)] }
+        }
+        _ => vec![Operation::BridgeAdd { name: name.to_owned(), mac: ours }, add_address(Some(ours), None)],
+    };
+    Ok(Bridge { subnet, gateway, operations })
+}
+
+fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
+    (u32::from(subnet.network()) + 1).into()
+}
+
+/// An address of another interface within the subnet, or around it, would make one of the two unreachable.
+fn refuse_collision(connection: &Connection, subnet: Ipv4Net, others: &[Address]) -> Result<()> {
+    for other in others {
+        let IpNet::V4(net) = other.address else { continue };
+        if subnet.contains(&net.network()) || net.contains(&subnet.network()) || subnet.contains(&net.addr())
+        {
+            let interface = connection.name(other.link)?;
+            let error = anyhow!("subnet {subnet} collides with {net} on interface {interface:?}");
+            return Err(hint(error, "choose another with --subnet"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unusable(link: &Link) -> Result<()> {
+    let name = &link.name;
+    if !link.bridge {
+        bail!("interface {name:?} is not a bridge");
+    }
+    if !link.up {
+        return Err(hint(anyhow!("bridge {name:?} is down"), format!("ip link set {name} up")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments() {
+        for (text, message) in [
+            ("172.17.0.0/16", ""),
+            ("10.0.0.4/30", ""),
+            ("10.0.0.4/31", "it has no room for a gateway and a container: /30 is the smallest"),
+            ("10.0.0.5/24", "10.0.0.5 is an address in 10.0.0.0/24"),
+            ("10.0.0.0", "a subnet is written like 172.17.0.0/16"),
+            ("fd00::/64", "a subnet is written like 172.17.0.0/16"),
+        ] {
+            assert_eq!(parse_subnet(text).err().unwrap_or_default(), message, "{text}");
+        }
+        for (name, valid) in [
+            ("stave0", true),
+            ("br.1", true),
+            ("", false),
+            ("a/b", false),
+            ("..", false),
+            ("a234567890123456", false),
+        ] {
+            assert_eq!(parse_name(name).is_ok(), valid, "{name}");
+        }
+        assert_eq!(first_address(DEFAULT_SUBNET), Ipv4Addr::new(172, 17, 0, 1));
+    }
+}

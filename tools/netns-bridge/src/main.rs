@@ -1,0 +1,101 @@
+//! Makes a network namespace, and the bridge that it will hang on.
+//!
+//! # Does
+//! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge stands, with the subnet's first address as the
+//! gateway, that packets are forwarded, and that what leaves the subnet does so under the host's address. A bridge that
+//! somebody else made is used as it is.
+//! # Reads
+//! `id`.
+//! # Adds
+//! `network`: mode, namespace, bridge.
+//! # Undoes
+//! The namespace; and with the last container on the bridge also the bridge, its masquerade and `ip_forward`.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+
+mod bridge;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Parser;
+use document::{Document, Member, members};
+use ipnet::Ipv4Net;
+use netlink::{Sysctl, Variable};
+use operation::{Claim, Shared};
+use toolkit::{Common, Context, Filter, Plan, hint};
+
+/// Make a network namespace and the bridge that it will hang on
+#[derive(Parser)]
+#[command(name = "netns-bridge", version)]
+struct NetnsBridge {
+    /// The bridge; one that exists is used, and never removed
+    #[arg(long, value_name = "NAME", default_value = "stave0", value_parser = bridge::parse_name)]
+    bridge: String,
+    /// The bridge's network; by default that of the bridge where it exists, else 172.17.0.0/16
+    #[arg(long, value_name = "CIDR", value_parser = bridge::parse_subnet)]
+    subnet: Option<Ipv4Net>,
+    #[command(flatten)]
+    common: Common,
+}
+
+operation::any_of! {
+    /// What this tool does.
+    enum Op {
+        Claim(Claim),
+        Sysctl(Shared<Sysctl>),
+        Link(Shared<netlink::Operation>),
+        Nat(Shared<nat::Operation>),
+        Netns(netns::Operation),
+    }
+}
+
+impl Filter for NetnsBridge {
+    type Member = members::Network;
+    type Operation = Op;
+    const LOCK: Option<&'static str> = Some("network");
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        if document.raw(members::Network::NAME).is_some() {
+            bail!("the container has a network already");
+        }
+        let namespace = std::path::Path::new("/run/netns").join(&context.id);
+        if namespace.symlink_metadata().is_ok() {
+            let error = anyhow!("create network namespace {namespace:?}: File exists");
+            return Err(hint(error, format!("unwind {}, or choose another --id", context.id)));
+        }
+        let bridge = bridge::choose(&self.bridge, self.subnet)?;
+        let scope = &context.scope;
+        let claim = Claim::new(scope, &format!("bridge-{}", self.bridge), &context.id);
+        let sysctl = |variable| Ok::<_, netlink::Error>(Shared::new(&claim, Sysctl::plan(scope, variable)?));
+        let route_localnet = Variable::RouteLocalnet { link: self.bridge.clone() };
+        let nat = nat::Operation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
+
+        // What is shared stands behind the claim on it; ip_forward before the bridge, since it is put back only when
+        // there is no bridge left.
+        let mut operations: Vec<Op> = vec![claim.clone().into(), sysctl(Variable::IpForward)?.into()];
+        operations.extend(bridge.operations.into_iter().map(|link| Shared::new(&claim, link).into()));
+        operations.push(sysctl(route_localnet)?.into());
+        operations.push(Shared::new(&claim, nat).into());
+        operations.push(netns::Operation::new(&namespace, &context.id).into());
+        let member = members::Network {
+            mode: "bridge".into(),
+            namespace,
+            bridge: members::Bridge {
+                name: self.bridge.clone(),
+                subnet: bridge.subnet.into(),
+                gateway: bridge.gateway.into(),
+            },
+            cni: None,
+        };
+        Ok(Plan { member, operations })
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<NetnsBridge>()
+}
