@@ -1,11 +1,20 @@
 //! Building images from Dockerfiles.
 //!
-//! [`dockerfile`] is the language, [`copy`] what COPY and ADD do.
+//! [`dockerfile`] is the language, [`copy`] what COPY and ADD do, [`executor`] builds.
 
 pub mod arguments;
+pub mod cache;
 pub mod config;
 pub mod copy;
 pub mod dockerfile;
+pub mod error;
+pub mod executor;
 pub mod glob;
 pub mod ignore;
 pub mod metadata;
+pub mod plan;
+pub mod progress;
+pub mod workspace;
+
+pub use error::Error;
+pub use executor::{Built, Network, Options, build};

@@ -71,6 +71,11 @@ impl Tree {
         self.context
     }
 
+    /// Whether anything in it is ignored.
+    pub fn has_ignore(&self) -> bool {
+        !self.ignore.is_empty()
+    }
+
     /// Opens a file in it, without following a link at the path's end.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         open_inside(self.root.as_fd(), path, flags | OFlags::NOFOLLOW)

@@ -80,6 +80,11 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     }
 }
 
+/// Whether a command line is nothing but the mark of a here-document: `<<EOF`.
+pub fn announces_document(text: &str) -> bool {
+    lines::announced(text).is_some()
+}
+
 /// Parses one instruction on its own, as ONBUILD keeps it in an image.
 ///
 /// # Errors

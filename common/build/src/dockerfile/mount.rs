@@ -65,6 +65,11 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     parse(text).map(|_| ())
 }
 
+/// `from`, which holds no variables.
+pub(crate) fn from(text: &str) -> Option<String> {
+    fields(text).into_iter().find(|(key, _)| key == "from").and_then(|(_, value)| value)
+}
+
 /// The comma-separated fields, of which one may be quoted as a whole (`"target=/a,b"`).
 fn fields(text: &str) -> Vec<(String, Option<String>)> {
     let mut fields = vec![String::new()];

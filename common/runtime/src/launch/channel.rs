@@ -63,6 +63,14 @@ impl Channel {
         self.send(b"T", Some(terminal));
     }
 
+    /// Whether the other side has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut polled = [PollFd::new(&self.0, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+    }
+
     /// That nobody listens any more is no reason to stop: whoever would hear of it is gone.
     fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) {
         let message = &message[..message.len().min(LONGEST)];

@@ -49,10 +49,25 @@ pub(super) fn run(
         stdio::install(streams)?;
     }
     credentials::take(process)?;
+    // After the credentials: the kernel forgets it when they change.
+    if ends_with_parent(surroundings) {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(Error::at("bind the process to its parent"))?;
+        // It may have ended just before.
+        if channel.is_closed() {
+            return Err(Error::new("start: given up by the parent process"));
+        }
+    }
     let command = command::find(process)?;
     sys::close_on_exec_from(3).map_err(Error::at("close descriptors"))?;
     wait(gate)?;
     command.execute()
+}
+
+fn ends_with_parent(surroundings: &Surroundings<'_>) -> bool {
+    let Surroundings::New(spec) = surroundings else { return false };
+    let annotations = spec.annotations().as_ref();
+    annotations.is_some_and(|all| all.get(crate::spec::ENDS_WITH_PARENT).is_some_and(|value| value == "true"))
 }
 
 /// Makes the surroundings, or enters them; opens the terminal in them.

@@ -19,9 +19,14 @@ use oci_spec::{
 use crate::{Error, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
+pub use mount::Volume;
 
 /// The annotation that holds the signal which asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+
+/// The annotation of a process that is to be killed when the one that started it ends, however that ends: a step of a
+/// build. Its value is `true`.
+pub const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
 /// The network that a process gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,17 +40,6 @@ pub enum Network {
     Own(PathBuf),
     /// Another container's: the path of a namespace.
     Shared(PathBuf),
-}
-
-/// A directory or a file of the host that the container gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// Absolute path on the host.
-    pub source: PathBuf,
-    /// Absolute path in the container.
-    pub target: PathBuf,
-    /// Refuse writing.
-    pub readonly: bool,
 }
 
 /// What is said beside the image's configuration, and over it.

@@ -1,0 +1,152 @@
+//! The step cache: what a step made, by a key of all that it depends on.
+//!
+//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written beside its place and renamed into it. It names the
+//! step's layer; one whose blob is gone from the store is not used.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use oci::{Digest, spec::Descriptor};
+use serde::{Deserialize, Serialize};
+
+/// A layer in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// Its blob.
+    pub descriptor: Descriptor,
+    /// The digest of its uncompressed tar.
+    #[serde(rename = "diffID")]
+    pub diff_id: Digest,
+}
+
+/// What a step made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, RFC 3339.
+    pub created: String,
+    /// Its layer; none for a step that changed no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
+}
+
+/// All that a step depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// A key of steps of a kind: `run`, `copy`. Changes with the form of the entries.
+    pub fn new(kind: &str) -> Self {
+        Self::default().with("stave-1").with(kind)
+    }
+
+    /// With one thing more, of any bytes.
+    pub fn with(mut self, field: impl AsRef<[u8]>) -> Self {
+        let field = field.as_ref();
+        self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(field);
+        self
+    }
+
+    /// With a list, of any length.
+    pub fn with_all<T: AsRef<[u8]>>(self, fields: impl IntoIterator<Item = T>) -> Self {
+        let list = fields.into_iter().fold(Self::default(), Self::with);
+        self.with(list.0)
+    }
+
+    fn hex(&self) -> String {
+        Digest::of(&self.0).hex().to_owned()
+    }
+}
+
+/// The chain of layers below a step, as one digest (OCI image-spec, config.md, "Layer ChainID").
+pub fn chain_id(layers: &[Layer]) -> String {
+    let mut chain = String::new();
+    for layer in layers {
+        chain = match chain.as_str() {
+            "" => layer.diff_id.to_string(),
+            below => Digest::of(format!("{below} {}", layer.diff_id).as_bytes()).to_string(),
+        };
+    }
+    chain
+}
+
+/// The cache on disk.
+#[derive(Debug)]
+pub struct Cache {
+    directory: PathBuf,
+    read: bool,
+}
+
+impl Cache {
+    /// The cache in `directory`; with `read` false nothing is found in it (`--no-cache`), but what is made is kept.
+    pub fn new(directory: PathBuf, read: bool) -> Self {
+        Self { directory, read }
+    }
+
+    /// Where caches of `RUN --mount=type=cache` are.
+    pub fn mounts(&self) -> PathBuf {
+        self.directory.join("mounts")
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.directory.join(format!("{}.json", key.hex()))
+    }
+
+    /// What was made for this key. An entry that cannot be read is none.
+    pub fn get(&self, key: &Key) -> Option<Entry> {
+        if !self.read {
+            return None;
+        }
+        serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
+    }
+
+    /// Keeps what was made.
+    ///
+    /// # Errors
+    /// When it cannot be written: the path, and why.
+    pub fn put(&self, key: &Key, entry: &Entry) -> Result<(), (PathBuf, io::Error)> {
+        let path = self.path(key);
+        write(&self.directory, &path, entry).map_err(|error| (path, error))
+    }
+}
+
+fn write(directory: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
+    let mut text = serde_json::to_vec(entry)?;
+    text.push(b'\n');
+    let beside = path.with_extension(format!("tmp-{}", std::process::id()));
+    match fs::write(&beside, &text) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(directory)?;
+            fs::write(&beside, &text)?;
+        }
+        result => result?,
+    }
+    fs::rename(&beside, path).inspect_err(|_| {
+        let _ = fs::remove_file(&beside);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_by_their_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cache"), true);
+        let key = Key::new("run").with("a").with_all(["b", "c"]);
+        assert_eq!(cache.get(&key), None);
+        let entry = Entry { created: "2026-01-01T00:00:00Z".into(), layer: None };
+        cache.put(&key, &entry).unwrap();
+        assert_eq!(cache.get(&key), Some(entry));
+        assert_eq!(cache.get(&Key::new("run").with("a").with_all(["bc"])), None);
+        assert_eq!(cache.get(&Key::new("run").with("a").with("b").with("c")), None);
+        assert_eq!(Cache::new(dir.path().join("cache"), false).get(&key), None);
+        fs::write(cache.path(&key), "{").unwrap();
+        assert_eq!(cache.get(&key), None);
+        assert_eq!(fs::read_dir(dir.path().join("cache")).unwrap().count(), 1, "nothing is left beside it");
+    }
+}

@@ -1,0 +1,201 @@
+//! Why a build failed.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    copy::{CopyError, OwnerError},
+    dockerfile::{self, expand::ExpandError},
+    ignore::IgnoreError,
+    metadata::MetadataError,
+    plan::PlanError,
+};
+
+/// Why a build failed, and where in the Dockerfile.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Dockerfile is not one.
+    #[error("{file}:{source}")]
+    Syntax {
+        /// The Dockerfile.
+        file: String,
+        /// Line and reason.
+        source: dockerfile::Error,
+    },
+    /// A step.
+    #[error("{file}:{line}: step {step}/{steps}: {source}")]
+    Step {
+        /// The Dockerfile.
+        file: String,
+        /// The line of the instruction.
+        line: usize,
+        /// The step's number.
+        step: usize,
+        /// Of how many.
+        steps: usize,
+        /// The reason.
+        source: Box<Cause>,
+    },
+    /// Stages that do not fit together.
+    #[error("{file}:{line}: {source}")]
+    Plan {
+        /// The Dockerfile.
+        file: String,
+        /// The line.
+        line: usize,
+        /// The reason.
+        source: PlanError,
+    },
+    /// `--target`.
+    #[error(transparent)]
+    Target(PlanError),
+    /// Anything that is about no line.
+    #[error(transparent)]
+    Other(#[from] Cause),
+}
+
+/// Why something did not go.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The system refused something.
+    #[error("{verb} {path:?}: {source}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The context's `.dockerignore`.
+    #[error("{path:?}: {source}")]
+    Ignore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IgnoreError,
+    },
+    /// FROM, COPY --from or RUN --mount of an image that is not in the store.
+    #[error("no image \"{0}\" in the store")]
+    NoImage(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] oci::layout::Error),
+    /// Unpacking a layer.
+    #[error("unpack layer {diff_id}: {source}")]
+    Unpack {
+        /// The layer.
+        diff_id: oci::Digest,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The unpacked layers.
+    #[error(transparent)]
+    Layers(layer::apply::Error),
+    /// Making a layer of what a step wrote.
+    #[error("make layer: {0}")]
+    Diff(#[source] layer::diff::Error),
+    /// Mounting.
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    /// The process of a RUN could not be started.
+    #[error(transparent)]
+    Process(#[from] runtime::Error),
+    /// The process of a RUN failed.
+    #[error("The command '{command}' returned a non-zero code: {status}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// Its exit status; 128 and more for a signal.
+        status: i32,
+        /// Whether it had no network.
+        offline: bool,
+    },
+    /// COPY or ADD.
+    #[error("{instruction} failed: {source}")]
+    Copy {
+        /// Which.
+        instruction: &'static str,
+        /// The cause.
+        source: CopyError,
+    },
+    /// WORKDIR.
+    #[error("create working directory {path:?}: {source}")]
+    Workdir {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: CopyError,
+    },
+    /// ADD of something on the network.
+    #[error("ADD of {0:?}: nothing is fetched from the network; download it before and ADD the file")]
+    Remote(String),
+    /// A variable.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// An instruction that changes the configuration.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// `--from`.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A user or group.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    /// `RUN --mount`.
+    #[error("mount {text:?}: {message}")]
+    RunMount {
+        /// The mount.
+        text: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// ONBUILD in the base image.
+    #[error("ONBUILD {text:?} of the base image: {source}")]
+    Trigger {
+        /// The instruction.
+        text: String,
+        /// What is wrong with it.
+        source: dockerfile::Error,
+    },
+    /// A configuration that is not one, or cannot be written.
+    #[error("image configuration: {0}")]
+    Configuration(#[from] serde_json::Error),
+}
+
+impl Cause {
+    /// For `map_err`: names the object of a call that failed.
+    pub fn system<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::System { verb, path, source: source.into() }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoImage(name) => Some(format!("load it first: img-load -t {name} FILE")),
+            Self::Failed { offline: true, .. } => {
+                Some("the step had no network; if it needs one: img-build --network host".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Error {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Step { source, .. } => source.hint(),
+            Self::Other(cause) => cause.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<(PathBuf, io::Error)> for Cause {
+    fn from((path, source): (PathBuf, io::Error)) -> Self {
+        Self::System { verb: "write", path, source }
+    }
+}

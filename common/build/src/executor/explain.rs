@@ -1,0 +1,55 @@
+//! What a build would do, as commands that a person would type.
+
+use operation::{quote, words};
+
+use super::{Options, read_dockerfile};
+use crate::{
+    arguments::Global,
+    dockerfile::Instruction,
+    error::Error,
+    plan::{self, Origin, PlanError},
+};
+
+/// The steps of a build, one line each. Nothing is run, and no image is looked for.
+///
+/// # Errors
+/// When the Dockerfile cannot be read, or its stages do not fit together.
+pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
+    let file = read_dockerfile(&options.file)?;
+    let name = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
+    let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
+    let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, "default")
+        .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
+    let plan = plan::plan(&file, target, &global).map_err(|(line, error)| name(line, error))?;
+    let mut lines = Vec::new();
+    for at in plan.stages {
+        let stage = &file.stages[at];
+        let container = stage.name.clone().unwrap_or_else(|| format!("stage-{at}"));
+        let base = match &plan.bases[at] {
+            Origin::Scratch => "scratch".to_owned(),
+            Origin::Image(name) => name.clone(),
+            Origin::Stage(index) => {
+                file.stages[*index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
+            }
+        };
+        lines.push(words(["buildah", "from", "--name", &container, &base]));
+        for statement in &stage.statements {
+            let (_, rest) = statement.text.split_once(char::is_whitespace).unwrap_or((&statement.text, ""));
+            lines.push(match &statement.instruction {
+                Instruction::Run(_) => {
+                    format!("buildah run {} -- /bin/sh -c {}", quote(&container), quote(rest))
+                }
+                Instruction::Copy(_) => format!("buildah copy {} {rest}", quote(&container)),
+                Instruction::Add(_) => format!("buildah add {} {rest}", quote(&container)),
+                Instruction::Workdir(_) => {
+                    format!("buildah config --workingdir {} {}", quote(rest), quote(&container))
+                }
+                _ => format!("buildah config {} # {}", quote(&container), statement.text),
+            });
+        }
+        for tag in options.tags.iter().filter(|_| at == target) {
+            lines.push(words(["buildah", "commit", &container, &tag.to_string()]));
+        }
+    }
+    Ok(lines)
+}

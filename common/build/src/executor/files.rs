@@ -1,0 +1,234 @@
+//! COPY, ADD and WORKDIR.
+
+use rustix::fs::Timespec;
+
+use super::{Builder, stage::State, store::Mounted};
+use crate::{
+    cache::{Key, Layer, chain_id},
+    copy::{Chmod, CopyError, Inline, Job, Kind, Listing, Owner, Place, Tree, clean},
+    dockerfile::{
+        expand::{ExpandError, Expander},
+        instruction::Copy,
+    },
+    error::Cause,
+    ignore::Ignore,
+    plan::{self, Origin},
+};
+
+/// COPY or ADD, its variables expanded.
+struct Request {
+    job: Job,
+    chown: Option<String>,
+    /// As the history has it.
+    text: String,
+}
+
+/// Where files come from.
+enum From {
+    Context,
+    Layers(Vec<Layer>),
+}
+
+/// Whether ADD would have to fetch it.
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|start| source.starts_with(start))
+}
+
+impl Builder<'_> {
+    /// COPY or ADD.
+    pub(super) fn copy_step(
+        &self,
+        state: &mut State,
+        at: usize,
+        copy: &Copy,
+        instruction: &'static str,
+    ) -> Result<(), Cause> {
+        let request = self.request(state, copy, instruction)?;
+        let failed = |source| Cause::Copy { instruction, source };
+        let from = match &copy.from {
+            None => From::Context,
+            Some(name) => From::Layers(self.layers_of(at, name)?),
+        };
+        // What a stage or an image holds is known by its layers, without looking into it.
+        let short = match &from {
+            From::Layers(layers) => Some(
+                request
+                    .key(state, self)
+                    .with("layers")
+                    .with(chain_id(layers))
+                    .with_all(&request.job.sources)
+                    .with(format!("{:?}", request.job.exclude)),
+            ),
+            From::Context => None,
+        };
+        if let Some(key) = &short
+            && self.cached(key)?.is_some()
+        {
+            return self.files(state, key, request.text.clone(), || Ok(None));
+        }
+        let shown;
+        let image;
+        let tree = match &from {
+            From::Context => self.context()?,
+            From::Layers(layers) => {
+                shown = self.store.readable(layers)?;
+                image = Tree::image(shown.open()?);
+                &image
+            }
+        };
+        let listing = request.job.list(tree).map_err(failed)?;
+        let digest = request.job.digest(tree, &listing).map_err(failed)?;
+        let key = request.key(state, self).with("content").with(digest);
+        let layers = state.layers.clone();
+        self.files(state, &key, request.text.clone(), || {
+            self.copy(&layers, &request, tree, &listing).map(Some)
+        })?;
+        if let (Some(short), Some(entry)) = (short, self.cache.get(&key)) {
+            self.cache.put(&short, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, state: &State, copy: &Copy, instruction: &'static str) -> Result<Request, Cause> {
+        let lookup = |name: &str| state.variable(name);
+        let expander = Expander::new(self.file.escape, &lookup);
+        let option = |text: &Option<String>| text.as_deref().map(|text| expander.word(text)).transpose();
+        let failed = |source| Cause::Copy { instruction, source };
+        let sources =
+            copy.sources.iter().map(|source| expander.word(source)).collect::<Result<Vec<_>, _>>()?;
+        if instruction == "ADD"
+            && let Some(source) = sources.iter().find(|source| is_remote(source))
+        {
+            return Err(Cause::Remote(source.clone()));
+        }
+        let destination = expander.word(&copy.destination)?;
+        let raw = Expander { skip_quotes: true, escape: '\\', ..expander };
+        let inline =
+            |document: &crate::dockerfile::instruction::HereDocument| -> Result<Inline, ExpandError> {
+                let text = document.text();
+                let content = if document.expand { raw.word(&text)? } else { text };
+                Ok(Inline { name: document.name.clone(), content })
+            };
+        let chmod = option(&copy.chmod)?;
+        let chown = option(&copy.chown)?.filter(|chown| !chown.is_empty());
+        let exclude = copy.exclude.iter().map(|text| expander.word(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut text = instruction.to_owned();
+        if copy.parents {
+            text.push_str(" --parents");
+        }
+        for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
+            if let Some(value) = value {
+                text.push_str(&format!(" --{flag}={value}"));
+            }
+        }
+        sources.iter().for_each(|source| text.push_str(&format!(" {source}")));
+        copy.documents.iter().for_each(|document| text.push_str(&format!(" <<{}", document.name)));
+        text.push_str(&format!(" {destination}"));
+        let last = destination.rsplit('/').next().unwrap_or_default();
+        let job = Job {
+            instruction,
+            sources,
+            inline: copy.documents.iter().map(inline).collect::<Result<_, _>>()?,
+            destination: clean(&state.image.config.working_dir, &destination),
+            into: matches!(last, "" | "." | ".."),
+            chmod: chmod
+                .filter(|mode| !mode.is_empty())
+                .map(|mode| Chmod::parse(&mode))
+                .transpose()
+                .map_err(|e| failed(e.into()))?,
+            parents: copy.parents,
+            exclude: Ignore::new(exclude.iter().map(String::as_str)).map_err(|e| failed(e.into()))?,
+            unpack: copy.unpack.unwrap_or(instruction == "ADD"),
+        };
+        Ok(Request { job, chown, text })
+    }
+
+    /// The layers of a stage or an image.
+    pub(super) fn layers_of(&self, at: usize, name: &str) -> Result<Vec<Layer>, Cause> {
+        Ok(match plan::origin(&self.file.stages, at, name)? {
+            Origin::Scratch => Vec::new(),
+            Origin::Stage(index) => {
+                self.done.get(&index).map(|state| state.layers.clone()).unwrap_or_default()
+            }
+            Origin::Image(name) => self.base(&name)?.layers,
+        })
+    }
+
+    fn copy(
+        &self,
+        layers: &[Layer],
+        request: &Request,
+        tree: &Tree,
+        listing: &Listing,
+    ) -> Result<Layer, Cause> {
+        let mounted = self.store.writable(layers)?;
+        let owner = self.owner(&mounted, request.chown.as_deref())?;
+        let now = self.now();
+        let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
+        request
+            .job
+            .run(tree, listing, place, owner, now)
+            .map_err(|source| Cause::Copy { instruction: request.job.instruction, source })?;
+        self.store.commit(mounted, self.options.epoch)
+    }
+
+    /// A user of the image, by name or number.
+    fn owner(&self, mounted: &Mounted, name: Option<&str>) -> Result<Option<Owner>, Cause> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+        Ok(Some(Owner::resolve(name, &mounted.open()?)?))
+    }
+
+    /// The time of what a step makes by itself; none for the clock's.
+    fn now(&self) -> Option<Timespec> {
+        self.options.epoch.map(|epoch| Timespec { tv_sec: epoch, tv_nsec: 0 })
+    }
+
+    /// WORKDIR: a layer only where the directory is not there yet.
+    pub(super) fn workdir_step(&self, state: &mut State, path: &str) -> Result<(), Cause> {
+        let lookup = |name: &str| state.variable(name);
+        let path = Expander::new(self.file.escape, &lookup).word(path)?;
+        let relative = clean(&state.image.config.working_dir, &path);
+        let absolute = format!("/{}", relative.display());
+        let before = state.image.clone();
+        state.image.config.working_dir = absolute.clone();
+        let text = format!("WORKDIR {absolute}");
+        if relative.as_os_str().is_empty() {
+            return self.metadata_after(state, &before, text);
+        }
+        let key = Key::new("workdir")
+            .with(state.chain())
+            .with(&absolute)
+            .with(&before.config.user)
+            .with(self.epoch());
+        let layers = state.layers.clone();
+        self.files(state, &key, text, || {
+            let failed = |source| Cause::Workdir { path: absolute.clone().into(), source };
+            let mounted = self.store.writable(&layers)?;
+            let user = Some(before.config.user.as_str());
+            let owner = self.owner(&mounted, user)?.unwrap_or_default();
+            let place = Place::new(mounted.open()?, owner, self.now());
+            match place.look(&relative).map_err(failed)? {
+                Some(Kind::Directory) => return Ok(None),
+                Some(_) => return Err(failed(CopyError::OverFile(absolute.clone().into()))),
+                None => place.ensure(&relative).map_err(failed)?,
+            };
+            place.finish().map_err(failed)?;
+            self.store.commit(mounted, self.options.epoch).map(Some)
+        })
+    }
+}
+
+impl Request {
+    /// What the copy depends on besides its sources.
+    fn key(&self, state: &State, builder: &Builder) -> Key {
+        let job = &self.job;
+        Key::new("copy")
+            .with(state.chain())
+            .with(job.instruction)
+            .with(job.destination.as_os_str().as_encoded_bytes())
+            .with(format!("{} {} {}", job.into, job.parents, job.unpack))
+            .with(format!("{:?} {:?}", job.chmod, self.chown))
+            .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
+            .with(builder.epoch())
+    }
+}

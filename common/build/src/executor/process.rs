@@ -1,0 +1,149 @@
+//! The process of a RUN: in namespaces of its own, on the image's file system, with Docker's capabilities. It is the first
+//! of its pid namespace, so that everything it starts ends with it, and it ends with the build.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use oci::spec::Config;
+use oci_spec::runtime::{Mount, Spec};
+use runtime::{
+    Stdio, Streams,
+    spec::{Overrides, Volume},
+};
+
+use super::Network;
+use crate::{
+    config::{Config as Own, DEFAULT_PATH},
+    error::Cause,
+};
+
+/// A mount besides those that every process gets.
+#[derive(Debug)]
+pub(super) struct Bind {
+    /// Below the image's root.
+    pub(super) target: PathBuf,
+    /// A path of the host; none for a tmpfs.
+    pub(super) source: Option<PathBuf>,
+    /// As `mount -o` takes them.
+    pub(super) options: Vec<String>,
+}
+
+/// What to run.
+#[derive(Debug)]
+pub(super) struct Command<'a> {
+    pub(super) words: &'a [String],
+    pub(super) config: &'a Own,
+    /// Besides the image's own.
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) rootfs: &'a Path,
+    pub(super) network: Network,
+    pub(super) binds: Vec<Bind>,
+    /// Show its output only if it fails.
+    pub(super) quiet: bool,
+    /// A directory for files that are made for it.
+    pub(super) files: PathBuf,
+}
+
+/// Names of a container without a network, as Docker writes them.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// The name of the machine that a command sees: the same on every machine.
+const HOSTNAME: &str = "stave-build";
+
+impl Command<'_> {
+    /// The specification of the process.
+    pub(super) fn spec(&self) -> Result<Spec, Cause> {
+        let mut env: Vec<String> =
+            self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if self.config.variable("PATH").is_none() && !env.iter().any(|pair| pair.starts_with("PATH=")) {
+            env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let config: Config = serde_json::from_value(serde_json::to_value(self.config)?)?;
+        let overrides = Overrides {
+            rootfs: self.rootfs.to_owned(),
+            entrypoint: Some(Vec::new()),
+            args: self.words.to_vec(),
+            env,
+            network: match self.network {
+                Network::None => runtime::spec::Network::None,
+                Network::Host => runtime::spec::Network::Host,
+            },
+            hostname: Some(HOSTNAME.to_owned()),
+            volumes: self.volumes()?,
+            ..Overrides::default()
+        };
+        let mut spec = runtime::spec::from_image(Some(&config), &overrides)?;
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        for bind in &self.binds {
+            let mut mount = Mount::default();
+            mount.set_destination(Path::new("/").join(&bind.target));
+            mount.set_typ(Some(if bind.source.is_some() { "bind" } else { "tmpfs" }.to_owned()));
+            mount.set_source(bind.source.clone().or_else(|| Some("tmpfs".into())));
+            mount.set_options(Some(bind.options.clone()));
+            mounts.push(mount);
+        }
+        spec.set_mounts(Some(mounts));
+        let mut annotations = spec.annotations().clone().unwrap_or_default();
+        annotations.insert(runtime::spec::ENDS_WITH_PARENT.to_owned(), "true".to_owned());
+        spec.set_annotations(Some(annotations));
+        Ok(spec)
+    }
+
+    /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that a command may write to them and nothing comes of it.
+    fn volumes(&self) -> Result<Vec<Volume>, Cause> {
+        let host = |path: &str| fs::read(path).unwrap_or_default();
+        let mut hosts = match self.network {
+            Network::Host => host("/etc/hosts"),
+            Network::None => HOSTS.as_bytes().to_vec(),
+        };
+        hosts.extend_from_slice(format!("127.0.1.1\t{HOSTNAME}\n").as_bytes());
+        let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {
+            let source = self.files.join(name);
+            fs::write(&source, text).map_err(Cause::system("write", &source))?;
+            Ok(Volume { source, target: Path::new("/etc").join(name), readonly: false })
+        };
+        Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", &hosts)?])
+    }
+
+    /// The places in the image that are mounted on, and the working directory, below its root.
+    pub(super) fn targets(&self, spec: &Spec) -> Vec<PathBuf> {
+        let below = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
+        spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
+    }
+
+    /// Runs it to its end. Returns its exit status; 128 and more for a signal.
+    pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
+        if !self.quiet {
+            let stderr = std::io::stderr();
+            return Ok(finish(runtime::run(spec, streams(Stdio::Fd(stderr.as_fd()))))?);
+        }
+        let path = self.files.join("output");
+        let output = File::create(&path).map_err(Cause::system("create", &path))?;
+        let status = finish(runtime::run(spec, streams(Stdio::Fd(output.as_fd()))))?;
+        if status != 0 {
+            let text = fs::read(&path).map_err(Cause::system("read", &path))?;
+            let _ = std::io::stderr().write_all(&text);
+        }
+        Ok(status)
+    }
+}
+
+/// Standard output belongs to the document: what the command says goes to standard error.
+fn streams(output: Stdio<'_>) -> Streams<'_> {
+    Streams { stdin: Stdio::Null, stdout: output, stderr: output }
+}
+
+/// A command that cannot be executed has failed as it does in a shell: its status says how, and the words are shown.
+fn finish(result: Result<i32, runtime::Error>) -> Result<i32, runtime::Error> {
+    match result {
+        Err(error) if matches!(error.status(), 126 | 127) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            Ok(error.status().into())
+        }
+        result => result,
+    }
+}

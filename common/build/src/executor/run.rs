@@ -1,0 +1,157 @@
+//! RUN: a command in the image as it is so far; what it writes is a layer.
+
+use super::{
+    Builder, Network, mounts,
+    mounts::Wanted,
+    process::{Bind, Command},
+    stage::State,
+    stubs::Stubs,
+};
+use crate::{
+    cache::{Key, Layer},
+    dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
+    error::Cause,
+};
+
+/// What a RUN runs.
+struct Script {
+    words: Vec<String>,
+    /// A here-document that is a program by itself: its name, and its text.
+    program: Option<(String, String)>,
+}
+
+/// The directory in which such a program is seen.
+const PROGRAMS: &str = "/dev/pipes";
+
+fn script(run: &Run, shell: Vec<String>) -> Script {
+    let text = match (&run.command, run.documents.as_slice()) {
+        (CommandLine::Exec(words), _) => return Script { words: words.clone(), program: None },
+        (CommandLine::Shell(text), []) => text.clone(),
+        // Nothing but a here-document: it is the command line itself, or a program in another language.
+        (CommandLine::Shell(text), [document]) if is_only_mark(text) => {
+            let content = document.text();
+            if content.starts_with("#!") {
+                let words = vec![format!("{PROGRAMS}/{}", document.name)];
+                return Script { words, program: Some((document.name.clone(), content)) };
+            }
+            content
+        }
+        (CommandLine::Shell(text), documents) => with_documents(text, documents),
+    };
+    Script { words: shell.into_iter().chain([text]).collect(), program: None }
+}
+
+fn is_only_mark(text: &str) -> bool {
+    crate::dockerfile::announces_document(text)
+}
+
+/// The command line with its here-documents, for the shell to read.
+fn with_documents(text: &str, documents: &[HereDocument]) -> String {
+    let mut all = text.to_owned();
+    for document in documents {
+        all.push_str(&format!("\n{}{}", document.content, document.name));
+    }
+    all
+}
+
+impl Builder<'_> {
+    /// RUN.
+    pub(super) fn run_step(&self, state: &mut State, at: usize, run: &Run) -> Result<(), Cause> {
+        let script = script(run, state.image.config.shell());
+        let arguments = state.arguments.environment(&state.image.config);
+        let network = match run.network {
+            RunNetwork::Default => self.options.network,
+            RunNetwork::None => Network::None,
+            RunNetwork::Host => Network::Host,
+        };
+        let wanted = self.mounts(state, at, &run.mounts)?;
+        let config = &state.image.config;
+        let pairs = arguments.iter().map(|(name, value)| format!("{name}={value}"));
+        let mut key = Key::new("run")
+            .with(state.chain())
+            .with_all(&script.words)
+            .with(script.program.as_ref().map_or("", |(_, text)| text))
+            .with_all(&config.env)
+            .with_all(pairs.clone())
+            .with(&config.user)
+            .with(&config.working_dir)
+            .with(if network == Network::Host { "host" } else { "none" })
+            .with(self.epoch());
+        for wanted in &wanted {
+            key = self.mount_key(key, wanted)?;
+        }
+        let text = history(&script.words, &pairs.collect::<Vec<_>>());
+        let before = state.clone();
+        self.files(state, &key, text, || {
+            self.execute(&before, &script, &arguments, network, &wanted).map(Some)
+        })
+    }
+
+    fn execute(
+        &self,
+        state: &State,
+        script: &Script,
+        arguments: &[(String, String)],
+        network: Network,
+        wanted: &[Wanted],
+    ) -> Result<Layer, Cause> {
+        let mounted = self.store.writable(&state.layers)?;
+        let mut held = mounts::Held::default();
+        let mut binds = Vec::new();
+        for wanted in wanted {
+            let prepared = self.prepare(state, wanted, &mut held)?;
+            binds.push(Bind { target: prepared.target, source: prepared.source, options: prepared.options });
+        }
+        if let Some((name, text)) = &script.program {
+            binds.push(self.program(name, text)?);
+        }
+        let environment = arguments.iter().cloned().chain(self.global.proxies());
+        let command = Command {
+            words: &script.words,
+            config: &state.image.config,
+            environment: environment.collect(),
+            rootfs: &mounted.rootfs,
+            network,
+            binds,
+            quiet: self.options.quiet,
+            files: self.store.workspace()?.step()?.upper,
+        };
+        let spec = command.spec()?;
+        let root = mounted.open()?;
+        let targets: Vec<_> = command.targets(&spec);
+        let stubs = Stubs::find(&root, targets.iter().map(std::path::PathBuf::as_path));
+        drop(root);
+        let status = command.run(&spec)?;
+        drop(held);
+        if status != 0 {
+            let offline = network == Network::None;
+            return Err(Cause::Failed { command: script.words.join(" "), status, offline });
+        }
+        self.store.commit_without(mounted, &stubs, self.options.epoch)
+    }
+
+    /// A here-document that is a program, as a file to be mounted.
+    fn program(&self, name: &str, text: &str) -> Result<Bind, Cause> {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = self.store.workspace()?.step()?.upper;
+        let path = directory.join("program");
+        std::fs::write(&path, text).map_err(Cause::system("write", &path))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .map_err(Cause::system("change mode of", &path))?;
+        Ok(Bind {
+            target: crate::copy::clean(PROGRAMS, name),
+            source: Some(path),
+            options: vec!["bind".to_owned(), "ro".to_owned()],
+        })
+    }
+}
+
+/// A RUN as the history has it: with the arguments that it saw.
+fn history(words: &[String], arguments: &[String]) -> String {
+    let mut text = String::from("RUN ");
+    if !arguments.is_empty() {
+        text.push_str(&format!("|{} {} ", arguments.len(), arguments.join(" ")));
+    }
+    text.push_str(&words.join(" "));
+    text
+}

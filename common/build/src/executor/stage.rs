@@ -1,0 +1,192 @@
+//! One stage, instruction by instruction.
+
+use super::{Builder, image};
+use crate::{
+    arguments::Local,
+    cache::{Entry, Key, Layer, chain_id},
+    config::Image,
+    dockerfile::{self, Instruction, Statement, expand::Expander},
+    error::{Cause, Error},
+    metadata,
+    plan::Origin,
+};
+
+/// A stage as it is after some of its instructions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    pub(super) image: Image,
+    pub(super) layers: Vec<Layer>,
+    pub(super) arguments: Local,
+    /// Whether this stage has had a CMD: an ENTRYPOINT drops an inherited one.
+    command_is_set: bool,
+}
+
+impl State {
+    /// The chain of its layers, as one digest.
+    pub(super) fn chain(&self) -> String {
+        chain_id(&self.layers)
+    }
+
+    /// A variable as its instructions see it.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.arguments.variable(name, &self.image.config)
+    }
+
+    /// Takes over what a step made.
+    fn take(&mut self, entry: Entry, created_by: String) {
+        self.image.add_history(&entry.created, created_by, entry.layer.is_none());
+        if let Some(layer) = entry.layer {
+            self.image.rootfs.diff_ids.push(layer.diff_id.to_string());
+            self.layers.push(layer);
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Builds a stage.
+    pub(super) fn stage(&mut self, at: usize) -> Result<State, Error> {
+        let stage = self.file.stages[at].clone();
+        self.begin(&stage.text);
+        let mut state = self.from(at).map_err(self.at(stage.line))?;
+        if !state.layers.is_empty() || !state.image.history.is_empty() {
+            self.show(&state).map_err(self.at(stage.line))?;
+        }
+        self.triggers(&mut state, at, stage.line)?;
+        for statement in &stage.statements {
+            self.begin(&statement.text);
+            self.statement(&mut state, at, statement).map_err(self.at(statement.line))?;
+        }
+        Ok(state)
+    }
+
+    fn from(&self, at: usize) -> Result<State, Cause> {
+        match &self.plan.bases[at] {
+            Origin::Scratch => Ok(State { image: Image::scratch(), ..State::default() }),
+            Origin::Stage(index) => {
+                let base = self.done.get(index).cloned().unwrap_or_default();
+                Ok(State { image: base.image, layers: base.layers, ..State::default() })
+            }
+            Origin::Image(name) => {
+                let mut base = self.base(name)?;
+                // What Docker's old builder noted of the container that it made the image in.
+                for stale in ["container", "container_config"] {
+                    base.image.other.remove(stale);
+                }
+                Ok(State { image: base.image, layers: base.layers, ..State::default() })
+            }
+        }
+    }
+
+    /// Follows what the base image's ONBUILD left for this build.
+    fn triggers(&mut self, state: &mut State, at: usize, line: usize) -> Result<(), Error> {
+        let triggers = std::mem::take(&mut state.image.config.on_build);
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let count = triggers.len();
+        let noun = if count == 1 { "trigger" } else { "triggers" };
+        self.progress.line(&format!("# Executing {count} build {noun}"));
+        for text in triggers {
+            let mut follow = || {
+                let trigger = |source| Cause::Trigger { text: text.clone(), source };
+                let statement = dockerfile::parse_trigger(&text).map_err(trigger)?;
+                self.statement(state, at, &statement)
+            };
+            follow().map_err(self.at(line))?;
+        }
+        Ok(())
+    }
+
+    fn statement(&self, state: &mut State, at: usize, statement: &Statement) -> Result<(), Cause> {
+        match &statement.instruction {
+            Instruction::Arg(arguments) => {
+                let text = state.arguments.declare(
+                    arguments,
+                    &self.global,
+                    &state.image.config,
+                    self.file.escape,
+                )?;
+                self.metadata(state, text)?;
+            }
+            Instruction::Run(run) => self.run_step(state, at, run)?,
+            Instruction::Copy(copy) => self.copy_step(state, at, copy, "COPY")?,
+            Instruction::Add(copy) => self.copy_step(state, at, copy, "ADD")?,
+            Instruction::Workdir(path) => self.workdir_step(state, path)?,
+            other => {
+                let lookup = |name: &str| state.variable(name);
+                let expander = Expander::new(self.file.escape, &lookup);
+                let change = metadata::change(other, &state.image, &expander, state.command_is_set)?;
+                let Some(change) = change else { return Ok(()) };
+                state.command_is_set |= matches!(other, Instruction::Cmd(_));
+                let before = std::mem::replace(&mut state.image, change.image);
+                self.metadata_after(state, &before, change.text)?;
+            }
+        }
+        self.show(state)
+    }
+
+    /// Shows what the image is after a step.
+    fn show(&self, state: &State) -> Result<(), Cause> {
+        if !self.progress.quiet {
+            self.progress.id(&image::id(&state.image)?);
+        }
+        Ok(())
+    }
+
+    /// Ends a step that changed no file and nothing else in the configuration than its history.
+    fn metadata(&self, state: &mut State, text: String) -> Result<(), Cause> {
+        let before = state.image.clone();
+        self.metadata_after(state, &before, text)
+    }
+
+    /// Ends a step that changed no file. The cache knows when it was first made, so that the same build gives the same
+    /// image.
+    pub(super) fn metadata_after(
+        &self,
+        state: &mut State,
+        before: &Image,
+        text: String,
+    ) -> Result<(), Cause> {
+        let key = Key::new("configuration").with(oci::json::to_vec(before)?).with(&text).with(self.epoch());
+        let entry = self.cached_or(&key, || Ok(Entry { created: self.created(), layer: None }))?;
+        state.take(entry, text);
+        Ok(())
+    }
+
+    /// Ends a step that may change files: from the cache where its key is known, or by `make`.
+    pub(super) fn files(
+        &self,
+        state: &mut State,
+        key: &Key,
+        text: String,
+        make: impl FnOnce() -> Result<Option<Layer>, Cause>,
+    ) -> Result<(), Cause> {
+        let entry = self.cached_or(key, || Ok(Entry { layer: make()?, created: self.created() }))?;
+        state.take(entry, text);
+        Ok(())
+    }
+
+    fn cached_or(&self, key: &Key, make: impl FnOnce() -> Result<Entry, Cause>) -> Result<Entry, Cause> {
+        if let Some(entry) = self.cached(key)? {
+            self.progress.cached();
+            return Ok(entry);
+        }
+        let entry = make()?;
+        self.cache.put(key, &entry)?;
+        Ok(entry)
+    }
+
+    /// What the cache has for a key, where its layer is still in the store.
+    pub(super) fn cached(&self, key: &Key) -> Result<Option<Entry>, Cause> {
+        let Some(entry) = self.cache.get(key) else { return Ok(None) };
+        match &entry.layer {
+            Some(layer) if !self.store.layout.has_blob(&layer.descriptor)? => Ok(None),
+            _ => Ok(Some(entry)),
+        }
+    }
+
+    /// SOURCE_DATE_EPOCH as a part of keys.
+    pub(super) fn epoch(&self) -> String {
+        self.options.epoch.map(|epoch| epoch.to_string()).unwrap_or_default()
+    }
+}

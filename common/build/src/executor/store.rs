@@ -1,0 +1,238 @@
+//! Layers on disk while a build runs: unpacked, mounted one over the other, taken as new layers.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
+    fs,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use oci::Layout;
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    cache::{Layer, chain_id},
+    error::Cause,
+    workspace::{StepDirectories, Workspace},
+};
+
+/// The store that a build works in.
+#[derive(Debug)]
+pub(super) struct Store {
+    root: PathBuf,
+    pub(super) layout: Layout,
+    workspace: OnceCell<Workspace>,
+    isolated: Cell<bool>,
+    /// Directories of layers, by the ChainID up to them.
+    known: RefCell<HashMap<String, PathBuf>>,
+}
+
+/// A file system that is mounted for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    pub(super) directories: StepDirectories,
+    /// Where the whole is seen.
+    pub(super) rootfs: PathBuf,
+    /// The topmost layer below.
+    below: Option<PathBuf>,
+    attached: bool,
+}
+
+impl Mounted {
+    /// Its root, to work in.
+    pub(super) fn open(&self) -> Result<OwnedFd, Cause> {
+        open_directory(&self.rootfs)
+    }
+
+    fn unmount(&mut self) -> Result<(), Cause> {
+        if std::mem::replace(&mut self.attached, false) {
+            mount::unmount(&self.rootfs)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // The mount namespace goes with the build, so that nothing can stay.
+        let _ = self.unmount();
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
+}
+
+impl Store {
+    /// The store below `root` (`$STAVE_ROOT`).
+    pub(super) fn open(root: &Path) -> Result<Self, Cause> {
+        let layout = Layout::open_or_create(root.join("images"))?;
+        Ok(Self {
+            root: root.to_owned(),
+            layout,
+            workspace: OnceCell::new(),
+            isolated: Cell::new(false),
+            known: RefCell::default(),
+        })
+    }
+
+    /// The build's own directory.
+    pub(super) fn workspace(&self) -> Result<&Workspace, Cause> {
+        if self.workspace.get().is_none() {
+            let _ = self.workspace.set(Workspace::new(&self.root)?);
+        }
+        self.workspace.get().ok_or_else(|| Cause::System {
+            verb: "create",
+            path: self.root.join("build"),
+            source: std::io::ErrorKind::Other.into(),
+        })
+    }
+
+    /// Makes a mount namespace for the build, so that its mounts end with it, however it ends.
+    fn isolate(&self) -> Result<(), Cause> {
+        if self.isolated.replace(true) {
+            return Ok(());
+        }
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(|errno| {
+            Cause::system("create mount namespace for", &self.root)(std::io::Error::from(errno))
+        })?;
+        use rustix::mount::MountPropagationFlags;
+        mount::propagate(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        Ok(())
+    }
+
+    /// The directories of layers, lowest first, each unpacked if it is not yet.
+    fn directories(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, Cause> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for (at, layer) in layers.iter().enumerate() {
+            // What a layer unpacks to can depend on those below it.
+            let chain = chain_id(&layers[..=at]);
+            let known = self.known.borrow().get(&chain).cloned();
+            let directory = match known {
+                Some(directory) => directory,
+                None => self.unpack(layer, &directories)?,
+            };
+            self.known.borrow_mut().insert(chain, directory.clone());
+            directories.push(directory);
+        }
+        Ok(directories)
+    }
+
+    fn unpack(&self, layer: &Layer, below: &[PathBuf]) -> Result<PathBuf, Cause> {
+        let diff_id = &layer.diff_id;
+        let failed = |source: layer::apply::Error| Cause::Unpack {
+            diff_id: diff_id.clone(),
+            source: Box::new(source),
+        };
+        let below = layer::apply::Below::open(below)
+            .map_err(|source| Cause::Unpack { diff_id: diff_id.clone(), source: Box::new(source) })?;
+        let blob = || self.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
+        let standing = self.layers()?.apply(diff_id, blob, &below, &Default::default()).map_err(failed)?;
+        Ok(standing.directory)
+    }
+
+    /// The unpacked layers.
+    fn layers(&self) -> Result<layer::store::Store, Cause> {
+        layer::store::Store::open(&self.root).map_err(Cause::Layers)
+    }
+
+    /// Mounts layers with a writable top.
+    pub(super) fn writable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
+        let lower = self.directories(layers)?;
+        let directories = self.workspace()?.step()?;
+        // The root directory is the upper one's, so that it has to look as the one below does.
+        let below = lower.last().cloned();
+        if let Some(below) = &below {
+            copy_root(below, &directories.upper)?;
+        } else {
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&directories.upper, mode)
+                .map_err(Cause::system("change mode of", &directories.upper))?;
+        }
+        let mut mounted = Mounted { rootfs: directories.rootfs.clone(), directories, below, attached: false };
+        self.mount(&mut mounted, lower, true)?;
+        Ok(mounted)
+    }
+
+    /// Shows layers, to read only.
+    pub(super) fn readable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
+        let lower = self.directories(layers)?;
+        let directories = self.workspace()?.step()?;
+        let mut mounted =
+            Mounted { rootfs: directories.rootfs.clone(), directories, below: None, attached: false };
+        match lower.as_slice() {
+            [] => {}
+            [only] => mounted.rootfs = only.clone(),
+            _ => self.mount(&mut mounted, lower, false)?,
+        }
+        Ok(mounted)
+    }
+
+    fn mount(&self, mounted: &mut Mounted, lower: Vec<PathBuf>, writable: bool) -> Result<(), Cause> {
+        self.isolate()?;
+        let StepDirectories { upper, work, empty, rootfs } = &mounted.directories;
+        let overlay = mount::Overlay {
+            source: "stave:build".to_owned(),
+            lower: if lower.is_empty() { vec![empty.clone()] } else { lower },
+            upper: writable.then(|| upper.clone()),
+            work: writable.then(|| work.clone()),
+            target: rootfs.clone(),
+            readonly: !writable,
+            durable: false,
+            userxattr: false,
+        };
+        overlay.mount()?;
+        mounted.attached = true;
+        Ok(())
+    }
+
+    /// As [`Store::commit`], without what is there only because something was mounted on it.
+    pub(super) fn commit_without(
+        &self,
+        mut mounted: Mounted,
+        stubs: &super::stubs::Stubs,
+        epoch: Option<i64>,
+    ) -> Result<Layer, Cause> {
+        mounted.unmount()?;
+        stubs.remove(&open_directory(&mounted.directories.upper)?);
+        self.commit(mounted, epoch)
+    }
+
+    /// Takes what was written as a new layer: its blob, and its directory. `epoch` is the latest time that a file in it
+    /// may have.
+    pub(super) fn commit(&self, mut mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
+        mounted.unmount()?;
+        let upper = &mounted.directories.upper;
+        if let Some(epoch) = epoch {
+            super::epoch::clamp(upper, epoch)?;
+        }
+        let directory = open_readable(upper)?;
+        let mut writer = self.layout.writer()?;
+        let options = layer::diff::Options { below: mounted.below.clone(), ..Default::default() };
+        let summary = layer::diff::upper(std::os::fd::AsFd::as_fd(&directory), &mut writer, &options)
+            .map_err(Cause::Diff)?;
+        let descriptor = writer.commit_as(summary.media_type.into())?;
+        self.layers()?.adopt(upper, &summary.diff_id).map_err(Cause::Layers)?;
+        Ok(Layer { descriptor, diff_id: summary.diff_id })
+    }
+}
+
+fn open_readable(path: &Path) -> Result<OwnedFd, Cause> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
+}
+
+/// Gives one directory the owner, mode and times of another.
+fn copy_root(from: &Path, to: &Path) -> Result<(), Cause> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(from).map_err(Cause::system("stat", from))?;
+    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))
+        .map_err(Cause::system("change owner of", to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+        .map_err(Cause::system("change mode of", to))?;
+    let modified = metadata.modified().map_err(Cause::system("stat", from))?;
+    let times = fs::FileTimes::new().set_modified(modified);
+    fs::File::open(to).and_then(|file| file.set_times(times)).map_err(Cause::system("set times of", to))
+}

@@ -1,0 +1,197 @@
+//! Which stages a build needs, and in which order.
+
+use crate::{
+    arguments::Global,
+    dockerfile::{
+        Dockerfile, Instruction, Stage,
+        expand::{ExpandError, Expander},
+        mount,
+    },
+};
+
+/// What a stage stands on, or copies from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing.
+    Scratch,
+    /// A stage before, by its index.
+    Stage(usize),
+    /// An image in the store, by its name.
+    Image(String),
+}
+
+/// The stages that a target needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Indexes of stages, in the file's order; the target is the last.
+    pub stages: Vec<usize>,
+    /// For each stage of the file what it stands on.
+    pub bases: Vec<Origin>,
+    /// How many steps there are.
+    pub steps: usize,
+}
+
+/// Why there is no plan, on which line (0 where it is about none).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// `--target` names no stage.
+    #[error("target stage {0:?} could not be found")]
+    NoTarget(String),
+    /// A variable in FROM.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// FROM of nothing.
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    /// A stage that copies from itself.
+    #[error("circular dependency detected on stage: {0}")]
+    Circular(String),
+    /// `--from=7` where there is no such stage.
+    #[error("invalid from flag value {0}: stage index out of bounds")]
+    OutOfBounds(String),
+    /// `--platform` that this machine does not run.
+    #[error("platform {0:?}: images are built for this machine's {1} only")]
+    Platform(String, String),
+}
+
+/// A number counts from the first stage; a name is that of the nearest stage before `at`.
+pub fn origin(stages: &[Stage], at: usize, name: &str) -> Result<Origin, PlanError> {
+    if let Ok(number) = name.parse::<usize>() {
+        if number == at {
+            return Err(PlanError::Circular(name.to_owned()));
+        }
+        return if number < at {
+            Ok(Origin::Stage(number))
+        } else {
+            Err(PlanError::OutOfBounds(name.to_owned()))
+        };
+    }
+    if stages.get(at).is_some_and(|stage| is_named(stage, name)) {
+        return Err(PlanError::Circular(name.to_owned()));
+    }
+    Ok(named(&stages[..at], name).map_or_else(|| Origin::Image(name.to_owned()), Origin::Stage))
+}
+
+fn is_named(stage: &Stage, name: &str) -> bool {
+    stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
+}
+
+fn named(stages: &[Stage], name: &str) -> Option<usize> {
+    stages.iter().rposition(|stage| is_named(stage, name))
+}
+
+/// The target's index: by name or number; the last stage without.
+pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanError> {
+    let Some(name) = target.filter(|name| !name.is_empty()) else {
+        return Ok(file.stages.len().saturating_sub(1));
+    };
+    named(&file.stages, name)
+        .or_else(|| name.parse().ok().filter(|number| *number < file.stages.len()))
+        .ok_or_else(|| PlanError::NoTarget(name.to_owned()))
+}
+
+/// Finds out what the stage `target` needs. Stages that nothing needs are not built.
+///
+/// # Errors
+/// [`PlanError`], with the number of the line.
+pub fn plan(file: &Dockerfile, target: usize, global: &Global) -> Result<Plan, (usize, PlanError)> {
+    let mut bases = Vec::new();
+    for (at, stage) in file.stages.iter().enumerate() {
+        bases.push(base(file, at, stage, global).map_err(|error| (stage.line, error))?);
+    }
+    let mut needed = vec![false; file.stages.len()];
+    let mut pending = vec![target];
+    while let Some(at) = pending.pop() {
+        if std::mem::replace(&mut needed[at], true) {
+            continue;
+        }
+        let mut origins = vec![bases[at].clone()];
+        for statement in &file.stages[at].statements {
+            for from in sources(&statement.instruction) {
+                origins.push(origin(&file.stages, at, &from).map_err(|error| (statement.line, error))?);
+            }
+        }
+        pending.extend(origins.iter().filter_map(|origin| match origin {
+            Origin::Stage(index) => Some(*index),
+            _ => None,
+        }));
+    }
+    let stages: Vec<usize> = (0..needed.len()).filter(|at| needed[*at]).collect();
+    let statements: usize = stages.iter().map(|at| file.stages[*at].statements.len() + 1).sum();
+    Ok(Plan { stages, bases, steps: file.arguments.len() + statements })
+}
+
+fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<Origin, PlanError> {
+    let lookup = |name: &str| global.variable(name);
+    let expander = Expander::new(file.escape, &lookup);
+    let base = expander.word(&stage.base)?;
+    if let Some(platform) = &stage.platform {
+        let host = oci::Platform::host();
+        let wanted = expander.word(platform)?;
+        let known = wanted.parse::<oci::Platform>().is_ok_and(|wanted| wanted.rank(&host).is_some());
+        if !known {
+            return Err(PlanError::Platform(wanted, host.to_string()));
+        }
+    }
+    match base.as_str() {
+        "" => Err(PlanError::BlankBase(stage.base.clone())),
+        "scratch" => Ok(Origin::Scratch),
+        base => {
+            Ok(named(&file.stages[..at], base).map_or_else(|| Origin::Image(base.to_owned()), Origin::Stage))
+        }
+    }
+}
+
+/// The names behind `--from` and `--mount=from=`.
+fn sources(instruction: &Instruction) -> Vec<String> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(|text| mount::from(text)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::parse;
+
+    fn plan_of(text: &str, name: Option<&str>) -> Result<Plan, (usize, PlanError)> {
+        let file = parse(text.as_bytes()).unwrap();
+        let global = Global::new(Default::default(), &file.arguments, '\\', "").unwrap();
+        let target = target(&file, name).map_err(|error| (0, error))?;
+        plan(&file, target, &global)
+    }
+
+    #[test]
+    fn only_what_is_needed_is_built() {
+        let text = "ARG B=base\nFROM $B AS a\nRUN x\nFROM scratch AS unused\nRUN y\nFROM A AS b\nRUN --mount=from=c,target=/c z\n\
+                    FROM scratch\nCOPY --from=b / /\nCOPY --from=0 / /\nCOPY --from=other:1 / /";
+        let plan = plan_of(text, None).unwrap();
+        assert_eq!(plan.stages, [0, 2, 3]);
+        assert_eq!(
+            plan.bases,
+            [Origin::Image("base".into()), Origin::Scratch, Origin::Stage(0), Origin::Scratch]
+        );
+        assert_eq!(plan.steps, 1 + 2 + 2 + 4);
+        assert_eq!(plan_of(text, Some("a")).unwrap().stages, [0]);
+        assert_eq!(plan_of(text, Some("1")).unwrap().stages, [1]);
+    }
+
+    #[test]
+    fn what_cannot_be_planned() {
+        for (text, name, expected) in [
+            ("FROM a", Some("x"), (0, "target stage \"x\" could not be found")),
+            ("FROM $x", None, (1, "base name ($x) should not be blank")),
+            ("FROM ${x:?no}", None, (1, "x: no")),
+            ("FROM a AS b\nCOPY --from=b / /", None, (2, "circular dependency detected on stage: b")),
+            ("FROM a\nCOPY --from=1 / /", None, (2, "invalid from flag value 1: stage index out of bounds")),
+            ("FROM a\nCOPY --from=0 / /", None, (2, "circular dependency detected on stage: 0")),
+        ] {
+            let (line, error) = plan_of(text, name).unwrap_err();
+            assert_eq!((line, error.to_string().as_str()), expected, "{text}");
+        }
+        assert!(plan_of("FROM --platform=linux/s390x a", None).is_err());
+        assert!(plan_of("FROM --platform=$BUILDPLATFORM a", None).is_ok());
+    }
+}

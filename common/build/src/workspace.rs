@@ -1,0 +1,134 @@
+//! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A build that was killed leaves its directory;
+//! the next one sees that nobody holds its lock any more, and removes it.
+
+use std::{
+    cell::Cell,
+    fs::{self, File},
+    io,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FlockOperation;
+
+/// The directory of one build.
+#[derive(Debug)]
+pub struct Workspace {
+    path: PathBuf,
+    /// Held until the end.
+    lock: File,
+    next: Cell<u32>,
+}
+
+/// The directories of one step.
+#[derive(Debug)]
+pub struct StepDirectories {
+    /// What the step writes.
+    pub upper: PathBuf,
+    /// overlayfs's own.
+    pub work: PathBuf,
+    /// Where it is mounted.
+    pub rootfs: PathBuf,
+    /// An empty directory, for an image without layers.
+    pub empty: PathBuf,
+}
+
+impl Workspace {
+    /// Makes one below `root` (`$STAVE_ROOT`), and removes those that were left there.
+    ///
+    /// # Errors
+    /// When it cannot be made: the path, and why.
+    pub fn new(root: &Path) -> Result<Self, (PathBuf, io::Error)> {
+        let all = root.join("build");
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| (path, error)
+        };
+        fs::create_dir_all(&all).map_err(at(&all))?;
+        // Nobody looks for left directories between making one and locking it.
+        let gate = File::open(&all).map_err(at(&all))?;
+        lock(&gate, FlockOperation::LockExclusive).map_err(at(&all))?;
+        sweep(&all);
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let path = all.join(format!("{}-{:x}", std::process::id(), time.as_nanos()));
+        fs::create_dir(&path).map_err(at(&path))?;
+        let own = File::open(&path).map_err(at(&path))?;
+        lock(&own, FlockOperation::NonBlockingLockExclusive).map_err(at(&path))?;
+        Ok(Self { path, lock: own, next: Cell::new(0) })
+    }
+
+    /// New directories for a step.
+    ///
+    /// # Errors
+    /// When they cannot be made: the path, and why.
+    pub fn step(&self) -> Result<StepDirectories, (PathBuf, io::Error)> {
+        let number = self.next.replace(self.next.get() + 1);
+        let step = self.path.join(number.to_string());
+        let make = |path: PathBuf| match fs::create_dir(&path) {
+            Ok(()) => Ok(path),
+            Err(error) => Err((path, error)),
+        };
+        let step = make(step)?;
+        Ok(StepDirectories {
+            upper: make(step.join("upper"))?,
+            work: make(step.join("work"))?,
+            rootfs: make(step.join("rootfs"))?,
+            empty: make(step.join("empty"))?,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Removes what builds left that were killed. What cannot be removed now is tried again by the next build.
+fn sweep(all: &Path) {
+    let Ok(directory) = File::open(all) else { return };
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let Ok(left) = File::open(entry.path()) else { continue };
+        if lock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = layer::remove_tree(directory.as_fd(), entry.file_name().as_bytes());
+        }
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let (Some(all), Some(name)) = (self.path.parent(), self.path.file_name()) else { return };
+        if let Ok(all) = File::open(all) {
+            let _ = layer::remove_tree(all.as_fd(), name.as_bytes());
+        }
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_goes_with_the_next_build_and_what_is_in_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("build/1-left/0/upper");
+        fs::create_dir_all(&left).unwrap();
+        let first = Workspace::new(dir.path()).unwrap();
+        assert!(!left.exists());
+        let step = first.step().unwrap();
+        let second = Workspace::new(dir.path()).unwrap();
+        assert!(step.upper.exists(), "a build that runs keeps its directory");
+        drop(first);
+        drop(second);
+        assert_eq!(fs::read_dir(dir.path().join("build")).unwrap().count(), 0);
+    }
+}

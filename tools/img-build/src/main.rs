@@ -1,0 +1,128 @@
+//! Builds an image from a Dockerfile and a context.
+//!
+//! # Does
+//! Follows a Dockerfile instruction by instruction, each from the step cache or anew: one layer for every instruction that
+//! changes the file system, configuration and history for the others.
+//! # Reads
+//! No document; the Dockerfile, `.dockerignore`, and of the context what COPY and ADD name.
+//! # Adds
+//! `image`: the image that was built, under the first of its names.
+//! # Undoes
+//! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts and processes of the build end with
+//! it, however it ends.
+//! # Needs
+//! Root, for the overlay that each step works on; write access to `$STAVE_ROOT`.
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use build::{Network, Options, executor};
+use clap::{Parser, ValueEnum};
+use document::members::Image;
+use oci::Reference;
+use toolkit::prelude::*;
+
+/// Build an image from a Dockerfile
+#[derive(Parser)]
+#[command(name = "img-build", version)]
+struct Build {
+    /// A name for the image: NAME[:TAG]; may be given more than once
+    #[arg(short, long = "tag", value_name = "NAME")]
+    tags: Vec<Reference>,
+    /// The Dockerfile; without it, CONTEXT/Dockerfile
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A value for an ARG; without =VALUE that of the environment variable
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    arguments: Vec<String>,
+    /// A label for the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// The network of RUN: none, or the host's
+    #[arg(long, value_name = "MODE", default_value = "none")]
+    network: Mode,
+    /// Run every step, whatever was built before
+    #[arg(long)]
+    no_cache: bool,
+    /// The stage to build; without it, the last
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The directory that COPY and ADD read from
+    #[arg(value_name = "CONTEXT")]
+    context: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    None,
+    Host,
+}
+
+impl Source for Build {
+    type Member = Image;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn make(&self, context: &Context) -> Result<Image> {
+        let built = build::build(&self.options(context)?).map_err(hinted)?;
+        Ok(Image {
+            reference: self.tags.first().map(Reference::to_string),
+            descriptor: built.descriptor,
+            configuration: built.configuration,
+        })
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        executor::explain(&self.options(context)?).map_err(hinted)
+    }
+}
+
+fn hinted(error: build::Error) -> anyhow::Error {
+    match error.hint() {
+        Some(text) => hint(error, text),
+        None => error.into(),
+    }
+}
+
+impl Build {
+    fn options(&self, context: &Context) -> Result<Options> {
+        Ok(Options {
+            root: context.scope.root.clone(),
+            file: self.file.clone().unwrap_or_else(|| self.context.join("Dockerfile")),
+            context: self.context.clone(),
+            tags: self.tags.clone(),
+            arguments: self.arguments.iter().filter_map(|text| argument(text)).collect::<BTreeMap<_, _>>(),
+            labels: self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
+            target: self.target.clone(),
+            network: match self.network {
+                Mode::None => Network::None,
+                Mode::Host => Network::Host,
+            },
+            no_cache: self.no_cache,
+            quiet: context.quiet,
+            epoch: executor::source_date_epoch(),
+        })
+    }
+}
+
+/// A name alone takes the value that the variable has here; one that is not set gives nothing, as with Docker.
+fn argument(text: &str) -> Option<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => Some((text.to_owned(), std::env::var(text).ok()?)),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String)> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => bail!("label {text:?} has no name: write --label NAME=VALUE"),
+        (name, value) => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::source::<Build>()
+}
