@@ -36,12 +36,12 @@ unshare --net=/run/outside true
 ip link add out0 type veth peer name eth0 netns /run/outside
 ip address add 192.0.2.1/24 dev out0
 ip link set lo up
-ip link set out0 up
+ip link set out0 addrgenmode none up
 ip route add default via 192.0.2.2
 nsenter --net=/run/outside sh -ec '
     ip link set lo up
     ip address add 192.0.2.2/24 dev eth0
-    ip link set eth0 up'
+    ip link set eth0 addrgenmode none up'
 echo ready
 while read -r _; do :; done
 "#;

@@ -20,7 +20,7 @@ impl Snapshot {
         let mut kinds = BTreeMap::from([
             ("link", ip("-details -oneline link show")),
             ("address", ip("-oneline address show").into_iter().map(without_lifetimes).collect()),
-            ("route", [ip("route show table all"), ip("-6 route show table all")].concat()),
+            ("route", ip("route show table all")),
             ("rule", ip("rule show")),
             ("nftables", network(sandbox, "nft --stateless list ruleset")),
             ("sysctl", network(sandbox, "sysctl -a --pattern 'ip_forward$|forwarding$|route_localnet$'")),
