@@ -13,9 +13,11 @@ pub mod resolve;
 mod sys;
 pub mod table;
 pub mod tree;
+mod volume;
 
 pub use detached::{Detached, FileSystem, propagate, unmount};
 pub use error::{Error, Result, strerror};
 pub use operation::Operation;
 pub use options::Options;
 pub use overlay::Overlay;
+pub use volume::{InvalidVolume, Volume, plain};

@@ -38,7 +38,9 @@ impl Identity {
     /// When it cannot be told.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         // A document may hold any number.
-        let Some(pid) = Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
             // EINVAL: the pid is a thread's by now.
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),

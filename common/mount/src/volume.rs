@@ -1,0 +1,92 @@
+use std::{
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
+
+/// A directory or a file of the host that a container gets: `SRC:DST[:ro]`, as Docker's `-v` writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container, without `.` and `..`.
+    pub target: PathBuf,
+    /// Refuse writing.
+    pub readonly: bool,
+}
+
+/// Text that is no volume.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?}: {reason}")]
+pub struct InvalidVolume {
+    text: String,
+    reason: &'static str,
+}
+
+impl FromStr for Volume {
+    type Err = InvalidVolume;
+
+    fn from_str(text: &str) -> Result<Self, InvalidVolume> {
+        let error = |reason| InvalidVolume { text: text.to_owned(), reason };
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, option) = match parts[..] {
+            [source, target] => (source, target, "rw"),
+            [source, target, option] => (source, target, option),
+            _ => return Err(error("a volume is SRC:DST or SRC:DST:ro")),
+        };
+        let readonly = match option {
+            "ro" => true,
+            "rw" => false,
+            _ => return Err(error("the option of a volume is ro or rw")),
+        };
+        if !source.starts_with('/') {
+            return Err(error("the source of a volume is an absolute path on the host"));
+        }
+        let target = plain(Path::new(target))
+            .ok_or_else(|| error("the target of a volume is an absolute path below /"))?;
+        Ok(Self { source: source.into(), target, readonly })
+    }
+}
+
+/// An absolute path below `/`, spelled in one way; none for others.
+pub fn plain(path: &Path) -> Option<PathBuf> {
+    let mut spelled = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::RootDir => {}
+            Component::Normal(name) => spelled.push(name),
+            _ => return None,
+        }
+    }
+    (path.is_absolute() && spelled != Path::new("/")).then_some(spelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_docker_writes_it() {
+        let volume = |source: &str, target: &str, readonly| Volume {
+            source: source.into(),
+            target: target.into(),
+            readonly,
+        };
+        for (text, expected) in [
+            ("/a:/b", Ok(volume("/a", "/b", false))),
+            ("/a:/b//c/.:ro", Ok(volume("/a", "/b/c", true))),
+            ("/a:/b:rw", Ok(volume("/a", "/b", false))),
+            ("/a", Err("\"/a\": a volume is SRC:DST or SRC:DST:ro")),
+            ("a:/b", Err("\"a:/b\": the source of a volume is an absolute path on the host")),
+            ("/a:b", Err("\"/a:b\": the target of a volume is an absolute path below /")),
+            ("/a:/b/../c", Err("\"/a:/b/../c\": the target of a volume is an absolute path below /")),
+            ("/a:/", Err("\"/a:/\": the target of a volume is an absolute path below /")),
+            ("/a:/b:x", Err("\"/a:/b:x\": the option of a volume is ro or rw")),
+        ] {
+            assert_eq!(
+                text.parse::<Volume>().map_err(|error| error.to_string()),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
+        }
+    }
+}

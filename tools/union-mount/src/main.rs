@@ -1,0 +1,163 @@
+//! Mounts the layers of an image as one root file system with a writable top.
+//!
+//! # Does
+//! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on
+//! `rootfs`. Volumes, those of `--volume` and those that the image declares, are mounted in it.
+//! # Reads
+//! `layers`, `image` (for the volumes it declares).
+//! # Adds
+//! `rootfs`.
+//! # Undoes
+//! Unmounts it, and removes the container's directory with all that was written there. Layers stay.
+//! # Needs
+//! Root; overlayfs. Any number of layers up to overlayfs's 500 mounts, with kernels from 5.12 on.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use document::{
+    Member,
+    members::{Image, Layers, Rootfs},
+};
+use mount::{Operation, Overlay, Volume};
+use toolkit::prelude::*;
+
+/// Mount the layers of an image as one root file system with a writable top
+#[derive(Debug, Parser)]
+#[command(name = "union-mount", version)]
+struct UnionMount {
+    /// Refuse writing to it
+    #[arg(long)]
+    read_only: bool,
+    /// Mount a directory or a file of the host in it
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    volumes: Vec<Volume>,
+    /// Let what is written reach the disk when a program asks for it (fsync), at the price of slower unmounting. A
+    /// crash of the machine may else leave the writable top half written
+    #[arg(long)]
+    durable: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Filter for UnionMount {
+    type Member = Rootfs;
+    type Operation = Operation;
+    const READS: &'static [&'static str] = &[Layers::NAME, Image::NAME];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        let Layers(layers) = document.require()?;
+        let container = context.scope.root.join("containers").join(&context.id);
+        if container.symlink_metadata().is_ok() {
+            let error = anyhow!("container {:?} exists: {container:?}", context.id);
+            return Err(hint(error, format!("`unwind {}` takes it back; `--id` names another", context.id)));
+        }
+        let mut lower = Vec::new();
+        let mut top = (0o755, 0, 0);
+        for layer in &layers {
+            let found =
+                layer.directory.metadata().with_context(|| format!("look at layer {:?}", layer.directory));
+            let found =
+                found.map_err(|error| hint(error, "run layer-apply again: it unpacks what is missing"))?;
+            top = (found.mode() & 0o7777, found.uid(), found.gid());
+            lower.push(layer.directory.clone());
+        }
+        let mut operations = vec![directory(&container, 0o700, None)];
+        // overlayfs wants two directories where nothing is written, and one otherwise.
+        if lower.len() < if self.read_only { 2 } else { 1 } {
+            operations.push(directory(&container.join("empty"), 0o755, None));
+            lower.insert(0, container.join("empty"));
+        }
+        let path = container.join("rootfs");
+        let writable = (!self.read_only).then(|| (container.join("upper"), container.join("work")));
+        if let Some((upper, work)) = &writable {
+            // The root directory of the whole is the topmost one's.
+            operations.push(directory(upper, top.0, Some((top.1, top.2))));
+            operations.push(directory(work, 0o700, None));
+        }
+        operations.push(directory(&path, 0o700, None));
+        let (upper, work) = writable.unzip();
+        let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
+        operations.push(Operation::OverlayMount(self.overlay(context, &member)));
+        operations.extend(self.mounts(&container, &member, document)?);
+        Ok(Plan { member, operations })
+    }
+}
+
+impl UnionMount {
+    fn overlay(&self, context: &Context, rootfs: &Rootfs) -> Overlay {
+        Overlay {
+            source: format!("stave:{}", context.id),
+            lower: rootfs.lower.clone(),
+            upper: rootfs.upper.clone(),
+            work: rootfs.work.clone(),
+            target: rootfs.path.clone(),
+            readonly: rootfs.readonly,
+            durable: self.durable,
+            userxattr: !nix::unistd::geteuid().is_root(),
+        }
+    }
+
+    /// The volumes, those above before those below them.
+    fn mounts(&self, container: &Path, rootfs: &Rootfs, document: &Document) -> Result<Vec<Operation>> {
+        let mut volumes = self.volumes.clone();
+        for volume in &mut volumes {
+            volume.source =
+                volume.source.canonicalize().with_context(|| format!("find volume {:?}", volume.source))?;
+        }
+        let mut operations = Vec::new();
+        for (number, target) in declared(document)?.into_iter().enumerate() {
+            if volumes.iter().any(|volume| volume.target == target) {
+                continue;
+            }
+            if operations.is_empty() {
+                operations.push(directory(&container.join("volumes"), 0o700, None));
+            }
+            let source = container.join("volumes").join(number.to_string());
+            operations.push(directory(&source, 0o755, None));
+            operations.push(Operation::TreeCopy {
+                within: rootfs.path.clone(),
+                source: target.clone(),
+                target: source.clone(),
+            });
+            volumes.push(Volume { source, target, readonly: false });
+        }
+        volumes.sort_by_key(|volume| volume.target.components().count());
+        operations.extend(volumes.into_iter().map(|Volume { source, target, readonly }| {
+            Operation::BindMount { source, within: rootfs.path.clone(), target, readonly }
+        }));
+        Ok(operations)
+    }
+}
+
+fn directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Operation {
+    Operation::DirectoryAdd { path: path.to_owned(), mode, owner }
+}
+
+/// The volumes that the image declares (OCI image-spec, config.md, "Volumes").
+fn declared(document: &Document) -> Result<Vec<PathBuf>> {
+    let image: Option<Image> = document.get()?;
+    let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
+    let mut targets = Vec::new();
+    for volume in config.and_then(|config| config.volumes().as_ref()).into_iter().flatten() {
+        let target = mount::plain(Path::new(volume)).with_context(|| {
+            format!("the image declares volume {volume:?}, which is not an absolute path below /")
+        })?;
+        targets.push(target);
+    }
+    targets.sort();
+    targets.dedup();
+    Ok(targets)
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<UnionMount>()
+}

@@ -1,0 +1,192 @@
+//! union-mount as a process, on layers made by hand. Needs root.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::cargo::cargo_bin_cmd;
+use serde_json::{Value, json};
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    layers: Vec<PathBuf>,
+}
+
+impl Fixture {
+    fn new(layers: usize) -> Self {
+        testkit::require_root();
+        let directory = tempfile::tempdir().unwrap();
+        let layers: Vec<PathBuf> =
+            (0..layers).map(|n| directory.path().join(format!("root/layers/{n:064x}"))).collect();
+        for (n, layer) in layers.iter().enumerate() {
+            fs::create_dir_all(layer).unwrap();
+            fs::write(layer.join("which"), n.to_string()).unwrap();
+        }
+        Self { directory, layers }
+    }
+
+    fn document(&self, volumes: &Value) -> Value {
+        let digest = format!("sha256:{:064x}", 1);
+        let descriptor =
+            json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": 1});
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|directory| json!({"descriptor": descriptor, "diffID": digest, "directory": directory}))
+            .collect();
+        let configuration = json!({
+            "architecture": "amd64", "os": "linux", "config": {"Volumes": volumes},
+            "rootfs": {"type": "layers", "diff_ids": []}
+        });
+        json!({"stave": 1, "id": "web", "image": {"descriptor": descriptor, "configuration": configuration}, "layers": layers})
+    }
+
+    fn run(&self, arguments: &[&str], document: &Value) -> (i32, Value, String) {
+        let output = cargo_bin_cmd!("union-mount")
+            .args(arguments)
+            .arg("--root")
+            .arg(self.directory.path().join("root"))
+            .arg("--run-dir")
+            .arg(self.directory.path().join("run"))
+            .write_stdin(document.to_string())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let document = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.code().unwrap(), document, stderr)
+    }
+
+    fn container(&self) -> PathBuf {
+        self.directory.path().join("root/containers/web")
+    }
+
+    #[track_caller]
+    fn undo(&self, document: &Value) -> Value {
+        let (status, document, stderr) = self.run(&["--undo"], document);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(!self.container().exists());
+        assert!(self.layers.iter().all(|layer| layer.exists()));
+        assert_eq!(fs::read_dir(self.directory.path().join("run/locks")).unwrap().count(), 0);
+        document
+    }
+}
+
+#[test]
+fn the_last_layer_is_on_top_and_writes_stay_above() {
+    let fixture = Fixture::new(3);
+    let top = fixture.layers.last().unwrap();
+    fs::set_permissions(top, fs::Permissions::from_mode(0o750)).unwrap();
+    std::os::unix::fs::chown(top, Some(12), Some(34)).unwrap();
+    let document = fixture.document(&json!({}));
+    let (status, mounted, stderr) = fixture.run(&[], &document);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let rootfs = PathBuf::from(mounted["rootfs"]["path"].as_str().unwrap());
+    assert_eq!(rootfs, fixture.container().join("rootfs"));
+    assert_eq!(fs::read_to_string(rootfs.join("which")).unwrap(), "2");
+    let root = fs::metadata(&rootfs).unwrap();
+    assert_eq!((root.mode() & 0o7777, root.uid(), root.gid()), (0o750, 12, 34));
+    fs::write(rootfs.join("which"), "mine").unwrap();
+    assert_eq!(fs::read_to_string(top.join("which")).unwrap(), "2");
+    assert_eq!(mounted["rootfs"]["lower"].as_array().unwrap().len(), 3);
+
+    let (status, failed, stderr) = fixture.run(&[], &document);
+    assert_eq!(status, 1);
+    assert!(stderr.starts_with("union-mount: container \"web\" exists: "), "{stderr}");
+    assert_eq!(failed["error"]["tool"], "union-mount");
+    let undone = fixture.undo(&mounted);
+    assert_eq!(undone["rootfs"], Value::Null);
+    assert_eq!(undone["steps"], json!([]));
+    fixture.undo(&undone);
+}
+
+#[test]
+fn any_number_of_layers_read_only_or_not() {
+    for (layers, arguments) in
+        [(0, &[][..]), (0, &["--read-only"]), (1, &["--read-only"]), (2, &["--read-only"]), (200, &[])]
+    {
+        let fixture = Fixture::new(layers);
+        let (status, mounted, stderr) = fixture.run(arguments, &fixture.document(&json!({})));
+        assert_eq!(status, 0, "{layers} layers: {stderr}");
+        let written = fs::write(fixture.container().join("rootfs/new"), "");
+        assert_eq!(written.is_err(), arguments == ["--read-only"]);
+        fixture.undo(&mounted);
+    }
+}
+
+#[test]
+fn volumes_of_the_host_and_of_the_image() {
+    let fixture = Fixture::new(1);
+    fs::create_dir_all(fixture.layers[0].join("data/below")).unwrap();
+    fs::write(fixture.layers[0].join("data/below/seed"), "seed").unwrap();
+    let host = fixture.directory.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("file"), "host").unwrap();
+    let volume = format!("{}:/srv/host:ro", host.display());
+    let document = fixture.document(&json!({"/data": {}, "/empty": {}, "/srv/host/": {}}));
+    let (status, mounted, stderr) = fixture.run(&["-v", &volume], &document);
+    assert_eq!(status, 0, "{stderr}");
+    let rootfs = fixture.container().join("rootfs");
+    assert_eq!(fs::read_to_string(rootfs.join("data/below/seed")).unwrap(), "seed");
+    fs::write(rootfs.join("data/new"), "").unwrap();
+    assert!(!fixture.container().join("upper/data/new").exists());
+    assert!(fixture.container().join("volumes/0/new").exists());
+    assert_eq!(fs::read_dir(rootfs.join("empty")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(rootfs.join("srv/host/file")).unwrap(), "host");
+    assert!(fs::write(rootfs.join("srv/host/x"), "").is_err());
+    fixture.undo(&mounted);
+    assert!(host.join("file").exists());
+
+    let (status, failed, stderr) = fixture.run(&["-v", "/nonexistent:/x"], &fixture.document(&json!({})));
+    assert_eq!(
+        (status, stderr.as_str()),
+        (1, "union-mount: find volume \"/nonexistent\": No such file or directory\n")
+    );
+    assert_eq!(failed["error"]["message"], "find volume \"/nonexistent\"");
+    assert!(!fixture.container().exists());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let fixture = Fixture::new(1);
+    let (status, _, stderr) = fixture.run(&[], &json!({"stave": 1}));
+    assert_eq!((status, stderr.as_str()), (1, "union-mount: no `layers`: run layer-apply first\n"));
+    fs::remove_dir_all(&fixture.layers[0]).unwrap();
+    let (status, _, stderr) = fixture.run(&[], &fixture.document(&json!({})));
+    let expected = format!(
+        "union-mount: look at layer {:?}: No such file or directory\nhint: run layer-apply again: it unpacks what is missing\n",
+        fixture.layers[0]
+    );
+    assert_eq!((status, stderr), (1, expected));
+}
+
+#[test]
+fn explained_checked_and_repaired() {
+    let fixture = Fixture::new(1);
+    let document = fixture.document(&json!({}));
+    let output = cargo_bin_cmd!("union-mount")
+        .args(["--explain", "--root", "/r", "--run-dir", "/s"])
+        .write_stdin(document.to_string())
+        .output()
+        .unwrap();
+    let layer = fixture.layers[0].display();
+    let expected = format!(
+        "install -d -m 0700 /r/containers/web\ninstall -d -m 0755 /r/containers/web/upper\n\
+         install -d -m 0700 /r/containers/web/work\ninstall -d -m 0700 /r/containers/web/rootfs\n\
+         mount -t overlay stave:web -o lowerdir={layer},upperdir=/r/containers/web/upper,\
+         workdir=/r/containers/web/work,redirect_dir=off,index=off,metacopy=off,volatile,nodev /r/containers/web/rootfs\n"
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    assert!(!Path::new("/r").exists());
+
+    let (_, mounted, _) = fixture.run(&["--durable"], &document);
+    assert_eq!(fixture.run(&["--check"], &mounted).0, 0);
+    mount::unmount(&fixture.container().join("rootfs")).unwrap();
+    let (status, _, stderr) = fixture.run(&["--check"], &mounted);
+    assert!(status == 1 && stderr.contains("missing: mount"), "{stderr}");
+    let (status, mounted, stderr) = fixture.run(&["--repair"], &mounted);
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(fixture.run(&["--check"], &mounted).0, 0);
+    fixture.undo(&mounted);
+}
