@@ -98,12 +98,35 @@ impl Operation {
         umount2(&self.path, flags).map_err(self.error("unmount network namespace"))
     }
 
+    /// Creates the file to mount on, which must not be there.
+    fn create_file(&self) -> Result<(), Error> {
+        // The directory goes with the last namespace in it: it may go again before the file is made.
+        const ATTEMPTS: usize = 100;
+        for _ in 0..ATTEMPTS {
+            match File::options().write(true).create_new(true).mode(0o444).open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.path.parent().map_or(Ok(()), create_directory)?;
+                }
+                created => return created.map(drop).map_err(self.io("create network namespace")),
+            }
+        }
+        Err(self.error("create network namespace")(Errno::ENOENT))
+    }
+
     fn remove_file(&self) -> Result<(), Error> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.io("remove network namespace")(error))
             }
-            _ => Ok(()),
+            _ => {
+                // The last one takes the directory along, unless `ip netns` made a mount of it.
+                let _ = self
+                    .path
+                    .parent()
+                    .filter(|parent| *parent == Path::new("/run/netns"))
+                    .map(fs::remove_dir);
+                Ok(())
+            }
         }
     }
 }
@@ -141,15 +164,7 @@ impl operation::Operation for Operation {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         scope.contain(&self.path)?;
-        let create = || File::options().write(true).create_new(true).mode(0o444).open(&self.path);
-        let created = match create() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.path.parent().map_or(Ok(()), create_directory)?;
-                create()
-            }
-            created => created,
-        };
-        created.map_err(self.io("create network namespace"))?;
+        self.create_file()?;
         let made = self
             .mount()
             .and_then(|()| fs::metadata(&self.path).map_err(self.io("look at network namespace")));

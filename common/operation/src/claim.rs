@@ -80,8 +80,9 @@ impl Operation for Claim {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.error("remove")(error)),
             _ => {}
         }
-        // The last one takes the directory along; that it is not empty, or gone, is fine.
+        // The last one takes the directories along; that they are not empty, or gone, is fine.
         let _ = fs::remove_dir(&self.directory);
+        let _ = self.directory.parent().map(fs::remove_dir);
         Ok(())
     }
 
