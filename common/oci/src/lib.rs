@@ -6,12 +6,14 @@
 pub mod archive;
 pub mod compression;
 pub mod digest;
+pub mod gc;
 pub mod image;
 pub mod json;
 pub mod layout;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod save;
 pub mod summary;
 pub mod table;
 pub mod timestamp;

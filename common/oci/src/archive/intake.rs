@@ -226,6 +226,7 @@ impl Intake {
     /// When no name fits; then nothing is left. When the store cannot be written.
     pub fn commit(mut self, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
         self.name_images(name)?;
+        let mut present = Vec::new();
         for (digest, held) in self.held {
             if !self.needed.contains(&digest) {
                 continue;
@@ -238,7 +239,10 @@ impl Intake {
                     writer.commit()?;
                 }
                 Held::File(blob) => blob.commit()?,
-                Held::Present(_) => self.layout.touch_blob(&digest),
+                Held::Present(_) => {
+                    self.layout.touch_blob(&digest);
+                    present.push(digest);
+                }
             }
         }
         for image in &self.images {
@@ -249,7 +253,11 @@ impl Intake {
                 self.layout.add(&image.descriptor)?;
             }
         }
-        Ok(self.images)
+        // Nobody removes a blob of an image that has a name; somebody may have done so just before.
+        match present.into_iter().find(|digest| !self.layout.blob_path(digest).exists()) {
+            Some(digest) => Err(layout::Error::NoBlob(digest).into()),
+            None => Ok(self.images),
+        }
     }
 
     fn name_images(&mut self, name: Option<&Reference>) -> Result<(), Error> {

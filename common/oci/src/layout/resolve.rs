@@ -37,32 +37,41 @@ impl Layout {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Descriptor>, Error> {
-        let mut found: Option<&Descriptor> = None;
-        for entry in entries {
-            if !self.has_id(&entry.descriptor, id) {
-                continue;
-            }
-            match found {
-                Some(other) if other.digest() != entry.descriptor.digest() => {
-                    return Err(Error::Ambiguous(text.to_owned()));
-                }
-                _ => found = Some(&entry.descriptor),
-            }
-        }
-        Ok(found.cloned())
+    /// The image of this name or id, and the name, if it was found by that.
+    ///
+    /// # Errors
+    /// As [`Layout::find`].
+    pub fn find_named(&self, text: &str) -> Result<(Option<Reference>, Descriptor), Error> {
+        let descriptor = self.find(text)?;
+        let reference = text.parse::<Reference>().ok().filter(|reference| reference.digest().is_none());
+        let named =
+            |entry: &Entry| entry.reference == reference && entry.descriptor.digest() == descriptor.digest();
+        let found = reference.is_some() && self.list()?.iter().any(named);
+        Ok((reference.filter(|_| found), descriptor))
     }
 
-    /// Whether the manifest, the index, or the configuration of one of its images has a digest that begins so. What
-    /// cannot be read has no id but its own.
-    fn has_id(&self, descriptor: &Descriptor, id: &str) -> bool {
-        let begins = |digest: &oci_spec::image::Digest| digest.digest().starts_with(id);
-        begins(descriptor.digest())
-            || self
-                .manifests(descriptor)
-                .unwrap_or_default()
-                .iter()
-                .any(|(own, manifest)| begins(own.digest()) || begins(manifest.config().digest()))
+    /// Two entries of one id, which are one image stored twice (plain and compressed, say), are no ambiguity.
+    fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Descriptor>, Error> {
+        let mut found: Option<(Digest, &Descriptor)> = None;
+        for entry in entries {
+            let Some(own) = self.id_that_begins(&entry.descriptor, id) else { continue };
+            match &found {
+                Some((other, _)) if *other != own => return Err(Error::Ambiguous(text.to_owned())),
+                _ => found = Some((own, &entry.descriptor)),
+            }
+        }
+        Ok(found.map(|(_, descriptor)| descriptor.clone()))
+    }
+
+    /// The digest of the configuration of one of its images, of one of their manifests, or its own, if it begins so.
+    /// What cannot be read has no id but its own.
+    fn id_that_begins(&self, descriptor: &Descriptor, id: &str) -> Option<Digest> {
+        let manifests = self.manifests(descriptor).unwrap_or_default();
+        let inner = manifests.iter().flat_map(|(own, manifest)| [manifest.config().digest(), own.digest()]);
+        inner
+            .chain([descriptor.digest()])
+            .find(|digest| digest.digest().starts_with(id))
+            .and_then(|digest| Digest::try_from(digest).ok())
     }
 }
 

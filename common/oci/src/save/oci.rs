@@ -1,0 +1,98 @@
+//! OCI archives. Each image has its name in two annotations: in full where podman looks for it, and where containerd and
+//! `docker load` do.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
+
+use oci_spec::image::Descriptor;
+use serde_json::json;
+
+use super::{Archive, Error, Named};
+use crate::{
+    digest::Digest,
+    json,
+    layout::{self, CONTAINERD_NAME, Layout, REF_NAME},
+    media_type::{Kind, kind},
+    platform::Platform,
+};
+
+pub(super) fn save<W: Write>(
+    layout: &Layout,
+    images: &[Named],
+    platform: Option<&Platform>,
+    archive: &mut Archive<W>,
+) -> Result<(), Error> {
+    let mut blobs = BTreeMap::new();
+    let mut entries = Vec::new();
+    for image in images {
+        let mut descriptor = image.descriptor.clone();
+        if platform.is_some() {
+            descriptor = layout.image(&descriptor, platform)?.descriptor;
+        }
+        collect(layout, &descriptor, &mut blobs)?;
+        let names: Vec<Option<String>> = match image.references.is_empty() {
+            true => vec![None],
+            false => image.references.iter().map(|reference| Some(reference.canonical())).collect(),
+        };
+        for name in names {
+            let mut entry = descriptor.clone();
+            entry.set_annotations(name.map(|name| {
+                HashMap::from(
+                    [(REF_NAME, name.clone()), (CONTAINERD_NAME, name)]
+                        .map(|(key, name)| (key.to_owned(), name)),
+                )
+            }));
+            entries.push(entry);
+        }
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    // First what tells a reader of a stream what it reads.
+    archive.text("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    archive.text("index.json", &json::to_vec(&index).map_err(layout::Error::Json)?)?;
+    archive.directory("blobs/")?;
+    let mut directory = String::new();
+    for (digest, descriptor) in &blobs {
+        let here = format!("blobs/{}/", digest.algorithm().as_str());
+        if here != directory {
+            archive.directory(&here)?;
+        }
+        archive.blob(layout, &format!("{here}{}", digest.hex()), descriptor)?;
+        directory = here;
+    }
+    Ok(())
+}
+
+/// The blobs of an image, or of those of an index that are in the store.
+fn collect(
+    layout: &Layout,
+    descriptor: &Descriptor,
+    blobs: &mut BTreeMap<Digest, Descriptor>,
+) -> Result<(), Error> {
+    let mut add = |descriptor: &Descriptor| -> Result<(), Error> {
+        let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
+        if !layout.has_blob(descriptor)? {
+            // For the error: missing, or of another size.
+            layout.blob_reader(descriptor)?;
+        }
+        blobs.insert(digest, descriptor.clone());
+        Ok(())
+    };
+    if kind(descriptor) == Kind::Index {
+        add(descriptor)?;
+    }
+    let manifests = layout.manifests(descriptor)?;
+    if manifests.is_empty() {
+        return Err(layout.image(descriptor, None).map(|_| ()).err().map_or_else(
+            || Error::Layout(layout::Error::NoImage(descriptor.digest().to_string())),
+            Error::Layout,
+        ));
+    }
+    for (child, manifest) in manifests {
+        add(&child)?;
+        add(manifest.config())?;
+        manifest.layers().iter().try_for_each(&mut add)?;
+    }
+    Ok(())
+}

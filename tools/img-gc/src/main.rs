@@ -1,0 +1,140 @@
+//! Removes what nothing refers to from the image store and the unpacked layers.
+//!
+//! # Does
+//! Keeps every blob and every unpacked layer that an image with a name or an entry in the list, a container's record, the
+//! build cache or a mount mentions, and whatever is younger than `--grace`; removes the rest. When something that may
+//! mention one cannot be read, nothing is removed.
+//! # Reads
+//! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
+//! # Adds
+//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "bytes", "dryRun"}`.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Write access to `$STAVE_ROOT`; root, where root unpacked the layers.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use layer::store::Store;
+use oci::{
+    Digest, Layout,
+    gc::{Marks, is_older},
+    summary::human_size,
+};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Remove blobs and unpacked layers that nothing refers to
+#[derive(Parser)]
+#[command(name = "img-gc", version)]
+struct Gc {
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Keep what is younger: a number with s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    grace: Duration,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Gc {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let images = context.scope.root.join("images");
+        let roots = |marks: &mut Marks| mark(context, marks);
+        let (blobs, marks) = match Layout::open(&images) {
+            Ok(layout) => layout.collect(roots, self.grace, self.dry_run)?,
+            // Without a list of images nobody knows which layers they have.
+            Err(oci::layout::Error::NotALayout(_)) if !images.exists() => return Ok(self.removed(&[], &[])),
+            Err(error) => return Err(error.into()),
+        };
+        let layers = self.sweep_layers(context, &marks)?;
+        if !context.quiet {
+            let bytes = human_size(blobs.iter().map(|blob| blob.size).sum());
+            let words = if self.dry_run { "Would remove" } else { "Removed" };
+            eprintln!("{words}: {} blobs ({bytes}), {} unpacked layers", blobs.len(), layers.len());
+        }
+        Ok(self.removed(&blobs, &layers))
+    }
+}
+
+impl Gc {
+    fn removed(&self, blobs: &[oci::gc::Garbage], layers: &[Digest]) -> Value {
+        let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
+        json!({"blobs": blobs, "layers": layers, "bytes": bytes, "dryRun": self.dry_run})
+    }
+
+    fn sweep_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Digest>> {
+        let directory = context.scope.root.join("layers");
+        if !directory.exists() {
+            return Ok(Vec::new());
+        }
+        let store = Store::open(&context.scope.root)?;
+        let mut removed = Vec::new();
+        for diff_id in store.list()? {
+            if marks.contains(&diff_id) || !self.is_old(&directory, &diff_id)? {
+                continue;
+            }
+            if !self.dry_run {
+                // A container may have been started since.
+                let mut again = Marks::default();
+                mark(context, &mut again)?;
+                if again.contains(&diff_id) {
+                    continue;
+                }
+                store.remove(&diff_id)?;
+            }
+            removed.push(diff_id);
+        }
+        Ok(removed)
+    }
+
+    /// Whether everything that stands of a layer is older than the grace period.
+    fn is_old(&self, directory: &Path, diff_id: &Digest) -> Result<bool> {
+        for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+            let path = entry.with_context(|| format!("read {directory:?}"))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.trim_start_matches('.').starts_with(diff_id.hex()) {
+                continue;
+            }
+            match is_older(&path, self.grace) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                // Whoever removed it was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("look at {path:?}")),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Marks what containers, the build cache and mounts refer to.
+fn mark(context: &Context, marks: &mut Marks) -> Result<()> {
+    marks.scan_directory(&context.scope.run_dir)?;
+    marks.scan_directory(&context.scope.root.join("cache"))?;
+    marks.scan_file(Path::new("/proc/self/mountinfo"))?;
+    Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number with s, m, h or d".into()),
+    };
+    let count: u64 = number.parse().map_err(|_| "a number with s, m, h or d".to_owned())?;
+    count.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "too long".into())
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Gc>()
+}

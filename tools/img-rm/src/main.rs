@@ -1,0 +1,110 @@
+//! Takes names away from images, or images out of the list.
+//!
+//! # Does
+//! Removes the names that it is given; by id, the image with all its names. Nothing else is touched: what no name, no
+//! container and no cache refers to any more goes with `img-gc`.
+//! # Reads
+//! No document.
+//! # Adds
+//! Nothing; prints `{"untagged": [names], "deleted": [digests of images without a name now]}`.
+//! # Undoes
+//! Nothing: until `img-gc`, `img-tag` finds the image by no name any more, and `img-load` has it at once.
+//! # Needs
+//! Write access to `$STAVE_ROOT/images`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::{Digest, Layout, Reference, spec::Descriptor};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Remove names of images
+#[derive(Parser)]
+#[command(name = "img-rm", version)]
+struct Remove {
+    /// Names of images; or ids, or their beginnings, for images with all their names
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+    /// Also images with several names, by id; and do not mind images that are not there
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What is to be removed for one argument.
+enum Removal {
+    Name(Reference),
+    Image(Descriptor, Vec<Reference>),
+}
+
+impl Report for Remove {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let layout = Layout::open(context.scope.root.join("images"))?;
+        // All of them are looked up before the first one goes.
+        let removals: Vec<Removal> = self
+            .images
+            .iter()
+            .filter_map(|text| self.removal(&layout, text).transpose())
+            .collect::<Result<_>>()?;
+        let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
+        for removal in removals {
+            match removal {
+                Removal::Name(reference) => {
+                    let descriptor = layout.find(&reference.canonical())?;
+                    if layout.untag(&reference)? {
+                        untagged.push(reference.to_string());
+                    }
+                    if names(&layout, &descriptor)?.is_empty() {
+                        deleted.push(descriptor.digest().to_string());
+                    }
+                }
+                Removal::Image(descriptor, references) => {
+                    layout.remove(&Digest::try_from(descriptor.digest())?)?;
+                    untagged.extend(references.iter().map(Reference::to_string));
+                    deleted.push(descriptor.digest().to_string());
+                }
+            }
+        }
+        if !context.quiet {
+            untagged.iter().for_each(|name| eprintln!("Untagged: {name}"));
+            deleted.iter().for_each(|digest| eprintln!("Deleted: {digest}"));
+        }
+        Ok(json!({"untagged": untagged, "deleted": deleted}))
+    }
+}
+
+impl Remove {
+    fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
+        let (name, descriptor) = match layout.find_named(text) {
+            Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),
+            found => found?,
+        };
+        if let Some(name) = name {
+            return Ok(Some(Removal::Name(name)));
+        }
+        let names = names(layout, &descriptor)?;
+        if names.len() > 1 && !self.force {
+            let list: Vec<String> = names.iter().map(Reference::to_string).collect();
+            return Err(hint(
+                anyhow!("image {text} has several names: {}", list.join(", ")),
+                "remove it by its names, or with --force",
+            ));
+        }
+        Ok(Some(Removal::Image(descriptor, names)))
+    }
+}
+
+fn names(layout: &Layout, descriptor: &Descriptor) -> Result<Vec<Reference>> {
+    let entries = layout.list()?.into_iter().filter(|entry| entry.descriptor.digest() == descriptor.digest());
+    Ok(entries.filter_map(|entry| entry.reference).collect())
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Remove>()
+}

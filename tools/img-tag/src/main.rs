@@ -1,0 +1,53 @@
+//! Gives an image another name.
+//!
+//! # Does
+//! Adds the name to the store. An image that had it loses it, and stays in the store.
+//! # Reads
+//! No document.
+//! # Adds
+//! Nothing; prints `{"reference", "digest"}`.
+//! # Undoes
+//! Nothing: `img-rm NAME` takes the name away.
+//! # Needs
+//! Write access to `$STAVE_ROOT/images`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::{Layout, Reference};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Give an image another name
+#[derive(Parser)]
+#[command(name = "img-tag", version)]
+struct Tag {
+    /// The image: its name, its id or the beginning of it
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The name that it gets too
+    #[arg(value_name = "NAME")]
+    name: Reference,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Tag {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        if self.name.digest().is_some() {
+            bail!("name image {:?}: a name with a digest cannot be given", self.name.to_string());
+        }
+        let layout = Layout::open(context.scope.root.join("images"))?;
+        let descriptor = layout.find(&self.image)?;
+        layout.tag(&self.name, &descriptor)?;
+        Ok(json!({"reference": self.name, "digest": descriptor.digest()}))
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Tag>()
+}
