@@ -104,8 +104,7 @@ impl Record {
     /// # Errors
     /// When the lock cannot be taken.
     pub fn lock(run_dir: &Path, id: &Id) -> Result<Self, Error> {
-        // The suffix keeps an id apart from the locks that tools share ("network").
-        let lock = Lock::take(run_dir, &format!("{id}.container"))?;
+        let lock = Lock::take(run_dir, &lock_name(id))?;
         Ok(Self { path: path(run_dir, id), lock })
     }
 
@@ -159,6 +158,11 @@ impl Record {
     }
 }
 
+/// The suffix keeps an id apart from the locks that tools share ("network").
+fn lock_name(id: &Id) -> String {
+    format!("{id}.container")
+}
+
 fn path(run_dir: &Path, id: &Id) -> PathBuf {
     run_dir.join(format!("{id}.json"))
 }
@@ -190,6 +194,20 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
 /// When it cannot be read, or is not a document.
 pub fn read(run_dir: &Path, id: &Id) -> Result<Option<Document>, Error> {
     read_file(&path(run_dir, id))
+}
+
+/// Removes what a tool that was killed left of a record that never came to stand: a file beside its place, a lock.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn sweep(run_dir: &Path, id: &Id) -> Result<(), Error> {
+    let beside = path(run_dir, id).with_extension("json.new");
+    if !beside.exists() && !run_dir.join("locks").join(lock_name(id)).exists() {
+        return Ok(());
+    }
+    let record = Record::lock(run_dir, id)?;
+    // Whoever held the lock until now may have written it.
+    if record.read()?.is_none() { record.remove() } else { Ok(()) }
 }
 
 /// The ids of all records in `run_dir`, sorted. Files of other names are passed over.
@@ -228,6 +246,25 @@ mod tests {
         assert_eq!(list(dir.path()).unwrap(), []);
         Record::lock(dir.path(), &id).unwrap().release();
         assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_away_and_a_record_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: Id = "web".parse().unwrap();
+        sweep(dir.path(), &id).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let record = Record::lock(dir.path(), &id).unwrap();
+        fs::write(dir.path().join("web.json.new"), "{").unwrap();
+        drop(record);
+        sweep(dir.path(), &id).unwrap();
+        assert!(!dir.path().join("web.json.new").exists());
+        assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
+        let record = Record::lock(dir.path(), &id).unwrap();
+        record.write(&Document::new()).unwrap();
+        drop(record);
+        sweep(dir.path(), &id).unwrap();
+        assert!(read(dir.path(), &id).unwrap().is_some());
     }
 
     #[test]

@@ -13,8 +13,9 @@ use toolkit::{Common, hint};
 
 /// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
 /// other program of the system: it starts none that is not in this list, unless the caller vouches for a directory.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "img-build",
+    "img-inspect",
     "img-load",
     "img-pull",
     "layer-apply",
@@ -63,7 +64,10 @@ impl Tools {
     /// A document that was saved in mid-pipe knows less than the record of its container.
     fn prefer_record(&self, document: &mut Document) -> Result<()> {
         let Some(id) = document.id()? else { return Ok(()) };
-        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else { return Ok(()) };
+        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else {
+            // Its first tool may have been killed while it wrote the record.
+            return Ok(record::sweep(&self.scope.run_dir, &id)?);
+        };
         let (known, listed) = (recorded.steps()?, document.steps()?);
         let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
         if known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far) {
