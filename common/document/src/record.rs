@@ -74,15 +74,28 @@ impl Lock {
                     _ => Err(error),
                 })
                 .map_err(Error::io("open lock", &path))?;
-            let held = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| Error::io("lock", &path)(errno.into()))?;
-            // Whoever held it before may have removed the file: then this is a lock on nothing.
-            let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
-            let same = fs::metadata(&path).map(inode).ok() == held.metadata().map(inode).ok();
-            if same {
-                return Ok(Self { path, _held: held });
+            if let Some(lock) = Self::wait(&path, file)? {
+                return Ok(lock);
             }
         }
+    }
+
+    /// The same, where the lock's file stands; makes none.
+    fn take_existing(run_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
+        let path = run_dir.join("locks").join(name);
+        match File::options().write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => Self::wait(&path, result.map_err(Error::io("open lock", &path))?),
+        }
+    }
+
+    /// Waits for the lock. None where whoever held it before has removed the file: it is a lock on nothing then.
+    fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
+        let held = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::io("lock", path)(errno.into()))?;
+        let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let same = fs::metadata(path).map(inode).ok() == held.metadata().map(inode).ok();
+        Ok(same.then(|| Self { path: path.to_owned(), _held: held }))
     }
 
     /// Removes the lock's file, and gives the lock up.
@@ -106,6 +119,16 @@ impl Record {
     pub fn lock(run_dir: &Path, id: &Id) -> Result<Self, Error> {
         let lock = Lock::take(run_dir, &lock_name(id))?;
         Ok(Self { path: path(run_dir, id), lock })
+    }
+
+    /// Locks the record of `id` if it stands; none if it is gone. Makes nothing: for whoever comes late, such as a
+    /// process that ends while its container is taken back.
+    ///
+    /// # Errors
+    /// When the lock cannot be taken.
+    pub fn lock_existing(run_dir: &Path, id: &Id) -> Result<Option<Self>, Error> {
+        let path = path(run_dir, id);
+        Ok(Lock::take_existing(run_dir, &lock_name(id))?.map(|lock| Self { path, lock }))
     }
 
     /// Where the record stands.
@@ -244,6 +267,7 @@ mod tests {
         assert_eq!(list(dir.path()).unwrap(), std::slice::from_ref(&id));
         record.remove().unwrap();
         assert_eq!(list(dir.path()).unwrap(), []);
+        assert!(Record::lock_existing(dir.path(), &id).unwrap().is_none());
         Record::lock(dir.path(), &id).unwrap().release();
         assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
     }

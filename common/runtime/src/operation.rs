@@ -32,8 +32,12 @@ impl operation::Operation for Operation {
         explain(&self.spec)
     }
 
-    /// Starts it in the background. `ns-exec` does more, and starts it itself.
+    /// Starts it in the background. (`ns-exec` does more, and starts it itself.) One that was started before has done
+    /// what it was to do: it is not started a second time.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
+        if self.identity.pid != 0 {
+            return Err(format!("process {} has ended: start the container anew", self.identity.pid).into());
+        }
         let supervised = supervise(&self.spec, self.log.as_deref(), |_| {})?;
         self.identity = supervised.identity();
         supervised.release()?;

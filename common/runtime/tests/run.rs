@@ -188,7 +188,7 @@ fn exit_statuses_of_a_shell() {
     for (args, status, error) in [
         (&["sh", "-c", "exit 3"][..], 3, String::new()),
         (&["sh", "-c", "kill -TERM $$; exit 4"], 4, String::new()),
-        (&["sh", "-c", "sh -c 'kill -KILL $$'; exit $?"], 137, String::new()),
+        (&["sh", "-c", "sh -c 'kill -KILL $$'; exit $?"], 137, "Killed\n".into()),
         (
             &["missing"],
             127,

@@ -59,7 +59,7 @@ pub fn report_line(error: &anyhow::Error) -> String {
 }
 
 /// Prints the error as `tool: what failed: cause`, and the hint where there is one.
-pub(crate) fn print(tool: &str, error: &anyhow::Error) {
+pub fn print(tool: &str, error: &anyhow::Error) {
     eprintln!("{tool}: {}", report_line(error));
     if let Some(hint) = hint_of(error) {
         eprintln!("hint: {hint}");
@@ -67,7 +67,7 @@ pub(crate) fn print(tool: &str, error: &anyhow::Error) {
 }
 
 /// The error as the member `error`.
-pub(crate) fn member(tool: &str, step: &str, error: &anyhow::Error) -> Failure {
+pub fn member(tool: &str, step: &str, error: &anyhow::Error) -> Failure {
     let mut lines = lines(error).into_iter();
     Failure {
         tool: tool.to_owned(),

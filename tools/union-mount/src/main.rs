@@ -28,7 +28,7 @@ use toolkit::prelude::*;
 
 /// Mount the layers of an image as one root file system with a writable top
 #[derive(Debug, Parser)]
-#[command(name = "union-mount", version)]
+#[command(name = "union-mount", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 struct UnionMount {
     /// Refuse writing to it
     #[arg(long)]
@@ -72,9 +72,10 @@ impl Filter for UnionMount {
         }
         let mut operations = vec![directory(&container, 0o700, None)];
         // overlayfs wants two directories where nothing is written, and one otherwise.
-        if lower.len() < if self.read_only { 2 } else { 1 } {
-            operations.push(directory(&container.join("empty"), 0o755, None));
-            lower.insert(0, container.join("empty"));
+        while lower.len() < if self.read_only { 2 } else { 1 } {
+            let empty = container.join(format!("empty-{}", lower.len()));
+            operations.push(directory(&empty, 0o755, None));
+            lower.insert(0, empty);
         }
         let path = container.join("rootfs");
         let writable = (!self.read_only).then(|| (container.join("upper"), container.join("work")));
