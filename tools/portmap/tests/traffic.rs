@@ -1,0 +1,182 @@
+//! Published ports with real traffic: who reaches whom, and who must not. The container is a namespace with a server in
+//! it, no more. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap built.
+#![allow(clippy::unwrap_used)]
+
+use std::{thread, time::Duration};
+
+use testkit::{HOST, Sandbox};
+
+/// A host with forwarding off, as a fresh machine has it.
+fn sandbox() -> Sandbox {
+    testkit::require_root();
+    let sandbox = Sandbox::new();
+    sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward; mkdir -p /run/stave").ok();
+    sandbox
+}
+
+fn start(sandbox: &Sandbox, id: &str, ports: &str) {
+    let portmap = if ports.is_empty() { "cat".to_owned() } else { format!("portmap {ports}") };
+    sandbox.sh(&format!("netns-bridge -n --id {id} | veth-pair | {portmap} > {id}.json")).ok();
+}
+
+fn stop(sandbox: &Sandbox, id: &str) {
+    sandbox.sh(&format!("portmap --undo < {id}.json | veth-pair --undo | netns-bridge --undo")).ok();
+}
+
+/// A server in the namespace `id` that answers `text`, and the address of who asked.
+fn serve(sandbox: &Sandbox, id: &str, listen: &str, text: &str) {
+    let port = listen.rsplit_once(':').unwrap().1;
+    // `>&-`: the shell's own pipes must not be held by what it leaves behind.
+    sandbox
+        .sh(&format!(
+            "ip netns exec {id} socat {listen},fork,reuseaddr SYSTEM:'read q; echo {text} $SOCAT_PEERADDR' \
+             > /dev/null 2>&1 < /dev/null &
+             until ip netns exec {id} ss -Hlntu | grep -q ':{port} '; do sleep 0.01; done"
+        ))
+        .ok();
+}
+
+/// What comes back, asked from the host, from a namespace on it, or from outside (`outside`).
+fn ask(sandbox: &Sandbox, from: &str, to: &str) -> String {
+    let ask = format!("echo ? | timeout 2 socat -t1 - {to},connect-timeout=1 2>/dev/null || true");
+    let ask_udp = format!("echo ? | timeout 2 socat -t1 - {to} 2>/dev/null || true");
+    let ask = if to.starts_with("TCP") { ask } else { ask_udp };
+    let answer = match from {
+        "host" => sandbox.sh(&ask),
+        "outside" => sandbox.outside(&ask),
+        id => sandbox.sh(&format!("ip netns exec {id} sh -c {ask:?}")),
+    };
+    answer.ok().trim().to_owned()
+}
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "web", "-p 10080:80");
+    start(&sandbox, "other", "");
+    serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+    for (from, to, answer) in [
+        ("host", "127.0.0.1", "web 172.17.0.1"),
+        ("host", "127.9.9.9", "web 172.17.0.1"),
+        ("host", HOST, "web 192.0.2.1"),
+        ("host", "172.17.0.1", "web 172.17.0.1"),
+        ("outside", HOST, "web 192.0.2.2"),
+        ("web", HOST, "web 172.17.0.1"),
+        ("web", "172.17.0.1", "web 172.17.0.1"),
+        ("other", HOST, "web 172.17.0.1"),
+        ("other", "172.17.0.1", "web 172.17.0.1"),
+    ] {
+        assert_eq!(ask(&sandbox, from, &format!("TCP4:{to}:10080")), answer, "{from} asks {to}");
+    }
+    assert_eq!(ask(&sandbox, "other", "TCP4:172.17.0.2:80"), "web 172.17.0.3", "directly, as it is");
+    // What a container sends outside bears the host's address.
+    let server = "socat TCP4-LISTEN:99,fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_PEERADDR' >/dev/null 2>&1 </dev/null &";
+    sandbox.outside(server).ok();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask(&sandbox, "web", "TCP4:192.0.2.2:99"), "outside 192.0.2.1");
+    stop(&sandbox, "web");
+    assert_eq!(ask(&sandbox, "other", "TCP4:192.0.2.2:99"), "outside 192.0.2.1", "the other one goes on");
+    assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:10080")), "");
+    sandbox.sh("veth-pair --undo < other.json | netns-bridge --undo").ok();
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    sandbox.outside("pkill socat || true").ok();
+    thread::sleep(Duration::from_millis(100));
+    before.assert_same(&sandbox.snapshot());
+}
+
+#[test]
+fn a_port_on_one_address_is_reached_by_that_one_alone() {
+    let sandbox = sandbox();
+    start(&sandbox, "web", &format!("-p 127.0.0.1:10080:80 -p {HOST}:10081:80"));
+    start(&sandbox, "other", "");
+    serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+    for (from, to, answer) in [
+        ("host", "127.0.0.1:10080", "web 172.17.0.1"),
+        ("host", "192.0.2.1:10080", ""),
+        ("outside", "192.0.2.1:10080", ""),
+        ("other", "172.17.0.1:10080", ""),
+        ("host", "127.0.0.1:10081", ""),
+        ("host", "192.0.2.1:10081", "web 192.0.2.1"),
+        ("outside", "192.0.2.1:10081", "web 192.0.2.2"),
+        ("other", "192.0.2.1:10081", "web 172.17.0.1"),
+    ] {
+        assert_eq!(ask(&sandbox, from, &format!("TCP4:{to}")), answer, "{from} asks {to}");
+    }
+}
+
+/// CVE-2020-8558, and the same by a port published on 127.0.0.1: a neighbour, on the bridge or outside, sends a packet
+/// to 127.0.0.1 by our hardware address.
+#[test]
+fn the_hosts_loopback_is_closed_to_neighbours() {
+    let sandbox = sandbox();
+    start(&sandbox, "web", "-p 127.0.0.1:10080:80");
+    start(&sandbox, "other", "");
+    serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+    sandbox
+        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &")
+        .ok();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:7777"), "private");
+    assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:10080"), "web 172.17.0.1");
+    // 127.0.0.1 is elsewhere for the neighbour: by the gateway, from its own address.
+    let neighbour = |own: &str, gateway: &str, link: &str| {
+        format!(
+            "ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; \
+             ip route add 127.0.0.1/32 via {gateway} dev {link} src {own}; ip route flush cache"
+        )
+    };
+    sandbox
+        .sh(&format!("ip netns exec other sh -ec '{}'", neighbour("172.17.0.3", "172.17.0.1", "eth0")))
+        .ok();
+    sandbox.outside(&neighbour("192.0.2.2", HOST, "eth0")).ok();
+    for from in ["other", "outside"] {
+        for port in [7777, 10080] {
+            assert_eq!(ask(&sandbox, from, &format!("TCP4:127.0.0.1:{port}")), "", "{from} asks port {port}");
+        }
+    }
+    // Without the rules they would: the test tests something.
+    sandbox.sh("nft flush chain ip stave martians").ok();
+    assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "private");
+    assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "web 192.0.2.2");
+    sandbox.sh("netns-bridge --repair < web.json > /dev/null").ok();
+    assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "");
+}
+
+#[test]
+fn udp_at_once_even_to_a_client_that_never_stops() {
+    let sandbox = sandbox();
+    // The client keeps its port, and so its connection as the kernel remembers it.
+    let client = format!("UDP4:{HOST}:10053,sourceport=4444");
+    start(&sandbox, "first", "");
+    assert_eq!(ask(&sandbox, "outside", &client), "", "nobody listens yet");
+    start(&sandbox, "web", "-p 10053:53/udp");
+    serve(&sandbox, "web", "UDP4-LISTEN:53", "web");
+    assert_eq!(ask(&sandbox, "outside", &client), "web 192.0.2.2");
+    stop(&sandbox, "web");
+    start(&sandbox, "new", "-p 10053:5353/udp");
+    serve(&sandbox, "new", "UDP4-LISTEN:5353", "new");
+    assert_eq!(ask(&sandbox, "outside", &client), "new 192.0.2.2");
+    for (from, to) in [("host", "127.0.0.1"), ("new", HOST), ("first", "172.17.0.1")] {
+        assert_eq!(ask(&sandbox, from, &format!("UDP4:{to}:10053")), "new 172.17.0.1", "{from} asks {to}");
+    }
+}
+
+#[test]
+fn a_second_bridge_is_another_network() {
+    let sandbox = sandbox();
+    start(&sandbox, "web", "-p 10080:80");
+    sandbox.sh("netns-bridge -n --id far --bridge br7 --subnet 10.7.0.0/24 | veth-pair > far.json").ok();
+    serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+    assert_eq!(ask(&sandbox, "far", &format!("TCP4:{HOST}:10080")), "web 172.17.0.1");
+    assert_eq!(ask(&sandbox, "far", "TCP4:10.7.0.1:10080"), "web 172.17.0.1");
+    stop(&sandbox, "web");
+    assert!(
+        sandbox.sh("nft list ruleset").ok().contains("10.7.0.0/24"),
+        "the other bridge has its rules still"
+    );
+    assert_eq!(sandbox.sh("cat /proc/sys/net/ipv4/ip_forward").ok().trim(), "1");
+    sandbox.sh("veth-pair --undo < far.json | netns-bridge --undo").ok();
+    assert_eq!(sandbox.sh("cat /proc/sys/net/ipv4/ip_forward").ok().trim(), "0");
+    assert_eq!(sandbox.sh("nft list ruleset").ok(), "");
+}
