@@ -72,10 +72,12 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether the directory holds nothing but the cursor.
+/// Whether the directory holds nothing but the cursor, or never came to be.
 fn holds_no_lease(directory: &Path) -> bool {
-    fs::read_dir(directory)
-        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == CURSOR)))
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == CURSOR)),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 impl Operation for Lease {

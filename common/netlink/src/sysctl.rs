@@ -166,8 +166,8 @@ impl operation::Operation for Sysctl {
         self.validate(scope)?;
         let name = self.variable.name();
         if !self.kept.exists() {
-            // Nothing of ours changed it.
-            return Ok(());
+            // Nothing of ours changed it; at most it was about to.
+            return Ok(self.forget().map_err(failed("remove", &self.kept.to_string_lossy()))?);
         }
         // Whoever else has a bridge may have come to rely on it: in doubt it stays.
         let needed = self.variable == Variable::IpForward && !Connection::open(None)?.bridges()?.is_empty();
