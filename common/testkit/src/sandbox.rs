@@ -31,6 +31,7 @@ mount --rbind /sys/fs/cgroup /run/cgroup
 mount -t sysfs sysfs /sys
 mount --move /run/cgroup /sys/fs/cgroup
 rmdir /run/cgroup
+mkdir /run/stave
 touch /run/outside
 unshare --net=/run/outside true
 ip link add out0 type veth peer name eth0 netns /run/outside
