@@ -124,8 +124,9 @@ pub fn build(options: &Options) -> Result<Built, Error> {
         let error = std::io::Error::from(rustix::io::Errno::NOTDIR);
         return Err(Cause::system("open build context", &options.context)(error).into());
     }
-    // Modes in an image are what the Dockerfile and the context say, whatever the caller's umask.
-    rustix::process::umask(Mode::empty());
+    // Modes in an image are what the Dockerfile and the context say, whatever the caller's umask; and what the store
+    // gets of directories is for nobody else to write to.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     Builder::new(options)?.run()
 }
 
