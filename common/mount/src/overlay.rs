@@ -64,6 +64,13 @@ impl Overlay {
         options
     }
 
+    /// The directories below, each once: the kernel refuses one that comes twice (ELOOP), as it does in an image with two
+    /// layers of the same content. The upper one of the two already says all that the lower one says.
+    fn distinct(&self) -> Vec<&PathBuf> {
+        let last = |(at, path): &(usize, &PathBuf)| !self.lower[at + 1..].contains(path);
+        self.lower.iter().enumerate().filter(last).map(|(_, path)| path).collect()
+    }
+
     fn attributes(&self) -> MountAttrFlags {
         // A device node out of an image is nobody's way to a disk of the host.
         let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -90,7 +97,7 @@ impl Overlay {
         file_system.set("source", self.source.as_str())?;
         // Held until the file system is made: a path that is too long goes by its descriptor.
         let mut open = Vec::new();
-        let lower = self.lower.iter().rev().map(|path| ("lowerdir+", path));
+        let lower = self.distinct().into_iter().rev().map(|path| ("lowerdir+", path));
         let upper = self.upper.iter().map(|path| ("upperdir", path));
         let work = self.work.iter().map(|path| ("workdir", path));
         for (key, path) in lower.chain(upper).chain(work) {
@@ -112,7 +119,7 @@ impl Overlay {
     pub(crate) fn mount_by_string(&self) -> Result<()> {
         let open = |path: &Path| resolve::place(path).map_err(Error::on("open", path));
         let target = open(&self.target)?;
-        let lower = self.lower.iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
+        let lower = self.distinct().into_iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
         let mut data = format!("lowerdir={}", lower.iter().map(number).collect::<Vec<_>>().join(":"));
         let mut above = Vec::new();
@@ -149,7 +156,7 @@ impl Overlay {
                 .collect::<Vec<_>>()
                 .join(":")
         };
-        let mut options = format!("lowerdir={}", paths(self.lower.iter().rev().collect()));
+        let mut options = format!("lowerdir={}", paths(self.distinct().into_iter().rev().collect()));
         for (key, path) in [("upperdir", &self.upper), ("workdir", &self.work)] {
             if let Some(path) = path {
                 let _ = write!(options, ",{key}={}", path.display());
@@ -211,6 +218,18 @@ mod tests {
             assert_eq!(count, 202);
             written.unwrap();
             assert!(overlay.upper.unwrap().join("new").exists());
+        }
+    }
+
+    #[test]
+    fn a_layer_that_comes_twice_is_mounted_once() {
+        for mount in [Overlay::mount_by_api as Mount, Overlay::mount_by_string] {
+            let (_dir, mut overlay) = fixture(2);
+            overlay.lower = [0, 1, 0].map(|at| overlay.lower[at].clone()).to_vec();
+            mount(&overlay).unwrap();
+            let top = fs::read_to_string(overlay.target.join("which")).unwrap();
+            crate::unmount(&overlay.target).unwrap();
+            assert_eq!(top, "0");
         }
     }
 

@@ -202,14 +202,20 @@ impl Builder<'_> {
             .with(self.epoch());
         let layers = state.layers.clone();
         self.files(state, &key, text, || {
-            let failed = |source| Cause::Workdir { path: absolute.clone().into(), source };
+            let path = std::path::Path::new(&absolute);
+            let failed = |error| match error {
+                CopyError::OverFile(_) => {
+                    Cause::system("create working directory", path)(rustix::io::Errno::NOTDIR)
+                }
+                source => Cause::Workdir { path: path.to_owned(), source },
+            };
             let mounted = self.store.writable(&layers)?;
             let user = Some(before.config.user.as_str());
             let owner = self.owner(&mounted, user)?.unwrap_or_default();
             let place = Place::new(mounted.open()?, owner, self.now());
             match place.look(&relative).map_err(failed)? {
                 Some(Kind::Directory) => return Ok(None),
-                Some(_) => return Err(failed(CopyError::OverFile(absolute.clone().into()))),
+                Some(_) => return Err(failed(CopyError::OverFile(path.to_owned()))),
                 None => place.ensure(&relative).map_err(failed)?,
             };
             place.finish().map_err(failed)?;

@@ -49,7 +49,7 @@ impl Builder<'_> {
         self.progress.line(&format!("Successfully built {}", id.short()));
         for tag in &self.options.tags {
             layout.tag(tag, &descriptor)?;
-            self.progress.line(&format!("Successfully tagged {}", tag.familiar_name()));
+            self.progress.line(&format!("Successfully tagged {tag}"));
         }
         if self.options.tags.is_empty() {
             layout.add(&descriptor)?;

@@ -1,0 +1,224 @@
+//! Every instruction, by its effect in the configuration or in a layer.
+
+mod common;
+
+use common::{Fixture, files};
+use serde_json::json;
+
+#[test]
+fn what_people_see() {
+    let fixture = Fixture::new();
+    let first = fixture.build("FROM busybox\nRUN echo hello\nCMD [\"/bin/sh\"]\n");
+    let lines: Vec<_> = first.stderr.lines().collect();
+    assert_eq!(lines[0], "Step 1/3 : FROM busybox");
+    assert_eq!(lines[2], "Step 2/3 : RUN echo hello");
+    assert_eq!(lines[3], "hello");
+    assert!(lines[4].starts_with(" ---> ") && lines[4].len() == 18, "{:?}", lines[4]);
+    assert_eq!(lines[5], "Step 3/3 : CMD [\"/bin/sh\"]");
+    let id = lines[6].strip_prefix(" ---> ").unwrap();
+    assert_eq!(lines[7], format!("Successfully built {id}"));
+    assert_eq!(lines[8], "Successfully tagged built:latest");
+    assert_eq!(first.document["image"]["reference"], "built:latest");
+
+    let second = fixture.build("FROM busybox\nRUN echo hello\nCMD [\"/bin/sh\"]\n");
+    assert_eq!(second.cached(), 2);
+    assert!(!second.stderr.contains("\nhello\n"));
+    assert_eq!(second.document, first.document, "the same build gives the same image");
+    assert_eq!(fixture.build_with("FROM busybox\nRUN echo hello\n", &["-q"]).ok().stderr, "");
+}
+
+#[test]
+fn configuration() {
+    let fixture = Fixture::new();
+    let config = fixture.config(
+        "FROM busybox\nARG V=1\nENV A=x B=\"$A-${V}\" PATH=/p:$PATH\nENV C $A y\nLABEL l=\"a b\" m=$V\nEXPOSE 80 53/udp\nVOLUME /v \
+         /w\nUSER nobody\nWORKDIR /bin\nWORKDIR ../tmp\nSTOPSIGNAL SIGINT\nMAINTAINER me\nENTRYPOINT [\"/bin/echo\"]\nCMD [\"a\"]\n",
+    );
+    let own = &config["config"];
+    assert_eq!(own["Env"], json!(["A=x", "B=-1", "PATH=/p:", "C=x y"]));
+    assert_eq!(own["Labels"], json!({"l": "a b", "m": "1"}));
+    assert_eq!(own["ExposedPorts"], json!({"53/udp": {}, "80/tcp": {}}));
+    assert_eq!(own["Volumes"], json!({"/v": {}, "/w": {}}));
+    assert_eq!(own["User"], "nobody");
+    assert_eq!(own["WorkingDir"], "/tmp");
+    assert_eq!(own["StopSignal"], "SIGINT");
+    assert_eq!(own["Entrypoint"], json!(["/bin/echo"]));
+    assert_eq!(own["Cmd"], json!(["a"]));
+    assert_eq!(config["author"], "me");
+    let history: Vec<_> =
+        config["history"].as_array().unwrap().iter().map(|entry| entry["created_by"].clone()).collect();
+    assert_eq!(history[1], "ARG V=1");
+    assert_eq!(history[3], "ENV C=x y");
+    assert_eq!(*history.last().unwrap(), "CMD [\"a\"]");
+    assert!(config["history"][1]["empty_layer"].as_bool().unwrap());
+    assert_eq!(
+        config["rootfs"]["diff_ids"].as_array().unwrap().len(),
+        1,
+        "directories that are there need no layer"
+    );
+}
+
+#[test]
+fn what_only_docker_has_stands_in_the_configuration() {
+    let fixture = Fixture::new();
+    fixture.build("FROM busybox\nSHELL [\"/bin/ash\", \"-ec\"]\nHEALTHCHECK --interval=5s CMD true\nONBUILD RUN echo on > /on\nRUN echo $0 > /shell\n");
+    let layout = fixture.layout();
+    let raw = layout.image(&layout.find("built").unwrap(), None).unwrap().raw_configuration;
+    assert_eq!(raw["config"]["Shell"], json!(["/bin/ash", "-ec"]));
+    assert_eq!(
+        raw["config"]["Healthcheck"],
+        json!({"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64})
+    );
+    assert_eq!(raw["config"]["OnBuild"], json!(["RUN echo on > /on"]));
+    fixture.command().args(["-t", "base"]).arg(fixture.path("context")).assert().success();
+    let child = fixture.build("FROM base\n");
+    assert!(child.stderr.contains("# Executing 1 build trigger"), "{}", child.stderr);
+    assert_eq!(fixture.layers(&child, 2), [files([("on", "644 0:0 on")])]);
+    let raw = layout.image(&layout.find("built").unwrap(), None).unwrap().raw_configuration;
+    assert_eq!(raw["config"].get("OnBuild"), None);
+}
+
+#[test]
+fn run() {
+    let fixture = Fixture::new();
+    let built = fixture.build(
+        "FROM busybox\nARG A=arg\nENV E=env\nRUN echo $A $E $HOME > /a; rm /www/index.html; mkdir /d && chmod 777 /d\nUSER nobody\n\
+         WORKDIR /d\nRUN [\"/bin/sh\", \"-c\", \"id -u > u; pwd >> u\"]\nRUN <<EOF\necho one > one\necho $E >> one\nEOF\n\
+         RUN cat <<A > two && cat <<B >> two\n$E\nA\nlast\nB\nRUN <<X\n#!/bin/cat\nnot a shell\nX\n",
+    );
+    assert!(built.stderr.contains("#!/bin/cat\nnot a shell\n"), "{}", built.stderr);
+    let layers = fixture.layers(&built, 1);
+    let user = "65534:65534";
+    assert_eq!(
+        layers[0],
+        files([
+            ("a", "644 0:0 arg env /root"),
+            ("d/", "777 0:0"),
+            ("www/", "755 0:0"),
+            ("www/.wh.index.html", "0 0:0")
+        ])
+    );
+    assert_eq!(layers[1]["d/u"], format!("644 {user} 65534\n/d"));
+    assert_eq!(layers[2]["d/one"], format!("644 {user} one\nenv"));
+    assert_eq!(layers[3]["d/two"], format!("644 {user} env\nlast"));
+    let history = &built.configuration()["history"];
+    assert_eq!(
+        history[3]["created_by"],
+        "RUN |1 A=arg /bin/sh -c echo $A $E $HOME > /a; rm /www/index.html; mkdir /d && chmod 777 /d"
+    );
+}
+
+#[test]
+fn a_step_leaves_nothing_of_its_surroundings() {
+    let fixture = Fixture::new();
+    let built = fixture.build(
+        "FROM busybox\nRUN cat /etc/hosts /etc/resolv.conf > /dev/null && ls /proc/self /sys /dev/shm\n",
+    );
+    assert_eq!(fixture.layers(&built, 1), [files([])]);
+    assert_eq!(common::names(&fixture.root().join("build")), [""; 0]);
+}
+
+#[test]
+fn copy_and_add() {
+    let fixture = Fixture::new();
+    fixture.write("a", "1");
+    fixture.write("dir/b", "2");
+    fixture.write("dir/sub/c", "3");
+    fixture.write("dir/skipped", "4");
+    fixture.write(".dockerignore", "**/skipped\n");
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o600);
+    (header.set_uid(7), header.set_gid(8));
+    tar.append_data(&mut header, "in/x", &b"x"[..]).unwrap();
+    fixture.write("t.tar.gz", tar.into_inner().unwrap().finish().unwrap());
+    let built = fixture.build(
+        "FROM busybox\nARG D=/d\nWORKDIR /w\nCOPY a .\nCOPY --chown=nobody:9 --chmod=600 a $D/\nCOPY dir /d\nADD t.tar.gz /u/\n\
+         COPY t.tar.gz /u/\nCOPY <<EOF <<'RAW' /h/\n$D\nEOF\n$D\nRAW\nADD dir/b a /m/\n",
+    );
+    let layers = fixture.layers(&built, 1);
+    assert_eq!(layers[0], files([("w/", "755 0:0")]));
+    assert_eq!(layers[1], files([("w/", "755 0:0"), ("w/a", "644 0:0 1")]));
+    assert_eq!(layers[2], files([("d/", "755 65534:9"), ("d/a", "600 65534:9 1")]));
+    assert_eq!(
+        layers[3],
+        files([("d/", "755 65534:9"), ("d/b", "644 0:0 2"), ("d/sub/", "755 0:0"), ("d/sub/c", "644 0:0 3")])
+    );
+    assert_eq!(layers[4], files([("u/", "755 0:0"), ("u/in/", "755 0:0"), ("u/in/x", "600 7:8 x")]));
+    assert_eq!(layers[6], files([("h/", "755 0:0"), ("h/EOF", "644 0:0 /d"), ("h/RAW", "644 0:0 $D")]));
+    assert_eq!(layers[7], files([("m/", "755 0:0"), ("m/a", "644 0:0 1"), ("m/b", "644 0:0 2")]));
+}
+
+#[test]
+fn from_scratch() {
+    let fixture = Fixture::new();
+    fixture.write("a", "1");
+    let built = fixture.build("FROM scratch\nCOPY a /x/\nENV A=b\n");
+    assert_eq!(fixture.layers(&built, 0), [files([("x/", "755 0:0"), ("x/a", "644 0:0 1")])]);
+    let empty = fixture.build("FROM scratch\nLABEL a=b\n");
+    assert_eq!(fixture.layers(&empty, 0), []);
+}
+
+#[test]
+fn stages() {
+    let fixture = Fixture::new();
+    fixture.load("other", &testkit::rootfs(|tree| testkit::file(tree, "o", 0o640, b"other")), json!({}));
+    let text = "ARG BASE=busybox\nFROM $BASE AS one\nRUN echo 1 > /one && chown nobody /one\nFROM one AS unused\nRUN false\n\
+                FROM busybox AS two\nCOPY --from=one /one /copied\nCOPY --from=0 /one /link/\nCOPY --from=other /o /\nRUN --mount=from=one,source=/one,target=/m cat /m > /mounted\n";
+    let built = fixture.build(text);
+    assert_eq!(
+        fixture.layers(&built, 1),
+        [
+            files([("copied", "644 65534:0 1")]),
+            files([("link/", "755 0:0"), ("link/one", "644 65534:0 1")]),
+            files([("o", "640 0:0 other")]),
+            files([("mounted", "644 0:0 1")]),
+        ]
+    );
+    assert!(built.stderr.contains("Step 2/8 : FROM $BASE AS one"), "{}", built.stderr);
+    assert!(!built.stderr.contains("RUN false"));
+    assert_eq!(fixture.build(text).cached(), 5);
+    let one = fixture.build_with(text, &["--target", "one"]).ok();
+    assert_eq!(fixture.layers(&one, 1), [files([("one", "644 65534:0 1")])]);
+}
+
+#[test]
+fn mounts_of_run() {
+    let fixture = Fixture::new();
+    fixture.write("src/x", "x");
+    let text = "FROM busybox\nRUN --mount=target=/src,source=src cat /src/x > /a && ! touch /src/y\n\
+                RUN --mount=target=/src,source=src,rw touch /src/y && ls /src > /b\n\
+                RUN --mount=type=cache,target=/c date +%N >> /c/log; wc -l < /c/log > /n\n\
+                RUN --mount=type=tmpfs,target=/tmp/t touch /tmp/t/x && mount | grep -c ' /tmp/t type tmpfs' > /t\n";
+    let built = fixture.build(text);
+    let layers = fixture.layers(&built, 1);
+    assert_eq!(layers[0], files([("a", "644 0:0 x")]));
+    assert_eq!(layers[1], files([("b", "644 0:0 x\ny")]));
+    assert_eq!(layers[2], files([("n", "644 0:0 1")]));
+    assert_eq!(layers[3]["t"], "644 0:0 1");
+    assert!(!fixture.path("context/src/y").exists());
+    let again = fixture.build_with(text, &["--no-cache"]).ok();
+    assert_eq!(fixture.layers(&again, 1)[2], files([("n", "644 0:0 2")]));
+}
+
+#[test]
+fn arguments_labels_and_time() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nARG A\nARG EPOCH\nRUN echo $A > /a; touch /t\n";
+    let mut output = fixture.command();
+    output
+        .env("SOURCE_DATE_EPOCH", "1000000000")
+        .args(["-t", "built", "--build-arg", "A=given", "--build-arg", "NOBODY=x", "--label", "k=v"])
+        .arg(fixture.path("context"));
+    fixture.write("Dockerfile", text);
+    let built = common::Built::new(output.output().unwrap()).ok();
+    assert_eq!(fixture.layers(&built, 1)[0]["a"], "644 0:0 given");
+    assert!(built.stderr.contains("[Warning] One or more build-args [NOBODY] were not consumed"));
+    let configuration = built.configuration();
+    assert_eq!(configuration["config"]["Labels"], json!({"k": "v"}));
+    assert_eq!(configuration["created"], "2001-09-09T01:46:40Z");
+    let again = output.arg("--no-cache").output().unwrap();
+    let again = common::Built::new(again).ok();
+    assert_eq!(again.document, built.document, "built anew, to the byte the same");
+}
