@@ -32,6 +32,14 @@ enum Part {
     },
 }
 
+impl Part {
+    /// Whether a class holds a character.
+    fn holds(&self, c: char) -> bool {
+        let Self::Class { negated, ranges } = self else { return false };
+        ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+    }
+}
+
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<Part>);
@@ -104,11 +112,7 @@ impl Glob {
                     }
                     Part::Any if c != '/' => self.enter(&mut next, position + 1),
                     Part::Char(own) if *own == c => self.enter(&mut next, position + 1),
-                    Part::Class { negated, ranges } if c != '/' => {
-                        if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
-                            self.enter(&mut next, position + 1);
-                        }
-                    }
+                    Part::Class { .. } if c != '/' && part.holds(c) => self.enter(&mut next, position + 1),
                     _ => {}
                 }
             }

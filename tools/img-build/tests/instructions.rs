@@ -130,7 +130,8 @@ fn copy_and_add() {
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
     header.set_mode(0o600);
-    (header.set_uid(7), header.set_gid(8));
+    header.set_uid(7);
+    header.set_gid(8);
     tar.append_data(&mut header, "in/x", &b"x"[..]).unwrap();
     fixture.write("t.tar.gz", tar.into_inner().unwrap().finish().unwrap());
     let built = fixture.build(

@@ -120,7 +120,7 @@ impl Job {
         let mut items: Vec<Item> = all.iter().filter(above).filter(|item| !fits(item)).cloned().collect();
         items.extend(kept);
         items.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok((!items.is_empty()).then(|| Listed { path: base, directory: true, items }))
+        Ok((!items.is_empty()).then_some(Listed { path: base, directory: true, items }))
     }
 
     /// A digest of all that the copy depends on in its sources: names, kinds, modes, owners, attributes and contents, but

@@ -194,7 +194,7 @@ impl Tree {
         self.ignore.has_exceptions()
             && self
                 .open(path, OFlags::PATH)
-                .and_then(|file| rustix::fs::fstat(file))
+                .and_then(rustix::fs::fstat)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 

@@ -41,7 +41,7 @@ impl Stubs {
                 } else if open(root, &path, ResolveFlags::IN_ROOT).is_err() {
                     if let Some(above) = above.take()
                         && let Ok(stat) =
-                            open(root, &above, ResolveFlags::IN_ROOT).and_then(|d| rustix::fs::fstat(d))
+                            open(root, &above, ResolveFlags::IN_ROOT).and_then(rustix::fs::fstat)
                     {
                         stubs.touched.push((above, stat));
                     }

@@ -1,5 +1,6 @@
 //! A store with a small Linux in it, and a context to build from.
 #![allow(dead_code, unreachable_pub)] // Each test uses its part.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
     collections::BTreeMap,
@@ -164,7 +165,7 @@ impl Built {
     /// The last line on standard error but for a hint: the error.
     pub fn error(&self) -> &str {
         assert_eq!(self.status, 1, "{}", self.stderr);
-        self.stderr.lines().filter(|line| !line.starts_with("hint: ")).next_back().unwrap_or_default()
+        self.stderr.lines().rfind(|line| !line.starts_with("hint: ")).unwrap_or_default()
     }
 
     /// How many steps were not run.
