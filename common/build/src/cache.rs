@@ -1,6 +1,6 @@
 //! The step cache: what a step made, by a key of all that it depends on.
 //!
-//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written beside its place and renamed into it. It names the
+//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written elsewhere and renamed to its place. It names the
 //! step's layer; one whose blob is gone from the store is not used.
 
 use std::{
@@ -103,30 +103,27 @@ impl Cache {
         serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
     }
 
-    /// Keeps what was made.
+    /// Keeps what was made. The file is written in the directory `beside`, on the same file system, and renamed.
     ///
     /// # Errors
     /// When it cannot be written: the path, and why.
-    pub fn put(&self, key: &Key, entry: &Entry) -> Result<(), (PathBuf, io::Error)> {
+    pub fn put(&self, key: &Key, entry: &Entry, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(key);
-        write(&self.directory, &path, entry).map_err(|error| (path, error))
+        write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))
     }
 }
 
-fn write(directory: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
+fn write(beside: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
     let mut text = serde_json::to_vec(entry)?;
     text.push(b'\n');
-    let beside = path.with_extension(format!("tmp-{}", std::process::id()));
-    match fs::write(&beside, &text) {
+    fs::write(beside, text)?;
+    match fs::rename(beside, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(directory)?;
-            fs::write(&beside, &text)?;
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::rename(beside, path)
         }
-        result => result?,
+        result => result,
     }
-    fs::rename(&beside, path).inspect_err(|_| {
-        let _ = fs::remove_file(&beside);
-    })
 }
 
 #[cfg(test)]
@@ -140,7 +137,7 @@ mod tests {
         let key = Key::new("run").with("a").with_all(["b", "c"]);
         assert_eq!(cache.get(&key), None);
         let entry = Entry { created: "2026-01-01T00:00:00Z".into(), layer: None };
-        cache.put(&key, &entry).unwrap();
+        cache.put(&key, &entry, dir.path()).unwrap();
         assert_eq!(cache.get(&key), Some(entry));
         assert_eq!(cache.get(&Key::new("run").with("a").with_all(["bc"])), None);
         assert_eq!(cache.get(&Key::new("run").with("a").with("b").with("c")), None);

@@ -80,6 +80,9 @@ pub enum Cause {
     /// FROM, COPY --from or RUN --mount of an image that is not in the store.
     #[error("no image \"{0}\" in the store")]
     NoImage(String),
+    /// `--from` in an ONBUILD, of a stage that nothing in the Dockerfile itself needs.
+    #[error("stage {0:?} is not built: nothing else needs it")]
+    NotBuilt(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] oci::layout::Error),

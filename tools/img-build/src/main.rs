@@ -28,7 +28,7 @@ struct Build {
     /// A name for the image: NAME[:TAG]; may be given more than once
     #[arg(short, long = "tag", value_name = "NAME")]
     tags: Vec<Reference>,
-    /// The Dockerfile; without it, CONTEXT/Dockerfile
+    /// The Dockerfile, - for standard input; without it, CONTEXT/Dockerfile
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A value for an ARG; without =VALUE that of the environment variable

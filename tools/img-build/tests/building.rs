@@ -256,6 +256,19 @@ fn others_read_the_image() {
 }
 
 #[test]
+fn a_dockerfile_from_standard_input() {
+    let fixture = Fixture::new();
+    fixture.write("a", "1");
+    let mut command = fixture.command();
+    command
+        .args(["-t", "built", "-f", "-"])
+        .arg(fixture.path("context"))
+        .write_stdin("FROM scratch\nCOPY a /\n");
+    let built = Built::new(command.output().unwrap()).ok();
+    assert_eq!(fixture.layers(&built, 0), [common::files([("a", "644 0:0 1")])]);
+}
+
+#[test]
 fn explained() {
     let fixture = Fixture::new();
     let explained =

@@ -115,6 +115,10 @@ fn a_step_leaves_nothing_of_its_surroundings() {
         "FROM busybox\nRUN cat /etc/hosts /etc/resolv.conf > /dev/null && ls /proc/self /sys /dev/shm\n",
     );
     assert_eq!(fixture.layers(&built, 1), [files([])]);
+    std::fs::create_dir(fixture.path("context/etc")).unwrap();
+    std::os::unix::fs::symlink("../run/x/resolv.conf", fixture.path("context/etc/resolv.conf")).unwrap();
+    let link = "FROM busybox\nCOPY etc /etc\nRUN cat /etc/resolv.conf > /dev/null\n";
+    assert_eq!(fixture.layers(&fixture.build(link), 2), [files([])]);
     assert_eq!(common::names(&fixture.root().join("build")), [""; 0]);
 }
 

@@ -84,7 +84,7 @@ impl Builder<'_> {
             self.copy(&layers, &request, tree, &listing).map(Some)
         })?;
         if let (Some(short), Some(entry)) = (short, self.cache.get(&key)) {
-            self.cache.put(&short, &entry)?;
+            self.keep(&short, &entry)?;
         }
         Ok(())
     }
@@ -147,8 +147,10 @@ impl Builder<'_> {
     pub(super) fn layers_of(&self, at: usize, name: &str) -> Result<Vec<Layer>, Cause> {
         Ok(match plan::origin(&self.file.stages, at, name)? {
             Origin::Scratch => Vec::new(),
+            // Only what an ONBUILD of the base image names can be missing: no plan knows of it.
             Origin::Stage(index) => {
-                self.done.get(&index).map(|state| state.layers.clone()).unwrap_or_default()
+                let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
+                state.layers.clone()
             }
             Origin::Image(name) => self.base(&name)?.layers,
         })

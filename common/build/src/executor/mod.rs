@@ -101,12 +101,17 @@ struct Builder<'a> {
     step: usize,
 }
 
-/// Parses the Dockerfile.
+/// Parses the Dockerfile; `-` is standard input.
 ///
 /// # Errors
 /// When it cannot be read, or is none.
 pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
-    let text = fs::read(path).map_err(Cause::system("read", path))?;
+    let mut text = Vec::new();
+    let read = match path.as_os_str().as_encoded_bytes() {
+        b"-" => std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map(|_| text),
+        _ => fs::read(path),
+    };
+    let text = read.map_err(Cause::system("read", path))?;
     dockerfile::parse(&text).map_err(|source| Error::Syntax { file: path.display().to_string(), source })
 }
 

@@ -124,7 +124,10 @@ impl Builder<'_> {
             let tree = self.context()?;
             let found = tree.resolve(source).map_err(wrong)?.pop().unwrap_or_default();
             if wanted.mount.readonly && !tree.has_ignore() {
-                return Ok(self.options.context.join(found));
+                let context = &self.options.context;
+                let context =
+                    fs::canonicalize(context).map_err(Cause::system("open build context", context))?;
+                return Ok(context.join(found));
             }
             let copy = self.store.workspace()?.step()?.upper;
             self.copy_out(wanted, tree, &copy)?;

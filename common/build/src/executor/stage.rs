@@ -172,8 +172,13 @@ impl Builder<'_> {
             return Ok(entry);
         }
         let entry = make()?;
-        self.cache.put(key, &entry)?;
+        self.keep(key, &entry)?;
         Ok(entry)
+    }
+
+    /// Puts what a step made into the cache.
+    pub(super) fn keep(&self, key: &Key, entry: &Entry) -> Result<(), Cause> {
+        Ok(self.cache.put(key, entry, self.store.workspace()?.path())?)
     }
 
     /// What the cache has for a key, where its layer is still in the store.

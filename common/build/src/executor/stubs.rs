@@ -12,6 +12,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::copy::clean;
+
 /// Places that were missing in an image before a command ran.
 #[derive(Debug, Default)]
 pub(super) struct Stubs {
@@ -27,11 +29,26 @@ fn open(root: &OwnedFd, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, E
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
+/// Where a mount on `path` ends up: a link that leads nowhere yet is followed (`/etc/resolv.conf` to a file in `/run`).
+fn through_links(root: &OwnedFd, path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // The kernel follows forty.
+    for _ in 0..40 {
+        let (above, name) =
+            (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(OsStr::new(".")));
+        let Ok(directory) = open(root, above, ResolveFlags::IN_ROOT) else { break };
+        let Ok(link) = rustix::fs::readlinkat(directory, name, []) else { break };
+        path = clean(&format!("/{}", above.display()), &link.to_string_lossy());
+    }
+    path
+}
+
 impl Stubs {
     /// Looks which of `targets` (paths below the root) the file system `root` does not have.
     pub(super) fn find<'a>(root: &OwnedFd, targets: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut stubs = Self::default();
         for target in targets {
+            let target = &through_links(root, target);
             let mut above: Option<PathBuf> = None;
             let mut path = PathBuf::new();
             for part in target.components() {
@@ -112,12 +129,14 @@ mod tests {
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::create_dir_all(root.join("opt")).unwrap();
         let open = |path: &Path| rustix::fs::open(path, OFlags::PATH, Mode::empty()).unwrap();
-        let targets = ["proc", "etc/resolv.conf", "etc/hosts", "dev/shm", "opt/a/b", "sys"];
+        std::os::unix::fs::symlink("../run/x/resolv", root.join("etc/link")).unwrap();
+        let targets = ["proc", "etc/link", "etc/resolv.conf", "etc/hosts", "dev/shm", "opt/a/b", "sys"];
         let stubs = Stubs::find(&open(&root), targets.iter().map(Path::new));
-        for path in ["proc", "dev/shm", "opt/a/b", "sys", "etc"] {
+        for path in ["proc", "run/x", "dev/shm", "opt/a/b", "sys", "etc"] {
             fs::create_dir_all(upper.join(path)).unwrap();
         }
         fs::write(upper.join("etc/resolv.conf"), "").unwrap();
+        fs::write(upper.join("run/x/resolv"), "").unwrap();
         fs::write(upper.join("etc/hosts"), "written").unwrap();
         fs::write(upper.join("sys/file"), "").unwrap();
         stubs.remove(&open(&upper));
