@@ -13,7 +13,11 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use document::members::Image;
@@ -34,7 +38,7 @@ struct Load {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// An archive, a directory with an OCI image layout, or - for standard input
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
     common: Common,
@@ -81,6 +85,12 @@ impl Source for Load {
 impl Load {
     /// The input; a root file system, which has no name of its own, is read only if there is one.
     fn input(&self) -> Result<Input> {
+        if self.file == Path::new("-") && io::stdin().is_terminal() {
+            return Err(hint(
+                anyhow!("an archive cannot be read from a terminal"),
+                "give it a FILE, or a pipe",
+            ));
+        }
         let input = Input::open(&self.file)?;
         match input.form() {
             Form::RootFs if self.tag.is_none() => Err(hint(

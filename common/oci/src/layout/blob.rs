@@ -113,6 +113,15 @@ impl BlobWriter {
         self.size
     }
 
+    /// The file that it writes to, for whoever reads the blob by offset while it grows. What is flushed can be read there;
+    /// it is not checked before the blob is sealed.
+    ///
+    /// # Errors
+    /// When the system has no more descriptors.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.get_ref().try_clone()
+    }
+
     /// Writes all that `source` gives, until its end.
     ///
     /// # Errors
@@ -240,7 +249,7 @@ impl SealedBlob {
 impl Layout {
     /// Makes a blob that is there look new, so that a collection of garbage that runs now lets it be until it is
     /// referred to. Where the system does not allow it, it is left as it is.
-    pub(crate) fn touch_blob(&self, digest: &Digest) {
+    pub fn touch_blob(&self, digest: &Digest) {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let times =
             Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: now };

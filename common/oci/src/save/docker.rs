@@ -18,6 +18,7 @@ use crate::{
     json,
     layout::{self, Layout},
     platform::Platform,
+    reference::Reference,
 };
 
 pub(super) fn save<W: Write>(
@@ -35,7 +36,7 @@ pub(super) fn save<W: Write>(
             archive.blob(layout, &config, image.manifest.config())?;
         }
         let names: Vec<String> =
-            named.references.iter().filter(|name| name.tag().is_some()).map(|r| r.to_string()).collect();
+            named.references.iter().filter(|name| name.tag().is_some()).map(Reference::canonical).collect();
         let layers = save_layers(layout, &image, &mut written, archive)?;
         let names = if names.is_empty() { serde_json::Value::Null } else { json!(names) };
         list.push(json!({"Config": config, "RepoTags": names, "Layers": layers}));
