@@ -1,0 +1,197 @@
+//! Layers that were made to do harm.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::{Store, apply, archive, directory, file, gzip, tar};
+use layer::archive::{Entry, Kind};
+use oci::Digest;
+
+#[test]
+fn names_that_point_out_or_say_nothing() {
+    let long = "x".repeat(65536);
+    let shown = "x".repeat(256);
+    for (names, message) in [
+        (&["../x"][..], r#"entry "../x": name with "..""#),
+        (&["a/../../x"], r#"entry "a/../../x": name with "..""#),
+        (&["a/.."], r#"entry "a/..": name with "..""#),
+        (&["ok", "x => ../../etc/passwd"], r#"entry "x": hard link to "../../etc/passwd": name with "..""#),
+        (&["x => /etc/passwd"], r#"entry "x": hard link to "etc/passwd", which is not there"#),
+        (&["d/", "x => d"], r#"entry "x": hard link to "d", which is a directory"#),
+        (&["x => ."], r#"entry "x": hard link to ".", which is a directory"#),
+        (&["l -> /etc", "x => l/passwd"], r#"entry "x": hard link to "etc/passwd", which is not there"#),
+        (&[".wh."], r#"entry ".wh.": whiteout of no file"#),
+        (&[".wh.."], r#"entry ".wh..": whiteout of no file"#),
+        (&["a/.wh..."], r#"entry "a/.wh...": whiteout of no file"#),
+        (&["a/.wh.b/c"], r#"entry "a/.wh.b/c": a whiteout must be an empty file"#),
+        (&[".wh.d/"], r#"entry ".wh.d/": a whiteout must be an empty file"#),
+        (&["f", "f/x"], r#"entry "f/x": parent "f" is not a directory"#),
+        (&["a -> b", "b -> a", "a/x"], r#"entry "a/x": too many symbolic links in "a""#),
+        (&["./ -> /etc"], r#"entry "./": the root must be a directory"#),
+        (&[&long], &format!(r#"entry "{shown}…": name longer than a path may be"#)),
+        (&[&"n".repeat(256)], &format!(r#"entry "{}": create: File name too long"#, "n".repeat(256))),
+    ] {
+        assert_eq!(Store::new().refuse(&[tar(names)], &[]), message);
+    }
+}
+
+#[test]
+fn absolute_names_stay_inside() {
+    let directories = apply(&[tar(&["/a", "//b/c", "/l -> /etc/passwd"])]);
+    assert_eq!(common::list(&directories[0]), ["a", "b/", "b/c", "l -> /etc/passwd"]);
+}
+
+#[test]
+fn links_never_lead_out() {
+    let outside = tempfile::tempdir().unwrap();
+    let path = outside.path().to_str().unwrap();
+    std::fs::write(outside.path().join("secret"), "s").unwrap();
+    let link = format!("l -> {path}");
+    let up = format!("u -> ../../../../../../../../../../../..{path}");
+    let itself = format!("p -> /proc/self/root{path}");
+    for names in [
+        &[&link[..], "l/x", "l/d/"][..],
+        &[&up, "u/x", "u/d/"],
+        &[&itself, "p/x"],
+        &["d/", "d/x", "d/.wh..wh..opq", &format!("d -> {path}"), "d/secret", "d/x"],
+    ] {
+        // In one layer, and with the link in the layer below.
+        apply(&[tar(names)]);
+        apply(&[tar(&names[..1]), tar(&names[1..])]);
+    }
+    let found: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(found, ["secret"]);
+    assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
+    // A file of the same name replaces the link and is not written through it.
+    let secret = format!("s -> {path}/secret");
+    apply(&[tar(&[&secret, "s"])]);
+    assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
+}
+
+#[test]
+fn devices() {
+    let device = |kind, device| archive(&[(Entry { device, mode: 0o600, ..Entry::new(kind, "dev/x") }, &b""[..])]);
+    let message = r#"entry "dev/x": device nodes are not allowed"#;
+    assert_eq!(Store::new().refuse(&[device(Kind::CharDevice, (1, 3))], &["--no-devices"]), message);
+    assert_eq!(Store::new().refuse(&[device(Kind::BlockDevice, (8, 0))], &["--no-devices"]), message);
+    let message = r#"entry "dev/x": character device 0:0 is a whiteout of overlayfs"#;
+    assert_eq!(Store::new().refuse(&[device(Kind::CharDevice, (0, 0))], &[]), message);
+    apply(&[device(Kind::CharDevice, (1, 3))]);
+}
+
+/// An archive with some bytes of its first header changed, and the header's checksum made right again.
+fn altered(mut archive: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    archive[at..at + bytes.len()].copy_from_slice(bytes);
+    archive[148..156].fill(b' ');
+    let sum: u32 = archive[..512].iter().map(|&byte| u32::from(byte)).sum();
+    archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    archive
+}
+
+#[test]
+fn headers_that_lie() {
+    let plain = tar(&["f"]);
+    let mut flipped = plain.clone();
+    flipped[0] = b'g';
+    for (archive, message) in [
+        (altered(plain.clone(), 124, b"77777777777\0"), r#"entry "f": archive ends in the middle of an entry"#),
+        (altered(plain.clone(), 124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), "header at byte 0: size that is no number"),
+        (altered(plain.clone(), 124, b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), "header at byte 0: size that is no number"),
+        (altered(plain.clone(), 108, b"\x80\0\0\x01\0\0\0\0"), "header at byte 0: owner that is no 32-bit number"),
+        (altered(plain.clone(), 156, b"V"), r#"entry "f": type 'V' has no place in a layer"#),
+        (altered(plain.clone(), 156, b"x"), "extended header at byte 0: record without a length"),
+        (flipped, "header at byte 0: checksum does not match"),
+        (plain[..700].to_vec(), "archive ends in the middle of an entry"),
+        (plain[..512].to_vec(), r#"entry "f": archive ends in the middle of an entry"#),
+        ([&plain[..], b"tail"].concat(), "data after the end of the archive at byte 2048"),
+        (b"no archive".to_vec(), "archive ends in the middle of an entry"),
+    ] {
+        assert_eq!(Store::new().refuse(&[archive], &[]), message);
+    }
+}
+
+#[test]
+fn endless_extended_headers() {
+    let header = |size: usize| {
+        let octal = format!("{size:011o}\0");
+        let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"x"), 124, octal.as_bytes());
+        [head, vec![b'0'; size.next_multiple_of(512)]].concat()
+    };
+    let empty = header(0).repeat(1000);
+    assert_eq!(Store::new().refuse(&[empty], &[]), "extended header at byte 8192: more than any entry needs");
+    let large = header(2 << 20);
+    assert_eq!(Store::new().refuse(&[large], &[]), "extended header at byte 0: more than any entry needs");
+    // A name with a NUL, as only PAX can say it.
+    let record = b"12 path=a\0b\n";
+    let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"x"), 124, b"00000000014\0");
+    let nul = [&head[..], record, &[0; 500], &tar(&["f"])].concat();
+    assert_eq!(Store::new().refuse(&[nul], &[]), "extended header at byte 0: name with a NUL");
+}
+
+#[test]
+fn limits() {
+    let zeros = vec![0; 80 << 20];
+    let big = archive(&[file("zeros", &zeros)]);
+    let bomb = gzip(&big);
+    let refuse = |arguments: &[&str]| Store::new().refuse_blobs(&[(&bomb, &big)], arguments);
+    assert_eq!(refuse(&["--max-size", "16M"]), "unpacked size exceeds 16777216 bytes");
+    assert_eq!(refuse(&["--max-ratio", "100"]), "unpacked size exceeds 100 times the compressed size");
+    let many = tar(&["a", "b", "c"]);
+    assert_eq!(Store::new().refuse(&[many.clone()], &["--max-entries", "2"]), "more than 2 entries");
+    let store = Store::new();
+    assert_eq!(store.run(&store.image(&[(&many, &many)]), &["--max-entries", "3"]).status, 0);
+}
+
+#[test]
+fn damaged_blobs() {
+    let plain = tar(&["a", "b"]);
+    let blob = gzip(&plain);
+    for (blob, message) in [
+        (blob[..blob.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
+        ([&blob[..], b"tail"].concat(), "decompress blob: data after the end of gzip"),
+        ([&blob[..], &[0]].concat(), "decompress blob: data after the end of gzip"),
+    ] {
+        assert_eq!(Store::new().refuse_blobs(&[(&blob, &plain)], &[]), message);
+    }
+    // A blob whose bytes were changed in the store.
+    let store = Store::new();
+    let document = store.image(&[(&plain, &plain)]);
+    let digest = Digest::of(&plain);
+    let mut changed = plain.clone();
+    changed[600] ^= 1;
+    std::fs::write(store.layout.blob_path(&digest), &changed).unwrap();
+    let run = store.run(&document, &[]);
+    let found = Digest::of(&changed);
+    let message = format!("layer-apply: layer {digest}: read blob: content of {digest} has digest {found}");
+    assert_eq!((run.status, run.stderr.lines().next()), (1, Some(&message[..])));
+}
+
+#[test]
+fn a_wrong_diff_id() {
+    let (plain, other) = (tar(&["a"]), tar(&["b"]));
+    let message = Store::new().refuse_blobs(&[(&plain, &other)], &[]);
+    assert_eq!(message, format!("archive has DiffID {}, the image says {}", Digest::of(&plain), Digest::of(&other)));
+}
+
+#[test]
+fn sparse_files_that_do_not_hold_together() {
+    // GNU's old format: one run of 10 bytes at 0 in a file of 5.
+    let mut archive = altered(tar(&["f123456789"]), 156, b"S");
+    archive[257..265].copy_from_slice(b"ustar  \0");
+    archive[386..410].copy_from_slice(b"00000000000\000000000012\0");
+    let short = altered(archive.clone(), 483, b"00000000005\0");
+    let message = "header at byte 0: sparse file with a map that does not hold together";
+    assert_eq!(Store::new().refuse(&[short], &[]), message);
+    let right = altered(archive, 483, b"00000100000\0");
+    let directories = apply(&[right]);
+    let content = std::fs::read(directories[0].join("f123456789")).unwrap();
+    assert_eq!((content.len(), &content[..10]), (32768, &b"f123456789"[..]));
+}
+
+#[test]
+fn a_deep_tree_that_becomes_a_file() {
+    let deep = vec!["d"; 2000].join("/");
+    let layer = archive(&[(directory(&deep), b""), file("d", b"x")]);
+    let directories = apply(&[layer]);
+    assert_eq!(std::fs::read(directories[0].join("d")).unwrap(), b"x");
+}

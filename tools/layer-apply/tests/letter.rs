@@ -1,0 +1,224 @@
+//! layer-apply to the letter of OCI image-spec, layer.md.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
+
+use common::{Store, apply, archive, directory, file, gzip, list, tar};
+use layer::archive::{Entry, Kind, Time};
+
+#[test]
+fn whiteouts_in_any_order() {
+    let base = tar(&["etc/", "etc/a", "etc/b", "etc/d/", "etc/d/x", "etc/d/y"]);
+    let cases: [(&[&str], &[&str]); 11] = [
+        (&["etc/.wh.a"], &["etc/", "etc/a (wh)"]),
+        // Whiteouts speak of the layers below only: what the same layer has stays.
+        (&["etc/.wh.a", "etc/a"], &["etc/", "etc/a"]),
+        (&["etc/a", "etc/.wh.a"], &["etc/", "etc/a"]),
+        // A directory that is deleted and made anew hides what is below.
+        (&["etc/.wh.d", "etc/d/", "etc/d/z"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
+        (&["etc/d/", "etc/d/z", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
+        (&["etc/d/z", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
+        (&["etc/d/", "etc/d/.wh..wh..opq", "etc/d/z"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
+        (&["etc/d/", "etc/d/z", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
+        // In an opaque directory there is nothing left to delete.
+        (&["etc/d/.wh.x", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)"]),
+        // Nor where no layer below has the directory: the mount would show the whiteout.
+        (&["new/.wh.x", "new/y"], &["new/", "new/y"]),
+        // AUFS's own files are none of the layer's; it made whiteouts as hard links.
+        (&[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"], &["etc/", "etc/a (wh)"]),
+    ];
+    for (names, expected) in cases {
+        let directories = apply(&[base.clone(), tar(names)]);
+        assert_eq!(list(&directories[1]), expected, "{names:?}");
+    }
+}
+
+#[test]
+fn whiteouts_at_the_root() {
+    let store = Store::new();
+    let base = tar(&["a", "b/", "b/x", "c"]);
+    let directories = store.apply(&[base.clone(), tar(&[".wh.a"])]);
+    assert_eq!(list(&directories[1]), ["a (wh)"]);
+    // overlayfs does not look at a root's attributes: each name is deleted.
+    let directories = store.apply(&[base, tar(&["b/", "b/z", ".wh..wh..opq"])]);
+    assert_eq!(list(&directories[1]), ["a (wh)", "b/ (opaque)", "b/z", "c (wh)"]);
+    let directories = store.apply(&[tar(&[".wh.a", ".wh..wh..opq", "x"])]);
+    assert_eq!(list(&directories[0]), ["x"], "there is nothing below the lowest layer");
+}
+
+#[test]
+fn everything_an_entry_says() {
+    let time = Time { seconds: 1_234_567_890, nanoseconds: 123_456_789 };
+    let say = |kind, name: &str, mode| Entry { mode, uid: 70_000, gid: 4_000_000_000, mtime: time, ..Entry::new(kind, name) };
+    // A capability's attribute has a fixed form: version 2, cap_net_bind_service.
+    let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let acl = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff".to_vec();
+    let xattrs = vec![
+        (b"security.capability".to_vec(), capability),
+        (b"system.posix_acl_access".to_vec(), acl.clone()),
+        (b"user.bytes".to_vec(), vec![0, b'=', b'\n', 255]),
+    ];
+    let entries = [
+        (Entry { xattrs: vec![(b"system.posix_acl_default".to_vec(), acl), (b"user.d".to_vec(), b"1".to_vec())], ..say(Kind::Directory, "d/", 0o3711) }, &b""[..]),
+        (Entry { xattrs, stored: 2, size: 2, ..say(Kind::File, "d/suid", 0o4644) }, b"ab"),
+        (say(Kind::File, "d/sgid", 0o2555), b""),
+        (say(Kind::File, "d/none", 0), b""),
+        (Entry { link: b"anywhere".to_vec(), ..say(Kind::Symlink, "d/link", 0o777) }, b""),
+        (say(Kind::Fifo, "d/fifo", 0o622), b""),
+        (Entry { device: (1, 3), ..say(Kind::CharDevice, "d/null", 0o666) }, b""),
+        (Entry { device: (259, 70_000), ..say(Kind::BlockDevice, "d/disk", 0o660) }, b""),
+        (Entry { mtime: Time { seconds: -5, nanoseconds: 250_000_000 }, atime: Some(time), ..say(Kind::File, "d/old", 0o600) }, b""),
+        (say(Kind::Directory, "./", 0o1777), b""),
+    ];
+    let applied = apply(&[archive(&entries)]);
+    let directory = &applied[0];
+    for (entry, _) in &entries {
+        let path = directory.join(std::str::from_utf8(&entry.path).unwrap());
+        let status = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((status.uid(), status.gid()), (70_000, 4_000_000_000), "{path:?}");
+        assert_eq!(status.mode() & 0o7777, entry.mode, "{path:?}");
+        assert_eq!((status.mtime(), status.mtime_nsec() as u32), (entry.mtime.seconds, entry.mtime.nanoseconds), "{path:?}");
+        let device = (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev()));
+        assert_eq!(device, entry.device);
+        for (name, value) in &entry.xattrs {
+            let mut found = vec![0; 100];
+            let length = rustix::fs::lgetxattr(&path, &name[..], &mut found[..]).unwrap();
+            assert_eq!(&found[..length], value, "{}", name.escape_ascii());
+        }
+    }
+    let mut names = [0; 100];
+    assert_eq!(rustix::fs::llistxattr(directory.join("d/none"), &mut names[..]).unwrap(), 0, "no ACL is inherited");
+    assert_eq!(fs::metadata(directory.join("d/old")).unwrap().atime(), time.seconds);
+}
+
+#[test]
+fn attributes_that_speak_to_overlayfs_are_left_out() {
+    let xattrs = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque", "security.selinux"];
+    let xattrs = xattrs.map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).to_vec();
+    let layer = archive(&[(Entry { xattrs, ..directory("d/") }, b"")]);
+    let directories = apply(&[tar(&["d/", "d/x"]), layer]);
+    let mut names = [0; 100];
+    assert_eq!(rustix::fs::llistxattr(directories[1].join("d"), &mut names[..]).unwrap(), 0);
+}
+
+#[test]
+fn repeated_and_replaced_entries() {
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["a", "a"], &["a"]),
+        (&["a -> x", "a"], &["a"]),
+        (&["a/", "a/b/", "a/b/c", "a"], &["a"]),
+        // The file hid what the layer below has in the directory, and the directory is a new one.
+        (&["d", "d/", "d/y"], &["d/ (opaque)", "d/y"]),
+        (&["a/", "a/b", "a/"], &["a/", "a/b"]),
+        (&["a/b", "a/"], &["a/", "a/b"]),
+        (&["a -> /tmp", "a/"], &["a/ (opaque)"]),
+        (&["a", "b => a", "a => b"], &["a", "b"]),
+    ];
+    for (names, expected) in cases {
+        let directories = apply(&[tar(&["d/", "d/x"]), tar(names)]);
+        assert_eq!(list(&directories[1]), expected, "{names:?}");
+    }
+    let twice = archive(&[file("a", b"first, and longer"), file("a", b"second")]);
+    assert_eq!(fs::read(apply(&[twice])[0].join("a")).unwrap(), b"second");
+}
+
+#[test]
+fn parents_that_the_archive_does_not_list_are_as_below() {
+    let time = Time { seconds: 1_000_000_000, nanoseconds: 5 };
+    let xattrs = vec![(b"user.k".to_vec(), b"v".to_vec())];
+    let below = |name: &str, mode| Entry { mode, uid: 7, gid: 8, mtime: time, xattrs: xattrs.clone(), ..directory(name) };
+    let base = archive(&[(below("./", 0o711), b""), (below("a/", 0o700), b""), (below("a/b/", 0o1777), b"")]);
+    let middle = archive(&[(Entry { mode: 0o750, ..below("a/", 0o750) }, b"")]);
+    let store = Store::new();
+    let directories = store.apply(&[base.clone(), middle, tar(&["a/b/c/f"])]);
+    for (path, mode, owner) in [("", 0o711, 7), ("a", 0o750, 7), ("a/b", 0o1777, 7), ("a/b/c", 0o755, 0)] {
+        let path = directories[2].join(path);
+        let status = fs::metadata(&path).unwrap();
+        assert_eq!((status.mode() & 0o7777, status.uid()), (mode, owner), "{path:?}");
+        if owner == 7 {
+            assert_eq!((status.mtime(), status.mtime_nsec()), (1_000_000_000, 5), "{path:?}");
+            assert_eq!(rustix::fs::lgetxattr(&path, "user.k", &mut [0_u8; 8][..]).unwrap(), 1);
+        }
+    }
+    // Where the directory is deleted first, nothing comes from below.
+    let directories = store.apply(&[base, tar(&[".wh.a", "a/f"])]);
+    assert_eq!(fs::metadata(directories[1].join("a")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn parents_that_are_links_lead_inside() {
+    let cases: [(&[&str], &[&str], &[&str]); 6] = [
+        (&["usr/lib/", "lib -> usr/lib"], &["lib/x"], &["usr/", "usr/lib/", "usr/lib/x"]),
+        (&["usr/lib/", "lib -> /usr/lib"], &["lib/x"], &["usr/", "usr/lib/", "usr/lib/x"]),
+        (&["etc/"], &["l -> ../../../../tmp", "l/x"], &["l -> ../../../../tmp", "tmp/", "tmp/x"]),
+        (&["etc/"], &["l -> /proc/self/root", "l/x"], &["l -> /proc/self/root", "proc/", "proc/self/", "proc/self/root/", "proc/self/root/x"]),
+        // An entry of its own makes a directory of it.
+        (&["usr/lib/", "lib -> usr/lib"], &["lib/", "lib/x"], &["lib/", "lib/x"]),
+        (&["usr/lib/", "lib -> usr/lib"], &[".wh.lib", "lib/x"], &["lib/ (opaque)", "lib/x"]),
+    ];
+    for (below, names, expected) in cases {
+        let directories = apply(&[tar(below), tar(names)]);
+        assert_eq!(list(&directories[1]), expected, "{names:?}");
+    }
+}
+
+#[test]
+fn hard_links() {
+    let store = Store::new();
+    let base = archive(&[file("etc/target", b"content"), (Entry { mode: 0o700, uid: 3, ..directory("etc/") }, b"")]);
+    let directories = store.apply(&[base, tar(&["a/x", "a/y => a/x", "late => comes", "comes", "etc2/l => etc/target"])]);
+    let same = |root: &Path, a: &str, b: &str| {
+        fs::metadata(root.join(a)).unwrap().ino() == fs::metadata(root.join(b)).unwrap().ino()
+    };
+    assert!(same(&directories[1], "a/x", "a/y"));
+    assert!(same(&directories[1], "late", "comes"));
+    // The target lies in the layer below: both names come to stand in this one.
+    assert!(same(&directories[1], "etc2/l", "etc/target"));
+    assert_eq!(fs::read(directories[1].join("etc2/l")).unwrap(), b"content");
+    assert_eq!(fs::metadata(directories[1].join("etc")).unwrap().uid(), 3);
+    let links = tar(&["l -> nowhere", "m => l"]);
+    assert_eq!(list(&store.apply(&[links])[0]), ["l -> nowhere", "m -> nowhere"]);
+}
+
+#[test]
+fn long_and_odd_names() {
+    let names: [&[u8]; 4] = [&[b'n'; 255], b"caf\xe9 \xff\x01\n", "ünïcödé".as_bytes(), b" leading and trailing "];
+    let deep = vec![&b"abcdefghi"[..]; 350].join(&b'/');
+    let mut entries: Vec<(Entry, &[u8])> = names.iter().map(|name| (Entry::new(Kind::File, *name), &b""[..])).collect();
+    entries.push((Entry::new(Kind::File, deep.clone()), b""));
+    entries.push((Entry { link: vec![b't'; 3000], ..Entry::new(Kind::Symlink, "link") }, b""));
+    let applied = apply(&[archive(&entries)]);
+    let directory = &applied[0];
+    for name in names.iter().copied().chain([&deep[..]]) {
+        let path = directory.join(std::ffi::OsStr::from_bytes(name));
+        assert!(fs::symlink_metadata(&path).is_ok(), "{path:?}");
+    }
+    assert_eq!(fs::read_link(directory.join("link")).unwrap().as_os_str().len(), 3000);
+}
+
+#[test]
+fn every_compression_and_the_wrong_media_type() {
+    let plain = tar(&["a/", "a/b"]);
+    let (first, second) = plain.split_at(700);
+    let members = [gzip(first), gzip(second)].concat();
+    for blob in [plain.clone(), gzip(&plain), members, zstd::bulk::compress(&plain, 3).unwrap()] {
+        let store = Store::new();
+        // The descriptors all say gzip.
+        let run = store.run(&store.image(&[(&blob, &plain)]), &[]);
+        assert_eq!(run.stderr, "");
+        assert_eq!(list(&run.directories()[0]), ["a/", "a/b"]);
+    }
+}
+
+#[test]
+fn an_empty_layer_and_an_image_without_layers() {
+    let store = Store::new();
+    assert!(list(&store.apply(&[tar(&[])])[0]).is_empty());
+    assert!(store.apply(&[]).is_empty());
+}
