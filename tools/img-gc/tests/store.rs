@@ -1,0 +1,191 @@
+//! The tools of the image store, together: names come and go, and what nobody mentions goes.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use oci::Digest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Store {
+    dir: TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, tool: &str, arguments: &[&str]) -> Output {
+        let program = testkit::binaries().join(tool);
+        let mut command = Command::new(&program);
+        command.current_dir(self.dir.path()).args(arguments);
+        command.env("STAVE_ROOT", self.path("root")).env("STAVE_RUN", self.path("run"));
+        command.output().unwrap_or_else(|error| panic!("{program:?}: {error}: cargo build --workspace first"))
+    }
+
+    fn text(&self, tool: &str, arguments: &[&str]) -> String {
+        let output = self.run(tool, arguments);
+        assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, tool: &str, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.text(tool, arguments)).unwrap()
+    }
+
+    /// What the tool says when it fails.
+    fn refused(&self, tool: &str, arguments: &[&str]) -> String {
+        let output = self.run(tool, arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Loads an image of one layer with one file, and returns the DiffID of the layer.
+    fn load(&self, name: &str, content: &[u8]) -> Digest {
+        let rootfs = testkit::rootfs(|tree| {
+            testkit::directory(tree, "etc");
+            testkit::file(tree, "etc/file", 0o644, content);
+        });
+        fs::write(self.path("rootfs.tar"), &rootfs).unwrap();
+        self.text("img-load", &["-q", "-t", name, "rootfs.tar"]);
+        Digest::of(&rootfs)
+    }
+
+    /// Something that looks like the unpacked layer.
+    fn unpack(&self, diff_id: &Digest) -> PathBuf {
+        let directory = self.path("root/layers").join(diff_id.hex());
+        fs::create_dir_all(directory.join("etc")).unwrap();
+        fs::write(directory.with_extension("json"), "{}").unwrap();
+        directory
+    }
+
+    fn blobs(&self) -> usize {
+        fs::read_dir(self.path("root/images/blobs/sha256")).unwrap().count()
+    }
+}
+
+#[test]
+fn what_somebody_mentions_stays() {
+    let store = Store::new();
+    let (kept, gone) = (store.load("kept:1", b"one"), store.load("gone:1", b"two"));
+    let (kept, gone_directory) = (store.unpack(&kept), store.unpack(&gone));
+    let manifest = store.json("img-ls", &["gone"])["images"][0]["digest"].as_str().unwrap().to_owned();
+    let would = |arguments: &[&str]| {
+        let found = store.json("img-gc", &[&["--dry-run"], arguments].concat());
+        (found["blobs"].as_array().unwrap().len(), found["layers"].as_array().unwrap().len())
+    };
+    assert_eq!(would(&["--grace", "0"]), (0, 0), "both have names");
+    store.text("img-rm", &["-q", "gone:1"]);
+    assert_eq!(would(&[]), (0, 0), "young");
+    assert_eq!(would(&["--grace", "0"]), (3, 1));
+
+    fs::create_dir_all(store.path("run")).unwrap();
+    let record = store.path("run/web.json");
+    fs::write(&record, json!({"image": {"descriptor": {"digest": manifest}}}).to_string()).unwrap();
+    assert_eq!(would(&["--grace", "0"]), (0, 0), "a container's record mentions the manifest");
+    fs::write(&record, json!({"layers": [{"directory": gone_directory}]}).to_string()).unwrap();
+    assert_eq!(would(&["--grace", "0"]), (2, 0), "or the layer's directory, whose blob has the same digest");
+    fs::remove_file(&record).unwrap();
+
+    let cache = store.path("root/cache");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("1.json"), json!({"layer": {"diffID": gone}}).to_string()).unwrap();
+    assert_eq!(would(&["--grace", "0"]), (2, 0), "the build cache");
+    fs::remove_dir_all(&cache).unwrap();
+
+    // What cannot be read may mention anything.
+    fs::create_dir(&record).unwrap();
+    assert_eq!(
+        store.refused("img-gc", &["--grace", "0"]),
+        format!("img-gc: read {record:?}: Is a directory\n")
+    );
+    assert_eq!(store.blobs(), 6);
+    fs::remove_dir(&record).unwrap();
+
+    let removed = store.json("img-gc", &["-q", "--grace", "0"]);
+    assert_eq!(removed["layers"], json!([gone]));
+    assert_eq!((store.blobs(), gone_directory.exists(), kept.exists()), (3, false, true));
+    assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"], json!([]));
+    store.text("img-history", &["kept:1"]);
+}
+
+#[test]
+fn an_index_keeps_all_its_images() {
+    let store = Store::new();
+    store.load("a:1", b"one");
+    let layout = oci::Layout::open(store.path("root/images")).unwrap();
+    let image = layout.find("a:1").unwrap();
+    let index = json!({"schemaVersion": 2, "manifests": [image]});
+    let index = layout.write_json(oci::spec::MediaType::ImageIndex, &index).unwrap();
+    layout.tag(&"index:1".parse().unwrap(), &index).unwrap();
+    store.text("img-rm", &["-q", "a:1"]);
+    assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"], json!([]));
+    store.text("img-rm", &["-q", "index:1"]);
+    assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn names_and_ids() {
+    let store = Store::new();
+    assert_eq!(store.json("img-ls", &[]), json!({"images": []}));
+    store.load("a:1", b"one");
+    store.load("b:1", b"two");
+    store.text("img-tag", &["a:1", "localhost:5000/c/d:2"]);
+    assert_eq!(store.refused("img-tag", &["nope", "x"]), "img-tag: no image \"nope\" in the image store\n");
+    let id = store.json("img-history", &["a:1"])["id"].as_str().unwrap().to_owned();
+    let short = &id[7..19];
+    assert_eq!(
+        store.refused("img-rm", &[short]),
+        format!(
+            "img-rm: image {short} has several names: a:1, localhost:5000/c/d:2\n\
+             hint: remove it by its names, or with --force\n"
+        )
+    );
+    // One that is wrong, and none is removed.
+    assert_eq!(store.refused("img-rm", &["b:1", "nope"]), "img-rm: no image \"nope\" in the image store\n");
+    let removed = store.json("img-rm", &["-q", "a:1"]);
+    assert_eq!(removed, json!({"untagged": ["a:1"], "deleted": []}));
+    let removed =
+        store.json("img-rm", &["-q", short, "b"].map(|text| if text == "b" { "b:1" } else { text }));
+    assert_eq!(removed["untagged"], json!(["localhost:5000/c/d:2", "b:1"]));
+    assert_eq!(removed["deleted"].as_array().unwrap().len(), 2);
+    assert_eq!(store.json("img-ls", &[]), json!({"images": []}));
+    store.text("img-rm", &["-f", "nope"]);
+}
+
+#[test]
+fn tables_are_dockers() {
+    let store = Store::new();
+    store.load("debian:12", b"one");
+    store.text("img-tag", &["debian:12", "localhost/a:1"]);
+    let id = store.json("img-history", &["debian:12"])["id"].as_str().unwrap()[7..19].to_owned();
+    let table = store.text("img-ls", &["--table"]);
+    let years =
+        table.lines().nth(1).unwrap().split("   ").find(|cell| cell.ends_with(" ago")).unwrap().to_owned();
+    let expected = format!(
+        "REPOSITORY    TAG       IMAGE ID       CREATED        SIZE\n\
+         debian        12        {id}   {years}   2.83kB\n\
+         localhost/a   1         {id}   {years}   2.83kB\n"
+    );
+    assert_eq!(table, expected);
+    assert_eq!(store.text("img-ls", &["--ids"]), format!("{id}\n"));
+    assert_eq!(store.text("img-ls", &["--table", "debian"]).lines().count(), 2);
+    assert_eq!(store.text("img-ls", &["--table", "debian:11"]).lines().count(), 1);
+    assert_eq!(
+        store.text("img-history", &["--table", "debian:12"]),
+        format!(
+            "IMAGE          CREATED        CREATED BY   SIZE      COMMENT\n\
+             {id}   {years}                2.56kB    Imported from -\n"
+        )
+    );
+}
