@@ -1,0 +1,137 @@
+//! Being let in: what stands in the `Authorization` header for one repository.
+
+mod challenge;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+use ureq::http::header;
+
+use crate::{
+    Error,
+    credentials::Credentials,
+    http::{Answer, Http},
+    url::{Url, encode},
+};
+use challenge::Challenge;
+
+/// The most that a token server may say, in bytes.
+const MAX_TOKEN: u64 = 1 << 20;
+
+/// What the registry was told so far.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    credentials: Option<Credentials>,
+    /// `repository:<name>:pull` or the like, in case that the registry does not say itself what it wants.
+    scope: String,
+    /// The header that let us in last.
+    header: Mutex<Option<String>>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Authority {
+    pub(crate) fn new(credentials: Option<Credentials>, scope: String) -> Self {
+        Self { credentials, scope, header: Mutex::new(None) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.header.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The header to send.
+    pub(crate) fn header(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    /// A header to send instead of `used`, after an answer that did not let us in.
+    ///
+    /// # Errors
+    /// The answer as an error, where there is no other; or why there is none.
+    pub(crate) fn renew(&self, http: &Http, used: Option<&str>, answer: Answer) -> Result<String, Error> {
+        // Held while the token is fetched: the other threads wait for it rather than fetch one each.
+        let mut header = self.lock();
+        if let Some(newer) = header.as_deref().filter(|current| Some(*current) != used) {
+            return Ok(newer.to_owned());
+        }
+        let headers = answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
+        let challenges: Vec<_> =
+            headers.filter_map(|value| value.to_str().ok()).flat_map(challenge::parse).collect();
+        for challenge in challenges {
+            let new = match challenge {
+                Challenge::Basic => self.credentials.as_ref().and_then(Credentials::basic),
+                Challenge::Bearer { realm, service, scope } => {
+                    let scope = scope.unwrap_or_else(|| self.scope.clone());
+                    Some(self.token(http, &answer, &realm, service.as_deref(), &scope)?)
+                }
+            };
+            if let Some(new) = new.filter(|new| Some(new.as_str()) != used) {
+                *header = Some(new.clone());
+                return Ok(new);
+            }
+        }
+        *header = None;
+        Err(answer.refused())
+    }
+
+    /// A token from the registry's token server.
+    fn token(
+        &self,
+        http: &Http,
+        answer: &Answer,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+    ) -> Result<String, Error> {
+        let realm = Url::parse(realm).map_err(|problem| answer.wrong(format!("token server: {problem}")))?;
+        if self.credentials.is_some() && answer.request.url.is_tls() && !realm.is_tls() {
+            return Err(answer.wrong(format!("token server {realm} would get the password unencrypted")));
+        }
+        let reply = match &self.credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                let mut form = format!(
+                    "grant_type=refresh_token&client_id=stave&refresh_token={}&scope={}",
+                    encode(token),
+                    encode(scope)
+                );
+                if let Some(service) = service {
+                    form += &format!("&service={}", encode(service));
+                }
+                let kind = (header::CONTENT_TYPE.as_str(), "application/x-www-form-urlencoded".to_owned());
+                http.send("POST", &realm, &[kind], Some((&mut form.as_bytes(), form.len() as u64)))?
+            }
+            credentials => {
+                let mut url = realm;
+                if let Some(service) = service {
+                    url = url.with("service", service);
+                }
+                // Several scopes come in one string (Docker's token authentication, "Resource scope").
+                for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
+                    url = url.with("scope", scope);
+                }
+                let basic = credentials.as_ref().and_then(Credentials::basic);
+                let header: Vec<_> = basic.map(|basic| (header::AUTHORIZATION.as_str(), basic)).into_iter().collect();
+                http.send("GET", &url, &header, None)?
+            }
+        };
+        if !reply.status.is_success() {
+            return Err(reply.refused());
+        }
+        let request = reply.request.clone();
+        let wrong = |problem: String| Error::Answer { request: request.clone(), problem };
+        let content = reply.read(MAX_TOKEN)?;
+        let token: Token =
+            serde_json::from_slice(&content).map_err(|error| wrong(format!("not a token: {error}")))?;
+        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| wrong("not a token: none in it".to_owned()))?;
+        match token.bytes().all(|b| b.is_ascii_graphic()) {
+            true => Ok(format!("Bearer {token}")),
+            false => Err(wrong("not a token: it has spaces or control characters".to_owned())),
+        }
+    }
+}
+

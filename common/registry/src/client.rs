@@ -1,0 +1,117 @@
+//! How registries are reached.
+
+use std::{path::PathBuf, sync::Once, time::Duration};
+
+use oci::Reference;
+
+use crate::{
+    Error,
+    credentials::Credentials,
+    http::Http,
+    repository::{Access, Repository},
+    url::{Url, is_loopback},
+};
+
+/// What the user said about how to reach registries.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether a registry may speak plain HTTP, or have a certificate that nobody vouches for.
+    pub insecure: bool,
+    /// A file of certificates (PEM) to trust beside the system's.
+    pub cacert: Option<PathBuf>,
+    /// Hosts that are asked before the registry itself when an image is pulled.
+    pub mirrors: Vec<String>,
+    /// The file with credentials, instead of the usual ones.
+    pub authfile: Option<PathBuf>,
+    /// How often something that went wrong is tried again while nothing moves.
+    pub retries: u32,
+    /// How long a server may say nothing.
+    pub timeout: Duration,
+    /// How many blobs are under way at once.
+    pub jobs: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            cacert: None,
+            mirrors: Vec::new(),
+            authfile: None,
+            retries: 6,
+            timeout: Duration::from_secs(60),
+            jobs: 3,
+        }
+    }
+}
+
+/// Reaches registries in the way that its options say.
+#[derive(Debug)]
+pub struct Client {
+    options: Options,
+}
+
+/// Docker's own registry has another name than its images.
+const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+impl Client {
+    /// One with these options.
+    pub fn new(options: Options) -> Self {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            // That another one was installed before is fine.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        });
+        Self { options }
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The repository that holds an image, in its registry.
+    pub(crate) fn repository(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
+        self.open(reference.registry(), reference.repository(), access)
+    }
+
+    /// How many places an image can be pulled from: the mirrors, and its registry.
+    pub(crate) fn sources(&self) -> usize {
+        self.options.mirrors.len() + 1
+    }
+
+    /// One of these places, the mirrors first.
+    pub(crate) fn source(&self, reference: &Reference, index: usize) -> Result<Repository, Error> {
+        match self.options.mirrors.get(index) {
+            Some(mirror) => self.open(mirror, reference.repository(), Access::Pull),
+            None => self.repository(reference, Access::Pull),
+        }
+    }
+
+    fn open(&self, registry: &str, repository: &str, access: Access) -> Result<Repository, Error> {
+        let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
+        if format!("{host}/a").parse::<Reference>().is_err() {
+            return Err(Error::Host(host.to_owned()));
+        }
+        let http = Http::new(&self.options, host)?;
+        let base = match self.options.insecure || is_loopback(host) {
+            true => self.detect(&http, host)?,
+            false => Url::host(true, host),
+        };
+        let credentials = || Credentials::find(self.options.authfile.as_deref(), registry, repository);
+        Ok(Repository::new(http, base, repository, access, self.options.retries, credentials()?))
+    }
+
+    /// Whether a registry that may speak plain HTTP does.
+    fn detect(&self, http: &Http, host: &str) -> Result<Url, Error> {
+        let tls = Url::host(true, host);
+        let probe = |url: &Url| http.send("GET", &url.join("/v2/").unwrap_or_else(|_| url.clone()), &[], None);
+        match probe(&tls) {
+            Ok(_) => Ok(tls),
+            Err(error) if error.is_untrusted() => Err(error),
+            Err(_) => {
+                let plain = Url::host(false, host);
+                probe(&plain).map(|_| plain)
+            }
+        }
+    }
+}

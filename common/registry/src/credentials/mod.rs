@@ -1,0 +1,245 @@
+//! Who the user is, as Docker, podman and skopeo keep it.
+
+mod program;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+
+use crate::Error;
+
+/// What a registry is told.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// A name and a password.
+    Password(String, String),
+    /// A token, which the registry's token server changes into others.
+    IdentityToken(String),
+}
+
+/// Secrets are in no message.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which is its twin.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct File {
+    auths: std::collections::HashMap<String, Entry>,
+    creds_store: Option<String>,
+    cred_helpers: std::collections::HashMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+/// How Docker writes the name of its own registry in these files.
+const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+impl Credentials {
+    /// Those for a repository; none where the files have none.
+    pub(crate) fn find(
+        authfile: Option<&Path>,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<Self>, Error> {
+        for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // A file that the user named must be there; the others may be missing, or be somebody else's.
+                Err(_) if Some(path.as_path()) != authfile => continue,
+                Err(error) => return Err(wrong(registry, path.display(), error)),
+            };
+            let file: File =
+                serde_json::from_slice(&text).map_err(|error| wrong(registry, path.display(), error))?;
+            if let Some(found) = file.find(registry, repository, &path)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value of an `Authorization` header; only a password makes one.
+    pub(crate) fn basic(&self) -> Option<String> {
+        match self {
+            Self::Password(name, password) => {
+                Some(format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
+            }
+            Self::IdentityToken(_) => None,
+        }
+    }
+}
+
+fn wrong(registry: &str, from: impl ToString, problem: impl ToString) -> Error {
+    Error::Credentials {
+        registry: registry.to_owned(),
+        from: from.to_string(),
+        problem: problem.to_string(),
+    }
+}
+
+/// Where credentials may stand, in the order of containers-auth.json(5).
+fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> {
+    if let Some(path) = authfile {
+        return vec![path.to_owned()];
+    }
+    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
+        return vec![path.into()];
+    }
+    let path = |name: &str| variable(name).map(PathBuf::from);
+    let home = path("HOME");
+    let runtime = path("XDG_RUNTIME_DIR").unwrap_or_else(|| {
+        format!("/run/containers/{}", rustix::process::geteuid().as_raw()).into()
+    });
+    let config = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let docker = path("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
+    let runtime = match path("XDG_RUNTIME_DIR") {
+        Some(runtime) => runtime.join("containers/auth.json"),
+        None => runtime.join("auth.json"),
+    };
+    let rest = [
+        Some(runtime),
+        config.map(|config| config.join("containers/auth.json")),
+        docker.map(|docker| docker.join("config.json")),
+    ];
+    rest.into_iter().flatten().collect()
+}
+
+impl File {
+    fn find(&self, registry: &str, repository: &str, path: &Path) -> Result<Option<Credentials>, Error> {
+        let hub = DOCKER_HUB.contains(&registry);
+        let keys: &[&str] = if hub { &[DOCKER_HUB_KEY, "docker.io", "index.docker.io"] } else { &[registry] };
+        let helper = keys.iter().find_map(|key| Some((*key, self.cred_helpers.get(*key)?.as_str())));
+        let store = self.creds_store.as_deref().filter(|store| !store.is_empty()).map(|store| (keys[0], store));
+        for (server, program) in helper.into_iter().chain(store) {
+            if let Some(found) = program::ask(program, server)
+                .map_err(|problem| wrong(registry, format!("docker-credential-{program}"), problem))?
+            {
+                return Ok(Some(found));
+            }
+        }
+        let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(None) };
+        entry.credentials().map_err(|problem| {
+            wrong(registry, path.display(), format!("auths of {key:?}: {problem}"))
+        })
+    }
+
+    /// The entry that says most about the repository: of `host/a/b`, `host/a`, `host` the first that is there.
+    fn entry(&self, registry: &str, repository: &str, hub: bool) -> Option<(&str, &Entry)> {
+        let registry = if hub { "docker.io" } else { registry };
+        let full = format!("{registry}/{repository}");
+        let mut wanted = full.as_str();
+        loop {
+            let found = self.auths.iter().find(|(key, _)| normalised(key) == wanted);
+            match (found, wanted.rsplit_once('/')) {
+                (Some((key, entry)), _) => return Some((key, entry)),
+                (None, Some((parent, _))) => wanted = parent,
+                (None, None) => return None,
+            }
+        }
+    }
+}
+
+/// A key of `auths` without what Docker of old added to it: `https://host/v1/` is `host`.
+fn normalised(key: &str) -> &str {
+    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
+    let name = match rest {
+        Some(rest) => rest.split('/').next().unwrap_or(rest),
+        None => key.trim_end_matches('/'),
+    };
+    if DOCKER_HUB.contains(&name) { "docker.io" } else { name }
+}
+
+impl Entry {
+    fn credentials(&self) -> Result<Option<Credentials>, String> {
+        if let Some(token) = self.identitytoken.as_ref().filter(|token| !token.is_empty()) {
+            return Ok(Some(Credentials::IdentityToken(token.clone())));
+        }
+        if let Some(auth) = self.auth.as_ref().filter(|auth| !auth.is_empty()) {
+            let decoded = STANDARD.decode(auth).map_err(|_| "\"auth\" is not base64")?;
+            let text = String::from_utf8(decoded).map_err(|_| "\"auth\" is not UTF-8")?;
+            let (name, password) = text.split_once(':').ok_or("\"auth\" is not a name and a password")?;
+            return Ok(Some(Credentials::Password(name.to_owned(), password.trim_end_matches('\0').to_owned())));
+        }
+        match (&self.username, &self.password) {
+            (Some(name), Some(password)) if !name.is_empty() => {
+                Ok(Some(Credentials::Password(name.clone(), password.clone())))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(json: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, String> {
+        let file: File = serde_json::from_str(json).unwrap();
+        file.find(registry, repository, Path::new("/f")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_entry_that_says_most() {
+        let file = format!(
+            r#"{{"auths": {{"h:5000": {{"auth": "{}"}}, "h:5000/a/b": {{"auth": "{}"}}, "https://old/v1/": {{"auth": "{}"}},
+                "https://index.docker.io/v1/": {{"identitytoken": "t"}}, "none": {{}}}}, "HttpHeaders": {{}}}}"#,
+            STANDARD.encode("host:p:w"),
+            STANDARD.encode("path:p"),
+            STANDARD.encode("old:p"),
+        );
+        let password = |name: &str, password: &str| Some(Credentials::Password(name.into(), password.into()));
+        for (registry, repository, expected) in [
+            ("h:5000", "a", password("host", "p:w")),
+            ("h:5000", "a/b", password("path", "p")),
+            ("h:5000", "a/b/c", password("path", "p")),
+            ("h:5000", "a/bc", password("host", "p:w")),
+            ("old", "a", password("old", "p")),
+            ("docker.io", "library/debian", Some(Credentials::IdentityToken("t".into()))),
+            ("h", "a", None),
+            ("none", "a", None),
+        ] {
+            assert_eq!(found(&file, registry, repository), Ok(expected), "{registry}/{repository}");
+        }
+        let error = found(r#"{"auths": {"h": {"auth": "?"}}}"#, "h", "a").unwrap_err();
+        assert_eq!(error, "read credentials for h from /f: auths of \"h\": \"auth\" is not base64");
+        let error = found(r#"{"credsStore": "../evil"}"#, "h", "a").unwrap_err();
+        assert_eq!(
+            error,
+            "read credentials for h from docker-credential-../evil: this cannot be the name of a program"
+        );
+    }
+
+    #[test]
+    fn files_in_their_order() {
+        let environment = |pairs: &'static [(&str, &str)]| {
+            move |name: &str| pairs.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).into())
+        };
+        let paths = |authfile: Option<&str>, pairs| {
+            let files = files(authfile.map(Path::new), environment(pairs));
+            files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(Some("/x"), &[("REGISTRY_AUTH_FILE", "/y")]), ["/x"]);
+        assert_eq!(paths(None, &[("REGISTRY_AUTH_FILE", "/y"), ("HOME", "/h")]), ["/y"]);
+        assert_eq!(
+            paths(None, &[("XDG_RUNTIME_DIR", "/r"), ("HOME", "/h")]),
+            ["/r/containers/auth.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"]
+        );
+        let own = format!("/run/containers/{}/auth.json", rustix::process::geteuid().as_raw());
+        assert_eq!(paths(None, &[("DOCKER_CONFIG", "/d")]), [own.as_str(), "/d/config.json"]);
+    }
+}

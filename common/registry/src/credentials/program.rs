@@ -1,0 +1,53 @@
+//! Credential helpers: programs that the user has named in his configuration (docker-credential-helpers' protocol).
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use serde::Deserialize;
+
+use super::Credentials;
+use crate::error::plain;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
+}
+
+/// Asks `docker-credential-<name>` what it keeps for a server; none where it keeps nothing.
+pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, String> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if !name.bytes().all(valid) {
+        return Err("this cannot be the name of a program".to_owned());
+    }
+    let mut helper = Command::new(format!("docker-credential-{name}"))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    if let Some(mut input) = helper.stdin.take() {
+        // A helper that has gone says why in its status.
+        let _ = input.write_all(server.as_bytes());
+    }
+    let output = helper.wait_with_output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        let said = plain(&String::from_utf8_lossy(&output.stdout));
+        return match said.as_str() {
+            // The words by which Docker knows it.
+            "credentials not found in native keychain" => Ok(None),
+            "" => Err(output.status.to_string()),
+            _ => Err(said),
+        };
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    Ok(match answer.username.as_str() {
+        "" => None,
+        "<token>" => Some(Credentials::IdentityToken(answer.secret)),
+        _ => Some(Credentials::Password(answer.username, answer.secret)),
+    })
+}

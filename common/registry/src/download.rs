@@ -1,0 +1,274 @@
+//! One blob from a registry into the store, also while somebody reads it already.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use oci::{
+    Digest, Layout,
+    digest::Mismatch,
+    layout::{BlobWriter, SealedBlob},
+    spec::Descriptor,
+};
+use ureq::http::header;
+
+use crate::{
+    Error,
+    http::Answer,
+    progress::{Event, Progress},
+    pull::Sources,
+    repository::Repository,
+};
+
+/// Bytes taken from a connection before they are written.
+const BUFFER: usize = 256 << 10;
+/// An attempt that brought as many bytes was worth it: the next one is the first again.
+const PROGRESS: u64 = 64 << 10;
+
+/// A blob that grows. Its reader waits for what is not there yet, and sees its end only when all of it was checked.
+#[derive(Debug, Default)]
+pub(crate) struct Growing {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    file: Option<Arc<File>>,
+    /// So many bytes can be read.
+    size: u64,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Checked,
+    Failed,
+}
+
+impl Growing {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// There will be no more of it.
+    pub(crate) fn fail(&self) {
+        self.change(|state| {
+            state.end.get_or_insert(End::Failed);
+        });
+    }
+
+    /// Waits until there is something beyond `position`: how much there is then, and whether that is all.
+    fn wait(&self, position: u64) -> io::Result<(Arc<File>, u64, bool)> {
+        let mut state = self.lock();
+        loop {
+            match (&state.file, state.end) {
+                (_, Some(End::Failed)) => return Err(io::Error::other("the download failed")),
+                (Some(file), Some(End::Checked)) => return Ok((file.clone(), state.size, true)),
+                (Some(file), None) if state.size > position => return Ok((file.clone(), state.size, false)),
+                _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Reads a [`Growing`] blob from its start.
+#[derive(Debug)]
+pub(crate) struct Following {
+    pub(crate) blob: Arc<Growing>,
+    pub(crate) position: u64,
+}
+
+impl Read for Following {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (file, size, all) = self.blob.wait(self.position)?;
+        if self.position == size && all {
+            return Ok(0);
+        }
+        let wanted = usize::try_from(size - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let count = file.read_at(&mut buffer[..wanted], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+/// What every download of a pull has in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Downloads<'a> {
+    pub(crate) sources: &'a Sources<'a>,
+    pub(crate) layout: &'a Layout,
+    pub(crate) progress: &'a dyn Progress,
+    /// Set when another one failed.
+    pub(crate) given_up: &'a AtomicBool,
+}
+
+impl Downloads<'_> {
+    /// Fetches a blob into its place.
+    pub(crate) fn fetch(&self, descriptor: &Descriptor, blob: &Growing) -> Result<(), Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        let mut writer = self.layout.writer_of(descriptor)?;
+        let file = writer.file().map_err(failed("create", &digest))?;
+        blob.change(|state| state.file = Some(Arc::new(file)));
+        self.receive_all(&digest, descriptor.size(), &mut writer, blob)?;
+        let sealed: SealedBlob = writer.seal()?;
+        let size = sealed.size();
+        self.progress.tell(&digest, Event::Fetched);
+        sealed.commit()?;
+        blob.change(|state| {
+            state.size = size;
+            state.end = Some(End::Checked);
+        });
+        Ok(())
+    }
+
+    /// From one source after the other, each as often as it takes.
+    fn receive_all(
+        &self,
+        digest: &Digest,
+        size: u64,
+        writer: &mut BlobWriter,
+        blob: &Growing,
+    ) -> Result<(), Error> {
+        let mut last = Error::GivenUp;
+        for source in self.sources.from_the_one_that_answered() {
+            let source = match source {
+                Ok(source) => source,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            let mut attempts = source.attempts();
+            loop {
+                let before = writer.size();
+                let error = match self.receive(source, digest, size, writer, blob) {
+                    Ok(()) => return Ok(()),
+                    Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => return Err(error),
+                    Err(error) => error,
+                };
+                if writer.size() >= before + PROGRESS {
+                    attempts.progressed();
+                }
+                let tell = |error: &Error, pause| self.progress.tell(digest, Event::Retrying(error, pause));
+                match attempts.wait(error, tell) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        last = error;
+                        break;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// What is missing of the blob, over one connection.
+    fn receive(
+        &self,
+        source: &Repository,
+        digest: &Digest,
+        size: u64,
+        writer: &mut BlobWriter,
+        blob: &Growing,
+    ) -> Result<(), Error> {
+        let from = writer.size();
+        if from == size {
+            return Ok(());
+        }
+        let range = (from > 0).then(|| (header::RANGE.as_str(), format!("bytes={from}-")));
+        let headers: Vec<_> = range.into_iter().collect();
+        let url = source.url(&format!("blobs/{digest}"))?;
+        let answer = source.expect("GET", url, &headers, None, &[200, 206, 416])?;
+        let mut skip = match answer.status.as_u16() {
+            206 => begins_at(&answer, from).map(|()| 0)?,
+            416 => return Err(too_little(digest, size, from)),
+            // It knows no ranges, and begins at the start.
+            _ => from,
+        };
+        let length = answer.length();
+        if let Some(length) = length
+            && length != size - from + skip
+        {
+            let (found, more) = (from - skip + length, length > size - from + skip);
+            let found = if more { size } else { found };
+            return Err(Mismatch::Size { digest: digest.clone(), expected: size, found, more }.into());
+        }
+        // Only an answer that says where it ends can be too short; any other can be cut off.
+        let framed = length.is_some() || answer.header(header::TRANSFER_ENCODING).is_some();
+        let broken = Error::Connection { request: answer.request.clone(), cause: crate::error::Cause::Broken };
+        let mut body = answer.into_body();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            if self.given_up.load(Ordering::Relaxed) {
+                return Err(Error::GivenUp);
+            }
+            let (filled, outcome) = fill(&mut body, &mut buffer);
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(filled);
+            skip -= skipped as u64;
+            let new = &buffer[skipped..filled];
+            writer.write_all(new).and_then(|()| writer.flush()).map_err(|error| written(digest, error))?;
+            if !new.is_empty() {
+                blob.change(|state| state.size = writer.size());
+                self.progress.tell(digest, Event::Passed(writer.size()));
+            }
+            match outcome {
+                Err(error) => return Err(error),
+                Ok(false) => {}
+                Ok(true) if writer.size() == size => return Ok(()),
+                Ok(true) if framed => return Err(too_little(digest, size, writer.size())),
+                Ok(true) => return Err(broken),
+            }
+        }
+    }
+}
+
+/// Fills the buffer: how far, and whether the end was seen or what went wrong.
+fn fill(body: &mut crate::http::AnswerBody, buffer: &mut [u8]) -> (usize, Result<bool, Error>) {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match body.read(&mut buffer[filled..]) {
+            Ok(0) => return (filled, Ok(true)),
+            Ok(count) => filled += count,
+            Err(error) => return (filled, Err(error)),
+        }
+    }
+    (filled, Ok(false))
+}
+
+/// `Content-Range: bytes 5-9/10` must begin where we asked for (RFC 9110, section 14.4).
+fn begins_at(answer: &Answer, from: u64) -> Result<(), Error> {
+    let range = answer.header(header::CONTENT_RANGE).unwrap_or_default();
+    let start = range.trim().strip_prefix("bytes ").and_then(|range| range.split('-').next());
+    match start.and_then(|start| start.trim().parse::<u64>().ok()) {
+        Some(start) if start == from => Ok(()),
+        _ => Err(answer.wrong(format!("asked for bytes from {from} on, got {:?}", crate::error::plain(range)))),
+    }
+}
+
+fn too_little(digest: &Digest, expected: u64, found: u64) -> Error {
+    Mismatch::Size { digest: digest.clone(), expected, found, more: false }.into()
+}
+
+pub(crate) fn failed(verb: &'static str, digest: &Digest) -> impl FnOnce(io::Error) -> Error {
+    let digest = digest.to_string();
+    move |source| Error::Blob { verb, digest, source }
+}
+
+/// A mismatch that the writer saw is told as itself.
+fn written(digest: &Digest, error: io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
+        Some(mismatch) => mismatch.clone().into(),
+        None => failed("write", digest)(error),
+    }
+}

@@ -1,0 +1,287 @@
+//! One request, one answer.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use ureq::{
+    Agent, SendBody,
+    config::Config,
+    http::{HeaderMap, Request as HttpRequest, StatusCode, header},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use crate::{
+    Error, Options,
+    error::{Cause, Request, plain},
+    url::Url,
+};
+
+/// The most that is read of an answer which only says why something did not work, in bytes.
+const MAX_DETAIL: u64 = 64 << 10;
+/// Where Docker and podman keep the certificates that users trust for one registry.
+const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+/// Bytes read from a connection at a time.
+const BUFFER: usize = 256 << 10;
+
+/// Makes connections to a registry, and keeps them for the next request.
+#[derive(Debug)]
+pub(crate) struct Http {
+    agent: Agent,
+    timeout: Duration,
+}
+
+/// What is sent: a reader and its size in bytes.
+pub(crate) type Body<'a> = (&'a mut dyn Read, u64);
+
+/// The beginning of an answer; the rest of it is in its body.
+pub(crate) struct Answer {
+    pub(crate) request: Request,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: ureq::Body,
+    timeout: Duration,
+}
+
+impl Http {
+    pub(crate) fn new(options: &Options, host: &str) -> Result<Self, Error> {
+        let mut tls = TlsConfig::builder().disable_verification(options.insecure);
+        if !options.insecure {
+            tls = tls.root_certs(RootCerts::from(trusted(options.cacert.as_deref(), host)?.into_iter()));
+        }
+        let config = Config::builder()
+            .tls_config(tls.build())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("stave/", env!("CARGO_PKG_VERSION")))
+            // What a proxy would compress on the way has another digest.
+            .accept_encoding("identity")
+            .allow_non_standard_methods(false)
+            .max_response_header_size(64 << 10)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .timeout_connect(Some(options.timeout.min(Duration::from_secs(30))))
+            .timeout_per_read(Some(options.timeout))
+            .timeout_per_write(Some(options.timeout))
+            .build();
+        Ok(Self { agent: Agent::new_with_config(config), timeout: options.timeout })
+    }
+
+    /// Sends a request and reads the head of the answer, whatever its status.
+    pub(crate) fn send(
+        &self,
+        method: &'static str,
+        url: &Url,
+        headers: &[(&'static str, String)],
+        body: Option<Body>,
+    ) -> Result<Answer, Error> {
+        let request = Request { method, url: url.clone() };
+        let mut builder = HttpRequest::builder().method(method).uri(url.full());
+        for (name, value) in headers {
+            builder = builder.header(*name, value);
+        }
+        let takes_body = matches!(method, "POST" | "PUT" | "PATCH");
+        let answer = match body {
+            Some((reader, size)) => builder
+                .header(header::CONTENT_LENGTH, size)
+                .body(SendBody::from_reader(reader))
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+            None if takes_body => builder
+                .header(header::CONTENT_LENGTH, 0)
+                .body(&[][..])
+                .map_err(ureq::Error::from)
+                .and_then(|request| self.agent.run(request)),
+            None => builder.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)),
+        };
+        match answer {
+            Ok(answer) => {
+                let (parts, body) = answer.into_parts();
+                let (status, headers) = (parts.status, parts.headers);
+                Ok(Answer { request, status, headers, body, timeout: self.timeout })
+            }
+            Err(error) => Err(Error::Connection { request, cause: cause(error, self.timeout) }),
+        }
+    }
+}
+
+impl Answer {
+    /// A header, where it is there and is text.
+    pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// `Content-Length`, of an answer that has one.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.header(header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// Where the registry sends us, in full.
+    pub(crate) fn location(&self) -> Result<Url, Error> {
+        let location = self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
+        self.request.url.join(location).map_err(|problem| self.wrong(format!("sent elsewhere: {problem}")))
+    }
+
+    pub(crate) fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::Answer { request: self.request.clone(), problem: problem.into() }
+    }
+
+    /// The rest of the answer.
+    pub(crate) fn into_body(self) -> AnswerBody {
+        let Self { request, body, timeout, .. } = self;
+        AnswerBody { request, reader: body.into_with_config().limit(u64::MAX).reader(), timeout }
+    }
+
+    /// All of the rest, of at most `limit` bytes.
+    pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>, Error> {
+        let request = self.request.clone();
+        let too_large = || Error::Answer {
+            request: request.clone(),
+            problem: format!("more than {} KiB are refused", limit >> 10),
+        };
+        if self.length().is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut content = Vec::new();
+        let mut body = self.into_body();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = body.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(content);
+            }
+            content.extend_from_slice(&buffer[..count]);
+            if content.len() as u64 > limit {
+                return Err(too_large());
+            }
+        }
+    }
+
+    /// The answer as an error, with what the registry says (OCI distribution-spec, "Error Codes").
+    pub(crate) fn refused(self) -> Error {
+        let (request, status) = (self.request.clone(), self.status);
+        let retry_after = self.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
+        let mut text = Vec::new();
+        let _ = self.into_body().reader.take(MAX_DETAIL).read_to_end(&mut text);
+        let detail = detail(&text);
+        Error::Refused { request, status, detail, retry_after }
+    }
+}
+
+/// The body of an answer.
+pub(crate) struct AnswerBody {
+    request: Request,
+    reader: ureq::BodyReader<'static>,
+    timeout: Duration,
+}
+
+impl AnswerBody {
+    /// As [`Read::read`], with the request in the error.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match self.reader.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let cause = cause(ureq::Error::from(error), self.timeout);
+                    return Err(Error::Connection { request: self.request.clone(), cause });
+                }
+                Ok(count) => return Ok(count),
+            }
+        }
+    }
+}
+
+/// `{"errors": [{"code": …, "message": …}]}`, or the first line of plain text.
+fn detail(text: &[u8]) -> Option<String> {
+    let value: Option<serde_json::Value> = serde_json::from_slice(text).ok();
+    let said = match &value {
+        Some(value) => {
+            let first = &value["errors"][0];
+            let message = first["message"].as_str().filter(|message| !message.is_empty());
+            message.or(first["code"].as_str()).or(value["message"].as_str()).or(value["error"].as_str())?
+        }
+        None => {
+            let text = std::str::from_utf8(text).ok()?.trim();
+            (!text.starts_with('<')).then(|| text.lines().next()).flatten()?
+        }
+    };
+    let said = plain(said);
+    (!said.is_empty()).then_some(said)
+}
+
+/// What went wrong with a connection, in our words.
+fn cause(error: ureq::Error, timeout: Duration) -> Cause {
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => Cause::Silence(timeout.min(Duration::from_secs(30))),
+        ureq::Error::Timeout(_) => Cause::Silence(timeout),
+        ureq::Error::HostNotFound => Cause::Name,
+        ureq::Error::Rustls(error) => tls_cause(&error),
+        ureq::Error::Io(error) => io_cause(error),
+        ureq::Error::Protocol(error) => Cause::Protocol(format!("the server does not speak HTTP: {error}")),
+        ureq::Error::LargeResponseHeader(_, limit) => {
+            Cause::Protocol(format!("headers of more than {} KiB are refused", limit >> 10))
+        }
+        error => Cause::Protocol(plain(&error.to_string())),
+    }
+}
+
+fn io_cause(error: io::Error) -> Cause {
+    if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return tls_cause(inner);
+    }
+    let name_service = error.to_string();
+    if name_service.contains("failed to lookup address") {
+        return Cause::Name;
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Cause::Broken,
+        _ => Cause::System(error),
+    }
+}
+
+fn tls_cause(error: &rustls::Error) -> Cause {
+    match error {
+        rustls::Error::InvalidCertificate(problem) => Cause::Certificate(plain(&problem.to_string())),
+        rustls::Error::InvalidMessage(_) => Cause::NotTls,
+        other => Cause::Protocol(plain(&other.to_string())),
+    }
+}
+
+/// The system's certificates, those that the user trusts for this host, and those in the file that he gave.
+fn trusted(cacert: Option<&Path>, host: &str) -> Result<Vec<Certificate<'static>>, Error> {
+    let mut trusted: Vec<_> = rustls_native_certs::load_native_certs()
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
+    for directory in PER_HOST {
+        let Ok(entries) = fs::read_dir(Path::new(directory).join(host)) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "crt")) {
+            trusted.extend(read_certificates(&entry.path())?);
+        }
+    }
+    if let Some(path) = cacert {
+        trusted.extend(read_certificates(path)?);
+    }
+    Ok(trusted)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
+    let wrong = |problem: String| Error::Certificates { path: path.to_owned(), problem };
+    let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(error.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(wrong("no certificate in it".to_owned()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,354 @@
+//! A name in a registry → an image in the store.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::Read,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use oci::{
+    Digest, Image, Layout, Platform, Reference,
+    digest::Mismatch,
+    image::choose_child,
+    layout::{self, MAX_JSON},
+    media_type::{Kind, kind},
+    spec::{Descriptor, ImageManifest},
+};
+
+use crate::{
+    Client, Error,
+    download::{Downloads, Following, Growing},
+    manifest::Manifest,
+    progress::{Event, Progress},
+    repository::Repository,
+};
+
+/// How deep indexes may stand in indexes.
+const MAX_NESTING: u32 = 4;
+
+/// Where an image can be pulled from: mirrors, then the registry itself. Each is reached when it is needed.
+pub(crate) struct Sources<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    progress: &'a dyn Progress,
+    opened: Vec<OnceLock<Repository>>,
+    answered: AtomicUsize,
+}
+
+impl<'a> Sources<'a> {
+    fn new(client: &'a Client, reference: &'a Reference, progress: &'a dyn Progress) -> Self {
+        let opened = (0..client.sources()).map(|_| OnceLock::new()).collect();
+        Self { client, reference, progress, opened, answered: AtomicUsize::new(0) }
+    }
+
+    fn get(&self, index: usize) -> Result<&Repository, Error> {
+        if let Some(open) = self.opened[index].get() {
+            return Ok(open);
+        }
+        let open = self.client.source(self.reference, index)?;
+        Ok(self.opened[index].get_or_init(|| open))
+    }
+
+    /// Those that may have the blobs of the image whose manifest was found.
+    pub(crate) fn from_the_one_that_answered(&self) -> impl Iterator<Item = Result<&Repository, Error>> {
+        (self.answered.load(Ordering::Relaxed)..self.opened.len()).map(|index| self.get(index))
+    }
+
+    /// What the first source that can gives. Mirrors that cannot are passed over, with a word about it.
+    fn first<T>(&self, act: impl Fn(&Repository) -> Result<T, Error>) -> Result<T, Error> {
+        let start = self.answered.load(Ordering::Relaxed);
+        for index in start..self.opened.len() {
+            match self.get(index).and_then(&act) {
+                Err(error) if index + 1 < self.opened.len() => {
+                    self.progress.note(&format!("mirror passed over: {error}"));
+                }
+                Err(error) => return Err(error),
+                Ok(value) => {
+                    self.answered.store(index, Ordering::Relaxed);
+                    return Ok(value);
+                }
+            }
+        }
+        Err(Error::GivenUp)
+    }
+}
+
+/// An image that is being pulled: manifests and configuration are in the store, its layers may not be yet.
+pub struct Pull<'a> {
+    layout: &'a Layout,
+    sources: Sources<'a>,
+    reference: &'a Reference,
+    progress: &'a dyn Progress,
+    jobs: usize,
+    /// What the name stands for: a manifest, or an index.
+    pub descriptor: Descriptor,
+    /// The image for the platform.
+    pub image: Image,
+    /// Whether the name stood for the same in the store already, with all that belongs to it.
+    pub up_to_date: bool,
+}
+
+/// Asks the registry what a name stands for, and fetches all but the layers.
+///
+/// # Errors
+/// When the registry, or what it says, does not allow it.
+pub fn resolve<'a>(
+    client: &'a Client,
+    layout: &'a Layout,
+    reference: &'a Reference,
+    platform: Option<&Platform>,
+    progress: &'a dyn Progress,
+) -> Result<Pull<'a>, Error> {
+    let sources = Sources::new(client, reference, progress);
+    let local = layout.list()?.into_iter().rev().find(|entry| entry.reference.as_ref() == Some(reference));
+    let local = local.map(|entry| entry.descriptor);
+    let resolving = Resolving { layout, sources: &sources, progress };
+    let descriptor = resolving.named(reference, local.as_ref())?;
+    resolving.fetch_image(&descriptor, platform, 0)?;
+    let image = layout.image(&descriptor, platform)?;
+    let known = local.is_some_and(|local| local.digest() == descriptor.digest());
+    let up_to_date = known && missing(layout, &image)?.is_empty();
+    let jobs = client.options().jobs.max(1);
+    Ok(Pull { layout, sources, reference, progress, jobs, descriptor, image, up_to_date })
+}
+
+struct Resolving<'a> {
+    layout: &'a Layout,
+    sources: &'a Sources<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Resolving<'_> {
+    /// The manifest or index that the name stands for now.
+    fn named(&self, reference: &Reference, local: Option<&Descriptor>) -> Result<Descriptor, Error> {
+        // What a digest stands for cannot change.
+        if let (Some(_), Some(local)) = (reference.digest(), local)
+            && self.layout.has_blob(local)?
+        {
+            return Ok(local.clone());
+        }
+        let digest = reference.digest();
+        let target = digest.map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
+        let manifest = self.sources.first(|source| {
+            if let Some(local) = local
+                // Asking is cheap, and some registries count how often manifests are fetched.
+                && source.digest_of(&target).ok().flatten().is_some_and(|now| is(local, &now))
+                && self.layout.has_blob(local)?
+            {
+                return Ok(None);
+            }
+            source.manifest(&target, digest, self.progress).map(Some)
+        })?;
+        match (manifest, local) {
+            (Some(manifest), _) => self.keep(manifest),
+            (None, Some(local)) => {
+                let digest = Digest::try_from(local.digest())?;
+                self.layout.touch_blob(&digest);
+                Ok(Descriptor::new(local.media_type().clone(), local.size(), digest))
+            }
+            (None, None) => Err(Error::GivenUp),
+        }
+    }
+
+    fn keep(&self, manifest: Manifest) -> Result<Descriptor, Error> {
+        let Manifest { descriptor, content } = manifest;
+        if !self.layout.has_blob(&descriptor)? {
+            let mut writer = self.layout.writer_of(&descriptor)?;
+            let digest = Digest::try_from(descriptor.digest())?;
+            std::io::Write::write_all(&mut writer, &content)
+                .map_err(crate::download::failed("write", &digest))?;
+            writer.commit()?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Follows indexes to the manifest for the platform, and fetches its configuration.
+    fn fetch_image(
+        &self,
+        descriptor: &Descriptor,
+        platform: Option<&Platform>,
+        depth: u32,
+    ) -> Result<(), Error> {
+        match kind(descriptor) {
+            Kind::Index if depth < MAX_NESTING => {
+                let index = self.layout.index(descriptor)?;
+                let child = choose_child(&index, descriptor, platform)?;
+                self.fetch_manifest(child)?;
+                self.fetch_image(child, platform, depth + 1)
+            }
+            Kind::Manifest => {
+                let manifest: ImageManifest = self.layout.manifest(descriptor)?;
+                self.fetch_configuration(manifest.config())
+            }
+            _ => Err(layout::Error::NotAnImage {
+                digest: Digest::try_from(descriptor.digest())?,
+                media_type: descriptor.media_type().to_string(),
+            }
+            .into()),
+        }
+    }
+
+    fn fetch_manifest(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let digest = check_json(descriptor)?;
+        if self.layout.has_blob(descriptor)? {
+            self.layout.touch_blob(&digest);
+            return Ok(());
+        }
+        let manifest = self
+            .sources
+            .first(|source| source.manifest(&digest.to_string(), Some(&digest), self.progress))?;
+        let (found, expected) = (manifest.content.len() as u64, descriptor.size());
+        if found != expected {
+            return Err(Mismatch::Size { digest, expected, found, more: false }.into());
+        }
+        self.keep(manifest).map(drop)
+    }
+
+    fn fetch_configuration(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let digest = check_json(descriptor)?;
+        if self.layout.has_blob(descriptor)? {
+            self.layout.touch_blob(&digest);
+            return Ok(());
+        }
+        // It is no layer, and nobody wants to hear of it.
+        let (progress, given_up) = (&() as &dyn Progress, &AtomicBool::new(false));
+        let downloads = Downloads { sources: self.sources, layout: self.layout, progress, given_up };
+        downloads.fetch(descriptor, &Growing::default())
+    }
+}
+
+fn is(descriptor: &Descriptor, digest: &Digest) -> bool {
+    descriptor.digest().as_ref() == digest.to_string()
+}
+
+/// The digest of what is read whole, and therefore must not be large.
+fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
+    let digest = Digest::try_from(descriptor.digest())?;
+    match descriptor.size() > MAX_JSON {
+        true => Err(layout::Error::TooLarge { digest, size: descriptor.size() }.into()),
+        false => Ok(digest),
+    }
+}
+
+/// The layers that are not in the store, each once.
+fn missing(layout: &Layout, image: &Image) -> Result<Vec<Descriptor>, Error> {
+    let mut missing: Vec<Descriptor> = Vec::new();
+    for layer in image.manifest.layers() {
+        if !layout.has_blob(layer)? && !missing.iter().any(|other| other.digest() == layer.digest()) {
+            missing.push(layer.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// The layers while they come.
+pub struct Layers<'a> {
+    layout: &'a Layout,
+    coming: HashMap<Digest, Arc<Growing>>,
+}
+
+impl Layers<'_> {
+    /// Reads a layer's blob from its start, as far as it is here, and waits for the rest. Its end is seen only if the
+    /// content was what the descriptor says.
+    ///
+    /// # Errors
+    /// When it is neither in the store nor coming.
+    pub fn open(&self, descriptor: &Descriptor) -> std::io::Result<Box<dyn Read + Send>> {
+        let digest = Digest::try_from(descriptor.digest()).map_err(std::io::Error::other)?;
+        match self.coming.get(&digest) {
+            Some(blob) => Ok(Box::new(Following { blob: blob.clone(), position: 0 })),
+            None => self.layout.blob_reader(descriptor).map(|reader| Box::new(reader) as _).map_err(std::io::Error::other),
+        }
+    }
+}
+
+impl Pull<'_> {
+    /// Fetches the layers, several at once, while `meanwhile` may read them. Then the image has its name.
+    ///
+    /// # Errors
+    /// What went wrong with a layer, before what `meanwhile` made of it; else what `meanwhile` returned.
+    pub fn fetch<T, E: From<Error>>(
+        &self,
+        meanwhile: impl FnOnce(&Layers) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let missing = missing(self.layout, &self.image)?;
+        self.announce(&missing)?;
+        let mut coming = HashMap::new();
+        let mut queue = VecDeque::new();
+        for descriptor in missing {
+            let blob = Arc::new(Growing::default());
+            coming.insert(Digest::try_from(descriptor.digest()).map_err(Error::from)?, blob.clone());
+            queue.push_back((descriptor, blob));
+        }
+        let layers = Layers { layout: self.layout, coming };
+        let (jobs, queue) = (self.jobs.min(queue.len()), Mutex::new(queue));
+        let (given_up, failure) = (AtomicBool::new(false), Mutex::new(None));
+        let downloads = Downloads {
+            sources: &self.sources,
+            layout: self.layout,
+            progress: self.progress,
+            given_up: &given_up,
+        };
+        let outcome = thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| work(downloads, &queue, &failure));
+            }
+            let outcome = meanwhile(&layers);
+            if outcome.is_err() {
+                given_up.store(true, Ordering::Relaxed);
+            }
+            outcome
+        });
+        let failure: Option<Error> = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (failure, outcome) {
+            (Some(error), _) if !matches!(error, Error::GivenUp) => Err(error.into()),
+            (_, Err(error)) => Err(error),
+            (Some(error), Ok(_)) => Err(error.into()),
+            (None, Ok(value)) => {
+                self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
+                Ok(value)
+            }
+        }
+    }
+
+    fn announce(&self, missing: &[Descriptor]) -> Result<(), Error> {
+        for layer in self.image.manifest.layers() {
+            let digest = Digest::try_from(layer.digest())?;
+            match missing.iter().any(|other| other.digest() == layer.digest()) {
+                true => self.progress.tell(&digest, Event::Planned(layer.size())),
+                false => {
+                    self.layout.touch_blob(&digest);
+                    self.progress.tell(&digest, Event::Exists);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fetches one blob after the other until none is left, or one fails.
+fn work(
+    downloads: Downloads,
+    queue: &Mutex<VecDeque<(Descriptor, Arc<Growing>)>>,
+    failure: &Mutex<Option<Error>>,
+) {
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some((descriptor, blob)) = next() {
+        let outcome = match downloads.given_up.load(Ordering::Relaxed) {
+            true => Err(Error::GivenUp),
+            false => downloads.fetch(&descriptor, &blob),
+        };
+        if let Err(error) = outcome {
+            downloads.given_up.store(true, Ordering::Relaxed);
+            let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(|first| matches!(first, Error::GivenUp)) {
+                *first = Some(error);
+            }
+            blob.fail();
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! An image in the store → a name in a registry.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use oci::{
+    Digest, Layout, Platform, Reference,
+    media_type::{Kind, kind},
+    spec::{Descriptor, ImageManifest},
+};
+
+use crate::{
+    Client, Error,
+    progress::Progress,
+    repository::{Access, Repository},
+    upload::{Uploaded, Uploads},
+};
+
+/// What was pushed.
+#[derive(Debug)]
+pub struct Pushed {
+    /// What the name stands for in the registry now.
+    pub descriptor: Descriptor,
+    /// How many blobs were sent.
+    pub sent: usize,
+    /// How many the registry had.
+    pub existing: usize,
+    /// How many it took from another of its repositories.
+    pub mounted: usize,
+}
+
+/// Sends an image, blobs first, then its manifests, then the one that gets the name.
+///
+/// An index is sent whole if the images for all its platforms are in the store; else the image for `platform` alone. Layers
+/// are sent in the bytes that they have in the store, also uncompressed ones: others would make it another image.
+///
+/// # Errors
+/// When the store does not have it, or the registry does not take it.
+pub fn push(
+    client: &Client,
+    layout: &Layout,
+    source: &Descriptor,
+    destination: &Reference,
+    platform: Option<&Platform>,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
+    let mut whole = Vec::new();
+    let root = match platform.is_none() && collect(layout, source, &mut whole)? {
+        true => source.clone(),
+        false => {
+            let image = layout.image(source, platform)?;
+            whole = vec![image.descriptor.clone()];
+            if image.descriptor.digest() != source.digest() {
+                progress.note(&format!("only the image for {} is pushed", image.platform()));
+            }
+            image.descriptor
+        }
+    };
+    let repository = client.repository(destination, Access::Push)?;
+    let blobs = blobs(layout, &whole)?;
+    let origins = origins(layout, destination)?;
+    let uploads = Uploads { repository: &repository, layout, progress, origins: &origins };
+    let counts = send_all(&uploads, blobs, client.options().jobs.max(1))?;
+    put_manifests(&repository, layout, &whole, destination, progress)?;
+    let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
+    Ok(Pushed {
+        descriptor: root,
+        sent: count(Uploaded::Sent),
+        existing: count(Uploaded::Existed),
+        mounted: count(Uploaded::Mounted),
+    })
+}
+
+/// All manifests and indexes below a descriptor, each after what it names. Whether all of them are in the store.
+fn collect(layout: &Layout, descriptor: &Descriptor, found: &mut Vec<Descriptor>) -> Result<bool, Error> {
+    if !layout.has_blob(descriptor)? || found.len() > 1000 {
+        return Ok(false);
+    }
+    if kind(descriptor) == Kind::Index {
+        for child in layout.index(descriptor)?.manifests() {
+            if !collect(layout, child, found)? {
+                return Ok(false);
+            }
+        }
+    } else {
+        for layer in layout.manifest(descriptor)?.layers() {
+            if !layout.has_blob(layer)? {
+                return Ok(false);
+            }
+        }
+    }
+    if !found.iter().any(|other| other.digest() == descriptor.digest()) {
+        found.push(descriptor.clone());
+    }
+    Ok(true)
+}
+
+/// The configurations and layers of these manifests, each once; layers first, as people know it.
+fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, bool)>, Error> {
+    let mut blobs: Vec<(Descriptor, bool)> = Vec::new();
+    for descriptor in manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest) {
+        let manifest: ImageManifest = layout.manifest(descriptor)?;
+        let layers = manifest.layers().iter().map(|layer| (layer.clone(), true));
+        for (blob, is_layer) in layers.chain([(manifest.config().clone(), false)]) {
+            if !blobs.iter().any(|(other, _)| other.digest() == blob.digest()) {
+                blobs.push((blob, is_layer));
+            }
+        }
+    }
+    Ok(blobs)
+}
+
+/// For each blob that an image from the same registry has: the repository that the registry can take it from.
+fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, String>, Error> {
+    let mut origins = HashMap::new();
+    for entry in layout.list()? {
+        let Some(reference) = &entry.reference else { continue };
+        if reference.registry() != destination.registry() || reference.repository() == destination.repository() {
+            continue;
+        }
+        // An image that cannot be read is nothing to take from.
+        for (_, manifest) in layout.manifests(&entry.descriptor).unwrap_or_default() {
+            for layer in manifest.layers() {
+                origins.insert(layer.digest().to_string(), reference.repository().to_owned());
+            }
+        }
+    }
+    Ok(origins)
+}
+
+fn send_all(uploads: &Uploads, blobs: Vec<(Descriptor, bool)>, jobs: usize) -> Result<Vec<Uploaded>, Error> {
+    uploads.announce(&blobs)?;
+    let jobs = jobs.min(blobs.len());
+    let queue = Mutex::new(VecDeque::from(blobs));
+    let (given_up, done) = (AtomicBool::new(false), Mutex::new(Ok(Vec::new())));
+    let work = || {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some((blob, is_layer)) = next() {
+            if given_up.load(Ordering::Relaxed) {
+                return;
+            }
+            let outcome = uploads.send(&blob, is_layer);
+            given_up.fetch_or(outcome.is_err(), Ordering::Relaxed);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            match (outcome, done.as_mut()) {
+                (Ok(uploaded), Ok(counts)) => counts.push(uploaded),
+                (Err(error), Ok(_)) => *done = Err(error),
+                (_, Err(_)) => {}
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The manifests, of which the last gets the name.
+fn put_manifests(
+    repository: &Repository,
+    layout: &Layout,
+    manifests: &[Descriptor],
+    destination: &Reference,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    for (at, descriptor) in manifests.iter().enumerate() {
+        let digest = Digest::try_from(descriptor.digest())?;
+        let content = layout.read_blob(descriptor)?;
+        let target = match (destination.digest(), destination.tag()) {
+            _ if at + 1 < manifests.len() => digest.to_string(),
+            (Some(wanted), _) if *wanted != digest => {
+                let problem = format!("the image has digest {digest}");
+                return Err(Error::Destination { name: destination.to_string(), problem });
+            }
+            (None, Some(tag)) => tag.to_owned(),
+            _ => digest.to_string(),
+        };
+        repository.put_manifest(&target, descriptor, &content, progress)?;
+    }
+    Ok(())
+}

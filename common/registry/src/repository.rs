@@ -1,0 +1,156 @@
+//! A repository of a registry: requests to it, with whatever it takes to be let in.
+
+use std::{
+    io::Read,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use ureq::http::header;
+
+use crate::{
+    Error,
+    auth::Authority,
+    credentials::Credentials,
+    http::{Answer, Http},
+    retry::Attempts,
+    url::Url,
+};
+
+/// The most redirections on the way to one blob.
+const MAX_REDIRECTIONS: u32 = 10;
+
+/// What is to be done in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Pull,
+    Push,
+}
+
+/// A repository, at the place where it is reached.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    http: Http,
+    base: Url,
+    name: String,
+    authority: Authority,
+    retries: u32,
+    /// Whether the registry has answered before.
+    reached: AtomicBool,
+}
+
+/// Makes the body of a request, each time that it is sent.
+pub(crate) type MakeBody<'a> = &'a mut dyn FnMut() -> Result<(Box<dyn Read + 'a>, u64), Error>;
+
+impl Repository {
+    pub(crate) fn new(
+        http: Http,
+        base: Url,
+        name: &str,
+        access: Access,
+        retries: u32,
+        credentials: Option<Credentials>,
+    ) -> Self {
+        let actions = if access == Access::Push { "pull,push" } else { "pull" };
+        let authority = Authority::new(credentials, format!("repository:{name}:{actions}"));
+        Self { http, base, name: name.to_owned(), authority, retries, reached: AtomicBool::new(false) }
+    }
+
+    /// `/v2/<name>/<rest>`.
+    pub(crate) fn url(&self, rest: &str) -> Result<Url, Error> {
+        let path = format!("/v2/{}/{rest}", self.name);
+        self.base.join(&path).map_err(|_| Error::Host(self.base.to_string()))
+    }
+
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.retries)
+    }
+
+    /// Does something as often as it takes.
+    pub(crate) fn patiently<T>(
+        &self,
+        tell: &dyn Fn(&Error, Duration),
+        mut act: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut attempts = self.attempts();
+        loop {
+            match act() {
+                // A name that was mistyped should not take half a minute.
+                Err(error) if !self.reached.load(Ordering::Relaxed) && is_absence(&error) => return Err(error),
+                Err(error) => attempts.wait(error, tell)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Asks, is let in, follows where it is sent. The answer may have any status.
+    ///
+    /// # Errors
+    /// When there is no answer, or the registry does not let us in.
+    pub(crate) fn ask<'a>(
+        &self,
+        method: &'static str,
+        url: Url,
+        headers: &[(&'static str, String)],
+        mut body: Option<MakeBody<'a>>,
+    ) -> Result<Answer, Error> {
+        let (mut url, mut redirections, mut renewals) = (url, 0, 0);
+        loop {
+            // Who is elsewhere must not see what is meant for the registry.
+            let at_home = url.same_origin(&self.base);
+            let authorization = if at_home { self.authority.header() } else { None };
+            let mut headers = headers.to_vec();
+            headers.extend(authorization.clone().map(|value| (header::AUTHORIZATION.as_str(), value)));
+            let answer = match &mut body {
+                Some(make) => {
+                    let (mut reader, size) = make()?;
+                    self.http.send(method, &url, &headers, Some((&mut reader, size)))
+                }
+                None => self.http.send(method, &url, &headers, None),
+            }?;
+            self.reached.store(true, Ordering::Relaxed);
+            match answer.status.as_u16() {
+                401 if at_home && renewals < 2 => {
+                    renewals += 1;
+                    self.authority.renew(&self.http, authorization.as_deref(), answer)?;
+                }
+                301 | 302 | 303 | 307 | 308 if matches!(method, "GET" | "HEAD") => {
+                    redirections += 1;
+                    if redirections > MAX_REDIRECTIONS {
+                        return Err(answer.wrong(format!("more than {MAX_REDIRECTIONS} redirections")));
+                    }
+                    let next = answer.location()?;
+                    if url.is_tls() && !next.is_tls() {
+                        return Err(answer.wrong(format!("sent elsewhere without encryption: {next}")));
+                    }
+                    url = next;
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    /// As [`Repository::ask`], for an answer that must be one of these statuses.
+    pub(crate) fn expect<'a>(
+        &self,
+        method: &'static str,
+        url: Url,
+        headers: &[(&'static str, String)],
+        body: Option<MakeBody<'a>>,
+        statuses: &[u16],
+    ) -> Result<Answer, Error> {
+        let answer = self.ask(method, url, headers, body)?;
+        let status = answer.status;
+        match statuses.contains(&status.as_u16()) {
+            true => Ok(answer),
+            false if status.is_success() || status.is_redirection() => {
+                Err(answer.wrong(format!("answered {status}")))
+            }
+            false => Err(answer.refused()),
+        }
+    }
+}
+
+fn is_absence(error: &Error) -> bool {
+    matches!(error, Error::Connection { cause, .. } if cause.is_absence())
+}

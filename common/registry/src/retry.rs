@@ -1,0 +1,51 @@
+//! Trying again.
+
+use std::{thread, time::Duration};
+
+use crate::Error;
+
+/// The first pause.
+const FIRST: Duration = Duration::from_millis(250);
+/// The longest pause of our own.
+const LONGEST: Duration = Duration::from_secs(30);
+/// A registry that asks for a longer pause than that is told on, rather than waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How often something was tried, and how often it may be.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    left: u32,
+    pause: Duration,
+    limit: u32,
+}
+
+impl Attempts {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { left: limit, pause: FIRST, limit }
+    }
+
+    /// The last attempt came further than the one before: begin to count anew.
+    pub(crate) fn progressed(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The error itself, if it does not pass or nothing is left to try.
+    pub(crate) fn wait(&mut self, error: Error, tell: impl FnOnce(&Error, Duration)) -> Result<(), Error> {
+        let wanted = match &error {
+            Error::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        if !error.is_passing() || self.left == 0 || wanted.is_some_and(|wanted| wanted > PATIENCE) {
+            return Err(error);
+        }
+        let pause = wanted.unwrap_or(self.pause);
+        self.left -= 1;
+        self.pause = (self.pause * 2).min(LONGEST);
+        tell(&error, pause);
+        thread::sleep(pause);
+        Ok(())
+    }
+}

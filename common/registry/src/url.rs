@@ -1,0 +1,184 @@
+//! Addresses of things in registries.
+
+use std::fmt;
+
+/// `http` or `https`, a host, and what follows it. No other scheme can be one, and no user or password in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    tls: bool,
+    /// Host, and port where one was given.
+    authority: String,
+    /// Begins with `/`; with the query.
+    path: String,
+}
+
+impl Url {
+    /// The top of a host: `https://host:port/`.
+    pub(crate) fn host(tls: bool, authority: &str) -> Self {
+        Self { tls, authority: authority.to_owned(), path: "/".to_owned() }
+    }
+
+    /// As [`Url::join`] on an absolute address.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("{text:?} is no address"))?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            other => return Err(format!("scheme {other:?} is not http or https")),
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
+        if authority.is_empty() || !authority.bytes().all(valid) {
+            return Err(format!("{authority:?} is not a host and port"));
+        }
+        let path = path.split('#').next().unwrap_or_default();
+        if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("an address with spaces or control characters".to_owned());
+        }
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { tls, authority: authority.to_ascii_lowercase(), path })
+    }
+
+    /// What `location` means in an answer from here (RFC 3986, section 5.2, without dot segments).
+    pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let head = location.split(['/', '?']).next().unwrap_or_default();
+        if head.contains(':') {
+            return Self::parse(location);
+        }
+        let absolute = if location.starts_with("//") {
+            format!("{scheme}:{location}")
+        } else if location.starts_with('/') {
+            format!("{scheme}://{}{location}", self.authority)
+        } else {
+            let path = self.path.split('?').next().unwrap_or_default();
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            format!("{scheme}://{}{parent}/{location}", self.authority)
+        };
+        Self::parse(&absolute)
+    }
+
+    /// With one more parameter in its query.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        let separator = if self.path.contains('?') { '&' } else { '?' };
+        self.path = format!("{}{separator}{name}={}", self.path, encode(value));
+        self
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether what one of them may know, the other may know too: the same host and port, equally secure.
+    pub(crate) fn same_origin(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.host_and_port() == other.host_and_port()
+    }
+
+    fn host_and_port(&self) -> (&str, &str) {
+        let default = if self.tls { "443" } else { "80" };
+        split_port(&self.authority).unwrap_or((&self.authority, default))
+    }
+
+    /// The whole of it, as it is asked for.
+    pub(crate) fn full(&self) -> String {
+        format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.path)
+    }
+}
+
+/// Without its query, which may hold a signature or a token.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let full = self.full();
+        f.write_str(full.split('?').next().unwrap_or_default())
+    }
+}
+
+fn split_port(authority: &str) -> Option<(&str, &str)> {
+    authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
+}
+
+/// Whether a host, with or without a port, is this machine itself.
+pub(crate) fn is_loopback(authority: &str) -> bool {
+    let host = split_port(authority).map_or(authority, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// As a value in a query or a form (RFC 3986, section 2.1).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_from_registries() {
+        let here = Url::parse("https://host:5000/v2/a/blobs/uploads/?x=1").unwrap();
+        for (location, expected) in [
+            ("/v2/b?state=a%2Fb", Ok("https://host:5000/v2/b?state=a%2Fb")),
+            ("https://cdn.example/b", Ok("https://cdn.example/b")),
+            ("HTTP://Cdn.Example", Ok("http://cdn.example/")),
+            ("//cdn.example/b", Ok("https://cdn.example/b")),
+            ("abc?y=2", Ok("https://host:5000/v2/a/blobs/uploads/abc?y=2")),
+            ("/b#part", Ok("https://host:5000/b")),
+            ("/t?at=12:30", Ok("https://host:5000/t?at=12:30")),
+            ("file:///etc/passwd", Err("scheme \"file\" is not http or https")),
+            ("gopher://h/1", Err("scheme \"gopher\" is not http or https")),
+            ("http://user:secret@h/", Err("\"user:secret@h\" is not a host and port")),
+            ("http:///etc", Err("\"\" is not a host and port")),
+            ("/a b", Err("an address with spaces or control characters")),
+            ("/a\r\nX: 1", Err("an address with spaces or control characters")),
+        ] {
+            let joined = here.join(location);
+            assert_eq!(joined.as_ref().map(Url::full), expected.map(str::to_owned).map_err(str::to_owned).as_ref().map_err(|e| e).map(Clone::clone), "{location}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_at_their_origin() {
+        let origin = Url::parse("https://host/v2/").unwrap();
+        for (other, same) in [
+            ("https://host:443/x", true),
+            ("https://HOST/x", true),
+            ("http://host/x", false),
+            ("https://host:444/x", false),
+            ("https://host.example/x", false),
+        ] {
+            assert_eq!(origin.same_origin(&Url::parse(other).unwrap()), same, "{other}");
+        }
+        assert_eq!(Url::parse("https://h/a?token=secret").unwrap().to_string(), "https://h/a");
+        let url = Url::host(true, "h").join("/p").unwrap().with("scope", "a b&c").with("n", "1");
+        assert_eq!(url.full(), "https://h/p?scope=a%20b%26c&n=1");
+    }
+
+    #[test]
+    fn this_machine() {
+        for (host, loopback) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("127.0.0.1:80", true),
+            ("127.8.9.1", true),
+            ("[::1]:5000", true),
+            ("[::1]", true),
+            ("128.0.0.1", false),
+            ("localhost.example", false),
+            ("127.0.0.1.example:5000", false),
+        ] {
+            assert_eq!(is_loopback(host), loopback, "{host}");
+        }
+    }
+}

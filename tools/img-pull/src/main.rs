@@ -1,0 +1,123 @@
+//! Pulls an image from a registry into the image store.
+//!
+//! # Does
+//! Speaks the OCI distribution-spec. Layers come side by side, go on where a connection broke, and count only once their
+//! digest was checked; what is in the store is not fetched. With `--apply`, layers are unpacked while they come.
+//! # Reads
+//! No document. Credentials as Docker, podman and skopeo keep them: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
+//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers which these name.
+//! # Adds
+//! `image`.
+//! # Undoes
+//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! # Needs
+//! Write access to `$STAVE_ROOT/images`; with `--apply`, what `layer-apply` needs.
+
+mod apply;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Error;
+use clap::Parser;
+use document::members::Image;
+use oci::{Layout, Platform, Reference};
+use registry::{Client, Display, Options, display::Job, pull};
+use toolkit::prelude::*;
+
+/// Pull an image from a registry
+#[derive(Parser)]
+#[command(name = "img-pull", version)]
+struct Pull {
+    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    reference: Reference,
+    /// The platform to take from an image for several: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Unpack each layer while it comes, as layer-apply does
+    #[arg(long)]
+    apply: bool,
+    /// Ask this host before the registry itself; repeatable, in order
+    #[arg(long, value_name = "HOST[:PORT]")]
+    mirror: Vec<String>,
+    /// Allow plain HTTP, and certificates that nobody vouches for
+    #[arg(long)]
+    insecure: bool,
+    /// Trust these certificates (PEM) beside the system's
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Take credentials from this file
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// How often to try again while nothing moves
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    retries: u32,
+    /// How long a server may say nothing, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+    /// How many layers to fetch at once
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Source for Pull {
+    type Member = Image;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn make(&self, context: &Context) -> Result<Image> {
+        let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+        let client = Client::new(self.options());
+        let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
+        let (reference, platform) = (&self.reference, self.platform.as_ref());
+        let pull = pull::resolve(&client, &layout, reference, platform, &display).map_err(|e| self.hinted(e))?;
+        let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
+        display.line(&format!("{tag}: Pulling from {}", reference.repository()));
+        match self.apply {
+            true => pull.fetch(|layers| apply::apply(layers, &pull.image, &context.scope.root, &display))?,
+            false => pull.fetch(|_| Ok::<_, registry::Error>(())).map_err(|e| self.hinted(e))?,
+        }
+        display.line(&format!("Digest: {}", pull.descriptor.digest()));
+        display.line(&match pull.up_to_date {
+            true => format!("Status: Image is up to date for {reference}"),
+            false => format!("Status: Downloaded newer image for {reference}"),
+        });
+        let (descriptor, configuration) = (pull.image.descriptor, pull.image.configuration);
+        Ok(Image { reference: Some(reference.to_string()), descriptor, configuration })
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let name = self.reference.canonical();
+        let store = operation::quote(&context.scope.root.join("images").to_string_lossy());
+        Ok(vec![format!("skopeo copy docker://{name} oci:{store}:{name}")])
+    }
+}
+
+impl Pull {
+    fn options(&self) -> Options {
+        Options {
+            insecure: self.insecure,
+            cacert: self.cacert.clone(),
+            mirrors: self.mirror.clone(),
+            authfile: self.authfile.clone(),
+            retries: self.retries,
+            timeout: Duration::from_secs(self.timeout),
+            jobs: self.jobs.into(),
+        }
+    }
+
+    fn hinted(&self, error: registry::Error) -> Error {
+        match error.hint(self.reference.registry()) {
+            Some(what) => hint(error, what),
+            None => error.into(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::source::<Pull>()
+}
