@@ -171,7 +171,7 @@ fn docker_reads_and_writes_archives() {
     let output = bench.text("unshare", &["-n", "-m", "sh", "-c", DOCKER]);
     assert!(output.contains("Loaded image: base:1") && output.contains("it runs"), "{output}");
     let id = bench.id("base:1");
-    bench.tool("img-rm", &["-f", &names[0], names[1], names[2]]);
+    bench.tool("img-rm", &["-f", names[0], names[1], names[2]]);
     bench.tool("img-load", &["theirs.tar"]);
     assert_eq!(bench.names(), ["base:1", "gzip:1", "other/name:2", "zstd:1"]);
     assert_eq!(bench.id("other/name:2"), id);
