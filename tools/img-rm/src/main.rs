@@ -36,7 +36,7 @@ struct Remove {
 /// What is to be removed for one argument.
 enum Removal {
     Name(Reference),
-    Image(Descriptor, Vec<Reference>),
+    Image(Digest, Vec<Reference>),
 }
 
 impl Report for Remove {
@@ -64,10 +64,10 @@ impl Report for Remove {
                         deleted.push(descriptor.digest().to_string());
                     }
                 }
-                Removal::Image(descriptor, references) => {
-                    layout.remove(&Digest::try_from(descriptor.digest())?)?;
+                Removal::Image(digest, references) => {
+                    layout.remove(&digest)?;
                     untagged.extend(references.iter().map(Reference::to_string));
-                    deleted.push(descriptor.digest().to_string());
+                    deleted.push(digest.to_string());
                 }
             }
         }
@@ -96,7 +96,7 @@ impl Remove {
                 "remove it by its names, or with --force",
             ));
         }
-        Ok(Some(Removal::Image(descriptor, names)))
+        Ok(Some(Removal::Image(Digest::try_from(descriptor.digest())?, names)))
     }
 }
 
