@@ -104,7 +104,8 @@ impl Client {
     /// Whether a registry that may speak plain HTTP does.
     fn detect(&self, http: &Http, host: &str) -> Result<Url, Error> {
         let tls = Url::host(true, host);
-        let probe = |url: &Url| http.send("GET", &url.join("/v2/").unwrap_or_else(|_| url.clone()), &[], None);
+        let probe =
+            |url: &Url| http.send("GET", &url.join("/v2/").unwrap_or_else(|_| url.clone()), &[], None);
         match probe(&tls) {
             Ok(_) => Ok(tls),
             Err(error) if error.is_untrusted() => Err(error),

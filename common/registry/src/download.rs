@@ -154,7 +154,9 @@ impl Downloads<'_> {
                 let before = writer.size();
                 let error = match self.receive(source, digest, size, writer, blob) {
                     Ok(()) => return Ok(()),
-                    Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => return Err(error),
+                    Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => {
+                        return Err(error);
+                    }
                     Err(error) => error,
                 };
                 if writer.size() >= before + PROGRESS {
@@ -206,7 +208,8 @@ impl Downloads<'_> {
         }
         // Only an answer that says where it ends can be too short; any other can be cut off.
         let framed = length.is_some() || answer.header(header::TRANSFER_ENCODING).is_some();
-        let broken = Error::Connection { request: answer.request.clone(), cause: crate::error::Cause::Broken };
+        let broken =
+            Error::Connection { request: answer.request.clone(), cause: crate::error::Cause::Broken };
         let mut body = answer.into_body();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -252,7 +255,9 @@ fn begins_at(answer: &Answer, from: u64) -> Result<(), Error> {
     let start = range.trim().strip_prefix("bytes ").and_then(|range| range.split('-').next());
     match start.and_then(|start| start.trim().parse::<u64>().ok()) {
         Some(start) if start == from => Ok(()),
-        _ => Err(answer.wrong(format!("asked for bytes from {from} on, got {:?}", crate::error::plain(range)))),
+        _ => {
+            Err(answer.wrong(format!("asked for bytes from {from} on, got {:?}", crate::error::plain(range))))
+        }
     }
 }
 

@@ -118,10 +118,12 @@ impl Error {
             _ if self.is_denied() => {
                 Some(format!("docker login, podman login or skopeo login {registry} keep a password for it"))
             }
-            _ if self.is_untrusted() => {
-                Some("name a file that vouches for it with --cacert FILE, or allow any with --insecure".to_owned())
+            _ if self.is_untrusted() => Some(
+                "name a file that vouches for it with --cacert FILE, or allow any with --insecure".to_owned(),
+            ),
+            Self::Connection { cause: Cause::NotTls, .. } => {
+                Some("allow plain HTTP with --insecure".to_owned())
             }
-            Self::Connection { cause: Cause::NotTls, .. } => Some("allow plain HTTP with --insecure".to_owned()),
             _ => None,
         }
     }

@@ -122,7 +122,8 @@ impl Answer {
 
     /// Where the registry sends us, in full.
     pub(crate) fn location(&self) -> Result<Url, Error> {
-        let location = self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
+        let location =
+            self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
         self.request.url.join(location).map_err(|problem| self.wrong(format!("sent elsewhere: {problem}")))
     }
 
@@ -239,7 +240,9 @@ fn io_cause(error: io::Error) -> Cause {
         return Cause::Name;
     }
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Cause::Broken,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            Cause::Broken
+        }
         _ => Cause::System(error),
     }
 }
@@ -261,7 +264,9 @@ fn trusted(cacert: Option<&Path>, host: &str) -> Result<Vec<Certificate<'static>
         .collect();
     for directory in PER_HOST {
         let Ok(entries) = fs::read_dir(Path::new(directory).join(host)) else { continue };
-        for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "crt")) {
+        for entry in
+            entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "crt"))
+        {
             trusted.extend(read_certificates(&entry.path())?);
         }
     }

@@ -60,8 +60,7 @@ impl Repository {
         };
         let headers = [(header::CONTENT_TYPE.as_str(), descriptor.media_type().to_string())];
         self.patiently(&tell, || {
-            let mut body =
-                || Ok((Box::new(content) as Box<dyn std::io::Read>, content.len() as u64));
+            let mut body = || Ok((Box::new(content) as Box<dyn std::io::Read>, content.len() as u64));
             let url = self.url(&format!("manifests/{target}"))?;
             let answer = self.expect("PUT", url, &headers, Some(&mut body), &[201, 200, 202, 204])?;
             match answer.header(DIGEST).and_then(|digest| digest.parse::<Digest>().ok()) {
@@ -163,7 +162,10 @@ mod tests {
             (&deep, OCI_INDEX, Err("not a manifest: recursion limit exceeded at line 1 column 128")),
         ] {
             let found = media_type(content.as_bytes(), content_type);
-            assert_eq!(found.map(|found| found.to_string()), expected.map(str::to_owned).map_err(str::to_owned));
+            assert_eq!(
+                found.map(|found| found.to_string()),
+                expected.map(str::to_owned).map_err(str::to_owned)
+            );
         }
     }
 }

@@ -261,7 +261,11 @@ impl Layers<'_> {
         let digest = Digest::try_from(descriptor.digest()).map_err(std::io::Error::other)?;
         match self.coming.get(&digest) {
             Some(blob) => Ok(Box::new(Following { blob: blob.clone(), position: 0 })),
-            None => self.layout.blob_reader(descriptor).map(|reader| Box::new(reader) as _).map_err(std::io::Error::other),
+            None => self
+                .layout
+                .blob_reader(descriptor)
+                .map(|reader| Box::new(reader) as _)
+                .map_err(std::io::Error::other),
         }
     }
 }
@@ -271,10 +275,7 @@ impl Pull<'_> {
     ///
     /// # Errors
     /// What went wrong with a layer, before what `meanwhile` made of it; else what `meanwhile` returned.
-    pub fn fetch<T, E: From<Error>>(
-        &self,
-        meanwhile: impl FnOnce(&Layers) -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub fn fetch<T, E: From<Error>>(&self, meanwhile: impl FnOnce(&Layers) -> Result<T, E>) -> Result<T, E> {
         let missing = missing(self.layout, &self.image)?;
         self.announce(&missing)?;
         let mut coming = HashMap::new();

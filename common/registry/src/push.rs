@@ -121,7 +121,9 @@ fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, S
     let mut origins = HashMap::new();
     for entry in layout.list()? {
         let Some(reference) = &entry.reference else { continue };
-        if reference.registry() != destination.registry() || reference.repository() == destination.repository() {
+        if reference.registry() != destination.registry()
+            || reference.repository() == destination.repository()
+        {
             continue;
         }
         // An image that cannot be read is nothing to take from.

@@ -76,7 +76,9 @@ impl Repository {
         loop {
             match act() {
                 // A name that was mistyped should not take half a minute.
-                Err(error) if !self.reached.load(Ordering::Relaxed) && is_absence(&error) => return Err(error),
+                Err(error) if !self.reached.load(Ordering::Relaxed) && is_absence(&error) => {
+                    return Err(error);
+                }
                 Err(error) => attempts.wait(error, tell)?,
                 result => return result,
             }

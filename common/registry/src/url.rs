@@ -144,7 +144,11 @@ mod tests {
             ("/a\r\nX: 1", Err("an address with spaces or control characters")),
         ] {
             let joined = here.join(location);
-            assert_eq!(joined.as_ref().map(Url::full), expected.map(str::to_owned).map_err(str::to_owned).as_ref().map_err(|e| e).map(Clone::clone), "{location}");
+            assert_eq!(
+                joined.as_ref().map(Url::full),
+                expected.map(str::to_owned).map_err(str::to_owned).as_ref().map_err(|e| e).map(Clone::clone),
+                "{location}"
+            );
         }
     }
 

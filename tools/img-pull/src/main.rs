@@ -74,7 +74,8 @@ impl Source for Pull {
         let client = Client::new(self.options());
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let (reference, platform) = (&self.reference, self.platform.as_ref());
-        let pull = pull::resolve(&client, &layout, reference, platform, &display).map_err(|e| self.hinted(e))?;
+        let pull =
+            pull::resolve(&client, &layout, reference, platform, &display).map_err(|e| self.hinted(e))?;
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {

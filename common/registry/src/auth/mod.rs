@@ -114,7 +114,8 @@ impl Authority {
                     url = url.with("scope", scope);
                 }
                 let basic = credentials.as_ref().and_then(Credentials::basic);
-                let header: Vec<_> = basic.map(|basic| (header::AUTHORIZATION.as_str(), basic)).into_iter().collect();
+                let header: Vec<_> =
+                    basic.map(|basic| (header::AUTHORIZATION.as_str(), basic)).into_iter().collect();
                 http.send("GET", &url, &header, None)?
             }
         };
@@ -134,4 +135,3 @@ impl Authority {
         }
     }
 }
-

@@ -85,11 +85,7 @@ impl Credentials {
 }
 
 fn wrong(registry: &str, from: impl ToString, problem: impl ToString) -> Error {
-    Error::Credentials {
-        registry: registry.to_owned(),
-        from: from.to_string(),
-        problem: problem.to_string(),
-    }
+    Error::Credentials { registry: registry.to_owned(), from: from.to_string(), problem: problem.to_string() }
 }
 
 /// Where credentials may stand, in the order of containers-auth.json(5).
@@ -102,9 +98,8 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
     }
     let path = |name: &str| variable(name).map(PathBuf::from);
     let home = path("HOME");
-    let runtime = path("XDG_RUNTIME_DIR").unwrap_or_else(|| {
-        format!("/run/containers/{}", rustix::process::geteuid().as_raw()).into()
-    });
+    let runtime = path("XDG_RUNTIME_DIR")
+        .unwrap_or_else(|| format!("/run/containers/{}", rustix::process::geteuid().as_raw()).into());
     let config = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
     let docker = path("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
     let runtime = match path("XDG_RUNTIME_DIR") {
@@ -124,7 +119,8 @@ impl File {
         let hub = DOCKER_HUB.contains(&registry);
         let keys: &[&str] = if hub { &[DOCKER_HUB_KEY, "docker.io", "index.docker.io"] } else { &[registry] };
         let helper = keys.iter().find_map(|key| Some((*key, self.cred_helpers.get(*key)?.as_str())));
-        let store = self.creds_store.as_deref().filter(|store| !store.is_empty()).map(|store| (keys[0], store));
+        let store =
+            self.creds_store.as_deref().filter(|store| !store.is_empty()).map(|store| (keys[0], store));
         for (server, program) in helper.into_iter().chain(store) {
             if let Some(found) = program::ask(program, server)
                 .map_err(|problem| wrong(registry, format!("docker-credential-{program}"), problem))?
@@ -133,9 +129,9 @@ impl File {
             }
         }
         let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(None) };
-        entry.credentials().map_err(|problem| {
-            wrong(registry, path.display(), format!("auths of {key:?}: {problem}"))
-        })
+        entry
+            .credentials()
+            .map_err(|problem| wrong(registry, path.display(), format!("auths of {key:?}: {problem}")))
     }
 
     /// The entry that says most about the repository: of `host/a/b`, `host/a`, `host` the first that is there.
@@ -173,7 +169,10 @@ impl Entry {
             let decoded = STANDARD.decode(auth).map_err(|_| "\"auth\" is not base64")?;
             let text = String::from_utf8(decoded).map_err(|_| "\"auth\" is not UTF-8")?;
             let (name, password) = text.split_once(':').ok_or("\"auth\" is not a name and a password")?;
-            return Ok(Some(Credentials::Password(name.to_owned(), password.trim_end_matches('\0').to_owned())));
+            return Ok(Some(Credentials::Password(
+                name.to_owned(),
+                password.trim_end_matches('\0').to_owned(),
+            )));
         }
         match (&self.username, &self.password) {
             (Some(name), Some(password)) if !name.is_empty() => {
