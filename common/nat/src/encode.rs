@@ -180,7 +180,15 @@ pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
     attributes
 }
 
-/// An element by its key alone, to look for it or to remove it.
+/// An element by its key, to look for it: a range by its beginning.
+pub(crate) fn element_to_find(element: &Element) -> Vec<Attribute> {
+    let element = Element { data: Vec::new(), comment: None, ..element.clone() };
+    let mut attributes = named(element.set);
+    attributes.push(Attribute::Nested(3, element_members(&element).into_iter().take(1).collect()));
+    attributes
+}
+
+/// An element by its key alone, to remove it.
 pub(crate) fn element_key(element: &Element) -> Vec<Attribute> {
     elements(&Element { data: Vec::new(), comment: None, ..element.clone() })
 }

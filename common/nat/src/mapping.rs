@@ -91,7 +91,7 @@ impl Standing {
 
 /// The element that stands under the key of this one.
 pub(crate) fn look_up(socket: &Socket, element: &Element) -> Result<Option<Standing>, Errno> {
-    let answer = socket.get(Kind::GetElement, &encode::element_key(element))?;
+    let answer = socket.get(Kind::GetElement, &encode::element_to_find(element))?;
     Ok(answer.and_then(|answer| {
         let list = find(&answer, 3)?;
         find(list, 1).map(Standing::read)
@@ -113,7 +113,7 @@ pub(crate) fn keys(socket: &Socket, set: &str) -> Result<Vec<Vec<u8>>, Errno> {
 /// When the kernel does not say.
 pub fn taken<'a>(mappings: &'a [Mapping]) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
     let failed = |source| Error::new("look for", "published ports", source);
-    let socket = Socket::open().map_err(failed)?;
+    let socket = Socket::of_this_thread().map_err(failed)?;
     let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
     let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
     let at_one = if all { keys(&socket, table::PUBLISHED_AT.name).map_err(failed)? } else { Vec::new() };

@@ -100,7 +100,7 @@ impl operation::Operation for Operation {
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
-        let socket = Socket::open().map_err(failed)?;
+        let socket = Socket::of_this_thread().map_err(failed)?;
         match self {
             Self::Bridge { bridge, subnet } => match missing(&socket, bridge, *subnet) {
                 Ok(changes) => Ok(changes
@@ -130,7 +130,7 @@ impl operation::Operation for Operation {
 
 fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let failed = |source| Error::new("add", format!("elements of table ip {TABLE}"), source);
-    let socket = Socket::open().map_err(failed)?;
+    let socket = Socket::of_this_thread().map_err(failed)?;
     let add = |mapping| {
         let element = table::mapping_element(mapping, holder);
         Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
@@ -176,6 +176,6 @@ fn withdraw(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         Ok(changes)
     })?;
     let failed = |source| Error::new("forget", "connections to the published ports", source);
-    let socket = Socket::open().map_err(failed)?;
+    let socket = Socket::of_this_thread().map_err(failed)?;
     mappings.iter().try_for_each(|mapping| conntrack::forget_after(&socket, mapping)).map_err(failed)
 }

@@ -44,7 +44,7 @@ pub(crate) fn transact(
 ) -> Result<(), Error> {
     const ATTEMPTS: usize = 200;
     let failed = |source| Error::new(verb, format!("table ip {TABLE}"), source);
-    let socket = Socket::open().map_err(failed)?;
+    let socket = Socket::of_this_thread().map_err(failed)?;
     for _ in 0..ATTEMPTS {
         let generation = socket.generation().map_err(failed)?;
         let changes = match attempt(&socket) {

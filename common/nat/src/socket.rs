@@ -1,6 +1,6 @@
 //! A netfilter netlink socket: single requests, dumps, and batches that nf_tables takes as one transaction.
 
-use std::os::fd::OwnedFd;
+use std::{cell::RefCell, os::fd::OwnedFd, rc::Rc};
 
 use nix::errno::Errno;
 use rustix::net::{
@@ -67,6 +67,10 @@ pub(crate) struct Refused {
 
 pub(crate) struct Socket(OwnedFd);
 
+thread_local! {
+    static SOCKET: RefCell<Option<Rc<Socket>>> = const { RefCell::new(None) };
+}
+
 fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
@@ -120,7 +124,17 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
 }
 
 impl Socket {
-    pub(crate) fn open() -> Result<Self, Errno> {
+    /// The socket of this thread, opened by the first who asks in the network namespace that the thread is in then, and
+    /// closed when the thread ends. Closing it waits until the kernel has freed what the last transaction removed (15 ms
+    /// and more), so whatever else there is to do is done before that.
+    pub(crate) fn of_this_thread() -> Result<Rc<Self>, Errno> {
+        SOCKET.with_borrow_mut(|known| match known {
+            Some(socket) => Ok(socket.clone()),
+            None => Self::open().map(|socket| known.insert(Rc::new(socket)).clone()),
+        })
+    }
+
+    fn open() -> Result<Self, Errno> {
         let kind = SocketType::RAW;
         socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
             .map(Self)

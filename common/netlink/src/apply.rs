@@ -14,7 +14,7 @@ use rtnetlink::{
     },
 };
 
-use crate::{Address, Connection, Error, Link, Mac, Operation, Peer, error::io_errno};
+use crate::{Address, Connection, Error, Link, Mac, Operation, Peer, error::io_errno, removal};
 
 /// Whether an error says that the thing to remove is not there.
 fn is_gone(error: &Error) -> bool {
@@ -243,8 +243,7 @@ fn add_address(
 }
 
 fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
-    let request = connection.handle.link().del(link.index).execute();
-    unless_gone(connection.run("remove link", format!("{:?}", link.name), request))
+    unless_gone(removal::remove(connection, link))
 }
 
 fn route(destination: &IpNet, gateway: &std::net::IpAddr, link: u32) -> Result<RouteMessage, Errno> {

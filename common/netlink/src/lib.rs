@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod mac;
 mod operation;
+mod removal;
 mod sysctl;
 
 pub use connection::{Address, Connection, Link};

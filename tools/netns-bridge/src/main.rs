@@ -76,11 +76,11 @@ impl Filter for NetnsBridge {
         let nat = nat::Operation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
 
         // What is shared stands behind the claim on it; ip_forward before the bridge, since it is put back only when
-        // there is no bridge left.
-        let mut operations: Vec<Op> = vec![claim.clone().into(), sysctl(Variable::IpForward)?.into()];
+        // there is no bridge left; the rules that protect 127.0.0.0/8 before route_localnet, which opens it.
+        let mut operations: Vec<Op> =
+            vec![claim.clone().into(), sysctl(Variable::IpForward)?.into(), Shared::new(&claim, nat).into()];
         operations.extend(bridge.operations.into_iter().map(|link| Shared::new(&claim, link).into()));
         operations.push(sysctl(route_localnet)?.into());
-        operations.push(Shared::new(&claim, nat).into());
         operations.push(netns::Operation::new(&namespace, &context.id).into());
         let member = members::Network {
             mode: "bridge".into(),
