@@ -141,7 +141,7 @@ impl Downloads<'_> {
         blob: &Growing,
     ) -> Result<(), Error> {
         let mut last = Error::GivenUp;
-        for source in self.sources.from_the_one_that_answered() {
+        for source in self.sources.remaining() {
             let source = match source {
                 Ok(source) => source,
                 Err(error) => {

@@ -54,7 +54,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Those that may have the blobs of the image whose manifest was found.
-    pub(crate) fn from_the_one_that_answered(&self) -> impl Iterator<Item = Result<&Repository, Error>> {
+    pub(crate) fn remaining(&self) -> impl Iterator<Item = Result<&Repository, Error>> {
         (self.answered.load(Ordering::Relaxed)..self.opened.len()).map(|index| self.get(index))
     }
 

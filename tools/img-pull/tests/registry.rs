@@ -26,9 +26,12 @@ fn with_registries() -> Sandbox {
     };
     let storage = json!({"filesystem": {"rootdirectory": sandbox.directory().join("data")}});
     write("plain.yml", json!({"version": 0.1, "storage": storage, "http": {"addr": "127.0.0.1:5000"}}));
-    write("safe.yml", json!({"version": 0.1, "storage": storage,
+    write(
+        "safe.yml",
+        json!({"version": 0.1, "storage": storage,
         "auth": {"htpasswd": {"realm": "test", "path": "htpasswd"}},
-        "http": {"addr": "127.0.0.1:5001", "tls": {"certificate": "cert.pem", "key": "key.pem"}}}));
+        "http": {"addr": "127.0.0.1:5001", "tls": {"certificate": "cert.pem", "key": "key.pem"}}}),
+    );
     write("auth.json", json!({"auths": {"localhost:5001": {"auth": "dTpw"}}}));
     sandbox
         .sh("htpasswd -Bbc htpasswd u p 2> /dev/null
@@ -85,13 +88,17 @@ fn certificates_and_passwords() {
     let untrusted = sandbox.sh(&format!("img-pull {name}")).exits(1).stderr;
     assert!(untrusted.contains(": the certificate is not trusted: "), "{untrusted}");
     let denied = sandbox.sh(&format!("img-pull --cacert cert.pem {name}")).exits(1).stderr;
-    assert!(denied.contains("/manifests/latest: 401 Unauthorized: authentication required\nhint: "), "{denied}");
+    assert!(
+        denied.contains("/manifests/latest: 401 Unauthorized: authentication required\nhint: "),
+        "{denied}"
+    );
     let flags = "-q --cacert cert.pem --authfile auth.json";
     sandbox.sh(&format!("img-push {flags} localhost:5000/lib/a {name}")).ok();
     sandbox.sh(&format!("img-pull {flags} {name}")).ok();
     let helper = "#!/bin/sh\nread -r host || :\necho '{\"Username\": \"u\", \"Secret\": \"p\"}'\n";
     fs::write(sandbox.directory().join("docker-credential-test"), helper).unwrap();
-    fs::write(sandbox.directory().join("config.json"), r#"{"credHelpers": {"localhost:5001": "test"}}"#).unwrap();
+    fs::write(sandbox.directory().join("config.json"), r#"{"credHelpers": {"localhost:5001": "test"}}"#)
+        .unwrap();
     sandbox
         .sh(&format!(
             "chmod +x docker-credential-test
