@@ -1,7 +1,8 @@
 //! The archive into the blob: hashed, compressed over all cores, hashed again and written.
 //!
-//! The archive is cut into blocks of one size, each compressed for itself, so that the bytes depend on the archive alone.
-//! An archive of one block, as most steps of a build make, takes no thread.
+//! The archive is cut into blocks of one size, each compressed for itself (a gzip member, a zstd frame: both formats are
+//! made to be concatenated), so that the bytes depend on the archive alone and not on the number of cores. An archive of
+//! one block, as most steps of a build make, takes no thread.
 
 use std::{
     collections::VecDeque,
@@ -13,8 +14,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use flate2::{Compress, Crc, FlushCompress, Status};
-
+use libdeflater::{CompressionLvl, Compressor};
 use oci::digest::{Algorithm, Digest, Hasher};
 
 use crate::compression::Compression;
@@ -29,7 +29,6 @@ pub(super) struct Blob<W> {
     out: Out<W>,
     compression: Compression,
     buffer: Vec<u8>,
-    crc: Crc,
     uncompressed: u64,
     workers: Option<Workers>,
 }
@@ -57,13 +56,10 @@ impl<W: Write> Out<W> {
     }
 }
 
-/// RFC 1952: deflate, no name, no time, unknown system.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-
 impl<W: Write> Blob<W> {
     pub(super) fn new(inner: W, compression: Compression) -> Self {
         let out = Out { inner, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
-        Self { out, compression, buffer: Vec::new(), crc: Crc::new(), uncompressed: 0, workers: None }
+        Self { out, compression, buffer: Vec::new(), uncompressed: 0, workers: None }
     }
 
     pub(super) fn finish(mut self) -> io::Result<Finished> {
@@ -73,23 +69,17 @@ impl<W: Write> Blob<W> {
             None => {
                 let mut hasher = Hasher::new(Algorithm::Sha256);
                 hasher.update(&last);
-                self.start()?;
-                let block = compress(&last, self.compression, true)?;
-                self.put(&block)?;
+                self.out.put(&Encoder::new(self.compression)?.encode(&last)?)?;
                 hasher.finish()
             }
             Some(mut workers) => {
-                workers.add(last, true)?;
+                workers.add(last)?;
                 while let Some(block) = workers.take()? {
-                    self.put(&block)?;
+                    self.out.put(&block)?;
                 }
                 workers.finish()?
             }
         };
-        if let Compression::Gzip { .. } = self.compression {
-            let size = self.uncompressed as u32;
-            self.out.put(&[self.crc.sum().to_le_bytes(), size.to_le_bytes()].concat())?;
-        }
         self.out.inner.flush()?;
         Ok(Finished {
             diff_id,
@@ -100,32 +90,17 @@ impl<W: Write> Blob<W> {
         })
     }
 
-    fn start(&mut self) -> io::Result<()> {
-        match self.compression {
-            Compression::Gzip { .. } => self.out.put(&GZIP_HEADER),
-            _ => Ok(()),
-        }
-    }
-
-    fn put(&mut self, block: &Block) -> io::Result<()> {
-        self.crc.combine(&block.crc);
-        self.out.put(&block.bytes)
-    }
-
     /// Hands the full buffer to the workers, and writes what they have ready once enough is under way.
     fn dispatch(&mut self) -> io::Result<()> {
         let mut workers = match self.workers.take() {
             Some(workers) => workers,
-            None => {
-                self.start()?;
-                Workers::start(self.compression)?
-            }
+            None => Workers::start(self.compression)?,
         };
         self.uncompressed += self.buffer.len() as u64;
-        workers.add(std::mem::take(&mut self.buffer), false)?;
+        workers.add(std::mem::take(&mut self.buffer))?;
         while workers.is_busy() {
             if let Some(block) = workers.take()? {
-                self.put(&block)?;
+                self.out.put(&block)?;
             }
         }
         self.workers = Some(workers);
@@ -148,46 +123,41 @@ impl<W: Write> Write for Blob<W> {
     }
 }
 
-/// A block of the archive, compressed.
-struct Block {
-    bytes: Vec<u8>,
-    crc: Crc,
+/// Compresses blocks. What it needs for that is kept from one to the next.
+enum Encoder {
+    Plain,
+    Gzip(Compressor),
+    Zstd(zstd::bulk::Compressor<'static>),
 }
 
-fn compress(data: &[u8], compression: Compression, last: bool) -> io::Result<Block> {
-    let mut crc = Crc::new();
-    let bytes = match compression {
-        Compression::None => data.to_vec(),
-        Compression::Zstd { level } => zstd::bulk::compress(data, level)?,
-        Compression::Gzip { level } => {
-            crc.update(data);
-            deflate(data, level, last)?
-        }
-    };
-    Ok(Block { bytes, crc })
-}
+impl Encoder {
+    fn new(compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Self::Plain,
+            Compression::Gzip { level } => {
+                let level = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
+                let level = level.ok_or_else(|| io::Error::other("gzip has levels from 1 to 12"))?;
+                Self::Gzip(Compressor::new(level))
+            }
+            Compression::Zstd { level } => Self::Zstd(zstd::bulk::Compressor::new(level)?),
+        })
+    }
 
-/// Deflate that ends on a byte (RFC 1951, 3.2.4: an empty stored block), or with the stream's last block.
-fn deflate(data: &[u8], level: u32, last: bool) -> io::Result<Vec<u8>> {
-    let mut state = Compress::new(flate2::Compression::new(level), false);
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut out = Vec::with_capacity(data.len() / 2 + 128);
-    loop {
-        let rest = &data[state.total_in() as usize..];
-        let status = state.compress_vec(rest, &mut out, flush).map_err(io::Error::other)?;
-        let done = match status {
-            Status::StreamEnd => true,
-            // A flush is complete once it leaves room in the output.
-            Status::Ok | Status::BufError => !last && out.len() < out.capacity(),
-        };
-        if done && state.total_in() as usize == data.len() {
-            return Ok(out);
+    fn encode(&mut self, data: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Plain => Ok(data.to_vec()),
+            Self::Gzip(compressor) => {
+                let mut out = vec![0; compressor.gzip_compress_bound(data.len())];
+                let length = compressor.gzip_compress(data, &mut out).map_err(io::Error::other)?;
+                out.truncate(length);
+                Ok(out)
+            }
+            Self::Zstd(compressor) => compressor.compress(data),
         }
-        out.reserve(out.capacity() / 2 + 128);
     }
 }
 
-type Job = (Arc<Vec<u8>>, bool, SyncSender<io::Result<Block>>);
+type Job = (Arc<Vec<u8>>, SyncSender<io::Result<Vec<u8>>>);
 
 /// The threads that hash the archive and compress its blocks.
 struct Workers {
@@ -195,7 +165,7 @@ struct Workers {
     hash: SyncSender<Arc<Vec<u8>>>,
     threads: Vec<JoinHandle<()>>,
     hasher: JoinHandle<Hasher>,
-    under_way: VecDeque<Receiver<io::Result<Block>>>,
+    under_way: VecDeque<Receiver<io::Result<Vec<u8>>>>,
 }
 
 impl Workers {
@@ -203,18 +173,18 @@ impl Workers {
         let count = thread::available_parallelism().map_or(1, |count| count.get().min(THREADS));
         let (jobs, queue) = sync_channel::<Job>(2 * count);
         let queue = Arc::new(Mutex::new(queue));
-        let work = move |queue: Arc<Mutex<Receiver<Job>>>| {
+        let work = |queue: &Mutex<Receiver<Job>>, mut encoder: Encoder| {
             loop {
                 let job = queue.lock().map(|queue| queue.recv());
-                let Ok(Ok((data, last, result))) = job else { return };
+                let Ok(Ok((data, result))) = job else { return };
                 // Whoever waited for it may be gone.
-                let _ = result.send(compress(&data, compression, last));
+                let _ = result.send(encoder.encode(&data));
             }
         };
         let threads = (0..count)
             .map(|_| {
-                let queue = queue.clone();
-                thread::Builder::new().name("compress".into()).spawn(move || work(queue))
+                let (queue, encoder) = (queue.clone(), Encoder::new(compression)?);
+                thread::Builder::new().name("compress".into()).spawn(move || work(&queue, encoder))
             })
             .collect::<io::Result<_>>()?;
         let (hash, chunks) = sync_channel::<Arc<Vec<u8>>>(4);
@@ -226,13 +196,13 @@ impl Workers {
         Ok(Self { jobs, hash, threads, hasher, under_way: VecDeque::new() })
     }
 
-    fn add(&mut self, data: Vec<u8>, last: bool) -> io::Result<()> {
+    fn add(&mut self, data: Vec<u8>) -> io::Result<()> {
         let data = Arc::new(data);
         let (result, receiver) = sync_channel(1);
         self.under_way.push_back(receiver);
         let gone = || io::Error::other("compressing thread ended early");
         self.hash.send(data.clone()).map_err(|_| gone())?;
-        self.jobs.send((data, last, result)).map_err(|_| gone())
+        self.jobs.send((data, result)).map_err(|_| gone())
     }
 
     fn is_busy(&self) -> bool {
@@ -240,7 +210,7 @@ impl Workers {
     }
 
     /// The oldest block, waited for.
-    fn take(&mut self) -> io::Result<Option<Block>> {
+    fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(oldest) = self.under_way.pop_front() else { return Ok(None) };
         oldest.recv().unwrap_or_else(|_| Err(io::Error::other("compressing thread ended early"))).map(Some)
     }
@@ -272,10 +242,7 @@ mod tests {
                 assert_eq!((finished.size, finished.uncompressed), (out.len() as u64, data.len() as u64));
                 assert_eq!(finished.digest, Digest::of(&out));
                 let mut back = Vec::new();
-                match compression {
-                    Compression::Gzip { .. } => flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut back).unwrap(),
-                    _ => crate::compression::decoder(&out[..]).unwrap().read_to_end(&mut back).unwrap(),
-                };
+                crate::compression::decoder(&out[..]).unwrap().read_to_end(&mut back).unwrap();
                 assert!(back == data, "{compression:?} of {} bytes", data.len());
             }
         }

@@ -1,0 +1,144 @@
+//! Writes a directory as a layer.
+//!
+//! # Does
+//! With one directory: an upper directory of overlayfs (whiteouts 0:0, opaque directories) as an OCI layer. With two: what
+//! must change in the first to make it the second. Without any: what a container wrote, from the document. The same
+//! directory gives the same bytes.
+//! # Reads
+//! `rootfs`, where no directory is named; no document otherwise.
+//! # Adds
+//! Nothing; prints `{"descriptor", "diffID", "entries", "size"}`. The blob goes into the image store, or with `-o` to a
+//! file.
+//! # Undoes
+//! Nothing: the blob stays in the store until `img-gc` finds it unused.
+//! # Needs
+//! root, to read every file and overlayfs's own attributes.
+
+use std::{
+    fs::{self, File},
+    io::{IsTerminal, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use layer::{
+    compression::Compression,
+    diff::{self, Options, Summary},
+};
+use oci::{Layout, spec::Descriptor};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Write an upper directory, or the difference between two directories, as a layer
+#[derive(Parser)]
+#[command(name = "layer-diff", version)]
+struct LayerDiff {
+    /// UPPER, an upper directory of overlayfs; or LOWER and UPPER, two whole trees; or none: the document's `rootfs`
+    #[arg(value_name = "DIRECTORY", num_args = 0..=2)]
+    directories: Vec<PathBuf>,
+    /// The file to write the layer to; without it, it goes into the image store
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// none, gzip or zstd, with an optional level: gzip:9
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    compression: Compression,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for LayerDiff {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let trees = self.trees()?;
+        let (summary, descriptor) = match &self.output {
+            Some(path) => self.into_file(&trees, path).with_context(|| format!("write {path:?}"))?,
+            None => {
+                let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+                let mut writer = layout.writer()?;
+                let summary = trees.write(&mut writer, self.compression)?;
+                let descriptor = writer.commit_as(summary.media_type.into())?;
+                (summary, descriptor)
+            }
+        };
+        Ok(json!({
+            "descriptor": descriptor,
+            "diffID": summary.diff_id,
+            "entries": summary.entries,
+            "size": summary.uncompressed,
+        }))
+    }
+}
+
+impl LayerDiff {
+    fn trees(&self) -> Result<Trees> {
+        match &self.directories[..] {
+            [] => {
+                if std::io::stdin().is_terminal() {
+                    let error = anyhow!("standard input is a terminal, not a document");
+                    return Err(hint(error, "name an upper directory, or stand it behind union-mount"));
+                }
+                let document = toolkit::read_document()?;
+                if document.has_failed() {
+                    toolkit::write_document(&document)?;
+                    std::process::exit(3);
+                }
+                let rootfs = document.require::<members::Rootfs>()?;
+                let upper = rootfs.upper.ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))?;
+                Ok(Trees::Upper { upper: open(&upper)?, below: rootfs.lower.last().cloned() })
+            }
+            [upper] => Ok(Trees::Upper { upper: open(upper)?, below: None }),
+            [lower, upper, ..] => Ok(Trees::Both { lower: open(lower)?, upper: open(upper)? }),
+        }
+    }
+
+    /// Writes beside the file and renames: half a layer is never left.
+    fn into_file(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
+        let beside = path.with_added_extension("part");
+        let write = || -> Result<Summary> {
+            let summary = trees.write(File::create(&beside)?, self.compression)?;
+            fs::rename(&beside, path)?;
+            Ok(summary)
+        };
+        let outcome = write();
+        if outcome.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        let summary = outcome?;
+        let descriptor = Descriptor::new(summary.media_type.into(), summary.size, summary.digest.clone());
+        Ok((summary, descriptor))
+    }
+}
+
+/// What a layer is made of.
+enum Trees {
+    Upper { upper: OwnedFd, below: Option<PathBuf> },
+    Both { lower: OwnedFd, upper: OwnedFd },
+}
+
+impl Trees {
+    fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
+        Ok(match self {
+            Self::Upper { upper, below } => {
+                diff::upper(upper.as_fd(), out, &Options { compression, below: below.clone() })?
+            }
+            Self::Both { lower, upper } => {
+                diff::trees(lower.as_fd(), upper.as_fd(), out, &Options { compression, below: None })?
+            }
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open {path:?}"))
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<LayerDiff>()
+}

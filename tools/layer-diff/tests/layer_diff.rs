@@ -1,0 +1,225 @@
+//! layer-diff as a process: overlayfs's form into OCI's, two trees, and what it refuses.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, chown, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use assert_cmd::cargo::cargo_bin_cmd;
+use layer::archive::{Kind, Reader};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use serde_json::Value;
+
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn directory(&self, name: &str) -> PathBuf {
+        fs::create_dir_all(self.path(name)).unwrap();
+        self.path(name)
+    }
+
+    /// Runs layer-diff; its status, what it printed and what it said.
+    fn run(&self, arguments: &[&str], input: &str) -> (i32, Value, String) {
+        let mut command = cargo_bin_cmd!("layer-diff");
+        command.current_dir(self.0.path()).arg("--root").arg(self.path("root")).arg("--run-dir").arg(self.path("run"));
+        let output = command.args(arguments).write_stdin(input).output().unwrap();
+        let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.code().unwrap(), json, String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// The layer of these arguments, uncompressed: its entries as `kind name`.
+    fn entries(&self, arguments: &[&str]) -> Vec<String> {
+        let (status, _, stderr) = self.run(&[arguments, &["--compression", "none", "-o", "out.tar"]].concat(), "");
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        let archive = fs::read(self.path("out.tar")).unwrap();
+        let mut reader = Reader::new(&archive[..]);
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let name = String::from_utf8(entry.path).unwrap();
+            found.push(match entry.kind {
+                Kind::HardLink => format!("{name} => {}", String::from_utf8(entry.link).unwrap()),
+                Kind::Symlink => format!("{name} -> {}", String::from_utf8(entry.link).unwrap()),
+                Kind::CharDevice => format!("{name} {:?}", entry.device),
+                _ => name,
+            });
+            assert!(entry.xattrs.iter().all(|(name, _)| !name.starts_with(b"trusted.overlay.")));
+        }
+        found
+    }
+}
+
+fn whiteout(path: &Path) {
+    mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+}
+
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
+}
+
+#[test]
+fn an_upper_directory() {
+    let work = Work::new();
+    let upper = work.directory("upper");
+    work.directory("upper/b/deep");
+    work.directory("upper/a-opaque");
+    fs::write(upper.join("b/deep/file"), "x").unwrap();
+    fs::hard_link(upper.join("b/deep/file"), upper.join("b/second")).unwrap();
+    symlink("anywhere", upper.join("link")).unwrap();
+    mknodat(CWD, upper.join("null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3)).unwrap();
+    whiteout(&upper.join("b/gone"));
+    attribute(&upper.join("a-opaque"), "trusted.overlay.opaque", b"y");
+    attribute(&upper.join("b"), "trusted.overlay.impure", b"y");
+    attribute(&upper.join("b/deep/file"), "user.kept", b"v");
+    let expected = [
+        "link -> anywhere", "null (1, 3)", "a-opaque/", "a-opaque/.wh..wh..opq", "b/", "b/.wh.gone", "b/second",
+        "b/deep/", "b/deep/file => b/second",
+    ];
+    assert_eq!(work.entries(&["upper"]), expected);
+}
+
+#[test]
+fn the_same_bytes_each_time_and_in_each_compression() {
+    let work = Work::new();
+    let upper = work.directory("upper");
+    for at in 0..40 {
+        let content: String = (0..1_000 * at).map(|n| format!("{n} ")).collect();
+        fs::write(upper.join(format!("f{at}")), content).unwrap();
+    }
+    let mut diff_ids = Vec::new();
+    for compression in ["none", "gzip", "gzip:9", "zstd"] {
+        let (status, first, _) = work.run(&["upper", "--compression", compression], "");
+        assert_eq!(status, 0);
+        let (_, again, _) = work.run(&["upper", "--compression", compression], "");
+        assert_eq!(first, again);
+        let digest = first["descriptor"]["digest"].as_str().unwrap().replace(':', "/");
+        let blob = fs::read(work.path("root/images/blobs").join(&digest)).unwrap();
+        assert_eq!(blob.len() as u64, first["descriptor"]["size"].as_u64().unwrap());
+        diff_ids.push(first["diffID"].clone());
+        // Programs that everybody has read it too.
+        let program = compression.split(':').next().unwrap();
+        if program != "none" {
+            let path = work.path("root/images/blobs").join(&digest);
+            let output = Command::new(program).arg("-dc").stdin(fs::File::open(path).unwrap()).output().unwrap();
+            assert_eq!(oci::Digest::of(&output.stdout).to_string(), first["diffID"].as_str().unwrap());
+        }
+    }
+    diff_ids.dedup();
+    assert_eq!(diff_ids.len(), 1);
+}
+
+#[test]
+fn an_empty_upper_is_the_empty_archive() {
+    let work = Work::new();
+    work.directory("upper");
+    let (status, printed, _) = work.run(&["upper"], "");
+    // 1024 bytes of zeros, the DiffID that everybody's empty layer has.
+    let empty = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+    assert_eq!((status, printed["diffID"].as_str(), printed["entries"].as_u64()), (0, Some(empty), Some(0)));
+}
+
+#[test]
+fn what_a_container_wrote() {
+    let work = Work::new();
+    let (upper, lower) = (work.directory("upper"), work.directory("lower"));
+    fs::write(upper.join("f"), "x").unwrap();
+    let document = |extra: Value| {
+        let mut document = serde_json::json!({"stave": 1, "id": "c", "rootfs": {
+            "path": "/m", "lower": [lower], "upper": upper, "work": "/w"}});
+        document.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        document.to_string()
+    };
+    let none = serde_json::json!({});
+    let (status, printed, _) = work.run(&[], &document(none.clone()));
+    assert_eq!((status, printed["entries"].as_u64()), (0, Some(1)));
+    // The root itself was changed in the container: then it has an entry.
+    chown(&upper, Some(5), Some(5)).unwrap();
+    let (_, printed, _) = work.run(&[], &document(none));
+    assert_eq!(printed["entries"], 2);
+    let (status, passed, stderr) = work.run(&[], &document(serde_json::json!({"error": {"tool": "x", "step": "y", "message": "z"}})));
+    assert_eq!((status, passed["error"]["tool"].as_str(), stderr.as_str()), (3, Some("x"), ""));
+    let (status, _, stderr) = work.run(&[], r#"{"stave":1}"#);
+    assert_eq!((status, stderr.as_str()), (1, "layer-diff: no `rootfs`: run union-mount first\n"));
+}
+
+#[test]
+fn what_no_layer_can_say() {
+    for (name, attributes, message) in [
+        (".wh.x", None, r#"layer-diff: "d/.wh.x": a name that starts with ".wh." is a whiteout in a layer"#),
+        ("f", Some("trusted.overlay.metacopy"), r#"layer-diff: "d/f": overlayfs left it without its data: mount with metacopy=off"#),
+        ("f", Some("trusted.overlay.redirect"), r#"layer-diff: "d/f": overlayfs left a redirect on it: mount with redirect_dir=off"#),
+    ] {
+        let work = Work::new();
+        let path = work.directory("upper/d").join(name);
+        fs::write(&path, "").unwrap();
+        if let Some(attribute_name) = attributes {
+            attribute(&path, attribute_name, b"x");
+        }
+        let (status, _, stderr) = work.run(&["upper", "-o", "out"], "");
+        assert_eq!((status, stderr.trim_end()), (1, &*message.replace("layer-diff: ", "layer-diff: write \"out\": ")));
+        assert!(!work.path("out").exists() && !work.path("out.part").exists());
+    }
+    let work = Work::new();
+    let (status, _, stderr) = work.run(&["missing"], "");
+    assert_eq!((status, stderr.as_str()), (1, "layer-diff: open \"missing\": No such file or directory\n"));
+}
+
+/// Two trees, the difference between them, and what the kernel makes of it on top of the first.
+#[test]
+fn two_trees() {
+    let work = Work::new();
+    let lower = work.directory("lower");
+    for name in ["same", "touched", "content", "gone", "kind", "deep/a/b/gone", "deep/a/b/same", "tree/x", "mode"] {
+        fs::create_dir_all(lower.join(name).parent().unwrap()).unwrap();
+        fs::write(lower.join(name), name).unwrap();
+    }
+    symlink("same", lower.join("link")).unwrap();
+    assert!(Command::new("cp").args(["-a", "lower", "upper"]).current_dir(work.0.path()).status().unwrap().success());
+    assert_eq!(work.entries(&["lower", "upper"]), [""; 0]);
+    let upper = work.path("upper");
+    let touch = |name: &str, reference: &str| {
+        let status = Command::new("touch").arg("-r").arg(lower.join(reference)).arg(upper.join(name)).status();
+        assert!(status.unwrap().success());
+    };
+    for gone in ["gone", "kind", "deep/a/b/gone"] {
+        fs::remove_file(upper.join(gone)).unwrap();
+    }
+    fs::remove_dir_all(upper.join("tree")).unwrap();
+    fs::write(upper.join("tree"), "now a file").unwrap();
+    fs::create_dir(upper.join("kind")).unwrap();
+    fs::write(upper.join("kind/new"), "x").unwrap();
+    // Of the same size and time: only its bytes tell.
+    fs::write(upper.join("content"), "CONTENT").unwrap();
+    touch("content", "content");
+    fs::remove_file(upper.join("link")).unwrap();
+    symlink("gone", upper.join("link")).unwrap();
+    chown(upper.join("mode"), Some(9), None).unwrap();
+    touch("deep/a/b", "deep/a/b");
+    assert_eq!(
+        work.entries(&["lower", "upper"]),
+        [".wh.gone", "content", "link -> gone", "mode", "tree", "deep/", "deep/a/", "deep/a/b/", "deep/a/b/.wh.gone", "kind/", "kind/new"]
+    );
+    // The layer in overlayfs's form, over the first tree, is the second tree.
+    let applied = work.directory("applied");
+    let target = rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
+    let below = layer::apply::Below::open(&[&lower]).unwrap();
+    layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default()).unwrap();
+    work.directory("merged");
+    let script = "mount -t overlay overlay -o ro,lowerdir=applied:lower merged && for tree in upper merged; do
+        (cd $tree && tar --sort=name --numeric-owner --xattrs \
+            --pax-option=exthdr.name=%d/%f,delete=atime,delete=ctime -cf - *) | sha256sum; done | uniq | wc -l;";
+    let output = Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(work.0.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "1", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fs::metadata(upper.join("tree")).unwrap().size() > 0);
+}
