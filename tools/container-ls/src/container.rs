@@ -34,6 +34,7 @@ pub(crate) struct Container {
     ip: Option<String>,
     ports: Vec<String>,
     log: Option<String>,
+    stop_signal: String,
 }
 
 impl Container {
@@ -48,10 +49,12 @@ impl Container {
         let reference =
             |image: Image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
         let address = |network: Network| network.cni?.ips.first().map(|ip| ip.address.addr().to_string());
+        let image = record.get::<Image>()?;
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
         Ok(Self {
             id: id.clone(),
-            image: record.get::<Image>()?.map(reference),
+            stop_signal: stop_signal(image.as_ref()),
+            image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
             state,
             exit_status: process.as_ref().and_then(|process| process.exit_status),
@@ -76,6 +79,13 @@ fn runs(process: &Process) -> bool {
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let alive = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
     alive && fields.get(19).and_then(|time| time.parse().ok()) == Some(process.start_time)
+}
+
+/// What asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
+fn stop_signal(image: Option<&Image>) -> String {
+    let config = image.and_then(|image| image.configuration.config().as_ref());
+    let signal = config.and_then(|config| config.stop_signal().as_deref()).unwrap_or("TERM");
+    signal.strip_prefix("SIG").unwrap_or(signal).to_owned()
 }
 
 fn arguments(spec: &Value) -> Vec<String> {

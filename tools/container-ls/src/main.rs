@@ -34,8 +34,8 @@ struct ContainerLs {
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print a line for each, in which {id}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports}, {log} stand for
-    /// what the listing holds
+    /// Print a line for each, in which {id}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports}, {log},
+    /// {stopSignal} stand for what the listing holds
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
