@@ -11,7 +11,7 @@ use crate::{Identity, explain, supervise};
 #[serde(tag = "op", rename = "process-start", rename_all = "camelCase")]
 pub struct Operation {
     /// What runs, and in what surroundings.
-    pub spec: Spec,
+    pub spec: Box<Spec>,
     /// Where its output goes; the caller's where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub struct Operation {
 impl Operation {
     /// Of a process that was not started yet.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
-        Self { spec, log, identity: Identity { pid: 0, start_time: 0 } }
+        Self { spec: Box::new(spec), log, identity: Identity { pid: 0, start_time: 0 } }
     }
 }
 
@@ -38,7 +38,7 @@ impl operation::Operation for Operation {
         if self.identity.pid != 0 {
             return Err(format!("process {} has ended: start the container anew", self.identity.pid).into());
         }
-        let supervised = supervise(&self.spec, self.log.as_deref(), |_| {})?;
+        let supervised = supervise(&self.spec, self.log.as_deref(), |_, _| {})?;
         self.identity = supervised.identity();
         supervised.release()?;
         Ok(())

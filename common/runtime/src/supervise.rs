@@ -29,11 +29,11 @@ pub struct Supervised {
 
 /// Forks a supervisor in a session of its own, without terminal, current directory or open files of the caller, which
 /// starts `spec` with its output appended to the file `log` (or written for nobody). When the process ends, `ended` is
-/// called with its exit status in the supervisor, which then ends too.
+/// called with its exit status, as a shell counts it, in the supervisor, which then ends too.
 ///
 /// # Errors
 /// When the log cannot be opened; as [`start`].
-pub fn supervise(spec: &Spec, log: Option<&Path>, ended: impl FnOnce(i32)) -> Result<Supervised> {
+pub fn supervise(spec: &Spec, log: Option<&Path>, ended: impl FnOnce(Identity, i32)) -> Result<Supervised> {
     let open = |path: &Path, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::from_raw_mode(0o640))
             .map_err(Error::at(format_args!("open {path:?}")))
@@ -52,7 +52,8 @@ pub fn supervise(spec: &Spec, log: Option<&Path>, ended: impl FnOnce(i32)) -> Re
             Ok(Some(running)) => {
                 inside.ready();
                 sys::close_others(&mut supervised_descriptors(&running, &log));
-                ended(attend(running, log));
+                let identity = running.identity();
+                ended(identity, attend(running, log));
                 0
             }
             Err(error) => {

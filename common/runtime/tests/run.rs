@@ -1,4 +1,5 @@
 //! Processes in namespaces, on a small root file system. Needs root and Debian's busybox-static.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 use std::{
     fs,
@@ -294,7 +295,7 @@ fn supervised_with_a_log() {
         let spec = from_image(None, &with).unwrap();
         let _ = fs::remove_file(&status);
         let supervised =
-            runtime::supervise(&spec, Some(&log), |ended| fs::write(&status, ended.to_string()).unwrap());
+            runtime::supervise(&spec, Some(&log), |_, ended| fs::write(&status, ended.to_string()).unwrap());
         let supervised = supervised.unwrap();
         assert!(supervised.identity().is_alive());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
@@ -307,7 +308,7 @@ fn supervised_with_a_log() {
     assert_eq!(fs::read_to_string(&log).unwrap(), "out\nerr\nout\r\nerr\r\n");
     let missing = Overrides { args: vec!["/missing".into()], ..overrides(rootfs.path(), "") };
     let spec = from_image(None, &missing).unwrap();
-    let error = runtime::supervise(&spec, None, |_| {}).unwrap().release().unwrap_err();
+    let error = runtime::supervise(&spec, None, |_, _| {}).unwrap().release().unwrap_err();
     assert_eq!(
         (error.status(), error.to_string().as_str()),
         (127, "execute \"/missing\": No such file or directory")

@@ -290,7 +290,7 @@ pub(crate) fn usage(tool: &str, error: &clap::Error, reads: bool) -> Exit {
 }
 
 /// clap's words in one line, without what it appends of usage and tips.
-pub(crate) fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
+pub fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or_default();
     let told = told.strip_prefix("error: ").unwrap_or(told).split("\n\n").next().unwrap_or_default();

@@ -19,7 +19,7 @@ mod walker;
 pub use arguments::{Common, Context};
 pub use exit::Exit;
 pub use failure::{hint, member as failure_member, print as print_error, report_line};
-pub use filter::{Filter, Plan, filter};
+pub use filter::{Filter, Plan, filter, usage_error};
 pub use session::{Session, Stage};
 pub use source::{Report, Source, report, source};
 pub use streams::{read_document, write_document};

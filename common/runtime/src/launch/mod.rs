@@ -96,7 +96,7 @@ fn fork(
     let (channel, channel_inside) = Channel::pair()?;
     let pid = namespaces.fork(|| {
         let gate_inside = gate_inside.as_fd();
-        let Err(error) = (|| {
+        let begin = || {
             let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
             kept.extend(streams.descriptors());
             kept.extend(namespaces.descriptors());
@@ -107,7 +107,8 @@ fn fork(
             // The gate's other end among them: else it would not close when the caller dies.
             sys::close_others(&mut kept);
             child::run(namespaces, &surroundings, process, &streams, gate_inside, &channel_inside)
-        })();
+        };
+        let Err(error) = begin();
         channel_inside.fail(&error);
         error.status()
     })?;

@@ -111,7 +111,7 @@ fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Proc
     if !cwd.starts_with('/') {
         return Err(Error::new(format_args!("working directory {cwd:?} is not absolute")));
     }
-    let capabilities = capabilities::sets(overrides).map_err(|error| Error::new(error))?;
+    let capabilities = capabilities::sets(overrides).map_err(Error::new)?;
     let User { uid, gid, groups, home } = user;
     let mut builder = UserBuilder::default().uid(uid).gid(gid);
     if !groups.is_empty() {

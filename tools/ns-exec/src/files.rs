@@ -1,0 +1,157 @@
+//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, as Docker writes them.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use document::members::HostEntry;
+use serde_json::Value;
+
+/// A file in the container's `/etc`.
+pub(crate) struct File {
+    pub(crate) name: &'static str,
+    pub(crate) content: Content,
+}
+
+/// What is in it.
+pub(crate) enum Content {
+    /// This.
+    Own(String),
+    /// Another container's file.
+    Shared(PathBuf),
+}
+
+/// Their names.
+pub(crate) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+                         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+/// What Docker asks where the host has no name server that a container could reach.
+const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
+
+fn own(name: &'static str, content: String) -> File {
+    File { name, content: Content::Own(content) }
+}
+
+/// Of a container in the host's network: the host's own, and the names of links.
+pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
+    let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned());
+    if !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    add(&mut hosts, entries);
+    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
+}
+
+/// Of a container with a network of its own: `addresses` are its own there, none where it has nothing but `lo`.
+pub(crate) fn of_own(
+    hostname: &str,
+    addresses: &[IpAddr],
+    entries: &[HostEntry],
+    dns: Option<&Value>,
+) -> Vec<File> {
+    let mut hosts = LOCALHOST.to_owned();
+    for address in addresses {
+        // Writing to a string cannot fail.
+        let _ = writeln!(hosts, "{address}\t{hostname}");
+    }
+    add(&mut hosts, entries);
+    let resolv =
+        dns.and_then(of_result).unwrap_or_else(|| resolv_conf(&of_the_host(), !addresses.is_empty()));
+    vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
+}
+
+fn add(hosts: &mut String, entries: &[HostEntry]) {
+    for entry in entries {
+        let _ = writeln!(hosts, "{}\t{}", entry.ip, entry.names.join(" "));
+    }
+}
+
+/// CNI SPEC.md, "ADD Success": `dns`, where a tool before has filled it in.
+fn of_result(dns: &Value) -> Option<String> {
+    let words = |name: &str| -> Vec<&str> {
+        dns[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    let servers = words("nameservers");
+    if servers.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    for (key, list) in [("search", words("search")), ("options", words("options"))] {
+        if !list.is_empty() {
+            let _ = writeln!(text, "{key} {}", list.join(" "));
+        }
+    }
+    servers.iter().for_each(|server| text += &format!("nameserver {server}\n"));
+    Some(text)
+}
+
+fn of_the_host() -> String {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    // systemd-resolved listens where no container can ask it; those that it asks itself stand here.
+    let behind = Path::new("/run/systemd/resolve/resolv.conf");
+    if servers(&text).next().is_some() && servers(&text).all(|server| server == "127.0.0.53") {
+        return fs::read_to_string(behind).unwrap_or(text);
+    }
+    text
+}
+
+fn servers(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim)
+}
+
+/// Without name servers on the host's loopback interface, which is another one than the container's.
+fn resolv_conf(host: &str, connected: bool) -> String {
+    let local = |line: &&str| {
+        let server = line.trim().strip_prefix("nameserver").map(str::trim).unwrap_or_default();
+        let server = server.split('%').next().unwrap_or_default();
+        server.parse::<IpAddr>().is_ok_and(|server| server.is_loopback())
+    };
+    let mut text: String = host.lines().filter(|line| !local(line)).flat_map(|line| [line, "\n"]).collect();
+    if connected && servers(&text).next().is_none() {
+        text += PUBLIC_SERVERS;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_that_a_container_can_reach() {
+        for (host, connected, expected) in [
+            (
+                "search a\nnameserver 10.0.0.1\nnameserver 127.0.0.1\n",
+                true,
+                "search a\nnameserver 10.0.0.1\n",
+            ),
+            (
+                "nameserver ::1\noptions ndots:1",
+                true,
+                "options ndots:1\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n",
+            ),
+            ("nameserver 127.0.0.53\n", false, ""),
+            ("nameserver fe80::1%eth0\n", true, "nameserver fe80::1%eth0\n"),
+        ] {
+            assert_eq!(resolv_conf(host, connected), expected, "{host}");
+        }
+        let dns = serde_json::json!({"nameservers": ["10.0.0.2"], "search": ["a", "b"]});
+        assert_eq!(of_result(&dns).as_deref(), Some("search a b\nnameserver 10.0.0.2\n"));
+        assert_eq!(of_result(&serde_json::json!({})), None);
+    }
+
+    #[test]
+    fn hosts_as_docker_writes_them() {
+        let link =
+            HostEntry { ip: "172.17.0.3".parse().unwrap(), names: vec!["db".into(), "database".into()] };
+        let files = of_own("web", &["172.17.0.2".parse().unwrap()], &[link], None);
+        let Content::Own(hosts) = &files[0].content else { panic!("not its own") };
+        assert_eq!(hosts.strip_prefix(LOCALHOST), Some("172.17.0.2\tweb\n172.17.0.3\tdb database\n"));
+    }
+}

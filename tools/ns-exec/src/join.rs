@@ -1,0 +1,96 @@
+//! Another command in a container that runs: `docker exec`.
+
+use document::Id;
+use oci_spec::runtime::{BoxBuilder, Process, UserBuilder};
+use runtime::{Foreground, Stdio, Streams, Terminal, user};
+use toolkit::{prelude::*, print_error};
+
+use crate::{NOT_STARTED, arguments::NsExec, output::Output, record, start};
+
+/// Runs it; returns what the tool exits with.
+pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
+    match attempt(tool, id) {
+        Ok(status) => u8::try_from(status).unwrap_or(NOT_STARTED),
+        Err(error) => {
+            print_error("ns-exec", &error);
+            start::status_of(&error)
+        }
+    }
+}
+
+fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
+    let mut output = Output::open(tool)?;
+    let scope = tool.common.scope()?;
+    let (document, container) = record::running(&scope.run_dir, id)?;
+    let terminal = if tool.tty { Some(Terminal::open()?) } else { None };
+    let root = container.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let Some(recorded) = container.spec.process() else {
+        bail!("container \"{id}\" has no process recorded")
+    };
+    let process = process(tool, recorded, &root, terminal.as_ref())?;
+    let running = container
+        .identity
+        .open()?
+        .ok_or_else(|| hint(anyhow!("container \"{id}\" does not run"), "start it first"))?;
+    let signals = Foreground::new()?;
+    let stdin = if tool.interactive { Stdio::Inherit } else { Stdio::Null };
+    let streams = Streams { stdin, stdout: Stdio::Inherit, stderr: Stdio::Inherit };
+    let joined = runtime::join(std::os::fd::AsFd::as_fd(&running), &process, streams)?;
+    let mut joined = joined.release()?;
+    for warning in std::mem::take(&mut joined.warnings) {
+        eprintln!("ns-exec: warning: {warning}");
+    }
+    output.started(&document, joined.identity())?;
+    let status = start::wait(joined, &signals, terminal)?;
+    output.ended(&document, status)?;
+    Ok(status)
+}
+
+/// The recorded process, with another command.
+fn process(
+    tool: &NsExec,
+    recorded: &Process,
+    root: &std::path::Path,
+    terminal: Option<&Terminal>,
+) -> Result<Process> {
+    if tool.command.is_empty() {
+        bail!("no command: give one after `--`");
+    }
+    let mut process = recorded.clone();
+    process.set_args(Some(tool.command.clone()));
+    let mut env = recorded.env().clone().unwrap_or_default();
+    if terminal.is_some() && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    if let Some(name) = &tool.user {
+        let user::User { uid, gid, groups, home } = user::resolve(root, name)?;
+        process.set_user(UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build()?);
+        set(&mut env, format!("HOME={home}"));
+    }
+    tool.variables().into_iter().for_each(|variable| set(&mut env, variable));
+    process.set_env(Some(env));
+    if let Some(directory) = &tool.workdir {
+        if !directory.starts_with('/') {
+            bail!("working directory {directory:?} is not absolute");
+        }
+        process.set_cwd(directory.into());
+    }
+    process.set_terminal(Some(terminal.is_some()));
+    if let Some(terminal) = terminal {
+        let (columns, rows) = terminal.size()?;
+        let size = BoxBuilder::default().width(u64::from(columns)).height(u64::from(rows)).build()?;
+        process.set_console_size(Some(size));
+    }
+    if tool.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    Ok(process)
+}
+
+fn set(env: &mut Vec<String>, variable: String) {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    match env.iter_mut().find(|known| name(known) == name(&variable)) {
+        Some(known) => *known = variable,
+        None => env.push(variable),
+    }
+}

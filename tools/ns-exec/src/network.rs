@@ -1,0 +1,77 @@
+//! Which network the process gets, and what follows from it: its host name and the files that tell of it.
+
+use std::{net::IpAddr, path::Path};
+
+use document::{
+    Document, Id,
+    members::{Hosts, Network as Member},
+};
+use runtime::spec;
+use toolkit::prelude::*;
+
+use crate::{
+    arguments::{Mode, NsExec},
+    files::{self, Content, File},
+    record,
+};
+
+/// A network and its surroundings.
+pub(crate) struct Network {
+    pub(crate) network: spec::Network,
+    /// None for the host's.
+    pub(crate) hostname: Option<String>,
+    pub(crate) files: Vec<File>,
+}
+
+pub(crate) fn choose(tool: &NsExec, context: &Context, document: &Document) -> Result<Network> {
+    let member: Option<Member> = document.get()?;
+    let entries = document.get::<Hosts>()?.unwrap_or_default().entries;
+    let own_name = || {
+        let short = context.id.chars().take(12).collect();
+        tool.hostname.clone().unwrap_or(short)
+    };
+    let (network, name, addresses) = match (&tool.network, &member) {
+        (Some(_), Some(_)) => {
+            let error = anyhow!("the document brings a network of its own, and --network names another");
+            return Err(hint(error, "leave out --network, or the network tools"));
+        }
+        (Some(Mode::Container(id)), None) => return shared(tool, context, id),
+        (Some(Mode::Host), None) => {
+            let name = tool.hostname.clone().unwrap_or_else(host_name);
+            let files = files::of_host(&name, &entries);
+            return Ok(Network { network: spec::Network::Host, hostname: tool.hostname.clone(), files });
+        }
+        (None | Some(Mode::None), None) => (spec::Network::None, own_name(), Vec::new()),
+        (None, Some(member)) => {
+            let addresses: Vec<IpAddr> =
+                member.cni.iter().flat_map(|cni| &cni.ips).map(|ip| ip.address.addr()).collect();
+            (spec::Network::Own(member.namespace.clone()), own_name(), addresses)
+        }
+    };
+    let dns = member.as_ref().and_then(|member| member.cni.as_ref()).map(|cni| &cni.dns);
+    let files = files::of_own(&name, &addresses, &entries, dns);
+    Ok(Network { network, hostname: Some(name), files })
+}
+
+/// Another container's network, with its name and its files, as with Docker.
+fn shared(tool: &NsExec, context: &Context, id: &Id) -> Result<Network> {
+    let (document, other) = record::running(&context.scope.run_dir, id)?;
+    let namespace = match document.get::<Member>()? {
+        Some(member) => member.namespace,
+        None => format!("/proc/{}/ns/net", other.identity.pid).into(),
+    };
+    let mounted = |name: &&'static str| {
+        let target = Path::new("/etc").join(name);
+        let mount = other.spec.mounts().iter().flatten().find(|mount| *mount.destination() == target)?;
+        Some(File { name, content: Content::Shared(mount.source().clone()?) })
+    };
+    Ok(Network {
+        network: spec::Network::Shared(namespace),
+        hostname: tool.hostname.clone().or(other.spec.hostname().clone()),
+        files: files::NAMES.iter().filter_map(mounted).collect(),
+    })
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
+}

@@ -1,0 +1,84 @@
+//! Where the document and the status go: standard output is the command's.
+
+use std::{
+    fs::File,
+    io::{Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+};
+
+use document::Document;
+use runtime::Identity;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+use crate::arguments::NsExec;
+
+/// `--document`, `--status-fd` and, with `-d`, standard output.
+pub(crate) struct Output {
+    document: Option<File>,
+    /// It can be written a second time.
+    is_regular: bool,
+    status: Option<File>,
+    detached: bool,
+}
+
+impl Output {
+    /// Opens what is asked for; so what cannot be written is found out before anything is made.
+    pub(crate) fn open(tool: &NsExec) -> Result<Self> {
+        let open =
+            |path: &str| File::options().write(true).open(path).with_context(|| format!("open {path:?}"));
+        let document = tool.document.as_ref().map(|path| {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            options.open(path).with_context(|| format!("open {path:?}"))
+        });
+        let document = document.transpose()?;
+        let status = tool.status_fd.map(|number| open(&format!("/proc/self/fd/{number}"))).transpose()?;
+        let is_regular =
+            document.as_ref().is_some_and(|file| file.metadata().is_ok_and(|found| found.is_file()));
+        Ok(Self { document, is_regular, status, detached: tool.detach })
+    }
+
+    /// That the command runs.
+    pub(crate) fn started(&mut self, document: &Document, identity: Identity) -> Result<()> {
+        self.tell(&json!({"pid": identity.pid, "startTime": identity.start_time}))?;
+        if self.is_regular || self.detached {
+            self.write(document)?;
+        }
+        if self.detached {
+            toolkit::write_document(document).context("write the document to standard output")?;
+        }
+        Ok(())
+    }
+
+    /// That it has ended.
+    pub(crate) fn ended(&mut self, document: &Document, status: i32) -> Result<()> {
+        self.tell(&json!({"exitStatus": status}))?;
+        self.write(document)
+    }
+
+    /// That it did not start: the document, which tells why. What cannot be written then is no news.
+    pub(crate) fn pass_on(&mut self, document: &Document) {
+        let _ = self.write(document);
+        if self.detached {
+            let _ = toolkit::write_document(document);
+        }
+    }
+
+    fn write(&mut self, document: &Document) -> Result<()> {
+        let Some(file) = &mut self.document else { return Ok(()) };
+        let mut write = || {
+            if self.is_regular {
+                file.rewind()?;
+                file.set_len(0)?;
+            }
+            file.write_all(format!("{}\n", document.to_line()).as_bytes())
+        };
+        write().context("write the document")
+    }
+
+    fn tell(&mut self, line: &Value) -> Result<()> {
+        let Some(file) = &mut self.status else { return Ok(()) };
+        file.write_all(format!("{line}\n").as_bytes()).context("write the status")
+    }
+}

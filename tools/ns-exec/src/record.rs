@@ -1,0 +1,41 @@
+//! Records of containers that run, or have run.
+
+use std::path::Path;
+
+use document::{Document, Id, members::Process, record, record::Record};
+use runtime::Identity;
+use serde::Deserialize;
+use toolkit::prelude::*;
+
+use crate::plan::Operation;
+
+/// The record of a container that runs, and what runs in it.
+pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Operation)> {
+    let path = run_dir.join(format!("{id}.json"));
+    let document = record::read(run_dir, id)?
+        .ok_or_else(|| hint(anyhow!("container \"{id}\" has no record {path:?}"), "start it first"))?;
+    let steps = document.steps()?;
+    let values = steps.iter().rev().filter(|step| step.tool == "ns-exec").flat_map(|step| &step.operations);
+    let process = values.filter_map(|value| match Operation::deserialize(value) {
+        Ok(Operation::Process(process)) => Some(process),
+        _ => None,
+    });
+    let alive = { process }.find(|process| process.identity.is_alive());
+    let process = alive.ok_or_else(|| hint(anyhow!("container \"{id}\" does not run"), "start it first"))?;
+    Ok((document, process))
+}
+
+/// Writes the exit status of a process into its container's record, if that still tells of it.
+pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> Result<()> {
+    let Some(record) = Record::lock_existing(run_dir, id)? else { return Ok(()) };
+    if let Some(mut document) = record.read()?
+        && let Some(mut process) = document.get::<Process>()?
+        && (process.pid, process.start_time) == (identity.pid, identity.start_time)
+    {
+        process.exit_status = Some(status);
+        document.set(&process)?;
+        record.write(&document)?;
+    }
+    record.release();
+    Ok(())
+}
