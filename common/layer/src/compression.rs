@@ -74,7 +74,9 @@ const WINDOW_LOG: u32 = 25;
 pub(crate) fn decoder<R: BufRead>(mut blob: R) -> io::Result<Decoder<R>> {
     let magic = peek(&mut blob)?;
     Ok(match magic {
-        [0x1f, 0x8b, ..] => Decoder::Gzip(Gzip { state: State::Inside(flate2::bufread::GzDecoder::new(blob)) }),
+        [0x1f, 0x8b, ..] => {
+            Decoder::Gzip(Gzip { state: State::Inside(Box::new(flate2::bufread::GzDecoder::new(blob))) })
+        }
         // A frame, or one that is to be skipped (RFC 8878, 3.1).
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
@@ -129,7 +131,7 @@ pub(crate) struct Gzip<R: BufRead> {
 }
 
 enum State<R> {
-    Inside(flate2::bufread::GzDecoder<R>),
+    Inside(Box<flate2::bufread::GzDecoder<R>>),
     Done,
 }
 
@@ -145,7 +147,7 @@ impl<R: BufRead> Read for Gzip<R> {
             let mut blob = member.into_inner();
             match blob.fill_buf()? {
                 [] => return Ok(0),
-                [0x1f, ..] => self.state = State::Inside(flate2::bufread::GzDecoder::new(blob)),
+                [0x1f, ..] => self.state = State::Inside(Box::new(flate2::bufread::GzDecoder::new(blob))),
                 _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "data after the end of gzip")),
             }
         }

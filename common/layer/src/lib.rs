@@ -16,5 +16,5 @@ mod pipeline;
 mod removal;
 pub mod store;
 
-pub use operation::{Apply, Layer};
+pub use operation::{Apply, Layer, Tell};
 pub use removal::remove_tree;

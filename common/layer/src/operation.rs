@@ -1,6 +1,6 @@
 //! The operation of layer-apply.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci::{Digest, Layout, spec::Descriptor};
 use operation::{Condition, Operation, Scope, quote};
@@ -28,7 +28,7 @@ pub struct Layer {
 ///
 /// They are shared and no part of a container: undoing it leaves them, and who uses them is told by the containers'
 /// records. Those that nobody uses go with `img-gc`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "layer-apply", rename_all = "camelCase")]
 pub struct Apply {
     /// The layers, lowest first.
@@ -41,7 +41,13 @@ pub struct Apply {
     pub max_ratio: u64,
     /// Whether layers may hold device nodes.
     pub devices: bool,
+    /// Told of each layer that stands, and whether it was unpacked just now.
+    #[serde(skip)]
+    pub tell: Option<Tell>,
 }
+
+/// Told of a layer that stands, and whether it was unpacked just now.
+pub type Tell = fn(&Layer, bool);
 
 /// A layer that was unpacked a while ago has been written by the kernel but for little: then syncing it costs little.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
@@ -49,14 +55,16 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 impl Apply {
     fn options(&self) -> Options {
         let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
-        Options { limits, devices: self.devices, user_xattr: !rustix::process::geteuid().is_root(), ..Options::default() }
+        Options {
+            limits,
+            devices: self.devices,
+            user_xattr: !rustix::process::geteuid().is_root(),
+            ..Options::default()
+        }
     }
 
-    /// Applies the layers in order, and calls `tell` for each with whether it was unpacked just now.
-    ///
-    /// # Errors
-    /// [`Error::Layer`], which names the layer.
-    pub fn apply_telling(&mut self, scope: &Scope, mut tell: impl FnMut(&Layer, bool)) -> Result<(), operation::Error> {
+    /// Applies the layers in order.
+    fn apply_all(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         let store = Store::open(&scope.root)?;
         let options = self.options();
         let mut below: Vec<PathBuf> = Vec::new();
@@ -65,13 +73,21 @@ impl Apply {
             operation::interrupt::checked()?;
             let digest = Digest::try_from(layer.descriptor.digest())?;
             let standing = Below::open(&below)
-                .map_err(|source| Error::Store { verb: "open layers below", path: layer.directory.clone(), source })
-                .and_then(|below| store.apply(&layer.diff_id, || open(scope, &layer.descriptor), &below, &options))
+                .map_err(|source| Error::Store {
+                    verb: "open layers below",
+                    path: layer.directory.clone(),
+                    source,
+                })
+                .and_then(|below| {
+                    store.apply(&layer.diff_id, || open(scope, &layer.descriptor), &below, &options)
+                })
                 .map_err(|source| Error::Layer { digest, source: Box::new(source) })?;
             unsettled |= !standing.fresh && !standing.note.synced;
             layer.directory = standing.directory;
             below.push(layer.directory.clone());
-            tell(layer, standing.fresh);
+            if let Some(tell) = self.tell {
+                tell(layer, standing.fresh);
+            }
         }
         if unsettled {
             // That it cannot be done now takes nothing from the layers: they would be unpacked again after a crash.
@@ -90,14 +106,18 @@ impl Operation for Apply {
     fn explain(&self) -> Vec<String> {
         let line = |layer: &Layer| {
             let directory = quote(&layer.directory.to_string_lossy());
+            // `$STAVE_ROOT/layers/<name>` beside `$STAVE_ROOT/images`.
+            let root = layer.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
             let name = layer.descriptor.digest().to_string().replace(':', "/");
-            format!("mkdir -p {directory} && tar --xattrs -xpf images/blobs/{} -C {directory}", quote(&name))
+            let blob = root.join("images/blobs").join(name);
+            let blob = quote(&blob.to_string_lossy());
+            format!("mkdir -p {directory} && tar --xattrs -xpf {blob} -C {directory}")
         };
         self.layers.iter().map(line).collect()
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
-        self.apply_telling(scope, |_, _| {})
+        self.apply_all(scope)
     }
 
     /// The layers stay: they are shared.

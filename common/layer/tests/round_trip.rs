@@ -32,7 +32,8 @@ fn diff(upper: &Path) -> Vec<u8> {
 fn entry() -> impl Strategy<Value = (Entry, Vec<u8>)> {
     let part = prop::sample::select(vec!["a", "b", "c", ".wh.a", ".wh.b", ".wh..wh..opq"]);
     let directories = prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..3);
-    let kind = prop::sample::select(vec![Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::CharDevice]);
+    let kind =
+        prop::sample::select(vec![Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo, Kind::CharDevice]);
     let xattrs = prop::collection::btree_map("user\\.[a-c]", prop::collection::vec(any::<u8>(), 0..9), 0..2);
     let facts = (0..0o10000_u32, 0..3_u32, 0..4_000_000_000_i64, 0..1_000_000_000_u32);
     (directories, part, kind, facts, xattrs, prop::collection::vec(any::<u8>(), 0..2000)).prop_map(

@@ -111,7 +111,7 @@ pub(crate) fn keys(socket: &Socket, set: &str) -> Result<Vec<Vec<u8>>, Errno> {
 ///
 /// # Errors
 /// When the kernel does not say.
-pub fn taken<'a>(mappings: &'a [Mapping]) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
+pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>, Error> {
     let failed = |source| Error::new("look for", "published ports", source);
     let socket = Socket::of_this_thread().map_err(failed)?;
     let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));

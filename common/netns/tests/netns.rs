@@ -1,5 +1,5 @@
 //! Namespaces for real. Needs root: each test works in a mount namespace of its own, with an empty `/run`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{fs, path::Path};
 

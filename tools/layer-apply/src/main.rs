@@ -67,6 +67,7 @@ impl Filter for LayerApply {
             max_entries: self.max_entries,
             max_ratio: self.max_ratio,
             devices: !self.no_devices,
+            tell: (context.verbose > 0).then_some(tell),
         };
         Ok(Plan { member: member(&apply), operations: vec![apply] })
     }
@@ -83,6 +84,11 @@ fn member(apply: &layer::Apply) -> members::Layers {
         directory: layer.directory.clone(),
     };
     members::Layers(apply.layers.iter().map(layer).collect())
+}
+
+fn tell(layer: &Layer, fresh: bool) {
+    let done = if fresh { "unpacked into" } else { "already in" };
+    eprintln!("layer {}: {done} {:?}", layer.descriptor.digest(), layer.directory);
 }
 
 /// A size with an optional unit, each 1024 times the one before.

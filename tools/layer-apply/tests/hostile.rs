@@ -59,7 +59,8 @@ fn links_never_lead_out() {
         apply(&[tar(names)]);
         apply(&[tar(&names[..1]), tar(&names[1..])]);
     }
-    let found: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let found: Vec<_> =
+        std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(found, ["secret"]);
     assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
     // A file of the same name replaces the link and is not written through it.
@@ -70,7 +71,8 @@ fn links_never_lead_out() {
 
 #[test]
 fn devices() {
-    let device = |kind, device| archive(&[(Entry { device, mode: 0o600, ..Entry::new(kind, "dev/x") }, &b""[..])]);
+    let device =
+        |kind, device| archive(&[(Entry { device, mode: 0o600, ..Entry::new(kind, "dev/x") }, &b""[..])]);
     let message = r#"entry "dev/x": device nodes are not allowed"#;
     assert_eq!(Store::new().refuse(&[device(Kind::CharDevice, (1, 3))], &["--no-devices"]), message);
     assert_eq!(Store::new().refuse(&[device(Kind::BlockDevice, (8, 0))], &["--no-devices"]), message);
@@ -94,10 +96,22 @@ fn headers_that_lie() {
     let mut flipped = plain.clone();
     flipped[0] = b'g';
     for (archive, message) in [
-        (altered(plain.clone(), 124, b"77777777777\0"), r#"entry "f": archive ends in the middle of an entry"#),
-        (altered(plain.clone(), 124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), "header at byte 0: size that is no number"),
-        (altered(plain.clone(), 124, b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), "header at byte 0: size that is no number"),
-        (altered(plain.clone(), 108, b"\x80\0\0\x01\0\0\0\0"), "header at byte 0: owner that is no 32-bit number"),
+        (
+            altered(plain.clone(), 124, b"77777777777\0"),
+            r#"entry "f": archive ends in the middle of an entry"#,
+        ),
+        (
+            altered(plain.clone(), 124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "header at byte 0: size that is no number",
+        ),
+        (
+            altered(plain.clone(), 124, b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "header at byte 0: size that is no number",
+        ),
+        (
+            altered(plain.clone(), 108, b"\x80\0\0\x01\0\0\0\0"),
+            "header at byte 0: owner that is no 32-bit number",
+        ),
         (altered(plain.clone(), 156, b"V"), r#"entry "f": type 'V' has no place in a layer"#),
         (altered(plain.clone(), 156, b"x"), "extended header at byte 0: record without a length"),
         (flipped, "header at byte 0: checksum does not match"),
@@ -137,7 +151,10 @@ fn limits() {
     assert_eq!(refuse(&["--max-size", "16M"]), "unpacked size exceeds 16777216 bytes");
     assert_eq!(refuse(&["--max-ratio", "100"]), "unpacked size exceeds 100 times the compressed size");
     let many = tar(&["a", "b", "c"]);
-    assert_eq!(Store::new().refuse(&[many.clone()], &["--max-entries", "2"]), "more than 2 entries");
+    assert_eq!(
+        Store::new().refuse(std::slice::from_ref(&many), &["--max-entries", "2"]),
+        "more than 2 entries"
+    );
     let store = Store::new();
     assert_eq!(store.run(&store.image(&[(&many, &many)]), &["--max-entries", "3"]).status, 0);
 }
@@ -170,7 +187,10 @@ fn damaged_blobs() {
 fn a_wrong_diff_id() {
     let (plain, other) = (tar(&["a"]), tar(&["b"]));
     let message = Store::new().refuse_blobs(&[(&plain, &other)], &[]);
-    assert_eq!(message, format!("archive has DiffID {}, the image says {}", Digest::of(&plain), Digest::of(&other)));
+    assert_eq!(
+        message,
+        format!("archive has DiffID {}, the image says {}", Digest::of(&plain), Digest::of(&other))
+    );
 }
 
 #[test]
@@ -178,7 +198,7 @@ fn sparse_files_that_do_not_hold_together() {
     // GNU's old format: one run of 10 bytes at 0 in a file of 5.
     let mut archive = altered(tar(&["f123456789"]), 156, b"S");
     archive[257..265].copy_from_slice(b"ustar  \0");
-    archive[386..410].copy_from_slice(b"00000000000\000000000012\0");
+    archive[386..410].copy_from_slice(b"00000000000\x0000000000012\0");
     let short = altered(archive.clone(), 483, b"00000000005\0");
     let message = "header at byte 0: sparse file with a map that does not hold together";
     assert_eq!(Store::new().refuse(&[short], &[]), message);

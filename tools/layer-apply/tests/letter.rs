@@ -31,7 +31,10 @@ fn whiteouts_in_any_order() {
         // Nor where no layer below has the directory: the mount would show the whiteout.
         (&["new/.wh.x", "new/y"], &["new/", "new/y"]),
         // AUFS's own files are none of the layer's; it made whiteouts as hard links.
-        (&[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"], &["etc/", "etc/a (wh)"]),
+        (
+            &[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"],
+            &["etc/", "etc/a (wh)"],
+        ),
     ];
     for (names, expected) in cases {
         let directories = apply(&[base.clone(), tar(names)]);
@@ -55,7 +58,13 @@ fn whiteouts_at_the_root() {
 #[test]
 fn everything_an_entry_says() {
     let time = Time { seconds: 1_234_567_890, nanoseconds: 123_456_789 };
-    let say = |kind, name: &str, mode| Entry { mode, uid: 70_000, gid: 4_000_000_000, mtime: time, ..Entry::new(kind, name) };
+    let say = |kind, name: &str, mode| Entry {
+        mode,
+        uid: 70_000,
+        gid: 4_000_000_000,
+        mtime: time,
+        ..Entry::new(kind, name)
+    };
     // A capability's attribute has a fixed form: version 2, cap_net_bind_service.
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
     let acl = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff".to_vec();
@@ -65,7 +74,16 @@ fn everything_an_entry_says() {
         (b"user.bytes".to_vec(), vec![0, b'=', b'\n', 255]),
     ];
     let entries = [
-        (Entry { xattrs: vec![(b"system.posix_acl_default".to_vec(), acl), (b"user.d".to_vec(), b"1".to_vec())], ..say(Kind::Directory, "d/", 0o3711) }, &b""[..]),
+        (
+            Entry {
+                xattrs: vec![
+                    (b"system.posix_acl_default".to_vec(), acl),
+                    (b"user.d".to_vec(), b"1".to_vec()),
+                ],
+                ..say(Kind::Directory, "d/", 0o3711)
+            },
+            &b""[..],
+        ),
         (Entry { xattrs, stored: 2, size: 2, ..say(Kind::File, "d/suid", 0o4644) }, b"ab"),
         (say(Kind::File, "d/sgid", 0o2555), b""),
         (say(Kind::File, "d/none", 0), b""),
@@ -73,7 +91,14 @@ fn everything_an_entry_says() {
         (say(Kind::Fifo, "d/fifo", 0o622), b""),
         (Entry { device: (1, 3), ..say(Kind::CharDevice, "d/null", 0o666) }, b""),
         (Entry { device: (259, 70_000), ..say(Kind::BlockDevice, "d/disk", 0o660) }, b""),
-        (Entry { mtime: Time { seconds: -5, nanoseconds: 250_000_000 }, atime: Some(time), ..say(Kind::File, "d/old", 0o600) }, b""),
+        (
+            Entry {
+                mtime: Time { seconds: -5, nanoseconds: 250_000_000 },
+                atime: Some(time),
+                ..say(Kind::File, "d/old", 0o600)
+            },
+            b"",
+        ),
         (say(Kind::Directory, "./", 0o1777), b""),
     ];
     let applied = apply(&[archive(&entries)]);
@@ -83,23 +108,32 @@ fn everything_an_entry_says() {
         let status = fs::symlink_metadata(&path).unwrap();
         assert_eq!((status.uid(), status.gid()), (70_000, 4_000_000_000), "{path:?}");
         assert_eq!(status.mode() & 0o7777, entry.mode, "{path:?}");
-        assert_eq!((status.mtime(), status.mtime_nsec() as u32), (entry.mtime.seconds, entry.mtime.nanoseconds), "{path:?}");
+        assert_eq!(
+            (status.mtime(), status.mtime_nsec() as u32),
+            (entry.mtime.seconds, entry.mtime.nanoseconds),
+            "{path:?}"
+        );
         let device = (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev()));
         assert_eq!(device, entry.device);
         for (name, value) in &entry.xattrs {
-            let mut found = vec![0; 100];
+            let mut found = [0; 100];
             let length = rustix::fs::lgetxattr(&path, &name[..], &mut found[..]).unwrap();
             assert_eq!(&found[..length], value, "{}", name.escape_ascii());
         }
     }
     let mut names = [0; 100];
-    assert_eq!(rustix::fs::llistxattr(directory.join("d/none"), &mut names[..]).unwrap(), 0, "no ACL is inherited");
+    assert_eq!(
+        rustix::fs::llistxattr(directory.join("d/none"), &mut names[..]).unwrap(),
+        0,
+        "no ACL is inherited"
+    );
     assert_eq!(fs::metadata(directory.join("d/old")).unwrap().atime(), time.seconds);
 }
 
 #[test]
 fn attributes_that_speak_to_overlayfs_are_left_out() {
-    let xattrs = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque", "security.selinux"];
+    let xattrs =
+        ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque", "security.selinux"];
     let xattrs = xattrs.map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).to_vec();
     let layer = archive(&[(Entry { xattrs, ..directory("d/") }, b"")]);
     let directories = apply(&[tar(&["d/", "d/x"]), layer]);
@@ -132,7 +166,14 @@ fn repeated_and_replaced_entries() {
 fn parents_that_the_archive_does_not_list_are_as_below() {
     let time = Time { seconds: 1_000_000_000, nanoseconds: 5 };
     let xattrs = vec![(b"user.k".to_vec(), b"v".to_vec())];
-    let below = |name: &str, mode| Entry { mode, uid: 7, gid: 8, mtime: time, xattrs: xattrs.clone(), ..directory(name) };
+    let below = |name: &str, mode| Entry {
+        mode,
+        uid: 7,
+        gid: 8,
+        mtime: time,
+        xattrs: xattrs.clone(),
+        ..directory(name)
+    };
     let base = archive(&[(below("./", 0o711), b""), (below("a/", 0o700), b""), (below("a/b/", 0o1777), b"")]);
     let middle = archive(&[(Entry { mode: 0o750, ..below("a/", 0o750) }, b"")]);
     let store = Store::new();
@@ -157,7 +198,11 @@ fn parents_that_are_links_lead_inside() {
         (&["usr/lib/", "lib -> usr/lib"], &["lib/x"], &["usr/", "usr/lib/", "usr/lib/x"]),
         (&["usr/lib/", "lib -> /usr/lib"], &["lib/x"], &["usr/", "usr/lib/", "usr/lib/x"]),
         (&["etc/"], &["l -> ../../../../tmp", "l/x"], &["l -> ../../../../tmp", "tmp/", "tmp/x"]),
-        (&["etc/"], &["l -> /proc/self/root", "l/x"], &["l -> /proc/self/root", "proc/", "proc/self/", "proc/self/root/", "proc/self/root/x"]),
+        (
+            &["etc/"],
+            &["l -> /proc/self/root", "l/x"],
+            &["l -> /proc/self/root", "proc/", "proc/self/", "proc/self/root/", "proc/self/root/x"],
+        ),
         // An entry of its own makes a directory of it.
         (&["usr/lib/", "lib -> usr/lib"], &["lib/", "lib/x"], &["lib/", "lib/x"]),
         (&["usr/lib/", "lib -> usr/lib"], &[".wh.lib", "lib/x"], &["lib/ (opaque)", "lib/x"]),
@@ -171,8 +216,10 @@ fn parents_that_are_links_lead_inside() {
 #[test]
 fn hard_links() {
     let store = Store::new();
-    let base = archive(&[file("etc/target", b"content"), (Entry { mode: 0o700, uid: 3, ..directory("etc/") }, b"")]);
-    let directories = store.apply(&[base, tar(&["a/x", "a/y => a/x", "late => comes", "comes", "etc2/l => etc/target"])]);
+    let base =
+        archive(&[file("etc/target", b"content"), (Entry { mode: 0o700, uid: 3, ..directory("etc/") }, b"")]);
+    let directories =
+        store.apply(&[base, tar(&["a/x", "a/y => a/x", "late => comes", "comes", "etc2/l => etc/target"])]);
     let same = |root: &Path, a: &str, b: &str| {
         fs::metadata(root.join(a)).unwrap().ino() == fs::metadata(root.join(b)).unwrap().ino()
     };
@@ -188,9 +235,11 @@ fn hard_links() {
 
 #[test]
 fn long_and_odd_names() {
-    let names: [&[u8]; 4] = [&[b'n'; 255], b"caf\xe9 \xff\x01\n", "ünïcödé".as_bytes(), b" leading and trailing "];
+    let names: [&[u8]; 4] =
+        [&[b'n'; 255], b"caf\xe9 \xff\x01\n", "ünïcödé".as_bytes(), b" leading and trailing "];
     let deep = vec![&b"abcdefghi"[..]; 350].join(&b'/');
-    let mut entries: Vec<(Entry, &[u8])> = names.iter().map(|name| (Entry::new(Kind::File, *name), &b""[..])).collect();
+    let mut entries: Vec<(Entry, &[u8])> =
+        names.iter().map(|name| (Entry::new(Kind::File, *name), &b""[..])).collect();
     entries.push((Entry::new(Kind::File, deep.clone()), b""));
     entries.push((Entry { link: vec![b't'; 3000], ..Entry::new(Kind::Symlink, "link") }, b""));
     let applied = apply(&[archive(&entries)]);

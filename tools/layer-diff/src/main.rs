@@ -57,7 +57,7 @@ impl Report for LayerDiff {
     fn report(&self, context: &Context) -> Result<Value> {
         let trees = self.trees()?;
         let (summary, descriptor) = match &self.output {
-            Some(path) => self.into_file(&trees, path).with_context(|| format!("write {path:?}"))?,
+            Some(path) => self.write_file(&trees, path).with_context(|| format!("write {path:?}"))?,
             None => {
                 let layout = Layout::open_or_create(context.scope.root.join("images"))?;
                 let mut writer = layout.writer()?;
@@ -89,7 +89,9 @@ impl LayerDiff {
                     std::process::exit(3);
                 }
                 let rootfs = document.require::<members::Rootfs>()?;
-                let upper = rootfs.upper.ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))?;
+                let upper = rootfs
+                    .upper
+                    .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))?;
                 Ok(Trees::Upper { upper: open(&upper)?, below: rootfs.lower.last().cloned() })
             }
             [upper] => Ok(Trees::Upper { upper: open(upper)?, below: None }),
@@ -98,7 +100,7 @@ impl LayerDiff {
     }
 
     /// Writes beside the file and renames: half a layer is never left.
-    fn into_file(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
+    fn write_file(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
         let beside = path.with_added_extension("part");
         let write = || -> Result<Summary> {
             let summary = trees.write(File::create(&beside)?, self.compression)?;

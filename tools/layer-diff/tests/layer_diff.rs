@@ -33,7 +33,12 @@ impl Work {
     /// Runs layer-diff; its status, what it printed and what it said.
     fn run(&self, arguments: &[&str], input: &str) -> (i32, Value, String) {
         let mut command = cargo_bin_cmd!("layer-diff");
-        command.current_dir(self.0.path()).arg("--root").arg(self.path("root")).arg("--run-dir").arg(self.path("run"));
+        command
+            .current_dir(self.0.path())
+            .arg("--root")
+            .arg(self.path("root"))
+            .arg("--run-dir")
+            .arg(self.path("run"));
         let output = command.args(arguments).write_stdin(input).output().unwrap();
         let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
         (output.status.code().unwrap(), json, String::from_utf8(output.stderr).unwrap())
@@ -41,7 +46,8 @@ impl Work {
 
     /// The layer of these arguments, uncompressed: its entries as `kind name`.
     fn entries(&self, arguments: &[&str]) -> Vec<String> {
-        let (status, _, stderr) = self.run(&[arguments, &["--compression", "none", "-o", "out.tar"]].concat(), "");
+        let (status, _, stderr) =
+            self.run(&[arguments, &["--compression", "none", "-o", "out.tar"]].concat(), "");
         assert_eq!((status, stderr.as_str()), (0, ""));
         let archive = fs::read(self.path("out.tar")).unwrap();
         let mut reader = Reader::new(&archive[..]);
@@ -77,14 +83,28 @@ fn an_upper_directory() {
     fs::write(upper.join("b/deep/file"), "x").unwrap();
     fs::hard_link(upper.join("b/deep/file"), upper.join("b/second")).unwrap();
     symlink("anywhere", upper.join("link")).unwrap();
-    mknodat(CWD, upper.join("null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3)).unwrap();
+    mknodat(
+        CWD,
+        upper.join("null"),
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o666),
+        rustix::fs::makedev(1, 3),
+    )
+    .unwrap();
     whiteout(&upper.join("b/gone"));
     attribute(&upper.join("a-opaque"), "trusted.overlay.opaque", b"y");
     attribute(&upper.join("b"), "trusted.overlay.impure", b"y");
     attribute(&upper.join("b/deep/file"), "user.kept", b"v");
     let expected = [
-        "link -> anywhere", "null (1, 3)", "a-opaque/", "a-opaque/.wh..wh..opq", "b/", "b/.wh.gone", "b/second",
-        "b/deep/", "b/deep/file => b/second",
+        "link -> anywhere",
+        "null (1, 3)",
+        "a-opaque/",
+        "a-opaque/.wh..wh..opq",
+        "b/",
+        "b/.wh.gone",
+        "b/second",
+        "b/deep/",
+        "b/deep/file => b/second",
     ];
     assert_eq!(work.entries(&["upper"]), expected);
 }
@@ -111,7 +131,8 @@ fn the_same_bytes_each_time_and_in_each_compression() {
         let program = compression.split(':').next().unwrap();
         if program != "none" {
             let path = work.path("root/images/blobs").join(&digest);
-            let output = Command::new(program).arg("-dc").stdin(fs::File::open(path).unwrap()).output().unwrap();
+            let output =
+                Command::new(program).arg("-dc").stdin(fs::File::open(path).unwrap()).output().unwrap();
             assert_eq!(oci::Digest::of(&output.stdout).to_string(), first["diffID"].as_str().unwrap());
         }
     }
@@ -147,7 +168,8 @@ fn what_a_container_wrote() {
     chown(&upper, Some(5), Some(5)).unwrap();
     let (_, printed, _) = work.run(&[], &document(none));
     assert_eq!(printed["entries"], 2);
-    let (status, passed, stderr) = work.run(&[], &document(serde_json::json!({"error": {"tool": "x", "step": "y", "message": "z"}})));
+    let (status, passed, stderr) =
+        work.run(&[], &document(serde_json::json!({"error": {"tool": "x", "step": "y", "message": "z"}})));
     assert_eq!((status, passed["error"]["tool"].as_str(), stderr.as_str()), (3, Some("x"), ""));
     let (status, _, stderr) = work.run(&[], r#"{"stave":1}"#);
     assert_eq!((status, stderr.as_str()), (1, "layer-diff: no `rootfs`: run union-mount first\n"));
@@ -157,8 +179,16 @@ fn what_a_container_wrote() {
 fn what_no_layer_can_say() {
     for (name, attributes, message) in [
         (".wh.x", None, r#"layer-diff: "d/.wh.x": a name that starts with ".wh." is a whiteout in a layer"#),
-        ("f", Some("trusted.overlay.metacopy"), r#"layer-diff: "d/f": overlayfs left it without its data: mount with metacopy=off"#),
-        ("f", Some("trusted.overlay.redirect"), r#"layer-diff: "d/f": overlayfs left a redirect on it: mount with redirect_dir=off"#),
+        (
+            "f",
+            Some("trusted.overlay.metacopy"),
+            r#"layer-diff: "d/f": overlayfs left it without its data: mount with metacopy=off"#,
+        ),
+        (
+            "f",
+            Some("trusted.overlay.redirect"),
+            r#"layer-diff: "d/f": overlayfs left a redirect on it: mount with redirect_dir=off"#,
+        ),
     ] {
         let work = Work::new();
         let path = work.directory("upper/d").join(name);
@@ -167,7 +197,10 @@ fn what_no_layer_can_say() {
             attribute(&path, attribute_name, b"x");
         }
         let (status, _, stderr) = work.run(&["upper", "-o", "out"], "");
-        assert_eq!((status, stderr.trim_end()), (1, &*message.replace("layer-diff: ", "layer-diff: write \"out\": ")));
+        assert_eq!(
+            (status, stderr.trim_end()),
+            (1, &*message.replace("layer-diff: ", "layer-diff: write \"out\": "))
+        );
         assert!(!work.path("out").exists() && !work.path("out.part").exists());
     }
     let work = Work::new();
@@ -180,16 +213,26 @@ fn what_no_layer_can_say() {
 fn two_trees() {
     let work = Work::new();
     let lower = work.directory("lower");
-    for name in ["same", "touched", "content", "gone", "kind", "deep/a/b/gone", "deep/a/b/same", "tree/x", "mode"] {
+    for name in
+        ["same", "touched", "content", "gone", "kind", "deep/a/b/gone", "deep/a/b/same", "tree/x", "mode"]
+    {
         fs::create_dir_all(lower.join(name).parent().unwrap()).unwrap();
         fs::write(lower.join(name), name).unwrap();
     }
     symlink("same", lower.join("link")).unwrap();
-    assert!(Command::new("cp").args(["-a", "lower", "upper"]).current_dir(work.0.path()).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .args(["-a", "lower", "upper"])
+            .current_dir(work.0.path())
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(work.entries(&["lower", "upper"]), [""; 0]);
     let upper = work.path("upper");
     let touch = |name: &str, reference: &str| {
-        let status = Command::new("touch").arg("-r").arg(lower.join(reference)).arg(upper.join(name)).status();
+        let status =
+            Command::new("touch").arg("-r").arg(lower.join(reference)).arg(upper.join(name)).status();
         assert!(status.unwrap().success());
     };
     for gone in ["gone", "kind", "deep/a/b/gone"] {
@@ -208,18 +251,39 @@ fn two_trees() {
     touch("deep/a/b", "deep/a/b");
     assert_eq!(
         work.entries(&["lower", "upper"]),
-        [".wh.gone", "content", "link -> gone", "mode", "tree", "deep/", "deep/a/", "deep/a/b/", "deep/a/b/.wh.gone", "kind/", "kind/new"]
+        [
+            ".wh.gone",
+            "content",
+            "link -> gone",
+            "mode",
+            "tree",
+            "deep/",
+            "deep/a/",
+            "deep/a/b/",
+            "deep/a/b/.wh.gone",
+            "kind/",
+            "kind/new"
+        ]
     );
     // The layer in overlayfs's form, over the first tree, is the second tree.
     let applied = work.directory("applied");
-    let target = rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty()).unwrap();
+    let target =
+        rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty())
+            .unwrap();
     let below = layer::apply::Below::open(&[&lower]).unwrap();
-    layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default()).unwrap();
+    layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default())
+        .unwrap();
     work.directory("merged");
     let script = "mount -t overlay overlay -o ro,lowerdir=applied:lower merged && for tree in upper merged; do
         (cd $tree && tar --sort=name --numeric-owner --xattrs \
             --pax-option=exthdr.name=%d/%f,delete=atime,delete=ctime -cf - *) | sha256sum; done | uniq | wc -l;";
-    let output = Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(work.0.path()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "1", "{}", String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new("unshare").args(["-m", "sh", "-c", script]).current_dir(work.0.path()).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "1",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(fs::metadata(upper.join("tree")).unwrap().size() > 0);
 }

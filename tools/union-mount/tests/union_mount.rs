@@ -1,4 +1,5 @@
 //! union-mount as a process, on layers made by hand. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 use std::{
     fs,

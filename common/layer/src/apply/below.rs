@@ -80,7 +80,9 @@ impl Below {
 
 /// As `map_err` takes it.
 pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> EntryError {
-    move |source| EntryError::Below(Box::new(Error::Below { verb, name: Shown::new(path), source: source.into() }))
+    move |source| {
+        EntryError::Below(Box::new(Error::Below { verb, name: Shown::new(path), source: source.into() }))
+    }
 }
 
 enum InOne {
@@ -133,7 +135,9 @@ fn blocked(root: BorrowedFd, parent: &[u8]) -> rustix::io::Result<InOne> {
     let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     for end in ends.chain([parent.len()]) {
         match open_directory(root, &parent[..end], OFlags::RDONLY) {
-            Ok(directory) if !parent.is_empty() && overlay::is_opaque(&directory)? => return Ok(InOne::Hidden),
+            Ok(directory) if !parent.is_empty() && overlay::is_opaque(&directory)? => {
+                return Ok(InOne::Hidden);
+            }
             Ok(_) => {}
             Err(Errno::NOENT) => return Ok(InOne::Continue),
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(InOne::Hidden),

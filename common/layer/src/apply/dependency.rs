@@ -77,7 +77,9 @@ pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String,
         (Aspect::Attributes, Found::Symlink(target, _)) => format!("-> {}", target.escape_ascii()),
         (Aspect::Directory, Found::Directory(_)) => "directory".into(),
         (Aspect::Link, Found::Symlink(target, _)) => target.escape_ascii().to_string(),
-        (Aspect::Content, Found::File(directory) | Found::Symlink(_, directory)) => content(directory.as_fd(), path)?,
+        (Aspect::Content, Found::File(directory) | Found::Symlink(_, directory)) => {
+            content(directory.as_fd(), path)?
+        }
         _ => "-".into(),
     })
 }

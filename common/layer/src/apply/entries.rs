@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawMode, fstat, ftruncate, makedev, mkdirat, mknodat, openat, symlinkat},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, RawMode, fstat, ftruncate, makedev, mkdirat, mknodat, openat,
+        symlinkat,
+    },
     io::Errno,
 };
 
@@ -248,7 +251,8 @@ impl<'a> Unpacking<'a> {
     /// Whether an attribute belongs to the file. overlayfs's own would change what the mount shows; a label of SELinux and
     /// an ACL of NFS speak of the machine that the layer was made on.
     fn keeps(&mut self, name: &[u8]) -> bool {
-        let keeps = !overlay::is_overlay_xattr(name) && name != b"security.selinux" && name != b"system.nfs4_acl";
+        let keeps =
+            !overlay::is_overlay_xattr(name) && name != b"security.selinux" && name != b"system.nfs4_acl";
         self.left_out += u64::from(!keeps);
         keeps
     }

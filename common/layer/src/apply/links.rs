@@ -209,8 +209,14 @@ impl Unpacking<'_> {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;
         let xattrs = overlay::xattrs(directory, name).map_err(error("list attributes of", path))?;
         let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
-        let facts =
-            Facts { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, atime: None, xattrs };
+        let facts = Facts {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime,
+            atime: None,
+            xattrs,
+        };
         let mut target = Vec::new();
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {

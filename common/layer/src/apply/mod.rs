@@ -16,16 +16,13 @@ mod links;
 mod name;
 mod tree;
 
-use std::{
-    io::Read,
-    os::fd::OwnedFd,
-};
+use std::{io::Read, os::fd::OwnedFd};
 
 use oci::digest::{Algorithm, Digest};
 
+pub use below::Below;
 pub use dependency::Dependency;
 pub use error::{EntryError, Error};
-pub use below::Below;
 
 use crate::{
     archive::{Kind, Reader},
@@ -95,7 +92,12 @@ pub struct Unpacked {
 ///
 /// # Errors
 /// [`Error`]; what was unpacked so far is left in `target`.
-pub fn unpack(blob: impl Read + Send, target: OwnedFd, below: &Below, options: &Options) -> Result<Unpacked, Error> {
+pub fn unpack(
+    blob: impl Read + Send,
+    target: OwnedFd,
+    below: &Below,
+    options: &Options,
+) -> Result<Unpacked, Error> {
     let bounds = Bounds { size: options.limits.size, ratio: options.limits.ratio };
     let outcome = pipeline::run(blob, options.algorithm, bounds, |archive| {
         let mut reader = Reader::new(archive);

@@ -8,19 +8,11 @@ pub(super) enum Target {
     /// The layer's root.
     Root,
     /// `name` in the directory `parent`.
-    Path {
-        parent: Vec<u8>,
-        name: Vec<u8>,
-    },
+    Path { parent: Vec<u8>, name: Vec<u8> },
     /// `name` in `parent` is deleted.
-    Whiteout {
-        parent: Vec<u8>,
-        name: Vec<u8>,
-    },
+    Whiteout { parent: Vec<u8>, name: Vec<u8> },
     /// Whatever `parent` has in the layers below is hidden.
-    Opaque {
-        parent: Vec<u8>,
-    },
+    Opaque { parent: Vec<u8> },
     /// AUFS's own files, `.wh..wh.aufs`, `.wh..wh.plnk` and what is in it: no part of a layer. Old Docker wrote them.
     Aufs,
 }
@@ -99,7 +91,8 @@ mod tests {
     #[test]
     fn names() {
         let path = |parent: &str, name: &str| Target::Path { parent: parent.into(), name: name.into() };
-        let whiteout = |parent: &str, name: &str| Target::Whiteout { parent: parent.into(), name: name.into() };
+        let whiteout =
+            |parent: &str, name: &str| Target::Whiteout { parent: parent.into(), name: name.into() };
         for (text, target) in [
             ("", Some(Target::Root)),
             ("./", Some(Target::Root)),

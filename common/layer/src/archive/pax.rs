@@ -45,9 +45,11 @@ impl Pax {
             if text.iter().all(|&byte| byte == 0) {
                 break;
             }
-            let space = text.iter().take(20).position(|&byte| byte == b' ').ok_or("record without a length")?;
+            let space =
+                text.iter().take(20).position(|&byte| byte == b' ').ok_or("record without a length")?;
             let length = decimal(&text[..space]).ok_or("record without a length")?;
-            let length = usize::try_from(length).ok().filter(|&length| length > space + 1 && length <= text.len());
+            let length =
+                usize::try_from(length).ok().filter(|&length| length > space + 1 && length <= text.len());
             let (record, rest) = text.split_at(length.ok_or("record with a wrong length")?);
             let Some((b'\n', record)) = record[space + 1..].split_last() else {
                 return Err("record that does not end with its line");
@@ -64,7 +66,9 @@ impl Pax {
         match key {
             b"path" => self.path = name(value)?,
             b"linkpath" => self.link = name(value)?,
-            b"size" => self.size = given.then(|| decimal(value).ok_or("size that is no number")).transpose()?,
+            b"size" => {
+                self.size = given.then(|| decimal(value).ok_or("size that is no number")).transpose()?
+            }
             b"uid" => self.uid = given.then(|| owner(value)).transpose()?,
             b"gid" => self.gid = given.then(|| owner(value)).transpose()?,
             b"mtime" => self.mtime = given.then(|| time(value).ok_or("mtime that is no time")).transpose()?,
@@ -99,13 +103,16 @@ impl Pax {
             b"name" => self.sparse.name = name(value)?,
             b"size" | b"realsize" => self.sparse.size = Some(number()?),
             // Version 0.0: a pair of records for each run.
-            b"offset" if self.sparse.map.len() % 2 == 0 => self.sparse.map.push(number()?),
-            b"numbytes" if self.sparse.map.len() % 2 == 1 => self.sparse.map.push(number()?),
+            b"offset" if self.sparse.map.len().is_multiple_of(2) => self.sparse.map.push(number()?),
+            b"numbytes" if !self.sparse.map.len().is_multiple_of(2) => self.sparse.map.push(number()?),
             b"offset" | b"numbytes" => return Err("sparse file with a map out of order"),
             b"map" => {
                 let numbers = value.split(|&byte| byte == b',').map(decimal).take(MAP + 1);
-                self.sparse.map =
-                    if value.is_empty() { Vec::new() } else { numbers.collect::<Option<_>>().ok_or(REASON)? };
+                self.sparse.map = if value.is_empty() {
+                    Vec::new()
+                } else {
+                    numbers.collect::<Option<_>>().ok_or(REASON)?
+                };
             }
             _ => {}
         }
@@ -170,7 +177,8 @@ mod tests {
     fn records() {
         let mut pax = Pax::default();
         let value = [b'\n', b'=', 0, 255];
-        let mut text = b"9 path=a\n9 path=b\n12 path=c/d\n13 uid=12345\n27 mtime=-1.25000000099999\n".to_vec();
+        let mut text =
+            b"9 path=a\n9 path=b\n12 path=c/d\n13 uid=12345\n27 mtime=-1.25000000099999\n".to_vec();
         text.extend(b"28 SCHILY.xattr.user.x=");
         text.extend(value.iter().chain(b"\n"));
         pax.read(&text).unwrap();

@@ -153,14 +153,18 @@ impl<R: BufRead> Reader<R> {
         let text = self.text(size)?;
         match kind {
             b'g' => self.global.read(&text).map_err(error)?,
-            b'x' | b'X' => extended.pax.get_or_insert_with(|| self.global.clone()).read(&text).map_err(error)?,
+            b'x' | b'X' => {
+                extended.pax.get_or_insert_with(|| self.global.clone()).read(&text).map_err(error)?
+            }
             _ => {
                 let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
                 let name = text[..end].to_vec();
                 *(if kind == b'L' { &mut extended.path } else { &mut extended.link }) = Some(name);
             }
         }
-        if kind == b'g' && (self.global.path.is_some() || self.global.link.is_some() || self.global.size.is_some()) {
+        if kind == b'g'
+            && (self.global.path.is_some() || self.global.link.is_some() || self.global.size.is_some())
+        {
             return Err(error("one name or size for all entries"));
         }
         Ok(true)
@@ -182,10 +186,12 @@ impl<R: BufRead> Reader<R> {
         let header = Header(block);
         let error = |reason| Error::Header { at, reason };
         let pax = extended.pax.unwrap_or_else(|| self.global.clone());
-        let path = pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
+        let path =
+            pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
         let kind = kind(&header, &path)?;
         let owner = |pax: Option<u32>, field: Option<i64>| {
-            pax.or_else(|| field.and_then(|id| u32::try_from(id).ok())).ok_or(error("owner that is no 32-bit number"))
+            pax.or_else(|| field.and_then(|id| u32::try_from(id).ok()))
+                .ok_or(error("owner that is no 32-bit number"))
         };
         // A size in the header of anything but a file is not followed by data, whatever it is: so read Go's archive/tar
         // and with it every engine.
@@ -206,7 +212,9 @@ impl<R: BufRead> Reader<R> {
             mtime: pax.mtime.or(mtime).ok_or(error("mtime that is no number"))?,
             atime: pax.atime,
             device: match kind {
-                Kind::CharDevice | Kind::BlockDevice => header.device().ok_or(error("device that is no number"))?,
+                Kind::CharDevice | Kind::BlockDevice => {
+                    header.device().ok_or(error("device that is no number"))?
+                }
                 _ => (0, 0),
             },
             xattrs: Vec::new(),
@@ -236,7 +244,8 @@ impl<R: BufRead> Reader<R> {
                 (1, 0) => {
                     let (map, taken) = sparse::read_map(entry.stored, &mut self.source)?;
                     let stored = entry.stored.checked_sub(taken);
-                    entry.stored = stored.ok_or(error("sparse file with a map that does not hold together"))?;
+                    entry.stored =
+                        stored.ok_or(error("sparse file with a map that does not hold together"))?;
                     self.left = entry.stored;
                     (map, size)
                 }

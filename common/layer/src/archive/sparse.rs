@@ -10,7 +10,7 @@ const SEGMENTS: usize = 1 << 18;
 /// Runs from offsets and lengths in turn: in order, without overlap, within `size`, and `stored` bytes in all.
 pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Result<Vec<Segment>, &'static str> {
     const REASON: &str = "sparse file with a map that does not hold together";
-    if map.len() % 2 != 0 {
+    if !map.len().is_multiple_of(2) {
         return Err(REASON);
     }
     let (mut at, mut sum) = (0, 0_u64);
@@ -30,7 +30,10 @@ pub(super) fn segments(map: &[u64], size: u64, stored: u64) -> Result<Vec<Segmen
 
 /// The map of GNU's old format: four runs in the header, 21 in each block that follows. Returns offsets and lengths in
 /// turn, and the file's size.
-pub(super) fn read_old(header: &[u8; BLOCK], source: &mut reader::Source<impl BufRead>) -> Result<(Vec<u64>, u64), Error> {
+pub(super) fn read_old(
+    header: &[u8; BLOCK],
+    source: &mut reader::Source<impl BufRead>,
+) -> Result<(Vec<u64>, u64), Error> {
     const REASON: &str = "sparse file with a number that is none";
     let at = source.position() - BLOCK as u64;
     let number = |field: &[u8]| {
@@ -63,7 +66,10 @@ pub(super) fn read_old(header: &[u8; BLOCK], source: &mut reader::Source<impl Bu
 
 /// The map of version 1.0, which stands before the data: decimal lines, the first of them the number of runs, filled up
 /// to a block. Returns offsets and lengths in turn, and how many bytes of the entry it took.
-pub(super) fn read_map(stored: u64, source: &mut reader::Source<impl BufRead>) -> Result<(Vec<u64>, u64), Error> {
+pub(super) fn read_map(
+    stored: u64,
+    source: &mut reader::Source<impl BufRead>,
+) -> Result<(Vec<u64>, u64), Error> {
     let at = source.position();
     let error = |reason| Error::Header { at, reason };
     let (mut map, mut expected, mut taken) = (Vec::new(), None, 0);
@@ -77,12 +83,16 @@ pub(super) fn read_map(stored: u64, source: &mut reader::Source<impl BufRead>) -
         for &byte in &block {
             match byte {
                 b'0'..=b'9' if digits < 20 => {
-                    let next = pax::decimal(&[byte]).and_then(|digit| value.checked_mul(10)?.checked_add(digit));
-                    (digits, value) = (digits + 1, next.ok_or(error("sparse file with a number that is none"))?);
+                    let next =
+                        pax::decimal(&[byte]).and_then(|digit| value.checked_mul(10)?.checked_add(digit));
+                    (digits, value) =
+                        (digits + 1, next.ok_or(error("sparse file with a number that is none"))?);
                 }
                 b'\n' if digits > 0 => {
                     match expected {
-                        None if value > SEGMENTS as u64 => return Err(error("sparse file in too many pieces")),
+                        None if value > SEGMENTS as u64 => {
+                            return Err(error("sparse file in too many pieces"));
+                        }
                         None => expected = Some(2 * value as usize),
                         Some(_) => map.push(value),
                     }

@@ -90,7 +90,8 @@ fn encode(entry: &Entry) -> ([u8; BLOCK], Vec<u8>) {
         }
     }
     let seconds = u64::try_from(entry.mtime.seconds);
-    let fits = entry.mtime.nanoseconds == 0 && seconds.is_ok_and(|value| write_octal(&mut block[136..148], value));
+    let fits =
+        entry.mtime.nanoseconds == 0 && seconds.is_ok_and(|value| write_octal(&mut block[136..148], value));
     if !fits {
         if !seconds.is_ok_and(|value| write_octal(&mut block[136..148], value)) {
             write_octal(&mut block[136..148], 0);
@@ -194,12 +195,24 @@ mod tests {
                     path.push(b'x');
                 }
                 let size = if kind == Kind::File { size } else { 0 };
-                let device = if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { device } else { (0, 0) };
-                let xattrs = xattrs
-                    .into_iter()
-                    .filter(|(name, _)| !name.contains(&b'='))
-                    .collect();
-                Entry { path, link, kind, mode, uid, gid, mtime, atime, device, xattrs, size, stored: size, sparse: None }
+                let device =
+                    if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { device } else { (0, 0) };
+                let xattrs = xattrs.into_iter().filter(|(name, _)| !name.contains(&b'=')).collect();
+                Entry {
+                    path,
+                    link,
+                    kind,
+                    mode,
+                    uid,
+                    gid,
+                    mtime,
+                    atime,
+                    device,
+                    xattrs,
+                    size,
+                    stored: size,
+                    sparse: None,
+                }
             },
         )
     }

@@ -6,7 +6,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat,
+};
 
 use super::{Error, Summary, blob::Blob};
 use crate::{
@@ -117,12 +119,21 @@ impl<W: Write> Entries<W> {
             rustix::io::Errno::LOOP => overlay::xattrs(directory, b"."),
             _ => Err(error),
         });
-        let entry = Entry { xattrs: xattrs.map_err(tree("list attributes of", path))?, ..plain(Kind::Directory, name, &stat) };
+        let entry = Entry {
+            xattrs: xattrs.map_err(tree("list attributes of", path))?,
+            ..plain(Kind::Directory, name, &stat)
+        };
         self.put(&entry)
     }
 
     /// The entry of anything but a directory: `name` in the open `directory`, which stands at `path` in the tree.
-    pub(super) fn file(&mut self, directory: impl AsFd, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<(), Error> {
+    pub(super) fn file(
+        &mut self,
+        directory: impl AsFd,
+        name: &[u8],
+        path: Vec<u8>,
+        stat: &Stat,
+    ) -> Result<(), Error> {
         let directory = directory.as_fd();
         let kind = match kind(stat) {
             FileType::RegularFile => Kind::File,

@@ -89,7 +89,12 @@ pub fn upper(upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Su
 ///
 /// # Errors
 /// [`Error`].
-pub fn trees(lower: BorrowedFd, upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
+pub fn trees(
+    lower: BorrowedFd,
+    upper: BorrowedFd,
+    out: impl Write,
+    options: &Options,
+) -> Result<Summary, Error> {
     let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression));
     trees::walk(lower, upper, &mut entries)?;
     entries.finish().map_err(Error::Write)

@@ -22,7 +22,11 @@ struct Left {
     silent: Vec<Vec<u8>>,
 }
 
-pub(super) fn walk<W: Write>(lower: BorrowedFd, upper: BorrowedFd, entries: &mut Entries<W>) -> Result<(), Error> {
+pub(super) fn walk<W: Write>(
+    lower: BorrowedFd,
+    upper: BorrowedFd,
+    entries: &mut Entries<W>,
+) -> Result<(), Error> {
     let mut written = std::collections::HashSet::new();
     let mut left = vec![Left { path: Vec::new(), both: true, silent: Vec::new() }];
     while let Some(Left { path, both, mut silent }) = left.pop() {
@@ -66,12 +70,15 @@ pub(super) fn walk<W: Write>(lower: BorrowedFd, upper: BorrowedFd, entries: &mut
             if kind(&new) == FileType::Directory {
                 let both = old.is_some_and(|(_, old)| kind(&old) == FileType::Directory);
                 directories.push((path, both));
-            } else if !old.map_or(Ok(false), |(below, old)| is_same((below, &old), (&directory, &new), name, &path))? {
+            } else if !old
+                .map_or(Ok(false), |(below, old)| is_same((below, &old), (&directory, &new), name, &path))?
+            {
                 speak(&mut silent, entries)?;
                 entries.file(&directory, name, path, &new)?;
             }
         }
-        let next = directories.into_iter().rev().map(|(path, both)| Left { path, both, silent: silent.clone() });
+        let next =
+            directories.into_iter().rev().map(|(path, both)| Left { path, both, silent: silent.clone() });
         left.extend(next);
     }
     Ok(())
@@ -101,13 +108,15 @@ fn is_same(old: (&OwnedFd, &Stat), new: (&OwnedFd, &Stat), name: &[u8], path: &[
     if facts(old.1) != facts(new.1) {
         return Ok(false);
     }
-    let xattrs = |directory: &OwnedFd| overlay::xattrs(directory, name).map_err(tree("list attributes of", path));
+    let xattrs =
+        |directory: &OwnedFd| overlay::xattrs(directory, name).map_err(tree("list attributes of", path));
     if xattrs(old.0)? != xattrs(new.0)? {
         return Ok(false);
     }
     match kind(new.1) {
         FileType::Symlink => {
-            let target = |directory: &OwnedFd| readlinkat(directory, name, Vec::new()).map_err(tree("read", path));
+            let target =
+                |directory: &OwnedFd| readlinkat(directory, name, Vec::new()).map_err(tree("read", path));
             Ok(target(old.0)? == target(new.0)?)
         }
         FileType::RegularFile => same_content(old.0.as_fd(), new.0.as_fd(), name, path),
@@ -125,7 +134,8 @@ fn same_content(old: BorrowedFd, new: BorrowedFd, name: &[u8], path: &[u8]) -> R
     let mut at = 0;
     loop {
         let [a, b] = &mut buffers;
-        let counts = [read_at(&old, a, at), read_at(&new, b, at)].map(|count| count.map_err(tree("read", path)));
+        let counts =
+            [read_at(&old, a, at), read_at(&new, b, at)].map(|count| count.map_err(tree("read", path)));
         let [Ok(left), Ok(right)] = counts else {
             let [left, right] = counts;
             return left.and(right).map(|_| false);

@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{archive::Shown, overlay};
 
-pub(super) fn walk<W: Write>(root: BorrowedFd, entries: &mut Entries<W>, options: &Options) -> Result<(), Error> {
+pub(super) fn walk<W: Write>(
+    root: BorrowedFd,
+    entries: &mut Entries<W>,
+    options: &Options,
+) -> Result<(), Error> {
     // Directories that are still to be read, the next one last.
     let mut left = vec![Vec::new()];
     while let Some(path) = left.pop() {
@@ -62,7 +66,9 @@ fn check(directory: impl AsFd, name: &[u8], path: &[u8]) -> Result<Form, Error> 
     let found = overlay::all_xattr_names(&at).map_err(tree("list attributes of", path))?;
     let mut form = Form::Plain;
     for attribute in found {
-        let Some(word) = overlay::PREFIXES.iter().find_map(|prefix| attribute.strip_prefix(*prefix)) else { continue };
+        let Some(word) = overlay::PREFIXES.iter().find_map(|prefix| attribute.strip_prefix(*prefix)) else {
+            continue;
+        };
         let reason = match word {
             b"opaque" => {
                 let mut value = [0; 4];
@@ -87,7 +93,9 @@ fn check(directory: impl AsFd, name: &[u8], path: &[u8]) -> Result<Form, Error> 
 }
 
 fn is_whiteout_file(directory: impl AsFd, name: &[u8], path: &[u8], stat: &Stat) -> Result<bool, Error> {
-    Ok(kind(stat) == FileType::RegularFile && check(directory, name, path)? == Form::Whiteout && stat.st_size == 0)
+    Ok(kind(stat) == FileType::RegularFile
+        && check(directory, name, path)? == Form::Whiteout
+        && stat.st_size == 0)
 }
 
 fn root_differs(root: BorrowedFd, options: &Options) -> Result<bool, Error> {

@@ -226,12 +226,16 @@ impl Store {
     pub fn settle(&self, age: Duration) -> Result<usize, Error> {
         let mut waiting = Vec::new();
         for name in self.names()? {
-            let Some(name) = name.strip_suffix(".json").filter(|name| !name.starts_with('.')) else { continue };
-            let Some((note, written)) = Note::read(&self.fd, name).map_err(error("read", self.path.join(name)))?
+            let Some(name) = name.strip_suffix(".json").filter(|name| !name.starts_with('.')) else {
+                continue;
+            };
+            let Some((note, written)) =
+                Note::read(&self.fd, name).map_err(error("read", self.path.join(name)))?
             else {
                 continue;
             };
-            if !note.synced && note.boot_id == self.boot && written.elapsed().is_ok_and(|since| since >= age) {
+            if !note.synced && note.boot_id == self.boot && written.elapsed().is_ok_and(|since| since >= age)
+            {
                 waiting.push((name.to_owned(), note));
             }
         }
@@ -255,7 +259,9 @@ impl Store {
     /// The note of a directory that stands and can be trusted.
     fn note(&self, name: &str, diff_id: &Digest) -> Result<Option<Note>, Error> {
         let path = || self.path.join(format!("{name}.json"));
-        let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else { return Ok(None) };
+        let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else {
+            return Ok(None);
+        };
         let trusted = note.diff_id == diff_id.to_string() && (note.synced || note.boot_id == self.boot);
         Ok((trusted && self.open_directory(name).is_ok()).then_some(note))
     }

@@ -51,7 +51,8 @@ impl Store {
             .iter()
             .map(|(blob, _)| self.layout.write_blob(MediaType::ImageLayerGzip, blob).unwrap())
             .collect();
-        let diff_ids: Vec<String> = blobs.iter().map(|(_, archive)| Digest::of(archive).to_string()).collect();
+        let diff_ids: Vec<String> =
+            blobs.iter().map(|(_, archive)| Digest::of(archive).to_string()).collect();
         self.image_of(&descriptors, &diff_ids)
     }
 
@@ -87,7 +88,8 @@ impl Store {
 
     /// Applies plain archives, lowest first, which must succeed; returns their directories.
     pub fn apply(&self, archives: &[Vec<u8>]) -> Vec<PathBuf> {
-        let blobs: Vec<(&[u8], &[u8])> = archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
+        let blobs: Vec<(&[u8], &[u8])> =
+            archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
         let run = self.run(&self.image(&blobs), &[]);
         assert_eq!((run.status, run.stderr.as_str()), (0, ""));
         run.directories()
@@ -95,7 +97,8 @@ impl Store {
 
     /// Applies plain archives of which the last must be refused. Returns what was said after the layer's name.
     pub fn refuse(&self, archives: &[Vec<u8>], arguments: &[&str]) -> String {
-        let blobs: Vec<(&[u8], &[u8])> = archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
+        let blobs: Vec<(&[u8], &[u8])> =
+            archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
         self.refuse_blobs(&blobs, arguments)
     }
 
@@ -162,7 +165,11 @@ pub fn tar(names: &[&str]) -> Vec<u8> {
 }
 
 fn short(name: &str) -> (Entry, &[u8]) {
-    let link = |kind, (name, target): (&str, &str)| Entry { link: target.into(), mode: 0o777, ..Entry::new(kind, name) };
+    let link = |kind, (name, target): (&str, &str)| Entry {
+        link: target.into(),
+        mode: 0o777,
+        ..Entry::new(kind, name)
+    };
     if let Some(parts) = name.split_once(" -> ") {
         return (link(Kind::Symlink, parts), b"");
     }
@@ -222,5 +229,6 @@ fn walk(root: &Path, at: &Path, found: &mut Vec<String>) {
 
 pub fn is_opaque(path: &Path) -> bool {
     let mut value = [0; 4];
-    rustix::fs::lgetxattr(path, "trusted.overlay.opaque", &mut value[..]).is_ok_and(|length| value[..length] == *b"y")
+    rustix::fs::lgetxattr(path, "trusted.overlay.opaque", &mut value[..])
+        .is_ok_and(|length| value[..length] == *b"y")
 }
