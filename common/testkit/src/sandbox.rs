@@ -25,6 +25,8 @@ pub const OUTSIDE: &str = "192.0.2.2";
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
+# What others have mounted just now in a folder of theirs, and unmount while we look.
+awk '$5 ~ "^/(var/)?tmp/" { print $5 }' /proc/self/mountinfo | tac | xargs -r umount -l
 mount -t tmpfs tmpfs /run
 mkdir /run/cgroup
 mount --rbind /sys/fs/cgroup /run/cgroup
@@ -213,7 +215,7 @@ impl Sandbox {
         command
             .args(["--target", &self.pid().to_string()])
             .args(namespaces)
-            .arg(format!("--wd={}", self.directory().display()))
+            .arg(format!("--wdns={}", self.directory().display()))
             .args(["--", program])
             .env("PATH", path)
             .env("STAVE_ROOT", self.root())

@@ -6,7 +6,8 @@ use crate::Sandbox;
 
 /// What stands in a sandbox, sorted by kind; each line describes one thing. Equal when nothing was left behind or lost.
 ///
-/// Not in it: images, unpacked layers and the build cache, which outlive a container by contract; locks, which are
+/// Not in it: images, unpacked layers (the lowest, `mount-points`, among them) and the build cache, which outlive a
+/// container by contract; locks, which are
 /// empty files of no meaning; counters and times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -18,9 +19,9 @@ impl Snapshot {
         let ip = |arguments: &str| network(sandbox, &format!("ip {arguments}"));
         let pid = sandbox.pid();
         let mut kinds = BTreeMap::from([
-            ("link", ip("-details -oneline link show")),
-            ("address", ip("-oneline address show").into_iter().map(without_lifetimes).collect()),
-            ("route", ip("route show table all")),
+            ("link", ip("-details -oneline link show").iter().map(|line| settled(line)).collect()),
+            ("address", addresses(&ip("-oneline address show"))),
+            ("route", routes(&ip("route show table all"))),
             ("rule", ip("rule show")),
             ("nftables", network(sandbox, "nft --stateless list ruleset")),
             ("sysctl", network(sandbox, "sysctl -a --pattern 'ip_forward$|forwarding$|route_localnet$'")),
@@ -31,7 +32,7 @@ impl Snapshot {
         list(&sandbox.run(), "", &["stave/locks"], &mut files);
         kinds.insert("file in /run", files);
         let mut files = Vec::new();
-        list(&sandbox.root(), "", &["images", "layers", "cache"], &mut files);
+        list(&sandbox.root(), "", &["images", "layers", "cache", "mount-points"], &mut files);
         // Where builds work; what stands in it would be left behind.
         files.retain(|line| !line.starts_with("build (mode 40755,"));
         kinds.insert("file in STAVE_ROOT", files);
@@ -104,9 +105,36 @@ fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-fn without_lifetimes(line: String) -> String {
-    // An IPv6 address is tentative for a second after its link came up.
-    line.split('\\').next().unwrap_or_default().replace(" tentative", "").trim_end().to_owned()
+/// Without what the kernel changes by itself: a carrier that comes and goes with what hangs on a bridge, its timers, the
+/// limits that it takes over from its ports.
+fn settled(line: &str) -> String {
+    let mut kept = Vec::new();
+    let mut words = line.split_whitespace();
+    while let Some(word) = words.next() {
+        match word {
+            "linkdown" => {}
+            "state" | "tso_max_size" | "tso_max_segs" => drop(words.next()),
+            _ if word.ends_with("_timer") => drop(words.next()),
+            _ if word.starts_with('<') => {
+                let flags = word.trim_matches(['<', '>']).split(',');
+                kept.extend(flags.filter(|flag| !["NO-CARRIER", "LOWER_UP", "M-DOWN"].contains(flag)));
+            }
+            _ => kept.push(word),
+        }
+    }
+    kept.join(" ")
+}
+
+/// Without those that come with link-local addresses, see [`addresses`].
+fn routes(lines: &[String]) -> Vec<String> {
+    let by_itself = |line: &&String| line.contains("fe80:") || line.contains("multicast ff00::/8");
+    lines.iter().filter(|line| !by_itself(line)).map(|line| settled(line)).collect()
+}
+
+/// Without lifetimes, and without the link-local addresses that the kernel gives to a link some time after it came up.
+fn addresses(lines: &[String]) -> Vec<String> {
+    let lines = lines.iter().filter(|line| !line.contains(" inet6 fe80:"));
+    lines.map(|line| line.split('\\').next().unwrap_or_default().trim_end().to_owned()).collect()
 }
 
 fn mounts(pid: u32) -> Vec<String> {
