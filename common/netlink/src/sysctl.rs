@@ -106,13 +106,13 @@ impl Sysctl {
         if let Some(parent) = self.kept.parent() {
             fs::create_dir_all(parent)?;
         }
-        let beside = self.kept.with_extension("new");
+        let beside = self.kept.with_added_extension("new");
         fs::write(&beside, format!("{}\n", self.previous))?;
         fs::rename(&beside, &self.kept)
     }
 
     fn forget(&self) -> io::Result<()> {
-        for path in [&self.kept.with_extension("new"), &self.kept] {
+        for path in [&self.kept.with_added_extension("new"), &self.kept] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
