@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on
-//! `rootfs`. Volumes, those of `--volume` and those that the image declares, are mounted in it.
+//! `rootfs`. Lowest lies `$STAVE_ROOT/mount-points`, for `/proc`, `/etc/hosts` and the like in images that have no place
+//! for them. Volumes, those of `--volume` and those that the image declares, are mounted in it.
 //! # Reads
 //! `layers`, `image` (for the volumes it declares).
 //! # Adds
@@ -60,7 +61,8 @@ impl Filter for UnionMount {
             let error = anyhow!("container {:?} exists: {container:?}", context.id);
             return Err(hint(error, format!("`unwind {}` takes it back; `--id` names another", context.id)));
         }
-        let mut lower = Vec::new();
+        let points = context.scope.root.join("mount-points");
+        let mut lower = vec![points.clone()];
         let mut top = (0o755, 0, 0);
         for layer in &layers {
             let found =
@@ -70,12 +72,14 @@ impl Filter for UnionMount {
             top = (found.mode() & 0o7777, found.uid(), found.gid());
             lower.push(layer.directory.clone());
         }
-        let mut operations = vec![directory(&container, 0o700, None)];
-        // overlayfs wants two directories where nothing is written, and one otherwise.
-        while lower.len() < if self.read_only { 2 } else { 1 } {
-            let empty = container.join(format!("empty-{}", lower.len()));
+        let beside = container.join("mount-points");
+        let mut operations =
+            vec![directory(&container, 0o700, None), Operation::MountPointsAdd { path: points, beside }];
+        // overlayfs wants two directories where nothing is written.
+        if self.read_only && lower.len() < 2 {
+            let empty = container.join("empty");
             operations.push(directory(&empty, 0o755, None));
-            lower.insert(0, empty);
+            lower.push(empty);
         }
         let path = container.join("rootfs");
         let writable = (!self.read_only).then(|| (container.join("upper"), container.join("work")));

@@ -90,7 +90,7 @@ fn the_last_layer_is_on_top_and_writes_stay_above() {
     assert_eq!((root.mode() & 0o7777, root.uid(), root.gid()), (0o750, 12, 34));
     fs::write(rootfs.join("which"), "mine").unwrap();
     assert_eq!(fs::read_to_string(top.join("which")).unwrap(), "2");
-    assert_eq!(mounted["rootfs"]["lower"].as_array().unwrap().len(), 3);
+    assert_eq!(mounted["rootfs"]["lower"].as_array().unwrap().len(), 1 + 3);
 
     let (status, failed, stderr) = fixture.run(&[], &document);
     assert_eq!(status, 1);
@@ -173,9 +173,12 @@ fn explained_checked_and_repaired() {
         .unwrap();
     let layer = fixture.layers[0].display();
     let expected = format!(
-        "install -d -m 0700 /r/containers/web\ninstall -d -m 0755 /r/containers/web/upper\n\
+        "install -d -m 0700 /r/containers/web\n\
+         install -d -m 0755 /r/mount-points/dev /r/mount-points/etc /r/mount-points/proc /r/mount-points/sys\n\
+         touch /r/mount-points/etc/hostname /r/mount-points/etc/hosts /r/mount-points/etc/resolv.conf\n\
+         install -d -m 0755 /r/containers/web/upper\n\
          install -d -m 0700 /r/containers/web/work\ninstall -d -m 0700 /r/containers/web/rootfs\n\
-         mount -t overlay stave:web -o lowerdir={layer},upperdir=/r/containers/web/upper,\
+         mount -t overlay stave:web -o lowerdir={layer}:/r/mount-points,upperdir=/r/containers/web/upper,\
          workdir=/r/containers/web/work,redirect_dir=off,index=off,metacopy=off,volatile,nodev /r/containers/web/rootfs\n"
     );
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);

@@ -1,6 +1,7 @@
 //! What the tools do to mounts and directories, as plain values.
 
 mod directory;
+mod mount_points;
 mod mounted;
 
 use std::path::PathBuf;
@@ -33,6 +34,14 @@ pub enum Operation {
         content: String,
         /// Permissions, as a number.
         mode: u32,
+    },
+    /// Makes sure that the directory stands which is the lowest layer of every container: `/dev`, `/proc`, `/etc/hosts`
+    /// and what else is mounted on. It is shared, so undoing leaves it.
+    MountPointsAdd {
+        /// Absolute path.
+        path: PathBuf,
+        /// Where it is made first, to be renamed to `path`.
+        beside: PathBuf,
     },
     /// Fills a directory with what a directory of a container holds, if that is there: for a new volume. Goes with the
     /// directory.
@@ -91,6 +100,7 @@ impl operation::Operation for Operation {
                     operation::quote(content)
                 )]
             }
+            Self::MountPointsAdd { path, .. } => mount_points::explain(path),
             Self::TreeCopy { within, source, target } => {
                 let source = format!("{}/.", inside(within, source).display());
                 vec![words(["cp", "--archive", "--one-file-system", &source, &target.to_string_lossy()])]
@@ -119,6 +129,7 @@ impl operation::Operation for Operation {
         match self {
             Self::DirectoryAdd { path, mode, owner } => directory::add(path, *mode, *owner)?,
             Self::FileAdd { path, content, mode } => directory::add_file(path, content, *mode)?,
+            Self::MountPointsAdd { path, beside } => mount_points::add(path, beside)?,
             Self::TreeCopy { within, source, target } => directory::fill(within, source, target)?,
             Self::OverlayMount(overlay) => overlay.mount()?,
             Self::BindMount { source, within, target, readonly } => {
@@ -142,6 +153,7 @@ impl operation::Operation for Operation {
                     let _ = std::fs::remove_dir(parent);
                 }
             }
+            Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
             Self::TreeCopy { .. } => {}
             Self::OverlayMount(overlay) => {
                 mounted::undo(scope.contain(&overlay.target)?, |entry| {
@@ -162,7 +174,9 @@ impl operation::Operation for Operation {
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
         Ok(match self {
-            Self::DirectoryAdd { path, .. } => directory::check(path, true)?,
+            Self::DirectoryAdd { path, .. } | Self::MountPointsAdd { path, .. } => {
+                directory::check(path, true)?
+            }
             Self::FileAdd { path, .. } => directory::check(path, false)?,
             Self::TreeCopy { .. } => Condition::Present,
             Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| {
