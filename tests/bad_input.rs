@@ -230,9 +230,12 @@ fn a_broken_pipe_after_the_act_takes_it_back() {
 #[test]
 fn names_and_ports_that_are_taken_stay_the_others() {
     let (sandbox, stages) = with_stages();
+    let (command, ready) = stages.last().unwrap();
+    sandbox.sh_with(&format!("{command} > running"), ready.as_bytes()).ok();
     for (command, document) in &stages {
         let before = sandbox.snapshot();
-        let outcome = sandbox.sh_with(&format!("{command} > document"), document.as_bytes()).exits(1);
+        let outcome = sandbox.sh_with(&format!("{command} > document"), document.as_bytes());
+        assert_eq!(outcome.status, status(command, 1), "{command}");
         assert!(
             outcome.stderr.starts_with(&format!("{}: container \"web\" exists: ", name(command))),
             "{command}: {}",
@@ -361,7 +364,7 @@ fn paths_that_are_missing() {
     let before = sandbox.snapshot();
     for (command, line) in [
         ("img-load -t x missing.tar", "img-load: read missing.tar: No such file or directory"),
-        ("img-build -t x missing", "img-build: open context \"missing\": No such file or directory"),
+        ("img-build -t x missing", "img-build: open build context \"missing\": No such file or directory"),
     ] {
         let outcome = sandbox.sh(&format!("{command} > document; echo $? >&2"));
         let mut lines = outcome.stderr.lines();

@@ -76,7 +76,7 @@ fn serves(sandbox: &Sandbox, instructions: &[&str]) {
 
     let before = sandbox.snapshot();
     let network = "netns-bridge | veth-pair | portmap -p 10080:80";
-    let apache = "ns-exec -d -e APACHE_RUN_DIR=/tmp -- sh -c '. /etc/apache2/envvars; echo new > /written; exec apache2 -D FOREGROUND'";
+    let apache = "ns-exec -d -- sh -c 'echo new > /written; exec apache2ctl -D FOREGROUND'";
     sandbox
         .sh(&format!("layer-apply --id web < web.json | union-mount | {network} | {apache} > run.json"))
         .ok();
