@@ -137,6 +137,8 @@ fn a_killed_unpacking_leaves_nothing_that_counts() {
     let data = vec![7; 300 << 20];
     let layer = archive(&[file("big", &data)]);
     let document = store.image(&[(&layer, &layer)]).to_string();
+    let hex = Digest::of(&layer).hex().to_owned();
+    let (place, part) = (store.layers().join(&hex), store.layers().join(format!(".{hex}.part")));
     let mut command = Command::new(env!("CARGO_BIN_EXE_layer-apply"));
     command
         .arg("--root")
@@ -145,9 +147,8 @@ fn a_killed_unpacking_leaves_nothing_that_counts() {
         .arg(store.dir.path().join("run"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), document.as_bytes()).unwrap();
-    let place = store.layers().join(Digest::of(&layer).hex());
-    let part = store.layers().join(format!(".{}.part", Digest::of(&layer).hex()));
     while !part.exists() {
+        assert!(!place.exists(), "it was too fast to be killed");
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
