@@ -109,12 +109,6 @@ fn the_unchanged_dockerfile_fails_as_docker_shows_it() {
 }
 
 #[test]
-fn apache_is_installed_and_answers() {
-    serves(&sandbox(), &[APACHE]);
-}
-
-#[test]
-#[ignore = "takes minutes: scripts/test --all"]
 fn emacs_and_apache_are_installed_and_apache_answers() {
     serves(&sandbox(), &[EMACS, APACHE]);
 }
