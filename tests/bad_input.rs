@@ -89,7 +89,7 @@ fn what_is_not_a_document() {
         );
         assert_eq!((outcome.status, document), (status(command, 4), other), "{command}");
     }
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_failure_before_travels_on_untouched() {
         assert_eq!((outcome.status, outcome.stderr.as_str()), (status(command, 3), ""), "{command}");
         assert_eq!(document, failed, "{command}");
     }
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn wrong_usage_in_mid_pipe_passes_the_document_on() {
         assert_eq!((outcome.status, &document["theirs"]), (2, &json!([1.1])), "{command}");
         assert_eq!(document["error"]["step"], "arguments", "{command}");
     }
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn members_that_are_missing_or_of_the_wrong_type() {
         assert_eq!(outcome.status, status(command, 1), "{command}");
         assert!(outcome.stderr.contains("member `id`: \"../../etc\" cannot be an id"), "{}", outcome.stderr);
     }
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn undo_of_nothing_succeeds_and_passes_on() {
         assert_eq!(undone.ok().trim_end(), document, "{command}");
     }
     assert_eq!(sandbox.sh("unwind nobody").ok(), "{\"stave\":1,\"id\":\"nobody\"}\n");
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 /// The commands of the pipe, each with a document that it can work on.
@@ -221,7 +221,7 @@ fn a_broken_pipe_after_the_act_takes_it_back() {
             errors,
             format!("{}: write the document to standard output: Broken pipe\n", name(command))
         );
-        before.assert_same(&sandbox.snapshot());
+        sandbox.assert_as(&before);
         document = sandbox.sh_with(command, document.as_bytes()).ok();
     }
     sandbox.sh("unwind web").ok();
@@ -241,7 +241,7 @@ fn names_and_ports_that_are_taken_stay_the_others() {
             "{command}: {}",
             outcome.stderr
         );
-        before.assert_same(&sandbox.snapshot());
+        sandbox.assert_as(&before);
     }
     let before = sandbox.snapshot();
     let pipe = "img-load -q -t busybox2 busybox.tar | layer-apply --id other | union-mount | netns-bridge | veth-pair";
@@ -249,7 +249,7 @@ fn names_and_ports_that_are_taken_stay_the_others() {
     assert!(outcome.stderr.starts_with("portmap: "), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("10080"), "{}", outcome.stderr);
     sandbox.sh("unwind < other.json").ok();
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_range_of_addresses_that_is_used_up() {
         }
     }
     sandbox.sh("unwind < b.json; unwind < a.json").ok();
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_root_that_cannot_be_written_to() {
                 img-load -t new busybox.tar > document'";
     let outcome = sandbox.sh(load).exits(1);
     assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_full_disk() {
     let before = sandbox.snapshot();
     let outcome = sandbox.sh("netns-bridge -n --id web --run-dir run > document").exits(1);
     assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn without_root() {
     assert!(lines[0].starts_with("netns-bridge: "), "{lines:?}");
     assert_eq!(lines[1], "hint: this needs root: try it with sudo");
     sandbox.sh("rm -r /run/bin /run/mine").ok();
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]
@@ -371,5 +371,5 @@ fn paths_that_are_missing() {
         assert_eq!(lines.next(), Some(line));
         assert_eq!(lines.last(), Some("1"));
     }
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }

@@ -6,14 +6,17 @@ use std::{
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Connection, Error, error::io_errno};
+use crate::{Connection, Error, Mac, error::io_errno};
 
 /// A variable of the network that is set. Only these: an undo never writes to whatever path a document names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "variable", rename_all = "kebab-case")]
 pub enum Variable {
     /// `net.ipv4.ip_forward`: packets pass from one interface to another.
-    IpForward,
+    IpForward {
+        /// Our own bridge for which it is set, and which is about to go when it is put back.
+        bridge: String,
+    },
     /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
     /// 127.0.0.1 reaches a container.
     RouteLocalnet {
@@ -41,7 +44,7 @@ const SET: &str = "1";
 impl Variable {
     fn path(&self) -> PathBuf {
         match self {
-            Self::IpForward => "/proc/sys/net/ipv4/ip_forward".into(),
+            Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
             Self::RouteLocalnet { link } => {
                 Path::new("/proc/sys/net/ipv4/conf").join(link).join("route_localnet")
             }
@@ -51,7 +54,7 @@ impl Variable {
     /// Its name, as `sysctl` takes it: with slashes where the name of a link has dots in it.
     fn name(&self) -> String {
         match self {
-            Self::IpForward => "net.ipv4.ip_forward".into(),
+            Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
             Self::RouteLocalnet { link } if link.contains('.') => {
                 format!("net/ipv4/conf/{link}/route_localnet")
             }
@@ -61,7 +64,7 @@ impl Variable {
 
     fn is_plain(&self) -> bool {
         match self {
-            Self::IpForward => true,
+            Self::IpForward { .. } => true,
             Self::RouteLocalnet { link } => {
                 !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
             }
@@ -135,6 +138,19 @@ impl Sysctl {
     }
 }
 
+/// Whether somebody may rely on packets being forwarded when our own bridge of this name goes: whoever has another bridge,
+/// or a port on this one. In doubt it stays.
+fn is_needed_beside(bridge: &str) -> Result<bool, Error> {
+    let connection = Connection::open(None)?;
+    let own = Some(Mac::derive("", bridge));
+    for other in connection.bridges()? {
+        if other.name != bridge || other.mac != own || !connection.ports(other.index)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl operation::Operation for Sysctl {
     fn explain(&self) -> Vec<String> {
         let name = self.variable.name();
@@ -169,9 +185,9 @@ impl operation::Operation for Sysctl {
             // Nothing of ours changed it; at most it was about to.
             return Ok(self.forget().map_err(failed("remove", &self.kept.to_string_lossy()))?);
         }
-        // Whoever else has a bridge may have come to rely on it: in doubt it stays.
-        let needed = self.variable == Variable::IpForward && !Connection::open(None)?.bridges()?.is_empty();
-        if needed {
+        if let Variable::IpForward { bridge } = &self.variable
+            && is_needed_beside(bridge)?
+        {
             return Ok(());
         }
         if self.read()?.is_some_and(|value| value == SET) {

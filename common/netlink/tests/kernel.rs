@@ -231,7 +231,7 @@ fn on_a_users_bridge_only_the_marked_address_goes() {
 #[test]
 fn a_sysctl_is_put_back_by_the_last_and_where_no_bridge_stands() {
     sandbox(|| {
-        let forward = || Sysctl::plan(&scope(), Variable::IpForward).unwrap();
+        let forward = || Sysctl::plan(&scope(), Variable::IpForward { bridge: "own0".into() }).unwrap();
         let value = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim().to_owned();
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let before = picture();
@@ -276,7 +276,7 @@ fn a_sysctl_in_a_document_names_no_other_file() {
             "set net/ipv4/conf/../../x/route_localnet: Invalid argument",
         ),
         (
-            r#"{"op":"sysctl","variable":"ip-forward","previous":"0\n1","kept":"/run/stave/sysctl/x"}"#,
+            r#"{"op":"sysctl","variable":"ip-forward","bridge":"own0","previous":"0\n1","kept":"/run/stave/sysctl/x"}"#,
             "set net.ipv4.ip_forward: Invalid argument",
         ),
     ] {
@@ -284,7 +284,7 @@ fn a_sysctl_in_a_document_names_no_other_file() {
         assert_eq!(sysctl.undo(&scope()).unwrap_err().to_string(), error);
     }
     let sysctl: Sysctl = serde_json::from_str(
-        r#"{"op":"sysctl","variable":"ip-forward","previous":"0","kept":"/etc/passwd"}"#,
+        r#"{"op":"sysctl","variable":"ip-forward","bridge":"own0","previous":"0","kept":"/etc/passwd"}"#,
     )
     .unwrap();
     assert!(sysctl.undo(&scope()).unwrap_err().to_string().contains("is outside"));

@@ -10,7 +10,7 @@ use crate::{
     Common, Context, Exit, Session, Stage,
     arguments::{self, Asked},
     check, failure, hint, schema,
-    streams::{read_document, write_document, write_lines},
+    streams::{close_output, read_document, write_document, write_lines},
     undo,
 };
 
@@ -215,7 +215,10 @@ fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     };
     match result {
         Ok(()) => match write_document(&document) {
-            Ok(()) => Exit::Done,
+            Ok(()) => {
+                close_output();
+                Exit::Done
+            }
             Err(error) => {
                 failure::print(
                     tool,

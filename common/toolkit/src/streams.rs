@@ -24,6 +24,14 @@ pub fn write_document(document: &Document) -> io::Result<()> {
     out.flush()
 }
 
+/// Lets go of standard output. Whoever reads it has all there is, and need not wait until the kernel has closed what else
+/// this process holds: that of nf_tables takes some milliseconds after something was removed.
+pub(crate) fn close_output() {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = nix::unistd::dup2_stdout(null);
+    }
+}
+
 /// Writes lines to standard output, for `--explain`. A reader that has seen enough (`| head`) is no failure.
 pub(crate) fn write_lines(lines: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();

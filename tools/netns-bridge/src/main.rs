@@ -75,13 +75,17 @@ impl Filter for NetnsBridge {
         let route_localnet = Variable::RouteLocalnet { link: self.bridge.clone() };
         let nat = nat::Operation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
 
-        // What is shared stands behind the claim on it; ip_forward before the bridge, since it is put back only when
-        // there is no bridge left; the rules that protect 127.0.0.0/8 before route_localnet, which opens it.
-        let mut operations: Vec<Op> =
-            vec![claim.clone().into(), sysctl(Variable::IpForward)?.into(), Shared::new(&claim, nat).into()];
+        // The namespace first and ip_forward last, so that the kernel, which is busy for a while with taking a namespace
+        // or a bridge apart, is asked for nothing that has to wait for it. What is shared stands behind the claim on it;
+        // the rules that protect 127.0.0.0/8 before route_localnet, which opens it.
+        let mut operations: Vec<Op> = vec![
+            netns::Operation::new(&namespace, &context.id).into(),
+            claim.clone().into(),
+            Shared::new(&claim, nat).into(),
+        ];
         operations.extend(bridge.operations.into_iter().map(|link| Shared::new(&claim, link).into()));
         operations.push(sysctl(route_localnet)?.into());
-        operations.push(netns::Operation::new(&namespace, &context.id).into());
+        operations.push(sysctl(Variable::IpForward { bridge: self.bridge.clone() })?.into());
         let member = members::Network {
             mode: "bridge".into(),
             namespace,

@@ -82,7 +82,7 @@ fn a_published_port_is_reached_from_everywhere() {
     sandbox.sh("pkill -P 1 socat || true").ok();
     sandbox.outside("pkill socat || true").ok();
     thread::sleep(Duration::from_millis(100));
-    before.assert_same(&sandbox.snapshot());
+    sandbox.assert_as(&before);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Calling the tools' `--undo`.
 
 use std::{
-    io::Write,
+    cell::RefCell,
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -33,6 +34,8 @@ pub(crate) struct Tools {
     with: Vec<PathBuf>,
     scope: Scope,
     quiet: bool,
+    /// Tools that have written their document, and may take some time to end.
+    ending: RefCell<Vec<Child>>,
 }
 
 impl Tools {
@@ -40,7 +43,13 @@ impl Tools {
     pub(crate) fn new(with: &[PathBuf], common: &Common) -> Result<Self> {
         let own = std::env::current_exe().context("find the directory of unwind")?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { beside, with: with.to_vec(), scope: common.scope()?, quiet: common.quiet })
+        Ok(Self {
+            beside,
+            with: with.to_vec(),
+            scope: common.scope()?,
+            quiet: common.quiet,
+            ending: RefCell::default(),
+        })
     }
 
     /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
@@ -124,8 +133,27 @@ impl Tools {
             // A tool that ends without reading tells so by its output.
             let _ = input.write_all(document.to_line().as_bytes());
         }
-        let output = child.wait_with_output().with_context(|| format!("run {program:?}"))?;
-        Document::parse(&output.stdout)
-            .map_err(|_| anyhow!("{program:?} --undo ended with {} and wrote no document", output.status))
+        let mut written = Vec::new();
+        if let Some(mut output) = child.stdout.take() {
+            output.read_to_end(&mut written).with_context(|| format!("read what {program:?} writes"))?;
+        }
+        match Document::parse(&written) {
+            Ok(document) => {
+                self.ending.borrow_mut().push(child);
+                Ok(document)
+            }
+            Err(_) => {
+                let status = child.wait().with_context(|| format!("wait for {program:?}"))?;
+                Err(anyhow!("{program:?} --undo ended with {status} and wrote no document"))
+            }
+        }
+    }
+}
+
+impl Drop for Tools {
+    fn drop(&mut self) {
+        for child in self.ending.get_mut() {
+            let _ = child.wait();
+        }
     }
 }
