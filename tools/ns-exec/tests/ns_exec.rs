@@ -1,0 +1,172 @@
+//! ns-exec at the end of a pipe, as people use it. Needs root; what stands in the namespaces is tested in common/runtime.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use serde_json::json;
+use testkit::Sandbox;
+
+/// A sandbox with `ready.json`: a document to which only the process is missing.
+fn ready(network: &str) -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount {network} > ready.json")).ok();
+    sandbox
+}
+
+#[test]
+fn in_the_background_with_a_log_until_it_is_taken_back() {
+    let sandbox = ready("");
+    let before = sandbox.snapshot();
+    let script = "trap 'echo ended; exit 3' TERM; echo out; echo err >&2; while :; do sleep 0.05; done";
+    let document =
+        sandbox.sh(&format!("ns-exec -d -- sh -c \"{script}\" < ready.json | tee run.json")).json();
+    let pid = &document["process"]["pid"];
+    assert_eq!(document["process"]["log"], "/run/stave/web.log");
+    let log = "for i in $(seq 100); do grep -q err /run/stave/web.log && break; sleep 0.02; done; cat /run/stave/web.log";
+    assert_eq!(sandbox.sh(log).ok(), "out\nerr\n");
+    let listed = sandbox.sh("container-ls").json();
+    assert_eq!((&listed[0]["state"], &listed[0]["pid"]), (&json!("running"), pid));
+    sandbox.sh("ns-exec --check < run.json > /dev/null").ok();
+
+    sandbox.sh(&format!("kill {pid}; while kill -0 {pid} 2> /dev/null; do sleep 0.02; done")).ok();
+    let ended = "for i in $(seq 100); do container-ls | jq -e '.[0].exitStatus' > /dev/null && break; sleep 0.02; done; container-ls";
+    let listed = sandbox.sh(ended).json();
+    assert_eq!((&listed[0]["state"], &listed[0]["exitStatus"]), (&json!("exited"), &json!(3)));
+    assert!(sandbox.sh("cat /run/stave/web.log").ok().ends_with("ended\n"));
+    let checked = sandbox.sh("ns-exec --check < run.json > /dev/null").exits(1);
+    assert!(checked.stderr.starts_with("ns-exec: "), "{}", checked.stderr);
+
+    sandbox.sh("ns-exec --undo < run.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+    sandbox.sh("unwind web").ok();
+}
+
+#[test]
+fn taking_it_back_ends_all_that_it_started() {
+    let sandbox = ready("");
+    let before = sandbox.snapshot();
+    // What starts them ignores signals, and they have left its session.
+    let script = "trap '' TERM INT HUP; setsid sleep 1001 & setsid setsid sleep 1002 & sleep 1003";
+    sandbox.sh(&format!("ns-exec -d --log /run/own.log -- sh -c \"{script}\" < ready.json > run.json")).ok();
+    sandbox.sh("for i in $(seq 100); do pgrep -f 'sleep 1003' && break; sleep 0.02; done").ok();
+    assert_eq!(sandbox.sh("pgrep -f 'sleep 100[123]' | wc -l").ok().trim(), "4", "three, and the shell");
+    sandbox.sh("ns-exec --undo < run.json > /dev/null; rm -f /run/own.log").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_terminal_of_its_own() {
+    let sandbox = ready("");
+    // script(1) is the terminal on our side; it types a NUL where its own input ends.
+    let command =
+        "ns-exec --from ready.json -t -- sh -c 'tty; stty size; test -t 0 && test -t 1 && echo both; exit 4'";
+    let outcome = sandbox.sh(&format!(
+        "script -qec \"stty rows 33 cols 111; {}\" /dev/null < /dev/null",
+        command.replace('"', "\\\"")
+    ));
+    assert_eq!(outcome.status, 4, "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.replace('\r', "").trim_start_matches("^@"), "/dev/pts/0\n33 111\nboth\n");
+    let outcome = sandbox.sh("ns-exec --from ready.json -t -- true < /dev/null > out").exits(125);
+    assert!(outcome.stderr.starts_with("ns-exec: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn another_command_in_a_container_that_runs() {
+    let sandbox = ready("");
+    let missing = sandbox.sh("ns-exec --join web -- true").exits(125);
+    assert!(
+        missing.stderr.starts_with("ns-exec: container \"web\" does not run\nhint: "),
+        "{}",
+        missing.stderr
+    );
+    sandbox.sh("ns-exec -d -e A=1 -- sh -c 'echo mine > /tmp/mine; sleep 1000' < ready.json > run.json").ok();
+    let inside = |arguments: &str| sandbox.sh(&format!("ns-exec --join web {arguments}"));
+    let seen = inside("-- sh -c 'cat /tmp/mine; echo $A; pwd; id -u; ps -o pid | grep -cx \" *1\"'");
+    assert_eq!(seen.ok(), "mine\n1\n/\n0\n1\n");
+    assert_eq!(
+        inside("-e A=2 -e B=3 -w /tmp -u 33:34 -- sh -c 'echo $A$B; pwd; id -u; id -g'").ok(),
+        "23\n/tmp\n33\n34\n"
+    );
+    assert_eq!(inside("-i -- cat < busybox.json | cmp - busybox.json && echo same").ok(), "same\n");
+    inside("-- sh -c 'exit 9'").exits(9);
+    inside("-- sh -c 'kill -9 $$'").exits(137);
+    inside("-- /missing").exits(127);
+    inside("-- /etc/passwd").exits(126);
+    sandbox.sh("unwind web").ok();
+    sandbox.sh("ns-exec --join web -- true").exits(125);
+}
+
+#[test]
+fn what_the_image_says_and_flags_override() {
+    let sandbox = Sandbox::with_busybox();
+    let dockerfile = "FROM busybox\nENV A=image B=image\nRUN mkdir -p /srv/www && chmod 777 /srv/www\nWORKDIR /srv/www\n\
+                      USER 7:8\nENTRYPOINT [\"echo\", \"entry\"]\nCMD [\"command\"]\n";
+    std::fs::create_dir(sandbox.directory().join("context")).unwrap();
+    std::fs::write(sandbox.directory().join("context/Dockerfile"), dockerfile).unwrap();
+    sandbox.sh("img-build -q -t said context | layer-apply | union-mount > ready.json").ok();
+    let run = |arguments: &str| {
+        sandbox
+            .sh(&format!(
+                "ns-exec --from ready.json {arguments}; unwind < ready.json > /dev/null
+        img-inspect said | layer-apply | union-mount > ready.json"
+            ))
+            .ok()
+    };
+    assert_eq!(run(""), "entry command\n");
+    assert_eq!(run("-- other words"), "entry other words\n");
+    let facts = "--entrypoint sh";
+    assert_eq!(
+        run(&format!("{facts} -- -c 'echo $A $B; pwd; id -u; id -g; hostname'"))
+            .lines()
+            .take(4)
+            .collect::<Vec<_>>(),
+        ["image image", "/srv/www", "7", "8"]
+    );
+    let overridden =
+        format!("{facts} -e B=flag -w /tmp/new -u 0 --hostname box -- -c 'echo $A $B; pwd; id -u; hostname'");
+    assert_eq!(run(&overridden), "image flag\n/tmp/new\n0\nbox\n");
+}
+
+#[test]
+fn status_and_document_go_beside_the_commands_output() {
+    let sandbox = ready("");
+    let outcome = sandbox
+        .sh("ns-exec --status-fd 3 --document out.json -- sh -c 'echo mine; exit 5' < ready.json 3> status");
+    assert_eq!((outcome.status, outcome.stdout.as_str(), outcome.stderr.as_str()), (5, "mine\n", ""));
+    let document = sandbox.sh("cat out.json").json();
+    let lines = sandbox.sh("jq -s . status").json();
+    assert_eq!(lines[0]["pid"], document["process"]["pid"]);
+    assert_eq!((&lines[1]["exitStatus"], &document["process"]["exitStatus"]), (&json!(5), &json!(5)));
+    // The process is gone: with that its operation has nothing left to take back.
+    sandbox.sh("unwind < out.json > /dev/null").ok();
+}
+
+#[test]
+fn both_in_one_network_reach_each_other_on_localhost() {
+    let sandbox = ready("| netns-bridge | veth-pair");
+    let serve = |port: u16, text: &str| format!("sh -c 'while :; do echo {text} | nc -l -p {port}; done'");
+    sandbox.sh(&format!("ns-exec -d -- {} < ready.json > web.json", serve(81, "first"))).ok();
+    let second = format!("ns-exec -d --network container:web -- {}", serve(82, "second"));
+    sandbox
+        .sh(&format!("layer-apply --id second < busybox.json | union-mount | {second} > second.json"))
+        .ok();
+    let ask = |id: &str, port: u16| {
+        let ask = format!("ns-exec --join {id} -- nc 127.0.0.1 {port}");
+        sandbox.sh(&format!("for i in $(seq 50); do {ask} && exit; sleep 0.05; done 2> /dev/null")).ok()
+    };
+    assert_eq!((ask("second", 81), ask("web", 82)), ("first\n".into(), "second\n".into()));
+    assert_eq!(sandbox.sh("ns-exec --join second -- hostname").ok(), "web\n");
+    sandbox.sh("unwind second web").ok();
+}
+
+#[test]
+fn volumes_of_the_host() {
+    let sandbox = ready("");
+    sandbox.sh("mkdir host && echo host > host/file").ok();
+    let script = "cat /mnt/file; echo new > /mnt/new; echo x > /srv/deep/x; cat /one";
+    let volumes = "-v $PWD/host:/mnt -v $PWD/host:/srv/deep:ro -v $PWD/host/file:/one";
+    let outcome = sandbox.sh(&format!("ns-exec {volumes} -- sh -c '{script}' < ready.json"));
+    assert_eq!(outcome.stdout, "host\nhost\n");
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+    assert_eq!(sandbox.sh("cat host/new; ls host").ok(), "new\nfile\nnew\n");
+    sandbox.sh("unwind web").ok();
+    assert_eq!(sandbox.sh("ls host").ok(), "file\nnew\n", "what is the host's stays");
+}
