@@ -28,11 +28,20 @@ pub use intake::{Found, Intake};
 /// How much of the input is looked at to tell what it is: bzip2 gives nothing before the end of its first block.
 const PEEK: usize = 1 << 20;
 
+/// Reading an input and storing what is in it is one pass: the error tells which of the two failed.
+fn verb(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull => "store what is in",
+        _ => "read",
+    }
+}
+
 /// What went wrong with an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The input could not be read.
-    #[error("read {0}: {1}")]
+    /// The input could not be read, or what is in it not be written to the store while it was.
+    #[error("{verb} {0}: {1}", verb = verb(.1))]
     Read(String, io::Error),
     /// The input is no tar.
     #[error("{0} is neither an archive of images nor a tar of a root file system")]
