@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::{Outcome, Sandbox};
 
 /// A filter with arguments that are right, the member that it needs, and what it says when that is missing.
-const FILTERS: [(&str, Option<(&str, &str)>); 7] = [
+const FILTERS: [(&str, Option<(&str, &str)>); 8] = [
     ("layer-apply", Some(("image", "no `image`: run img-build, img-pull or img-load first"))),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
     ("netns-bridge", None),
@@ -16,6 +16,7 @@ const FILTERS: [(&str, Option<(&str, &str)>); 7] = [
     ("portmap -p 10080:80", Some(("network", "no `network`: run netns-bridge first"))),
     ("link-hosts --link db:db", None),
     ("ns-exec -- true", Some(("rootfs", "no `rootfs`: run union-mount first"))),
+    ("img-commit", Some(("rootfs", "no `rootfs`: run union-mount first"))),
 ];
 
 fn name(command: &str) -> &str {

@@ -163,6 +163,14 @@ pub enum Cause {
         /// What is wrong with it.
         source: dockerfile::Error,
     },
+    /// `--change` of a commit.
+    #[error("change {text:?}: {problem}")]
+    Change {
+        /// The instruction.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A configuration that is not one, or cannot be written.
     #[error("image configuration: {0}")]
     Configuration(#[from] serde_json::Error),

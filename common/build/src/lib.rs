@@ -1,9 +1,11 @@
 //! Building images from Dockerfiles.
 //!
-//! [`dockerfile`] is the language, [`copy`] what COPY and ADD do, [`executor`] builds.
+//! [`dockerfile`] is the language, [`copy`] what COPY and ADD do, [`executor`] builds. [`commit`]
+//! makes an image of what a container wrote.
 
 pub mod arguments;
 pub mod cache;
+pub mod commit;
 pub mod config;
 pub mod copy;
 pub mod dockerfile;
@@ -11,6 +13,7 @@ pub mod error;
 pub mod executor;
 pub mod glob;
 pub mod ignore;
+mod manifest;
 pub mod metadata;
 pub mod plan;
 pub mod progress;

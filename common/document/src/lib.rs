@@ -8,7 +8,10 @@ mod id;
 pub mod members;
 pub mod record;
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
@@ -183,6 +186,23 @@ impl Document {
     /// [`Error::Malformed`].
     pub fn steps(&self) -> Result<Vec<Step>, Error> {
         Ok(self.get::<Steps>()?.unwrap_or_default().0)
+    }
+
+    /// The places in the container's file system that its steps mounted something on: `mounts` of an OCI runtime
+    /// configuration, `target` of a mount `within` the root file system.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn mount_points(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut found = Vec::new();
+        for operation in self.steps()?.iter().flat_map(|step| &step.operations) {
+            let mounts = operation["spec"]["mounts"].as_array().into_iter().flatten();
+            found.extend(mounts.filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from));
+            if operation["within"].is_string() {
+                found.extend(operation["target"].as_str().map(PathBuf::from));
+            }
+        }
+        Ok(found)
     }
 
     /// The document as one line of JSON, without the line's end.

@@ -271,7 +271,8 @@ pub struct Step {
     pub version: String,
     /// Begun or done.
     pub state: StepState,
-    /// What it made, in the order in which it was made; only the tool itself reads them.
+    /// What it made, in the order in which it was made. The tool itself reads them; others only look for the places that
+    /// something was mounted on.
     pub operations: Vec<Value>,
 }
 

@@ -260,7 +260,7 @@ pub(crate) fn fail(tool: &str, mut document: Document, stage: Stage, error: &any
     Exit::Failed
 }
 
-fn pass_on(document: &Document, exit: Exit) -> Exit {
+pub(crate) fn pass_on(document: &Document, exit: Exit) -> Exit {
     let _ = write_document(document);
     exit
 }

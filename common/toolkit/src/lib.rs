@@ -1,12 +1,14 @@
 //! What every tool's `main` needs: arguments, the document in and out, the record, undo, explain, check, exit statuses.
 //!
-//! A tool is one of three kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
-//! member to it, a [`Source`] starts a document, a [`Report`] speaks of the store. `docs/architecture.md` tells what
+//! A tool is one of four kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
+//! member to it, a [`Source`] starts a document, a [`Report`] speaks of the store, an [`Export`] makes something of a
+//! container that outlives it. `docs/architecture.md` tells what
 //! happens when a filter runs, `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;
 mod check;
 mod exit;
+mod export;
 mod failure;
 mod filter;
 mod schema;
@@ -18,6 +20,7 @@ mod walker;
 
 pub use arguments::{Common, Context};
 pub use exit::Exit;
+pub use export::{Export, export};
 pub use failure::{hint, member as failure_member, print as print_error, report_line};
 pub use filter::{Filter, Plan, filter, usage_error};
 pub use session::{Session, Stage};

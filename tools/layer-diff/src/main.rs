@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! With one directory: an upper directory of overlayfs (whiteouts 0:0, opaque directories) as an OCI layer. With two: what
-//! must change in the first to make it the second. Without any: what a container wrote, from the document. The same
-//! directory gives the same bytes.
+//! must change in the first to make it the second. Without any: what a container wrote, from the document, and not the
+//! empty places that something was only mounted on. The same directory gives the same bytes.
 //! # Reads
 //! `rootfs`, where no directory is named; no document otherwise.
 //! # Adds
@@ -15,6 +15,7 @@
 //! root, to read every file and overlayfs's own attributes.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{IsTerminal, Write},
     os::fd::{AsFd, OwnedFd},
@@ -92,9 +93,11 @@ impl LayerDiff {
                 let upper = rootfs
                     .upper
                     .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))?;
-                Ok(Trees::Upper { upper: open(&upper)?, below: rootfs.lower.last().cloned() })
+                let upper = open(&upper)?;
+                let without = diff::stubs(upper.as_fd(), &rootfs.lower, &document.mount_points()?)?;
+                Ok(Trees::Upper { upper, below: rootfs.lower.last().cloned(), without })
             }
-            [upper] => Ok(Trees::Upper { upper: open(upper)?, below: None }),
+            [upper] => Ok(Trees::Upper { upper: open(upper)?, below: None, without: BTreeSet::new() }),
             [lower, upper, ..] => Ok(Trees::Both { lower: open(lower)?, upper: open(upper)? }),
         }
     }
@@ -119,19 +122,23 @@ impl LayerDiff {
 
 /// What a layer is made of.
 enum Trees {
-    Upper { upper: OwnedFd, below: Option<PathBuf> },
+    Upper { upper: OwnedFd, below: Option<PathBuf>, without: BTreeSet<Vec<u8>> },
     Both { lower: OwnedFd, upper: OwnedFd },
 }
 
 impl Trees {
     fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
         Ok(match self {
-            Self::Upper { upper, below } => {
-                diff::upper(upper.as_fd(), out, &Options { compression, below: below.clone() })?
+            Self::Upper { upper, below, without } => {
+                let options = Options { compression, below: below.clone(), without: without.clone() };
+                diff::upper(upper.as_fd(), out, &options)?
             }
-            Self::Both { lower, upper } => {
-                diff::trees(lower.as_fd(), upper.as_fd(), out, &Options { compression, below: None })?
-            }
+            Self::Both { lower, upper } => diff::trees(
+                lower.as_fd(),
+                upper.as_fd(),
+                out,
+                &Options { compression, ..Options::default() },
+            )?,
         })
     }
 }

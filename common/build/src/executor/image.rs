@@ -2,28 +2,15 @@
 
 use oci::{
     Digest,
-    spec::{Descriptor, ImageConfiguration, ImageManifestBuilder, MediaType, SCHEMA_VERSION},
+    spec::{ImageConfiguration, MediaType},
 };
 
 use super::{Builder, Built, stage::State};
-use crate::{config::Image, error::Cause};
+use crate::{config::Image, error::Cause, manifest};
 
 /// The id of the image that this configuration makes: its digest.
 pub(super) fn id(image: &Image) -> Result<Digest, Cause> {
     Ok(Digest::of(&oci::json::to_vec(image)?))
-}
-
-/// Layers of a base may be Docker's; in an OCI manifest they go by the OCI's names.
-fn as_oci(descriptor: &Descriptor) -> Descriptor {
-    let mut descriptor = descriptor.clone();
-    let media_type = match descriptor.media_type().to_string().as_str() {
-        "application/vnd.docker.image.rootfs.diff.tar.gzip" => MediaType::ImageLayerGzip,
-        "application/vnd.docker.image.rootfs.diff.tar" => MediaType::ImageLayer,
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => MediaType::ImageLayerZstd,
-        _ => return descriptor,
-    };
-    descriptor.set_media_type(media_type);
-    descriptor
 }
 
 impl Builder<'_> {
@@ -37,15 +24,8 @@ impl Builder<'_> {
         let layout = &self.store.layout;
         let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
         let id = Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
-        let layers: Vec<_> = state.layers.iter().map(|layer| as_oci(&layer.descriptor)).collect();
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(SCHEMA_VERSION)
-            .media_type(MediaType::ImageManifest)
-            .config(config)
-            .layers(layers)
-            .build()
-            .map_err(|error| Cause::Configuration(serde::ser::Error::custom(error)))?;
-        let descriptor = layout.write_json(MediaType::ImageManifest, &manifest)?;
+        let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
+        let descriptor = manifest::write(layout, config, &layers)?;
         self.progress.line(&format!("Successfully built {}", id.short()));
         for tag in &self.options.tags {
             layout.tag(tag, &descriptor)?;

@@ -5,10 +5,12 @@
 
 mod blob;
 mod entries;
+mod stubs;
 mod trees;
 mod upper;
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     os::fd::BorrowedFd,
     path::PathBuf,
@@ -18,6 +20,8 @@ use oci::Digest;
 
 use crate::{archive::Shown, compression::Compression};
 
+pub use stubs::stubs;
+
 /// How a layer is written.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -26,6 +30,8 @@ pub struct Options {
     /// The root directory of the file system below. Where it is given and the upper's own root differs from it in owner,
     /// mode or extended attributes, the layer has an entry `./` that says so; else it has none.
     pub below: Option<PathBuf>,
+    /// Paths in an upper directory that are left out, as [`stubs`] finds them.
+    pub without: BTreeSet<Vec<u8>>,
 }
 
 /// What was written.

@@ -31,6 +31,9 @@ pub(super) fn walk<W: Write>(
         let mut below = Vec::new();
         for name in names(&directory, &path)? {
             let path = join(&path, &name);
+            if options.without.contains(&path) {
+                continue;
+            }
             let stat = stat(&directory, &name, &path)?;
             if name.starts_with(WHITEOUT) {
                 let reason = "a name that starts with \".wh.\" is a whiteout in a layer";
@@ -102,9 +105,13 @@ fn root_differs(root: BorrowedFd, options: &Options) -> Result<bool, Error> {
     let Some(below) = &options.below else { return Ok(false) };
     let below = openat(CWD, below, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(tree("open", below.as_os_str().as_encoded_bytes()))?;
-    let facts = |fd: BorrowedFd| -> rustix::io::Result<_> {
-        let stat = fstat(fd)?;
-        Ok((stat.st_mode, stat.st_uid, stat.st_gid, overlay::xattrs(fd, b".")?))
-    };
     Ok(facts(root).map_err(tree("stat", b"."))? != facts(below.as_fd()).map_err(tree("stat", b"."))?)
+}
+
+/// What a layer says of a directory itself: mode, owner, group, extended attributes.
+pub(super) type Facts = (u32, u32, u32, Vec<(Vec<u8>, Vec<u8>)>);
+
+pub(super) fn facts(directory: BorrowedFd) -> rustix::io::Result<Facts> {
+    let stat = fstat(directory)?;
+    Ok((stat.st_mode, stat.st_uid, stat.st_gid, overlay::xattrs(directory, b".")?))
 }

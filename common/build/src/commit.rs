@@ -1,0 +1,152 @@
+//! A container's changes as a new image: one layer on its own image, and one entry in the history.
+
+use std::{
+    collections::BTreeSet,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use layer::{compression::Compression, diff};
+use oci::{
+    Layout, Reference,
+    spec::{Descriptor, ImageConfiguration, MediaType},
+};
+use rustix::fs::{Mode, OFlags};
+
+use crate::{
+    Built,
+    cache::Layer,
+    config::{History, Image},
+    copy::clean,
+    dockerfile::{self, Instruction, expand::Expander},
+    error::Cause,
+    manifest, metadata,
+};
+
+/// What becomes an image, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// `$STAVE_ROOT`, absolute.
+    pub root: PathBuf,
+    /// The container's upper directory.
+    pub upper: PathBuf,
+    /// The directories below, lowest first.
+    pub lower: Vec<PathBuf>,
+    /// Paths in the container that something was mounted on.
+    pub mounted: Vec<PathBuf>,
+    /// The names that the image gets.
+    pub tags: Vec<Reference>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What is new in it.
+    pub message: Option<String>,
+    /// Instructions of a Dockerfile that change the configuration.
+    pub changes: Vec<String>,
+    /// What ran in the container.
+    pub created_by: String,
+    /// How the layer is compressed.
+    pub compression: Compression,
+}
+
+/// The instructions that `docker commit --change` takes.
+const CHANGES: &str =
+    "CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR";
+
+/// Makes the image on that of `base`, a manifest in the store.
+///
+/// A container that runs meanwhile is not stopped; a file that it is writing is taken as it is found.
+///
+/// # Errors
+/// [`Cause`]; no name is given then.
+pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
+    let layout = Layout::open(commit.root.join("images"))?;
+    let found = layout.image(base, None)?;
+    // What the new image would lack nobody could run.
+    for layer in found.manifest.layers() {
+        if !layout.has_blob(layer)? {
+            let digest = oci::Digest::try_from(layer.digest()).map_err(oci::layout::Error::from)?;
+            return Err(oci::layout::Error::NoBlob(digest).into());
+        }
+    }
+    let mut image: Image = serde_json::from_value(found.raw_configuration)?;
+    change(&mut image, &commit.changes)?;
+    let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();
+    let layer = write_layer(commit, &layout)?;
+    let created = oci::timestamp::format(oci::timestamp::now());
+    image.created = Some(created.clone());
+    image.author = commit.author.clone();
+    for stale in ["container", "container_config"] {
+        image.other.remove(stale);
+    }
+    image.history.push(History {
+        created: Some(created),
+        created_by: Some(commit.created_by.clone()).filter(|words| !words.is_empty()),
+        empty_layer: layer.is_none(),
+        other: [("author", &commit.author), ("comment", &commit.message)]
+            .into_iter()
+            .filter_map(|(name, text)| Some((name.to_owned(), text.clone()?.into())))
+            .collect(),
+    });
+    if let Some(layer) = layer {
+        image.rootfs.diff_ids.push(layer.diff_id.to_string());
+        layers.push(layer.descriptor);
+    }
+    let config = layout.write_json(MediaType::ImageConfig, &image)?;
+    let id = oci::Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
+    let descriptor = manifest::write(&layout, config, &layers)?;
+    for tag in &commit.tags {
+        layout.tag(tag, &descriptor)?;
+    }
+    if commit.tags.is_empty() {
+        layout.add(&descriptor)?;
+    }
+    let configuration: ImageConfiguration = serde_json::from_value(serde_json::to_value(&image)?)?;
+    Ok(Built { descriptor, configuration, id })
+}
+
+/// What the container wrote, as a layer; none where it wrote nothing.
+fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let upper = rustix::fs::open(&commit.upper, flags, Mode::empty())
+        .map_err(Cause::system("open", &commit.upper))?;
+    let without: BTreeSet<Vec<u8>> =
+        diff::stubs(upper.as_fd(), &commit.lower, &commit.mounted).map_err(Cause::Diff)?;
+    let options =
+        diff::Options { compression: commit.compression, below: commit.lower.last().cloned(), without };
+    let mut writer = layout.writer()?;
+    let summary = diff::upper(upper.as_fd(), &mut writer, &options).map_err(Cause::Diff)?;
+    if summary.entries == 0 {
+        return Ok(None);
+    }
+    let descriptor = writer.commit_as(summary.media_type.into())?;
+    Ok(Some(Layer { descriptor, diff_id: summary.diff_id }))
+}
+
+/// Follows the instructions. An ENTRYPOINT drops the image's own CMD, unless one of them has set another before.
+fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
+    let mut command_is_set = false;
+    for text in changes {
+        let failed = |problem: String| Cause::Change { text: text.clone(), problem };
+        let statement = dockerfile::parse_trigger(text).map_err(|error| failed(error.message))?;
+        let before = image.config.clone();
+        let lookup = |name: &str| before.variable(name).map(str::to_owned);
+        let expander = Expander::new('\\', &lookup);
+        let known = |instruction: &Instruction| {
+            !matches!(instruction, Instruction::Shell(_) | Instruction::Maintainer(_))
+        };
+        if let Instruction::Workdir(path) = &statement.instruction {
+            let path = expander.word(path).map_err(|error| failed(error.to_string()))?;
+            let path = clean(&image.config.working_dir, &path);
+            image.config.working_dir = Path::new("/").join(path).to_string_lossy().into_owned();
+            continue;
+        }
+        command_is_set |= matches!(statement.instruction, Instruction::Cmd(_));
+        let changed = metadata::change(&statement.instruction, image, &expander, command_is_set)
+            .map_err(|error| failed(error.to_string()))?;
+        match changed.filter(|_| known(&statement.instruction)) {
+            Some(changed) => *image = changed.image,
+            None => return Err(failed(format!("not an instruction that changes an image: {CHANGES}"))),
+        }
+    }
+    Ok(())
+}

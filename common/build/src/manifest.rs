@@ -1,0 +1,33 @@
+//! The manifest of an image that was made here.
+
+use oci::{
+    Layout,
+    spec::{Descriptor, ImageManifestBuilder, MediaType, SCHEMA_VERSION},
+};
+
+use crate::error::Cause;
+
+/// Layers of a base may be Docker's; in an OCI manifest they go by the OCI's names.
+fn as_oci(descriptor: &Descriptor) -> Descriptor {
+    let mut descriptor = descriptor.clone();
+    let media_type = match descriptor.media_type().to_string().as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => MediaType::ImageLayerGzip,
+        "application/vnd.docker.image.rootfs.diff.tar" => MediaType::ImageLayer,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => MediaType::ImageLayerZstd,
+        _ => return descriptor,
+    };
+    descriptor.set_media_type(media_type);
+    descriptor
+}
+
+/// Writes the manifest of a configuration and its layers, lowest first.
+pub(crate) fn write(layout: &Layout, config: Descriptor, layers: &[Descriptor]) -> Result<Descriptor, Cause> {
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .config(config)
+        .layers(layers.iter().map(as_oci).collect::<Vec<_>>())
+        .build()
+        .map_err(|error| Cause::Configuration(serde::ser::Error::custom(error)))?;
+    Ok(layout.write_json(MediaType::ImageManifest, &manifest)?)
+}

@@ -1,0 +1,99 @@
+//! What stands in an upper directory only because something was mounted on it.
+
+use std::{
+    collections::BTreeSet,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat},
+    io::Errno,
+};
+
+use super::{
+    Error,
+    entries::{kind, names, open_directory, tree},
+    upper::facts,
+};
+use crate::overlay;
+
+/// Of the places `mounted` (paths in the container) and the directories above them: those that a mount needed and `lower`
+/// (lowest first) does not have. They are empty files and directories, and directories that hold nothing else and are
+/// otherwise as they are below: no part of what the container wrote.
+///
+/// # Errors
+/// When the upper directory cannot be read.
+pub fn stubs(upper: BorrowedFd, lower: &[PathBuf], mounted: &[PathBuf]) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let lower = lower.iter().map(|path| open_lower(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut places = BTreeSet::new();
+    for path in mounted {
+        let mut place = PathBuf::new();
+        for part in path.components() {
+            if let Component::Normal(name) = part {
+                place.push(name);
+                places.insert(place.clone());
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    // What is below a directory comes before it.
+    for place in places.iter().rev() {
+        if is_stub(upper, &lower, place, &found)? {
+            found.insert(place.as_os_str().as_bytes().to_vec());
+        }
+    }
+    Ok(found)
+}
+
+fn open_lower(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(tree("open", path.as_os_str().as_bytes()))
+}
+
+fn is_stub(
+    upper: BorrowedFd,
+    lower: &[OwnedFd],
+    place: &Path,
+    found: &BTreeSet<Vec<u8>>,
+) -> Result<bool, Error> {
+    let path = place.as_os_str().as_bytes();
+    let Some(own) = look(upper, place) else { return Ok(false) };
+    let below = lower.iter().rev().find_map(|layer| look(layer.as_fd(), place).map(|stat| (layer, stat)));
+    let below = below.filter(|(_, stat)| !overlay::is_whiteout(stat));
+    match kind(&own) {
+        FileType::RegularFile => Ok(own.st_size == 0 && own.st_nlink == 1 && below.is_none()),
+        FileType::Directory => {
+            let directory = open_directory(upper, path)?;
+            if overlay::is_opaque(&directory).map_err(tree("read attribute of", path))? {
+                return Ok(false);
+            }
+            for name in names(&directory, path)? {
+                let inside = place.join(std::ffi::OsStr::from_bytes(&name));
+                if !found.contains(inside.as_os_str().as_bytes()) {
+                    return Ok(false);
+                }
+            }
+            let Some((layer, _)) = below else { return Ok(true) };
+            let Ok(same) = open_directory(layer.as_fd(), path) else { return Ok(false) };
+            let of = |fd: &OwnedFd| facts(fd.as_fd()).map_err(tree("stat", path));
+            Ok(of(&directory)? == of(&same)?)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The status of what stands at `place` below `root` itself, through no link.
+fn look(root: BorrowedFd, place: &Path) -> Option<Stat> {
+    let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let look = || -> Result<Stat, Errno> {
+        let above = openat2(root, above, flags, Mode::empty(), resolve)?;
+        statat(above, place.file_name().unwrap_or_default(), AtFlags::SYMLINK_NOFOLLOW)
+    };
+    look().ok()
+}

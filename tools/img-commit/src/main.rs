@@ -1,0 +1,131 @@
+//! Makes an image of what a container wrote.
+//!
+//! # Does
+//! Writes the container's upper directory as one layer on the container's image, with an entry in the history; `--change`
+//! changes the configuration as the instructions of a Dockerfile do. Volumes, and the empty places that something was only
+//! mounted on, are no part of it. The container goes on meanwhile and stays as it is.
+//! # Reads
+//! `image`, `rootfs`, `process`, `steps` (for the places that something was mounted on), from standard input or, by id,
+//! from the container's record.
+//! # Adds
+//! `image`: the new one, in the document that it prints. It pushes no step, and the record keeps the container's own image.
+//! # Undoes
+//! Nothing: the image stays in the store until `img-rm` and `img-gc`.
+//! # Needs
+//! root, to read every file and overlayfs's own attributes; write access to `$STAVE_ROOT/images`.
+
+use std::process::ExitCode;
+
+use build::commit::{Commit, commit};
+use clap::Parser;
+use document::{
+    Id, Member,
+    members::{Image, Process, Rootfs},
+};
+use layer::compression::Compression;
+use oci::Reference;
+use toolkit::{Export, prelude::*};
+
+/// Make an image of a container's changes
+#[derive(Parser)]
+#[command(name = "img-commit", version)]
+struct ImgCommit {
+    /// The container, by its record; without it, the document on standard input
+    #[arg(value_name = "CONTAINER-ID")]
+    container: Option<Id>,
+    /// A name for the image: NAME[:TAG]; may be given more than once
+    #[arg(short, long = "tag", value_name = "NAME", value_parser = name)]
+    tags: Vec<Reference>,
+    /// Who made it: "Name <name@example.org>"
+    #[arg(short, long)]
+    author: Option<String>,
+    /// What is new in it, for the history
+    #[arg(short, long)]
+    message: Option<String>,
+    /// An instruction of a Dockerfile that changes the configuration: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+    /// none, gzip or zstd, with an optional level: gzip:9
+    #[arg(long, value_name = "HOW", default_value = "gzip")]
+    compression: Compression,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Export for ImgCommit {
+    type Member = Image;
+    const READS: &'static [&'static str] = &[Rootfs::NAME, Image::NAME, Process::NAME];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn container(&self) -> Option<&Id> {
+        self.container.as_ref()
+    }
+
+    fn make(&self, context: &Context, document: &Document) -> Result<Image> {
+        let rootfs: Rootfs = document.require()?;
+        let upper = rootfs
+            .upper
+            .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory to make a layer of"))?;
+        let image: Image = document.require()?;
+        let process: Option<Process> = document.get()?;
+        let job = Commit {
+            root: context.scope.root.clone(),
+            upper,
+            lower: rootfs.lower,
+            mounted: document.mount_points()?,
+            tags: self.tags.clone(),
+            author: self.author.clone(),
+            message: self.message.clone(),
+            changes: self.changes.clone(),
+            created_by: process.as_ref().map(command).unwrap_or_default(),
+            compression: self.compression,
+        };
+        let built = commit(&job, &image.descriptor)?;
+        if !context.quiet {
+            eprintln!("{}", built.id);
+        }
+        Ok(Image {
+            reference: self.tags.first().map(Reference::to_string),
+            descriptor: built.descriptor,
+            configuration: built.configuration,
+        })
+    }
+
+    fn explain(&self, context: &Context, document: &Document) -> Result<Vec<String>> {
+        document.require::<Rootfs>()?;
+        let mut words = vec!["docker", "commit"];
+        let flags = self.author.iter().map(|author| ["--author", author]);
+        let flags = flags.chain(self.message.iter().map(|message| ["--message", message]));
+        words.extend(flags.chain(self.changes.iter().map(|change| ["--change", change])).flatten());
+        words.push(&context.id);
+        let names: Vec<String> = self.tags.iter().map(Reference::to_string).collect();
+        words.extend(names.first().map(String::as_str));
+        let quoted =
+            |words: &[&str]| words.iter().map(|word| operation::quote(word)).collect::<Vec<_>>().join(" ");
+        let mut lines = vec![quoted(&words)];
+        lines.extend(names.windows(2).map(|pair| quoted(&["docker", "tag", &names[0], &pair[1]])));
+        Ok(lines)
+    }
+}
+
+/// What runs in the container, as the history has it.
+fn command(process: &Process) -> String {
+    let words = process.spec["args"].as_array().into_iter().flatten();
+    words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn name(text: &str) -> Result<Reference, String> {
+    let reference: Reference =
+        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
+    match reference.digest() {
+        Some(_) => Err("a name with a digest cannot be given".to_owned()),
+        None => Ok(reference),
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::export::<ImgCommit>()
+}
