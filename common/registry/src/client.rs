@@ -8,6 +8,7 @@ use crate::{
     Error,
     credentials::Credentials,
     http::Http,
+    places::{self, Place},
     repository::{Access, Repository},
     url::{Url, is_loopback},
 };
@@ -19,7 +20,7 @@ pub struct Options {
     pub insecure: bool,
     /// A file of certificates (PEM) to trust beside the system's.
     pub cacert: Option<PathBuf>,
-    /// Hosts that are asked before the registry itself when an image is pulled.
+    /// Hosts, with a path or without, that are asked before the registry itself when an image is pulled.
     pub mirrors: Vec<String>,
     /// The file with credentials, instead of the usual ones.
     pub authfile: Option<PathBuf>,
@@ -69,36 +70,31 @@ impl Client {
         &self.options
     }
 
-    /// The repository that holds an image, in its registry.
-    pub(crate) fn repository(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
-        self.open(reference.registry(), reference.repository(), access)
+    /// The repository that an image is pushed to.
+    pub(crate) fn destination(&self, reference: &Reference) -> Result<Repository, Error> {
+        self.open(&places::to_push(reference)?, Access::Push)
     }
 
-    /// How many places an image can be pulled from: the mirrors, and its registry.
-    pub(crate) fn sources(&self) -> usize {
-        self.options.mirrors.len() + 1
+    /// The places that an image can be pulled from: mirrors, then its registry.
+    pub(crate) fn places(&self, reference: &Reference) -> Result<Vec<Place>, Error> {
+        places::to_pull(&self.options.mirrors, reference)
     }
 
-    /// One of these places, the mirrors first.
-    pub(crate) fn source(&self, reference: &Reference, index: usize) -> Result<Repository, Error> {
-        match self.options.mirrors.get(index) {
-            Some(mirror) => self.open(mirror, reference.repository(), Access::Pull),
-            None => self.repository(reference, Access::Pull),
-        }
-    }
-
-    fn open(&self, registry: &str, repository: &str, access: Access) -> Result<Repository, Error> {
+    /// Reaches one of the places that an image is in.
+    pub(crate) fn open(&self, place: &Place, access: Access) -> Result<Repository, Error> {
+        let Place { registry, repository, .. } = place;
+        let insecure = self.options.insecure || place.insecure;
         let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
         if format!("{host}/a").parse::<Reference>().is_err() {
             return Err(Error::Host(host.to_owned()));
         }
-        let http = Http::new(&self.options, host)?;
-        let base = match self.options.insecure || is_loopback(host) {
+        let http = Http::new(&self.options, host, insecure)?;
+        let base = match insecure || is_loopback(host) {
             true => self.detect(&http, host)?,
             false => Url::host(true, host),
         };
-        let credentials = || Credentials::find(self.options.authfile.as_deref(), registry, repository);
-        Ok(Repository::new(http, base, repository, access, self.options.retries, credentials()?))
+        let credentials = Credentials::find(self.options.authfile.as_deref(), registry, repository)?;
+        Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
     }
 
     /// Whether a registry that may speak plain HTTP does.

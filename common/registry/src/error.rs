@@ -58,6 +58,22 @@ pub enum Error {
     /// A host that cannot be one.
     #[error("{0:?} is not a registry's host and port")]
     Host(String),
+    /// A file that says where images are.
+    #[error("read {}: {problem}", path.display())]
+    Places {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A registry that such a file forbids.
+    #[error("{name} is blocked by {}", path.display())]
+    Blocked {
+        /// The image.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// An image that cannot be pushed under that name.
     #[error("push {name}: {problem}")]
     Destination {

@@ -47,9 +47,9 @@ pub(crate) struct Answer {
 }
 
 impl Http {
-    pub(crate) fn new(options: &Options, host: &str) -> Result<Self, Error> {
-        let mut tls = TlsConfig::builder().disable_verification(options.insecure);
-        if !options.insecure {
+    pub(crate) fn new(options: &Options, host: &str, insecure: bool) -> Result<Self, Error> {
+        let mut tls = TlsConfig::builder().disable_verification(insecure);
+        if !insecure {
             tls = tls.root_certs(RootCerts::from(trusted(options.cacert.as_deref(), host)?.into_iter()));
         }
         let config = Config::builder()

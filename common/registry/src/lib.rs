@@ -16,6 +16,7 @@ mod download;
 mod error;
 mod http;
 mod manifest;
+mod places;
 mod progress;
 pub mod pull;
 pub mod push;

@@ -23,8 +23,9 @@ use crate::{
     Client, Error,
     download::{Downloads, Following, Growing},
     manifest::Manifest,
+    places::Place,
     progress::{Event, Progress},
-    repository::Repository,
+    repository::{Access, Repository},
 };
 
 /// How deep indexes may stand in indexes.
@@ -33,23 +34,24 @@ const MAX_NESTING: u32 = 4;
 /// Where an image can be pulled from: mirrors, then the registry itself. Each is reached when it is needed.
 pub(crate) struct Sources<'a> {
     client: &'a Client,
-    reference: &'a Reference,
+    places: Vec<Place>,
     progress: &'a dyn Progress,
     opened: Vec<OnceLock<Repository>>,
     answered: AtomicUsize,
 }
 
 impl<'a> Sources<'a> {
-    fn new(client: &'a Client, reference: &'a Reference, progress: &'a dyn Progress) -> Self {
-        let opened = (0..client.sources()).map(|_| OnceLock::new()).collect();
-        Self { client, reference, progress, opened, answered: AtomicUsize::new(0) }
+    fn new(client: &'a Client, reference: &Reference, progress: &'a dyn Progress) -> Result<Self, Error> {
+        let places = client.places(reference)?;
+        let opened = places.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { client, places, progress, opened, answered: AtomicUsize::new(0) })
     }
 
     fn get(&self, index: usize) -> Result<&Repository, Error> {
         if let Some(open) = self.opened[index].get() {
             return Ok(open);
         }
-        let open = self.client.source(self.reference, index)?;
+        let open = self.client.open(&self.places[index], Access::Pull)?;
         Ok(self.opened[index].get_or_init(|| open))
     }
 
@@ -103,7 +105,7 @@ pub fn resolve<'a>(
     platform: Option<&Platform>,
     progress: &'a dyn Progress,
 ) -> Result<Pull<'a>, Error> {
-    let sources = Sources::new(client, reference, progress);
+    let sources = Sources::new(client, reference, progress)?;
     let local = layout.list()?.into_iter().rev().find(|entry| entry.reference.as_ref() == Some(reference));
     let local = local.map(|entry| entry.descriptor);
     let resolving = Resolving { layout, sources: &sources, progress };

@@ -18,7 +18,7 @@ use oci::{
 use crate::{
     Client, Error,
     progress::Progress,
-    repository::{Access, Repository},
+    repository::Repository,
     upload::{Uploaded, Uploads},
 };
 
@@ -62,7 +62,7 @@ pub fn push(
             image.descriptor
         }
     };
-    let repository = client.repository(destination, Access::Push)?;
+    let repository = client.destination(destination)?;
     let blobs = blobs(layout, &whole)?;
     let origins = origins(layout, destination)?;
     let uploads = Uploads { repository: &repository, layout, progress, origins: &origins };

@@ -5,7 +5,8 @@
 //! digest was checked; what is in the store is not fetched. With `--apply`, layers are unpacked while they come.
 //! # Reads
 //! No document. Credentials as Docker, podman and skopeo keep them: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
-//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers which these name.
+//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers which these name. Mirrors as
+//! podman and skopeo: containers-registries.conf(5).
 //! # Adds
 //! `image`.
 //! # Undoes
@@ -37,8 +38,8 @@ struct Pull {
     /// Unpack each layer while it comes, as layer-apply does
     #[arg(long)]
     apply: bool,
-    /// Ask this host before the registry itself; repeatable, in order
-    #[arg(long, value_name = "HOST[:PORT]")]
+    /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
+    #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
     /// Allow plain HTTP, and certificates that nobody vouches for
     #[arg(long)]
