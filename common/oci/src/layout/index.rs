@@ -1,12 +1,13 @@
 //! `index.json`: which images there are, and by what names.
 //!
-//! It is changed under a lock and replaced by rename; what we do not know in it stays as it is. Other tools take no lock:
-//! what they write between our reading and our renaming, some microseconds, is lost, as among themselves.
+//! It is changed under a lock and replaced by rename; what we do not know in it stays as it is. Other tools take no lock,
+//! and write in place what they made of a list that they read before: see [`super::recent`], and
+//! [`Layout::replace_index`].
 
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,7 +17,12 @@ use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME, read_limited};
+use super::{
+    CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME,
+    blob::open_regular,
+    read_to_limit,
+    recent::{Recent, excludes},
+};
 use crate::{digest::Digest, reference::Reference};
 
 /// How often a half-written `index.json` is read again: skopeo writes it in place.
@@ -55,10 +61,10 @@ impl Layout {
     pub(super) fn initialise(&self) -> Result<(), Error> {
         let _lock = self.lock()?;
         if !self.index_path().exists() {
-            self.write_index(&empty_index())?;
+            self.replace("index.json", empty_index().to_string().as_bytes())?;
         }
         // The last one, since it is what makes the directory a layout.
-        self.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+        self.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map(drop)
     }
 
     fn index_path(&self) -> PathBuf {
@@ -85,8 +91,11 @@ impl Layout {
     /// When `index.json` cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
         let index = self.read_index()?;
-        let manifests = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(manifests.iter().filter_map(|entry| Descriptor::deserialize(entry).ok()).map(Entry::new).collect())
+        Ok(entries(&index)
+            .iter()
+            .filter_map(|entry| Descriptor::deserialize(entry).ok())
+            .map(Entry::new)
+            .collect())
     }
 
     /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
@@ -155,35 +164,74 @@ impl Layout {
 
     fn change<T>(&self, change: impl FnOnce(&mut Vec<Value>) -> T) -> Result<T, Error> {
         let _lock = self.lock()?;
-        let mut index = self.read_index()?;
-        let before = index.clone();
-        let manifests = match index.get_mut("manifests") {
-            Some(Value::Array(manifests)) => manifests,
-            _ => {
-                // Read as an object by `read_index`.
-                index["manifests"] = json!([]);
-                match &mut index["manifests"] {
-                    Value::Array(manifests) => manifests,
-                    _ => unreachable!("it was just set"),
-                }
-            }
-        };
+        let (file, mut index) = self.open_index()?;
+        let before = entries(&index).to_vec();
+        let recent = Recent::read(self);
+        let manifests = entries_mut(&mut index);
+        recent.restore(manifests);
         let result = change(manifests);
-        if index != before {
-            self.write_index(&index)?;
+        if *manifests != before {
+            self.replace_index(index, file, recent, before)?;
         }
         Ok(result)
     }
 
-    fn read_index(&self) -> Result<Value, Error> {
+    /// Writes the list by rename. Somebody who has opened the old file meanwhile, to write his own list into it in place,
+    /// has done so by then: what he has added is put into ours.
+    fn replace_index(
+        &self,
+        mut index: Value,
+        mut old: Option<File>,
+        mut recent: Recent,
+        mut before: Vec<Value>,
+    ) -> Result<(), Error> {
+        loop {
+            recent = recent.next(&before, entries(&index));
+            // This one first: whoever reads in between finds nothing missing.
+            let kept = serde_json::to_vec(&recent).map_err(Error::Json)?;
+            self.replace(".recent.json", &kept)?;
+            let file = self.replace("index.json", index.to_string().as_bytes())?;
+            let theirs = match old.replace(file) {
+                Some(old) => self.parse_index(&old)?,
+                None => return Ok(()),
+            };
+            let new: Vec<Value> =
+                entries(&theirs).iter().filter(|entry| !before.contains(entry)).cloned().collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            before = entries(&index).to_vec();
+            let manifests = entries_mut(&mut index);
+            manifests.retain(|entry| !new.iter().any(|new| excludes(entry, new)));
+            manifests.extend(new);
+        }
+    }
+
+    /// The list as it stands, with what somebody else overwrote.
+    pub(crate) fn read_index(&self) -> Result<Value, Error> {
+        let (_, mut index) = self.open_index()?;
+        Recent::read(self).restore(entries_mut(&mut index));
+        Ok(index)
+    }
+
+    fn open_index(&self) -> Result<(Option<File>, Value), Error> {
+        let path = self.index_path();
+        match open_regular(&path) {
+            Ok(file) => self.parse_index(&file).map(|index| (Some(file), index)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, empty_index())),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
+    /// Reads an open `index.json`, again where somebody is writing it.
+    fn parse_index(&self, mut file: &File) -> Result<Value, Error> {
         let path = self.index_path();
         let mut attempt = 0;
         loop {
-            let text = match read_limited(&path, MAX_INDEX) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty_index()),
-                Err(error) => return Err(Error::io("read", path)(error)),
-            };
+            let mut text = Vec::new();
+            file.rewind()
+                .and_then(|()| read_to_limit(file, MAX_INDEX, &mut text))
+                .map_err(Error::io("read", &path))?;
             match serde_json::from_slice::<serde_json::Map<_, _>>(&text) {
                 Ok(index) => return Ok(Value::Object(index)),
                 Err(source) if !source.is_eof() || attempt == ATTEMPTS => {
@@ -195,12 +243,8 @@ impl Layout {
         }
     }
 
-    fn write_index(&self, index: &Value) -> Result<(), Error> {
-        self.replace("index.json", index.to_string().as_bytes())
-    }
-
     /// Writes a file beside its place and renames it into it; by whoever holds the lock.
-    fn replace(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+    fn replace(&self, name: &str, content: &[u8]) -> Result<File, Error> {
         let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
         write_and_rename(&beside, &place, content).map_err(|error| {
             let _ = fs::remove_file(&beside);
@@ -209,9 +253,26 @@ impl Layout {
     }
 }
 
-fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<()> {
-    File::create(beside)?.write_all(content)?;
-    fs::rename(beside, place)
+fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = File::options().create(true).truncate(true).read(true).write(true).open(beside)?;
+    file.write_all(content)?;
+    fs::rename(beside, place)?;
+    Ok(file)
+}
+
+fn entries(index: &Value) -> &[Value] {
+    index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The list in an object, which gets one where it has none.
+fn entries_mut(index: &mut Value) -> &mut Vec<Value> {
+    if !index["manifests"].is_array() {
+        index["manifests"] = json!([]);
+    }
+    match &mut index["manifests"] {
+        Value::Array(manifests) => manifests,
+        _ => unreachable!("it was just set"),
+    }
 }
 
 fn empty_index() -> Value {

@@ -7,6 +7,7 @@
 
 mod blob;
 mod index;
+mod recent;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -305,13 +306,17 @@ impl Layout {
 /// A file of at most `limit` bytes.
 fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    let file = blob::open_regular(path)?;
-    io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut content)?;
+    read_to_limit(&blob::open_regular(path)?, limit, &mut content)?;
+    Ok(content)
+}
+
+fn read_to_limit(file: &fs::File, limit: u64, content: &mut Vec<u8>) -> io::Result<()> {
+    io::Read::read_to_end(&mut io::Read::take(file, limit + 1), content)?;
     match content.len() as u64 > limit {
         true => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("more than {} MiB of JSON are refused", limit >> 20),
         )),
-        false => Ok(content),
+        false => Ok(()),
     }
 }

@@ -1,0 +1,83 @@
+//! Many writers of one store at once, skopeo among them: no name and no blob gets lost.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::Value;
+use testkit::{Sandbox, file, rootfs};
+
+#[test]
+fn twenty_tags_and_loads_and_skopeo_at_once() {
+    let sandbox = Sandbox::new();
+    for n in 0..20 {
+        let archive = rootfs(|tree| file(tree, "etc/name", 0o644, format!("{n}").as_bytes()));
+        fs::write(sandbox.directory().join(format!("{n}.tar")), archive).unwrap();
+    }
+    // A layer that skopeo takes some time over: between its reading of index.json and its writing of it, others write.
+    let large = rootfs(|tree| file(tree, "large", 0o644, &vec![7; 8 << 20]));
+    sandbox.sh_with("img-load -q -t base - > /dev/null", &large).ok();
+    let store = "oci:$STAVE_ROOT/images";
+    sandbox.sh(&format!("skopeo copy -q {store}:docker.io/library/base:latest oci:other:base")).ok();
+    sandbox
+        .sh(&format!(
+            "for n in $(seq 0 19); do
+                (img-load -q -t localhost/loaded:$n $n.tar > /dev/null || touch failed) &
+                (img-tag -q base localhost/tagged:$n > /dev/null || touch failed) &
+            done
+            for n in $(seq 0 4); do
+                skopeo copy -q oci:other:base {store}:localhost/skopeo:$n || touch failed
+                img-tag base localhost/between:$n > /dev/null
+            done
+            wait; test ! -e failed"
+        ))
+        .ok();
+    let images = sandbox.sh("img-ls").json();
+    let names: BTreeSet<String> = images["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|image| image["references"].as_array().unwrap())
+        .map(|name: &Value| name.as_str().unwrap().to_owned())
+        .collect();
+    let mut expected: BTreeSet<String> = ["base:latest".to_owned()].into();
+    for (kind, count) in [("loaded", 20), ("tagged", 20), ("skopeo", 5), ("between", 5)] {
+        expected.extend((0..count).map(|n| format!("localhost/{kind}:{n}")));
+    }
+    assert_eq!(expected.difference(&names).collect::<Vec<_>>(), Vec::<&String>::new(), "lost");
+    assert_eq!(names, expected);
+    // And what has a name is all there, for skopeo too.
+    sandbox.sh("img-gc -q --grace 0 > /dev/null").ok();
+    sandbox
+        .sh(&format!(
+            "for n in $(seq 0 19); do
+                img-save localhost/loaded:$n | tar t > /dev/null || exit 1
+            done
+            skopeo inspect {store}:localhost/skopeo:0 > /dev/null"
+        ))
+        .ok();
+}
+
+#[test]
+fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
+    let sandbox = Sandbox::new();
+    let archive = rootfs(|tree| file(tree, "etc/name", 0o644, b"a"));
+    sandbox.sh_with("img-load -q -t base - > /dev/null", &archive).ok();
+    let index = sandbox.root().join("images/index.json");
+    let old: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    sandbox.sh("img-tag base mine > /dev/null").ok();
+    // What skopeo does that began before: the old list, and its own image, in place.
+    let mut theirs = old.clone();
+    let mut entry = theirs["manifests"][0].clone();
+    entry["annotations"]["org.opencontainers.image.ref.name"] = "theirs".into();
+    theirs["manifests"].as_array_mut().unwrap().push(entry);
+    fs::write(&index, theirs.to_string()).unwrap();
+    let listed = || sandbox.sh("img-ls | jq -c '[.images[].references[]]'").ok();
+    assert_eq!(listed(), "[\"base:latest\",\"theirs:latest\",\"mine:latest\"]\n");
+    sandbox.sh("img-tag base other > /dev/null").ok();
+    let written: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    assert_eq!(written["manifests"].as_array().unwrap().len(), 4);
+    // What others take away without adding anything is meant.
+    sandbox.sh("umoci rm --image $STAVE_ROOT/images:docker.io/library/mine:latest").ok();
+    assert_eq!(listed(), "[\"base:latest\",\"theirs:latest\",\"other:latest\"]\n");
+}
