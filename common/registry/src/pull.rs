@@ -325,7 +325,10 @@ impl Pull<'_> {
                 true => self.progress.tell(&digest, Event::Planned(layer.size())),
                 false => {
                     self.layout.touch_blob(&digest);
-                    self.progress.tell(&digest, Event::Exists);
+                    // Of an image that is up to date Docker says just that.
+                    if !self.up_to_date {
+                        self.progress.tell(&digest, Event::Exists);
+                    }
                 }
             }
         }

@@ -2,120 +2,75 @@
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod server;
+
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    fs,
+    io::Write,
+    net::TcpStream,
     thread,
+    time::{Duration, Instant},
 };
 
-use assert_cmd::cargo::cargo_bin_cmd;
 use oci::Digest;
 use serde_json::json;
+use server::{Content, Seen, configuration, descriptor, image, ok, serve};
 
-/// Request line and headers of each request so far.
-type Seen = Arc<Mutex<Vec<String>>>;
-
-struct Image {
-    layer: Vec<u8>,
-    configuration: Vec<u8>,
-    manifest: Vec<u8>,
+fn layer() -> Vec<u8> {
+    (0..300_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-fn image() -> Image {
-    let layer: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
-    let configuration = json!({"architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}});
-    let configuration = configuration.to_string().into_bytes();
-    let blob = |kind: &str, content: &[u8]| {
-        let media_type = format!("application/vnd.oci.image.{kind}");
-        json!({"mediaType": media_type, "digest": Digest::of(content), "size": content.len()})
-    };
-    let manifest = json!({"schemaVersion": 2, "config": blob("config.v1+json", &configuration),
-        "layers": [blob("layer.v1.tar", &layer)]});
-    Image { layer, configuration, manifest: manifest.to_string().into_bytes() }
+fn registry(lie: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> (String, Seen) {
+    let mut content = Content::new();
+    image(&mut content, "latest", &[layer()]);
+    serve(content, lie)
 }
 
-fn ok(content: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
-    [head.as_bytes(), content].concat()
-}
-
-/// A registry with [`image`], but for what `lie` answers; `Some(vec![])` says nothing for ever.
-fn registry(lie: impl Fn(&str, usize) -> Option<Vec<u8>> + Send + 'static) -> (String, Seen) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let seen = Seen::default();
-    let requests = seen.clone();
-    thread::spawn(move || {
-        let image = image();
-        let mut silent: Vec<TcpStream> = Vec::new();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut request = String::new();
-            // A ClientHello is no text: this registry has no TLS.
-            while reader.read_line(&mut request).is_ok_and(|count| count > 2) {}
-            if !request.contains("HTTP/1.1") {
-                continue;
-            }
-            let layer = Digest::of(&image.layer).to_string();
-            let mut requests = requests.lock().unwrap();
-            let count = requests.iter().filter(|other| other.contains(&layer)).count();
-            requests.push(request.clone());
-            drop(requests);
-            let answer = lie(&request, count).unwrap_or_else(|| match &request {
-                request if request.contains(&layer) => ok(&image.layer),
-                request if request.contains("/blobs/") => ok(&image.configuration),
-                request if request.contains("/manifests/") => ok(&image.manifest),
-                _ => ok(b"{}"),
-            });
-            match answer.is_empty() {
-                true => silent.push(stream),
-                false => drop(stream.write_all(&answer)),
-            }
-        }
-    });
-    (host, seen)
-}
-
-/// The exit status and standard error of a pull, without the lines of progress.
+/// The exit status and standard error of a pull into a new store, in which nothing may be left when it fails.
 fn pull(host: &str, flags: &[&str]) -> (i32, String) {
     let root = tempfile::tempdir().unwrap();
-    let mut command = cargo_bin_cmd!("img-pull");
-    command.args(["-q", "--root"]).arg(root.path()).args(["--timeout", "1"]).args(flags);
-    let output = command.arg(format!("{host}/a/b")).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    (output.status.code().unwrap(), error.replace(host, "HOST"))
+    let (status, error) =
+        server::pull(host, root.path(), &[&["-q", "--timeout", "1"], flags].concat(), "a/b");
+    let index = fs::read_to_string(root.path().join("images/index.json")).unwrap();
+    assert_eq!(index.contains("a/b"), status == 0, "{index}");
+    let blobs = fs::read_dir(root.path().join("images/blobs/sha256")).unwrap();
+    for blob in blobs.flatten() {
+        let content = fs::read(blob.path()).unwrap();
+        assert_eq!(
+            Digest::of(&content).hex(),
+            blob.file_name().to_str().unwrap(),
+            "a blob that nobody checked"
+        );
+    }
+    (status, error)
 }
 
-fn layer() -> (String, Vec<u8>) {
-    let layer = image().layer;
-    (Digest::of(&layer).to_string(), layer)
+fn head(status: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{headers}\r\n").into_bytes()
 }
 
 #[test]
 fn goes_on_where_the_connection_broke() {
-    let (digest, content) = layer();
-    let (host, seen) = registry(move |request, count| {
+    let content = layer();
+    let digest = Digest::of(&content).to_string();
+    let (host, seen) = registry(move |request, count, stream| {
         if !request.contains(&digest) {
-            return None;
+            return false;
         }
         let from: Option<usize> = request.lines().find_map(|line| {
             line.to_ascii_lowercase().strip_prefix("range: bytes=")?.trim_end_matches('-').parse().ok()
         });
         let from = from.unwrap_or(0);
-        let (size, end) =
-            (content.len(), if count < 2 { (from + 500_000).min(content.len()) } else { content.len() });
+        let size = content.len();
+        let end = if count < 2 { (from + 500_000).min(size) } else { size };
         let head = match from {
-            0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"),
-            _ => format!(
-                "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{size}\r\n\r\n",
-                size - from,
-                size - 1
-            ),
+            0 => head("200 OK", &format!("Content-Length: {size}\r\n")),
+            _ => {
+                let range = format!("Content-Range: bytes {from}-{}/{size}\r\n", size - 1);
+                head("206 Partial Content", &format!("Content-Length: {}\r\n{range}", size - from))
+            }
         };
-        Some([head.as_bytes(), &content[from..end]].concat())
+        stream.write_all(&[&head, &content[from..end]].concat()).is_ok()
     });
     assert_eq!(pull(&host, &[]), (0, String::new()));
     let seen = seen.lock().unwrap().join("\n").to_ascii_lowercase();
@@ -125,91 +80,273 @@ fn goes_on_where_the_connection_broke() {
 
 #[test]
 fn a_busy_registry_is_asked_again() {
-    let (digest, _) = layer();
-    let (host, _) = registry(move |request, count| {
-        let busy = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
-        let broken = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+    let digest = Digest::of(&layer()).to_string();
+    let (host, _) = registry(move |request, count, stream| {
+        let busy = head("429 Too Many Requests", "Retry-After: 0\r\nContent-Length: 0\r\n");
+        let broken = head("503 Service Unavailable", "Content-Length: 0\r\n");
         match (request.contains(&digest), count) {
-            (true, 0) => Some(busy.into()),
-            (true, 1) => Some(broken.into()),
-            _ => None,
+            (true, 0) => stream.write_all(&busy).is_ok(),
+            (true, 1) => stream.write_all(&broken).is_ok(),
+            _ => false,
         }
     });
     assert_eq!(pull(&host, &[]), (0, String::new()));
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Layer,
+    Configuration,
+    Manifest,
+}
+
+/// Answers `at` with these bytes, and after them with `then` again and again, or with nothing for ever.
+fn refused(at: At, answer: Vec<u8>, then: Option<Vec<u8>>) -> String {
+    let layer = Digest::of(&layer()).to_string();
+    let (host, _) = registry(move |request, _, stream| {
+        let asked = match request {
+            request if request.contains("/manifests/") => At::Manifest,
+            request if request.contains(&layer) => At::Layer,
+            request if request.contains("/blobs/") => At::Configuration,
+            _ => return false,
+        };
+        if asked != at {
+            return false;
+        }
+        drop(stream.write_all(&answer));
+        match &then {
+            Some(more) if more.is_empty() => {}
+            Some(more) => while stream.write_all(more).is_ok() {},
+            None => thread::sleep(Duration::from_secs(20)),
+        }
+        true
+    });
+    let begin = Instant::now();
+    let (status, error) = pull(&host, &["--retries", "0"]);
+    assert_eq!((status, error.lines().count()), (1, 1), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{error}");
+    error.trim_end().to_owned()
+}
+
 #[test]
-fn what_registries_must_not_send() {
-    let (digest, content) = layer();
-    let size = content.len();
-    let wrong = Digest::of(&vec![0; size]);
+fn layers_that_registries_must_not_send() {
+    let content = layer();
+    let (digest, size) = (Digest::of(&content), content.len());
+    let zeros = vec![0; size];
     let blob = format!("img-pull: get http://HOST/v2/a/b/blobs/{digest}");
-    let manifest = "img-pull: get http://HOST/v2/a/b/manifests/latest";
-    let cases: Vec<(bool, Vec<u8>, String)> = vec![
-        (true, ok(&vec![0; size]), format!("img-pull: content of {digest} has digest {wrong}")),
+    let more =
+        format!("img-pull: content of {digest} has more than {size} bytes, its descriptor says {size}");
+    let to = |location: &str| {
+        head("307 Temporary Redirect", &format!("Location: {location}\r\nContent-Length: 0\r\n"))
+    };
+    let end = || Some(Vec::new());
+    let chunked = |content: &[u8]| [format!("{:x}\r\n", content.len()).as_bytes(), content, b"\r\n"].concat();
+    let endless = head("200 OK", "Transfer-Encoding: chunked\r\n");
+    for (answer, then, expected) in [
+        (ok(&zeros), end(), format!("img-pull: content of {digest} has digest {}", Digest::of(&zeros))),
+        (ok(&vec![0; size + 1]), end(), more.clone()),
+        (endless.clone(), Some(chunked(&zeros)), more.clone()),
+        (head("200 OK", "Connection: close\r\n"), Some(zeros.clone()), more),
         (
-            true,
-            ok(&vec![0; size + 1]),
-            format!("img-pull: content of {digest} has more than {size} bytes, its descriptor says {size}"),
-        ),
-        (
-            true,
             ok(&content[..1000]),
+            end(),
             format!("img-pull: content of {digest} has 1000 bytes, its descriptor says {size}"),
         ),
-        (true, Vec::new(), format!("{blob}: no answer for 1 s")),
         (
-            true,
-            b"HTTP/1.1 307 Temporary Redirect\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"
-                .to_vec(),
+            [endless, chunked(&content[..1000]), b"0\r\n\r\n".to_vec()].concat(),
+            end(),
+            format!("img-pull: content of {digest} has 1000 bytes, its descriptor says {size}"),
+        ),
+        (Vec::new(), None, format!("{blob}: no answer for 1 s")),
+        (ok(&content)[..10_000].to_vec(), None, format!("{blob}: no answer for 1 s")),
+        (ok(&content)[..10_000].to_vec(), end(), format!("{blob}: the connection broke")),
+        (Vec::new(), end(), format!("{blob}: the connection broke")),
+        (
+            to("file:///etc/passwd"),
+            end(),
             format!("{blob}: sent elsewhere: scheme \"file\" is not http or https"),
         ),
         (
-            true,
-            b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /v2/loop\r\nContent-Length: 0\r\n\r\n".to_vec(),
-            String::new(),
+            to("gopher://x/y"),
+            end(),
+            format!("{blob}: sent elsewhere: scheme \"gopher\" is not http or https"),
+        ),
+        (to("/v2/a/b/blobs/x"), end(), "img-pull: get http://HOST/v2/a/b/blobs/x: 404 Not Found".to_owned()),
+        (to(&format!("/v2/a/b/blobs/{digest}")), end(), format!("{blob}: more than 10 redirections")),
+        (head("302 Found", "Content-Length: 0\r\n"), end(), format!("{blob}: an answer without Location")),
+        (head("204 No Content", ""), end(), format!("{blob}: answered 204 No Content")),
+        (
+            head(
+                "206 Partial Content",
+                &format!("Content-Length: {}\r\nContent-Range: bytes 7-8/9\r\n", size),
+            ),
+            end(),
+            format!("{blob}: asked for bytes from 0 on, got \"bytes 7-8/9\""),
         ),
         (
-            false,
-            b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n".to_vec(),
-            format!("{manifest}: more than 4096 KiB are refused"),
+            b"HTTP/1.1 200 OK\r\nX: ".to_vec(),
+            Some(vec![b'x'; 1 << 20]),
+            format!("{blob}: headers of more than 64 KiB are refused"),
         ),
-        (
-            false,
-            ok("[".repeat(1_000_000).as_bytes()),
-            format!("{manifest}: not a manifest: recursion limit exceeded at line 1 column 128"),
-        ),
-        (false, Vec::new(), format!("{manifest}: no answer for 1 s")),
-    ];
-    for (at_layer, answer, expected) in cases {
-        let digest = digest.clone();
-        let (host, _) = registry(move |request, _| {
-            let at = if at_layer { request.contains(&digest) } else { request.contains("/manifests/") };
-            at.then(|| answer.clone())
-        });
-        let (status, error) = pull(&host, &["--retries", "0"]);
-        assert_eq!(status, 1, "{expected}");
-        assert_eq!(error.lines().count(), 1, "{error}");
-        assert!(expected.is_empty() || error.trim_end() == expected, "{error}\n{expected}");
+        (b"SSH-2.0-OpenSSH\r\n".to_vec(), end(), format!("{blob}: the server does not speak HTTP")),
+    ] {
+        let error = refused(At::Layer, answer, then);
+        assert!(
+            error == expected || expected.ends_with("HTTP") && error.starts_with(&expected),
+            "{error}\n{expected}"
+        );
     }
 }
 
 #[test]
+fn manifests_that_registries_must_not_send() {
+    let manifest = "img-pull: get http://HOST/v2/a/b/manifests/latest";
+    let end = || Some(Vec::new());
+    let text = |value: serde_json::Value| ok(value.to_string().as_bytes());
+    let config = configuration(&[Digest::of(&layer())]);
+    let config_digest = Digest::of(&config);
+    let of = |config: serde_json::Value| {
+        text(json!({"schemaVersion": 2, "config": config, "layers": [descriptor("layer.v1.tar", &layer())]}))
+    };
+    let mut huge = descriptor("config.v1+json", &config);
+    huge["size"] = json!(100_000_000);
+    let mut short = huge.clone();
+    short["size"] = json!(config.len() - 1);
+    let mut outside = huge.clone();
+    outside["digest"] = json!("sha256:../../../../etc/passwd");
+    let mut negative = huge.clone();
+    negative["size"] = json!(-1);
+    let nested = |bytes: &[u8]| {
+        let list = json!([{"mediaType": "application/vnd.oci.image.index.v1+json", "digest": Digest::of(bytes),
+            "size": 100_000_000}]);
+        text(json!({"schemaVersion": 2, "manifests": list}))
+    };
+    let too_large = |digest: &Digest| {
+        format!("img-pull: {digest} is 100000000 bytes of JSON: more than 4 MiB are refused")
+    };
+    for (answer, then, expected) in [
+        (
+            head("200 OK", "Content-Length: 100000000\r\n"),
+            end(),
+            format!("{manifest}: more than 4096 KiB are refused"),
+        ),
+        (
+            head("200 OK", ""),
+            Some(vec![b' '; 1 << 20]),
+            format!("{manifest}: more than 4096 KiB are refused"),
+        ),
+        (
+            ok("[".repeat(1_000_000).as_bytes()),
+            end(),
+            format!("{manifest}: not a manifest: recursion limit exceeded at line 1 column 128"),
+        ),
+        (
+            text(json!({"config": {}, "layers": [], "manifests": []})),
+            end(),
+            format!("{manifest}: not a manifest: it is an index too"),
+        ),
+        (ok(b"<html>"), end(), format!("{manifest}: not a manifest: expected value at line 1 column 1")),
+        (ok(b""), end(), format!("{manifest}: not a manifest: EOF while parsing a value at line 1 column 0")),
+        (Vec::new(), None, format!("{manifest}: no answer for 1 s")),
+        (head("200 OK", "Content-Length: 100\r\n"), None, format!("{manifest}: no answer for 1 s")),
+        (
+            head(
+                "200 OK",
+                &format!("Content-Length: 2\r\nDocker-Content-Digest: {config_digest}\r\n{}", "\r\n{}"),
+            ),
+            end(),
+            format!("img-pull: content of {config_digest} has digest {}", Digest::of(b"{}")),
+        ),
+        (of(huge), end(), too_large(&config_digest)),
+        (nested(b"x"), end(), too_large(&Digest::of(b"x"))),
+        (
+            of(short),
+            end(),
+            format!(
+                "img-pull: content of {config_digest} has more than {} bytes, its descriptor says {}",
+                config.len() - 1,
+                config.len() - 1
+            ),
+        ),
+        (of(outside), end(), "is not an image manifest: Invalid encoded value ../../../../etc/passwd".to_owned()),
+        (
+            of(negative),
+            end(),
+            "is not an image manifest: invalid value: integer `-1`, expected u64".to_owned(),
+        ),
+    ] {
+        let error = refused(At::Manifest, answer, then);
+        let exact = expected.starts_with("img-pull: ");
+        assert!(if exact { error == expected } else { error.contains(&expected) }, "{error}\n{expected}");
+    }
+}
+
+#[test]
+fn configurations_that_registries_must_not_send() {
+    for (content, expected) in [
+        ("[".repeat(1_000_000).into_bytes(), "recursion limit exceeded"),
+        (
+            format!("{{\"a\":{}1{}}}", "[".repeat(5000), "]".repeat(5000)).into_bytes(),
+            "recursion limit exceeded",
+        ),
+        (configuration(&[]), "1 layers in the manifest, 0 in the configuration"),
+        (configuration(&vec![Digest::of(b""); 2]), "1 layers in the manifest, 2 in the configuration"),
+        (br#"{"rootfs": 1}"#.to_vec(), "invalid type"),
+    ] {
+        let mut store = Content::new();
+        server::image_of(&mut store, "latest", content, &[layer()]);
+        let (host, seen) = serve(store, |_, _, _| false);
+        let (status, error) = pull(&host, &["--retries", "0"]);
+        assert_eq!((status, error.lines().count()), (1, 1), "{error}");
+        assert!(error.contains(expected), "{error}");
+        let layers = server::gets(&seen, &format!("/v2/a/b/blobs/{}", Digest::of(&layer())));
+        assert_eq!(layers, 0, "no layer is fetched for it");
+    }
+    assert!(
+        refused(At::Configuration, ok(b"{}"), Some(Vec::new()))
+            .contains(" has 2 bytes, its descriptor says ")
+    );
+    assert!(refused(At::Configuration, Vec::new(), None).ends_with(": no answer for 1 s"));
+}
+
+#[test]
+fn indexes_without_end() {
+    // Each names the next one, six deep.
+    let mut content = Content::new();
+    let mut inner = image(&mut content, "inner", &[layer()]);
+    let mut kind = "manifest.v1+json";
+    for _ in 0..6 {
+        let list = [descriptor(kind, &inner)];
+        inner = json!({"schemaVersion": 2, "manifests": list}).to_string().into_bytes();
+        kind = "index.v1+json";
+        content.insert(format!("/v2/a/b/manifests/{}", Digest::of(&inner)), inner.clone());
+    }
+    content.insert("/v2/a/b/manifests/latest".to_owned(), inner);
+    let (host, _) = serve(content, |_, _, _| false);
+    let (status, error) = pull(&host, &[]);
+    assert_eq!(status, 1);
+    assert!(error.ends_with(" is no image but \"application/vnd.oci.image.index.v1+json\"\n"), "{error}");
+}
+
+#[test]
 fn passwords_stay_at_home() {
-    let (digest, content) = layer();
-    let (elsewhere, seen_elsewhere) = registry(move |_, _| Some(ok(&content)));
-    let (host, seen) = registry(move |request, _| {
+    let content = layer();
+    let digest = Digest::of(&content).to_string();
+    let (elsewhere, seen_elsewhere) =
+        serve(Content::new(), move |_, _, stream| stream.write_all(&ok(&content)).is_ok());
+    let (host, seen) = registry(move |request, _, stream| {
         let at = request.to_ascii_lowercase().contains("authorization: basic dtpw");
         if !at && request.contains("/manifests/") {
-            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
-            return Some(head.into());
+            let headers = "WWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n";
+            return stream.write_all(&head("401 Unauthorized", headers)).is_ok();
         }
-        let to = format!("HTTP/1.1 302 Found\r\nLocation: http://{elsewhere}/x\r\nContent-Length: 0\r\n\r\n");
-        request.contains(&digest).then(|| to.into_bytes())
+        let to = head("302 Found", &format!("Location: http://{elsewhere}/x\r\nContent-Length: 0\r\n"));
+        request.contains(&digest) && stream.write_all(&to).is_ok()
     });
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("auth.json");
-    std::fs::write(&file, json!({"auths": {&host: {"auth": "dTpw"}}}).to_string()).unwrap();
+    fs::write(&file, json!({"auths": {&host: {"auth": "dTpw"}}}).to_string()).unwrap();
     assert_eq!(pull(&host, &["--authfile", file.to_str().unwrap()]), (0, String::new()));
     assert!(seen.lock().unwrap().join("").to_ascii_lowercase().contains("authorization:"));
     let elsewhere = seen_elsewhere.lock().unwrap().join("").to_ascii_lowercase();
