@@ -202,7 +202,10 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => f.write_str("the host has no address"),
-            Self::System(error) => error.fmt(f),
+            Self::System(error) => {
+                let text = error.to_string();
+                f.write_str(text.split(" (os error").next().unwrap_or(&text))
+            }
             Self::Silence(time) => write!(f, "no answer for {} s", time.as_secs_f64()),
             Self::Broken => f.write_str("the connection broke"),
             Self::Certificate(problem) => write!(f, "the certificate is not trusted: {problem}"),

@@ -269,7 +269,11 @@ fn manifests_that_registries_must_not_send() {
                 config.len() - 1
             ),
         ),
-        (of(outside), end(), "is not an image manifest: Invalid encoded value ../../../../etc/passwd".to_owned()),
+        (
+            of(outside),
+            end(),
+            "is not an image manifest: Invalid encoded value ../../../../etc/passwd".to_owned(),
+        ),
         (
             of(negative),
             end(),

@@ -4,35 +4,50 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{Sandbox, rootfs};
 
 const START: &str = r#"
-docker-registry serve plain.yml > plain.log 2>&1 &
-docker-registry serve safe.yml > safe.log 2>&1 &
-for port in 5000 5001; do
+for name in plain safe token; do
+    docker-registry serve $name.yml > $name.log 2>&1 &
+done
+socat TCP-LISTEN:5003,bind=127.0.0.1,fork,reuseaddr EXEC:./token-server.sh > socat.log 2>&1 &
+for port in 5000 5001 5002 5003; do
     for try in $(seq 100); do
-        bash -c "exec 3<>/dev/tcp/127.0.0.1/$port" 2> /dev/null && break
+        grep -q ":$(printf %04X $port) .* 0A " /proc/net/tcp && break
         sleep 0.05
     done
 done
 "#;
 
-/// Plain HTTP on port 5000; TLS and a password, with the same repositories, on 5001.
+/// Plain HTTP on port 5000; TLS and a password, with the same repositories, on 5001; TLS and tokens on 5002, its token
+/// server on 5003.
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
-    let write = |name: &str, value: serde_json::Value| {
+    let write = |name: &str, value: Value| {
         fs::write(sandbox.directory().join(name), value.to_string()).unwrap();
     };
     let storage = json!({"filesystem": {"rootdirectory": sandbox.directory().join("data")}});
-    write("plain.yml", json!({"version": 0.1, "storage": storage, "http": {"addr": "127.0.0.1:5000"}}));
+    let registry = |port: u16, tls: bool, auth: Value| {
+        let mut http = json!({"addr": format!("127.0.0.1:{port}")});
+        if tls {
+            http["tls"] = json!({"certificate": "cert.pem", "key": "key.pem"});
+        }
+        json!({"version": 0.1, "storage": storage, "http": http, "auth": auth})
+    };
+    write("plain.yml", registry(5000, false, json!({})));
+    write("safe.yml", registry(5001, true, json!({"htpasswd": {"realm": "test", "path": "htpasswd"}})));
+    let token = json!({"realm": "https://localhost:5004/token", "service": "registry", "issuer": "test",
+        "rootcertbundle": "cert.pem"});
+    write("token.yml", registry(5002, true, json!({"token": token})));
     write(
-        "safe.yml",
-        json!({"version": 0.1, "storage": storage,
-        "auth": {"htpasswd": {"realm": "test", "path": "htpasswd"}},
-        "http": {"addr": "127.0.0.1:5001", "tls": {"certificate": "cert.pem", "key": "key.pem"}}}),
+        "auth.json",
+        json!({"auths": {"localhost:5001": {"auth": "dTpw"}, "localhost:5002": {"auth": "dTpw"}}}),
     );
-    write("auth.json", json!({"auths": {"localhost:5001": {"auth": "dTpw"}}}));
+    write("identity.json", json!({"auths": {"localhost:5002": {"identitytoken": "secret"}}}));
+    write("empty.json", json!({}));
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token-server.sh");
+    fs::copy(server, sandbox.directory().join("token-server.sh")).unwrap();
     sandbox
         .sh("htpasswd -Bbc htpasswd u p 2> /dev/null
             openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost \
@@ -44,41 +59,138 @@ fn with_registries() -> Sandbox {
     sandbox
 }
 
+/// The first digits of the digest of the image's only layer.
+fn layer(sandbox: &Sandbox, name: &str) -> String {
+    let found = format!("skopeo inspect oci:$STAVE_ROOT/images:{name} | jq -r '.Layers[0]' | cut -c8-19");
+    sandbox.sh(&found).ok().trim().to_owned()
+}
+
 #[test]
 fn there_and_back() {
     let sandbox = with_registries();
-    let pushed = sandbox.sh("img-push -q localhost:5000/lib/a").json();
+    let short = layer(&sandbox, "localhost:5000/lib/a:latest");
+    let pushed = sandbox.sh("img-push localhost:5000/lib/a 2> lines").json();
+    let (digest, size) = (pushed["digest"].as_str().unwrap(), &pushed["size"]);
+    assert_eq!(
+        sandbox.sh("cat lines").ok(),
+        format!(
+            "The push refers to repository [localhost:5000/lib/a]\n{short}: Preparing\n{short}: Pushed\n\
+             latest: digest: {digest} size: {size}\n"
+        )
+    );
     assert_eq!((&pushed["sent"], &pushed["existing"]), (&json!(2), &json!(0)));
-    let again = sandbox.sh("img-push -q localhost:5000/lib/a").json();
+    let again = sandbox.sh("img-push localhost:5000/lib/a 2> lines").json();
     assert_eq!((&again["sent"], &again["existing"]), (&json!(0), &json!(2)));
+    assert!(sandbox.sh("cat lines").ok().contains(&format!("\n{short}: Layer already exists\n")));
     let other = sandbox.sh("img-push localhost:5000/lib/a localhost:5000/lib/b").exits(0);
-    assert!(other.stderr.contains(": Mounted from lib/a\n"), "{}", other.stderr);
+    assert!(other.stderr.contains(&format!("\n{short}: Mounted from lib/a\n")), "{}", other.stderr);
+    let uploads = "grep -c 'PUT /v2/lib/b/blobs/uploads/' plain.log || :";
+    assert_eq!(sandbox.sh(uploads).ok(), "1\n", "only the configuration was sent");
     let seen = sandbox.sh("skopeo inspect --tls-verify=false docker://localhost:5000/lib/b").json();
     assert_eq!(seen["Digest"], pushed["digest"]);
 
-    let pulled = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0);
-    assert!(pulled.stderr.starts_with("latest: Pulling from lib/a\n"), "{}", pulled.stderr);
-    assert!(pulled.stderr.ends_with("Status: Downloaded newer image for localhost:5000/lib/a:latest\n"));
-    let again = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0);
-    assert!(again.stderr.ends_with("Status: Image is up to date for localhost:5000/lib/a:latest\n"));
+    let pulled = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
+    assert_eq!(
+        pulled,
+        format!(
+            "latest: Pulling from lib/a\n{short}: Pulling fs layer\n{short}: Pull complete\nDigest: {digest}\n\
+             Status: Downloaded newer image for localhost:5000/lib/a:latest\n"
+        )
+    );
+    let again = sandbox.sh("img-pull --root fresh localhost:5000/lib/a").exits(0).stderr;
+    assert_eq!(
+        again,
+        format!(
+            "latest: Pulling from lib/a\nDigest: {digest}\n\
+             Status: Image is up to date for localhost:5000/lib/a:latest\n"
+        )
+    );
     sandbox.sh("img-pull -q --root applied --apply localhost:5000/lib/b > /dev/null").ok();
     assert_eq!(sandbox.sh("cat applied/layers/*/etc/name").ok(), "a");
+    let by_digest =
+        format!("img-pull -q --root digest localhost:5000/lib/a@{digest} | jq -r .image.reference");
+    assert_eq!(sandbox.sh(&by_digest).ok(), format!("localhost:5000/lib/a@{digest}\n"));
+    let inspected =
+        format!("img-inspect --root digest localhost:5000/lib/a@{digest} | jq -r .image.descriptor.digest");
+    assert_eq!(sandbox.sh(&inspected).ok().trim(), digest);
+    let missing = sandbox.sh("img-pull -q localhost:5000/lib/none").exits(1).stderr;
+    assert_eq!(
+        missing,
+        "img-pull: get http://localhost:5000/v2/lib/none/manifests/latest: 404 Not Found: manifest unknown\n"
+    );
 }
 
 #[test]
 fn what_skopeo_wrote() {
     let sandbox = with_registries();
-    for format in ["oci", "v2s2"] {
+    for (format, compression) in [("oci", "gzip"), ("v2s2", "gzip"), ("oci", "zstd")] {
         sandbox
             .sh(&format!(
-                "skopeo copy -q --dest-tls-verify=false --format {format} \
-                    oci:root/images:localhost:5000/lib/a:latest docker://localhost:5000/skopeo:{format}
+                "skopeo copy -q --dest-tls-verify=false --format {format} --dest-compress-format {compression} \
+                    --dest-compress oci:root/images:localhost:5000/lib/a:latest docker://localhost:5000/skopeo:{format}
                 rm -rf fresh
                 img-pull -q --root fresh localhost:5000/skopeo:{format} | layer-apply --root fresh > /dev/null"
             ))
             .ok();
         assert_eq!(sandbox.sh("cat fresh/layers/*/etc/name").ok(), "a", "{format}");
     }
+}
+
+#[test]
+fn an_image_for_several_platforms() {
+    let sandbox = with_registries();
+    // Two images and an index of both, as `docker buildx` makes them.
+    let index = "
+        for arch in amd64 arm64; do
+            mkdir -p $arch/etc && printf $arch > $arch/etc/name && tar -C $arch -cf $arch.tar etc
+            img-load -q -t localhost/$arch --platform linux/$arch $arch.tar |
+                jq -c --arg arch $arch '.image.descriptor + {platform: {os: \"linux\", architecture: $arch}}' >> list
+        done
+        jq -cs '{schemaVersion: 2, mediaType: \"application/vnd.oci.image.index.v1+json\", manifests: .}' list > index
+        digest=$(sha256sum < index | cut -d' ' -f1)
+        cp index $STAVE_ROOT/images/blobs/sha256/$digest
+        jq -c --arg digest sha256:$digest --argjson size $(stat -c %s index) '.manifests += [{mediaType:
+            \"application/vnd.oci.image.index.v1+json\", digest: $digest, size: $size,
+            annotations: {\"org.opencontainers.image.ref.name\": \"localhost:5000/multi:1\"}}]' \
+            $STAVE_ROOT/images/index.json > changed && cp changed $STAVE_ROOT/images/index.json
+        img-push -q localhost:5000/multi:1";
+    let pushed = sandbox.sh(index).json();
+    assert_eq!(pushed["mediaType"], "application/vnd.oci.image.index.v1+json");
+    let raw = sandbox.sh("skopeo inspect --raw --tls-verify=false docker://localhost:5000/multi:1").json();
+    assert_eq!(raw["manifests"].as_array().unwrap().len(), 2);
+    // The same as Docker's manifest list, by skopeo.
+    sandbox
+        .sh("skopeo copy -q --all --format v2s2 --src-tls-verify=false --dest-tls-verify=false \
+                docker://localhost:5000/multi:1 docker://localhost:5000/multi:docker")
+        .ok();
+    let raw =
+        sandbox.sh("skopeo inspect --raw --tls-verify=false docker://localhost:5000/multi:docker").json();
+    assert_eq!(raw["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    for tag in ["1", "docker"] {
+        for arch in ["amd64", "arm64"] {
+            let pull = format!(
+                "rm -rf fresh; img-pull -q --root fresh --platform linux/{arch} --apply localhost:5000/multi:{tag}"
+            );
+            let document = sandbox.sh(&pull).json();
+            assert_eq!(document["image"]["configuration"]["architecture"], arch);
+            assert_eq!(
+                sandbox.sh("cat fresh/layers/*/etc/name").ok(),
+                arch,
+                "and no other layer was fetched"
+            );
+        }
+        let none =
+            sandbox.sh(&format!("img-pull -q --platform linux/s390x localhost:5000/multi:{tag}")).exits(1);
+        assert!(
+            none.stderr.ends_with("has no image for linux/s390x: it has linux/amd64, linux/arm64\n"),
+            "{}",
+            none.stderr
+        );
+    }
+    // Of a store that has one of them, that one is pushed, and it is said.
+    let one = sandbox
+        .sh("img-push --root fresh localhost:5000/multi:docker localhost:5000/one --platform linux/arm64");
+    assert!(one.exits(0).stderr.contains("only the image for linux/arm64 is pushed\n"));
 }
 
 #[test]
@@ -95,15 +207,151 @@ fn certificates_and_passwords() {
     let flags = "-q --cacert cert.pem --authfile auth.json";
     sandbox.sh(&format!("img-push {flags} localhost:5000/lib/a {name}")).ok();
     sandbox.sh(&format!("img-pull {flags} {name}")).ok();
-    let helper = "#!/bin/sh\nread -r host || :\necho '{\"Username\": \"u\", \"Secret\": \"p\"}'\n";
+    // A host's certificates where Docker keeps them; the password in ~/.docker/config.json.
+    let home = "mkdir -p home/.docker && cp auth.json home/.docker/config.json
+        mkdir certs && mount -t tmpfs tmpfs /etc/docker && mkdir -p /etc/docker/certs.d/localhost:5001
+        cp cert.pem /etc/docker/certs.d/localhost:5001/ca.crt";
+    sandbox.sh(&format!("mkdir -p /etc/docker; {home}")).ok();
+    let at_home =
+        "env -u REGISTRY_AUTH_FILE -u DOCKER_CONFIG -u XDG_CONFIG_HOME -u XDG_RUNTIME_DIR HOME=$PWD/home";
+    sandbox.sh(&format!("{at_home} img-pull -q --root home-root {name}")).ok();
+    // The helper that the configuration names for this host, and the one for all hosts.
+    let helper = "#!/bin/sh\nread -r host || :\necho \"$1 $host\" >> asked\necho '{\"Username\": \"u\", \"Secret\": \"p\"}'\n";
     fs::write(sandbox.directory().join("docker-credential-test"), helper).unwrap();
-    fs::write(sandbox.directory().join("config.json"), r#"{"credHelpers": {"localhost:5001": "test"}}"#)
-        .unwrap();
+    for configuration in [json!({"credHelpers": {"localhost:5001": "test"}}), json!({"credsStore": "test"})] {
+        fs::write(sandbox.directory().join("home/.docker/config.json"), configuration.to_string()).unwrap();
+        sandbox
+            .sh(&format!(
+                "chmod +x docker-credential-test; rm -f asked
+                PATH=$PWD:$PATH {at_home} img-pull -q --insecure {name} && grep -qx 'get localhost:5001' asked"
+            ))
+            .ok();
+    }
+    let gone = "mv docker-credential-test elsewhere; ";
+    let missing = sandbox.sh(&format!("{gone} {at_home} img-pull -q --insecure {name}")).exits(1).stderr;
+    assert_eq!(
+        missing,
+        "img-pull: read credentials for localhost:5001 from docker-credential-test: No such file or directory\n"
+    );
+    sandbox.sh("umount /etc/docker").ok();
+}
+
+#[test]
+fn tokens() {
+    let sandbox = with_registries();
+    // The token server speaks TLS too: a password is not told to one that does not.
     sandbox
-        .sh(&format!(
-            "chmod +x docker-credential-test
-            PATH=$PWD:$PATH DOCKER_CONFIG=$PWD XDG_CONFIG_HOME=$PWD/none XDG_RUNTIME_DIR=$PWD/none \
-                img-pull -q --insecure {name}"
-        ))
+        .sh("socat OPENSSL-LISTEN:5004,bind=127.0.0.1,fork,reuseaddr,cert=cert.pem,key=key.pem,verify=0 TCP:127.0.0.1:5003 > /dev/null 2>&1 &
+            for try in $(seq 100); do grep -q ':138C .* 0A ' /proc/net/tcp && break; sleep 0.05; done")
         .ok();
+    let log = || sandbox.sh("cat asked.log; : > asked.log").ok();
+    let (known, nobody) =
+        ("-q --cacert cert.pem --authfile auth.json", "-q --cacert cert.pem --authfile empty.json");
+    for name in ["private/a", "public/a"] {
+        sandbox.sh(&format!("img-push {known} localhost:5000/lib/a localhost:5002/{name}")).ok();
+    }
+    let asked = log();
+    assert!(asked.contains("GET known=yes service=registry&scope=repository:private/a:pull,push"), "{asked}");
+    // Each push: one token, not one for each blob.
+    assert_eq!(asked.lines().count(), 2, "{asked}");
+    sandbox.sh(&format!("img-pull {known} --root fresh localhost:5002/private/a")).ok();
+    assert_eq!(log(), "GET known=yes service=registry&scope=repository:private/a:pull&\n");
+    // Whoever has no name gets what is for everybody.
+    sandbox.sh(&format!("img-pull {nobody} --root other localhost:5002/public/a")).ok();
+    let denied = sandbox.sh(&format!("img-pull {nobody} localhost:5002/private/a")).exits(1).stderr;
+    assert!(
+        denied.contains("get https://localhost:5002/v2/private/a/manifests/latest: 401 Unauthorized: ")
+            && denied.contains("\nhint: "),
+        "{denied}"
+    );
+    let denied =
+        sandbox.sh(&format!("img-push {nobody} localhost:5000/lib/a localhost:5002/public/b")).exits(1);
+    assert!(denied.stderr.contains("401 Unauthorized"), "{}", denied.stderr);
+    log();
+    // `docker login` may have left a token instead of a password.
+    sandbox
+        .sh("img-pull -q --cacert cert.pem --authfile identity.json --root third localhost:5002/private/a")
+        .ok();
+    let asked = log();
+    assert!(
+        asked.starts_with("POST known=yes ") && asked.contains("scope=repository:private/a:pull"),
+        "{asked}"
+    );
+    // A layer of another repository is taken from there, with a token for both.
+    sandbox.sh("img-tag localhost:5000/lib/a localhost:5002/private/a > /dev/null").ok();
+    let mounted = sandbox
+        .sh("img-push --cacert cert.pem --authfile auth.json localhost:5002/private/a localhost:5002/private/b")
+        .exits(0);
+    assert!(mounted.stderr.contains(": Mounted from private/a\n"), "{}", mounted.stderr);
+    assert!(log().contains("scope=repository:private/a:pull"), "the second scope");
+}
+
+#[test]
+fn a_token_server_without_tls_is_told_no_password() {
+    let sandbox = with_registries();
+    sandbox
+        .sh("sed -i 's/https:..localhost:5004/http:\\/\\/localhost:5003/; s/5002/5005/' token.yml
+            docker-registry serve token.yml > token2.log 2>&1 &
+            for try in $(seq 100); do grep -q ':138D .* 0A ' /proc/net/tcp && break; sleep 0.05; done")
+        .ok();
+    fs::write(
+        sandbox.directory().join("auth.json"),
+        json!({"auths": {"localhost:5005": {"auth": "dTpw"}}}).to_string(),
+    )
+    .unwrap();
+    let refused =
+        sandbox.sh("img-pull -q --cacert cert.pem --authfile auth.json localhost:5005/lib/a").exits(1).stderr;
+    assert!(
+        refused.ends_with("token server http://localhost:5003/token would get the password unencrypted\n"),
+        "{refused}"
+    );
+    assert_eq!(sandbox.sh("cat asked.log 2> /dev/null || :").ok(), "");
+}
+
+#[test]
+fn mirrors() {
+    let sandbox = with_registries();
+    sandbox.sh("img-push -q localhost:5000/lib/a localhost:5000/library/debian > /dev/null").ok();
+    sandbox.sh("img-push -q localhost:5000/lib/a localhost:5000/hub/library/debian:2 > /dev/null").ok();
+    let short = layer(&sandbox, "localhost:5000/lib/a:latest");
+    // Docker's own registry cannot be reached from here.
+    let pulled = sandbox.sh("img-pull --root one --mirror localhost:5000 debian 2>&1 > one.json").ok();
+    let digest = sandbox.sh("jq -r .image.descriptor.digest one.json").ok();
+    assert_eq!(
+        pulled,
+        format!(
+            "latest: Pulling from library/debian\n{short}: Pulling fs layer\n{short}: Pull complete\nDigest: {digest}\
+             Status: Downloaded newer image for debian:latest\n"
+        )
+    );
+    assert_eq!(sandbox.sh("img-ls --root one | jq -r '.images[0].references[0]'").ok(), "debian:latest\n");
+    // A mirror that has it not, or is not there, is passed over.
+    let second = "img-pull --root two --mirror localhost:9 --mirror localhost:5000/hub --mirror localhost:5000 debian:latest";
+    let lines = sandbox.sh(second).exits(0).stderr;
+    let passed: Vec<_> = lines.lines().filter(|line| line.starts_with("mirror passed over: ")).collect();
+    assert_eq!(passed.len(), 2, "{lines}");
+    assert!(passed[0].contains("localhost:9") && passed[0].ends_with("Connection refused"), "{lines}");
+    assert!(
+        passed[1].ends_with("/v2/hub/library/debian/manifests/latest: 404 Not Found: manifest unknown"),
+        "{lines}"
+    );
+    // And what containers-registries.conf(5) says.
+    let conf = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
+                [[registry.mirror]]\nlocation = \"localhost:5000/hub\"\n\
+                [[registry]]\nprefix = \"example.org/team\"\nlocation = \"localhost:5001/lib\"\ninsecure = true\n\
+                [[registry]]\nprefix = \"blocked.example\"\nblocked = true\n";
+    fs::write(sandbox.directory().join("registries.conf"), conf).unwrap();
+    let with = "CONTAINERS_REGISTRIES_CONF=$PWD/registries.conf";
+    sandbox.sh(&format!("{with} img-pull -q --root three debian:2")).ok();
+    sandbox.sh("img-push -q --insecure --authfile auth.json localhost:5000/lib/a localhost:5001/lib/a > /dev/null").ok();
+    let moved = format!(
+        "{with} img-pull -q --authfile auth.json --root four example.org/team/a | jq -r .image.reference"
+    );
+    assert_eq!(sandbox.sh(&moved).ok(), "example.org/team/a:latest\n");
+    for tool in ["img-pull -q", "img-push -q localhost:5000/lib/a"] {
+        let blocked = sandbox.sh(&format!("{with} {tool} blocked.example/x")).exits(1).stderr;
+        let file = sandbox.directory().join("registries.conf");
+        let name = tool.split(' ').next().unwrap();
+        assert_eq!(blocked, format!("{name}: blocked.example/x:latest is blocked by {}\n", file.display()));
+    }
 }

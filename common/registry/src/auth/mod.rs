@@ -65,8 +65,8 @@ impl Authority {
             let new = match challenge {
                 Challenge::Basic => self.credentials.as_ref().and_then(Credentials::basic),
                 Challenge::Bearer { realm, service, scope } => {
-                    let scope = scope.unwrap_or_else(|| self.scope.clone());
-                    Some(self.token(http, &answer, &realm, service.as_deref(), &scope)?)
+                    let scopes = scopes(scope.as_deref().unwrap_or_default(), &self.scope);
+                    Some(self.token(http, &answer, &realm, service.as_deref(), &scopes)?)
                 }
             };
             if let Some(new) = new.filter(|new| Some(new.as_str()) != used) {
@@ -85,7 +85,7 @@ impl Authority {
         answer: &Answer,
         realm: &str,
         service: Option<&str>,
-        scope: &str,
+        scopes: &[String],
     ) -> Result<String, Error> {
         let realm = Url::parse(realm).map_err(|problem| answer.wrong(format!("token server: {problem}")))?;
         if self.credentials.is_some() && answer.request.url.is_tls() && !realm.is_tls() {
@@ -96,7 +96,7 @@ impl Authority {
                 let mut form = format!(
                     "grant_type=refresh_token&client_id=stave&refresh_token={}&scope={}",
                     encode(token),
-                    encode(scope)
+                    encode(&scopes.join(" "))
                 );
                 if let Some(service) = service {
                     form += &format!("&service={}", encode(service));
@@ -109,8 +109,7 @@ impl Authority {
                 if let Some(service) = service {
                     url = url.with("service", service);
                 }
-                // Several scopes come in one string (Docker's token authentication, "Resource scope").
-                for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
+                for scope in scopes {
                     url = url.with("scope", scope);
                 }
                 let basic = credentials.as_ref().and_then(Credentials::basic);
@@ -132,6 +131,49 @@ impl Authority {
         match token.bytes().all(|b| b.is_ascii_graphic()) {
             true => Ok(format!("Bearer {token}")),
             false => Err(wrong("not a token: it has spaces or control characters".to_owned())),
+        }
+    }
+}
+
+/// What a token is asked for: all that the registry names (several scopes come in one string: Docker's token
+/// authentication, "Resource scope"), and all that is about to be done, so that one token does for it.
+fn scopes(named: &str, own: &str) -> Vec<String> {
+    let mut scopes: Vec<String> = vec![own.to_owned()];
+    for scope in named.split(' ').filter(|scope| !scope.is_empty()) {
+        let same = |other: &&mut String| {
+            let resource = |scope: &str| scope.rsplit_once(':').map(|(resource, _)| resource.to_owned());
+            resource(other) == resource(scope)
+        };
+        match scopes.iter_mut().find(same) {
+            Some(known) => {
+                let had: Vec<String> =
+                    known.rsplit(':').next().unwrap_or_default().split(',').map(str::to_owned).collect();
+                let actions = scope.rsplit(':').next().unwrap_or_default().split(',');
+                for action in actions.filter(|action| !had.iter().any(|own| own == action)) {
+                    known.push_str(&format!(",{action}"));
+                }
+            }
+            None => scopes.push(scope.to_owned()),
+        }
+    }
+    scopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scopes;
+
+    #[test]
+    fn one_token_for_all_that_is_about_to_be_done() {
+        let own = "repository:a/b:pull,push";
+        for (named, expected) in [
+            ("", vec![own]),
+            ("repository:a/b:pull", vec![own]),
+            ("repository:a/b:pull,delete", vec!["repository:a/b:pull,push,delete"]),
+            ("repository:a/b:pull,push repository:c:pull", vec![own, "repository:c:pull"]),
+            ("registry:catalog:*", vec![own, "registry:catalog:*"]),
+        ] {
+            assert_eq!(scopes(named, own), expected, "{named}");
         }
     }
 }

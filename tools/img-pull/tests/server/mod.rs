@@ -4,13 +4,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
 };
 
-use assert_cmd::cargo::cargo_bin_cmd;
 use oci::Digest;
 use serde_json::{Value, json};
 
@@ -85,6 +85,10 @@ pub(crate) fn serve(
                 if !request.contains("HTTP/1.1") {
                     return;
                 }
+                let length = request.lines().find_map(|line| {
+                    line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<u64>().ok()
+                });
+                std::io::copy(&mut reader.by_ref().take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
                 let path = request.split(' ').nth(1).unwrap().to_owned();
                 let count = {
                     let mut seen = seen.lock().unwrap();
@@ -121,7 +125,7 @@ pub(crate) fn gets(seen: &Seen, path: &str) -> usize {
 
 /// Exit status and standard error of a pull, the host's name put as HOST.
 pub(crate) fn pull(host: &str, root: &std::path::Path, arguments: &[&str], name: &str) -> (i32, String) {
-    let mut command = cargo_bin_cmd!("img-pull");
+    let mut command = Command::new(testkit::binaries().join("img-pull"));
     let output =
         command.arg("--root").arg(root).args(arguments).arg(format!("{host}/{name}")).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();

@@ -1,0 +1,154 @@
+//! Pushing to registries that lie, refuse, say nothing or send elsewhere.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+#[path = "../../img-pull/tests/server/mod.rs"]
+mod server;
+
+use std::{fs, io::Write, net::TcpStream, process::Command, thread, time::Duration};
+
+use oci::Digest;
+use serde_json::json;
+use server::{Content, Seen, serve};
+use tempfile::TempDir;
+
+/// A store with the image `x`, of one layer.
+fn store() -> (TempDir, Digest) {
+    let root = tempfile::tempdir().unwrap();
+    let archive = testkit::rootfs(|tree| testkit::file(tree, "etc/name", 0o644, &vec![7; 100_000]));
+    let file = root.path().join("x.tar");
+    fs::write(&file, &archive).unwrap();
+    let load = testkit::binaries().join("img-load");
+    let status =
+        Command::new(load).args(["-q", "-t", "x", "--root"]).arg(root.path()).arg(&file).output().unwrap();
+    assert!(status.status.success(), "cargo build --workspace first");
+    (root, Digest::of(&archive))
+}
+
+fn registry(lie: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> (String, Seen) {
+    serve(Content::new(), move |request, count, stream| {
+        if lie(request, count, stream) {
+            return true;
+        }
+        let answer = match request.split(' ').next().unwrap() {
+            "POST" => head("202 Accepted", "Location: /v2/a/b/blobs/uploads/1?state=x\r\n"),
+            "PUT" => head("201 Created", ""),
+            _ => return false,
+        };
+        stream.write_all(&answer).is_ok()
+    })
+}
+
+fn head(status: &str, headers: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+fn push(host: &str, root: &TempDir, flags: &[&str]) -> (i32, String) {
+    let mut command = Command::new(testkit::binaries().join("img-push"));
+    command.arg("--root").arg(root.path()).args(["-q", "--timeout", "1"]).args(flags);
+    let output = command.arg("x").arg(format!("{host}/a/b")).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), error.trim_end().replace(host, "HOST"))
+}
+
+#[test]
+fn what_registries_must_not_answer() {
+    let (root, layer) = store();
+    let uploads = "img-push: post http://HOST/v2/a/b/blobs/uploads/";
+    let put = "img-push: put http://HOST/v2/a/b/blobs/uploads/1";
+    let manifest = "img-push: put http://HOST/v2/a/b/manifests/latest";
+    let other = Digest::of(b"other");
+    let stored = head("201 Created", &format!("Docker-Content-Digest: {other}\r\n"));
+    let full = b"HTTP/1.1 507 Insufficient Storage\r\nConnection: close\r\n\r\n\
+        {\"errors\":[{\"code\":\"X\",\"message\":\"no\\u001b[31m space\\nleft\"}]}";
+    for (at, answer, expected) in [
+        ("POST ", head("202 Accepted", ""), format!("{uploads}: an answer without Location")),
+        (
+            "POST ",
+            head("202 Accepted", "Location: file:///etc/passwd\r\n"),
+            format!("{uploads}: sent elsewhere: scheme \"file\" is not http or https"),
+        ),
+        ("POST ", head("200 OK", ""), format!("{uploads}: answered 200 OK")),
+        ("POST ", Vec::new(), format!("{uploads}: no answer for 1 s")),
+        ("PUT /v2/a/b/blobs/", Vec::new(), format!("{put}: no answer for 1 s")),
+        (
+            "PUT /v2/a/b/blobs/",
+            head("307 Temporary Redirect", "Location: /x\r\n"),
+            format!("{put}: answered 307 Temporary Redirect"),
+        ),
+        ("PUT /v2/a/b/blobs/", full.to_vec(), format!("{put}: 507 Insufficient Storage: no [31m space left")),
+        (
+            "HEAD ",
+            head("500 Internal Server Error", ""),
+            format!("img-push: head http://HOST/v2/a/b/blobs/{layer}: 500 Internal Server Error"),
+        ),
+        ("PUT /v2/a/b/manifests/", stored, format!("{manifest}: stored as {other} instead of MANIFEST")),
+        (
+            "PUT /v2/a/b/manifests/",
+            head("413 Payload Too Large", ""),
+            format!("{manifest}: 413 Payload Too Large"),
+        ),
+    ] {
+        let (host, _) = registry(move |request, _, stream| {
+            let lie = request.starts_with(at);
+            match answer.is_empty() {
+                true if lie => thread::sleep(Duration::from_secs(20)),
+                _ if lie => drop(stream.write_all(&answer)),
+                _ => {}
+            }
+            lie
+        });
+        let (status, error) = push(&host, &root, &["--retries", "0", "--jobs", "1"]);
+        assert_eq!((status, error.lines().count()), (1, 1), "{error}");
+        let expected = expected.split("MANIFEST").next().unwrap();
+        assert!(error.starts_with(expected), "{error}\n{expected}");
+    }
+}
+
+#[test]
+fn sent_again_after_it_broke_and_not_when_it_is_there() {
+    let (root, layer) = store();
+    let digest = layer.to_string();
+    let (host, seen) = registry(move |request, count, stream| {
+        // The registry has the configuration; the first upload of the layer breaks, the second one is refused.
+        if request.starts_with("HEAD ") && !request.contains(&digest) {
+            return stream.write_all(&head("200 OK", "")).is_ok();
+        }
+        let upload = request.starts_with("PUT /v2/a/b/blobs/");
+        let busy = head("503 Service Unavailable", "Retry-After: 0\r\n");
+        upload && (count == 0 || (count == 1 && stream.write_all(&busy).is_ok()))
+    });
+    assert_eq!(push(&host, &root, &[]), (0, String::new()));
+    let seen = seen.lock().unwrap();
+    let uploads = seen.iter().filter(|request| request.starts_with("PUT /v2/a/b/blobs/"));
+    assert!(uploads.clone().all(|request| request.contains(&layer.to_string()[7..])));
+    assert_eq!(uploads.count(), 3);
+    let manifests = seen.iter().filter(|request| request.contains("/manifests/")).count();
+    assert_eq!(manifests, 1, "named once, at the end");
+    assert!(seen.last().unwrap().starts_with("PUT /v2/a/b/manifests/latest "));
+}
+
+#[test]
+fn passwords_stay_at_home() {
+    let (root, _) = store();
+    let (elsewhere, seen_elsewhere) =
+        serve(Content::new(), |_, _, stream| stream.write_all(&head("201 Created", "")).is_ok());
+    let (host, seen) = registry(move |request, _, stream| {
+        if !request.to_ascii_lowercase().contains("authorization: basic dtpw") {
+            return stream
+                .write_all(&head("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n"))
+                .is_ok();
+        }
+        let to = head("202 Accepted", &format!("Location: http://{elsewhere}/x?signature=1\r\n"));
+        request.starts_with("POST ") && stream.write_all(&to).is_ok()
+    });
+    let file = root.path().join("auth.json");
+    fs::write(&file, json!({"auths": {&host: {"auth": "dTpw"}}}).to_string()).unwrap();
+    assert_eq!(push(&host, &root, &["--authfile", file.to_str().unwrap()]), (0, String::new()));
+    assert!(seen.lock().unwrap().join("").to_ascii_lowercase().contains("authorization:"));
+    let elsewhere = seen_elsewhere.lock().unwrap().join("").to_ascii_lowercase();
+    assert!(
+        elsewhere.contains("put /x?signature=1&digest=") && !elsewhere.contains("authorization"),
+        "{elsewhere}"
+    );
+}
