@@ -52,6 +52,7 @@ impl<'a> Sources<'a> {
             return Ok(open);
         }
         let open = self.client.open(&self.places[index], Access::Pull)?;
+        let open = if index + 1 < self.places.len() { open.dispensable() } else { open };
         Ok(self.opened[index].get_or_init(|| open))
     }
 

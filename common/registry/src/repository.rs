@@ -37,6 +37,8 @@ pub(crate) struct Repository {
     retries: u32,
     /// Whether the registry has answered before.
     reached: AtomicBool,
+    /// Whether there is another place to ask.
+    dispensable: bool,
 }
 
 /// Makes the body of a request, each time that it is sent.
@@ -53,7 +55,13 @@ impl Repository {
     ) -> Self {
         let actions = if access == Access::Push { "pull,push" } else { "pull" };
         let authority = Authority::new(credentials, format!("repository:{name}:{actions}"));
-        Self { http, base, name: name.to_owned(), authority, retries, reached: AtomicBool::new(false) }
+        let (name, reached) = (name.to_owned(), AtomicBool::new(false));
+        Self { http, base, name, authority, retries, reached, dispensable: false }
+    }
+
+    /// The same, as one of several places: it is not waited for as long as it has never answered.
+    pub(crate) fn dispensable(self) -> Self {
+        Self { dispensable: true, ..self }
     }
 
     /// `/v2/<name>/<rest>`.
@@ -76,7 +84,7 @@ impl Repository {
         loop {
             match act() {
                 // A name that was mistyped should not take half a minute.
-                Err(error) if !self.reached.load(Ordering::Relaxed) && is_absence(&error) => {
+                Err(error) if !self.reached.load(Ordering::Relaxed) && self.is_absent(&error) => {
                     return Err(error);
                 }
                 Err(error) => attempts.wait(error, tell)?,
@@ -151,8 +159,8 @@ impl Repository {
             false => Err(answer.refused()),
         }
     }
-}
 
-fn is_absence(error: &Error) -> bool {
-    matches!(error, Error::Connection { cause, .. } if cause.is_absence())
+    fn is_absent(&self, error: &Error) -> bool {
+        matches!(error, Error::Connection { cause, .. } if self.dispensable || cause.is_absence())
+    }
 }

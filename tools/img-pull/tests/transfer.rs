@@ -259,3 +259,45 @@ fn bars_on_a_terminal() {
     }
     assert!(seen.contains("\u{1b}["), "the bar moves in its place");
 }
+
+#[test]
+fn a_mirror_that_says_nothing_is_not_waited_for_long_and_one_that_breaks_off_is_helped_out() {
+    let mut content = Content::new();
+    let one = layer("1");
+    image(&mut content, "latest", std::slice::from_ref(&one));
+    let (silent, seen_silent) = serve(content.clone(), |_, _, stream| {
+        let _ = stream.flush();
+        thread::sleep(Duration::from_secs(20));
+        true
+    });
+    let (digest, whole) = (Digest::of(&one).to_string(), one.clone());
+    let (broken, _) = serve(content.clone(), move |request, _, stream| {
+        let answer = ok(&whole);
+        request.contains(&digest) && stream.write_all(&answer[..100_000]).is_ok()
+    });
+    let (digest, whole) = (Digest::of(&one).to_string(), one.clone());
+    let (host, seen) = serve(content, move |request, _, stream| {
+        let from = request.to_ascii_lowercase().split("range: bytes=").nth(1).map(str::to_owned);
+        let Some(from) = from.filter(|_| request.contains(&digest)) else { return false };
+        let from: usize = from.split('-').next().unwrap().parse().unwrap();
+        let (size, rest) = (whole.len(), &whole[from..]);
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
+            size - 1,
+            rest.len()
+        );
+        stream.write_all(&[head.as_bytes(), rest].concat()).is_ok()
+    });
+    let root = tempfile::tempdir().unwrap();
+    let begin = Instant::now();
+    let mirrors = ["--timeout", "1", "--retries", "1", "--mirror", &silent, "--mirror", &broken];
+    let (status, lines) = pull(&host, root.path(), &mirrors, "a/b");
+    assert_eq!(status, 0, "{lines}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(lines.starts_with("mirror passed over: get http"), "{lines}");
+    assert!(seen_silent.lock().unwrap().len() <= 2, "{:?}", seen_silent.lock().unwrap());
+    // The registry itself sent the end of the layer only.
+    let requests = seen.lock().unwrap().join("").to_ascii_lowercase();
+    assert!(requests.contains("range: bytes="), "{requests}");
+    assert!(!requests.contains("/manifests/"), "{requests}");
+}
