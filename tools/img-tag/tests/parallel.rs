@@ -81,3 +81,35 @@ fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
     sandbox.sh("umoci rm --image $STAVE_ROOT/images:docker.io/library/mine:latest").ok();
     assert_eq!(listed(), "[\"base:latest\",\"theirs:latest\",\"other:latest\"]\n");
 }
+
+#[test]
+fn a_name_that_skopeo_moved_back_is_where_we_moved_it() {
+    let sandbox = Sandbox::new();
+    for name in ["one", "two"] {
+        let archive = rootfs(|tree| file(tree, "etc/name", 0o644, name.as_bytes()));
+        sandbox.sh_with(&format!("img-load -q -t {name} - > /dev/null"), &archive).ok();
+    }
+    let digest =
+        |name: &str| sandbox.sh(&format!("img-inspect {name} | jq -r .image.descriptor.digest")).ok();
+    let index = sandbox.root().join("images/index.json");
+    sandbox.sh("img-tag one app > /dev/null").ok();
+    let mut old: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    sandbox.sh("img-tag two app > /dev/null").ok();
+    // Who only puts the old list back means it.
+    let moved = fs::read(&index).unwrap();
+    fs::write(&index, old.to_string()).unwrap();
+    assert_eq!(digest("app"), digest("one"));
+    fs::write(&index, &moved).unwrap();
+    assert_eq!(digest("app"), digest("two"));
+    // Who adds something to it did not know better.
+    let mut entry = old["manifests"][0].clone();
+    entry["annotations"]["org.opencontainers.image.ref.name"] = "theirs".into();
+    old["manifests"].as_array_mut().unwrap().push(entry);
+    fs::write(&index, old.to_string()).unwrap();
+    assert_eq!((digest("app"), digest("theirs")), (digest("two"), digest("one")));
+    // A name that we took away comes back with such a list: in doubt an image keeps its name.
+    sandbox.sh("img-rm -q theirs app > /dev/null").ok();
+    old["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = "new".into();
+    fs::write(&index, old.to_string()).unwrap();
+    assert_eq!(digest("theirs"), digest("one"));
+}

@@ -3,24 +3,25 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CONTAINERD_NAME, Layout, REF_NAME};
+use super::{CONTAINERD_NAME, Layout, MAX_INDEX, REF_NAME, read_limited};
 
 /// Seconds for which an entry is taken for lost rather than removed, when somebody else's list lacks it and has others
 /// that we did not know: as long as copies take.
 const MEMORY: u64 = 600;
 
-/// The list as we wrote it last, and when we added what was added lately.
+/// The list as we wrote it last, and when we added what was added lately, and took away what was taken away.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Recent {
     manifests: Vec<Value>,
     added: BTreeMap<String, u64>,
+    #[serde(default)]
+    removed: BTreeMap<String, u64>,
 }
 
 /// What two entries must have in common to be the same: names, and what they name.
@@ -50,33 +51,42 @@ fn now() -> u64 {
 impl Recent {
     /// What was kept; nothing where that cannot be read: it is only a help.
     pub(super) fn read(layout: &Layout) -> Self {
-        let text = fs::read(layout.path().join(".recent.json"));
+        let text = read_limited(&layout.path().join(".recent.json"), 2 * MAX_INDEX);
         text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
-    /// Adds to a list what somebody who wrote it did not know of. A list that only lacks entries is one that somebody took
-    /// them from.
+    /// Adds to a list what somebody who wrote it did not know of, and gives names back to what they were moved to. A list
+    /// that has nothing new is one that somebody took entries from.
     pub(super) fn restore(&self, manifests: &mut Vec<Value>) {
         let known: Vec<String> = self.manifests.iter().map(key).collect();
-        if manifests.iter().all(|entry| known.contains(&key(entry))) {
+        let young = now().saturating_sub(MEMORY);
+        let lately =
+            |when: &BTreeMap<String, u64>, key: &str| when.get(key).is_some_and(|time| *time >= young);
+        let is_new = |key: &String| !known.contains(key) && !lately(&self.removed, key);
+        if !manifests.iter().map(key).any(|key| is_new(&key)) {
             return;
         }
-        let young = now().saturating_sub(MEMORY);
-        for entry in &self.manifests {
-            let lately = self.added.get(&key(entry)).is_some_and(|time| *time >= young);
-            if lately && !manifests.iter().any(|other| excludes(entry, other)) {
-                manifests.push(entry.clone());
+        for entry in self.manifests.iter().filter(|entry| lately(&self.added, &key(entry))) {
+            match manifests.iter_mut().find(|other| excludes(entry, other)) {
+                None => manifests.push(entry.clone()),
+                Some(older) if lately(&self.removed, &key(older)) => *older = entry.clone(),
+                Some(_) => {}
             }
         }
     }
 
     /// The same for the list that is about to be written, which was `before`.
     pub(super) fn next(mut self, before: &[Value], manifests: &[Value]) -> Self {
-        let (now, before): (u64, Vec<String>) = (now(), before.iter().map(key).collect());
-        let keys: Vec<String> = manifests.iter().map(key).collect();
-        self.added.retain(|key, time| keys.contains(key) && *time >= now.saturating_sub(MEMORY));
-        let new = keys.into_iter().filter(|key| !before.contains(key));
-        self.added.extend(new.map(|key| (key, now)));
+        let keys = |list: &[Value]| list.iter().map(key).collect::<Vec<_>>();
+        let (now, before, after) = (now(), keys(before), keys(manifests));
+        let young = now.saturating_sub(MEMORY);
+        self.added.retain(|key, time| after.contains(key) && *time >= young);
+        self.removed.retain(|key, time| !after.contains(key) && *time >= young);
+        let missing_in = |one: &[String], other: &[String]| -> Vec<(String, u64)> {
+            other.iter().filter(|key| !one.contains(key)).map(|key| (key.clone(), now)).collect()
+        };
+        self.added.extend(missing_in(&before, &after));
+        self.removed.extend(missing_in(&after, &before));
         self.manifests = manifests.to_vec();
         self
     }
