@@ -41,6 +41,9 @@ pub struct Apply {
     pub max_ratio: u64,
     /// Whether layers may hold device nodes.
     pub devices: bool,
+    /// Whether a layer is unpacked as near as can be where a user namespace cannot hold what it says.
+    #[serde(default)]
+    pub rootless: bool,
     /// Told of each layer that stands, and whether it was unpacked just now.
     #[serde(skip)]
     pub tell: Option<Tell>,
@@ -55,12 +58,7 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 impl Apply {
     fn options(&self) -> Options {
         let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
-        Options {
-            limits,
-            devices: self.devices,
-            user_xattr: !rustix::process::geteuid().is_root(),
-            ..Options::default()
-        }
+        Options { limits, devices: self.devices, rootless: self.rootless, ..Options::default() }
     }
 
     /// Applies the layers in order.
@@ -129,7 +127,7 @@ impl Operation for Apply {
         let store = Store::open(&scope.root)?;
         let mut below: Vec<PathBuf> = Vec::new();
         for layer in &self.layers {
-            match store.find(&layer.diff_id, &Below::open(&below)?)? {
+            match store.find(&layer.diff_id, &Below::open(&below)?, self.rootless)? {
                 Some(standing) if standing.directory == layer.directory => below.push(standing.directory),
                 Some(standing) => {
                     return Ok(Condition::Different(format!("layer in {:?}", standing.directory)));

@@ -11,6 +11,9 @@ use rustix::{
 /// The prefix of the extended attributes that speak to overlayfs: for mounts by root, and by a user (`userxattr`).
 pub(crate) const PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// The attribute of an opaque directory, in the same order.
+pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
 /// Whether the attribute speaks to overlayfs, and so is no part of a layer.
 pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -42,7 +45,7 @@ pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<
 
 /// Whether the directory hides what the layers below have in it.
 pub(crate) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
-    for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+    for name in OPAQUE {
         if xattr(directory.as_fd(), name)?.is_some_and(|value| value == b"y") {
             return Ok(true);
         }

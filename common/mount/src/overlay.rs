@@ -54,12 +54,15 @@ impl Overlay {
     /// whole, so that an upper directory means something without the layers that it was made on, and can be taken as
     /// a layer.
     fn options(&self) -> Vec<&'static str> {
-        let mut options = vec!["redirect_dir=off", "index=off", "metacopy=off"];
+        // With `userxattr` neither redirects nor metacopies are made or followed, and kernels differ in which of these
+        // words they take for a contradiction.
+        let mut options = if self.userxattr {
+            vec!["userxattr", "index=off"]
+        } else {
+            vec!["redirect_dir=off", "index=off", "metacopy=off"]
+        };
         if self.upper.is_some() && !self.durable {
             options.push("volatile");
-        }
-        if self.userxattr {
-            options.push("userxattr");
         }
         options
     }

@@ -121,6 +121,9 @@ fn devices(root: &str, spec: &Spec) -> Vec<String> {
                 &major.to_string(),
                 &minor.to_string(),
             ]),
+            crate::launch::DevEntry::OfHost { path } => {
+                words(["mount", "--mkdir", "--bind", &path.to_string_lossy(), &inside(root, &path)])
+            }
             crate::launch::DevEntry::Link { path, target } => {
                 words(["ln", "-s", &target, &inside(root, &path)])
             }

@@ -66,12 +66,13 @@ pub struct Context {
 }
 
 impl Common {
-    /// The directories, absolute; by default those of the design for root, the XDG directories for other users.
+    /// The directories, absolute; by default those of the design for root, the XDG directories for other users, also
+    /// where such a one is root of a user namespace.
     ///
     /// # Errors
     /// When the current directory is needed and cannot be told.
     pub fn scope(&self) -> anyhow::Result<Scope> {
-        let root_user = nix::unistd::geteuid().is_root();
+        let root_user = userns::is_system_root();
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = || variable("HOME").unwrap_or_else(|| "/".into());
@@ -83,7 +84,7 @@ impl Common {
             self.run_dir.clone().unwrap_or_else(|| match (root_user, variable("XDG_RUNTIME_DIR")) {
                 (true, _) => "/run/stave".into(),
                 (false, Some(dir)) => dir.join("stave"),
-                (false, None) => format!("/tmp/stave-{}", nix::unistd::geteuid()).into(),
+                (false, None) => format!("/tmp/stave-{}", user()).into(),
             });
         Ok(Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? })
     }
@@ -105,6 +106,13 @@ impl Common {
     fn is_aside(&self) -> bool {
         self.undo || self.check || self.repair || self.schema || self.generate.is_some()
     }
+}
+
+/// The caller, as the machine knows it: outside of the user namespace that made it root.
+fn user() -> u32 {
+    let user = nix::unistd::geteuid().as_raw();
+    let namespace = userns::Namespace::current().ok().flatten();
+    namespace.and_then(|namespace| namespace.user_outside(user)).unwrap_or(user)
 }
 
 /// Absolute, without `.` and `..` and symbolic links as far as it exists: paths that go into documents and are compared

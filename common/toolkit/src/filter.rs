@@ -44,6 +44,12 @@ pub trait Filter: clap::Parser {
         Ok(member)
     }
 
+    /// What a person can do about an error of its operations: the line `hint:`.
+    fn advise(&self, error: &anyhow::Error) -> Option<String> {
+        let _ = error;
+        None
+    }
+
     /// Takes its member out of a document, after its last step was undone.
     ///
     /// # Errors
@@ -129,7 +135,12 @@ fn attempt<F: Filter>(tool: &str, filter: &F, document: Document) -> Result<(), 
         return Err(failed(document, Stage::Record)(error));
     }
     if let Err((error, left)) = apply_all(&mut operations, &scope) {
-        return Err(abandon(tool, session, &operations, left, Stage::Apply, from_boxed(error)));
+        let error = from_boxed(error);
+        let error = match filter.advise(&error) {
+            Some(what) => hint(error, what),
+            None => error,
+        };
+        return Err(abandon(tool, session, &operations, left, Stage::Apply, error));
     }
     let written = filter
         .finish(member, &operations)

@@ -13,7 +13,7 @@ use toolkit::prelude::*;
 /// Unpacks the layers below `$STAVE_ROOT/layers`, lowest first, as layer-apply does without flags.
 pub(crate) fn apply(layers: &Layers, image: &Image, root: &Path, progress: &dyn Progress) -> Result<()> {
     let store = Store::open(root)?;
-    let options = Options { user_xattr: !rustix::process::geteuid().is_root(), ..Options::default() };
+    let options = Options::default();
     let mut below: Vec<PathBuf> = Vec::new();
     for (descriptor, diff_id) in image.layers()? {
         let digest = Digest::try_from(descriptor.digest())?;

@@ -11,14 +11,14 @@
 //! # Undoes
 //! The container's claim on the layers, which is its record. The directories stay until `img-gc` finds them unused.
 //! # Needs
-//! root, for owners, devices and `trusted.overlay.*`; an ordinary user in a user namespace gets `user.overlay.*`.
+//! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md).
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use document::{Document, members};
-use layer::{Layer, store::Store};
+use layer::{Layer, apply::EntryError, store::Store};
 use oci::{Digest, Layout};
 use toolkit::{Common, Context, Filter, Plan};
 
@@ -38,6 +38,10 @@ struct LayerApply {
     /// Refuse a layer with device nodes
     #[arg(long)]
     no_devices: bool,
+    /// In a user namespace that cannot hold what a layer says, come as near as can be: owners without a mapping become
+    /// the caller, device nodes empty files
+    #[arg(long)]
+    rootless: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -67,9 +71,20 @@ impl Filter for LayerApply {
             max_entries: self.max_entries,
             max_ratio: self.max_ratio,
             devices: !self.no_devices,
+            rootless: self.rootless,
             tell: (context.verbose > 0).then_some(tell),
         };
         Ok(Plan { member: member(&apply), operations: vec![apply] })
+    }
+
+    fn advise(&self, error: &anyhow::Error) -> Option<String> {
+        let cannot = error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
+        });
+        cannot.then(|| {
+            "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` does without"
+                .to_owned()
+        })
     }
 
     fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {

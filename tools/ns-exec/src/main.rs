@@ -11,7 +11,7 @@
 //! # Undoes
 //! Ends the process and all that it started; removes its log and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! # Needs
-//! Root; Linux 5.12. It exits as the command does, and with 125 when there was none.
+//! Root, or to be root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with 125 when there was none.
 
 mod arguments;
 mod files;

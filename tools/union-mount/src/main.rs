@@ -11,7 +11,8 @@
 //! # Undoes
 //! Unmounts it, and removes the container's directory with all that was written there. Layers stay.
 //! # Needs
-//! Root; overlayfs. Any number of layers up to overlayfs's 500 mounts, with kernels from 5.12 on.
+//! Root, or to be root in a user namespace (docs/rootless.md); overlayfs. Any number of layers up to overlayfs's 500
+//! mounts, with kernels from 5.12 on.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -91,14 +92,15 @@ impl Filter for UnionMount {
         operations.push(directory(&path, 0o700, None));
         let (upper, work) = writable.unzip();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
-        operations.push(Operation::OverlayMount(self.overlay(context, &member)));
+        let userxattr = userns::Namespace::current()?.is_some();
+        operations.push(Operation::OverlayMount(self.overlay(context, &member, userxattr)));
         operations.extend(self.mounts(&container, &member, document)?);
         Ok(Plan { member, operations })
     }
 }
 
 impl UnionMount {
-    fn overlay(&self, context: &Context, rootfs: &Rootfs) -> Overlay {
+    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Overlay {
         Overlay {
             source: format!("stave:{}", context.id),
             lower: rootfs.lower.clone(),
@@ -107,7 +109,7 @@ impl UnionMount {
             target: rootfs.path.clone(),
             readonly: rootfs.readonly,
             durable: self.durable,
-            userxattr: !nix::unistd::geteuid().is_root(),
+            userxattr,
         }
     }
 

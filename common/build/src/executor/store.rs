@@ -172,6 +172,8 @@ impl Store {
 
     fn mount(&self, mounted: &mut Mounted, lower: Vec<PathBuf>, writable: bool) -> Result<(), Cause> {
         self.isolate()?;
+        let namespace = userns::Namespace::current()
+            .map_err(Cause::system("look at user namespace of", Path::new("/proc/self")))?;
         let StepDirectories { upper, work, empty, rootfs } = &mounted.directories;
         let overlay = mount::Overlay {
             source: "stave:build".to_owned(),
@@ -181,7 +183,7 @@ impl Store {
             target: rootfs.clone(),
             readonly: !writable,
             durable: false,
-            userxattr: false,
+            userxattr: namespace.is_some(),
         };
         overlay.mount()?;
         mounted.attached = true;

@@ -36,6 +36,7 @@ pub(super) struct Unpacking<'a> {
     /// The bits of a mode that the kernel takes away.
     umask: u32,
     pub(super) left_out: u64,
+    pub(super) approximated: u64,
     pub(super) dependencies: BTreeMap<(Vec<u8>, Aspect), String>,
     /// Hard links to what was not there yet.
     pub(super) pending: Vec<Pending>,
@@ -58,6 +59,7 @@ impl<'a> Unpacking<'a> {
             owner: (stat.st_uid, stat.st_gid),
             umask: umask(),
             left_out: 0,
+            approximated: 0,
             dependencies: BTreeMap::new(),
             pending: Vec::new(),
         })
@@ -71,7 +73,7 @@ impl<'a> Unpacking<'a> {
     fn apply<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), EntryError> {
         match Target::of(&entry.path)? {
             Target::Root if entry.kind != Kind::Directory => return Err(EntryError::Root),
-            Target::Root => self.tree.get(b"").listed = Some(entry.into()),
+            Target::Root => self.tree.get(b"").listed = Some(self.facts(entry)?),
             Target::Aufs => {}
             Target::Whiteout { parent, name } => {
                 check_whiteout(entry)?;
@@ -122,7 +124,7 @@ impl<'a> Unpacking<'a> {
             }
             self.tree.get(&path).new = replaces;
         }
-        self.tree.get(&path).listed = Some(entry.into());
+        self.tree.get(&path).listed = Some(self.facts(entry)?);
         Ok(())
     }
 
@@ -133,6 +135,7 @@ impl<'a> Unpacking<'a> {
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> Result<(), EntryError> {
+        let facts = self.facts(entry)?;
         let file = self.create(parent, name, entry.mode)?;
         match &entry.sparse {
             None => while write_some(&file, reader, u64::MAX, None)? > 0 {},
@@ -149,7 +152,7 @@ impl<'a> Unpacking<'a> {
                 ftruncate(&file, entry.size).map_err(EntryError::call("set the size"))?;
             }
         }
-        self.seal(file.as_fd(), &entry.into(), entry.mode & (self.umask | 0o7000) != 0)
+        self.seal(file.as_fd(), &facts, entry.mode & (self.umask | 0o7000) != 0)
     }
 
     /// Creates a regular file that nobody has; what an earlier entry made under its name goes.
@@ -179,6 +182,15 @@ impl<'a> Unpacking<'a> {
         if entry.kind == Kind::CharDevice && (major, minor) == (0, 0) {
             return Err(EntryError::WhiteoutDevice);
         }
+        let facts = self.facts(entry)?;
+        if self.options.namespace.is_some() && matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+            if !self.options.rootless {
+                return Err(EntryError::NamespaceDevice);
+            }
+            self.approximated += 1;
+            let file = self.create(parent, name, entry.mode)?;
+            return self.seal(file.as_fd(), &facts, true);
+        }
         let fd = self.tree.open(parent)?;
         let mode = Mode::from_raw_mode((entry.mode & 0o777) as RawMode);
         let make = |fd: BorrowedFd| match entry.kind {
@@ -195,7 +207,7 @@ impl<'a> Unpacking<'a> {
             other => other,
         }
         .map_err(EntryError::call("create"))?;
-        self.seal_at(fd.as_fd().as_fd(), name, &entry.into(), entry.kind == Kind::Symlink)
+        self.seal_at(fd.as_fd().as_fd(), name, &facts, entry.kind == Kind::Symlink)
     }
 
     /// Owner, mode, attributes and times of what is open. The owner comes first: changing it takes suid and
@@ -212,8 +224,8 @@ impl<'a> Unpacking<'a> {
         }
         for (name, value) in &facts.xattrs {
             if self.keeps(name) {
-                rustix::fs::fsetxattr(fd, &name[..], value, rustix::fs::XattrFlags::empty())
-                    .map_err(attribute_error(name))?;
+                let set = rustix::fs::fsetxattr(fd, &name[..], value, rustix::fs::XattrFlags::empty());
+                self.attribute(name, set)?;
             }
         }
         rustix::fs::futimens(fd, &times(facts)).map_err(EntryError::call("set the times"))
@@ -240,12 +252,45 @@ impl<'a> Unpacking<'a> {
         for (attribute, value) in &facts.xattrs {
             if self.keeps(attribute) {
                 let path = overlay::proc_path(directory, name);
-                rustix::fs::lsetxattr(&path[..], &attribute[..], value, rustix::fs::XattrFlags::empty())
-                    .map_err(attribute_error(attribute))?;
+                let flags = rustix::fs::XattrFlags::empty();
+                self.attribute(attribute, rustix::fs::lsetxattr(&path[..], &attribute[..], value, flags))?;
             }
         }
         rustix::fs::utimensat(directory, name, &times(facts), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(EntryError::call("set the times"))
+    }
+
+    /// What the entry says of its file, as far as the user namespace can hold it.
+    fn facts(&mut self, entry: &Entry) -> Result<Facts, EntryError> {
+        let mut facts = Facts::from(entry);
+        let Some(namespace) = &self.options.namespace else { return Ok(facts) };
+        let (user, group) = (namespace.has_user(facts.uid), namespace.has_group(facts.gid));
+        if user && group {
+            return Ok(facts);
+        }
+        if !self.options.rootless {
+            return Err(EntryError::Owner { uid: facts.uid, gid: facts.gid });
+        }
+        self.approximated += 1;
+        // Whoever executes it would become somebody that the layer does not name.
+        if !user {
+            (facts.uid, facts.mode) = (self.owner.0, facts.mode & !0o4000);
+        }
+        if !group {
+            (facts.gid, facts.mode) = (self.owner.1, facts.mode & !0o2000);
+        }
+        Ok(facts)
+    }
+
+    /// What became of setting an attribute.
+    fn attribute(&mut self, name: &[u8], set: rustix::io::Result<()>) -> Result<(), EntryError> {
+        match set {
+            Err(Errno::PERM | Errno::INVAL) if self.options.namespace.is_some() && self.options.rootless => {
+                self.approximated += 1;
+                Ok(())
+            }
+            set => set.map_err(attribute_error(name)),
+        }
     }
 
     /// Whether an attribute belongs to the file. overlayfs's own would change what the mount shows; a label of SELinux and

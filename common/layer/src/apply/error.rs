@@ -131,6 +131,17 @@ pub enum EntryError {
     /// A device, and none are allowed.
     #[error("device nodes are not allowed")]
     Device,
+    /// A device, in a user namespace.
+    #[error("a user namespace has no device nodes")]
+    NamespaceDevice,
+    /// An owner that cannot be in the user namespace.
+    #[error("owner {uid}:{gid} has no mapping in this user namespace")]
+    Owner {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
     /// A device that overlayfs would take for a whiteout.
     #[error("character device 0:0 is a whiteout of overlayfs")]
     WhiteoutDevice,

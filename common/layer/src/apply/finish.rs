@@ -12,11 +12,21 @@ use super::{
     name::join,
     tree::{Facts, Standing},
 };
-use crate::archive::Time;
+use crate::{archive::Time, overlay};
+
+/// What is known of a layer that is finished.
+pub(super) struct Finished {
+    /// How many attributes were left out.
+    pub(super) left_out: u64,
+    /// How many entries are not as the layer says.
+    pub(super) approximated: u64,
+    /// What was taken from the layers below.
+    pub(super) dependencies: Vec<Dependency>,
+}
 
 impl Unpacking<'_> {
-    /// Finishes the layer. Returns how many attributes were left out, and what was taken from the layers below.
-    pub(super) fn finish(mut self) -> Result<(u64, Vec<Dependency>), Error> {
+    /// Finishes the layer.
+    pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.link_pending()?;
         // Parents before children: whether a directory is a new one is known from the whiteouts of its parent.
         let mut next = Some(Vec::new());
@@ -27,7 +37,8 @@ impl Unpacking<'_> {
         }
         let dependencies = self.dependencies.into_iter();
         let dependencies = dependencies.map(|((path, aspect), seen)| Dependency::new(&path, aspect, seen));
-        Ok((self.left_out, dependencies.collect()))
+        let (left_out, approximated) = (self.left_out, self.approximated);
+        Ok(Finished { left_out, approximated, dependencies: dependencies.collect() })
     }
 
     fn settle(&mut self, path: &[u8]) -> Result<(), EntryError> {
@@ -43,7 +54,8 @@ impl Unpacking<'_> {
         let hides = !path.is_empty() && (directory.opaque || directory.new);
         let fd = self.tree.open(path)?;
         if hides {
-            let name = if self.options.user_xattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+            let [trusted, user] = overlay::OPAQUE;
+            let name = if self.options.namespace.is_some() { user } else { trusted };
             fsetxattr(&fd, name, b"y", XattrFlags::empty()).map_err(EntryError::call("make opaque"))?;
         }
         self.seal(fd.as_fd().as_fd(), &facts, true)

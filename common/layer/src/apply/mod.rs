@@ -19,6 +19,7 @@ mod tree;
 use std::{io::Read, os::fd::OwnedFd};
 
 use oci::digest::{Algorithm, Digest};
+use userns::Namespace;
 
 pub use below::Below;
 pub use dependency::Dependency;
@@ -54,15 +55,26 @@ pub struct Options {
     pub limits: Limits,
     /// Whether it may hold device nodes.
     pub devices: bool,
-    /// Whether the layer is to be mounted by an ordinary user: overlayfs then reads attributes `user.overlay.*`.
-    pub user_xattr: bool,
+    /// The user namespace that it is unpacked in and for; none for the machine's first one. overlayfs reads attributes
+    /// `user.overlay.*` in any other.
+    pub namespace: Option<Namespace>,
+    /// In a user namespace that cannot hold what the layer says: come as near as can be, instead of refusing it. Owners
+    /// without a mapping become the caller, device nodes empty files; set-id bits of such owners go, and so do extended
+    /// attributes that the kernel refuses.
+    pub rootless: bool,
     /// The hash of the layer's DiffID.
     pub algorithm: Algorithm,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), devices: true, user_xattr: false, algorithm: Algorithm::Sha256 }
+        Self {
+            limits: Limits::default(),
+            devices: true,
+            namespace: None,
+            rootless: false,
+            algorithm: Algorithm::Sha256,
+        }
     }
 }
 
@@ -82,6 +94,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Extended attributes that were left out, because they would speak to overlayfs or to this machine's policy.
     pub left_out: u64,
+    /// How many entries are not as the layer says ([`Options::rootless`]).
+    pub approximated: u64,
     /// What was taken from the layers below: with others below, the directory would be another.
     pub dependencies: Vec<Dependency>,
 }
@@ -116,16 +130,16 @@ pub fn unpack(
             }
             unpacking.entry(&entry, &mut reader)?;
         }
-        let (left_out, dependencies) = unpacking.finish()?;
-        Ok((count, left_out, dependencies))
+        Ok((count, unpacking.finish()?))
     })?;
-    let ((entries, left_out, dependencies), totals) = outcome;
+    let ((entries, finish::Finished { left_out, approximated, dependencies }), totals) = outcome;
     Ok(Unpacked {
         diff_id: totals.diff_id,
         size: totals.size,
         uncompressed: totals.uncompressed,
         entries,
         left_out,
+        approximated,
         dependencies,
     })
 }

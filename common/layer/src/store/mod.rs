@@ -2,8 +2,10 @@
 //!
 //! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`.
 //! * `<hex>.json`: its [`Note`], written once the directory is whole. A directory without one is not trusted.
-//! * `<hex>.<16 hex digits>`: the same layer on other layers. What an archive does not say of a directory on the way to an
-//!   entry comes from the layers below; where these say something else than was noted, the layer is unpacked once more.
+//! * `<hex>.<16 hex digits>`: the same layer on other layers, or in a user namespace: there other ids own the files, and
+//!   overlayfs's marks have other names. One is never taken for the other.
+//!   What an archive does not say of a directory on the way to an entry comes from the layers below; where these say
+//!   something else than was noted, the layer is unpacked once more.
 //! * `.<hex>.part`: a layer that is being unpacked, by whoever holds its lock; left behind by a kill, it goes with the next
 //!   one who takes the lock.
 //! * `.lock`: never read or written. A layer's lock is the one on the byte of that number which its digest gives.
@@ -24,6 +26,7 @@ use std::{
 
 use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, mkdirat, openat, openat2, renameat_with};
+use userns::Namespace;
 
 pub use note::Note;
 
@@ -38,6 +41,8 @@ pub struct Store {
     path: PathBuf,
     fd: OwnedFd,
     boot: String,
+    /// The user namespace for which layers are looked for and unpacked.
+    namespace: Option<Namespace>,
 }
 
 /// A layer whose directory stands.
@@ -74,7 +79,8 @@ impl Store {
         };
         let fd = fd.map_err(error("open", &path))?;
         let boot = fs::read_to_string(BOOT).map_err(error("read", BOOT))?.trim().to_owned();
-        Ok(Self { path, fd, boot })
+        let namespace = Namespace::current().map_err(error("look at user namespace of", "/proc/self"))?;
+        Ok(Self { path, fd, boot, namespace })
     }
 
     /// Where the layer's directory stands or will stand below `root` (`$STAVE_ROOT`), unless what is below it asks for
@@ -83,17 +89,24 @@ impl Store {
         root.join("layers").join(diff_id.hex())
     }
 
-    /// The layer's directory, if one stands that can be trusted and fits on the layers below.
+    /// The layer's directory, if one stands that can be trusted, fits on the layers below, and was made for the caller's
+    /// user namespace; with `rootless` also one that is only near to what the layer says.
     ///
     /// # Errors
     /// When that cannot be found out.
-    pub fn find(&self, diff_id: &Digest, below: &Below) -> Result<Option<Standing>, Error> {
-        let Some(note) = self.note(diff_id.hex(), diff_id)? else { return Ok(None) };
-        if holds(&note, below)? {
+    pub fn find(&self, diff_id: &Digest, below: &Below, rootless: bool) -> Result<Option<Standing>, Error> {
+        let fits = |note: &Note| note.namespace == self.namespace && (rootless || !note.approximated);
+        let place = self.note(diff_id.hex(), diff_id)?;
+        if place.is_none() && self.namespace.is_none() {
+            return Ok(None);
+        }
+        if let Some(note) = place.filter(fits)
+            && holds(&note, below)?
+        {
             return Ok(Some(self.standing(diff_id.hex(), note)));
         }
         for name in self.variants(diff_id)? {
-            if let Some(note) = self.note(&name, diff_id)?
+            if let Some(note) = self.note(&name, diff_id)?.filter(fits)
                 && holds(&note, below)?
             {
                 return Ok(Some(self.standing(&name, note)));
@@ -114,11 +127,11 @@ impl Store {
         below: &Below,
         options: &Options,
     ) -> Result<Standing, Error> {
-        if let Some(standing) = self.find(diff_id, below)? {
+        if let Some(standing) = self.find(diff_id, below, options.rootless)? {
             return Ok(standing);
         }
         let _lock = self.lock(diff_id)?;
-        if let Some(standing) = self.find(diff_id, below)? {
+        if let Some(standing) = self.find(diff_id, below, options.rootless)? {
             return Ok(standing);
         }
         let part = part(diff_id);
@@ -143,12 +156,19 @@ impl Store {
         let blob = open().map_err(|source| Error::Blob(crate::pipeline::Error::Read(source)))?;
         mkdirat(&self.fd, part, Mode::RWXU).map_err(error("create directory", path()))?;
         let target = self.open_directory(part).map_err(error("open", path()))?;
-        let options = Options { algorithm: diff_id.algorithm(), ..options.clone() };
+        let options =
+            Options { algorithm: diff_id.algorithm(), namespace: self.namespace.clone(), ..options.clone() };
         let unpacked = unpack(blob, target, below, &options)?;
         if unpacked.diff_id != *diff_id {
             return Err(Error::DiffId { expected: diff_id.clone(), found: unpacked.diff_id });
         }
-        let note = Note::new(diff_id, &self.boot, unpacked.uncompressed, unpacked.dependencies);
+        let note = Note {
+            size: unpacked.uncompressed,
+            namespace: self.namespace.clone(),
+            approximated: unpacked.approximated > 0,
+            dependencies: unpacked.dependencies,
+            ..Note::new(diff_id, &self.boot)
+        };
         let mut standing = self.place(part, diff_id, note)?;
         standing.fresh = true;
         Ok(standing)
@@ -162,23 +182,25 @@ impl Store {
     /// When it cannot be renamed: `EXDEV` where it is on another file system.
     pub fn adopt(&self, upper: &Path, diff_id: &Digest) -> Result<Standing, Error> {
         let _lock = self.lock(diff_id)?;
-        if let Some(note) = self.note(diff_id.hex(), diff_id)? {
-            return Ok(self.standing(diff_id.hex(), note));
+        let note = Note { namespace: self.namespace.clone(), ..Note::new(diff_id, &self.boot) };
+        let name = match &self.namespace {
+            None => diff_id.hex().to_owned(),
+            Some(_) => format!("{}.{}", diff_id.hex(), note.variant()),
+        };
+        if let Some(note) = self.note(&name, diff_id)? {
+            return Ok(self.standing(&name, note));
         }
         let part = part(diff_id);
         self.remove_name(&part)?;
         renameat_with(CWD, upper, &self.fd, &part, RenameFlags::NOREPLACE).map_err(error("move", upper))?;
-        let mut standing = self.place(&part, diff_id, Note::new(diff_id, &self.boot, 0, Vec::new()))?;
+        let mut standing = self.place(&part, diff_id, note)?;
         standing.fresh = true;
         Ok(standing)
     }
 
     /// Moves the finished directory `part` to its place and writes its note. The caller holds the layer's lock.
     fn place(&self, part: &str, diff_id: &Digest, note: Note) -> Result<Standing, Error> {
-        let name = match self.note(diff_id.hex(), diff_id)? {
-            None => diff_id.hex().to_owned(),
-            Some(_) => format!("{}.{}", diff_id.hex(), note.variant()),
-        };
+        let name = self.name_of(&note, diff_id)?;
         // What stands there was not trusted.
         self.remove_name(&format!("{name}.json"))?;
         self.remove_name(&name)?;
@@ -186,6 +208,14 @@ impl Store {
             .map_err(error("move", self.path.join(part)))?;
         note.write(&self.fd, &name).map_err(error("write", self.path.join(format!("{name}.json"))))?;
         Ok(self.standing(&name, note))
+    }
+
+    /// The name of the directory that `note` tells of.
+    fn name_of(&self, note: &Note, diff_id: &Digest) -> Result<String, Error> {
+        Ok(match (&note.namespace, self.note(diff_id.hex(), diff_id)?) {
+            (None, None) => diff_id.hex().to_owned(),
+            _ => format!("{}.{}", diff_id.hex(), note.variant()),
+        })
     }
 
     /// Removes a layer in all its variants. Whoever calls it knows that no container uses it.

@@ -13,6 +13,7 @@ use rustix::{
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
+use userns::Namespace;
 
 use crate::apply::Dependency;
 
@@ -31,6 +32,12 @@ pub struct Note {
     /// Size of its archive in bytes; 0 where it was not unpacked from one.
     #[serde(default)]
     pub size: u64,
+    /// The user namespace that it was unpacked in and for; none for the machine's first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+    /// Whether something in it is not as the layer says, since that namespace cannot hold it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approximated: bool,
     /// What it took from the layers below.
     #[serde(default)]
     pub dependencies: Vec<Dependency>,
@@ -40,13 +47,25 @@ pub struct Note {
 const LONGEST: u64 = 256 << 20;
 
 impl Note {
-    pub(super) fn new(diff_id: &Digest, boot: &str, size: u64, dependencies: Vec<Dependency>) -> Self {
-        Self { diff_id: diff_id.to_string(), boot_id: boot.into(), synced: false, size, dependencies }
+    pub(super) fn new(diff_id: &Digest, boot: &str) -> Self {
+        Self {
+            diff_id: diff_id.to_string(),
+            boot_id: boot.into(),
+            synced: false,
+            size: 0,
+            namespace: None,
+            approximated: false,
+            dependencies: Vec::new(),
+        }
     }
 
-    /// What tells the directory from those of the same layer on other layers.
+    /// What tells the directory from those of the same layer on other layers, and in other user namespaces.
     pub(super) fn variant(&self) -> String {
-        let facts = serde_json::to_vec(&self.dependencies).unwrap_or_default();
+        let facts = match &self.namespace {
+            None => serde_json::to_vec(&self.dependencies),
+            Some(namespace) => serde_json::to_vec(&(namespace, self.approximated, &self.dependencies)),
+        };
+        let facts = facts.unwrap_or_default();
         Digest::of(&facts).hex()[..16].to_owned()
     }
 

@@ -49,7 +49,11 @@ pub(super) fn run(
         stdio::install(streams)?;
     }
     credentials::take(process)?;
-    // After the credentials: the kernel forgets it when they change.
+    let command = command::find(process)?;
+    sys::close_on_exec_from(3).map_err(Error::at("close descriptors"))?;
+    wait(gate)?;
+    // After the credentials: the kernel forgets it when they change. After the gate: the signal comes when the thread
+    // ends that forked, and that may have been one of its own (`Namespaces::fork`).
     if ends_with_parent(surroundings) {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(Error::at("bind the process to its parent"))?;
@@ -58,9 +62,6 @@ pub(super) fn run(
             return Err(Error::new("start: given up by the parent process"));
         }
     }
-    let command = command::find(process)?;
-    sys::close_on_exec_from(3).map_err(Error::at("close descriptors"))?;
-    wait(gate)?;
     command.execute()
 }
 

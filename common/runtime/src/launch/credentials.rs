@@ -45,7 +45,10 @@ fn become_user(process: &Process) -> Result<()> {
     let user = process.user();
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    set_thread_groups(&groups).map_err(Error::at("set supplementary groups"))?;
+    // A user namespace may keep its processes from it: then those that the caller has stay, which have no mapping.
+    if !(groups.is_empty() && userns::denies_setgroups()) {
+        set_thread_groups(&groups).map_err(Error::at("set supplementary groups"))?;
+    }
     let gid = Gid::from_raw(user.gid());
     set_thread_res_gid(gid, gid, gid).map_err(Error::at(format_args!("become group {}", user.gid())))?;
     let uid = Uid::from_raw(user.uid());

@@ -3,6 +3,8 @@
 //! Docker keeps a container from devices that it makes itself (CAP_MKNOD is in its default set) by a device cgroup.
 //! Here the same is done by mounts, which need no cgroup: no file system of the container opens devices (`nodev`), and
 //! the nodes that it is to have are mounts of their own, which do. Without CAP_SYS_ADMIN nothing in it can change that.
+//!
+//! Nobody makes device nodes in a user namespace: there the host's own are mounted.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,7 +22,7 @@ use rustix::{
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
 };
 
-use super::channel::Channel;
+use super::{channel::Channel, namespaces::in_user_namespace};
 use crate::{Error, error::Result};
 
 const DEV: &str = "/dev";
@@ -41,6 +43,7 @@ const LINKS: [(&str, &str); 6] = [
 /// What is done in `/dev`, for an explanation.
 pub(crate) enum DevEntry {
     Node { path: PathBuf, kind: &'static str, major: i64, minor: i64 },
+    OfHost { path: PathBuf },
     Link { path: PathBuf, target: String },
     Bind { path: PathBuf },
     Closed,
@@ -63,8 +66,13 @@ pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
         (device.path().clone(), kind, device.major(), device.minor())
     });
     let confined = is_confined(spec);
+    let of_host = in_user_namespace().unwrap_or_default();
     let mut entries = Vec::new();
     for (path, kind, major, minor) in nodes.chain(own) {
+        if of_host {
+            entries.push(DevEntry::OfHost { path });
+            continue;
+        }
         entries.push(DevEntry::Node { path: path.clone(), kind, major, minor });
         entries.extend(confined.then_some(DevEntry::Bind { path }));
     }
@@ -95,9 +103,12 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     }
     let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)
         .map_err(Error::at("open \"/dev\""))?;
-    let confined = is_confined(spec);
+    let (confined, of_host) = (is_confined(spec), in_user_namespace()?);
     for (name, major, minor) in NODES {
         let make = || {
+            if of_host {
+                return mount_of_host(root, &Path::new(DEV).join(name));
+            }
             let mode = Mode::from_raw_mode(0o666);
             mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
             if confined { mount_on_itself(dev.as_fd(), name) } else { Ok(()) }
@@ -112,9 +123,19 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     }
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
     for device in devices.into_iter().flatten() {
-        add(root, device, confined).map_err(Error::at(format_args!("create device {:?}", device.path())))?;
+        let made = match of_host {
+            true => mount_of_host(root, device.path()),
+            false => add(root, device, confined),
+        };
+        made.map_err(Error::at(format_args!("create device {:?}", device.path())))?;
     }
     Ok(())
+}
+
+/// The root file system is not yet the process's own: the path is the host's, and the container's below `root`.
+fn mount_of_host(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Errno> {
+    let node = resolve::place(path)?;
+    Detached::copy_of(node, false)?.attach(resolve::create_in(root, path, Leaf::File)?)
 }
 
 fn mount_on_itself(directory: BorrowedFd<'_>, name: &str) -> std::result::Result<(), Errno> {

@@ -90,14 +90,34 @@ impl Namespaces {
 
     /// Forks into the pid namespace: unlike the others, one is entered only by being born in it. The caller's own later
     /// children are born where it is itself, as before.
-    pub(crate) fn fork(&self, body: impl FnOnce() -> u8) -> Result<i32> {
-        let joined = self.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid).map(|(_, fd)| fd);
-        let changes = self.is_new(LinuxNamespaceType::Pid) || joined.is_some() || self.process.is_some();
+    pub(crate) fn fork(&self, body: impl FnOnce() -> u8 + Send) -> Result<i32> {
+        let joined = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
+        let changes = self.is_new(LinuxNamespaceType::Pid) || joined || self.process.is_some();
         if !changes {
             return forked(sys::fork(body));
         }
+        if in_user_namespace()? {
+            // The way back is for the first user namespace's root alone: the thread that went is given up instead.
+            return std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    self.enter_pid()?;
+                    forked(sys::fork(body))
+                });
+                thread.join().unwrap_or_else(|_| Err(Error::new("fork: the thread ended")))
+            });
+        }
         let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::at("open pid namespace \"/proc/self/ns/pid\""))?;
+        self.enter_pid()?;
+        let child = sys::fork(body);
+        let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
+        back.map_err(Error::at("leave pid namespace"))?;
+        forked(child)
+    }
+
+    /// Has the calling thread's children be born in the pid namespace.
+    fn enter_pid(&self) -> Result<()> {
+        let joined = self.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid).map(|(_, fd)| fd);
         let enter = match (joined, &self.process) {
             (Some(fd), _) => move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID)),
             (None, Some(process)) => {
@@ -105,11 +125,7 @@ impl Namespaces {
             }
             (None, None) => sys::unshare(UnshareFlags::NEWPID),
         };
-        enter.map_err(Error::at("enter pid namespace"))?;
-        let child = sys::fork(body);
-        let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
-        back.map_err(Error::at("leave pid namespace"))?;
-        forked(child)
+        enter.map_err(Error::at("enter pid namespace"))
     }
 
     /// Enters all others; in the process itself.
@@ -138,6 +154,12 @@ impl Namespaces {
         }
         Ok(())
     }
+}
+
+/// Whether the caller is in another user namespace than the machine's first one.
+pub(super) fn in_user_namespace() -> Result<bool> {
+    let namespace = userns::Namespace::current();
+    namespace.map(|namespace| namespace.is_some()).map_err(|error| Error::new(error.to_string()))
 }
 
 fn forked(result: std::result::Result<nix::unistd::Pid, rustix::io::Errno>) -> Result<i32> {

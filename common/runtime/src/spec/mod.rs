@@ -16,6 +16,8 @@ use oci_spec::{
     },
 };
 
+use userns::Namespace;
+
 use crate::{Error, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
@@ -84,15 +86,16 @@ pub struct Overrides {
 /// # Errors
 /// When there is no command, no such user, no such capability.
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
+    let namespace = Namespace::current().map_err(Error::new)?;
     let process = process(config, overrides)?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(root.build().map_err(invalid)?)
         .process(process)
-        .mounts(mounts::all(overrides).map_err(invalid)?)
+        .mounts(mounts::all(overrides, namespace.as_ref()).map_err(invalid)?)
         .annotations(annotations(config))
-        .linux(linux(overrides)?)
+        .linux(linux(overrides, namespace.as_ref())?)
         .build()
         .map_err(invalid)?;
     spec.set_hostname(overrides.hostname.clone());
@@ -152,12 +155,15 @@ fn command(config: Option<&image::Config>, overrides: &Overrides) -> Result<Vec<
     Ok(command)
 }
 
+/// The last group that `net.ipv4.ping_group_range` takes.
+const MOST_GROUPS: u32 = i32::MAX as u32;
+
 fn annotations(config: Option<&image::Config>) -> HashMap<String, String> {
     let signal = config.and_then(|config| config.stop_signal().clone());
     signal.map(|signal| (STOP_SIGNAL.to_owned(), signal)).into_iter().collect()
 }
 
-fn linux(overrides: &Overrides) -> Result<Linux> {
+fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> {
     let own_network = matches!(overrides.network, Network::None | Network::Own(_));
     let mut builder = LinuxBuilder::default()
         .namespaces(namespaces(overrides)?)
@@ -165,15 +171,13 @@ fn linux(overrides: &Overrides) -> Result<Linux> {
         .readonly_paths(if overrides.privileged { vec![] } else { mounts::readonly() })
         .rootfs_propagation("rslave");
     if own_network {
-        // Docker's: any port can be listened on, and anybody may ping, in a network of one's own.
-        let sysctl =
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-        builder = builder.sysctl(
-            sysctl
-                .map(|(name, value)| (name.into(), value.into()))
-                .into_iter()
-                .collect::<HashMap<String, String>>(),
-        );
+        // Docker's: any port can be listened on, and anybody may ping, in a network of one's own. Anybody is who has a
+        // group in the user namespace.
+        let last =
+            namespace.map_or(Some(MOST_GROUPS), Namespace::last_group).map(|last| last.min(MOST_GROUPS));
+        let mut sysctl = HashMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())]);
+        sysctl.extend(last.map(|last| ("net.ipv4.ping_group_range".into(), format!("0 {last}"))));
+        builder = builder.sysctl(sysctl);
     }
     if overrides.privileged {
         builder = builder.devices(devices::of_host()?);

@@ -5,7 +5,9 @@ use oci_spec::{
     runtime::{Mount, MountBuilder},
 };
 
-use super::{Overrides, Volume};
+use userns::Namespace;
+
+use super::{Network, Overrides, Volume};
 
 /// Target, type and options, in the order in which Docker mounts them. `nodev` on `/dev` is ours: see
 /// `launch::devices`.
@@ -24,10 +26,28 @@ fn is_restriction(target: &str, option: &str) -> bool {
     matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro") | ("/dev", "nodev"))
 }
 
-pub(super) fn all(overrides: &Overrides) -> Result<Vec<Mount>, OciSpecError> {
+/// What is left out in a user namespace without the group that terminals have on Debian.
+fn is_impossible(option: &str, namespace: Option<&Namespace>) -> bool {
+    option == "gid=5" && namespace.is_some_and(|namespace| !namespace.has_group(5))
+}
+
+pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Vec<Mount>, OciSpecError> {
+    // sysfs shows the devices of a network namespace: who does not own that has no right to a mount of it.
+    let bound_sys = namespace.is_some() && overrides.network == Network::Host;
     let standard = STANDARD.iter().map(|(target, kind, options)| {
-        let kept = options.iter().filter(|option| !(overrides.privileged && is_restriction(target, option)));
-        let options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
+        let kept = options.iter().filter(|option| {
+            !(is_impossible(option, namespace) || overrides.privileged && is_restriction(target, option))
+        });
+        let mut options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
+        if bound_sys && *kind == "sysfs" {
+            options.push("rbind".into());
+            return MountBuilder::default()
+                .destination(*target)
+                .typ("bind")
+                .source(*target)
+                .options(options)
+                .build();
+        }
         let source = if *target == "/dev/shm" { "shm" } else { kind };
         MountBuilder::default().destination(*target).typ(*kind).source(source).options(options).build()
     });

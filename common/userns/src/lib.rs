@@ -1,0 +1,139 @@
+//! The user namespace that this process is in (user_namespaces(7)).
+//!
+//! In any but the machine's first one, root is an ordinary user: files belong to those only who have a mapping, nobody
+//! makes device nodes, and overlayfs keeps its marks in `user.overlay.*`, since `trusted.*` is for the first one's root.
+
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. Its map
+/// says less: whoever may map all ids can make another with the same one.
+const FIRST: u64 = 0xEFFF_FFFD;
+
+/// One run of ids that the namespace maps, in the form of OCI runtime-spec's `uidMappings`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The first id inside.
+    #[serde(rename = "containerID")]
+    pub inside: u32,
+    /// The first id in the namespace above.
+    #[serde(rename = "hostID")]
+    pub outside: u32,
+    /// How many ids.
+    pub size: u32,
+}
+
+/// A user namespace other than the first: whose files there are in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Namespace {
+    /// Its users.
+    pub uid_mappings: Vec<Mapping>,
+    /// Its groups.
+    pub gid_mappings: Vec<Mapping>,
+}
+
+impl Namespace {
+    /// The caller's; none in the machine's first one.
+    ///
+    /// # Errors
+    /// When `/proc` does not say.
+    pub fn current() -> io::Result<Option<Self>> {
+        if fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST {
+            return Ok(None);
+        }
+        let read = |name| parse(&fs::read_to_string(own(name)).map_err(at(name))?).map_err(at(name));
+        Ok(Some(Self { uid_mappings: read("uid_map")?, gid_mappings: read("gid_map")? }))
+    }
+
+    /// Whether files can belong to the user `uid`.
+    pub fn has_user(&self, uid: u32) -> bool {
+        outside(&self.uid_mappings, uid).is_some()
+    }
+
+    /// Whether files can belong to the group `gid`.
+    pub fn has_group(&self, gid: u32) -> bool {
+        outside(&self.gid_mappings, gid).is_some()
+    }
+
+    /// The last group of the run that starts with 0.
+    pub fn last_group(&self) -> Option<u32> {
+        let first = self.gid_mappings.iter().find(|mapping| mapping.inside == 0)?;
+        first.size.checked_sub(1)
+    }
+
+    /// Which user `uid` is in the namespace above.
+    pub fn user_outside(&self, uid: u32) -> Option<u32> {
+        outside(&self.uid_mappings, uid)
+    }
+}
+
+/// Whether the machine's own directories are the caller's to write to: root's, also in a user namespace which has a root
+/// file system of its own, as a system container does; not in one in which only the caller's own id is mapped.
+pub fn is_system_root() -> bool {
+    let ours = || fs::metadata("/").is_ok_and(|root| root.uid() == 0);
+    rustix::process::geteuid().is_root() && (matches!(Namespace::current(), Ok(None)) || ours())
+}
+
+/// Whether processes of the namespace may not change their groups: `unshare --map-root-user` gives that up, since a
+/// user without privileges may not map a group otherwise.
+pub fn denies_setgroups() -> bool {
+    fs::read_to_string(own("setgroups")).is_ok_and(|text| text.trim_end() == "deny")
+}
+
+fn own(name: &str) -> std::path::PathBuf {
+    Path::new("/proc/self").join(name)
+}
+
+fn at(name: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("read {:?}: {error}", own(name)))
+}
+
+fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.inside).filter(|&offset| offset < mapping.size)?;
+        mapping.outside.checked_add(offset)
+    })
+}
+
+/// Lines of three numbers.
+fn parse(text: &str) -> io::Result<Vec<Mapping>> {
+    let line = |line: &str| {
+        let numbers: Option<Vec<u32>> = line.split_whitespace().map(|number| number.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[inside, outside, size]) => Ok(Mapping { inside, outside, size }),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is no mapping"))),
+        }
+    };
+    text.lines().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_read_and_ids_found_in_them() {
+        let text = "         0       1000          1\n         1     100000      65536\n";
+        let mappings = parse(text).unwrap();
+        for (id, found) in
+            [(0, Some(1000)), (1, Some(100_000)), (65536, Some(165_535)), (65537, None), (u32::MAX, None)]
+        {
+            assert_eq!(outside(&mappings, id), found, "{id}");
+        }
+        assert_eq!(parse("").unwrap(), []);
+        for text in ["0 1000\n", "0 1000 x\n", "0 1000 1 1\n"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn written_as_the_runtime_spec_does() {
+        let all = parse("0 0 4294967295\n").unwrap();
+        let namespace = Namespace { uid_mappings: all, gid_mappings: Vec::new() };
+        let text = r#"{"uidMappings":[{"containerID":0,"hostID":0,"size":4294967295}],"gidMappings":[]}"#;
+        assert_eq!(serde_json::to_string(&namespace).unwrap(), text);
+        assert!(namespace.has_user(4_000_000_000) && !namespace.has_group(0));
+    }
+}

@@ -1,0 +1,307 @@
+//! The pipe of an ordinary user, who is root of a user namespace and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use layer::archive::{Entry, Kind, Writer};
+use oci::Digest;
+use serde_json::{Value, json};
+use testkit::{binaries, busybox, require_root};
+
+/// Debian's `nobody`: somebody with no rights on this machine.
+const USER: u32 = 65534;
+/// Where the subordinate ids begin that a namespace has from 1 on.
+const SUBORDINATE: u32 = 300_000;
+
+/// `$STAVE_ROOT` and `$STAVE_RUN` of an ordinary user.
+struct Home(tempfile::TempDir);
+
+/// The ids that the user's namespace has.
+#[derive(Clone, Copy, PartialEq)]
+enum Ids {
+    /// None: it is the machine's own.
+    Outside,
+    /// 0 alone: the user's own. As `unshare --map-root-user` makes it.
+    Own,
+    /// 0, and 65536 more from 1 on: as newuidmap makes it of `/etc/subuid`.
+    Subordinate,
+}
+
+impl Home {
+    fn new() -> Self {
+        require_root();
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(home.path().join("bin")).unwrap();
+        chown(home.path(), Some(USER), Some(USER)).unwrap();
+        Self(home)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs a script as the user, root of a new user namespace.
+    fn namespace(&self, ids: Ids, script: &str) -> Output {
+        // The tools may stand where only root can go: they are mounted where the user can.
+        let start = "mount --bind \"$BINARIES\" bin && exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", start, "start"]);
+        match ids {
+            Ids::Outside => command.args(["sh", "-c", script]),
+            Ids::Own => command.args(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]),
+            Ids::Subordinate => {
+                // Namespaces of mounts and all else are made once the maps stand.
+                let wait = "echo $$; read mapped && exec setpriv --clear-groups unshare --mount sh -c \"$1\"";
+                command.args(["unshare", "--user", "sh", "-c", wait, "wait", script])
+            }
+        };
+        command.env("BINARIES", binaries()).current_dir(self.0.path());
+        command.env("STAVE_ROOT", self.path("root")).env("STAVE_RUN", self.path("run"));
+        command.env("PATH", format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap()));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare or setpriv is missing: apt-get install util-linux");
+        let mut input = child.stdin.take().unwrap();
+        let mut first = Vec::new();
+        if ids == Ids::Subordinate {
+            let output = child.stdout.as_mut().unwrap();
+            let mut byte = [0];
+            while std::io::Read::read(output, &mut byte).unwrap() == 1 && byte != *b"\n" {
+                first.extend(byte);
+            }
+            let pid = String::from_utf8(first).unwrap();
+            for map in ["uid_map", "gid_map"] {
+                let text = format!("0 {USER} 1\n1 {SUBORDINATE} 65536\n");
+                fs::write(format!("/proc/{pid}/{map}"), text).unwrap();
+            }
+            input.write_all(b"mapped\n").unwrap();
+        }
+        drop(input);
+        child.wait_with_output().unwrap()
+    }
+
+    /// The same; what it says on standard output. It must succeed without a word on standard error.
+    #[track_caller]
+    fn says(&self, ids: Ids, script: &str) -> String {
+        let output = self.namespace(ids, script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{script}: {}: {stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Writes an image of these layers, as `docker save` does; returns its file's name.
+    fn image(&self, layers: &[Vec<u8>]) -> &'static str {
+        let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+        let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Volumes": {"/data": {}}},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let manifest = json!([{"Config": "config.json", "RepoTags": ["t"], "Layers": names}]);
+        let tar = testkit::rootfs(|tree| {
+            testkit::file(tree, "manifest.json", 0o644, manifest.to_string().as_bytes());
+            testkit::file(tree, "config.json", 0o644, config.to_string().as_bytes());
+            for (name, layer) in names.iter().zip(layers) {
+                testkit::file(tree, name, 0o644, layer);
+            }
+        });
+        fs::write(self.path("image.tar"), tar).unwrap();
+        "image.tar"
+    }
+
+    /// The names of the layers' directories.
+    fn layers(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("root/layers")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> =
+            names.filter(|name| !name.starts_with('.') && !name.ends_with(".json")).collect();
+        names.sort();
+        names
+    }
+}
+
+fn entry(kind: Kind, name: &str, mode: u32, owner: (u32, u32)) -> Entry {
+    Entry { mode, uid: owner.0, gid: owner.1, ..Entry::new(kind, name) }
+}
+
+fn archive(entries: &[Entry]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for entry in entries {
+        writer.entry(entry).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Two layers: files and directories, and what takes some of them away. All of it is root's.
+fn plain() -> Vec<Vec<u8>> {
+    let root = (0, 0);
+    let below = archive(&[
+        entry(Kind::Directory, "data/", 0o1777, root),
+        entry(Kind::File, "data/seed", 0o644, root),
+        entry(Kind::Directory, "opaque/", 0o755, root),
+        entry(Kind::File, "opaque/old", 0o644, root),
+        entry(Kind::File, "gone", 0o644, root),
+    ]);
+    let above = archive(&[
+        entry(Kind::File, ".wh.gone", 0, root),
+        entry(Kind::Directory, "opaque/", 0o700, root),
+        entry(Kind::File, "opaque/.wh..wh..opq", 0, root),
+        entry(Kind::File, "opaque/new", 0o644, root),
+    ]);
+    vec![busybox(), below, above]
+}
+
+/// A layer with owners, a set-id program, and a device.
+fn owned() -> Vec<u8> {
+    archive(&[
+        entry(Kind::File, "suid", 0o6755, (8, 12)),
+        entry(Kind::File, "shadow", 0o640, (0, 42)),
+        entry(Kind::Directory, "home/", 0o2750, (1000, 1000)),
+        Entry { device: (1, 3), ..entry(Kind::CharDevice, "home/null", 0o666, (0, 0)) },
+    ])
+}
+
+const PIPE: &str = "img-load -q image.tar | layer-apply --id web | union-mount";
+
+#[test]
+fn a_pipe_runs_and_leaves_nothing() {
+    let home = Home::new();
+    home.image(&plain());
+    let inside = "id -u; ls /opaque; ls /data; ls /gone; mv /opaque /moved && echo x > /moved/x && ls /moved; \
+                  head -c 3 /dev/zero | wc -c; echo y > /data/y; exit 7";
+    let said = home.namespace(
+        Ids::Own,
+        &format!(
+            "{PIPE} | ns-exec -- sh -c '{inside}'; echo status $?; unwind web | jq -c .steps; ls -A run root"
+        ),
+    );
+    let (stdout, stderr) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
+    let expected = "0\nnew\nseed\nnew\nx\n3\nstatus 7\n[]\nroot:\nimages\nlayers\nmount-points\n\nrun:\nlocks\n";
+    assert_eq!(stdout, expected, "{stderr}");
+    assert_eq!(stderr, "ls: /gone: No such file or directory\n");
+    for name in home.layers() {
+        let note = fs::read(home.path("root/layers").join(format!("{name}.json"))).unwrap();
+        let note: Value = serde_json::from_slice(&note).unwrap();
+        let mapping = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+        assert_eq!(note["namespace"], json!({"uidMappings": mapping, "gidMappings": mapping}));
+    }
+}
+
+#[test]
+fn a_container_outlives_its_shell_and_goes_from_outside() {
+    let home = Home::new();
+    home.image(&plain());
+    let script =
+        format!("{PIPE} | ns-exec -d -- sleep 1000 | jq .process.pid; ns-exec --join web -- cat /data/seed");
+    let pid = home.says(Ids::Own, &script);
+    let process = Path::new("/proc").join(pid.trim());
+    assert_eq!(fs::metadata(&process).unwrap().uid(), USER);
+    // No longer in the namespace, whose mounts go with the last process in it.
+    home.says(Ids::Outside, "unwind web > /dev/null");
+    assert!(!process.exists());
+    assert!(!home.path("root/containers").exists());
+}
+
+#[test]
+fn owners_without_a_mapping_and_devices() {
+    let home = Home::new();
+    home.image(&[owned()]);
+    let digest = Digest::of(&owned());
+    let load = "img-load -q image.tar > image.json; ";
+    let failed = home.namespace(Ids::Own, &format!("{load} layer-apply < image.json > /dev/null"));
+    assert_eq!(
+        (failed.status.code(), String::from_utf8(failed.stderr).unwrap()),
+        (
+            Some(1),
+            format!(
+                "layer-apply: layer {digest}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
+                 hint: with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` \
+                 does without\n"
+            )
+        )
+    );
+    assert_eq!(home.layers(), [""; 0]);
+
+    let apply = "layer-apply --rootless < image.json | jq -r '.layers[0].directory'";
+    let directory = PathBuf::from(home.says(Ids::Own, apply).trim());
+    let look = |name: &str| {
+        let found = fs::symlink_metadata(directory.join(name)).unwrap();
+        (found.mode(), found.uid(), found.gid())
+    };
+    // No program gets anybody's rights but the one that the layer means.
+    assert_eq!(look("suid"), (0o100755, USER, USER));
+    assert_eq!(look("shadow"), (0o100640, USER, USER));
+    assert_eq!(look("home"), (0o040750, USER, USER));
+    assert_eq!(look("home/null"), (0o100666, USER, USER));
+    // What is only near to the layer is none to those who did not ask for it.
+    let failed = home.namespace(Ids::Own, "layer-apply < image.json > /dev/null");
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(PathBuf::from(home.says(Ids::Own, apply).trim()), directory);
+}
+
+#[test]
+fn subordinate_ids_are_owners() {
+    let home = Home::new();
+    let mut entries = vec![entry(Kind::File, "suid", 0o6755, (8, 12))];
+    entries.push(entry(Kind::Directory, "home/", 0o2750, (1000, 1000)));
+    home.image(&[busybox(), archive(&entries)]);
+    let script = format!(
+        "{PIPE} | ns-exec -u 1000:1000 -- sh -c 'id -u; stat -c %u:%g:%a /suid /home; touch /home/x'"
+    );
+    assert_eq!(home.says(Ids::Subordinate, &script), "1000\n8:12:6755\n1000:1000:2750\n");
+    let directory = home.path("root/layers").join(
+        home.layers()
+            .into_iter()
+            .find(|name| home.path("root/layers").join(name).join("suid").exists())
+            .unwrap(),
+    );
+    let found = fs::metadata(directory.join("suid")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (SUBORDINATE + 7, SUBORDINATE + 11));
+    home.says(Ids::Subordinate, "unwind web > /dev/null");
+    assert!(!home.path("root/containers").exists());
+}
+
+#[test]
+fn a_layer_is_never_taken_for_that_of_another_namespace() {
+    let home = Home::new();
+    home.image(&plain());
+    let apply = "img-load -q image.tar | layer-apply | jq -c '[.layers[].directory]'";
+    let own: Vec<PathBuf> = serde_json::from_str(&home.says(Ids::Own, apply)).unwrap();
+    let subordinate: Vec<PathBuf> = serde_json::from_str(&home.says(Ids::Subordinate, apply)).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", apply])
+        .current_dir(home.0.path())
+        .env("STAVE_ROOT", home.path("root"))
+        .env("STAVE_RUN", home.path("run-of-root"))
+        .env("PATH", format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    let root: Vec<PathBuf> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((own.len(), subordinate.len(), root.len()), (3, 3, 3));
+    for at in 0..3 {
+        assert!(own[at] != subordinate[at] && own[at] != root[at] && subordinate[at] != root[at]);
+    }
+    let opaque = |layers: &[PathBuf]| {
+        let marks = ["trusted.overlay.opaque", "user.overlay.opaque"];
+        marks.map(|name| rustix::fs::lgetxattr(layers[2].join("opaque"), name, &mut [0_u8; 8][..]).is_ok())
+    };
+    assert_eq!(
+        [opaque(&own), opaque(&subordinate), opaque(&root)],
+        [[false, true], [false, true], [true, false]]
+    );
+    // Each finds its own again.
+    assert_eq!(serde_json::from_str::<Vec<PathBuf>>(&home.says(Ids::Own, apply)).unwrap(), own);
+    assert_eq!(
+        serde_json::from_str::<Vec<PathBuf>>(&home.says(Ids::Subordinate, apply)).unwrap(),
+        subordinate
+    );
+}
