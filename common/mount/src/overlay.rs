@@ -86,7 +86,7 @@ impl Overlay {
     /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
     pub fn mount(&self) -> Result<()> {
         match self.mount_by_api() {
-            // Before Linux 6.5 there is no `lowerdir+`, which takes one directory of any path at a time.
+            // Before Linux 6.7 there is no `lowerdir+`, which takes one directory of any path at a time.
             Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS) => {
                 self.mount_by_string().map_err(|late| if late.errno() == Errno::INVAL { error } else { late })
             }
