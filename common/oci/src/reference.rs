@@ -86,6 +86,8 @@ impl Reference {
         match self.repository.strip_prefix("library/") {
             // "library/a/b" without the prefix would be read as "a/b".
             Some(short) if !short.contains('/') => short.to_owned(),
+            // Nor would "docker.io/a.b/c" without the registry.
+            _ if self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.name(),
             _ => self.repository.clone(),
         }
     }
@@ -133,10 +135,11 @@ impl Reference {
 
 /// The first part is a registry if it could not be a part of a repository's name, or is `localhost` (as in Docker's
 /// distribution/reference, normalize.go).
+fn is_registry(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost" || part.contains(|c: char| c.is_ascii_uppercase())
+}
+
 fn split_registry(name: &str) -> Result<(String, String), Reason> {
-    let is_registry = |part: &str| {
-        part.contains(['.', ':']) || part == "localhost" || part.contains(|c: char| c.is_ascii_uppercase())
-    };
     let (registry, repository) = match name.split_once('/') {
         Some((first, rest)) if is_registry(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
@@ -240,6 +243,7 @@ mod tests {
             ("index.docker.io/library/debian", "docker.io/library/debian:latest", "debian:latest"),
             ("a/b", "docker.io/a/b:latest", "a/b:latest"),
             ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             ("localhost/a", "localhost/a:latest", "localhost/a:latest"),
             ("localhost:5000/a:T.1", "localhost:5000/a:T.1", "localhost:5000/a:T.1"),
             ("Host/a", "Host/a:latest", "Host/a:latest"),

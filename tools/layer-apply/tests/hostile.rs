@@ -24,10 +24,12 @@ fn names_that_point_out_or_say_nothing() {
         (&[".wh.."], r#"entry ".wh..": whiteout of no file"#),
         (&["a/.wh..."], r#"entry "a/.wh...": whiteout of no file"#),
         (&["a/.wh.b/c"], r#"entry "a/.wh.b/c": a whiteout must be an empty file"#),
+        (&["l -> d/.wh.x", "l/y"], r#"entry "l/y": a whiteout must be an empty file"#),
         (&[".wh.d/"], r#"entry ".wh.d/": a whiteout must be an empty file"#),
         (&["f", "f/x"], r#"entry "f/x": parent "f" is not a directory"#),
         (&["a -> b", "b -> a", "a/x"], r#"entry "a/x": too many symbolic links in "a""#),
         (&["./ -> /etc"], r#"entry "./": the root must be a directory"#),
+        (&["a/.wh..wh.", "a/.wh..wh..opq/x", "a/.wh."], r#"entry "a/.wh.": whiteout of no file"#),
         (&[&long], &format!(r#"entry "{shown}…": name longer than a path may be"#)),
         (&[&"n".repeat(256)], &format!(r#"entry "{}": create: File name too long"#, "n".repeat(256))),
     ] {
@@ -78,7 +80,21 @@ fn devices() {
     assert_eq!(Store::new().refuse(&[device(Kind::BlockDevice, (8, 0))], &["--no-devices"]), message);
     let message = r#"entry "dev/x": character device 0:0 is a whiteout of overlayfs"#;
     assert_eq!(Store::new().refuse(&[device(Kind::CharDevice, (0, 0))], &[]), message);
-    apply(&[device(Kind::CharDevice, (1, 3))]);
+    // The kernel would cut 4096:0 to the whiteout.
+    let cut = altered(device(Kind::CharDevice, (0, 0)), 329, b"0010000\0");
+    assert_eq!(Store::new().refuse(&[cut], &[]), "header at byte 0: device that is no number of Linux");
+    // A layer that was unpacked when they were allowed is refused as well; one without them is not.
+    let (with, without) = (device(Kind::CharDevice, (1, 3)), tar(&["dev/", ".wh.x"]));
+    let store = Store::new();
+    store.apply(&[tar(&["x"]), with.clone(), without.clone()]);
+    let below = tar(&["x"]);
+    let image = store.image(&[(&below, &below), (&with, &with)]);
+    let run = store.run(&image, &["--no-devices"]);
+    let message =
+        format!("layer-apply: layer {}: it holds device nodes, which are not allowed\n", Digest::of(&with));
+    assert_eq!((run.status, run.stderr), (1, message));
+    let run = store.run(&store.image(&[(&below, &below), (&without, &without)]), &["--no-devices"]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
 }
 
 /// An archive with some bytes of its first header changed, and the header's checksum made right again.
@@ -135,6 +151,21 @@ fn endless_extended_headers() {
     assert_eq!(Store::new().refuse(&[empty], &[]), "extended header at byte 8192: more than any entry needs");
     let large = header(2 << 20);
     assert_eq!(Store::new().refuse(&[large], &[]), "extended header at byte 0: more than any entry needs");
+    // Headers for all entries, of which there may be many: what they say is kept.
+    let global = |records: &str| {
+        let size = format!("{:011o}\0", records.len());
+        let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"g"), 124, size.as_bytes());
+        [&head[..], records.as_bytes(), &vec![0; records.len().wrapping_neg() % 512]].concat()
+    };
+    let attributes: String = (0..1025).map(|n| format!("30 SCHILY.xattr.user.{n:07}=\n")).collect();
+    let many = [global(&attributes), tar(&["f"])].concat();
+    let message = "extended header at byte 0: more extended attributes than any file has";
+    assert_eq!(Store::new().refuse(&[many], &[]), message);
+    let comment = format!("30014 comment={}\n", "c".repeat(30_000 - 1));
+    let endless = [global(&comment), tar(&["f"])[..1024].to_vec()].concat().repeat(3);
+    let message = "more than any archive says of all its entries";
+    let refused = Store::new().refuse(&[endless], &[]);
+    assert!(refused.ends_with(message), "{refused}");
     // A name with a NUL, as only PAX can say it.
     let record = b"12 path=a\0b\n";
     let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"x"), 124, b"00000000014\0");
@@ -150,6 +181,22 @@ fn limits() {
     let refuse = |arguments: &[&str]| Store::new().refuse_blobs(&[(&bomb, &big)], arguments);
     assert_eq!(refuse(&["--max-size", "16M"]), "unpacked size exceeds 16777216 bytes");
     assert_eq!(refuse(&["--max-ratio", "100"]), "unpacked size exceeds 100 times the compressed size");
+    // zstd makes 80 MiB of zeros to some KiB.
+    let zstd = zstd::bulk::compress(&big, 1).unwrap();
+    let refused = Store::new().refuse_blobs(&[(&zstd, &big)], &["--max-ratio", "1000"]);
+    assert_eq!(refused, "unpacked size exceeds 1000 times the compressed size");
+    // Holes, and copies of what the layers below have, count as well.
+    let size = 20_u64 << 20;
+    let hole = Entry { size, sparse: Some(Vec::new()), ..Entry::new(Kind::File, "f") };
+    let hole = sparse(&hole);
+    assert_eq!(Store::new().refuse(&[hole], &["--max-size", "16M"]), "unpacked size exceeds 16777216 bytes");
+    let below = |name| archive(&[file(name, &zeros[..10 << 20])]);
+    let links = tar(&["c => a", "d => b"]);
+    let message = Store::new().refuse(&[below("a"), below("b"), links], &["--max-size", "16M"]);
+    assert_eq!(message, "unpacked size exceeds 16777216 bytes");
+    // So do directories that no entry lists.
+    let deep = tar(&[&vec!["d"; 1000].join("/"), &vec!["e"; 1000].join("/")]);
+    assert_eq!(Store::new().refuse(&[deep], &["--max-entries", "1500"]), "more than 1500 entries");
     let many = tar(&["a", "b", "c"]);
     assert_eq!(
         Store::new().refuse(std::slice::from_ref(&many), &["--max-entries", "2"]),
@@ -163,8 +210,13 @@ fn limits() {
 fn damaged_blobs() {
     let plain = tar(&["a", "b"]);
     let blob = gzip(&plain);
+    let (first, second) = (gzip(&plain[..700]), gzip(&plain[700..]));
     for (blob, message) in [
         (blob[..blob.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
+        (blob[..12].to_vec(), "decompress blob: incomplete deflate stream"),
+        // The second of two members.
+        ([&first[..], &second[..second.len() - 5]].concat(), "decompress blob: unexpected end of file"),
+        ([&first[..], b"between", &second].concat(), "decompress blob: data after the end of gzip"),
         ([&blob[..], b"tail"].concat(), "decompress blob: data after the end of gzip"),
         ([&blob[..], &[0]].concat(), "decompress blob: data after the end of gzip"),
     ] {
@@ -214,4 +266,50 @@ fn a_deep_tree_that_becomes_a_file() {
     let layer = archive(&[(directory(&deep), b""), file("d", b"x")]);
     let directories = apply(&[layer]);
     assert_eq!(std::fs::read(directories[0].join("d")).unwrap(), b"x");
+}
+
+/// An archive of one file of nothing but a hole, as GNU tar's version 1.0 has it.
+fn sparse(entry: &Entry) -> Vec<u8> {
+    let records: String = [
+        ("GNU.sparse.major", "1".to_owned()),
+        ("GNU.sparse.minor", "0".to_owned()),
+        ("GNU.sparse.realsize", entry.size.to_string()),
+    ]
+    .iter()
+    .map(|(key, value)| {
+        let rest = key.len() + value.len() + 3;
+        format!("{} {key}={value}\n", rest + (rest + 2).to_string().len())
+    })
+    .collect();
+    let size = format!("{:011o}\0", records.len());
+    let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"x"), 124, size.as_bytes());
+    let padding = vec![0; 512 - records.len()];
+    let map = [&b"0\n"[..], &[0; 510]].concat();
+    let file = altered(tar(&["f"])[..512].to_vec(), 124, b"00000001000\0");
+    [&head[..], records.as_bytes(), &padding, &file, &map, &[0; 1024]].concat()
+}
+
+#[test]
+fn manifests_that_are_too_much() {
+    let refuse = |manifest: &[u8], size: Option<u64>| {
+        let store = Store::new();
+        let mut descriptor = serde_json::to_value(
+            store.layout.write_blob(oci::spec::MediaType::ImageManifest, manifest).unwrap(),
+        )
+        .unwrap();
+        if let Some(size) = size {
+            let path = store.layout.blob_path(&Digest::of(manifest));
+            std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(size).unwrap();
+            descriptor["size"] = size.into();
+        }
+        let document = serde_json::json!({"stave": 1, "image": {"reference": "t", "descriptor": descriptor,
+            "configuration": {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}}});
+        let run = store.run(&document, &[]);
+        assert_eq!(run.status, 1);
+        run.stderr
+    };
+    let message = refuse(b"{}", Some(100 << 20));
+    assert!(message.ends_with("more than 4 MiB are refused\n"), "{message}");
+    let message = refuse("[".repeat(100_000).as_bytes(), None);
+    assert!(message.contains("recursion limit exceeded"), "{message}");
 }

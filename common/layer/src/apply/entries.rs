@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    Below, EntryError, Error, Options,
+    Below, EntryError, Error, Limits, Options,
     dependency::{Aspect, look},
     links::Pending,
     name::{Target, join},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     archive::{Entry, Kind, Reader},
-    overlay,
+    overlay, pipeline,
 };
 
 /// A layer that is being unpacked.
@@ -37,10 +37,15 @@ pub(super) struct Unpacking<'a> {
     umask: u32,
     pub(super) left_out: u64,
     pub(super) approximated: u64,
+    /// Bytes of files that were copied from the layers below.
+    pub(super) copied: u64,
     pub(super) dependencies: BTreeMap<(Vec<u8>, Aspect), String>,
     /// Hard links to what was not there yet.
     pub(super) pending: Vec<Pending>,
 }
+
+/// The most that is kept in memory of a layer, in bytes: a million directories.
+const KEPT: usize = 256 << 20;
 
 impl From<&Entry> for Facts {
     fn from(entry: &Entry) -> Self {
@@ -60,6 +65,7 @@ impl<'a> Unpacking<'a> {
             umask: umask(),
             left_out: 0,
             approximated: 0,
+            copied: 0,
             dependencies: BTreeMap::new(),
             pending: Vec::new(),
         })
@@ -78,6 +84,7 @@ impl<'a> Unpacking<'a> {
             Target::Whiteout { parent, name } => {
                 check_whiteout(entry)?;
                 let parent = self.parent(parent)?;
+                self.tree.keep(name.len());
                 self.tree.get(&parent).whiteouts.insert(name);
             }
             Target::Opaque { parent } => {
@@ -98,10 +105,25 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
+    /// Whether what `entries` entries, with files of `size` bytes, made so far is within the limits.
+    pub(super) fn within(&self, limits: &Limits, entries: u64, size: u64) -> Result<(), Error> {
+        if entries.saturating_add(self.tree.implied) > limits.entries {
+            return Err(Error::Entries { limit: limits.entries });
+        }
+        if size.saturating_add(self.copied) > limits.size {
+            return Err(pipeline::Error::Size { limit: limits.size }.into());
+        }
+        if self.tree.kept > KEPT {
+            return Err(Error::Memory { limit: KEPT });
+        }
+        Ok(())
+    }
+
     /// What the layers below show at `path` becomes a part of what this directory depends on.
     pub(super) fn depend(&mut self, path: &[u8], aspect: Aspect) -> Result<&str, EntryError> {
         let key = (path.to_vec(), aspect);
         if !self.dependencies.contains_key(&key) {
+            self.tree.keep(path.len());
             let seen = look(self.below, path, aspect)?;
             self.dependencies.insert(key.clone(), seen);
         }
@@ -124,7 +146,11 @@ impl<'a> Unpacking<'a> {
             }
             self.tree.get(&path).new = replaces;
         }
-        self.tree.get(&path).listed = Some(self.facts(entry)?);
+        let facts = self.facts(entry)?;
+        self.tree.keep(
+            path.len() + facts.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
+        );
+        self.tree.get(&path).listed = Some(facts);
         Ok(())
     }
 

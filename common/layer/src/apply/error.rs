@@ -30,6 +30,15 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// More directories, deletions and links than are kept in memory.
+    #[error("names of directories, whiteouts and links take more than {} MiB", limit >> 20)]
+    Memory {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A layer that stands holds device nodes, and none are allowed.
+    #[error("it holds device nodes, which are not allowed")]
+    Devices,
     /// The layers below could not be looked at.
     #[error("{verb} {name} in the layers below: {source}")]
     Below {

@@ -15,7 +15,7 @@ use super::{
     below::{Found, error},
     dependency::Aspect,
     entries::Unpacking,
-    name::{Target, join, split},
+    name::{Target, WHITEOUT, join, split},
     tree::{Facts, Standing},
 };
 use crate::{
@@ -74,6 +74,8 @@ impl Unpacking<'_> {
                     real = split(&real).0.to_vec();
                     continue;
                 }
+                // Into a link's target it comes too; a directory of that name would be in no layer.
+                part if part.starts_with(WHITEOUT) => return Err(EntryError::NotAWhiteout),
                 _ => {}
             }
             let next = join(&real, &part);
@@ -136,6 +138,7 @@ impl Unpacking<'_> {
         };
         if !self.link(parent, name, &target)? {
             let (parent, name) = (parent.to_vec(), name.to_vec());
+            self.tree.keep(entry.path.len() + parent.len() + name.len() + target.len());
             self.pending.push(Pending { path: entry.path.clone(), parent, name, target });
         }
         Ok(())
@@ -223,6 +226,7 @@ impl Unpacking<'_> {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let from = openat(directory, name, flags, Mode::empty()).map_err(error("open", path))?;
                 let to = self.create(parent, name, facts.mode)?;
+                self.copied = self.copied.saturating_add(u64::try_from(stat.st_size).unwrap_or(u64::MAX));
                 let mut from = std::fs::File::from(from);
                 let mut to = std::fs::File::from(to);
                 std::io::copy(&mut from, &mut to).map_err(EntryError::call("copy from the layers below"))?;

@@ -33,9 +33,9 @@ use crate::{
 /// What a layer may ask of us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of its archive in bytes.
+    /// Size of its archive in bytes; also of its files, holes and copies from the layers below included.
     pub size: u64,
-    /// Number of its entries.
+    /// Number of its entries, with the directories that they imply.
     pub entries: u64,
     /// How many times larger its archive may be than its blob. Counts from 64 MiB on.
     pub ratio: u64,
@@ -116,19 +116,22 @@ pub fn unpack(
     let outcome = pipeline::run(blob, options.algorithm, bounds, |archive| {
         let mut reader = Reader::new(archive);
         let mut unpacking = entries::Unpacking::new(target, below, options)?;
-        let mut count = 0;
+        let (mut count, mut size) = (0, 0_u64);
         while let Some(entry) = reader.next()? {
             count += 1;
             if count % BETWEEN == 0 {
                 operation::interrupt::checked().map_err(Error::Interrupted)?;
             }
-            if count > options.limits.entries {
-                return Err(Error::Entries { limit: options.limits.entries });
+            // Holes count: who reads the file reads them all.
+            size = size.saturating_add(entry.size);
+            if size > bounds.size {
+                return Err(pipeline::Error::Size { limit: bounds.size }.into());
             }
             if !options.devices && matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
                 return Err(Error::entry(&entry.path)(EntryError::Device));
             }
             unpacking.entry(&entry, &mut reader)?;
+            unpacking.within(&options.limits, count, size)?;
         }
         Ok((count, unpacking.finish()?))
     })?;
@@ -142,10 +145,4 @@ pub fn unpack(
         approximated,
         dependencies,
     })
-}
-
-/// The kinds of name that a layer's entries have, as fuzzers see them: whether the name is accepted.
-#[doc(hidden)]
-pub fn accepts_name(path: &[u8]) -> bool {
-    name::Target::of(path).is_ok()
 }

@@ -19,7 +19,8 @@ pub(super) enum Target {
 
 /// PATH_MAX, with room for the descriptor's own path where a call needs one.
 const LONGEST: usize = 4064;
-const WHITEOUT: &[u8] = b".wh.";
+/// What the name of a whiteout begins with.
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 

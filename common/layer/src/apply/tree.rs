@@ -46,12 +46,19 @@ pub(super) struct Tree {
     pub(super) directories: BTreeMap<Vec<u8>, Directory>,
     /// Those whose descriptors are open, the oldest first.
     open: VecDeque<Vec<u8>>,
+    /// How many directories were made that no entry lists.
+    pub(super) implied: u64,
+    /// About how many bytes all this takes.
+    pub(super) kept: usize,
     /// The last directory that was asked for: entries come one directory after the other.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
 }
 
 /// How many directories are kept open.
 const OPEN: usize = 200;
+
+/// What the kept things take beside their bytes, about.
+const OVERHEAD: usize = 100;
 
 /// What stands under a name in the layer.
 pub(super) enum Standing {
@@ -65,7 +72,7 @@ impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
         let root = Rc::new(root);
         let directories = BTreeMap::from([(Vec::new(), Directory::default())]);
-        Self { root, directories, open: VecDeque::new(), last: None }
+        Self { root, directories, open: VecDeque::new(), implied: 0, kept: 0, last: None }
     }
 
     /// The directory at `path`, which is in the tree, opened.
@@ -116,8 +123,16 @@ impl Tree {
     pub(super) fn make(&mut self, parent: &[u8], name: &[u8]) -> Result<(), EntryError> {
         let fd = self.open(parent)?;
         mkdirat(&fd, name, Mode::RWXU).map_err(EntryError::call("create directory"))?;
-        self.directories.insert(name::join(parent, name), Directory::default());
+        let path = name::join(parent, name);
+        self.implied += 1;
+        self.keep(path.len());
+        self.directories.insert(path, Directory::default());
         Ok(())
+    }
+
+    /// Counts something of `length` bytes that is kept until the layer is finished.
+    pub(super) fn keep(&mut self, length: usize) {
+        self.kept = self.kept.saturating_add(length + OVERHEAD);
     }
 
     /// What stands as `name` in `parent`, which is in the tree.

@@ -61,13 +61,15 @@ impl Header<'_> {
         number::parse(&self.0[136..148])
     }
 
-    /// Major and minor. Archives without ustar's magic have no such fields.
+    /// Major and minor, as large as Linux has them: 12 and 20 bits. Larger ones would be cut to something else when a node
+    /// is made, 4096:0 to the whiteout 0:0. Archives without ustar's magic have no such fields.
     pub(super) fn device(&self) -> Option<(u32, u32)> {
         if !self.is_ustar() && !self.is_gnu() {
             return Some((0, 0));
         }
         let field = |bytes| number::parse(bytes).and_then(|value| u32::try_from(value).ok());
-        Some((field(&self.0[329..337])?, field(&self.0[337..345])?))
+        let (major, minor) = (field(&self.0[329..337])?, field(&self.0[337..345])?);
+        (major < 1 << 12 && minor < 1 << 20).then_some((major, minor))
     }
 }
 

@@ -37,6 +37,9 @@ impl Sparse {
 /// Longest map of a sparse file, in numbers.
 const MAP: usize = 1 << 19;
 
+/// Most extended attributes of one entry. (The names of all of a file's fit in 64 KiB, or the kernel does not list them.)
+const XATTRS: usize = 1024;
+
 impl Pax {
     /// Reads the records in `text` on top of what is known; later ones win, an empty value takes a key back.
     pub(super) fn read(&mut self, mut text: &[u8]) -> Result<(), &'static str> {
@@ -90,6 +93,9 @@ impl Pax {
             return Err("extended attribute without a name");
         }
         self.xattrs.retain(|(at, _)| at != key);
+        if self.xattrs.len() == XATTRS {
+            return Err("more extended attributes than any file has");
+        }
         self.xattrs.push((key.to_vec(), value.to_vec()));
         Ok(())
     }

@@ -55,18 +55,28 @@ pub struct Reader<R> {
     /// Zeros that fill its last block.
     padding: u64,
     global: Pax,
+    /// Bytes of the global extended headers so far.
+    global_bytes: u64,
 }
 
 /// The most bytes that the extended headers and long names of one entry may take. (An extended attribute has at most
 /// 64 KiB, a name 4 KiB; GNU tar's map of a sparse file in version 0 stands there too.)
 const EXTENDED: u64 = 1 << 20;
+/// The most bytes that the extended headers for all entries may take: what they say is kept.
+const GLOBAL: u64 = 64 << 10;
 /// The most extended headers before one entry.
 const HEADERS: usize = 16;
 
 impl<R: BufRead> Reader<R> {
     /// An archive that begins where `inner` stands.
     pub fn new(inner: R) -> Self {
-        Self { source: Source { inner, position: 0 }, left: 0, padding: 0, global: Pax::default() }
+        Self {
+            source: Source { inner, position: 0 },
+            left: 0,
+            padding: 0,
+            global: Pax::default(),
+            global_bytes: 0,
+        }
     }
 
     /// The next entry; none at the archive's end, up to which everything was then read and found to be zeros.
@@ -150,6 +160,10 @@ impl<R: BufRead> Reader<R> {
         if extended.count > HEADERS || extended.bytes > EXTENDED {
             return Err(error("more than any entry needs"));
         }
+        self.global_bytes += if kind == b'g' { size } else { 0 };
+        if self.global_bytes > GLOBAL {
+            return Err(error("more than any archive says of all its entries"));
+        }
         let text = self.text(size)?;
         match kind {
             b'g' => self.global.read(&text).map_err(error)?,
@@ -213,7 +227,7 @@ impl<R: BufRead> Reader<R> {
             atime: pax.atime,
             device: match kind {
                 Kind::CharDevice | Kind::BlockDevice => {
-                    header.device().ok_or(error("device that is no number"))?
+                    header.device().ok_or(error("device that is no number of Linux"))?
                 }
                 _ => (0, 0),
             },

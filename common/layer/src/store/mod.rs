@@ -13,6 +13,7 @@
 //! Nothing is synced when it is unpacked. Instead the note holds the boot in which that was: after another, a layer that
 //! was not synced meanwhile is unpacked again ([`Store::settle`]).
 
+mod devices;
 mod lock;
 mod note;
 
@@ -25,7 +26,9 @@ use std::{
 };
 
 use oci::Digest;
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, mkdirat, openat, openat2, renameat_with};
+use rustix::fs::{
+    CWD, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat, openat2, renameat_with,
+};
 use userns::Namespace;
 
 pub use note::Note;
@@ -54,6 +57,12 @@ pub struct Standing {
     pub note: Note,
     /// Whether it was unpacked just now.
     pub fresh: bool,
+}
+
+impl Standing {
+    fn name(&self) -> &str {
+        self.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
 }
 
 /// As `map_err` takes it: `verb` on `path`.
@@ -128,11 +137,11 @@ impl Store {
         options: &Options,
     ) -> Result<Standing, Error> {
         if let Some(standing) = self.find(diff_id, below, options.rootless)? {
-            return Ok(standing);
+            return self.allowed(standing, options);
         }
         let _lock = self.lock(diff_id)?;
         if let Some(standing) = self.find(diff_id, below, options.rootless)? {
-            return Ok(standing);
+            return self.allowed(standing, options);
         }
         let part = part(diff_id);
         self.remove_name(&part)?;
@@ -142,6 +151,15 @@ impl Store {
             let _ = remove_tree(&self.fd, part.as_bytes());
         }
         outcome
+    }
+
+    /// A layer that somebody else unpacked is held against what this one allows.
+    fn allowed(&self, standing: Standing, options: &Options) -> Result<Standing, Error> {
+        let look = || devices::holds_devices(self.open_directory(standing.name())?.as_fd());
+        match options.devices || !look().map_err(error("look through", &standing.directory))? {
+            true => Ok(standing),
+            false => Err(Error::Devices),
+        }
     }
 
     fn unpack<R: Read + Send>(
@@ -156,6 +174,7 @@ impl Store {
         let blob = open().map_err(|source| Error::Blob(crate::pipeline::Error::Read(source)))?;
         mkdirat(&self.fd, part, Mode::RWXU).map_err(error("create directory", path()))?;
         let target = self.open_directory(part).map_err(error("open", path()))?;
+        let made = fstat(&target).map_err(error("look at", path()))?;
         let options =
             Options { algorithm: diff_id.algorithm(), namespace: self.namespace.clone(), ..options.clone() };
         let unpacked = unpack(blob, target, below, &options)?;
@@ -171,6 +190,14 @@ impl Store {
         };
         let mut standing = self.place(part, diff_id, note)?;
         standing.fresh = true;
+        // A name is all that was moved: it must be that of the directory which was unpacked to.
+        let stands = self
+            .open_directory(standing.name())
+            .and_then(fstat)
+            .map_err(error("open", &standing.directory))?;
+        if (stands.st_dev, stands.st_ino) != (made.st_dev, made.st_ino) {
+            return Err(error("move", path())(io::Error::other("it was replaced meanwhile")));
+        }
         Ok(standing)
     }
 
