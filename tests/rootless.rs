@@ -185,7 +185,8 @@ fn a_pipe_runs_and_leaves_nothing() {
         ),
     );
     let (stdout, stderr) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
-    let expected = "0\nnew\nseed\nnew\nx\n3\nstatus 7\n[]\nroot:\nimages\nlayers\nmount-points\n\nrun:\nlocks\n";
+    let expected =
+        "0\nnew\nseed\nnew\nx\n3\nstatus 7\n[]\nroot:\nimages\nlayers\nmount-points\n\nrun:\nlocks\n";
     assert_eq!(stdout, expected, "{stderr}");
     assert_eq!(stderr, "ls: /gone: No such file or directory\n");
     for name in home.layers() {

@@ -206,6 +206,20 @@ fn limits() {
     assert_eq!(store.run(&store.image(&[(&many, &many)]), &["--max-entries", "3"]).status, 0);
 }
 
+/// What is known of a directory is kept until the end of its layer.
+#[test]
+fn attributes_that_would_fill_the_memory() {
+    let value = vec![0; 65_000];
+    let xattrs: Vec<_> = (0..16).map(|n| (format!("user.{n}").into_bytes(), value.clone())).collect();
+    let entries: Vec<(Entry, &[u8])> = (0..270)
+        .map(|n| (Entry { xattrs: xattrs.clone(), ..directory(&format!("d{n}/")) }, &b""[..]))
+        .collect();
+    let plain = archive(&entries);
+    let blob = zstd::bulk::compress(&plain, 1).unwrap();
+    let message = Store::new().refuse_blobs(&[(&blob, &plain)], &["--max-ratio", "1000000"]);
+    assert_eq!(message, "its directories, whiteouts and links take more than 256 MiB of memory");
+}
+
 #[test]
 fn damaged_blobs() {
     let plain = tar(&["a", "b"]);

@@ -149,6 +149,58 @@ fn volumes_of_the_host_and_of_the_image() {
 }
 
 #[test]
+fn a_volume_of_an_image_may_be_deep_and_full_of_links() {
+    let fixture = Fixture::new(1);
+    let deep = vec!["d"; 1900].join("/");
+    fs::create_dir_all(fixture.layers[0].join("data").join(&deep)).unwrap();
+    fs::write(fixture.layers[0].join("data").join(&deep).join("seed"), "seed").unwrap();
+    for number in 0..2000 {
+        let path = fixture.layers[0].join(format!("data/{number}"));
+        fs::write(&path, "").unwrap();
+        fs::hard_link(&path, path.with_extension("twin")).unwrap();
+    }
+    let (status, mounted, stderr) = fixture.run(&[], &fixture.document(&json!({"/data": {}})));
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let [one, other] =
+        ["7", "7.twin"].map(|name| fs::metadata(fixture.container().join("volumes/0").join(name)));
+    assert_eq!(one.unwrap().ino(), other.unwrap().ino());
+    let copy = fixture.container().join("volumes/0").join(&deep).join("seed");
+    assert_eq!(fs::read_to_string(copy).unwrap(), "seed");
+    fixture.undo(&mounted);
+}
+
+#[test]
+fn links_of_the_image_lead_no_volume_out_of_it() {
+    let fixture = Fixture::new(1);
+    let host = fixture.directory.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("secret"), "secret").unwrap();
+    for (name, target) in
+        [("data", host.clone()), ("srv", Path::new("../../../..").join(host.strip_prefix("/").unwrap()))]
+    {
+        std::os::unix::fs::symlink(target, fixture.layers[0].join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("/proc/self/root", fixture.layers[0].join("magic")).unwrap();
+    let given = fixture.directory.path().join("given");
+    fs::create_dir(&given).unwrap();
+    let volume = |target: &str| format!("{}:{target}", given.display());
+    let document = fixture.document(&json!({"/data": {}}));
+    let (status, mounted, stderr) =
+        fixture.run(&["-v", &volume("/srv/x"), "-v", &volume("/magic/etc/x")], &document);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let inside = fixture.container().join("rootfs").join(host.strip_prefix("/").unwrap());
+    fs::write(inside.join("new"), "").unwrap();
+    assert!(fixture.container().join("volumes/0/new").exists(), "the image's volume is mounted in it");
+    assert!(!inside.join("secret").exists());
+    let names =
+        |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(names(&host), ["secret"]);
+    assert!(!Path::new("/etc/x").exists());
+    fixture.undo(&mounted);
+    assert_eq!(names(&host), ["secret"]);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let fixture = Fixture::new(1);
     let (status, _, stderr) = fixture.run(&[], &json!({"stave": 1}));

@@ -31,7 +31,7 @@ pub enum Error {
         limit: u64,
     },
     /// More directories, deletions and links than are kept in memory.
-    #[error("names of directories, whiteouts and links take more than {} MiB", limit >> 20)]
+    #[error("its directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]
     Memory {
         /// The limit in bytes.
         limit: usize,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::File,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -10,8 +10,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat,
-        fchmod, flistxattr, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+        XattrFlags, chownat, fchmod, flistxattr, linkat, mkdirat, mknodat, openat, openat2, readlinkat,
+        statat, symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -24,83 +25,106 @@ use crate::detached::EntryBuffer;
 /// # Errors
 /// The system's, at the first entry that could not be copied.
 pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
-    let from = from.as_fd();
+    let (from, to) = (from.as_fd(), to.as_fd());
     let stat = rustix::fs::fstat(from)?;
-    let mut copying = Copying { device: stat.st_dev, links: HashMap::new() };
-    copying.directory(from, to.as_fd(), &stat)
+    let mut copying =
+        Copying { from, to, device: stat.st_dev, links: HashMap::new(), directories: Vec::new() };
+    copying.directories.push((b".".to_vec(), stat));
+    let mut done = 0;
+    while done < copying.directories.len() {
+        copying.content(done)?;
+        done += 1;
+    }
+    // What is in a directory changes its times, and its mode may not let anything in.
+    for (path, stat) in copying.directories.iter().rev() {
+        let (original, copy) = (open(from, path)?, open(to, path)?);
+        owner_and_mode(copy.as_fd(), stat)?;
+        attributes(original.as_fd(), copy.as_fd())?;
+        utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
+    }
+    Ok(())
 }
 
-struct Copying {
+struct Copying<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
     device: u64,
-    /// Of files with several names: their first copy, opened with `O_PATH`.
-    links: HashMap<u64, OwnedFd>,
+    /// Of files with several names: the directory and the name of their first copy.
+    links: HashMap<u64, (Vec<u8>, CString)>,
+    /// Paths of directories that were made, those above before those below: a tree is as deep as its author pleased, and
+    /// neither the stack nor the number of open files grows with it.
+    directories: Vec<(Vec<u8>, Stat)>,
 }
 
-impl Copying {
-    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+impl Copying<'_> {
+    /// Copies what is in one of the directories; those in it are made, and their turn comes.
+    fn content(&mut self, at: usize) -> Result<(), Errno> {
+        let path = self.directories[at].0.clone();
+        let (from, to) = (open(self.from, &path)?, open(self.to, &path)?);
         let mut names = Vec::new();
         let mut buffer: EntryBuffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut entries = RawDir::new(from, &mut buffer);
+        let mut entries = RawDir::new(&from, &mut buffer);
         while let Some(entry) = entries.next() {
             let name = entry?.file_name().to_owned();
             if name.as_c_str() != c"." && name.as_c_str() != c".." {
                 names.push(name);
             }
         }
-        for name in names {
-            self.entry(from, to, &name)?;
-        }
-        owner_and_mode(to, stat)?;
-        attributes(from, to)?;
-        utimensat(to, c"", &times(stat), AtFlags::EMPTY_PATH)
+        names.iter().try_for_each(|name| self.entry(&path, from.as_fd(), to.as_fd(), name))
     }
 
-    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    fn entry(
+        &mut self,
+        path: &[u8],
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<(), Errno> {
         let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if stat.st_dev != self.device && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(());
         }
-        if let Some(first) = self.links.get(&stat.st_ino) {
-            return linkat(first, c"", to, name, AtFlags::EMPTY_PATH);
+        if let Some((directory, first)) = self.links.get(&stat.st_ino) {
+            return linkat(open(self.to, directory)?, first, to, name, AtFlags::empty());
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
             FileType::Directory => {
                 mkdirat(to, name, Mode::RWXU)?;
-                let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inside = openat(from, name, open, Mode::empty())?;
-                let copy = openat(to, name, open, Mode::empty())?;
-                return self.directory(inside.as_fd(), copy.as_fd(), &stat);
+                self.directories.push(([path, b"/", name.to_bytes()].concat(), stat));
+                return Ok(());
             }
-            FileType::RegularFile => return self.file(from, to, name, &stat),
+            FileType::RegularFile => {
+                file(from, to, name, &stat)?;
+                if stat.st_nlink > 1 {
+                    self.links.insert(stat.st_ino, (path.to_vec(), name.to_owned()));
+                }
+                return Ok(());
+            }
             FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, to, name)?,
             _ => mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?,
         }
         chownat(to, name, uid(&stat), gid(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
         utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)
     }
+}
 
-    fn file(
-        &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CStr,
-        stat: &Stat,
-    ) -> Result<(), Errno> {
-        let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut source = File::from(openat(from, name, open | OFlags::RDONLY, Mode::empty())?);
-        let create = open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let mut copy = File::from(openat(to, name, create, Mode::RWXU)?);
-        std::io::copy(&mut source, &mut copy)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        owner_and_mode(copy.as_fd(), stat)?;
-        attributes(source.as_fd(), copy.as_fd())?;
-        utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
-        if stat.st_nlink > 1 {
-            self.links.insert(stat.st_ino, openat(to, name, open | OFlags::PATH, Mode::empty())?);
-        }
-        Ok(())
-    }
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
+    let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut source = File::from(openat(from, name, open | OFlags::RDONLY, Mode::empty())?);
+    let create = open | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let mut copy = File::from(openat(to, name, create, Mode::RWXU)?);
+    std::io::copy(&mut source, &mut copy)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    owner_and_mode(copy.as_fd(), stat)?;
+    attributes(source.as_fd(), copy.as_fd())?;
+    utimensat(&copy, c"", &times(stat), AtFlags::EMPTY_PATH)?;
+    Ok(())
 }
 
 /// The owner first, and attributes after both: changing it takes setuid bits and file capabilities away.
@@ -117,7 +141,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     };
     let mut value = vec![0_u8; 64 << 10];
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
         let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
