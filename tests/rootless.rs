@@ -213,6 +213,21 @@ fn a_container_outlives_its_shell_and_goes_from_outside() {
 }
 
 #[test]
+fn outside_of_a_namespace_it_says_what_to_do() {
+    let home = Home::new();
+    home.image(&[owned()]);
+    let failed = home.namespace(Ids::Outside, "img-load -q image.tar | layer-apply | union-mount");
+    let stderr = String::from_utf8(failed.stderr).unwrap();
+    let hint = "hint: this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`\n";
+    assert_eq!(failed.status.code(), Some(3));
+    assert!(
+        stderr.ends_with(&format!("entry \"suid\": set the owner: Operation not permitted\n{hint}")),
+        "{stderr}"
+    );
+    assert_eq!(home.layers(), [""; 0]);
+}
+
+#[test]
 fn owners_without_a_mapping_and_devices() {
     let home = Home::new();
     home.image(&[owned()]);

@@ -84,8 +84,8 @@ impl Reference {
             return self.name();
         }
         match self.repository.strip_prefix("library/") {
-            // "library/a/b" without the prefix would be read as "a/b".
-            Some(short) if !short.contains('/') => short.to_owned(),
+            // "library/a/b" without the prefix would be read as "a/b", and 64 digits as an id.
+            Some(short) if !short.contains('/') && !looks_like_id(short) => short.to_owned(),
             // Nor would "docker.io/a.b/c" without the registry.
             _ if self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.name(),
             _ => self.repository.clone(),
@@ -125,7 +125,7 @@ impl Reference {
         if name.len() > MAX_NAME || registry.len() + 1 + repository.len() > MAX_NAME {
             return Err(Reason::Length);
         }
-        if name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if looks_like_id(name) {
             return Err(Reason::LooksLikeId);
         }
         let tag = tag.or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
@@ -157,6 +157,10 @@ fn split_registry(name: &str) -> Result<(String, String), Reason> {
     let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
     let prefix = if official { "library/" } else { "" };
     Ok((registry.to_owned(), format!("{prefix}{repository}")))
+}
+
+fn looks_like_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn is_host_and_port(text: &str) -> bool {

@@ -81,14 +81,26 @@ fn hint_of(error: &anyhow::Error) -> Option<String> {
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
         return Some(hinted.hint.clone());
     }
+    is_for_root(error).then(|| "this needs root: try it with sudo".to_owned())
+}
+
+/// Whether the system refused something to a user who is not root.
+fn is_for_root(error: &anyhow::Error) -> bool {
     let denied = |cause: &(dyn std::error::Error + 'static)| {
         let io =
             cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
         let words = cause.to_string();
         io || words.contains("Permission denied") || words.contains("Operation not permitted")
     };
-    (!geteuid().is_root() && error.chain().any(denied))
-        .then(|| "this needs root: try it with sudo".to_owned())
+    !geteuid().is_root() && error.chain().any(denied)
+}
+
+/// What to do about such a refusal where being root of a user namespace is enough.
+pub fn namespace_hint(error: &anyhow::Error) -> Option<String> {
+    is_for_root(error).then(|| {
+        "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod walker;
 pub use arguments::{Common, Context};
 pub use exit::Exit;
 pub use export::{Export, export};
-pub use failure::{hint, member as failure_member, print as print_error, report_line};
+pub use failure::{hint, member as failure_member, namespace_hint, print as print_error, report_line};
 pub use filter::{Filter, Plan, filter, usage_error};
 pub use session::{Session, Stage};
 pub use source::{Report, Source, report, source};

@@ -13,6 +13,8 @@
 //! # Needs
 //! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md).
 
+mod size;
+
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -27,7 +29,7 @@ use toolkit::{Common, Context, Filter, Plan};
 #[command(name = "layer-apply", version)]
 struct LayerApply {
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size::parse)]
     max_size: u64,
     /// Refuse a layer with more entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
@@ -81,10 +83,11 @@ impl Filter for LayerApply {
         let cannot = error.chain().any(|cause| {
             matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
         });
-        cannot.then(|| {
+        let owners = cannot.then(|| {
             "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` does without"
                 .to_owned()
-        })
+        });
+        owners.or_else(|| toolkit::namespace_hint(error))
     }
 
     fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {
@@ -104,21 +107,6 @@ fn member(apply: &layer::Apply) -> members::Layers {
 fn tell(layer: &Layer, fresh: bool) {
     let done = if fresh { "unpacked into" } else { "already in" };
     eprintln!("layer {}: {done} {:?}", layer.descriptor.digest(), layer.directory);
-}
-
-/// A size with an optional unit, each 1024 times the one before.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KIB" => 10,
-        "M" | "MIB" => 20,
-        "G" | "GIB" => 30,
-        "T" | "TIB" => 40,
-        _ => return Err("a number, with K, M, G or T".into()),
-    };
-    let number = digits.parse::<u64>().map_err(|error| error.to_string())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
 }
 
 fn main() -> ExitCode {

@@ -55,6 +55,10 @@ impl Filter for UnionMount {
         &self.common
     }
 
+    fn advise(&self, error: &anyhow::Error) -> Option<String> {
+        toolkit::namespace_hint(error)
+    }
+
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let Layers(layers) = document.require()?;
         let container = context.scope.root.join("containers").join(&context.id);
