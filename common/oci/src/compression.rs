@@ -1,6 +1,10 @@
 //! How streams are compressed, told from their first bytes: media types and file names are known to lie about it.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::{
+    cell::Cell,
+    io::{self, BufRead, BufReader, Read},
+    rc::Rc,
+};
 
 use oci_spec::image::MediaType;
 
@@ -66,6 +70,77 @@ impl Compression {
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(source, true, MAX_XZ_KIB)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
         })
+    }
+}
+
+/// How much may come out of a compressed stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// In bytes.
+    pub size: u64,
+    /// In times what went in, once 64 MiB came out.
+    pub ratio: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB; a ratio of 1000, which is what gzip makes of nothing but zeros.
+    fn default() -> Self {
+        Self { size: 64 << 30, ratio: 1000 }
+    }
+}
+
+impl Limits {
+    /// Below this many bytes no ratio is too high.
+    const FLOOR: u64 = 64 << 20;
+
+    /// A reader as [`Compression::decoder`], which fails when more comes out.
+    ///
+    /// # Errors
+    /// When no memory can be had.
+    pub fn decoder<'a, R: Read + 'a>(
+        self,
+        compression: Compression,
+        source: R,
+    ) -> io::Result<impl Read + use<'a, R>> {
+        let count = Rc::new(Cell::new(0));
+        let source = Counted { source, count: Rc::clone(&count) };
+        Ok(Bounded { decoder: compression.decoder(source)?, read: count, given: 0, limits: self })
+    }
+}
+
+struct Counted<R> {
+    source: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.count.set(self.count.get() + count as u64);
+        Ok(count)
+    }
+}
+
+struct Bounded<'a> {
+    decoder: Box<dyn Read + 'a>,
+    read: Rc<Cell<u64>>,
+    given: u64,
+    limits: Limits,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.decoder.read(buffer)?;
+        self.given += count as u64;
+        let Limits { size, ratio } = self.limits;
+        let problem = if self.given > size {
+            format!("unpacked size exceeds {size} bytes")
+        } else if self.given > Limits::FLOOR && self.given / ratio.max(1) > self.read.get() {
+            format!("unpacked size exceeds {ratio} times the compressed size")
+        } else {
+            return Ok(count);
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, problem))
     }
 }
 

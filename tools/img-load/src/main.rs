@@ -24,6 +24,7 @@ use document::members::Image;
 use oci::{
     Layout, Platform, Reference,
     archive::{Error, Form, Found, Input},
+    compression::Limits,
 };
 use toolkit::prelude::*;
 
@@ -37,6 +38,12 @@ struct Load {
     /// The platform to take from an image for several, or that a root file system is for: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    /// Refuse more than this out of a compressed archive: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size)]
+    max_size: u64,
+    /// Refuse an archive that is this many times larger than its compressed form (and larger than 64 MiB)
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_ratio: u64,
     /// An archive, a directory with an OCI image layout, or - for standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
@@ -91,7 +98,8 @@ impl Load {
                 "give it a FILE, or a pipe",
             ));
         }
-        let input = Input::open(&self.file)?;
+        let limits = Limits { size: self.max_size, ratio: self.max_ratio };
+        let input = Input::open(&self.file)?.within(limits);
         match input.form() {
             Form::RootFs if self.tag.is_none() => Err(hint(
                 anyhow!("{} is a root file system and has no name of its own", self.file.display()),

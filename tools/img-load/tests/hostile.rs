@@ -114,6 +114,28 @@ fn oci_archives() {
 }
 
 #[test]
+fn bombs() {
+    let store = Store::new();
+    let zeros = vec![0; 100 << 20];
+    let rootfs = testkit::rootfs(|tree| testkit::file(tree, "bin/zeros", 0o644, &zeros));
+    let archive = tar(&[("0.tar", &zeros[..])]);
+    let bzip2 = |data: &[u8]| {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, data).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |data: &[u8]| zstd::encode_all(data, 1).unwrap();
+    let ratio = "img-load: read standard input: unpacked size exceeds 1000 times the compressed size";
+    for blob in [zstd(&rootfs), zstd(&archive), bzip2(&rootfs)] {
+        assert_eq!(store.refused(&["-t", "x"], &blob), ratio);
+        let arguments = ["-t", "x", "--max-ratio", "1000000", "--max-size", "80M"];
+        let line = store.refused(&arguments, &blob);
+        assert_eq!(line, "img-load: read standard input: unpacked size exceeds 83886080 bytes");
+    }
+    Store::new().loaded(&["-t", "x", "--max-ratio", "1000000"], &zstd(&rootfs));
+}
+
+#[test]
 fn damaged_streams() {
     let store = Store::new();
     let whole = docker(json!(["x"]), |_| {});

@@ -13,8 +13,6 @@
 //! # Needs
 //! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md).
 
-mod size;
-
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -29,7 +27,7 @@ use toolkit::{Common, Context, Filter, Plan};
 #[command(name = "layer-apply", version)]
 struct LayerApply {
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size)]
     max_size: u64,
     /// Refuse a layer with more entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]

@@ -18,7 +18,7 @@ use super::{
     tar::{Member, Members},
 };
 use crate::{
-    compression::Compression,
+    compression::{Compression, Limits},
     digest::{Algorithm, Digest, Hashing},
     json,
     layout::{self, BlobWriter},
@@ -29,10 +29,10 @@ use crate::{
 pub(super) fn rootfs(
     intake: &mut Intake,
     name: &str,
-    compression: Compression,
+    form: (Compression, Limits),
     source: impl Read,
 ) -> Result<(), Error> {
-    let (layer, diff_id, newest) = store_layer(intake, name, compression, source)?;
+    let (layer, diff_id, newest) = store_layer(intake, name, form, source)?;
     let platform = intake.platform.clone().unwrap_or_else(Platform::host);
     // As new as its newest file, so that the same root file system is the same image each time.
     let created = timestamp::format(newest.clamp(0, timestamp::now()));
@@ -59,7 +59,7 @@ pub(super) fn rootfs(
 fn store_layer(
     intake: &mut Intake,
     name: &str,
-    compression: Compression,
+    (compression, limits): (Compression, Limits),
     source: impl Read,
 ) -> Result<(Descriptor, Digest, i64), Error> {
     let read_error = io_error(name);
@@ -68,7 +68,7 @@ fn store_layer(
         Some(media_type) if compression != Compression::None => {
             let writer = Rc::new(RefCell::new(writer));
             let stored = Tee { source, copy: Rc::clone(&writer) };
-            let decoder = compression.decoder(stored).map_err(&read_error)?;
+            let decoder = limits.decoder(compression, stored).map_err(&read_error)?;
             let (plain, newest) = walk(Hashing::new(decoder, Algorithm::Sha256)).map_err(&read_error)?;
             let (decoder, diff_id, _) = plain.finish();
             drop(decoder);
@@ -77,7 +77,7 @@ fn store_layer(
             (writer.seal()?, diff_id, newest, media_type)
         }
         _ => {
-            let decoder = compression.decoder(source).map_err(&read_error)?;
+            let decoder = limits.decoder(compression, source).map_err(&read_error)?;
             let (stored, newest) =
                 walk(Tee { source: decoder, copy: Rc::new(RefCell::new(writer)) }).map_err(&read_error)?;
             let Ok(writer) = Rc::try_unwrap(stored.copy) else { unreachable!("there is no other one") };

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    compression::{Compression, peek},
+    compression::{Compression, Limits, peek},
     digest::{Digest, Mismatch},
     layout::{self, Layout},
     platform::Platform,
@@ -130,6 +130,7 @@ pub struct Input {
     name: String,
     form: Form,
     content: Content,
+    limits: Limits,
 }
 
 enum Content {
@@ -153,7 +154,12 @@ impl Input {
             return Self::stream(name, file);
         }
         match Layout::open(path) {
-            Ok(layout) => Ok(Self { name, form: Form::Directory, content: Content::Layout(layout) }),
+            Ok(layout) => Ok(Self {
+                name,
+                form: Form::Directory,
+                content: Content::Layout(layout),
+                limits: Limits::default(),
+            }),
             Err(layout::Error::NotALayout(path)) => Err(Error::Directory(path)),
             Err(error) => Err(error.into()),
         }
@@ -167,7 +173,14 @@ impl Input {
         let (start, source) = peek(source, PEEK).map_err(|error| Error::Read(name.clone(), error))?;
         let compression = Compression::detect(&start);
         let Some(form) = form(&start, compression) else { return Err(Error::Unknown(name)) };
-        Ok(Self { name, form, content: Content::Stream(compression, Box::new(source)) })
+        let content = Content::Stream(compression, Box::new(source));
+        Ok(Self { name, form, content, limits: Limits::default() })
+    }
+
+    /// The same, of which no more may come out.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// What it is.
@@ -185,11 +198,11 @@ impl Input {
         match self.content {
             Content::Layout(source) => oci::from_layout(&mut intake, source)?,
             Content::Stream(compression, source) if self.form == Form::RootFs => {
-                import::rootfs(&mut intake, &self.name, compression, source)?;
+                import::rootfs(&mut intake, &self.name, (compression, self.limits), source)?;
             }
             Content::Stream(compression, source) => {
                 let read_error = |error| Error::Read(self.name.clone(), error);
-                let source = compression.decoder(source).map_err(read_error)?;
+                let source = self.limits.decoder(compression, source).map_err(read_error)?;
                 let members = intake.collect(&self.name, source)?;
                 if members.contains_key("oci-layout") && members.contains_key("index.json") {
                     oci::from_archive(&mut intake, &members)?;
