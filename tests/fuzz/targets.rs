@@ -201,8 +201,11 @@ fn inspect(directory: &Path) {
     }
 }
 
+/// Inode, links, mode, and the nanoseconds of both times.
+type Facts = (u64, u64, u32, i64, i64);
+
 /// Everything that can be seen of a directory and its one file.
-fn state(outside: &Path) -> (BTreeSet<PathBuf>, Vec<(u64, u64, u32, i64, i64)>) {
+fn state(outside: &Path) -> (BTreeSet<PathBuf>, Vec<Facts>) {
     let names = fs::read_dir(outside).unwrap().map(|entry| entry.unwrap().path()).collect();
     let facts = [outside, &outside.join("secret")].map(|path| {
         let found = fs::symlink_metadata(path).unwrap();

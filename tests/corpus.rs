@@ -1,0 +1,34 @@
+//! The inputs that the fuzzers found worth keeping, through the same functions (`tests/fuzz`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
+
+use std::fs;
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+type Target = (&'static str, fn(&[u8]));
+
+#[test]
+fn every_input_that_was_kept() {
+    testkit::require_root();
+    let all: [Target; 5] = [
+        ("tar", targets::tar),
+        ("archive", targets::archive),
+        ("manifest", targets::manifest),
+        ("reference", targets::reference),
+        ("whiteout", targets::whiteout),
+    ];
+    for (name, target) in all {
+        let directory = testkit::repository().join("tests/fuzz/corpus").join(name);
+        let mut inputs: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        inputs.sort();
+        assert!(inputs.len() > 5, "{name} has lost its inputs");
+        for input in inputs {
+            eprintln!("{}", input.display());
+            target(&fs::read(input).unwrap());
+        }
+    }
+    targets::clean();
+}
