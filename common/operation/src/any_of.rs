@@ -1,6 +1,6 @@
 /// Joins the operations of several domains into one type, for a tool that needs more than one.
 ///
-/// ```ignore
+/// ```text
 /// operation::any_of! {
 ///     /// What netns-bridge does.
 ///     pub enum Op { Claim(operation::Claim), Netns(netns::Operation), Link(operation::Shared<netlink::Operation>) }
