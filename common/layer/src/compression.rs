@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use crate::gzip::Gzip;
+
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -74,9 +76,7 @@ const WINDOW_LOG: u32 = 25;
 pub(crate) fn decoder<R: BufRead>(mut blob: R) -> io::Result<Decoder<R>> {
     let magic = peek(&mut blob)?;
     Ok(match magic {
-        [0x1f, 0x8b, ..] => {
-            Decoder::Gzip(Gzip { state: State::Inside(Box::new(flate2::bufread::GzDecoder::new(blob))) })
-        }
+        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(Gzip::new(blob))),
         // A frame, or one that is to be skipped (RFC 8878, 3.1).
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
@@ -99,18 +99,17 @@ fn peek<R: BufRead>(blob: &mut R) -> io::Result<[u8; 4]> {
 /// A decompressing reader.
 pub(crate) enum Decoder<R: BufRead> {
     Plain(R),
-    Gzip(Gzip<R>),
+    Gzip(Box<Gzip<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// What it reads from; none behind the end of the last gzip member.
-    pub(crate) fn get_ref(&self) -> Option<&R> {
+    /// What it reads from.
+    pub(crate) fn get_ref(&self) -> &R {
         match self {
-            Self::Plain(blob) => Some(blob),
-            Self::Gzip(Gzip { state: State::Inside(member) }) => Some(member.get_ref()),
-            Self::Gzip(Gzip { state: State::Done }) => None,
-            Self::Zstd(decoder) => Some(decoder.get_ref()),
+            Self::Plain(blob) => blob,
+            Self::Gzip(gzip) => gzip.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref(),
         }
     }
 }
@@ -121,35 +120,6 @@ impl<R: BufRead> Read for Decoder<R> {
             Self::Plain(blob) => blob.read(buffer),
             Self::Gzip(gzip) => gzip.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
-        }
-    }
-}
-
-/// One gzip member after the other (RFC 1952, 2.2), and nothing behind them.
-pub(crate) struct Gzip<R: BufRead> {
-    state: State<R>,
-}
-
-enum State<R> {
-    Inside(Box<flate2::bufread::GzDecoder<R>>),
-    Done,
-}
-
-impl<R: BufRead> Read for Gzip<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let State::Inside(member) = &mut self.state else { return Ok(0) };
-            let count = member.read(buffer)?;
-            if count > 0 || buffer.is_empty() {
-                return Ok(count);
-            }
-            let State::Inside(member) = std::mem::replace(&mut self.state, State::Done) else { return Ok(0) };
-            let mut blob = member.into_inner();
-            match blob.fill_buf()? {
-                [] => return Ok(0),
-                [0x1f, ..] => self.state = State::Inside(Box::new(flate2::bufread::GzDecoder::new(blob))),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "data after the end of gzip")),
-            }
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod archive;
 pub mod compression;
 pub mod diff;
+mod gzip;
 mod operation;
 mod overlay;
 mod pipeline;

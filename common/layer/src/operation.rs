@@ -7,8 +7,8 @@ use operation::{Condition, Operation, Scope, quote};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    apply::{Below, Error, Limits, Options},
-    store::Store,
+    apply::{Below, Limits, Options},
+    store::{Standing, Store, Wanted},
 };
 
 /// One of the layers of an [`Apply`].
@@ -61,31 +61,24 @@ impl Apply {
         Options { limits, devices: self.devices, rootless: self.rootless, ..Options::default() }
     }
 
-    /// Applies the layers in order.
     fn apply_all(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        operation::interrupt::checked()?;
         let store = Store::open(&scope.root)?;
-        let options = self.options();
-        let mut below: Vec<PathBuf> = Vec::new();
-        let mut unsettled = false;
-        for layer in &mut self.layers {
-            operation::interrupt::checked()?;
-            let digest = Digest::try_from(layer.descriptor.digest())?;
-            let standing = Below::open(&below)
-                .map_err(|source| Error::Store {
-                    verb: "open layers below",
-                    path: layer.directory.clone(),
-                    source,
-                })
-                .and_then(|below| {
-                    store.apply(&layer.diff_id, || open(scope, &layer.descriptor), &below, &options)
-                })
-                .map_err(|source| Error::Layer { digest, source: Box::new(source) })?;
-            unsettled |= !standing.fresh && !standing.note.synced;
-            layer.directory = standing.directory;
-            below.push(layer.directory.clone());
+        let wanted = |layer: &Layer| {
+            Ok(Wanted { blob: Digest::try_from(layer.descriptor.digest())?, diff_id: layer.diff_id.clone() })
+        };
+        let wanted = self.layers.iter().map(wanted).collect::<Result<Vec<_>, operation::Error>>()?;
+        let tell = |index: usize, standing: &Standing| {
             if let Some(tell) = self.tell {
-                tell(layer, standing.fresh);
+                let layer = Layer { directory: standing.directory.clone(), ..self.layers[index].clone() };
+                tell(&layer, standing.fresh);
             }
+        };
+        let open = |index: usize| open(scope, &self.layers[index].descriptor);
+        let standing = store.apply_all(&wanted, open, &self.options(), tell)?;
+        let unsettled = standing.iter().any(|standing| !standing.fresh && !standing.note.synced);
+        for (layer, standing) in self.layers.iter_mut().zip(standing) {
+            layer.directory = standing.directory;
         }
         if unsettled {
             // That it cannot be done now takes nothing from the layers: they would be unpacked again after a crash.

@@ -133,7 +133,7 @@ fn decompress<R: Read>(
 ) -> Result<(), Error> {
     let buffered = io::BufReader::with_capacity(READ, &mut *blob);
     let mut decoder = compression::decoder(buffered).map_err(Error::Read)?;
-    let (mut total, mut read) = (0, 0);
+    let mut total = 0;
     loop {
         let mut chunk = unused.try_recv().unwrap_or_default();
         chunk.resize(CHUNK, 0);
@@ -158,8 +158,7 @@ fn decompress<R: Read>(
             return Ok(());
         }
         total += filled as u64;
-        // Behind the end of the blob, all of it was read, and its last chunk is the last one that counts.
-        read = decoder.get_ref().map_or(read, |buffered| buffered.get_ref().size);
+        let read = decoder.get_ref().get_ref().size;
         if total > bounds.size {
             return Err(Error::Size { limit: bounds.size });
         }

@@ -1,28 +1,25 @@
 //! Layers that are unpacked while they come.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use layer::{
-    apply::{Below, Error, Options},
-    store::Store,
+    apply::Options,
+    store::{Store, Wanted},
 };
 use oci::{Digest, Image};
 use registry::{Event, Progress, pull::Layers};
 use toolkit::prelude::*;
 
-/// Unpacks the layers below `$STAVE_ROOT/layers`, lowest first, as layer-apply does without flags.
+/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does without flags.
 pub(crate) fn apply(layers: &Layers, image: &Image, root: &Path, progress: &dyn Progress) -> Result<()> {
     let store = Store::open(root)?;
     let options = Options::default();
-    let mut below: Vec<PathBuf> = Vec::new();
-    for (descriptor, diff_id) in image.layers()? {
-        let digest = Digest::try_from(descriptor.digest())?;
-        let standing = Below::open(&below)
-            .map_err(|source| Error::Store { verb: "open layers below", path: root.join("layers"), source })
-            .and_then(|below| store.apply(&diff_id, || layers.open(descriptor), &below, &options))
-            .map_err(|source| Error::Layer { digest: digest.clone(), source: Box::new(source) })?;
-        below.push(standing.directory);
-        progress.tell(&digest, Event::Done);
-    }
+    let image_layers = image.layers()?;
+    let wanted = |(descriptor, diff_id): &(&oci::spec::Descriptor, Digest)| {
+        Ok(Wanted { blob: Digest::try_from(descriptor.digest())?, diff_id: diff_id.clone() })
+    };
+    let wanted = image_layers.iter().map(wanted).collect::<Result<Vec<_>>>()?;
+    let open = |index: usize| layers.open(image_layers[index].0);
+    store.apply_all(&wanted, open, &options, |index, _| progress.tell(&wanted[index].blob, Event::Done))?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::{Arc, OnceLock},
 };
 
 use rustix::{
@@ -18,8 +19,11 @@ use crate::{archive::Shown, overlay};
 #[derive(Debug, Default)]
 pub struct Below {
     /// The highest first.
-    roots: Vec<OwnedFd>,
+    roots: Vec<Arc<Root>>,
 }
+
+/// A layer's directory, which may still be in the making: who looks into it waits. None where it will never be.
+pub(crate) type Root = OnceLock<Option<OwnedFd>>;
 
 /// What the layers below have at a path.
 #[derive(Debug)]
@@ -39,15 +43,19 @@ impl Below {
     /// # Errors
     /// When one cannot be opened.
     pub fn open<P: AsRef<Path>>(lowest_first: &[P]) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &P| Ok(openat(CWD, path.as_ref(), flags, Mode::empty())?);
+        let open = |path: &P| Ok(Arc::new(Root::from(Some(open_root(path.as_ref())?))));
         Ok(Self { roots: lowest_first.iter().rev().map(open).collect::<io::Result<_>>()? })
+    }
+
+    /// The same of directories that may not stand yet.
+    pub(crate) fn coming(lowest_first: &[Arc<Root>]) -> Self {
+        Self { roots: lowest_first.iter().rev().cloned().collect() }
     }
 
     /// What they have at `path`, whose parents are no symbolic links there. Whiteouts and opaque directories are obeyed.
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, EntryError> {
         for root in &self.roots {
-            match find_in(root.as_fd(), path).map_err(error("look for", path))? {
+            match find_in(wait(root, path)?, path).map_err(error("look for", path))? {
                 InOne::Continue => {}
                 InOne::Hidden => return Ok(Found::Nothing),
                 InOne::Found(found) => return Ok(found),
@@ -60,8 +68,9 @@ impl Below {
     pub(super) fn root_names(&self) -> Result<Vec<Vec<u8>>, EntryError> {
         let mut seen = std::collections::BTreeMap::new();
         for root in &self.roots {
+            let root = wait(root, b".")?;
             let call = || -> rustix::io::Result<()> {
-                let directory = open_directory(root.as_fd(), b".", OFlags::RDONLY)?;
+                let directory = open_directory(root, b".", OFlags::RDONLY)?;
                 for entry in rustix::fs::Dir::read_from(&directory)? {
                     let name = entry?.file_name().to_bytes().to_vec();
                     if name != b"." && name != b".." && !seen.contains_key(&name) {
@@ -76,6 +85,19 @@ impl Below {
         }
         Ok(seen.into_iter().filter_map(|(name, there)| there.then_some(name)).collect())
     }
+}
+
+/// Opens a layer's directory to look into it.
+pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn wait<'a>(root: &'a Root, path: &[u8]) -> Result<BorrowedFd<'a>, EntryError> {
+    root.wait().as_ref().map(OwnedFd::as_fd).ok_or_else(|| {
+        let source = io::Error::other("a layer below could not be unpacked");
+        EntryError::Below(Box::new(Error::Below { verb: "look for", name: Shown::new(path), source }))
+    })
 }
 
 /// As `map_err` takes it.

@@ -22,6 +22,7 @@ use oci::digest::{Algorithm, Digest};
 use userns::Namespace;
 
 pub use below::Below;
+pub(crate) use below::{Root, open_root};
 pub use dependency::Dependency;
 pub use error::{EntryError, Error};
 

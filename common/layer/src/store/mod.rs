@@ -16,6 +16,7 @@
 mod devices;
 mod lock;
 mod note;
+mod side_by_side;
 
 use std::{
     fs,
@@ -32,6 +33,7 @@ use rustix::fs::{
 use userns::Namespace;
 
 pub use note::Note;
+pub use side_by_side::Wanted;
 
 use crate::{
     apply::{self, Below, Error, Options, unpack},
@@ -139,7 +141,19 @@ impl Store {
         if let Some(standing) = self.find(diff_id, below, options.rootless)? {
             return self.allowed(standing, options);
         }
-        let _lock = self.lock(diff_id)?;
+        let lock = self.lock(diff_id)?;
+        self.apply_locked(&lock, diff_id, open, below, options)
+    }
+
+    fn apply_locked<R: Read + Send>(
+        &self,
+        _: &lock::Lock,
+        diff_id: &Digest,
+        open: impl FnOnce() -> io::Result<R>,
+        below: &Below,
+        options: &Options,
+    ) -> Result<Standing, Error> {
+        // Whoever held the lock before may have made it.
         if let Some(standing) = self.find(diff_id, below, options.rootless)? {
             return self.allowed(standing, options);
         }

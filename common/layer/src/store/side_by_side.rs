@@ -1,0 +1,175 @@
+//! An image's layers, several at a time.
+//!
+//! A layer's archive seldom says nothing of a directory that it has something in, so it seldom has to look at the layers
+//! below before its end. Each is therefore begun while those below it are still being unpacked, and waits for them only
+//! where it looks ([`Below::coming`]).
+//!
+//! Layers take their locks from the lowest up. Whoever waits for one holds only those of layers below it, and these come to
+//! their end without it: so two tools that unpack the same layers in different orders never wait for each other.
+
+use std::{
+    io::{self, Read},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use oci::Digest;
+
+use super::{Standing, Store, lock::Lock};
+use crate::apply::{Below, Error, Options, Root, open_root};
+
+/// More at once than this, and what they hold in memory together passes the bound on it.
+const AT_ONCE: usize = 3;
+
+/// One of an image's layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The digest of its blob.
+    pub blob: Digest,
+    /// The digest of its archive.
+    pub diff_id: Digest,
+}
+
+impl Store {
+    /// The directories of an image's layers, which are given lowest first: each found, or unpacked from the blob that
+    /// `open` opens by its number. `tell` is told of each as soon as it stands.
+    ///
+    /// # Errors
+    /// What went wrong first, as [`Error::Layer`]; nothing of that layer is left behind.
+    pub fn apply_all<R: Read + Send>(
+        &self,
+        layers: &[Wanted],
+        open: impl Fn(usize) -> io::Result<R> + Sync,
+        options: &Options,
+        tell: impl Fn(usize, &Standing) + Sync,
+    ) -> Result<Vec<Standing>, Error> {
+        let shared = Shared {
+            store: self,
+            layers,
+            options,
+            roots: layers.iter().map(|_| Arc::default()).collect(),
+            standing: layers.iter().map(|_| OnceLock::new()).collect(),
+            turn: Mutex::new(0),
+            failed: AtomicBool::new(false),
+            error: Mutex::new(None),
+        };
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(AT_ONCE));
+        thread::scope(|scope| {
+            for _ in 1..cores.min(layers.len()) {
+                scope.spawn(|| shared.work(&open, &tell));
+            }
+            shared.work(&open, &tell);
+        });
+        match locked(&shared.error).take() {
+            Some(error) => Err(error),
+            None => Ok(shared.standing.into_iter().filter_map(OnceLock::into_inner).collect()),
+        }
+    }
+}
+
+/// A panic elsewhere takes nothing from what a lock guards.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Shared<'a> {
+    store: &'a Store,
+    layers: &'a [Wanted],
+    options: &'a Options,
+    /// The layers' directories, for those above.
+    roots: Vec<Arc<Root>>,
+    standing: Vec<OnceLock<Standing>>,
+    /// The number of the layer to be begun next; held until it may be unpacked.
+    turn: Mutex<usize>,
+    failed: AtomicBool,
+    /// The first.
+    error: Mutex<Option<Error>>,
+}
+
+/// What was found out about a layer when it was its turn.
+enum Begun {
+    Stands(Standing),
+    ToUnpack(Lock),
+}
+
+impl Shared<'_> {
+    fn work<R: Read + Send>(
+        &self,
+        open: &(impl Fn(usize) -> io::Result<R> + Sync),
+        tell: &(impl Fn(usize, &Standing) + Sync),
+    ) {
+        loop {
+            let mut turn = locked(&self.turn);
+            let index = *turn;
+            if index == self.layers.len() || self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            *turn += 1;
+            let _end = End(&self.roots[index]);
+            let below = Below::coming(&self.roots[..index]);
+            let begun = self.begin(index, &below);
+            drop(turn);
+            let outcome = begun.and_then(|begun| match begun {
+                Begun::Stands(standing) => Ok(standing),
+                Begun::ToUnpack(lock) => {
+                    let open = || Ok(Stopping { blob: open(index)?, failed: &self.failed });
+                    let diff_id = &self.layers[index].diff_id;
+                    self.store.apply_locked(&lock, diff_id, open, &below, self.options)
+                }
+            });
+            let outcome = outcome.and_then(|standing| {
+                let root =
+                    open_root(&standing.directory).map_err(super::error("open", &standing.directory))?;
+                Ok((standing, root))
+            });
+            match outcome {
+                Ok((standing, root)) => {
+                    let _ = self.roots[index].set(Some(root));
+                    tell(index, self.standing[index].get_or_init(|| standing));
+                }
+                Err(error) => {
+                    let digest = self.layers[index].blob.clone();
+                    let error = Error::Layer { digest, source: Box::new(error) };
+                    locked(&self.error).get_or_insert(error);
+                    self.failed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn begin(&self, index: usize, below: &Below) -> Result<Begun, Error> {
+        let diff_id = &self.layers[index].diff_id;
+        if let Some(standing) = self.store.find(diff_id, below, self.options.rootless)? {
+            return Ok(Begun::Stands(self.store.allowed(standing, self.options)?));
+        }
+        Ok(Begun::ToUnpack(self.store.lock(diff_id)?))
+    }
+}
+
+/// Whatever becomes of a layer, those above do not wait for it any longer.
+struct End<'a>(&'a Root);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // Where it stands, this comes too late to say that it does not.
+        let _ = self.0.set(None);
+    }
+}
+
+/// A blob that cannot be read any further once another layer has failed.
+struct Stopping<'a, R> {
+    blob: R,
+    failed: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stopping<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another layer failed"));
+        }
+        self.blob.read(buffer)
+    }
+}
