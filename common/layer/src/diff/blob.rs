@@ -126,7 +126,8 @@ impl<W: Write> Write for Blob<W> {
 /// Compresses blocks. What it needs for that is kept from one to the next.
 enum Encoder {
     Plain,
-    Gzip(Compressor),
+    /// The second one only wraps: for what does not get smaller.
+    Gzip(Compressor, Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -137,7 +138,10 @@ impl Encoder {
             Compression::Gzip { level } => {
                 let level = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
                 let level = level.ok_or_else(|| io::Error::other("gzip has levels from 1 to 12"))?;
-                Self::Gzip(Compressor::new(level))
+                Self::Gzip(
+                    Compressor::new(level),
+                    Compressor::new(CompressionLvl::new(0).unwrap_or_default()),
+                )
             }
             Compression::Zstd { level } => Self::Zstd(zstd::bulk::Compressor::new(level)?),
         })
@@ -146,7 +150,8 @@ impl Encoder {
     fn encode(&mut self, data: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Plain => Ok(data.to_vec()),
-            Self::Gzip(compressor) => {
+            Self::Gzip(compressor, store) => {
+                let compressor = if is_compressed(compressor, data)? { store } else { compressor };
                 let mut out = vec![0; compressor.gzip_compress_bound(data.len())];
                 let length = compressor.gzip_compress(data, &mut out).map_err(io::Error::other)?;
                 out.truncate(length);
@@ -155,6 +160,22 @@ impl Encoder {
             Self::Zstd(compressor) => compressor.compress(data),
         }
     }
+}
+
+/// Whether a block holds what is compressed already, packages and pictures say: told by some samples of it, which takes a
+/// fiftieth of the time of finding out by compressing it.
+fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
+    const SAMPLE: usize = 4 << 10;
+    const SAMPLES: usize = 4;
+    if data.len() < 8 * SAMPLE * SAMPLES {
+        return Ok(false);
+    }
+    let mut out = vec![0; compressor.deflate_compress_bound(SAMPLE)];
+    let mut size = 0;
+    for sample in data.chunks_exact(data.len() / SAMPLES).take(SAMPLES) {
+        size += compressor.deflate_compress(&sample[..SAMPLE], &mut out).map_err(io::Error::other)?;
+    }
+    Ok(size * 100 > SAMPLE * SAMPLES * 97)
 }
 
 type Job = (Arc<Vec<u8>>, SyncSender<io::Result<Vec<u8>>>);
@@ -232,7 +253,17 @@ mod tests {
     fn blobs_hold_what_was_written() {
         let noise = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
         let long: Vec<u8> = (0..5_000_000).map(|n| if n % 3 == 0 { noise(n) } else { 7 }).collect();
-        for data in [&b""[..], b"short", &long[..BLOCK], &long[..BLOCK + 1], &long] {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 56) as u8
+        };
+        let compressed: Vec<u8> = (0..BLOCK).map(|_| random()).collect();
+        let mut encoder = Encoder::new(Compression::GZIP).unwrap();
+        let Encoder::Gzip(compressor, _) = &mut encoder else { panic!("gzip") };
+        assert!(is_compressed(compressor, &compressed).unwrap());
+        assert!(!is_compressed(compressor, &long[..BLOCK]).unwrap());
+        for data in [&b""[..], b"short", &compressed, &long[..BLOCK], &long[..BLOCK + 1], &long] {
             for compression in [Compression::None, Compression::GZIP, Compression::ZSTD] {
                 let mut out = Vec::new();
                 let mut blob = Blob::new(&mut out, compression);
