@@ -6,10 +6,11 @@ use std::path::Path;
 
 use operation::words;
 use rustix::{
-    fs::{CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with},
+    fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
 
+use super::directory;
 use crate::{Error, Result, tree};
 
 const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
@@ -28,32 +29,19 @@ pub(super) fn add(path: &Path, beside: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let fill = || {
-        let above = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(above).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        let mode = Mode::from_raw_mode(0o755);
-        mkdirat(CWD, beside, mode)?;
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(CWD, beside, flags, Mode::empty())?;
-        rustix::fs::fchmod(&directory, mode)?;
-        for name in DIRECTORIES {
-            mkdirat(&directory, name, mode)?;
-            rustix::fs::chmodat(&directory, name, mode, rustix::fs::AtFlags::empty())?;
-        }
-        for name in FILES {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let file = openat(&directory, name, flags, Mode::empty())?;
-            rustix::fs::fchmod(file, Mode::from_raw_mode(0o644))?;
-        }
-        renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE)
-    };
-    let outcome = fill();
-    if outcome.is_err() {
+    let made = fill(beside).map(|()| renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE));
+    if !matches!(made, Ok(Ok(()))) {
         let _ = tree::remove(beside);
     }
-    match outcome {
+    match made? {
         // Another tool was faster.
         Err(Errno::EXIST) if path.is_dir() => Ok(()),
-        outcome => outcome.map_err(Error::on("create directory", path)),
+        renamed => renamed.map_err(Error::on("create directory", path)),
     }
+}
+
+fn fill(beside: &Path) -> Result<()> {
+    directory::add(beside, 0o755, None)?;
+    DIRECTORIES.iter().try_for_each(|name| directory::add(&beside.join(name), 0o755, None))?;
+    FILES.iter().try_for_each(|name| directory::add_file(&beside.join(name), "", 0o644))
 }
