@@ -6,8 +6,7 @@
 //! it is answered, so it is another one, which nobody waits for, that makes it.
 
 use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     thread,
     time::Duration,
 };
@@ -78,8 +77,8 @@ fn request(index: u32) -> Result<OwnedFd, Errno> {
         ForkResult::Child => {
             // SAFETY: as above.
             if matches!(unsafe { fork() }, Ok(ForkResult::Child)) {
-                let code = deliver(&bytes, &socket, &told).map_or_else(|errno| errno as i32, |()| 0);
-                let _ = write(io::stdout(), &code.to_ne_bytes());
+                // Without an answer the request is made again, by whoever waits for it.
+                let _ = deliver(&bytes, &socket, &told);
             }
             // SAFETY: ends the process; what the parent set up is the parent's to run and to flush.
             unsafe { libc::_exit(0) }
@@ -87,20 +86,24 @@ fn request(index: u32) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Sends the request and waits for its answer. Holds nothing of the caller's meanwhile: standard input is the socket,
-/// standard output the pipe, and there is nothing else.
+/// Sends the request, waits for its answer, and tells it. Holds nothing of the caller's meanwhile: standard input is the
+/// socket, standard output the pipe, and there is nothing else.
 fn deliver(message: &[u8], socket: &OwnedFd, told: &OwnedFd) -> Result<(), Errno> {
     dup2_stdin(socket)?;
     dup2_stdout(told)?;
     // SAFETY: nothing uses the descriptors that are closed here any more in this process.
     unsafe { libc::close_range(2, u32::MAX, 0) };
-    let socket = io::stdin().as_raw_fd();
-    send(socket, message, MsgFlags::empty())?;
+    let code = ask(message).unwrap_or_else(|errno| errno as i32);
+    // SAFETY: it is open: the pipe was put there.
+    let pipe = unsafe { BorrowedFd::borrow_raw(libc::STDOUT_FILENO) };
+    write(pipe, &code.to_ne_bytes()).map(drop)
+}
+
+/// The kernel's answer to the request: an error's number, or 0.
+fn ask(message: &[u8]) -> Result<i32, Errno> {
+    send(libc::STDIN_FILENO, message, MsgFlags::empty())?;
     let mut answer = [0; 64];
-    recv(socket, &mut answer, MsgFlags::empty())?;
+    recv(libc::STDIN_FILENO, &mut answer, MsgFlags::empty())?;
     // struct nlmsgerr: the error follows the header.
-    match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
-        0 => Ok(()),
-        code => Err(Errno::from_raw(code.abs())),
-    }
+    Ok(i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]).abs())
 }
