@@ -1,7 +1,6 @@
 //! Calling the tools' `--undo`.
 
 use std::{
-    cell::RefCell,
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -35,7 +34,7 @@ pub(crate) struct Tools {
     scope: Scope,
     quiet: bool,
     /// Tools that have written their document, and may take some time to end.
-    ending: RefCell<Vec<Child>>,
+    ending: Vec<Child>,
 }
 
 impl Tools {
@@ -48,13 +47,13 @@ impl Tools {
             with: with.to_vec(),
             scope: common.scope()?,
             quiet: common.quiet,
-            ending: RefCell::default(),
+            ending: Vec::new(),
         })
     }
 
     /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
     /// the caller has yet to say; a tool that failed has said why itself.
-    pub(crate) fn undo_all(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
+    pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         self.prefer_record(document)?;
         document.remove(Failure::NAME);
         let (mut errors, mut failure) = (Vec::new(), None);
@@ -86,7 +85,7 @@ impl Tools {
     }
 
     /// Undoes the step at the index `at`. Returns the failure that the tool told of.
-    fn undo(&self, document: &mut Document, at: usize) -> Result<Option<Failure>> {
+    fn undo(&mut self, document: &mut Document, at: usize) -> Result<Option<Failure>> {
         let mut steps = document.steps()?;
         // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
         let above = steps.split_off(at + 1);
@@ -120,7 +119,7 @@ impl Tools {
         })
     }
 
-    fn call(&self, program: &Path, document: &Document) -> Result<Document> {
+    fn call(&mut self, program: &Path, document: &Document) -> Result<Document> {
         let mut command = Command::new(program);
         command.arg("--undo").arg("--root").arg(&self.scope.root).arg("--run-dir").arg(&self.scope.run_dir);
         command.args(self.quiet.then_some("--quiet"));
@@ -139,7 +138,7 @@ impl Tools {
         }
         match Document::parse(&written) {
             Ok(document) => {
-                self.ending.borrow_mut().push(child);
+                self.ending.push(child);
                 Ok(document)
             }
             Err(_) => {
@@ -152,7 +151,7 @@ impl Tools {
 
 impl Drop for Tools {
     fn drop(&mut self) {
-        for child in self.ending.get_mut() {
+        for child in &mut self.ending {
             let _ = child.wait();
         }
     }
