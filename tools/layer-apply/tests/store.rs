@@ -29,6 +29,15 @@ fn change(directory: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     fs::write(directory.with_added_extension("json"), value.to_string()).unwrap();
 }
 
+/// The tool on this store, to be started.
+fn layer_apply(store: &Store) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_layer-apply"));
+    for (flag, directory) in [("--root", "root"), ("--run-dir", "run")] {
+        command.arg(flag).arg(store.dir.path().join(directory));
+    }
+    command
+}
+
 #[test]
 fn what_stands_is_not_unpacked_again() {
     let store = Store::new();
@@ -57,13 +66,7 @@ fn two_at_once_do_the_work_once() {
     let document = store.image(&[(&layer, &layer)]).to_string();
     let children: Vec<_> = (0..8)
         .map(|_| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_layer-apply"));
-            command
-                .arg("--root")
-                .arg(store.dir.path().join("root"))
-                .arg("--run-dir")
-                .arg(store.dir.path().join("run"));
-            let mut child = command
+            let mut child = layer_apply(&store)
                 .arg("-v")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -139,13 +142,7 @@ fn a_killed_unpacking_leaves_nothing_that_counts() {
     let document = store.image(&[(&layer, &layer)]).to_string();
     let hex = Digest::of(&layer).hex().to_owned();
     let (place, part) = (store.layers().join(&hex), store.layers().join(format!(".{hex}.part")));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_layer-apply"));
-    command
-        .arg("--root")
-        .arg(store.dir.path().join("root"))
-        .arg("--run-dir")
-        .arg(store.dir.path().join("run"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = layer_apply(&store).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), document.as_bytes()).unwrap();
     while !part.exists() {
         assert!(!place.exists(), "it was too fast to be killed");

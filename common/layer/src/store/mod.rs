@@ -138,8 +138,8 @@ impl Store {
         below: &Below,
         options: &Options,
     ) -> Result<Standing, Error> {
-        if let Some(standing) = self.find(diff_id, below, options.rootless)? {
-            return self.allowed(standing, options);
+        if let Some(standing) = self.find_allowed(diff_id, below, options)? {
+            return Ok(standing);
         }
         let lock = self.lock(diff_id)?;
         self.apply_locked(&lock, diff_id, open, below, options)
@@ -154,8 +154,8 @@ impl Store {
         options: &Options,
     ) -> Result<Standing, Error> {
         // Whoever held the lock before may have made it.
-        if let Some(standing) = self.find(diff_id, below, options.rootless)? {
-            return self.allowed(standing, options);
+        if let Some(standing) = self.find_allowed(diff_id, below, options)? {
+            return Ok(standing);
         }
         let part = part(diff_id);
         self.remove_name(&part)?;
@@ -167,11 +167,17 @@ impl Store {
         outcome
     }
 
-    /// A layer that somebody else unpacked is held against what this one allows.
-    fn allowed(&self, standing: Standing, options: &Options) -> Result<Standing, Error> {
+    /// As [`Store::find`]; a layer that somebody else unpacked is held against what this one allows.
+    fn find_allowed(
+        &self,
+        diff_id: &Digest,
+        below: &Below,
+        options: &Options,
+    ) -> Result<Option<Standing>, Error> {
+        let Some(standing) = self.find(diff_id, below, options.rootless)? else { return Ok(None) };
         let look = || devices::holds_devices(self.open_directory(standing.name())?.as_fd());
         match options.devices || !look().map_err(error("look through", &standing.directory))? {
-            true => Ok(standing),
+            true => Ok(Some(standing)),
             false => Err(Error::Devices),
         }
     }

@@ -142,10 +142,10 @@ impl Shared<'_> {
 
     fn begin(&self, index: usize, below: &Below) -> Result<Begun, Error> {
         let diff_id = &self.layers[index].diff_id;
-        if let Some(standing) = self.store.find(diff_id, below, self.options.rootless)? {
-            return Ok(Begun::Stands(self.store.allowed(standing, self.options)?));
+        match self.store.find_allowed(diff_id, below, self.options)? {
+            Some(standing) => Ok(Begun::Stands(standing)),
+            None => Ok(Begun::ToUnpack(self.store.lock(diff_id)?)),
         }
-        Ok(Begun::ToUnpack(self.store.lock(diff_id)?))
     }
 }
 
