@@ -156,6 +156,18 @@ fn copy_and_add() {
 }
 
 #[test]
+fn a_stage_inherits_the_arguments_of_the_stage_that_it_stands_on() {
+    let fixture = Fixture::new();
+    let built = fixture.build(
+        "ARG G=global\nFROM busybox AS one\nARG A=a\nARG G\nFROM one AS two\nARG A=$A-two\nRUN echo $A $G > /two\n\
+         FROM busybox\nCOPY --from=two /two /\nRUN echo [$A$G] > /other\n",
+    );
+    let layers = fixture.layers(&built, 1);
+    assert_eq!(layers[0], files([("two", "644 0:0 a-two global")]));
+    assert_eq!(layers[1], files([("other", "644 0:0 []")]));
+}
+
+#[test]
 fn from_scratch() {
     let fixture = Fixture::new();
     fixture.write("a", "1");

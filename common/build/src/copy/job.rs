@@ -174,8 +174,8 @@ impl Job {
                     true => self.destination.join(&item.target),
                     false => self.destination.clone(),
                 };
-                // The destination itself stays as it is where it was there before.
-                if item.target.as_os_str().is_empty() && (found.is_some() || target.as_os_str().is_empty()) {
+                // Of a directory the contents are copied, not its own mode and owner (reference, "COPY").
+                if source.directory && item.target.as_os_str().is_empty() {
                     continue;
                 }
                 self.copy_item(tree, item, &target, owner, &place, &mut links)?;

@@ -193,7 +193,10 @@ fn metadata_is_kept_or_set() {
     assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o750, 0, 0));
     assert_eq!((made.mtime(), made.mtime_nsec()), (source.mtime(), source.mtime_nsec()));
 
+    fs::set_permissions(context.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
     copy(&job(&["sub"], "/s"), &tree, None);
+    let made = dir.path().join("image/s").metadata().unwrap();
+    assert_eq!(made.mode() & 0o7777, 0o755, "of a directory only the contents are copied");
     let inode = |name: &str| dir.path().join("image").join(name).metadata().unwrap().ino();
     assert_eq!(inode("s/same"), inode("s/same2"), "hard links stay hard links");
 

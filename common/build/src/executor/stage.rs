@@ -63,8 +63,9 @@ impl Builder<'_> {
         match &self.plan.bases[at] {
             Origin::Scratch => Ok(State { image: Image::scratch(), ..State::default() }),
             Origin::Stage(index) => {
+                // Its ARGs come along (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();
-                Ok(State { image: base.image, layers: base.layers, ..State::default() })
+                Ok(State { command_is_set: false, ..base })
             }
             Origin::Image(name) => {
                 let mut base = self.base(name)?;
