@@ -25,7 +25,8 @@ pub struct User {
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
-    /// Supplementary groups, sorted.
+    /// Supplementary groups, sorted; `gid` is among them. Where it were not, a program with a set-group-id bit would run
+    /// without it, and could do what a file forbids that group (CVE-2022-36109).
     pub groups: Vec<u32>,
     /// The home directory; `/` where none is known.
     pub home: String,
@@ -69,7 +70,7 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
         Some(group) => resolve_group(&root, group)?,
         None => account.as_ref().map_or(0, |account| account.gid),
     };
-    let mut groups = Vec::new();
+    let mut groups = vec![gid];
     if let (Some(account), None) = (&account, group) {
         visit(&root, "/etc/group", |line| {
             if let Some((_, number, members)) = group_of(line)
@@ -183,14 +184,14 @@ mod tests {
             home: home.into(),
         };
         for (text, expected) in [
-            ("", Ok(user(0, 0, &[4], "/root"))),
-            ("www", Ok(user(33, 34, &[4, 9], "/var/www"))),
-            ("33", Ok(user(33, 34, &[4, 9], "/var/www"))),
-            ("www:ssl", Ok(user(33, 9, &[], "/var/www"))),
-            ("www:", Ok(user(33, 34, &[4, 9], "/var/www"))),
-            ("1000", Ok(user(1000, 0, &[], "/"))),
-            ("1000:1001", Ok(user(1000, 1001, &[], "/"))),
-            ("7", Ok(user(70, 71, &[], "/seven"))),
+            ("", Ok(user(0, 0, &[0, 4], "/root"))),
+            ("www", Ok(user(33, 34, &[4, 9, 34], "/var/www"))),
+            ("33", Ok(user(33, 34, &[4, 9, 34], "/var/www"))),
+            ("www:ssl", Ok(user(33, 9, &[9], "/var/www"))),
+            ("www:", Ok(user(33, 34, &[4, 9, 34], "/var/www"))),
+            ("1000", Ok(user(1000, 0, &[0], "/"))),
+            ("1000:1001", Ok(user(1000, 1001, &[1001], "/"))),
+            ("7", Ok(user(70, 71, &[71], "/seven"))),
             ("nobody", Err("find user \"nobody\" in /etc/passwd of the container: no such user")),
             ("root:nogroup", Err("find group \"nogroup\" in /etc/group of the container: no such group")),
             ("-1", Err("find user \"-1\" in /etc/passwd of the container: no such user")),

@@ -97,7 +97,7 @@ fn capabilities_are_dockers() {
         no_new_privileges: true,
         ..overrides(rootfs.path(), "id; echo $HOME; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status")
     };
-    let expected = "uid=33(www) gid=34(web) groups=99(extra)\n/var/www\nCapEff:\t0000000000000000\n\
+    let expected = "uid=33(www) gid=34(web) groups=34(web),99(extra)\n/var/www\nCapEff:\t0000000000000000\n\
                     CapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\n";
     assert_eq!(run(&user), (0, expected.into()));
 }

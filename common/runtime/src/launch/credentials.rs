@@ -44,9 +44,10 @@ pub(super) fn take(process: &Process) -> Result<()> {
 fn become_user(process: &Process) -> Result<()> {
     let user = process.user();
     let groups = user.additional_gids().as_deref().unwrap_or_default();
+    let own_alone = groups.iter().all(|group| *group == user.gid());
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // A user namespace may keep its processes from it: then those that the caller has stay, which have no mapping.
-    if !(groups.is_empty() && userns::denies_setgroups()) {
+    if !(own_alone && userns::denies_setgroups()) {
         set_thread_groups(&groups).map_err(Error::at("set supplementary groups"))?;
     }
     let gid = Gid::from_raw(user.gid());
