@@ -1,7 +1,9 @@
-//! Whether ports of the host are free.
+//! Which ports of the host are free.
 
 use std::{
     collections::HashSet,
+    fs,
+    hash::{BuildHasher, RandomState},
     net::{Ipv4Addr, SocketAddrV4},
 };
 
@@ -13,6 +15,62 @@ use rustix::{
 };
 use toolkit::hint;
 
+use crate::publish::Publish;
+
+/// Decides what is published: what is told first, so that nothing that is chosen takes its place. In the order of
+/// `publish`.
+///
+/// # Errors
+/// When a port that is told is taken or given twice, and when there is none left to choose.
+pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Mapping>> {
+    let any = if publish.iter().all(Publish::is_fixed) { Vec::new() } else { given_out()? };
+    let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
+    for (at, _) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
+        chosen[at] = publish[at].candidates(container_ip, &any).flatten().collect();
+    }
+    let told: Vec<Mapping> = chosen.concat();
+    refuse_repetition(&told)?;
+    refuse_taken(&told)?;
+    for (at, _) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
+        for candidates in publish[at].candidates(container_ip, &any) {
+            let mapping = first_free(candidates, &chosen.concat())?;
+            chosen[at].push(mapping);
+        }
+    }
+    Ok(chosen.concat())
+}
+
+fn first_free(candidates: impl Iterator<Item = Mapping>, chosen: &[Mapping]) -> Result<Mapping> {
+    let mut tried = 0;
+    for mapping in candidates {
+        tried += 1;
+        let all = [chosen, std::slice::from_ref(&mapping)].concat();
+        let free = refuse_repetition(&all).is_ok()
+            && nat::taken(std::slice::from_ref(&mapping))?.is_none()
+            && !is_listening(&mapping)?;
+        if free {
+            return Ok(mapping);
+        }
+    }
+    Err(hint(anyhow!("all {tried} host ports to choose from are taken"), "choose another host port"))
+}
+
+/// The ports that the kernel gives to whoever asks for any (ip(7), ip_local_port_range), which Docker takes as well; not
+/// from the first on, so that a port that was just given up is not another container's at once.
+fn given_out() -> Result<Vec<u16>> {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    let (Some(Ok(first)), Some(Ok(last))) = (numbers.next(), numbers.next()) else {
+        bail!("read {path}: {text:?} is not a range of ports")
+    };
+    let mut ports: Vec<u16> = (first..=last).collect();
+    let drawn = RandomState::new().hash_one(std::process::id());
+    let start = usize::try_from(drawn).unwrap_or_default().checked_rem(ports.len()).unwrap_or_default();
+    ports.rotate_left(start);
+    Ok(ports)
+}
+
 /// Under its address where it has one: `127.0.0.1:80/tcp`.
 fn shown(mapping: &Mapping) -> String {
     let address = mapping.host_ip.map(|ip| format!("{ip}:")).unwrap_or_default();
@@ -20,7 +78,7 @@ fn shown(mapping: &Mapping) -> String {
 }
 
 /// The same port twice on one command line.
-pub(crate) fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
+fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
     let mut on_all = HashSet::new();
     let mut on_one = HashSet::new();
     let mut ports = HashSet::new();
@@ -39,17 +97,23 @@ pub(crate) fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
 }
 
 /// A port that another container has, or a process of the host.
-pub(crate) fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
+fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
     if let Some((mapping, holder)) = nat::taken(mappings)? {
         let by = holder
             .map_or_else(|| "on one of the host's addresses".into(), |id| format!("by container {id:?}"));
         return Err(hint(anyhow!("host port {} is taken {by}", shown(mapping)), "choose another host port"));
     }
-    mappings.iter().try_for_each(refuse_listening)
+    for mapping in mappings {
+        if is_listening(mapping)? {
+            let error = anyhow!("host port {} is taken by a process of the host", shown(mapping));
+            return Err(hint(error, "choose another host port"));
+        }
+    }
+    Ok(())
 }
 
-/// Binds the port, only to see that nobody has.
-fn refuse_listening(mapping: &Mapping) -> Result<()> {
+/// Binds the port, only to see whether somebody of the host has.
+fn is_listening(mapping: &Mapping) -> Result<bool> {
     let (kind, protocol) = match mapping.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
@@ -57,7 +121,7 @@ fn refuse_listening(mapping: &Mapping) -> Result<()> {
     };
     let socket = match socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol)) {
         // A kernel without SCTP sockets passes it on all the same, and nobody here can listen to it.
-        Err(Errno::PROTONOSUPPORT) => return Ok(()),
+        Err(Errno::PROTONOSUPPORT) => return Ok(false),
         socket => socket.with_context(|| format!("look for host port {}", shown(mapping)))?,
     };
     if mapping.protocol == Protocol::Tcp {
@@ -66,11 +130,8 @@ fn refuse_listening(mapping: &Mapping) -> Result<()> {
     }
     let address = SocketAddrV4::new(mapping.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), mapping.host_port);
     match bind(&socket, &address) {
-        Ok(()) => Ok(()),
-        Err(Errno::ADDRINUSE) => {
-            let error = anyhow!("host port {} is taken by a process of the host", shown(mapping));
-            Err(hint(error, "choose another host port"))
-        }
+        Ok(()) => Ok(false),
+        Err(Errno::ADDRINUSE) => Ok(true),
         Err(error) => Err(error).with_context(|| format!("publish on {}", shown(mapping))),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Makes sure that each port is free, and adds it to the maps of the table `ip stave`: on all addresses of the host,
-//! 127.0.0.1 among them, or on one. Containers reach each other, and themselves, by a published port as well.
+//! 127.0.0.1 among them, or on one; chooses a free one where none is told. Containers reach each other, and themselves, by a published port as well.
 //! # Reads
 //! `network.cni`.
 //! # Adds
@@ -28,7 +28,8 @@ use toolkit::{Common, Context, Filter, Plan};
 #[derive(Parser)]
 #[command(name = "portmap", version)]
 struct Portmap {
-    /// [hostIP:]hostPort:containerPort[/tcp|/udp|/sctp]; also ranges of ports, 8000-8009:80-89
+    /// [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; also ranges of ports, 8000-8009:80-89. Without hostPort one
+    /// that is free, and of a range for a single containerPort the first that is free: `ports` tells which
     #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true)]
     publish: Vec<Publish>,
     #[command(flatten)]
@@ -47,10 +48,7 @@ impl Filter for Portmap {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
-        let mappings: Vec<Mapping> =
-            self.publish.iter().flat_map(|publish| publish.mappings(container_ip)).collect();
-        free::refuse_repetition(&mappings)?;
-        free::refuse_taken(&mappings)?;
+        let mappings = free::mappings(&self.publish, container_ip)?;
         let mut ports = document.get::<members::Ports>()?.unwrap_or(members::Ports(Vec::new()));
         ports.0.extend(mappings.iter().map(member));
         let operation = nat::Operation::Publish { holder: context.id.clone(), mappings };

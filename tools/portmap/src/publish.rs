@@ -1,4 +1,4 @@
-//! `[hostIP:]hostPort:containerPort[/protocol]`, as `docker run -p` takes it.
+//! `[[hostIP:][hostPort]:]containerPort[/protocol]`, as `docker run -p` takes it.
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
@@ -8,9 +8,20 @@ use nat::{Mapping, Protocol};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     host_ip: Option<Ipv4Addr>,
-    host: RangeInclusive<u16>,
+    host: Host,
     container: RangeInclusive<u16>,
     protocol: Protocol,
+}
+
+/// The ports of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    /// Each for the container's one at the same place.
+    Ports(RangeInclusive<u16>),
+    /// One of these for the container's one.
+    OneOf(RangeInclusive<u16>),
+    /// Any, from those that the kernel gives out.
+    Any,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -45,31 +56,51 @@ impl FromStr for Publish {
     fn from_str(text: &str) -> Result<Self, String> {
         let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let protocol = protocol.parse().map_err(|error: nat::InvalidProtocol| error.to_string())?;
-        let (rest, container) =
-            ports.rsplit_once(':').ok_or("hostPort:containerPort is the least it takes")?;
+        let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
         let (host_ip, host) = match rest.rsplit_once(':') {
             Some((ip, host)) => (address(ip)?, host),
             None => (None, rest),
         };
-        let (host, container) = (range(host)?, range(container)?);
-        if host.len() != container.len() {
-            return Err(format!("{} ports of the host for {} of the container", host.len(), container.len()));
-        }
+        let container = range(container)?;
+        let host = match host {
+            "" | "0" => Host::Any,
+            host => of_host(range(host)?, container.len())?,
+        };
         Ok(Self { host_ip, host, container, protocol })
     }
 }
 
+fn of_host(host: RangeInclusive<u16>, wanted: usize) -> Result<Host, String> {
+    match (host.len(), wanted) {
+        (has, wanted) if has == wanted => Ok(Host::Ports(host)),
+        (_, 1) => Ok(Host::OneOf(host)),
+        (has, wanted) => Err(format!("{has} ports of the host for {wanted} of the container")),
+    }
+}
+
 impl Publish {
-    /// One mapping for each port.
-    pub(crate) fn mappings(&self, container_ip: Ipv4Addr) -> impl Iterator<Item = Mapping> {
+    /// One list for each port of the container: the mappings that would do for it, in the order in which they are to be
+    /// tried; one alone where the port of the host is told. `any` are the ports to take where none is.
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        container_ip: Ipv4Addr,
+        any: &'a [u16],
+    ) -> impl Iterator<Item = impl Iterator<Item = Mapping> + 'a> + 'a {
         let Self { host_ip, protocol, .. } = *self;
-        self.host.clone().zip(self.container.clone()).map(move |(host_port, container_port)| Mapping {
-            protocol,
-            host_ip,
-            host_port,
-            container_ip,
-            container_port,
+        self.container.clone().enumerate().map(move |(at, container_port)| {
+            let (ports, any): (_, &[u16]) = match &self.host {
+                Host::Ports(ports) => (ports.clone().nth(at).map(|port| port..=port), &[]),
+                Host::OneOf(ports) => (Some(ports.clone()), &[]),
+                Host::Any => (None, any),
+            };
+            let ports = ports.into_iter().flatten().chain(any.iter().copied());
+            ports.map(move |host_port| Mapping { protocol, host_ip, host_port, container_ip, container_port })
         })
+    }
+
+    /// Whether the ports of the host are told, so that there is nothing to choose.
+    pub(crate) fn is_fixed(&self) -> bool {
+        matches!(self.host, Host::Ports(_))
     }
 }
 
@@ -86,10 +117,14 @@ mod tests {
             ("7:7/sctp", "sctp *:7 7"),
             ("8000-8002:80-82", "tcp *:8000 80, tcp *:8001 81, tcp *:8002 82"),
             ("65535:65535", "tcp *:65535 65535"),
-            ("80", "hostPort:containerPort is the least it takes"),
-            ("", "hostPort:containerPort is the least it takes"),
-            (":80", "\"\" is not a port: 1 to 65535"),
-            ("0:80", "\"0\" is not a port: 1 to 65535"),
+            ("80", "tcp *:40000 80 or tcp *:40001 80"),
+            (":80", "tcp *:40000 80 or tcp *:40001 80"),
+            ("0:80/udp", "udp *:40000 80 or udp *:40001 80"),
+            ("127.0.0.1::80", "tcp 127.0.0.1:40000 80 or tcp 127.0.0.1:40001 80"),
+            ("80-81", "tcp *:40000 80 or tcp *:40001 80, tcp *:40000 81 or tcp *:40001 81"),
+            ("8000-8002:80", "tcp *:8000 80 or tcp *:8001 80 or tcp *:8002 80"),
+            ("", "\"\" is not a port: 1 to 65535"),
+            ("80:", "\"\" is not a port: 1 to 65535"),
             ("80:0", "\"0\" is not a port: 1 to 65535"),
             ("65536:80", "\"65536\" is not a port: 1 to 65535"),
             ("+80:80", "\"+80\" is not a port: 1 to 65535"),
@@ -99,19 +134,22 @@ mod tests {
             ("[::1]:80:80", "\"[::1]\" is not an IPv4 address"),
             ("80:80/icmp", "\"icmp\" is not tcp, udp or sctp"),
             ("80:80/", "\"\" is not tcp, udp or sctp"),
-            ("8000-8002:80", "3 ports of the host for 1 of the container"),
+            ("8000-8002:80-81", "3 ports of the host for 2 of the container"),
             ("8002-8000:80-82", "range \"8002-8000\" ends before it begins"),
         ] {
             let shown = match text.parse::<Publish>() {
                 Err(error) => error,
-                Ok(publish) => publish
-                    .mappings([172, 17, 0, 2].into())
-                    .map(|mapping| {
+                Ok(publish) => {
+                    let one = |mapping: Mapping| {
                         let ip = mapping.host_ip.map_or("*".into(), |ip| ip.to_string());
                         format!("{} {ip}:{} {}", mapping.protocol, mapping.host_port, mapping.container_port)
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                    };
+                    let of_port = |list: Vec<String>| list.join(" or ");
+                    let ports = publish
+                        .candidates([172, 17, 0, 2].into(), &[40_000, 40_001])
+                        .map(|candidates| of_port(candidates.map(one).collect()));
+                    ports.collect::<Vec<_>>().join(", ")
+                }
             };
             assert_eq!(shown, parsed, "{text}");
         }

@@ -163,6 +163,37 @@ fn udp_at_once_even_to_a_client_that_never_stops() {
 }
 
 #[test]
+fn ports_that_are_not_told_are_chosen() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    sandbox.sh("echo 40000 40003 > /proc/sys/net/ipv4/ip_local_port_range").ok();
+    // Two of the four are somebody's: a process's, and that of a port that is told.
+    sandbox.sh("socat TCP4-LISTEN:40001,fork /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q :40001; do sleep 0.01; done").ok();
+    start(&sandbox, "web", "-p 127.0.0.1::80 -p 81 -p 40002:82 -p 40000-40009:83");
+    let ports = sandbox.sh("cat web.json").json()["ports"].clone();
+    let port = |at: usize| ports[at]["hostPort"].as_u64().unwrap();
+    let containers: Vec<_> = (0..4).map(|at| ports[at]["containerPort"].as_u64().unwrap()).collect();
+    assert_eq!(containers, [80, 81, 82, 83], "in the order in which they are asked for");
+    let mut chosen = [port(0), port(1)];
+    chosen.sort_unstable();
+    assert_eq!(chosen, [40_000, 40_003]);
+    assert_eq!((ports[0]["hostIP"].as_str(), port(2), port(3)), (Some("127.0.0.1"), 40_002, 40_004));
+    serve(&sandbox, "web", "TCP4-LISTEN:81", "web");
+    assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{}", port(1))), "web 192.0.2.2");
+    // The next one has none left.
+    let none = "netns-bridge -n --id late | veth-pair | portmap -p 80 > late.json";
+    let errors = sandbox.sh(none).exits(1).stderr;
+    assert_eq!(
+        errors,
+        "portmap: all 4 host ports to choose from are taken\nhint: choose another host port\n"
+    );
+    sandbox.sh("veth-pair --undo < late.json | netns-bridge --undo").ok();
+    stop(&sandbox, "web");
+    sandbox.sh("pkill socat || true; echo 32768 60999 > /proc/sys/net/ipv4/ip_local_port_range").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
 fn a_second_bridge_is_another_network() {
     let sandbox = sandbox();
     start(&sandbox, "web", "-p 10080:80");
