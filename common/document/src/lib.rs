@@ -6,6 +6,7 @@
 mod format;
 mod id;
 pub mod members;
+mod order;
 pub mod record;
 
 use std::{

@@ -33,9 +33,11 @@ pub struct Image {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// OCI descriptor of the image manifest, in the store.
+    #[serde(serialize_with = "crate::order::descriptor")]
     #[schemars(with = "Value")]
     pub descriptor: Descriptor,
     /// The OCI image configuration.
+    #[serde(serialize_with = "crate::order::configuration")]
     #[schemars(with = "Value")]
     pub configuration: ImageConfiguration,
 }
@@ -46,6 +48,7 @@ member!(Image, "image", "img-build, img-pull or img-load");
 #[serde(rename_all = "camelCase")]
 pub struct Layer {
     /// OCI descriptor of the layer's blob, in the store.
+    #[serde(serialize_with = "crate::order::descriptor")]
     #[schemars(with = "Value")]
     pub descriptor: Descriptor,
     /// The digest of the layer's uncompressed tar (OCI image-spec, config.md, "Layer DiffID").

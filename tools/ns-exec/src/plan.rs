@@ -10,7 +10,7 @@ use mount::Volume;
 use operation::any_of;
 use runtime::{
     Identity,
-    spec::{Overrides, from_image},
+    spec::{Overrides, from_image, order},
 };
 use toolkit::prelude::*;
 
@@ -65,7 +65,7 @@ pub(crate) fn plan(
         start_time: 0,
         exit_status: None,
         log: log.clone(),
-        spec: serde_json::to_value(spec.process())?,
+        spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
     };
     operations.push(runtime::Operation::new(spec, log).into());
     Ok((member, operations))

@@ -5,6 +5,7 @@ mod capabilities;
 mod devices;
 mod environment;
 mod mounts;
+pub mod order;
 
 use std::{collections::HashMap, path::PathBuf};
 

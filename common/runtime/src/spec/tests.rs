@@ -80,3 +80,26 @@ fn environment_user_and_directory() {
     let again: Spec = serde_json::from_str(&json).unwrap();
     assert_eq!(again, spec);
 }
+
+#[test]
+fn written_in_one_order() {
+    let dir = rootfs();
+    let overrides = Overrides { rootfs: dir.path().into(), args: strings(&["true"]), ..Overrides::default() };
+    let write = || {
+        let spec = from_image(None, &overrides).unwrap();
+        let process = order::process(spec.process().as_ref().unwrap()).unwrap();
+        (serde_json::to_string(&crate::Operation::new(spec, None)).unwrap(), process)
+    };
+    let (text, process) = write();
+    let bounding: Vec<_> = process["capabilities"]["bounding"].as_array().unwrap().clone();
+    assert_eq!(
+        (bounding.len(), &bounding[0], &bounding[13]),
+        (14, &"CAP_AUDIT_WRITE".into(), &"CAP_SYS_CHROOT".into())
+    );
+    for _ in 0..8 {
+        assert_eq!(write(), (text.clone(), process.clone()));
+    }
+    assert!(text.contains(&format!("\"process\":{process}")));
+    let operation: crate::Operation = serde_json::from_str(&text).unwrap();
+    assert_eq!(*operation.spec, from_image(None, &overrides).unwrap());
+}
