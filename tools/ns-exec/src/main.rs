@@ -21,11 +21,9 @@ mod output;
 mod plan;
 mod record;
 mod start;
+mod usage;
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use arguments::NsExec;
 use clap::Parser;
@@ -46,21 +44,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            usage(&error);
+            usage::wrong(&error);
             NOT_STARTED.into()
         }
     }
-}
-
-/// In mid-pipe the document is read in any case; with `-d` it is passed on, and lists what can be taken back.
-fn usage(error: &clap::Error) {
-    let own = || std::env::args().skip(1).take_while(|argument| argument != "--");
-    if own().any(|argument| argument == "-d" || argument == "--detach") {
-        toolkit::filter::<NsExec>();
-        return;
-    }
-    if !io::stdin().is_terminal() && !own().any(|argument| argument == "-n" || argument == "--null-input") {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    }
-    toolkit::print_error("ns-exec", &toolkit::usage_error("ns-exec", error));
 }

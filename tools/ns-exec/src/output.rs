@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Seek, Write},
     os::unix::fs::OpenOptionsExt,
+    path::Path,
 };
 
 use document::Document;
@@ -14,6 +15,7 @@ use toolkit::prelude::*;
 use crate::arguments::NsExec;
 
 /// `--document`, `--status-fd` and, with `-d`, standard output.
+#[derive(Default)]
 pub(crate) struct Output {
     document: Option<File>,
     /// It can be written a second time.
@@ -27,16 +29,18 @@ impl Output {
     pub(crate) fn open(tool: &NsExec) -> Result<Self> {
         let open =
             |path: &str| File::options().write(true).open(path).with_context(|| format!("open {path:?}"));
-        let document = tool.document.as_ref().map(|path| {
-            let mut options = File::options();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            options.open(path).with_context(|| format!("open {path:?}"))
-        });
-        let document = document.transpose()?;
+        let output = tool.document.as_deref().map(Self::to).transpose()?;
         let status = tool.status_fd.map(|number| open(&format!("/proc/self/fd/{number}"))).transpose()?;
-        let is_regular =
-            document.as_ref().is_some_and(|file| file.metadata().is_ok_and(|found| found.is_file()));
-        Ok(Self { document, is_regular, status, detached: tool.detach })
+        Ok(Self { status, detached: tool.detach, ..output.unwrap_or_default() })
+    }
+
+    /// The document's file alone.
+    pub(crate) fn to(path: &Path) -> Result<Self> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).with_context(|| format!("open {path:?}"))?;
+        let is_regular = file.metadata().is_ok_and(|found| found.is_file());
+        Ok(Self { document: Some(file), is_regular, ..Self::default() })
     }
 
     /// That the command runs.
