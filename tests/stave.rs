@@ -1,0 +1,155 @@
+//! `scripts/stave` with the flags that somebody who knows Docker tries first.
+#![allow(clippy::unwrap_used)]
+
+use testkit::{Outcome, Sandbox, repository};
+
+/// A host with the image `busybox`, on which `stave` runs the tools of this build.
+struct Host(Sandbox);
+
+impl Host {
+    fn new() -> Self {
+        let sandbox = Sandbox::with_busybox();
+        // By a link, so that it does not find the tools of another build beside itself.
+        sandbox.sh(&format!("ln -s {}/scripts/stave stave", repository().display())).ok();
+        Self(sandbox)
+    }
+
+    #[track_caller]
+    fn stave(&self, arguments: &str) -> Outcome {
+        self.0.sh(&format!("./stave {arguments}"))
+    }
+
+    #[track_caller]
+    fn prints(&self, arguments: &str, expected: &str) {
+        assert_eq!(self.stave(arguments).ok().trim_end(), expected, "{arguments}");
+    }
+
+    /// That it exits with this status, says this in its first line, and prints nothing.
+    #[track_caller]
+    fn fails(&self, arguments: &str, status: i32, line: &str) {
+        let outcome = self.stave(arguments).exits(status);
+        assert_eq!(
+            (outcome.stderr.lines().next(), outcome.stdout.as_str()),
+            (Some(line), ""),
+            "{arguments}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn flags_of_run_and_exec() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    for (arguments, expected) in [
+        ("run --rm busybox echo hi", "hi"),
+        ("run --rm -e A=b -eC='d  e' --env=F=g busybox sh -c 'echo \"$A $C $F\"'", "b d  e g"),
+        ("run --rm -w /made --user 33:34 busybox sh -c 'pwd; id -u; id -g'", "/made\n33\n34"),
+        ("run --rm -h one busybox hostname", "one"),
+        ("run --rm --hostname=two --entrypoint /bin/hostname busybox", "two"),
+        ("run --rm --net none busybox ls /sys/class/net", "lo"),
+        (
+            "run --rm --cap-drop ALL --cap-add=NET_RAW busybox grep CapEff /proc/self/status",
+            "CapEff:\t0000000000002000",
+        ),
+        ("run --rm --read-only busybox sh -c 'touch /x 2> /dev/null || echo read-only'", "read-only"),
+        ("run --rm --privileged busybox sh -c 'mount -t tmpfs x /tmp && echo mounted'", "mounted"),
+        (
+            "run --rm -v .:/here -v ./:/there:ro busybox sh -c 'cmp /here/busybox.json /there/busybox.json && echo same'",
+            "same",
+        ),
+        ("run --rm -- busybox echo hi", "hi"),
+    ] {
+        host.prints(arguments, expected);
+    }
+    assert_eq!(host.0.sh("echo in | ./stave run -i --rm busybox cat").ok(), "in\n");
+    let terminal =
+        "script -qec './stave run -itw /tmp --rm busybox sh -c \"tty; pwd\"' /dev/null < /dev/null";
+    let seen = host.0.sh(terminal).ok().replace('\r', "");
+    assert_eq!(seen.replace("^@", ""), "/dev/pts/0\n/tmp\n");
+
+    host.prints("run -dp 127.0.0.1:10080:80 --name web busybox httpd -f -p 80 -h /www", "web");
+    assert_eq!(
+        host.0.fetch("http://127.0.0.1:10080/").trim(),
+        host.0.sh("./stave exec web cat /www/index.html").ok().trim()
+    );
+    host.prints("exec -e A=b -w /tmp -u 33 web sh -c 'echo $A; pwd; id -u'", "b\n/tmp\n33");
+    host.prints("exec -d web sh -c 'sleep 0.2; touch /tmp/done; sleep 1000'", "");
+    host.0.sh("until ./stave exec web test -e /tmp/done; do sleep 0.05; done").ok();
+    host.prints("ps -q", "web");
+    host.prints("rm -f web", "web");
+    host.0.assert_as(&before);
+}
+
+#[test]
+fn logs() {
+    let host = Host::new();
+    let script = "for i in 1 2 3; do echo $i; done; sleep 0.5; echo 4";
+    host.prints(&format!("run -d --name web busybox sh -c '{script}'"), "web");
+    assert_eq!(host.stave("logs -f --tail 2 web").ok(), "2\n3\n4\n", "it ends with the container");
+    host.prints("logs -n 1 web", "4");
+    host.prints("logs --tail=all web", "1\n2\n3\n4");
+    host.prints("logs web -f", "1\n2\n3\n4");
+    host.prints("rm web", "web");
+}
+
+#[test]
+fn stop_and_rm_of_several() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    for name in ["a", "b"] {
+        host.prints(&format!("run -d --name {name} busybox sleep 1000"), name);
+    }
+    let line = "container-ls: no container \"nobody\" in /run/stave";
+    let outcome = host.stave("stop --time=0 a nobody b").exits(1);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(line)));
+    let outcome = host.stave("rm a nobody b").exits(1);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("a\nb\n", Some(line)));
+    let outcome = host.stave("rm -f nobody").exits(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.lines().next()), ("", Some(line)));
+    host.0.assert_as(&before);
+}
+
+#[test]
+fn what_it_cannot_do_is_said_and_nothing_is_left() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    for (arguments, line) in [
+        ("run --memory 1g busybox", "stave: unknown flag: --memory"),
+        ("run --memory=1g busybox", "stave: unknown flag: --memory"),
+        ("run -m 1g busybox", "stave: unknown flag: -m"),
+        ("run -e", "stave: flag needs a value: -e"),
+        ("run --rm", "stave: run takes an IMAGE"),
+        ("exec web", "stave: exec takes a NAME and a COMMAND"),
+        ("exec --rm web true", "stave: exec takes no flag of run but -d, -i, -t, -e, -w and -u"),
+        ("logs --since 1h web", "stave: unknown flag: --since"),
+        ("logs", "stave: logs takes a NAME"),
+        ("stop", "stave: stop takes a NAME"),
+        ("stop -x web", "stave: unknown flag: -x"),
+        ("rm", "stave: rm takes a NAME"),
+        ("ps --filter x", "stave: unknown flag: --filter"),
+        ("start web", "stave: unknown command: start"),
+    ] {
+        host.fails(arguments, 2, line);
+    }
+    for (arguments, status, line) in [
+        ("run nowhere", 125, "img-inspect: no image \"nowhere\" in the image store"),
+        (
+            "run --rm -v named:/x busybox true",
+            125,
+            "ns-exec: invalid value 'named:/x' for '--volume <SRC:DST[:ro]>': \"named:/x\": the source of a volume is an \
+             absolute path on the host",
+        ),
+        (
+            "run -p x:80 busybox true",
+            125,
+            "portmap: invalid value 'x:80' for '--publish <SPEC>': \"x\" is not a port: 1 to 65535",
+        ),
+        ("exec nobody true", 125, "ns-exec: container \"nobody\" has no record \"/run/stave/nobody.json\""),
+    ] {
+        host.fails(arguments, status, line);
+        host.0.assert_as(&before);
+    }
+    assert!(host.stave("run --help").ok().starts_with("usage: stave build"));
+    assert!(host.stave("build --help").ok().starts_with("Build an image"));
+}
