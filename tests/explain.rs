@@ -43,6 +43,121 @@ fn explanations_name_all_that_a_run_changes() {
     }
 }
 
+/// The tools of images: what they change are files below `$STAVE_ROOT`, whose names are digests that nobody knows
+/// beforehand. The explanation names the directories; the mounts and namespaces of a step are its `buildah run`.
+#[test]
+fn explanations_of_image_tools_name_all_places() {
+    let sandbox = Sandbox::with_busybox();
+    std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
+    std::fs::create_dir(sandbox.directory().join("web")).unwrap();
+    let dockerfile = "FROM busybox\nRUN echo a > /a\nCOPY Dockerfile /\nWORKDIR /w\nCMD [\"sh\"]\n";
+    std::fs::write(sandbox.directory().join("web/Dockerfile"), dockerfile).unwrap();
+    for (command, steps) in [
+        ("img-load -q -t other busybox.tar", ""),
+        ("img-build -q -t web web", "buildah run"),
+        ("img-save -q -o web.tar web", ""),
+        ("img-load -q -t again web.tar", ""),
+        ("img-tag again another", ""),
+        ("img-rm another", ""),
+    ] {
+        let (tool, arguments) = command.split_once(' ').unwrap();
+        let explanation = sandbox.sh(&format!("{tool} --explain {arguments}")).ok();
+        let traced = format!("strace -f -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
+        sandbox.sh(&traced).ok();
+        let trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+        let (mut places, mut surroundings) = (BTreeSet::new(), 0);
+        for call in joined(&trace) {
+            let (name, arguments) = call.split_once('(').unwrap_or((&call, ""));
+            match name {
+                "mount" | "move_mount" | "umount2" | "fsopen" | "unshare" | "sethostname" | "pivot_root" => {
+                    surroundings += 1;
+                }
+                _ if !changed_by(&call).is_empty() => places.extend(place(&sandbox, arguments)),
+                _ => {}
+            }
+        }
+        assert!(!places.is_empty(), "{command}: the trace shows no change, so it shows nothing:\n{trace}");
+        // By tag and name alone the store is Docker's own place for images: here it is `images`.
+        let store = |place: &String| place == "images" && explanation.starts_with("docker ");
+        let unnamed: Vec<_> =
+            places.iter().filter(|place| !explanation.contains(*place) && !store(place)).collect();
+        assert!(unnamed.is_empty(), "{command} changes what it does not explain: {unnamed:?}\n{explanation}");
+        assert!(
+            surroundings == 0 || !steps.is_empty() && explanation.contains(steps),
+            "{command} mounts, and does not explain it:\n{explanation}"
+        );
+    }
+}
+
+/// The directory below `$STAVE_ROOT`, or the file in the current directory, that a call's last path is in; none for the
+/// surroundings of a step.
+fn place(sandbox: &Sandbox, arguments: &str) -> Option<String> {
+    let path = quoted(arguments).pop()?;
+    // With the directory that a relative path starts from, as strace shows it: `3</root/images>`.
+    let from = arguments.split('<').nth(1).and_then(|rest| rest.split('>').next()).unwrap_or_default();
+    let whole = if path.starts_with('/') { path } else { format!("{from}/{path}") };
+    let root = sandbox.root().display().to_string();
+    if let Some(below) = whole.strip_prefix(&format!("{root}/")) {
+        return Some(below.split('/').next()?.to_owned());
+    }
+    let here = sandbox.directory().display().to_string();
+    let file = whole.strip_prefix(&format!("{here}/"))?;
+    Some(file.split('.').next()?.to_owned())
+}
+
+#[test]
+fn to_explain_is_to_change_nothing() {
+    let sandbox = Sandbox::with_busybox();
+    let start = "img-tag busybox second && layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000 > web.json";
+    sandbox.sh(start).ok();
+    sandbox.sh("mkdir upper context && echo FROM busybox > context/Dockerfile && echo x > upper/x").ok();
+    // A blob that nothing refers to.
+    sandbox.sh("layer-diff upper > /dev/null").ok();
+    let everything = "find \"$STAVE_ROOT\" . -xdev -not -name trace -printf '%p %m %s %T@ %C@\\n' | sort";
+    let files = sandbox.sh(everything).ok();
+    let before = sandbox.snapshot();
+    for (command, input) in [
+        ("img-build --explain -t new context", ""),
+        ("img-load --explain -t new -", "busybox.json"),
+        ("img-pull --explain localhost:1/x", ""),
+        ("img-push --explain busybox localhost:1/x", ""),
+        ("img-save --explain -o new.tar busybox", ""),
+        ("img-tag --explain busybox third", ""),
+        ("img-rm --explain second", ""),
+        ("img-gc --explain --grace 0s", ""),
+        ("img-ls --explain", ""),
+        ("img-history --explain busybox", ""),
+        ("img-inspect --explain busybox", ""),
+        ("img-commit --explain -t new", "web.json"),
+        ("layer-diff --explain", "web.json"),
+        ("layer-diff --explain upper", ""),
+        ("container-ls --explain", ""),
+        ("layer-apply --explain --id new", "busybox.json"),
+        ("netns-bridge --explain -n", ""),
+        ("unwind --explain", "web.json"),
+        ("unwind --explain web", ""),
+    ] {
+        let input = if input.is_empty() { "/dev/null" } else { input };
+        let outcome = sandbox.sh(&format!("{command} < {input}"));
+        // What is no archive cannot be explained either.
+        assert!(outcome.status == 0 || command.starts_with("img-load"), "{command}: {}", outcome.stderr);
+        assert!(!outcome.stdout.starts_with(['{', '[']), "{command}: {}", outcome.stdout);
+        assert_eq!(sandbox.sh(everything).ok(), files, "{command}");
+        assert_eq!(before.difference(&sandbox.snapshot()), "", "{command}");
+    }
+    assert!(sandbox.sh("img-gc --explain --grace 0s").ok().starts_with("rm "));
+    let unwound = sandbox.sh("unwind --explain web").ok();
+    let tools: Vec<_> = unwound.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+    assert_eq!(tools, ["ns-exec --undo", "union-mount --undo", "layer-apply --undo", "img-load --undo"]);
+    for flag in ["--undo", "--check", "--repair"] {
+        let outcome = sandbox.sh(&format!("unwind {flag} < web.json")).exits(2);
+        let line = format!("unwind: {flag}: unwind makes nothing that this could mean");
+        assert_eq!(outcome.stderr.lines().next(), Some(&*line));
+        sandbox.sh(&format!("unwind {flag} web")).exits(2);
+    }
+    assert_eq!(before.difference(&sandbox.snapshot()), "");
+}
+
 /// Explains the command, runs it under strace, compares, and returns the document that it wrote.
 #[track_caller]
 fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {

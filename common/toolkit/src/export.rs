@@ -11,7 +11,7 @@ use crate::{
     failure,
     filter::{fail, input, pass_on, usage},
     hint, schema,
-    streams::{write_document, write_lines},
+    streams::{explained, write_document},
 };
 
 /// A tool that takes the container from the document, or by its id from the record, and puts what it made into the
@@ -82,14 +82,7 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
     }
     let context = document.id().map_err(anyhow::Error::from).and_then(|id| common.context(id.as_ref()));
     if common.explain {
-        let lines = context.and_then(|context| export.explain(&context, &document));
-        return match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
-            Ok(()) => Exit::Done,
-            Err(error) => {
-                failure::print(tool, &error);
-                Exit::Failed
-            }
-        };
+        return explained(tool, context.and_then(|context| export.explain(&context, &document)));
     }
     let made = context
         .and_then(|context| export.make(&context, &document))

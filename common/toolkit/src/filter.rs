@@ -10,7 +10,7 @@ use crate::{
     Common, Context, Exit, Session, Stage,
     arguments::{self, Asked},
     check, failure, hint, schema,
-    streams::{close_output, read_document, write_document, write_lines},
+    streams::{close_output, explained, read_document, write_document},
     undo,
 };
 
@@ -202,13 +202,7 @@ fn explain<F: Filter>(tool: &str, filter: &F, document: &Document) -> Exit {
         let plan = filter.plan(&filter.common().context(Some(&id))?, document)?;
         Ok(plan.operations.iter().flat_map(Operation::explain).collect())
     };
-    match lines().and_then(|lines| Ok(write_lines(&lines)?)) {
-        Ok(()) => Exit::Done,
-        Err(error) => {
-            failure::print(tool, &error);
-            Exit::Failed
-        }
-    }
+    explained(tool, lines())
 }
 
 fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {

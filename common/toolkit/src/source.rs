@@ -16,7 +16,7 @@ use crate::{
     failure,
     filter::{fail, input, usage_error},
     schema,
-    streams::{write_document, write_lines},
+    streams::{explained, write_document},
     undo::undo_step,
 };
 
@@ -52,6 +52,12 @@ pub trait Report: clap::Parser {
     /// Whatever made it impossible; the store is then as it was.
     fn report(&self, context: &Context) -> anyhow::Result<Value>;
 
+    /// What [`Report::report`] would change, a line each; none where it only looks.
+    ///
+    /// # Errors
+    /// Whatever would make the job impossible.
+    fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
+
     /// The value as it is printed instead of JSON, where the arguments ask for that (`--table`).
     fn text(&self, report: &Value) -> Option<String> {
         let _ = report;
@@ -80,14 +86,7 @@ fn run_source<S: Source>(arguments: impl IntoIterator<Item = OsString>) -> Exit 
         }
     };
     if source.common().explain {
-        let lines = source.common().context(None).and_then(|context| source.explain(&context));
-        return match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
-            Ok(()) => Exit::Done,
-            Err(error) => {
-                failure::print(&tool, &error);
-                Exit::Failed
-            }
-        };
+        return explained(&tool, source.common().context(None).and_then(|context| source.explain(&context)));
     }
     let made = source.common().context(None).and_then(|context| source.make(&context)).and_then(|member| {
         let mut document = Document::new();
@@ -166,6 +165,9 @@ fn run_report<R: Report>(arguments: impl IntoIterator<Item = OsString>) -> Exit 
             return Exit::Usage;
         }
     };
+    if report.common().explain {
+        return explained(&tool, report.common().context(None).and_then(|context| report.explain(&context)));
+    }
     let printed = report
         .common()
         .context(None)

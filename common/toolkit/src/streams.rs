@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use document::Document;
 
+use crate::{Exit, failure};
+
 /// Reads the document from standard input, to its end.
 ///
 /// # Errors
@@ -29,6 +31,17 @@ pub fn write_document(document: &Document) -> io::Result<()> {
 pub(crate) fn close_output() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = nix::unistd::dup2_stdout(null);
+    }
+}
+
+/// The whole of `--explain`: the lines, or why there are none.
+pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit {
+    match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            failure::print(tool, &error);
+            Exit::Failed
+        }
     }
 }
 

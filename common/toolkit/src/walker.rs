@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use document::{Document, Member, members::Failure};
 
 use crate::{
     Common, Exit, Stage, arguments, failure,
     filter::{fail, input, usage},
     schema,
-    streams::write_document,
+    streams::{explained, write_document},
 };
 
 /// A tool that walks over the steps of documents. The type is the tool's arguments.
@@ -28,6 +29,12 @@ pub trait Walker: clap::Parser {
     /// # Errors
     /// When nothing could be attempted.
     fn walk(&self, document: &mut Document) -> anyhow::Result<Vec<anyhow::Error>>;
+
+    /// What [`Walker::walk`] would do, a line each.
+    ///
+    /// # Errors
+    /// When nothing could be attempted.
+    fn explain(&self, document: &Document) -> anyhow::Result<Vec<String>>;
 }
 
 /// The whole `main` of a walker. Prints every document on a line of its own, as it then is.
@@ -36,16 +43,17 @@ pub fn walker<W: Walker>() -> Exit {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let walker = match W::try_parse_from(&arguments) {
         Ok(walker) => walker,
-        Err(error) => {
-            // With ids among the arguments, standard input is somebody else's.
-            let reads =
-                arguments.iter().skip(1).all(|argument| argument.as_encoded_bytes().starts_with(b"-"));
-            return usage(&tool, &error, reads);
-        }
+        Err(error) => return usage(&tool, &error, reads(&arguments)),
     };
     let common = walker.common();
     if common.schema || common.generate.is_some() {
         return schema::print::<W>(&tool, common, &[], &[]);
+    }
+    let meant = [("--undo", common.undo), ("--check", common.check), ("--repair", common.repair)];
+    if let Some((flag, _)) = meant.iter().find(|(_, meant)| *meant) {
+        let error = W::command()
+            .error(ErrorKind::ArgumentConflict, format!("{flag}: {tool} makes nothing that this could mean"));
+        return usage(&tool, &error, reads(&arguments));
     }
     let documents = match walker.documents() {
         Ok(Some(documents)) => documents,
@@ -58,6 +66,10 @@ pub fn walker<W: Walker>() -> Exit {
             return Exit::Failed;
         }
     };
+    if common.explain {
+        let lines = documents.iter().map(|document| walker.explain(document));
+        return explained(&tool, lines.collect::<anyhow::Result<Vec<_>>>().map(|lines| lines.concat()));
+    }
     let mut exit = Exit::Done;
     for document in documents {
         if walk(&tool, &walker, document) != Exit::Done {
@@ -65,6 +77,11 @@ pub fn walker<W: Walker>() -> Exit {
         }
     }
     exit
+}
+
+/// With ids among the arguments, standard input is somebody else's.
+fn reads(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).all(|argument| argument.as_encoded_bytes().starts_with(b"-"))
 }
 
 fn walk<W: Walker>(tool: &str, walker: &W, mut document: Document) -> Exit {

@@ -47,6 +47,10 @@ impl Report for ContainerLs {
         &self.common
     }
 
+    fn explain(&self, _: &toolkit::Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn report(&self, context: &toolkit::Context) -> Result<Value> {
         let run_dir = &context.scope.run_dir;
         let ids = if self.ids.is_empty() { record::list(run_dir)? } else { self.ids.clone() };

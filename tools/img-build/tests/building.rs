@@ -275,11 +275,14 @@ fn explained() {
         fixture.build_with("FROM busybox AS b\nRUN a | b\nCOPY a /b\nWORKDIR /w\nENV a=b\n", &["--explain"]);
     assert_eq!(explained.status, 0, "{}", explained.stderr);
     assert!(fixture.layout().resolve("built").unwrap().is_none());
+    let root = fixture.root().canonicalize().unwrap().display().to_string();
     let output =
         fixture.command().args(["--explain", "-t", "built"]).arg(fixture.path("context")).output().unwrap();
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "buildah from --name b busybox\nbuildah run b -- /bin/sh -c 'a | b'\nbuildah copy b a /b\n\
+        format!(
+            "mkdir --parents {root}/build {root}/cache {root}/images {root}/layers\nbuildah from --name b busybox\nbuildah run b -- /bin/sh -c 'a | b'\nbuildah copy b a /b\n\
          buildah config --workingdir /w b\nbuildah config b # ENV a=b\nbuildah commit b built:latest\n"
+        )
     );
 }

@@ -19,7 +19,7 @@ use clap::Parser;
 use layer::store::Store;
 use oci::{
     Digest, Layout,
-    gc::{Marks, is_older},
+    gc::{Garbage, Marks, is_older},
     summary::human_size,
 };
 use serde_json::{Value, json};
@@ -45,31 +45,48 @@ impl Report for Gc {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let images = context.scope.root.join("images");
-        let roots = |marks: &mut Marks| mark(context, marks);
-        let (blobs, marks) = match Layout::open(&images) {
-            Ok(layout) => layout.collect(roots, self.grace, self.dry_run)?,
-            // Without a list of images nobody knows which layers they have.
-            Err(oci::layout::Error::NotALayout(_)) if !images.exists() => return Ok(self.removed(&[], &[])),
-            Err(error) => return Err(error.into()),
-        };
-        let layers = self.sweep_layers(context, &marks)?;
+        let (blobs, layers) = self.collect(context, self.dry_run)?;
         if !context.quiet {
             let bytes = human_size(blobs.iter().map(|blob| blob.size).sum());
             let words = if self.dry_run { "Would remove" } else { "Removed" };
             eprintln!("{words}: {} blobs ({bytes}), {} unpacked layers", blobs.len(), layers.len());
         }
-        Ok(self.removed(&blobs, &layers))
+        let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
+        Ok(json!({"blobs": blobs, "layers": layers, "bytes": bytes, "dryRun": self.dry_run}))
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let (blobs, layers) = self.collect(context, true)?;
+        let root = context.scope.root.to_string_lossy();
+        let blobs = blobs.iter().map(|blob| {
+            operation::words(["rm", &format!("{root}/images/blobs/sha256/{}", blob.digest.hex())])
+        });
+        let layers = layers.iter().map(|diff_id| {
+            let directory = format!("{root}/layers/{}", diff_id.hex());
+            operation::words(["rm", "-r", &directory, &format!("{directory}.json")])
+        });
+        Ok(blobs.chain(layers).collect())
     }
 }
 
 impl Gc {
-    fn removed(&self, blobs: &[oci::gc::Garbage], layers: &[Digest]) -> Value {
-        let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
-        json!({"blobs": blobs, "layers": layers, "bytes": bytes, "dryRun": self.dry_run})
+    /// What is removed, or would be.
+    fn collect(&self, context: &Context, dry_run: bool) -> Result<(Vec<Garbage>, Vec<Digest>)> {
+        let images = context.scope.root.join("images");
+        let roots = |marks: &mut Marks| mark(context, marks);
+        let (blobs, marks) = match Layout::open(&images) {
+            Ok(layout) => layout.collect(roots, self.grace, dry_run)?,
+            // Without a list of images nobody knows which layers they have.
+            Err(oci::layout::Error::NotALayout(_)) if !images.exists() => {
+                return Ok((Vec::new(), Vec::new()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let layers = self.sweep_layers(context, &marks, dry_run)?;
+        Ok((blobs, layers))
     }
 
-    fn sweep_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Digest>> {
+    fn sweep_layers(&self, context: &Context, marks: &Marks, dry_run: bool) -> Result<Vec<Digest>> {
         let directory = context.scope.root.join("layers");
         if !directory.exists() {
             return Ok(Vec::new());
@@ -80,7 +97,7 @@ impl Gc {
             if marks.contains(&diff_id) || !self.is_old(&directory, &diff_id)? {
                 continue;
             }
-            if !self.dry_run {
+            if !dry_run {
                 // A container may have been started since.
                 let mut again = Marks::default();
                 mark(context, &mut again)?;

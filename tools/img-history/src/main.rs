@@ -47,6 +47,10 @@ impl Report for History {
         &self.common
     }
 
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::open(context.scope.root.join("images"))?;
         let image = layout.image(&layout.find(&self.image)?, self.platform.as_ref())?;

@@ -81,11 +81,17 @@ impl Source for Load {
         let to = tag.as_deref().map(|name| format!(":{name}")).unwrap_or_default();
         let store =
             format!("oci:{}{to}", operation::quote(&context.scope.root.join("images").to_string_lossy()));
-        Ok(vec![match self.input()?.form() {
-            Form::RootFs => format!("docker import {file} {}", tag.unwrap_or_default()).trim().to_owned(),
-            Form::Archive => format!("skopeo copy --all oci-archive:{file} {store}"),
-            Form::Directory => format!("skopeo copy --all oci:{file} {store}"),
-        }])
+        Ok(match self.input()?.form() {
+            Form::RootFs => {
+                let name = tag.unwrap_or_default();
+                vec![
+                    format!("docker import {file} {name}"),
+                    format!("skopeo copy docker-daemon:{name} {store}"),
+                ]
+            }
+            Form::Archive => vec![format!("skopeo copy --all oci-archive:{file} {store}")],
+            Form::Directory => vec![format!("skopeo copy --all oci:{file} {store}")],
+        })
     }
 }
 

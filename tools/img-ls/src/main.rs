@@ -48,6 +48,10 @@ impl Report for Ls {
         &self.common
     }
 
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn report(&self, context: &Context) -> Result<Value> {
         let wanted = self.name.as_deref().map(str::parse::<Reference>).transpose()?;
         let mut images = match Layout::open(context.scope.root.join("images")) {

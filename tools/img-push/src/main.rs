@@ -64,10 +64,7 @@ impl Report for Push {
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::open(context.scope.root.join("images"))?;
         let source = layout.find(&self.image)?;
-        let destination = match &self.destination {
-            Some(destination) => destination.clone(),
-            None => self.image.parse()?,
-        };
+        let destination = self.destination()?;
         let client = Client::new(self.options());
         let display = Display::new(Job::Push, context.quiet);
         display.line(&format!("The push refers to repository [{}]", destination.name()));
@@ -89,9 +86,22 @@ impl Report for Push {
             "mounted": pushed.mounted,
         }))
     }
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let images = context.scope.root.join("images");
+        let digest = Layout::open(&images)?.find(&self.image)?.digest().to_string();
+        let (from, to) = (format!("oci:{}@{digest}", images.display()), self.destination()?.canonical());
+        Ok(vec![operation::words(["skopeo", "copy", &from, &format!("docker://{to}")])])
+    }
 }
 
 impl Push {
+    fn destination(&self) -> Result<Reference> {
+        match &self.destination {
+            Some(destination) => Ok(destination.clone()),
+            None => Ok(self.image.parse()?),
+        }
+    }
+
     fn options(&self) -> Options {
         Options {
             insecure: self.insecure,

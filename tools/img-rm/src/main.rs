@@ -47,11 +47,7 @@ impl Report for Remove {
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::open(context.scope.root.join("images"))?;
         // All of them are looked up before the first one goes.
-        let removals: Vec<Removal> = self
-            .images
-            .iter()
-            .filter_map(|text| self.removal(&layout, text).transpose())
-            .collect::<Result<_>>()?;
+        let removals = self.removals(&layout)?;
         let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
         for removal in removals {
             match removal {
@@ -77,9 +73,24 @@ impl Report for Remove {
         }
         Ok(json!({"untagged": untagged, "deleted": deleted}))
     }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let layout = Layout::open(context.scope.root.join("images"))?;
+        let line = |removal| match removal {
+            Removal::Name(name) => operation::words(["docker", "rmi", "--no-prune", &name.to_string()]),
+            Removal::Image(digest, _) => {
+                operation::words(["docker", "rmi", "--no-prune", "--force", &digest.to_string()])
+            }
+        };
+        Ok(self.removals(&layout)?.into_iter().map(line).collect())
+    }
 }
 
 impl Remove {
+    fn removals(&self, layout: &Layout) -> Result<Vec<Removal>> {
+        self.images.iter().filter_map(|text| self.removal(layout, text).transpose()).collect()
+    }
+
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
         let (name, descriptor) = match layout.find_named(text) {
             Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),

@@ -88,6 +88,22 @@ impl Report for Save {
         Ok(json!({"file": self.output, "images": images}))
     }
 
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let images = context.scope.root.join("images");
+        let layout = Layout::open(&images)?;
+        let kind = match self.format {
+            Format::Oci => "oci-archive",
+            Format::Docker => "docker-archive",
+        };
+        let output = self.output.as_deref().unwrap_or(Path::new("/dev/stdout")).display();
+        let line = |image: &Named| {
+            let name = image.references.first().map(|name| format!(":{name}")).unwrap_or_default();
+            let from = format!("oci:{}@{}", images.display(), image.descriptor.digest());
+            operation::words(["skopeo", "copy", &from, &format!("{kind}:{output}{name}")])
+        };
+        Ok(self.named(&layout)?.iter().map(line).collect())
+    }
+
     /// Without `-o` standard output is the archive's.
     fn text(&self, _: &Value) -> Option<String> {
         self.output.is_none().then(String::new)

@@ -14,7 +14,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use oci::{Layout, Reference};
+use oci::{Layout, Reference, spec::Descriptor};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
@@ -38,13 +38,25 @@ impl Report for Tag {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
+        let (layout, descriptor) = self.found(context)?;
+        layout.tag(&self.name, &descriptor)?;
+        Ok(json!({"reference": self.name, "digest": descriptor.digest()}))
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        self.found(context)?;
+        Ok(vec![operation::words(["docker", "tag", &self.image, &self.name.to_string()])])
+    }
+}
+
+impl Tag {
+    fn found(&self, context: &Context) -> Result<(Layout, Descriptor)> {
         if self.name.digest().is_some() {
             bail!("name image {:?}: a name with a digest cannot be given", self.name.to_string());
         }
         let layout = Layout::open(context.scope.root.join("images"))?;
         let descriptor = layout.find(&self.image)?;
-        layout.tag(&self.name, &descriptor)?;
-        Ok(json!({"reference": self.name, "digest": descriptor.digest()}))
+        Ok((layout, descriptor))
     }
 }
 

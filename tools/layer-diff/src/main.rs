@@ -74,26 +74,48 @@ impl Report for LayerDiff {
             "size": summary.uncompressed,
         }))
     }
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let (lower, upper) = match &self.directories[..] {
+            [] => (None, written(&self.rootfs()?.0)?),
+            [upper] => (None, upper.clone()),
+            [lower, upper, ..] => (Some(lower), upper.clone()),
+        };
+        let place = match &self.output {
+            Some(path) => path.clone(),
+            None => context.scope.root.join("images/blobs/sha256/DIGEST"),
+        };
+        let how = match self.compression {
+            Compression::None => String::new(),
+            Compression::Gzip { level } => format!("gzip -{level}"),
+            Compression::Zstd { level } => format!("zstd -{level}"),
+        };
+        let shown = |path: &Path| operation::quote(&path.to_string_lossy());
+        let below = lower.map(|lower| format!(" # without what is the same in {}", shown(lower)));
+        let tar = format!("tar --create --numeric-owner --xattrs --directory {} .", shown(&upper));
+        let tar = [tar, how].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ");
+        Ok(vec![format!("{tar} > {}{}", shown(&place), below.unwrap_or_default())])
+    }
 }
 
 impl LayerDiff {
+    fn rootfs(&self) -> Result<(members::Rootfs, Document)> {
+        if std::io::stdin().is_terminal() {
+            let error = anyhow!("standard input is a terminal, not a document");
+            return Err(hint(error, "name an upper directory, or stand it behind union-mount"));
+        }
+        let document = toolkit::read_document()?;
+        if document.has_failed() {
+            toolkit::write_document(&document)?;
+            std::process::exit(3);
+        }
+        Ok((document.require()?, document))
+    }
+
     fn trees(&self) -> Result<Trees> {
         match &self.directories[..] {
             [] => {
-                if std::io::stdin().is_terminal() {
-                    let error = anyhow!("standard input is a terminal, not a document");
-                    return Err(hint(error, "name an upper directory, or stand it behind union-mount"));
-                }
-                let document = toolkit::read_document()?;
-                if document.has_failed() {
-                    toolkit::write_document(&document)?;
-                    std::process::exit(3);
-                }
-                let rootfs = document.require::<members::Rootfs>()?;
-                let upper = rootfs
-                    .upper
-                    .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))?;
-                let upper = open(&upper)?;
+                let (rootfs, document) = self.rootfs()?;
+                let upper = open(&written(&rootfs)?)?;
                 let without = diff::stubs(upper.as_fd(), &rootfs.lower, &document.mount_points()?)?;
                 Ok(Trees::Upper { upper, below: rootfs.lower.last().cloned(), without })
             }
@@ -118,6 +140,11 @@ impl LayerDiff {
         let descriptor = Descriptor::new(summary.media_type.into(), summary.size, summary.digest.clone());
         Ok((summary, descriptor))
     }
+}
+
+/// The directory that a container writes to.
+fn written(rootfs: &members::Rootfs) -> Result<PathBuf> {
+    rootfs.upper.clone().ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))
 }
 
 /// What a layer is made of.

@@ -55,6 +55,10 @@ impl Walker for Unwind {
     fn walk(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         undo::Tools::new(&self.with, &self.common)?.undo_all(document)
     }
+
+    fn explain(&self, document: &Document) -> Result<Vec<String>> {
+        undo::Tools::new(&self.with, &self.common)?.explain(document)
+    }
 }
 
 fn main() -> ExitCode {

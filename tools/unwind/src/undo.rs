@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use document::{Document, Member, Step, Steps, members::Failure, record};
-use operation::Scope;
+use operation::{Scope, words};
 use toolkit::{Common, hint};
 
 /// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
@@ -69,19 +69,40 @@ impl Tools {
         Ok(errors)
     }
 
+    /// The calls that [`Tools::undo_all`] would make.
+    pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
+        let longer = self.recorded(document)?;
+        let steps = longer.as_ref().unwrap_or(document).steps()?;
+        steps
+            .iter()
+            .rev()
+            .map(|step| Ok(words([&*self.find(&step.tool)?.to_string_lossy(), "--undo"])))
+            .collect()
+    }
+
     /// A document that was saved in mid-pipe knows less than the record of its container.
     fn prefer_record(&self, document: &mut Document) -> Result<()> {
-        let Some(id) = document.id()? else { return Ok(()) };
-        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else {
+        if let Some(recorded) = self.recorded(document)? {
+            *document = recorded;
+            return Ok(());
+        }
+        match document.id()? {
             // Its first tool may have been killed while it wrote the record.
-            return Ok(record::sweep(&self.scope.run_dir, &id)?);
-        };
+            Some(id) if record::read(&self.scope.run_dir, &id)?.is_none() => {
+                Ok(record::sweep(&self.scope.run_dir, &id)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The record of a document's container, where it lists more than the document.
+    fn recorded(&self, document: &Document) -> Result<Option<Document>> {
+        let Some(id) = document.id()? else { return Ok(None) };
+        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else { return Ok(None) };
         let (known, listed) = (recorded.steps()?, document.steps()?);
         let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
-        if known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far) {
-            *document = recorded;
-        }
-        Ok(())
+        let longer = known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far);
+        Ok(longer.then_some(recorded))
     }
 
     /// Undoes the step at the index `at`. Returns the failure that the tool told of.

@@ -21,7 +21,10 @@ pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
     let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, "default")
         .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
     let plan = plan::plan(&file, target, &global).map_err(|(line, error)| name(line, error))?;
-    let mut lines = Vec::new();
+    // Where all that the steps make is kept.
+    let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
+    let places = places.iter().map(|place| place.to_string_lossy().into_owned());
+    let mut lines = vec![words(["mkdir".to_owned(), "--parents".to_owned()].into_iter().chain(places))];
     for at in plan.stages {
         let stage = &file.stages[at];
         let container = stage.name.clone().unwrap_or_else(|| format!("stage-{at}"));
