@@ -82,6 +82,28 @@ fn flags_of_run_and_exec() {
 }
 
 #[test]
+fn an_interrupt_is_for_the_command() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let script = r#"trap "echo ended; exit 3" INT; echo begun; while :; do sleep 0.05; done"#;
+    for command in ["run --rm --name web", "exec"] {
+        if command == "exec" {
+            host.prints("run -d --name web busybox sleep 1000", "web");
+        }
+        let image = if command == "exec" { "web" } else { "busybox" };
+        // A process group of its own gets the signal, as from a terminal; what a shell starts with // setsid: a process group of its own, which gets the signal as from a terminal. would ignore it.
+        let outcome = host.0.sh(&format!(
+            "env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
+             until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n ns-exec) | tr -d ' '); wait $!"
+        ));
+        assert_eq!(outcome.status, 3, "{command}: {}", outcome.stderr);
+        assert_eq!(host.0.sh("cat out").ok(), "begun\nended\n", "{command}");
+    }
+    host.prints("rm -f web", "web");
+    host.0.assert_as(&before);
+}
+
+#[test]
 fn logs() {
     let host = Host::new();
     let script = "for i in 1 2 3; do echo $i; done; sleep 0.5; echo 4";
