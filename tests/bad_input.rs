@@ -312,6 +312,31 @@ fn a_root_that_cannot_be_written_to() {
 }
 
 #[test]
+fn nothing_is_made_without_a_record() {
+    let (sandbox, stages) = with_stages();
+    sandbox
+        .sh("mkdir run && mount -t tmpfs -o size=64k tmpfs run && dd if=/dev/zero of=run/fill bs=4k; true")
+        .ok();
+    let before = sandbox.snapshot();
+    for (command, document) in &stages {
+        let mut document: Value = serde_json::from_str(document).unwrap();
+        for member in ["id", "steps"] {
+            document.as_object_mut().unwrap().remove(member);
+        }
+        let command = command.replacen("--id web", "", 1).replace("10080", "10081");
+        let (tool, arguments) = command.split_once(' ').unwrap_or((&command, ""));
+        let script = format!("{tool} --id full --run-dir run {arguments} > document");
+        let outcome = sandbox.sh_with(&script, document.to_string().as_bytes());
+        assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
+        let run = sandbox.directory().canonicalize().unwrap().join("run");
+        let line = format!("{tool}: write record \"{}/full.json\": No space left on device\n", run.display());
+        assert_eq!(outcome.stderr, line);
+        assert_eq!(sandbox.sh("find run -type f -size +0 -not -name fill").ok(), "", "{command}");
+        sandbox.assert_as(&before);
+    }
+}
+
+#[test]
 fn a_full_disk() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
@@ -336,27 +361,41 @@ fn a_full_disk() {
     let outcome = sandbox.sh("netns-bridge -n --id web --run-dir run > document").exits(1);
     assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     sandbox.assert_as(&before);
+    assert_eq!(sandbox.sh("find run -type f -size +0 -not -name fill").ok(), "");
 }
 
 #[test]
 fn without_root() {
-    let sandbox = Sandbox::with_busybox();
+    let (sandbox, stages) = with_stages();
     let before = sandbox.snapshot();
-    let tools = testkit::binaries();
     // The tools must be where another user can read them.
-    sandbox
-        .sh(&format!(
-            "mkdir -m 755 /run/bin && cp {}/netns-bridge /run/bin && mkdir -m 777 /run/mine",
-            tools.display()
-        ))
-        .ok();
-    let outcome = sandbox.sh("setpriv --reuid 1234 --regid 1234 --clear-groups /run/bin/netns-bridge -n --run-dir /run/mine/x --root /run/mine/y");
-    assert_eq!(outcome.status, 1, "{}", outcome.stderr);
-    let lines: Vec<_> = outcome.stderr.lines().collect();
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("netns-bridge: "), "{lines:?}");
-    assert_eq!(lines[1], "hint: this needs root: try it with sudo");
-    sandbox.sh("rm -r /run/bin /run/mine").ok();
+    sandbox.sh("mkdir -m 755 /run/bin").ok();
+    // layer-apply needs none for an image of the user's own.
+    for (command, document) in &stages[1..] {
+        let mut document: Value = serde_json::from_str(document).unwrap();
+        for member in ["id", "steps"] {
+            document.as_object_mut().unwrap().remove(member);
+        }
+        let command = command.replace("10080", "10081");
+        sandbox.sh(&format!("cp {}/{} /run/bin", testkit::binaries().display(), name(&command))).ok();
+        let user = "setpriv --reuid 1234 --regid 1234 --clear-groups env STAVE_RUN=/run/mine/x STAVE_ROOT=/run/mine/y";
+        let script = format!(
+            "mkdir -m 777 /run/mine; {user} /run/bin/{command} > /dev/null; status=$?; rm -r /run/mine; exit $status"
+        );
+        let outcome = sandbox.sh_with(&script, document.to_string().as_bytes());
+        assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
+        let lines: Vec<_> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with(&format!("{}: ", name(&command))), "{lines:?}");
+        assert_eq!(
+            lines[0].matches("denied").count() + lines[0].matches("permitted").count(),
+            1,
+            "{lines:?}"
+        );
+        assert!(!lines[0].contains("EPERM") && !lines[0].contains("EACCES"), "{lines:?}");
+        assert!(lines[1].starts_with("hint: this needs root"), "{lines:?}");
+    }
+    sandbox.sh("rm -r /run/bin").ok();
     sandbox.assert_as(&before);
 }
 

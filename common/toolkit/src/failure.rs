@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 use document::members::Failure;
-use nix::unistd::geteuid;
+use nix::{errno::Errno, unistd::geteuid};
 
 /// An error with a line that says what to do about it.
 #[derive(Debug)]
@@ -34,7 +34,10 @@ pub fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow:
 fn lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let line = plain(&cause.to_string());
+        // nix shows its own name of it before the system's words: "EPERM: Operation not permitted".
+        let line = cause
+            .downcast_ref::<Errno>()
+            .map_or_else(|| plain(&cause.to_string()), |errno| errno.desc().into());
         let told = lines.last().is_some_and(|before| before.ends_with(&line));
         if !told && !line.is_empty() {
             lines.push(line);
@@ -118,6 +121,9 @@ mod tests {
             (member.message.as_str(), member.causes),
             ("create link \"v3fa1\" in /run/netns/web", vec!["File exists".to_owned()])
         );
+        let errno =
+            Err::<(), _>(Errno::EPERM).context("create link \"v1\": Operation not permitted").unwrap_err();
+        assert_eq!(report_line(&errno), "create link \"v1\": Operation not permitted");
         let hinted = hint(error, "unwind web").context("top");
         assert_eq!(hint_of(&hinted).as_deref(), Some("unwind web"));
         assert_eq!(report_line(&hinted), "top: create link \"v3fa1\" in /run/netns/web: File exists");
