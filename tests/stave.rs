@@ -81,6 +81,34 @@ fn flags_of_run_and_exec() {
     host.0.assert_as(&before);
 }
 
+/// What `docker run --link` of version 20.10 sets, to the letter.
+#[test]
+fn links_set_the_variables_of_dockers_links() {
+    let host = Host::new();
+    host.0.sh("mkdir c && printf 'FROM busybox\nEXPOSE 80 53/udp\nENV X=1\nCMD [\"sleep\",\"1000\"]\n' > c/Dockerfile").ok();
+    host.0.sh("./stave build -q -t db c").ok();
+    host.prints("run -d --name far busybox sleep 1000", "far");
+    host.prints("run -d --name db -e Y=2 --link far:far db", "db");
+    let seen = host.stave("run --rm --name web --link db:data-base busybox sh -c 'env | grep ^DATA | sort; tail -n 1 /etc/hosts'").ok();
+    let expected = "\
+DATA_BASE_ENV_X=1
+DATA_BASE_ENV_Y=2
+DATA_BASE_NAME=/web/data-base
+DATA_BASE_PORT=udp://172.17.0.3:53
+DATA_BASE_PORT_53_UDP=udp://172.17.0.3:53
+DATA_BASE_PORT_53_UDP_ADDR=172.17.0.3
+DATA_BASE_PORT_53_UDP_PORT=53
+DATA_BASE_PORT_53_UDP_PROTO=udp
+DATA_BASE_PORT_80_TCP=tcp://172.17.0.3:80
+DATA_BASE_PORT_80_TCP_ADDR=172.17.0.3
+DATA_BASE_PORT_80_TCP_PORT=80
+DATA_BASE_PORT_80_TCP_PROTO=tcp
+172.17.0.3\tdata-base db
+";
+    assert_eq!(seen, expected);
+    host.prints("rm -f db far", "db\nfar");
+}
+
 #[test]
 fn an_interrupt_is_for_the_command() {
     let host = Host::new();

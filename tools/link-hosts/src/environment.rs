@@ -1,4 +1,4 @@
-//! The variables that Docker's links set: where the other container's ports are, and what its image sets.
+//! The variables that Docker's links set: where the other container's ports are, and what its image and `-e` set.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -27,14 +27,22 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
         variables.push(format!("{name}_PROTO={protocol}"));
     }
     variables.push(format!("{prefix}_NAME=/{id}/{alias}"));
-    let set = configuration.and_then(|config| config.env().as_ref()).into_iter().flatten();
-    for (name, value) in set.filter_map(|variable| variable.split_once('=')) {
-        // Where the other one finds its own programs and files says nothing here.
-        if !matches!(name, "PATH" | "HOME") {
+    let of_image = configuration.and_then(|config| config.env().clone()).unwrap_or_default();
+    for (name, value) in set_for(other, of_image)?.iter().filter_map(|variable| variable.split_once('=')) {
+        // Where the other one finds its own programs and files, and what it is, says nothing here.
+        if !matches!(name, "PATH" | "HOME" | "HOSTNAME" | "TERM") {
             variables.push(format!("{prefix}_ENV_{name}={value}"));
         }
     }
     Ok(variables)
+}
+
+/// The environment of the other container, as its image and its command line set it: without what its own links added.
+fn set_for(other: &Document, of_image: Vec<String>) -> Result<Vec<String>, Error> {
+    let Some(process) = other.get::<members::Process>()? else { return Ok(of_image) };
+    let links = other.get::<members::Hosts>()?.unwrap_or_default().environment;
+    let set = process.spec["env"].as_array().into_iter().flatten().filter_map(|variable| variable.as_str());
+    Ok(set.map(str::to_owned).filter(|variable| !links.contains(variable)).collect())
 }
 
 /// `80/tcp`, or `80`, which is tcp (OCI image-spec, config.md, "ExposedPorts").

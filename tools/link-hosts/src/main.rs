@@ -4,7 +4,7 @@
 //! Looks up the records of the containers linked to. Makes nothing: ns-exec writes the names into `/etc/hosts` and the
 //! variables into the environment.
 //! # Reads
-//! `id`; `network`, `image` and `ports` in the records of the other containers.
+//! `id`; `network`, `image`, `ports`, `hosts` and `process` in the records of the other containers.
 //! # Adds
 //! `hosts`.
 //! # Undoes
