@@ -147,8 +147,27 @@ impl Document {
     pub fn set<M: Member>(&mut self, member: &M) -> Result<(), Error> {
         let value = serde_json::value::to_raw_value(member)
             .map_err(|source| Error::Malformed { name: M::NAME, source })?;
+        let value = if M::NAME == Steps::NAME { self.kept_steps(value) } else { value };
         self.set_raw(M::NAME, value);
         Ok(())
+    }
+
+    /// `steps`, in which those that stood there before keep the text that was read: a step of another maker's tool may hold
+    /// what [`Step`] does not know.
+    fn kept_steps(&self, steps: Box<RawValue>) -> Box<RawValue> {
+        let list = |text: &RawValue| serde_json::from_str::<Vec<Box<RawValue>>>(text.get()).ok();
+        let step = |text: &RawValue| serde_json::from_str::<Step>(text.get()).ok();
+        let Some((before, mut after)) = self.raw(Steps::NAME).and_then(list).zip(list(&steps)) else {
+            return steps;
+        };
+        let before: Vec<_> = before.into_iter().map(|text| (step(&text), text)).collect();
+        for text in &mut after {
+            let known = step(text);
+            if let Some((_, kept)) = before.iter().find(|(step, _)| step.is_some() && *step == known) {
+                text.clone_from(kept);
+            }
+        }
+        serde_json::value::to_raw_value(&after).unwrap_or(steps)
     }
 
     /// Takes a member out, by its name.
@@ -296,6 +315,30 @@ mod tests {
         let error = document.require::<members::Rootfs>().unwrap_err().to_string();
         assert_eq!(error, "no `rootfs`: run union-mount first");
         assert!(document.id().is_err());
+    }
+
+    #[test]
+    fn steps_of_others_are_kept_to_the_byte() {
+        let theirs = r#"{"tool":"mine","version":"1","state":"done","operations":[{"n":12345678901234567890123,"x":1.0}],"extra":7}"#;
+        let mut document =
+            Document::parse(format!(r#"{{"stave":1,"steps":[{theirs}]}}"#).as_bytes()).unwrap();
+        let mut steps = document.steps().unwrap();
+        let ours = Step {
+            tool: "portmap".into(),
+            version: "1".into(),
+            state: StepState::Begun,
+            operations: Vec::new(),
+        };
+        steps.push(ours.clone());
+        document.set(&Steps(steps.clone())).unwrap();
+        let text = serde_json::to_string(&ours).unwrap();
+        assert_eq!(document.raw("steps").unwrap().get(), format!("[{theirs},{text}]"));
+        steps[1].state = StepState::Done;
+        document.set(&Steps(steps.clone())).unwrap();
+        assert_eq!(document.steps().unwrap(), steps);
+        steps.pop();
+        document.set(&Steps(steps)).unwrap();
+        assert_eq!(document.raw("steps").unwrap().get(), format!("[{theirs}]"));
     }
 
     #[test]
