@@ -69,7 +69,10 @@ pub enum Leaf {
 pub fn create_in(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     let found = match open_in(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => make(root, path, leaf)?,
+        Err(Errno::NOENT) => match make_last(root, path, leaf)? {
+            Some(made) => made,
+            None => make(root, path, leaf)?,
+        },
         result => result?,
     };
     let is_directory = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
@@ -88,6 +91,21 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
     })
 }
 
+/// Makes the last name of `path`, in a directory that is there: what nearly always is missing. None where more is, or
+/// the name is taken, by a link that leads nowhere.
+fn make_last(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<Option<OwnedFd>, Errno> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let directory = match open_in(root, above, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result?,
+    };
+    create(&directory, name, leaf == Leaf::File)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode);
+    Ok((kind != FileType::Symlink).then_some(made))
+}
+
 fn make(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     let mut ahead: VecDeque<OsString> = parts(path).collect();
@@ -103,7 +121,7 @@ fn make(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
         let found = match open_in(root, &next, OFlags::PATH | OFlags::NOFOLLOW) {
             Err(Errno::NOENT) => {
                 let directory = open_in(root, &walked, OFlags::PATH | OFlags::DIRECTORY)?;
-                create(directory, &name, ahead.is_empty() && leaf == Leaf::File)?;
+                create(&directory, &name, ahead.is_empty() && leaf == Leaf::File)?;
                 open_in(root, &next, OFlags::PATH | OFlags::NOFOLLOW)?
             }
             result => result?,
@@ -128,12 +146,12 @@ fn make(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     open_in(root, &walked, OFlags::PATH)
 }
 
-fn create(directory: OwnedFd, name: &OsStr, file: bool) -> Result<(), Errno> {
+fn create(directory: &OwnedFd, name: &OsStr, file: bool) -> Result<(), Errno> {
     let result = if file {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).map(drop)
     } else {
-        rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755))
+        rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
     };
     // Somebody else made it just now: then it is looked at like any other.
     if result == Err(Errno::EXIST) { Ok(()) } else { result }

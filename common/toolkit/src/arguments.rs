@@ -94,12 +94,17 @@ impl Common {
     /// # Errors
     /// As [`Common::scope`].
     pub fn context(&self, id: Option<&Id>) -> anyhow::Result<Context> {
-        Ok(Context {
-            scope: self.scope()?,
+        Ok(self.context_in(self.scope()?, id))
+    }
+
+    /// The same, where the directories are known already.
+    pub fn context_in(&self, scope: Scope, id: Option<&Id>) -> Context {
+        Context {
+            scope,
             id: id.or(self.id.as_ref()).map(Id::to_string).unwrap_or_default(),
             quiet: self.quiet,
             verbose: self.verbose,
-        })
+        }
     }
 
     /// Whether the tool is asked for something else than its job, for which its own arguments are not needed.
@@ -145,38 +150,47 @@ pub(crate) enum Asked<T> {
     Usage(clap::Error),
 }
 
+/// A command line, and whose it is.
+pub(crate) struct Invocation<T> {
+    /// The tool's name, as its command is called.
+    pub(crate) tool: String,
+    /// The version that goes into a step.
+    pub(crate) version: String,
+    pub(crate) asked: Asked<T>,
+}
+
 /// Parses the command line. The tool's own arguments are required only for its job.
-pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Asked<T> {
+pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Invocation<T> {
+    // Built once: it is a good part of what a tool takes to start.
+    let mut command = T::command();
+    let tool = command.get_name().to_owned();
+    let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let words = arguments.iter().filter_map(|argument| argument.to_str());
+    let asked = match aside::<T>(&arguments) {
+        Some(common) => Asked::Aside(common),
+        None => match strict(&mut command, &arguments) {
+            Ok(tool) => Asked::Job(tool),
+            Err(error) => Asked::Usage(error),
+        },
+    };
+    Invocation { tool, version, asked }
+}
+
+/// What is asked for that is not the tool's job.
+fn aside<T: clap::Parser>(arguments: &[OsString]) -> Option<Common> {
+    let mut words = arguments.iter().filter_map(|argument| argument.to_str());
     let asides = ["--undo", "--check", "--repair", "--schema", "--generate"];
-    if !words.into_iter().any(|word| asides.iter().any(|aside| word.starts_with(aside))) {
-        return strict(&arguments);
+    if !words.any(|word| asides.iter().any(|aside| word.starts_with(aside))) {
+        return None;
     }
     let lenient = T::command().mut_args(|argument: Arg| argument.required(false));
-    if let Ok(common) = lenient.try_get_matches_from(&arguments).and_then(|m| Common::from_arg_matches(&m))
-        && common.is_aside()
-    {
-        return Asked::Aside(common);
-    }
-    strict(&arguments)
+    let matches = lenient.try_get_matches_from(arguments).ok()?;
+    Common::from_arg_matches(&matches).ok().filter(Common::is_aside)
 }
 
-fn strict<T: clap::Parser>(arguments: &[OsString]) -> Asked<T> {
-    match T::try_parse_from(arguments) {
-        Ok(tool) => Asked::Job(tool),
-        Err(error) => Asked::Usage(error),
-    }
-}
-
-/// The tool's name, as its command is called.
-pub(crate) fn name<T: clap::CommandFactory>() -> String {
-    T::command().get_name().to_owned()
-}
-
-/// The version that goes into a step.
-pub(crate) fn version(command: &Command) -> String {
-    command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned()
+fn strict<T: clap::Parser>(command: &mut Command, arguments: &[OsString]) -> Result<T, clap::Error> {
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(command))
 }
 
 #[cfg(test)]
@@ -194,7 +208,7 @@ mod tests {
     }
 
     fn asked(line: &str) -> Asked<Tool> {
-        parse(line.split(' ').map(OsString::from))
+        parse(line.split(' ').map(OsString::from)).asked
     }
 
     #[test]

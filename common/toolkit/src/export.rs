@@ -7,7 +7,7 @@ use document::{Document, Id, Member, record};
 
 use crate::{
     Common, Context, Exit, Stage,
-    arguments::{self, Asked},
+    arguments::{self, Asked, Invocation},
     failure,
     filter::{fail, input, pass_on, usage},
     hint, schema,
@@ -48,8 +48,8 @@ pub fn export<E: Export>() -> ExitCode {
 }
 
 fn run<E: Export>(arguments: Vec<OsString>) -> Exit {
-    let tool = arguments::name::<E>();
-    match arguments::parse::<E>(arguments.iter().cloned()) {
+    let Invocation { tool, asked, .. } = arguments::parse::<E>(arguments.iter().cloned());
+    match asked {
         Asked::Job(export) => job(&tool, &export),
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
             schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])

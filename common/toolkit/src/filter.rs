@@ -8,7 +8,7 @@ use operation::{Operation, Scope, apply_all, interrupt, undo_all};
 
 use crate::{
     Common, Context, Exit, Session, Stage,
-    arguments::{self, Asked},
+    arguments::{self, Asked, Invocation},
     check, failure, hint, schema,
     streams::{close_output, explained, read_document, write_document},
     undo,
@@ -75,10 +75,10 @@ pub fn filter<F: Filter>() -> ExitCode {
 }
 
 fn run<F: Filter>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let tool = arguments::name::<F>();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    match arguments::parse::<F>(arguments.iter().cloned()) {
-        Asked::Job(filter) => job(&tool, &filter),
+    let Invocation { tool, version, asked } = arguments::parse::<F>(arguments.iter().cloned());
+    match asked {
+        Asked::Job(filter) => job(&tool, &version, &filter),
         Asked::Aside(common) => aside::<F>(&tool, &common),
         Asked::Usage(error) => {
             usage(&tool, &error, !arguments.iter().any(|a| a == "-n" || a == "--null-input"))
@@ -86,7 +86,7 @@ fn run<F: Filter>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
-fn job<F: Filter>(tool: &str, filter: &F) -> Exit {
+fn job<F: Filter>(tool: &str, version: &str, filter: &F) -> Exit {
     let common = filter.common();
     let document = match input(tool, common) {
         Ok(document) => document,
@@ -98,7 +98,7 @@ fn job<F: Filter>(tool: &str, filter: &F) -> Exit {
     if common.explain {
         return explain(tool, filter, &document);
     }
-    match attempt(tool, filter, document) {
+    match attempt(tool, version, filter, document) {
         Ok(()) => Exit::Done,
         Err(Failed { document, stage, error }) => fail(tool, *document, stage, &error),
     }
@@ -111,17 +111,16 @@ struct Failed {
     error: anyhow::Error,
 }
 
-fn attempt<F: Filter>(tool: &str, filter: &F, document: Document) -> Result<(), Failed> {
+fn attempt<F: Filter>(tool: &str, version: &str, filter: &F, document: Document) -> Result<(), Failed> {
     let common = filter.common();
     let failed = |document, stage| move |error| Failed { document: Box::new(document), stage, error };
     let scope = common.scope().map_err(failed(document.clone(), Stage::Arguments))?;
-    let version = arguments::version(&F::command());
-    let mut session = Session::open(tool, &version, &scope, document.clone(), common.id.as_ref())
+    let mut session = Session::open(tool, version, &scope, document.clone(), common.id.as_ref())
         .map_err(failed(document.clone(), Stage::Record))?;
 
     // The tool's lock is taken after the record's, here and in --undo.
     let prepared = lock::<F>(&scope).and_then(|lock| {
-        let context = common.context(Some(session.id()))?;
+        let context = common.context_in(scope.clone(), Some(session.id()));
         let plan = filter.plan(&context, session.document())?;
         interrupt::block()?;
         Ok((lock, plan))

@@ -125,6 +125,16 @@ impl Session {
     /// # Errors
     /// When the record cannot be written; nothing is changed then.
     pub fn begin<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
+        self.push(operations)?;
+        Ok(self.record.write(&self.document)?)
+    }
+
+    /// Pushes the step as begun in the document alone: for what ends with this process until [`Session::done`] has
+    /// written it down.
+    ///
+    /// # Errors
+    /// When the steps cannot be read.
+    pub fn push<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
         let step = Step {
             tool: self.tool.clone(),
             version: self.version.clone(),
@@ -133,8 +143,7 @@ impl Session {
         };
         let mut steps = self.document.steps()?;
         steps.push(step);
-        self.document.set(&Steps(steps))?;
-        Ok(self.record.write(&self.document)?)
+        Ok(self.document.set(&Steps(steps))?)
     }
 
     /// Marks the step as done, with the operations as they are after they were applied, sets the member, and writes the

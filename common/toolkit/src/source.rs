@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Common, Context, Exit, Stage,
-    arguments::{self, Asked},
+    arguments::{self, Asked, Invocation},
     failure,
     filter::{fail, input, usage_error},
     schema,
@@ -71,8 +71,8 @@ pub fn source<S: Source>() -> ExitCode {
 }
 
 fn run_source<S: Source>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let tool = arguments::name::<S>();
-    let source = match arguments::parse::<S>(arguments) {
+    let Invocation { tool, version, asked } = arguments::parse::<S>(arguments);
+    let source = match asked {
         Asked::Job(source) => source,
         Asked::Aside(common) => return aside::<S>(&tool, &common),
         Asked::Usage(error) if !error.use_stderr() => {
@@ -93,7 +93,6 @@ fn run_source<S: Source>(arguments: impl IntoIterator<Item = OsString>) -> Exit 
         if let Some(id) = &source.common().id {
             document.set(id)?;
         }
-        let version = arguments::version(&S::command());
         let step = Step { tool: tool.clone(), version, state: StepState::Done, operations: Vec::new() };
         document.set(&Steps(vec![step]))?;
         document.set(&member)?;
@@ -146,8 +145,8 @@ pub fn report<R: Report>() -> ExitCode {
 }
 
 fn run_report<R: Report>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let tool = arguments::name::<R>();
-    let report = match arguments::parse::<R>(arguments) {
+    let Invocation { tool, asked, .. } = arguments::parse::<R>(arguments);
+    let report = match asked {
         Asked::Job(report) => report,
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
             return schema::print::<R>(&tool, &common, &[], &[]);

@@ -6,7 +6,9 @@ use clap::error::ErrorKind;
 use document::{Document, Member, members::Failure};
 
 use crate::{
-    Common, Exit, Stage, arguments, failure,
+    Common, Exit, Stage,
+    arguments::{self, Asked, Invocation},
+    failure,
     filter::{fail, input, usage},
     schema,
     streams::{explained, write_document},
@@ -39,22 +41,21 @@ pub trait Walker: clap::Parser {
 
 /// The whole `main` of a walker. Prints every document on a line of its own, as it then is.
 pub fn walker<W: Walker>() -> Exit {
-    let tool = arguments::name::<W>();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let walker = match W::try_parse_from(&arguments) {
-        Ok(walker) => walker,
-        Err(error) => return usage(&tool, &error, reads(&arguments)),
+    let Invocation { tool, asked, .. } = arguments::parse::<W>(arguments.iter().cloned());
+    let walker = match asked {
+        Asked::Job(walker) => walker,
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            return schema::print::<W>(&tool, &common, &[], &[]);
+        }
+        Asked::Aside(_) => {
+            let words = format!("{tool} makes nothing that could be undone, checked or repaired");
+            let error = W::command().error(ErrorKind::ArgumentConflict, words);
+            return usage(&tool, &error, reads(&arguments));
+        }
+        Asked::Usage(error) => return usage(&tool, &error, reads(&arguments)),
     };
     let common = walker.common();
-    if common.schema || common.generate.is_some() {
-        return schema::print::<W>(&tool, common, &[], &[]);
-    }
-    let meant = [("--undo", common.undo), ("--check", common.check), ("--repair", common.repair)];
-    if let Some((flag, _)) = meant.iter().find(|(_, meant)| *meant) {
-        let error = W::command()
-            .error(ErrorKind::ArgumentConflict, format!("{flag}: {tool} makes nothing that this could mean"));
-        return usage(&tool, &error, reads(&arguments));
-    }
     let documents = match walker.documents() {
         Ok(Some(documents)) => documents,
         Ok(None) => match input(&tool, common) {

@@ -5,7 +5,6 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use clap::CommandFactory;
 use document::{Document, Error, Id, members::Process};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, apply_all, interrupt, undo_all};
@@ -149,18 +148,21 @@ fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, F
     let before = document.clone();
     let failed = |document, stage| move |error| Failed { document, stage, error };
     let scope = tool.common.scope().map_err(failed(before.clone(), Stage::Arguments))?;
-    let version = NsExec::command().get_version().unwrap_or_default().to_owned();
-    let mut session = Session::open(TOOL, &version, &scope, document, tool.common.id.as_ref())
-        .map_err(failed(before, Stage::Record))?;
-    let mut prepared = match prepare(tool, &session) {
+    let mut session =
+        Session::open(TOOL, env!("CARGO_PKG_VERSION"), &scope, document, tool.common.id.as_ref())
+            .map_err(failed(before, Stage::Record))?;
+    let mut prepared = match prepare(tool, &scope, &session) {
         Ok(prepared) => prepared,
         Err(error) => return Err(failed(session.give_up(), Stage::Plan)(error)),
     };
-    if let Err(error) = session.begin(&prepared.operations) {
+    let files = prepared.operations.len().saturating_sub(1);
+    // A process ends with its starter until it is released, and is on record before that; files stay.
+    let begun =
+        if files == 0 { session.push(&prepared.operations) } else { session.begin(&prepared.operations) };
+    if let Err(error) = begun {
         let (document, _) = session.abandon(&prepared.operations, &[]);
         return Err(failed(document, Stage::Record)(error));
     }
-    let files = prepared.operations.len().saturating_sub(1);
     if let Err((error, left)) = apply_all(&mut prepared.operations[..files], &scope) {
         return Err(take_back(session, &prepared.operations, left, anyhow::Error::from_boxed(error)));
     }
@@ -174,8 +176,8 @@ fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, F
     }
 }
 
-fn prepare(tool: &NsExec, session: &Session) -> Result<Prepared> {
-    let context = tool.common.context(Some(session.id()))?;
+fn prepare(tool: &NsExec, scope: &Scope, session: &Session) -> Result<Prepared> {
+    let context = tool.common.context_in(scope.clone(), Some(session.id()));
     let (member, mut operations) = plan::plan(tool, &context, session.document())?;
     let terminal = if tool.tty && !tool.detach { Some(Terminal::open()?) } else { None };
     if let (Some(terminal), Some(Operation::Process(process))) = (&terminal, operations.last_mut())

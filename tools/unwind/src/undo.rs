@@ -1,6 +1,7 @@
 //! Calling the tools' `--undo`.
 
 use std::{
+    ffi::OsStr,
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -37,6 +38,12 @@ pub(crate) struct Tools {
     ending: Vec<Child>,
 }
 
+/// A tool that was started, and waits for its document.
+struct Waiting {
+    program: PathBuf,
+    child: Child,
+}
+
 impl Tools {
     /// The tools beside this program, and those in the directories `with`.
     pub(crate) fn new(with: &[PathBuf], common: &Common) -> Result<Self> {
@@ -54,11 +61,19 @@ impl Tools {
     /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
     /// the caller has yet to say; a tool that failed has said why itself.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
-        self.prefer_record(document)?;
+        match (document.id()?, self.recorded(document)?) {
+            // The container's first tool may have been killed while it wrote the record.
+            (Some(id), None) => record::sweep(&self.scope.run_dir, &id)?,
+            (_, Some(recorded)) if tells_more(&recorded, document)? => *document = recorded,
+            _ => {}
+        }
         document.remove(Failure::NAME);
+        // All of them are started at once: while one works, those behind it get ready to read.
+        let steps = document.steps()?;
+        let waiting: Vec<Result<Waiting>> = steps.iter().rev().map(|step| self.start(&step.tool)).collect();
         let (mut errors, mut failure) = (Vec::new(), None);
-        for at in (0..document.steps()?.len()).rev() {
-            match self.undo(document, at) {
+        for (at, waiting) in (0..steps.len()).rev().zip(waiting) {
+            match waiting.and_then(|waiting| self.undo(document, at, waiting)) {
                 Ok(failed) => failure = failure.or(failed),
                 Err(error) => errors.push(error),
             }
@@ -69,53 +84,36 @@ impl Tools {
         Ok(errors)
     }
 
-    /// The calls that [`Tools::undo_all`] would make.
+    /// The commands that [`Tools::undo_all`] would run, each with what the one before has written on standard input.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
-        let longer = self.recorded(document)?;
-        let steps = longer.as_ref().unwrap_or(document).steps()?;
-        steps
-            .iter()
-            .rev()
-            .map(|step| Ok(words([&*self.find(&step.tool)?.to_string_lossy(), "--undo"])))
-            .collect()
+        let steps = match self.recorded(document)? {
+            Some(recorded) if tells_more(&recorded, document)? => recorded.steps()?,
+            _ => document.steps()?,
+        };
+        let line = |step: &Step| {
+            let program = self.find(&step.tool)?;
+            let line = std::iter::once(program.as_os_str()).chain(self.arguments());
+            Ok(words(line.map(OsStr::to_string_lossy)))
+        };
+        steps.iter().rev().map(line).collect()
     }
 
-    /// A document that was saved in mid-pipe knows less than the record of its container.
-    fn prefer_record(&self, document: &mut Document) -> Result<()> {
-        if let Some(recorded) = self.recorded(document)? {
-            *document = recorded;
-            return Ok(());
-        }
-        match document.id()? {
-            // Its first tool may have been killed while it wrote the record.
-            Some(id) if record::read(&self.scope.run_dir, &id)?.is_none() => {
-                Ok(record::sweep(&self.scope.run_dir, &id)?)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The record of a document's container, where it lists more than the document.
     fn recorded(&self, document: &Document) -> Result<Option<Document>> {
         let Some(id) = document.id()? else { return Ok(None) };
-        let Some(recorded) = record::read(&self.scope.run_dir, &id)? else { return Ok(None) };
-        let (known, listed) = (recorded.steps()?, document.steps()?);
-        let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
-        let longer = known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far);
-        Ok(longer.then_some(recorded))
+        Ok(record::read(&self.scope.run_dir, &id)?)
     }
 
     /// Undoes the step at the index `at`. Returns the failure that the tool told of.
-    fn undo(&mut self, document: &mut Document, at: usize) -> Result<Option<Failure>> {
+    fn undo(&mut self, document: &mut Document, at: usize, waiting: Waiting) -> Result<Option<Failure>> {
         let mut steps = document.steps()?;
         // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
         let above = steps.split_off(at + 1);
         let Some(tool) = steps.last().map(|step| step.tool.clone()) else { return Ok(None) };
-        let program = self.find(&tool)?;
+        let program = waiting.program.clone();
         let mut given = document.clone();
         given.set(&Steps(steps))?;
 
-        let mut after = self.call(&program, &given).with_context(|| format!("undo step \"{tool}\""))?;
+        let mut after = self.hand_over(waiting, &given).with_context(|| format!("undo step \"{tool}\""))?;
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
         let mut left = after.steps()?;
@@ -140,15 +138,24 @@ impl Tools {
         })
     }
 
-    fn call(&mut self, program: &Path, document: &Document) -> Result<Document> {
-        let mut command = Command::new(program);
-        command.arg("--undo").arg("--root").arg(&self.scope.root).arg("--run-dir").arg(&self.scope.run_dir);
-        command.args(self.quiet.then_some("--quiet"));
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("run {program:?}"))?;
+    fn arguments(&self) -> impl Iterator<Item = &OsStr> {
+        let Scope { root, run_dir } = &self.scope;
+        let all = [OsStr::new("--undo"), OsStr::new("--root"), root.as_os_str()];
+        let quiet = self.quiet.then_some(OsStr::new("--quiet"));
+        all.into_iter().chain([OsStr::new("--run-dir"), run_dir.as_os_str()]).chain(quiet)
+    }
+
+    fn start(&self, tool: &str) -> Result<Waiting> {
+        let program = self.find(tool)?;
+        let mut command = Command::new(&program);
+        command.args(self.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().with_context(|| format!("undo step \"{tool}\": run {program:?}"))?;
+        Ok(Waiting { program, child })
+    }
+
+    /// Gives a tool its document; returns what it makes of it.
+    fn hand_over(&mut self, waiting: Waiting, document: &Document) -> Result<Document> {
+        let Waiting { program, mut child } = waiting;
         if let Some(mut input) = child.stdin.take() {
             // A tool that ends without reading tells so by its output.
             let _ = input.write_all(document.to_line().as_bytes());
@@ -168,6 +175,13 @@ impl Tools {
             }
         }
     }
+}
+
+/// Whether the record lists more steps than a document that was saved in mid-pipe.
+fn tells_more(recorded: &Document, document: &Document) -> Result<bool> {
+    let (known, listed) = (recorded.steps()?, document.steps()?);
+    let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
+    Ok(known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far))
 }
 
 impl Drop for Tools {
