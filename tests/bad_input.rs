@@ -40,6 +40,15 @@ fn run(sandbox: &Sandbox, command: &str, input: &str) -> (Outcome, Value) {
     (outcome, serde_json::from_slice(&written).unwrap_or(Value::Null))
 }
 
+/// What the tools before have found and made, for another container.
+fn of_no_container(document: &str) -> String {
+    let mut value: Value = serde_json::from_str(document).unwrap();
+    for member in ["id", "steps"] {
+        value.as_object_mut().unwrap().remove(member);
+    }
+    value.to_string()
+}
+
 #[track_caller]
 fn says(command: &str, outcome: &Outcome, line: &str) {
     let first = outcome.stderr.lines().next().unwrap_or_default();
@@ -285,13 +294,7 @@ fn a_root_that_cannot_be_written_to() {
              rm -rf /tmp/none && {command}' > document"
         );
         let input = match name(command) {
-            "union-mount" => {
-                let mut value: Value = serde_json::from_str(document).unwrap();
-                for member in ["id", "steps"] {
-                    value.as_object_mut().unwrap().remove(member);
-                }
-                value.to_string()
-            }
+            "union-mount" => of_no_container(document),
             _ => document.clone(),
         };
         let outcome = sandbox.sh_with(&script, input.as_bytes());
@@ -319,14 +322,10 @@ fn nothing_is_made_without_a_record() {
         .ok();
     let before = sandbox.snapshot();
     for (command, document) in &stages {
-        let mut document: Value = serde_json::from_str(document).unwrap();
-        for member in ["id", "steps"] {
-            document.as_object_mut().unwrap().remove(member);
-        }
         let command = command.replacen("--id web", "", 1).replace("10080", "10081");
         let (tool, arguments) = command.split_once(' ').unwrap_or((&command, ""));
         let script = format!("{tool} --id full --run-dir run {arguments} > document");
-        let outcome = sandbox.sh_with(&script, document.to_string().as_bytes());
+        let outcome = sandbox.sh_with(&script, of_no_container(document).as_bytes());
         assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
         let run = sandbox.directory().canonicalize().unwrap().join("run");
         let line = format!("{tool}: write record \"{}/full.json\": No space left on device\n", run.display());
@@ -372,17 +371,13 @@ fn without_root() {
     sandbox.sh("mkdir -m 755 /run/bin").ok();
     // layer-apply needs none for an image of the user's own.
     for (command, document) in &stages[1..] {
-        let mut document: Value = serde_json::from_str(document).unwrap();
-        for member in ["id", "steps"] {
-            document.as_object_mut().unwrap().remove(member);
-        }
         let command = command.replace("10080", "10081");
         sandbox.sh(&format!("cp {}/{} /run/bin", testkit::binaries().display(), name(&command))).ok();
         let user = "setpriv --reuid 1234 --regid 1234 --clear-groups env STAVE_RUN=/run/mine/x STAVE_ROOT=/run/mine/y";
         let script = format!(
             "mkdir -m 777 /run/mine; {user} /run/bin/{command} > /dev/null; status=$?; rm -r /run/mine; exit $status"
         );
-        let outcome = sandbox.sh_with(&script, document.to_string().as_bytes());
+        let outcome = sandbox.sh_with(&script, of_no_container(document).as_bytes());
         assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
         let lines: Vec<_> = outcome.stderr.lines().collect();
         assert_eq!(lines.len(), 2, "{lines:?}");

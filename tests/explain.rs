@@ -60,11 +60,7 @@ fn explanations_of_image_tools_name_all_places() {
         ("img-tag again another", ""),
         ("img-rm another", ""),
     ] {
-        let (tool, arguments) = command.split_once(' ').unwrap();
-        let explanation = sandbox.sh(&format!("{tool} --explain {arguments}")).ok();
-        let traced = format!("strace -f -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
-        sandbox.sh(&traced).ok();
-        let trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+        let Traced { explanation, trace, .. } = traced(&sandbox, command, "");
         let (mut places, mut surroundings) = (BTreeSet::new(), 0);
         for call in joined(&trace) {
             let (name, arguments) = call.split_once('(').unwrap_or((&call, ""));
@@ -159,14 +155,27 @@ fn to_explain_is_to_change_nothing() {
     assert_eq!(before.difference(&sandbox.snapshot()), "");
 }
 
-/// Explains the command, runs it under strace, compares, and returns the document that it wrote.
+/// What a command says that it will do, what it wrote, and what strace saw.
+struct Traced {
+    explanation: String,
+    after: String,
+    trace: String,
+}
+
 #[track_caller]
-fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
+fn traced(sandbox: &Sandbox, command: &str, document: &str) -> Traced {
     let (tool, arguments) = command.split_once(' ').unwrap_or((command, ""));
     let explanation = sandbox.sh_with(&format!("{tool} --explain {arguments}"), document.as_bytes()).ok();
     let traced = format!("strace -f -y -s 4096 -qq -o trace -e trace={CALLS} {command}");
     let after = sandbox.sh_with(&traced, document.as_bytes()).ok();
     let trace = std::fs::read_to_string(sandbox.directory().join("trace")).unwrap();
+    Traced { explanation, after, trace }
+}
+
+/// Explains the command, runs it under strace, compares, and returns the document that it wrote.
+#[track_caller]
+fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
+    let Traced { explanation, after, trace } = traced(sandbox, command, document);
     let changes = changes(&trace);
     let lines: Vec<&str> = explanation.lines().collect();
     let unnamed: Vec<_> = changes
@@ -178,7 +187,7 @@ fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
         "{command} changes what it does not explain: {unnamed:#?}\n-- explanation\n{explanation}"
     );
     assert!(
-        !changes.is_empty() || tool == "link-hosts",
+        !changes.is_empty() || command.starts_with("link-hosts "),
         "{command}: the trace shows no change, so it shows nothing:\n{trace}"
     );
     after

@@ -119,7 +119,8 @@ fn an_interrupt_is_for_the_command() {
             host.prints("run -d --name web busybox sleep 1000", "web");
         }
         let image = if command == "exec" { "web" } else { "busybox" };
-        // A process group of its own gets the signal, as from a terminal; what a shell starts with // setsid: a process group of its own, which gets the signal as from a terminal. would ignore it.
+        // setsid makes a process group, which gets the signal as from a terminal; what a shell starts with `&` would ignore
+        // it but for env.
         let outcome = host.0.sh(&format!(
             "env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
              until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n ns-exec) | tr -d ' '); wait $!"

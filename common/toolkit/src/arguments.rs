@@ -166,7 +166,7 @@ pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsStrin
     let tool = command.get_name().to_owned();
     let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let asked = match aside::<T>(&arguments) {
+    let asked = match aside(&command, &arguments) {
         Some(common) => Asked::Aside(common),
         None => match strict(&mut command, &arguments) {
             Ok(tool) => Asked::Job(tool),
@@ -177,13 +177,13 @@ pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsStrin
 }
 
 /// What is asked for that is not the tool's job.
-fn aside<T: clap::Parser>(arguments: &[OsString]) -> Option<Common> {
+fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
     let mut words = arguments.iter().filter_map(|argument| argument.to_str());
     let asides = ["--undo", "--check", "--repair", "--schema", "--generate"];
     if !words.any(|word| asides.iter().any(|aside| word.starts_with(aside))) {
         return None;
     }
-    let lenient = T::command().mut_args(|argument: Arg| argument.required(false));
+    let lenient = command.clone().mut_args(|argument: Arg| argument.required(false));
     let matches = lenient.try_get_matches_from(arguments).ok()?;
     Common::from_arg_matches(&matches).ok().filter(Common::is_aside)
 }

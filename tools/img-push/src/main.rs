@@ -86,6 +86,7 @@ impl Report for Push {
             "mounted": pushed.mounted,
         }))
     }
+
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let images = context.scope.root.join("images");
         let digest = Layout::open(&images)?.find(&self.image)?.digest().to_string();

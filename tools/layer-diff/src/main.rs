@@ -74,6 +74,7 @@ impl Report for LayerDiff {
             "size": summary.uncompressed,
         }))
     }
+
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let (lower, upper) = match &self.directories[..] {
             [] => (None, written(&self.rootfs()?.0)?),

@@ -25,14 +25,14 @@ use crate::publish::Publish;
 pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Mapping>> {
     let any = if publish.iter().all(Publish::is_fixed) { Vec::new() } else { given_out()? };
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
-    for (at, _) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
-        chosen[at] = publish[at].candidates(container_ip, &any).flatten().collect();
+    for (at, fixed) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
+        chosen[at] = fixed.candidates(container_ip, &any).flatten().collect();
     }
     let told: Vec<Mapping> = chosen.concat();
     refuse_repetition(&told)?;
     refuse_taken(&told)?;
-    for (at, _) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
-        for candidates in publish[at].candidates(container_ip, &any) {
+    for (at, open) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
+        for candidates in open.candidates(container_ip, &any) {
             let mapping = first_free(candidates, &chosen.concat())?;
             chosen[at].push(mapping);
         }

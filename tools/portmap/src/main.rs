@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Makes sure that each port is free, and adds it to the maps of the table `ip stave`: on all addresses of the host,
-//! 127.0.0.1 among them, or on one; chooses a free one where none is told. Containers reach each other, and themselves, by a published port as well.
+//! 127.0.0.1 among them, or on one; chooses a free one where none is told. Containers reach each other, and themselves, by
+//! a published port as well.
 //! # Reads
 //! `network.cni`.
 //! # Adds
