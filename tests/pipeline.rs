@@ -59,6 +59,26 @@ fn the_clients_address_arrives_in_the_container() {
     assert!(seen.stdout.contains(&format!("{OUTSIDE}:")), "{seen:?}");
 }
 
+/// A router advertisement of a container must not give the host a route (CVE-2020-10749), and a network of IPv4 alone has no
+/// IPv6 address, as with Docker. Within the container `::1` answers.
+#[test]
+fn ipv6_is_off_but_for_the_containers_own_loopback() {
+    let sandbox = Sandbox::with_busybox();
+    start(&sandbox, "web", NETWORK, SERVER);
+    let link = "ip -o link show master stave0 | sed 's/^[0-9]*: \\([^@]*\\).*/\\1/'";
+    let off = |link: &str| sandbox.sh(&format!("cat /proc/sys/net/ipv6/conf/{link}/disable_ipv6")).ok();
+    assert_eq!((off("stave0"), off(&format!("$({link})"))), ("1\n".into(), "1\n".into()));
+    let addresses = "nsenter --net=/run/netns/web ip -6 -o addr | awk '{ print $2, $4 }'";
+    assert_eq!(sandbox.sh(addresses).ok(), "lo ::1/128\n");
+    let checked = sandbox.sh("netns-bridge --check < web.json | veth-pair --check > /dev/null; echo $?");
+    assert_eq!(checked.ok(), "0\n");
+    sandbox.sh("echo 0 > /proc/sys/net/ipv6/conf/stave0/disable_ipv6").ok();
+    let drifted = sandbox.sh("netns-bridge --check < web.json > /dev/null");
+    assert!(drifted.stderr.contains("IPv6 switched off on link \"stave0\""), "{drifted:?}");
+    sandbox.sh("netns-bridge --repair < web.json > /dev/null").ok();
+    assert_eq!(off("stave0"), "1\n");
+}
+
 #[test]
 fn udp_and_a_single_host_address() {
     let sandbox = Sandbox::with_busybox();

@@ -14,7 +14,7 @@ use rtnetlink::{
     },
 };
 
-use crate::{Address, Connection, Error, Link, Mac, Operation, Peer, error::io_errno, removal};
+use crate::{Address, Connection, Error, Link, Mac, Operation, Peer, error::io_errno, removal, sysctl};
 
 /// Whether an error says that the thing to remove is not there.
 fn is_gone(error: &Error) -> bool {
@@ -70,6 +70,10 @@ impl Operation {
         match self {
             Self::BridgeAdd { name, mac } => add_bridge(name, *mac),
             Self::VethAdd { name, mac, master, mtu, peer } => add_veth(name, *mac, master, *mtu, peer),
+            Self::Ipv6Off { link, mac } => {
+                need("switch off", "IPv6", None, link, *mac)?;
+                sysctl::switch_ipv6_off(link)
+            }
             Self::Hairpin { link, mac } => {
                 let (connection, link) = need("set", "hairpin", None, link, *mac)?;
                 let port = LinkMessageBuilder::<LinkUnspec>::new()
@@ -111,7 +115,7 @@ impl Operation {
                 let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
                 delete(&connection, &link)
             }
-            Self::Hairpin { .. } | Self::LinkUp { .. } => Ok(()),
+            Self::Ipv6Off { .. } | Self::Hairpin { .. } | Self::LinkUp { .. } => Ok(()),
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
@@ -138,7 +142,7 @@ impl Operation {
     pub(crate) fn compare(&self) -> Result<Condition, Error> {
         let (namespace, name, mac) = match self {
             Self::BridgeAdd { name, mac } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
-            Self::Hairpin { link, mac } => (None, link, Some(*mac)),
+            Self::Ipv6Off { link, mac } | Self::Hairpin { link, mac } => (None, link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
                 (namespace.as_deref(), link, Some(*mac))
@@ -156,8 +160,9 @@ impl Operation {
             }
         };
         Ok(match self {
-            Self::BridgeAdd { .. } | Self::LinkUp { .. } if !link.up => {
-                missing(&format!("link {name:?} set up"))
+            Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
+            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(name)? => {
+                missing(&format!("IPv6 switched off on link {name:?}"))
             }
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
             Self::AddressAdd { address, .. } => {
@@ -173,23 +178,27 @@ impl Operation {
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
             }
-            Self::BridgeAdd { .. } | Self::LinkUp { .. } | Self::Hairpin { .. } => Condition::Present,
+            Self::BridgeAdd { .. } | Self::LinkUp { .. } | Self::Ipv6Off { .. } | Self::Hairpin { .. } => {
+                Condition::Present
+            }
         })
     }
 }
 
 fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {
-    match find(None, name, mac)? {
-        Ours::Here(_, link) if link.up => return Ok(()),
-        Ours::Here(connection, link) => return set_up(&connection, &link),
-        Ours::Missing | Ours::Different => {}
+    if let Ours::Here(..) = find(None, name, mac)? {
+        return Ok(());
     }
     let connection = Connection::open(None)?;
-    let bridge = LinkBridge::new(name).address(mac.0.to_vec()).up().build();
+    // Not LinkBridge::new, which sets it up at once.
+    let bridge = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).build();
     connection.run("create link", format!("{name:?}"), connection.handle.link().add(bridge).execute())
 }
 
 fn set_up(connection: &Connection, link: &Link) -> Result<(), Error> {
+    if link.up {
+        return Ok(());
+    }
     let up = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).up().build();
     connection.run("set up", format!("link {:?}", link.name), connection.handle.link().set(up).execute())
 }
@@ -213,7 +222,6 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
         .address(mac.0.to_vec())
         .mtu(mtu)
         .controller(bridge.index)
-        .up()
         .build();
     connection.run("create link", format!("{name:?}"), connection.handle.link().add(here).execute())
 }
@@ -298,9 +306,6 @@ fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer)
     let bridge = connection.link(master)?.map(|bridge| bridge.index);
     if link.master.is_none() || link.master != bridge {
         return Ok(Condition::Different(format!("link {name:?} is not a port of {master:?}")));
-    }
-    if !link.up {
-        return Ok(Condition::Different(format!("link {name:?} is down")));
     }
     let there = format!("link {:?} in {}", peer.name, peer.namespace.display());
     Ok(match find(Some(&peer.namespace), &peer.name, peer.mac)? {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use operation::words;
 
-use crate::Operation;
+use crate::{Operation, sysctl};
 
 /// The name that `ip netns` has for the namespace, or its path.
 fn name_of(namespace: &Path) -> String {
@@ -27,14 +27,17 @@ impl Operation {
         };
         match self {
             Self::BridgeAdd { name, mac } => {
-                line(None, &["link", "add", name, "address", &mac.to_string(), "up", "type", "bridge"])
+                line(None, &["link", "add", name, "address", &mac.to_string(), "type", "bridge"])
             }
             Self::VethAdd { name, mac, master, mtu, peer } => {
                 let (mac, mtu, peer_mac) = (mac.to_string(), mtu.to_string(), peer.mac.to_string());
-                let here = ["link", "add", name, "address", &mac, "mtu", &mtu, "master", master, "up"];
+                let here = ["link", "add", name, "address", &mac, "mtu", &mtu, "master", master];
                 let namespace = name_of(&peer.namespace);
                 let there = ["peer", "name", &peer.name, "address", &peer_mac, "mtu", &mtu];
                 line(None, &[&here[..], &["type", "veth"], &there, &["netns", &namespace]].concat())
+            }
+            Self::Ipv6Off { link, .. } => {
+                words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
@@ -65,7 +68,7 @@ impl Operation {
 mod tests {
     use crate::{Mac, Operation, Peer};
 
-    fn examples(namespace: &str) -> [Operation; 6] {
+    fn examples(namespace: &str) -> [Operation; 7] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
@@ -77,6 +80,7 @@ mod tests {
                 mtu: 1500,
                 peer: Peer { name: peer.clone(), mac: mac(3), namespace: namespace.into() },
             },
+            Operation::Ipv6Off { link: link.clone(), mac: mac(2) },
             Operation::Hairpin { link, mac: mac(2) },
             Operation::LinkUp { namespace: Some(namespace.into()), link: peer.clone(), mac: mac(3) },
             Operation::AddressAdd {
@@ -101,9 +105,10 @@ mod tests {
         assert_eq!(
             examples("/run/netns/web").map(|operation| operation.command()),
             [
-                "ip link add stave0 address 02:00:00:00:00:01 up type bridge",
-                "ip link add v3fa1 address 02:00:00:00:00:02 mtu 1500 master stave0 up type veth \
+                "ip link add stave0 address 02:00:00:00:00:01 type bridge",
+                "ip link add v3fa1 address 02:00:00:00:00:02 mtu 1500 master stave0 type veth \
                  peer name eth0 address 02:00:00:00:00:03 mtu 1500 netns web",
+                "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
                 "bridge link set dev v3fa1 hairpin on",
                 "ip -n web link set eth0 up",
                 "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",

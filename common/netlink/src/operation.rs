@@ -11,16 +11,15 @@ use crate::Mac;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum Operation {
-    /// Makes a bridge and sets it up. One that stands already with this address is as well; it stays where it has
-    /// ports.
+    /// Makes a bridge. One that stands already with this address is as well; it stays where it has ports.
     BridgeAdd {
         /// Its name.
         name: String,
         /// Its hardware address.
         mac: Mac,
     },
-    /// Makes a veth pair in one go: both sides under their final names, one up and a port of a bridge here, the other in
-    /// its namespace.
+    /// Makes a veth pair in one go: both sides under their final names, one a port of a bridge here, the other in its
+    /// namespace.
     VethAdd {
         /// The name of the side that stays here.
         name: String,
@@ -32,6 +31,15 @@ pub enum Operation {
         mtu: u32,
         /// The other side.
         peer: Peer,
+    },
+    /// Switches IPv6 off on a link here that is not up yet: the host shall not take the router advertisements of a
+    /// container (CVE-2020-10749), and the kernel need not keep an address and routes for each port of a bridge. It goes
+    /// with the link.
+    Ipv6Off {
+        /// The link.
+        link: String,
+        /// The link's hardware address.
+        mac: Mac,
     },
     /// Lets a port of a bridge send frames back the way they came: without it a container does not reach itself by a
     /// published port, where bridged frames pass through netfilter (br_netfilter). It goes with the link.

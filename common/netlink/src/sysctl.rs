@@ -3,6 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
@@ -45,31 +46,78 @@ impl Variable {
     fn path(&self) -> PathBuf {
         match self {
             Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
-            Self::RouteLocalnet { link } => {
-                Path::new("/proc/sys/net/ipv4/conf").join(link).join("route_localnet")
-            }
+            Self::RouteLocalnet { link } => Conf::route_localnet(link).path(),
         }
     }
 
-    /// Its name, as `sysctl` takes it: with slashes where the name of a link has dots in it.
     fn name(&self) -> String {
         match self {
             Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
-            Self::RouteLocalnet { link } if link.contains('.') => {
-                format!("net/ipv4/conf/{link}/route_localnet")
-            }
-            Self::RouteLocalnet { link } => format!("net.ipv4.conf.{link}.route_localnet"),
+            Self::RouteLocalnet { link } => Conf::route_localnet(link).name(),
         }
     }
 
     fn is_plain(&self) -> bool {
         match self {
             Self::IpForward { .. } => true,
-            Self::RouteLocalnet { link } => {
-                !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
-            }
+            Self::RouteLocalnet { link } => Conf::route_localnet(link).is_plain(),
         }
     }
+}
+
+/// A variable of one link: `net.<family>.conf.<link>.<variable>`.
+pub(crate) struct Conf<'a> {
+    family: &'static str,
+    link: &'a str,
+    variable: &'static str,
+}
+
+impl<'a> Conf<'a> {
+    fn route_localnet(link: &'a str) -> Self {
+        Self { family: "ipv4", link, variable: "route_localnet" }
+    }
+
+    pub(crate) fn disable_ipv6(link: &'a str) -> Self {
+        Self { family: "ipv6", link, variable: "disable_ipv6" }
+    }
+
+    fn path(&self) -> PathBuf {
+        let Self { family, link, variable } = self;
+        Path::new("/proc/sys/net").join(family).join("conf").join(link).join(variable)
+    }
+
+    /// Its name, as `sysctl` takes it: with slashes where the name of a link has dots in it.
+    pub(crate) fn name(&self) -> String {
+        let Self { family, link, variable } = self;
+        let separator = if link.contains('.') { "/" } else { "." };
+        ["net", family, "conf", link, variable].join(separator)
+    }
+
+    /// Whether the link's name is one: it comes from a document, and becomes part of a path.
+    fn is_plain(&self) -> bool {
+        let link = self.link;
+        !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
+    }
+}
+
+/// Switches IPv6 off on a link of this namespace. A kernel without IPv6 has nothing to switch off.
+pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
+    let conf = Conf::disable_ipv6(link);
+    let failed = |source| Error::new("set", conf.name(), source);
+    if !conf.is_plain() {
+        return Err(failed(Errno::EINVAL));
+    }
+    match fs::write(conf.path(), SET) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(io_errno(&error))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether IPv6 is off on a link of this namespace.
+pub(crate) fn is_ipv6_off(link: &str) -> Result<bool, Error> {
+    let conf = Conf::disable_ipv6(link);
+    let value = read(&conf.path()).map_err(failed("read", &conf.name()))?;
+    Ok(value.is_none_or(|value| value == SET))
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
@@ -134,7 +182,7 @@ impl Sysctl {
         if self.variable.is_plain() && digits {
             return Ok(());
         }
-        Err(Error::new("set", self.variable.name(), nix::errno::Errno::EINVAL).into())
+        Err(Error::new("set", self.variable.name(), Errno::EINVAL).into())
     }
 }
 

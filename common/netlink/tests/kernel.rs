@@ -61,6 +61,8 @@ fn container(id: &str, address: &str) -> Vec<Op> {
     let peer = Peer { name: "eth0".into(), mac: inside, namespace: namespace.clone() };
     vec![
         bridge(),
+        Op::Ipv6Off { link: "stave0".into(), mac: Mac::derive("", "stave0") },
+        Op::LinkUp { namespace: None, link: "stave0".into(), mac: Mac::derive("", "stave0") },
         Op::AddressAdd {
             namespace: None,
             link: "stave0".into(),
@@ -69,7 +71,9 @@ fn container(id: &str, address: &str) -> Vec<Op> {
             protocol: None,
         },
         Op::VethAdd { name: name.clone(), mac, master: "stave0".into(), mtu: 1400, peer },
-        Op::Hairpin { link: name, mac },
+        Op::Ipv6Off { link: name.clone(), mac },
+        Op::Hairpin { link: name.clone(), mac },
+        Op::LinkUp { namespace: None, link: name, mac },
         Op::LinkUp { namespace: Some(namespace.clone()), link: "eth0".into(), mac: inside },
         Op::AddressAdd {
             namespace: Some(namespace.clone()),
@@ -102,8 +106,12 @@ fn applied_checked_and_undone_at_every_length() {
             }
             for operation in &list[length..] {
                 // What goes with the link is not looked for apart from it.
-                let hairpin = matches!(operation, Op::Hairpin { .. }) && length == 3;
-                assert!(hairpin || matches!(operation.check(&scope()).unwrap(), Condition::Missing(_)));
+                let with_link = matches!(operation, Op::Hairpin { .. });
+                let found = operation.check(&scope()).unwrap();
+                assert!(
+                    with_link || matches!(found, Condition::Missing(_)),
+                    "{length} {operation:?} {found:?}"
+                );
             }
             assert!(undo_all(&list, &scope()).is_empty());
             assert!(undo_all(&list, &scope()).is_empty());
@@ -164,10 +172,13 @@ fn what_others_made_under_the_same_name_stays() {
         let before = picture();
         for (at, error) in [
             (0, r#"create link "stave0": File exists"#.to_owned()),
-            (1, r#"add address 172.17.0.1/16 on link "stave0": File exists"#.to_owned()),
-            (2, format!(r#"create link "{veth}": File exists"#)),
-            (3, format!(r#"set hairpin on link "{veth}": File exists"#)),
-            (5, r#"add address 172.17.0.2/16 on link "eth0" in /run/netns/web: No such device"#.to_owned()),
+            (1, r#"switch off IPv6 on link "stave0": File exists"#.to_owned()),
+            (2, r#"set up on link "stave0": File exists"#.to_owned()),
+            (3, r#"add address 172.17.0.1/16 on link "stave0": File exists"#.to_owned()),
+            (4, format!(r#"create link "{veth}": File exists"#)),
+            (5, format!(r#"switch off IPv6 on link "{veth}": File exists"#)),
+            (6, format!(r#"set hairpin on link "{veth}": File exists"#)),
+            (9, r#"add address 172.17.0.2/16 on link "eth0" in /run/netns/web: No such device"#.to_owned()),
         ] {
             assert_eq!(list[at].apply(&scope()).unwrap_err().to_string(), error);
         }
@@ -175,12 +186,12 @@ fn what_others_made_under_the_same_name_stays() {
         assert!(matches!(list[0].check(&scope()).unwrap(), Condition::Different(_)));
         assert_eq!(picture(), before);
         sh("ip link del stave0");
-        let error = list[2].apply(&scope()).unwrap_err().to_string();
+        let error = list[4].apply(&scope()).unwrap_err().to_string();
         assert_eq!(error, format!(r#"create link "{veth}" on bridge "stave0": No such device"#));
         netns.undo(&scope()).unwrap();
         sh(&format!("ip link del {veth}"));
         list[0].apply(&scope()).unwrap();
-        let error = list[2].apply(&scope()).unwrap_err().to_string();
+        let error = list[4].apply(&scope()).unwrap_err().to_string();
         assert_eq!(error, "enter network namespace in /run/netns/web: No such file or directory");
     });
 }
@@ -188,15 +199,18 @@ fn what_others_made_under_the_same_name_stays() {
 #[test]
 fn a_bridge_with_somebody_elses_port_stays() {
     sandbox(|| {
-        let mut bridge = bridge();
-        bridge.apply(&scope()).unwrap();
-        bridge.apply(&scope()).unwrap();
+        let (mut bridge, mac) = (bridge(), Mac::derive("", "stave0"));
+        let mut up = Op::LinkUp { namespace: None, link: "stave0".into(), mac };
+        for operation in [&mut bridge, &mut up] {
+            operation.apply(&scope()).unwrap();
+            operation.apply(&scope()).unwrap();
+        }
         sh(
             "ip link set stave0 down; ip link add tap0 type veth peer name tap1; ip link set tap0 master stave0",
         );
-        assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Missing(_)));
-        bridge.apply(&scope()).unwrap();
-        assert_eq!(bridge.check(&scope()).unwrap(), Condition::Present);
+        assert!(matches!(up.check(&scope()).unwrap(), Condition::Missing(_)));
+        up.apply(&scope()).unwrap();
+        assert_eq!(up.check(&scope()).unwrap(), Condition::Present);
         bridge.undo(&scope()).unwrap();
         assert_eq!(bridge.check(&scope()).unwrap(), Condition::Present);
         sh("ip link del tap0");

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, errno, loopback, on_own_thread};
 
-/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it.
+/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that come into it
+/// later have IPv6 switched off until somebody who gives them an address switches it on, as in Docker's containers.
 ///
 /// Its own work is recognised by the inode of the namespace; before that is known, by the alias of `lo`, which is set
 /// before the namespace can be seen by anybody.
@@ -88,6 +89,7 @@ impl Operation {
         on_own_thread(&error, || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             loopback::up(&self.alias())?;
+            ipv6_off()?;
             mount(Some("/proc/thread-self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         })
     }
@@ -131,6 +133,17 @@ impl Operation {
     }
 }
 
+const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
+
+/// Switches IPv6 off for interfaces to come in the namespace of this thread. A kernel without IPv6 has nothing to switch
+/// off.
+fn ipv6_off() -> Result<(), Errno> {
+    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(errno(&error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the directory, as `ip netns add` does: for root to write, for everybody to read.
 fn create_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
@@ -153,12 +166,14 @@ impl operation::Operation for Operation {
                 words(["mkdir", "-p", &parent]),
                 words(["ip", "netns", "add", &name]),
                 words(["ip", "-n", &name, "link", "set", "lo", "up", "alias", &alias]),
+                words(["ip", "netns", "exec", &name, "sysctl", "-w", IPV6_OFF]),
             ];
         }
         vec![
             words(["mkdir", "-p", &parent]),
             words(["touch", &path]),
             words(["unshare", &format!("--net={path}"), "ip", "link", "set", "lo", "up", "alias", &alias]),
+            words(["nsenter", &format!("--net={path}"), "sysctl", "-w", IPV6_OFF]),
         ]
     }
 

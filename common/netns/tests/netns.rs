@@ -126,7 +126,12 @@ fn explained_as_a_person_would_type_it() {
     for (path, lines) in [
         (
             "/run/netns/web",
-            vec!["mkdir -p /run/netns", "ip netns add web", "ip -n web link set lo up alias 'stave web'"],
+            vec![
+                "mkdir -p /run/netns",
+                "ip netns add web",
+                "ip -n web link set lo up alias 'stave web'",
+                "ip netns exec web sysctl -w net.ipv6.conf.default.disable_ipv6=1",
+            ],
         ),
         (
             "/run/stave/ns/web",
@@ -134,6 +139,7 @@ fn explained_as_a_person_would_type_it() {
                 "mkdir -p /run/stave/ns",
                 "touch /run/stave/ns/web",
                 "unshare --net=/run/stave/ns/web ip link set lo up alias 'stave web'",
+                "nsenter --net=/run/stave/ns/web sysctl -w net.ipv6.conf.default.disable_ipv6=1",
             ],
         ),
     ] {

@@ -83,7 +83,12 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
             let came_with_it = present.is_some_and(|(_, protocol)| protocol != mark);
             if came_with_it { vec![] } else { vec![add_address(None, mark)] }
         }
-        _ => vec![Operation::BridgeAdd { name: name.to_owned(), mac: ours }, add_address(Some(ours), None)],
+        _ => vec![
+            Operation::BridgeAdd { name: name.to_owned(), mac: ours },
+            Operation::Ipv6Off { link: name.to_owned(), mac: ours },
+            Operation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
+            add_address(Some(ours), None),
+        ],
     };
     Ok(Bridge { subnet, gateway, operations })
 }

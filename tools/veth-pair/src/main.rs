@@ -146,7 +146,9 @@ impl Pair {
                 mtu: self.mtu,
                 peer: Peer { name: link.clone(), mac: inside, namespace: network.namespace.clone() },
             },
-            Operation::Hairpin { link: name, mac },
+            Operation::Ipv6Off { link: name.clone(), mac },
+            Operation::Hairpin { link: name.clone(), mac },
+            Operation::LinkUp { namespace: None, link: name, mac },
             Operation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: inside },
             Operation::AddressAdd {
                 namespace: namespace.clone(),
