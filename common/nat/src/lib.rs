@@ -19,6 +19,7 @@ use nix::errno::Errno;
 
 pub use mapping::{InvalidProtocol, Mapping, Protocol, taken};
 pub use operation::Operation;
+pub use socket::close;
 pub use table::TABLE;
 
 /// What nf_tables would not do, with which object.

@@ -1,8 +1,15 @@
 //! A netfilter netlink socket: single requests, dumps, and batches that nf_tables takes as one transaction.
 
-use std::{cell::RefCell, os::fd::OwnedFd, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    thread,
+    time::Duration,
+};
 
 use nix::errno::Errno;
+use operation::aside;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
@@ -65,7 +72,11 @@ pub(crate) struct Refused {
     pub(crate) errno: Errno,
 }
 
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct Socket {
+    descriptor: OwnedFd,
+    /// Whether a transaction removed something.
+    removed: Cell<bool>,
+}
 
 thread_local! {
     static SOCKET: RefCell<Option<Rc<Socket>>> = const { RefCell::new(None) };
@@ -124,9 +135,8 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
 }
 
 impl Socket {
-    /// The socket of this thread, opened by the first who asks in the network namespace that the thread is in then, and
-    /// closed when the thread ends. Closing it waits until the kernel has freed what the last transaction removed (15 ms
-    /// and more), so whatever else there is to do is done before that.
+    /// The socket of this thread, opened by the first who asks in the network namespace that the thread is in then. See
+    /// [`close`].
     pub(crate) fn of_this_thread() -> Result<Rc<Self>, Errno> {
         SOCKET.with_borrow_mut(|known| match known {
             Some(socket) => Ok(socket.clone()),
@@ -137,21 +147,21 @@ impl Socket {
     fn open() -> Result<Self, Errno> {
         let kind = SocketType::RAW;
         socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
-            .map(Self)
+            .map(|descriptor| Self { descriptor, removed: Cell::new(false) })
             .map_err(errno)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         // A range of many ports is one batch, and so one datagram: more than a socket takes by itself.
         if bytes.len() > 64 << 10 {
-            sockopt::set_socket_send_buffer_size_force(&self.0, bytes.len() * 2).map_err(errno)?;
+            sockopt::set_socket_send_buffer_size_force(&self.descriptor, bytes.len() * 2).map_err(errno)?;
         }
-        send(&self.0, bytes, SendFlags::empty()).map(drop).map_err(errno)
+        send(&self.descriptor, bytes, SendFlags::empty()).map(drop).map_err(errno)
     }
 
     fn receive<'a>(&self, buffer: &'a mut Vec<u8>, flags: RecvFlags) -> Result<&'a [u8], Errno> {
         buffer.resize(1 << 16, 0);
-        let (length, _) = recv(&self.0, &mut buffer[..], flags).map_err(errno)?;
+        let (length, _) = recv(&self.descriptor, &mut buffer[..], flags).map_err(errno)?;
         Ok(&buffer[..length])
     }
 
@@ -222,6 +232,9 @@ impl Socket {
             append(&mut request, kind, message.flags | confirm, sequence, generic, &message.attributes);
         }
         append(&mut request, BATCH_END, 0, batch.len() as u32 + 1, edge, &[]);
+        let removes =
+            |message: &Message| matches!(message.kind, Kind::DelTable | Kind::DelRule | Kind::DelElement);
+        self.removed.set(self.removed.get() || batch.iter().any(removes));
         self.send(&request).map_err(|errno| Refused { at: None, errno })?;
         self.outcome(batch.len())
     }
@@ -266,5 +279,21 @@ impl Socket {
         let mut buffer = Vec::new();
         let answer = self.receive(&mut buffer, RecvFlags::empty())?;
         messages(answer).find_map(|message| message.error()).unwrap_or(Err(Errno::EPROTO))
+    }
+}
+
+/// In which the kernel has freed what a transaction removed, as a rule.
+const FREED: Duration = Duration::from_millis(50);
+
+/// Closes this thread's socket to nf_tables. To be called last, by a `main` whose process does nothing after it.
+///
+/// A socket that is closed waits until the kernel has freed what transactions removed, under the lock that every other
+/// change to the rules needs, and every link that goes (nf_tables_api.c, `nft_rcv_nl_event`). So one that removed something
+/// is left open until that is done, by a process that nobody waits for.
+pub fn close() {
+    let socket = SOCKET.with_borrow_mut(Option::take);
+    if let Some(socket) = socket.filter(|socket| socket.removed.get()) {
+        // SAFETY: it makes one system call. Where there is no process to be had, the socket is closed at once.
+        let _ = unsafe { aside::run(&[socket.descriptor.as_fd()], || thread::sleep(FREED)) };
     }
 }

@@ -6,7 +6,7 @@
 //! it is answered, so it is another one, which nobody waits for, that makes it.
 
 use std::{
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
     time::Duration,
 };
@@ -14,14 +14,11 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    libc,
     net::if_::if_nametoindex,
-    sys::{
-        socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
-        wait::waitpid,
-    },
-    unistd::{ForkResult, dup2_stdin, dup2_stdout, fork, pipe2, read, write},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
+    unistd::{pipe2, read, write},
 };
+use operation::aside;
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
@@ -68,42 +65,28 @@ fn request(index: u32) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
     let (answer, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // SAFETY: the child makes system calls only, none of which allocates or takes a lock, and leaves by _exit.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => {
-            waitpid(child, None)?;
-            Ok(answer)
-        }
-        ForkResult::Child => {
-            // SAFETY: as above.
-            if matches!(unsafe { fork() }, Ok(ForkResult::Child)) {
-                // Without an answer the request is made again, by whoever waits for it.
-                let _ = deliver(&bytes, &socket, &told);
-            }
-            // SAFETY: ends the process; what the parent set up is the parent's to run and to flush.
-            unsafe { libc::_exit(0) }
-        }
-    }
+    // SAFETY: it makes system calls only, with the two descriptors.
+    unsafe { aside::run(&[socket.as_fd(), told.as_fd()], || deliver(&bytes)) }?;
+    Ok(answer)
 }
 
-/// Sends the request, waits for its answer, and tells it. Holds nothing of the caller's meanwhile: standard input is the
-/// socket, standard output the pipe, and there is nothing else.
-fn deliver(message: &[u8], socket: &OwnedFd, told: &OwnedFd) -> Result<(), Errno> {
-    dup2_stdin(socket)?;
-    dup2_stdout(told)?;
-    // SAFETY: nothing uses the descriptors that are closed here any more in this process.
-    unsafe { libc::close_range(2, u32::MAX, 0) };
+const SOCKET: i32 = 0;
+const PIPE: i32 = 1;
+
+/// Sends the request, waits for its answer, and tells it. Without an answer the request is made again, by whoever waits
+/// for it.
+fn deliver(message: &[u8]) {
     let code = ask(message).unwrap_or_else(|errno| errno as i32);
     // SAFETY: it is open: the pipe was put there.
-    let pipe = unsafe { BorrowedFd::borrow_raw(libc::STDOUT_FILENO) };
-    write(pipe, &code.to_ne_bytes()).map(drop)
+    let pipe = unsafe { BorrowedFd::borrow_raw(PIPE) };
+    let _ = write(pipe, &code.to_ne_bytes());
 }
 
 /// The kernel's answer to the request: an error's number, or 0.
 fn ask(message: &[u8]) -> Result<i32, Errno> {
-    send(libc::STDIN_FILENO, message, MsgFlags::empty())?;
+    send(SOCKET, message, MsgFlags::empty())?;
     let mut answer = [0; 64];
-    recv(libc::STDIN_FILENO, &mut answer, MsgFlags::empty())?;
+    recv(SOCKET, &mut answer, MsgFlags::empty())?;
     // struct nlmsgerr: the error follows the header.
     Ok(i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]).abs())
 }

@@ -5,6 +5,7 @@
 //! See `docs/architecture.md` for the rules that an operation keeps.
 
 mod any_of;
+pub mod aside;
 mod claim;
 pub mod interrupt;
 mod scope;

@@ -101,5 +101,7 @@ impl Filter for NetnsBridge {
 }
 
 fn main() -> ExitCode {
-    toolkit::filter::<NetnsBridge>()
+    let exit = toolkit::filter::<NetnsBridge>();
+    nat::close();
+    exit
 }

@@ -77,5 +77,7 @@ fn member(mapping: &Mapping) -> members::PortMapping {
 }
 
 fn main() -> ExitCode {
-    toolkit::filter::<Portmap>()
+    let exit = toolkit::filter::<Portmap>();
+    nat::close();
+    exit
 }

@@ -1,0 +1,97 @@
+//! A process of its own, which nobody waits for.
+//!
+//! Some of what the kernel is asked for returns only after every processor has let go of something (RCU), long after it
+//! has taken effect. A process inside of such a call cannot end before it returns, so it is another one that makes it.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::wait::waitpid,
+    unistd::{ForkResult, chdir, fork},
+};
+
+/// Runs `work` in a process that is a child of nobody, and holds nothing of the caller's meanwhile but `kept`: these are
+/// its descriptors 0, 1 and so on. Returns as soon as it is forked.
+///
+/// # Safety
+/// `work` makes system calls only: it allocates nothing, takes no lock, and uses no descriptor but those.
+///
+/// # Errors
+/// When there are no processes to be had; when one of `kept` stands in the place of another.
+pub unsafe fn run(kept: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<(), Errno> {
+    if kept.iter().any(|descriptor| (descriptor.as_raw_fd().unsigned_abs() as usize) < kept.len()) {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: the child makes system calls only, none of which allocates or takes a lock, and leaves by _exit.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => waitpid(child, None).map(drop),
+        ForkResult::Child => {
+            // SAFETY: as above.
+            if matches!(unsafe { fork() }, Ok(ForkResult::Child)) && keep_only(kept).is_ok() {
+                work();
+            }
+            // SAFETY: ends the process; what the parent set up is the parent's to run and to flush.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Leaves no descriptor but these, under the first numbers, and no directory of the caller's.
+fn keep_only(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    for (number, descriptor) in (0..).zip(kept) {
+        // SAFETY: none of `kept` has this number, and nothing else uses what has it in this process.
+        Errno::result(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
+    }
+    // SAFETY: nothing uses the descriptors that are closed here any more in this process.
+    unsafe { libc::close_range(kept.len() as u32, u32::MAX, 0) };
+    chdir(c"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{Read, Write},
+        os::fd::AsFd,
+        time::{Duration, Instant},
+    };
+
+    use nix::unistd::{pipe, write};
+
+    use super::*;
+
+    #[test]
+    fn it_holds_what_it_was_given_and_nothing_else() {
+        let (answer, told) = pipe().unwrap();
+        let (mut other, held) = pipe().map(|(read, write)| (File::from(read), File::from(write))).unwrap();
+        let begin = Instant::now();
+        let work = || {
+            // SAFETY: `told` was put there.
+            let told = unsafe { BorrowedFd::borrow_raw(0) };
+            // SAFETY: plain system calls.
+            let (parent, next) = unsafe { (libc::getppid(), libc::fcntl(1, libc::F_GETFD)) };
+            let _ = write(told, if parent != 0 && next == -1 { b"alone" } else { b"wrong" });
+            std::thread::sleep(Duration::from_secs(2));
+        };
+        // SAFETY: it makes system calls only.
+        unsafe { run(&[told.as_fd()], work) }.unwrap();
+        let mut text = [0; 5];
+        File::from(answer).read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"alone");
+        // The other pipe ends here although that process still runs.
+        (&held).write_all(b"x").unwrap();
+        drop(held);
+        assert_eq!(other.read_to_end(&mut Vec::new()).unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn descriptors_in_each_others_place_are_refused() {
+        // SAFETY: standard input is open in a test.
+        let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+        // SAFETY: it does nothing.
+        assert_eq!(unsafe { run(&[stdin], || {}) }, Err(Errno::EBADF));
+    }
+}
