@@ -97,6 +97,9 @@ pub struct Network {
     /// A CNI 1.1.0 result (interfaces, ips, routes, dns), once veth-pair has made the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<CniResult>,
+    /// Whatever others put here.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, Value>,
 }
 member!(Network, "network", "netns-bridge");
 
@@ -111,6 +114,9 @@ pub struct Bridge {
     pub subnet: ipnet::IpNet,
     /// The bridge's own address, which containers use as their gateway: `172.17.0.1`.
     pub gateway: IpAddr,
+    /// Whatever others put here.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, Value>,
 }
 
 /// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.

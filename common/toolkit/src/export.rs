@@ -9,7 +9,7 @@ use crate::{
     Common, Context, Exit, Stage,
     arguments::{self, Asked, Invocation},
     failure,
-    filter::{fail, input, pass_on, usage},
+    filter::{FROM_TOOL, fail, input, pass_on, usage},
     hint, schema,
     streams::{explained, write_document},
 };
@@ -42,6 +42,9 @@ pub trait Export: clap::Parser {
     fn explain(&self, context: &Context, document: &Document) -> anyhow::Result<Vec<String>>;
 }
 
+/// Where a container comes from that is none of the arguments.
+pub(crate) const FROM_CONTAINER: &str = "name a container, or give it the document of one";
+
 /// The whole `main` of an export.
 pub fn export<E: Export>() -> ExitCode {
     run::<E>(std::env::args_os().collect()).into()
@@ -55,7 +58,7 @@ fn run<E: Export>(arguments: Vec<OsString>) -> Exit {
             schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])
         }
         // There is no step of it that could be undone or checked.
-        Asked::Aside(common) => match input(&tool, &common) {
+        Asked::Aside(common) => match input(&tool, &common, FROM_TOOL) {
             Ok(document) => written(&tool, &document),
             Err(exit) => exit,
         },
@@ -68,7 +71,7 @@ fn run<E: Export>(arguments: Vec<OsString>) -> Exit {
 fn job<E: Export>(tool: &str, export: &E) -> Exit {
     let common = export.common();
     let mut document = match export.container() {
-        None => match input(tool, common) {
+        None => match input(tool, common, FROM_CONTAINER) {
             Ok(document) => document,
             Err(exit) => return exit,
         },

@@ -5,6 +5,8 @@ use std::{fmt, io};
 use document::members::Failure;
 use nix::{errno::Errno, unistd::geteuid};
 
+use crate::Exit;
+
 /// An error with a line that says what to do about it.
 #[derive(Debug)]
 struct Hinted {
@@ -27,6 +29,27 @@ impl std::error::Error for Hinted {
 /// `error`, with a second line for people: `hint: …`.
 pub fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { error: error.into(), hint: hint.into() }.into()
+}
+
+/// That a tool ends with this status, and has said why already.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) Exit);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended: {:?}", self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+/// Says why the tool failed, unless that was said; returns how it ends.
+pub(crate) fn end(tool: &str, error: &anyhow::Error) -> Exit {
+    if let Some(Ended(exit)) = error.downcast_ref() {
+        return *exit;
+    }
+    print(tool, error);
+    Exit::Failed
 }
 
 /// The error and its causes, nearest first, each as one line and none that only repeats what the one before it ends

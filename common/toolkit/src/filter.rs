@@ -88,7 +88,7 @@ fn run<F: Filter>(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn job<F: Filter>(tool: &str, version: &str, filter: &F) -> Exit {
     let common = filter.common();
-    let document = match input(tool, common) {
+    let document = match input(tool, common, FROM_TOOL) {
         Ok(document) => document,
         Err(exit) => return exit,
     };
@@ -208,7 +208,7 @@ fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<F>(tool, common, F::READS, &[F::Member::NAME]);
     }
-    let mut document = match input(tool, common) {
+    let mut document = match input(tool, common, FROM_TOOL) {
         Ok(document) => document,
         Err(exit) => return exit,
     };
@@ -235,14 +235,17 @@ fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     }
 }
 
-/// Reads the document, or says why there is none.
-pub(crate) fn input(tool: &str, common: &Common) -> Result<Document, Exit> {
+/// Where a document comes from.
+pub(crate) const FROM_TOOL: &str = "stand it behind another tool, or start with -n";
+
+/// Reads the document, or says why there is none, with `hint` about where to get one.
+pub(crate) fn input(tool: &str, common: &Common, from: &str) -> Result<Document, Exit> {
     if common.null_input {
         return Ok(Document::new());
     }
     if io::stdin().is_terminal() {
         let error = anyhow!("standard input is a terminal, not a document");
-        failure::print(tool, &hint(error, "stand it behind another tool, or start with -n"));
+        failure::print(tool, &hint(error, from));
         return Err(Exit::Usage);
     }
     read_document().map_err(|error| {

@@ -26,7 +26,7 @@ pub use failure::{hint, member as failure_member, namespace_hint, print as print
 pub use filter::{Filter, Plan, filter, usage_error};
 pub use session::{Session, Stage};
 pub use size::parse_size;
-pub use source::{Report, Source, report, source};
+pub use source::{Report, Source, report, report_document, source};
 pub use streams::{read_document, write_document};
 pub use undo::undo_step;
 pub use walker::{Walker, walker};

@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::{
     Common, Context, Exit, Stage,
     arguments::{self, Asked, Invocation},
-    failure,
-    filter::{fail, input, usage_error},
+    failure::{self, Ended},
+    filter::{FROM_TOOL, fail, input, pass_on, usage_error},
     schema,
     streams::{explained, write_document},
     undo::undo_step,
@@ -62,6 +62,20 @@ pub trait Report: clap::Parser {
     fn text(&self, report: &Value) -> Option<String> {
         let _ = report;
         None
+    }
+}
+
+/// The document of the container that a [`Report`] speaks of, from standard input. `from` says where to get one, for the
+/// hint.
+///
+/// # Errors
+/// Where there is none, or one of a version that this one does not know, or of a command that failed. Returned by
+/// [`Report::report`] and [`Report::explain`], it ends the tool as it would end a filter.
+pub fn report_document<R: Report>(report: &R, from: &str) -> anyhow::Result<Document> {
+    let document = input(R::command().get_name(), report.common(), from).map_err(Ended)?;
+    match document.has_failed() {
+        true => Err(Ended(pass_on(&document, Exit::Upstream)).into()),
+        false => Ok(document),
     }
 }
 
@@ -118,7 +132,7 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);
     }
-    let mut document = match input(tool, common) {
+    let mut document = match input(tool, common, FROM_TOOL) {
         Ok(document) => document,
         Err(exit) => return exit,
     };
@@ -164,20 +178,15 @@ fn run_report<R: Report>(arguments: impl IntoIterator<Item = OsString>) -> Exit 
             return Exit::Usage;
         }
     };
+    let context = report.common().context(None);
     if report.common().explain {
-        return explained(&tool, report.common().context(None).and_then(|context| report.explain(&context)));
+        return explained(&tool, context.and_then(|context| report.explain(&context)));
     }
-    let printed = report
-        .common()
-        .context(None)
-        .and_then(|context| report.report(&context))
-        .and_then(|value| Ok(print(&report, &value)?));
+    let printed =
+        context.and_then(|context| report.report(&context)).and_then(|value| Ok(print(&report, &value)?));
     match printed {
         Ok(()) => Exit::Done,
-        Err(error) => {
-            failure::print(&tool, &error);
-            Exit::Failed
-        }
+        Err(error) => failure::end(&tool, &error),
     }
 }
 

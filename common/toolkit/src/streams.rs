@@ -38,10 +38,7 @@ pub(crate) fn close_output() {
 pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit {
     match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
         Ok(()) => Exit::Done,
-        Err(error) => {
-            failure::print(tool, &error);
-            Exit::Failed
-        }
+        Err(error) => failure::end(tool, &error),
     }
 }
 

@@ -8,6 +8,7 @@ use document::{Document, Member, members::Failure};
 use crate::{
     Common, Exit, Stage,
     arguments::{self, Asked, Invocation},
+    export::FROM_CONTAINER,
     failure,
     filter::{fail, input, usage},
     schema,
@@ -58,7 +59,7 @@ pub fn walker<W: Walker>() -> Exit {
     let common = walker.common();
     let documents = match walker.documents() {
         Ok(Some(documents)) => documents,
-        Ok(None) => match input(&tool, common) {
+        Ok(None) => match input(&tool, common, FROM_CONTAINER) {
             Ok(document) => vec![document],
             Err(exit) => return exit,
         },

@@ -17,7 +17,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{IsTerminal, Write},
+    io::Write,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -28,7 +28,11 @@ use layer::{
     compression::Compression,
     diff::{self, Options, Summary},
 };
-use oci::{Layout, spec::Descriptor};
+use oci::{
+    Layout,
+    digest::{Algorithm, Hashing},
+    spec::Descriptor,
+};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
@@ -100,15 +104,8 @@ impl Report for LayerDiff {
 
 impl LayerDiff {
     fn rootfs(&self) -> Result<(members::Rootfs, Document)> {
-        if std::io::stdin().is_terminal() {
-            let error = anyhow!("standard input is a terminal, not a document");
-            return Err(hint(error, "name an upper directory, or stand it behind union-mount"));
-        }
-        let document = toolkit::read_document()?;
-        if document.has_failed() {
-            toolkit::write_document(&document)?;
-            std::process::exit(3);
-        }
+        let from = "name an upper directory, or stand it behind union-mount";
+        let document = toolkit::report_document(self, from)?;
         Ok((document.require()?, document))
     }
 
@@ -128,17 +125,19 @@ impl LayerDiff {
     /// Writes beside the file and renames: half a layer is never left.
     fn write_file(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
         let beside = path.with_added_extension("part");
-        let write = || -> Result<Summary> {
-            let summary = trees.write(File::create(&beside)?, self.compression)?;
+        let write = || -> Result<_> {
+            let mut out = Hashing::new(File::create(&beside)?, Algorithm::Sha256);
+            let summary = trees.write(&mut out, self.compression)?;
             fs::rename(&beside, path)?;
-            Ok(summary)
+            let (_, digest, _) = out.finish();
+            Ok((summary, digest))
         };
         let outcome = write();
         if outcome.is_err() {
             let _ = fs::remove_file(&beside);
         }
-        let summary = outcome?;
-        let descriptor = Descriptor::new(summary.media_type.into(), summary.size, summary.digest.clone());
+        let (summary, digest) = outcome?;
+        let descriptor = Descriptor::new(summary.media_type.into(), summary.size, digest);
         Ok((summary, descriptor))
     }
 }

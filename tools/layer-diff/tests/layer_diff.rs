@@ -109,6 +109,31 @@ fn an_upper_directory() {
     assert_eq!(work.entries(&["upper"]), expected);
 }
 
+/// What is no document ends it as it ends a filter.
+#[test]
+fn the_documents_of_others() {
+    let work = Work::new();
+    let failed = r#"{"stave":1,"error":{"tool":"union-mount","step":"apply","message":"m","causes":[]}}"#;
+    for (input, status, said) in [
+        ("", 4, "layer-diff: no document on standard input: did the command before fail?\n"),
+        (
+            "7",
+            4,
+            "layer-diff: standard input is not a document: invalid type: integer `7`, expected a JSON object at \
+             line 1 column 1\n",
+        ),
+        (failed, 3, ""),
+    ] {
+        for arguments in [&[][..], &["--explain"]] {
+            let (found, json, stderr) = work.run(arguments, input);
+            assert_eq!((found, stderr.as_str()), (status, said), "{input}");
+            assert_eq!(json != Value::Null, status == 3, "what failed is passed on");
+        }
+    }
+    let (status, _, stderr) = work.run(&[], r#"{"stave":1}"#);
+    assert_eq!((status, stderr.as_str()), (1, "layer-diff: no `rootfs`: run union-mount first\n"));
+}
+
 #[test]
 fn the_same_bytes_each_time_and_in_each_compression() {
     let work = Work::new();

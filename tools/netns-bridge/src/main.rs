@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
-use document::{Document, Member, members};
+use document::{Document, members};
 use ipnet::Ipv4Net;
 use netlink::{Sysctl, Variable};
 use operation::{Claim, Shared};
@@ -60,7 +60,8 @@ impl Filter for NetnsBridge {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        if document.raw(members::Network::NAME).is_some() {
+        // One of another kind is said to be that.
+        if document.get::<members::Network>()?.is_some() {
             bail!("the container has a network already");
         }
         let namespace = std::path::Path::new("/run/netns").join(&context.id);
@@ -93,8 +94,10 @@ impl Filter for NetnsBridge {
                 name: self.bridge.clone(),
                 subnet: bridge.subnet.into(),
                 gateway: bridge.gateway.into(),
+                other: Default::default(),
             },
             cni: None,
+            other: Default::default(),
         };
         Ok(Plan { member, operations })
     }

@@ -17,7 +17,8 @@ impl<W: Write> Writer<W> {
         Self { out, padding: 0 }
     }
 
-    /// Writes the headers of `entry`; exactly `entry.stored` bytes of data follow by [`Writer::data`].
+    /// Writes the headers of `entry`; exactly `entry.stored` bytes of data follow by [`Writer::data`], or into the stream
+    /// itself.
     ///
     /// # Errors
     /// Those of the stream.
@@ -46,6 +47,11 @@ impl<W: Write> Writer<W> {
     /// Those of the stream.
     pub fn data(&mut self, data: &[u8]) -> io::Result<()> {
         self.out.write_all(data)
+    }
+
+    /// The stream.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
     }
 
     /// Ends the archive, with two blocks of zeros, and gives the stream back.

@@ -16,15 +16,11 @@ use crate::{
     overlay,
 };
 
-/// Bytes of a file read at a time.
-const READ: usize = 256 << 10;
-
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,
     /// Where a file with several names came first, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
-    buffer: Vec<u8>,
 }
 
 /// Names that mean something else in a layer: whiteouts.
@@ -79,14 +75,13 @@ pub(super) fn kind(stat: &Stat) -> FileType {
 
 impl<W: Write> Entries<W> {
     pub(super) fn new(blob: Blob<W>) -> Self {
-        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0, buffer: Vec::new() }
+        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0 }
     }
 
     pub(super) fn finish(self) -> io::Result<Summary> {
         let finished = self.writer.finish()?.finish()?;
         Ok(Summary {
             diff_id: finished.diff_id,
-            digest: finished.digest,
             size: finished.size,
             uncompressed: finished.uncompressed,
             entries: self.count,
@@ -181,14 +176,15 @@ impl<W: Write> Entries<W> {
         entry.size = stat.st_size as u64;
         entry.stored = entry.size;
         self.put(&entry)?;
-        self.buffer.resize(READ, 0);
         let mut left = entry.size;
         while left > 0 {
-            let want = usize::try_from(left).map_or(READ, |left| left.min(READ));
-            match rustix::io::read(&file, &mut self.buffer[..want]) {
+            let blob = self.writer.get_mut();
+            let space = blob.space().map_err(Error::Write)?;
+            let want = usize::try_from(left).map_or(space.len(), |left| left.min(space.len()));
+            match rustix::io::read(&file, &mut space[..want]) {
                 Ok(0) => return Err(changed(&entry.path)),
                 Ok(count) => {
-                    self.writer.data(&self.buffer[..count]).map_err(Error::Write)?;
+                    blob.filled(count);
                     left -= count as u64;
                 }
                 Err(rustix::io::Errno::INTR) => {}

@@ -39,8 +39,6 @@ pub struct Options {
 pub struct Summary {
     /// Digest of the uncompressed archive (OCI image-spec, config.md, "Layer DiffID").
     pub diff_id: Digest,
-    /// Digest of the blob.
-    pub digest: Digest,
     /// Size of the blob in bytes.
     pub size: u64,
     /// Size of the uncompressed archive in bytes.
