@@ -131,6 +131,11 @@ impl Error {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
     }
 
+    /// Whether what came is not what its digest and its size say.
+    pub(crate) fn is_wrong_content(&self) -> bool {
+        matches!(self, Self::Store(layout::Error::Mismatch(_)))
+    }
+
     /// What a person can do about it; `registry` is the host that was asked.
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
