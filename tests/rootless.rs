@@ -321,3 +321,54 @@ fn a_layer_is_never_taken_for_that_of_another_namespace() {
         subordinate
     );
 }
+
+/// The registry's own tests serve one like this; here it only has to give away one image.
+#[path = "../tools/img-pull/tests/server/mod.rs"]
+mod server;
+
+#[test]
+fn pulled_and_unpacked_at_once() {
+    let home = Home::new();
+    let mut content = server::Content::new();
+    server::image(&mut content, "latest", &[busybox(), owned()]);
+    let (host, _) = server::serve(content, |_, _, _| false);
+    let pull = format!("img-pull -q --apply {host}/a/b");
+    let failed = home.namespace(Ids::Own, &pull);
+    assert_eq!(
+        (failed.status.code(), String::from_utf8(failed.stderr).unwrap()),
+        (
+            Some(1),
+            format!(
+                "img-pull: layer {}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
+                 hint: with subordinate ids (`unshare --map-auto`) a namespace has more owners; `--rootless` does \
+                 without\n",
+                Digest::of(&owned())
+            )
+        )
+    );
+    let near = home.says(Ids::Own, &format!("{pull} --rootless > image.json; ls root/layers/*/shadow"));
+    let shadow = fs::metadata(home.path(near.trim())).unwrap();
+    assert_eq!((shadow.mode(), shadow.uid(), shadow.gid()), (0o100640, USER, USER));
+    // It is what layer-apply unpacks with the same flag, and finds: nothing is unpacked twice.
+    let before = home.layers();
+    let script = "layer-apply --rootless --id web < image.json | union-mount | ns-exec -- stat -c %u:%g:%a /suid /shadow";
+    assert_eq!(home.says(Ids::Own, script), "0:0:755\n0:0:640\n");
+    assert_eq!(home.layers(), before);
+    // Devices: refused as such where that was asked for; else since the namespace cannot have them.
+    for (flag, expected) in
+        [("--no-devices", "device nodes are not allowed"), ("", "a user namespace has no device nodes")]
+    {
+        let failed = home.namespace(Ids::Subordinate, &format!("{pull} {flag} > /dev/null"));
+        let stderr = String::from_utf8(failed.stderr).unwrap();
+        assert!(failed.status.code() == Some(1) && stderr.contains(expected), "{flag}: {stderr}");
+    }
+}
+
+#[test]
+fn how_layers_are_unpacked_concerns_nobody_who_does_not_unpack_them() {
+    let home = Home::new();
+    let failed = home.namespace(Ids::Outside, "img-pull --rootless localhost:1/x");
+    let stderr = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(stderr.contains("--apply"), "{stderr}");
+}

@@ -38,6 +38,8 @@ struct Pull {
     /// Unpack each layer while it comes, as layer-apply does
     #[arg(long)]
     apply: bool,
+    #[command(flatten)]
+    unpacking: apply::Unpacking,
     /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
@@ -86,7 +88,15 @@ impl Source for Pull {
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {
-            true => pull.fetch(|layers| apply::apply(layers, &pull.image, &context.scope.root, &display))?,
+            true => {
+                let (image, root) = (&pull.image, &context.scope.root);
+                let apply =
+                    |layers: &pull::Layers| apply::apply(layers, image, root, &self.unpacking, &display);
+                pull.fetch(apply).map_err(|error| match error.downcast() {
+                    Ok(error) => self.hinted(error),
+                    Err(error) => apply::hinted(error),
+                })?;
+            }
             false => pull.fetch(|_| Ok::<_, registry::Error>(())).map_err(|e| self.hinted(e))?,
         }
         display.line(&format!("Digest: {}", pull.descriptor.digest()));
