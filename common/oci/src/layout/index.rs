@@ -23,7 +23,7 @@ use super::{
     read_to_limit,
     recent::{Recent, excludes},
 };
-use crate::{digest::Digest, reference::Reference};
+use crate::{digest::Digest, json, media_type::Kind, reference::Reference};
 
 /// How often a half-written `index.json` is read again: skopeo writes it in place.
 const ATTEMPTS: u32 = 20;
@@ -53,6 +53,26 @@ pub(crate) fn name_of(descriptor: &Descriptor) -> Option<&str> {
         (Some(short), Some(full)) if full.ends_with(&format!(":{short}")) => Some(full),
         (Some(short), _) => Some(short),
         (None, full) => full.map(String::as_str),
+    }
+}
+
+/// An entry of `index.json` that is no descriptor. It is left where it is, and what it speaks of is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Malformed {
+    /// Its name, as far as that can be told.
+    pub reference: Option<Reference>,
+    /// Its digest, as it stands there.
+    pub digest: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Malformed {
+    fn new(entry: &Value) -> Option<Self> {
+        let problem = Descriptor::deserialize(entry).err()?.to_string();
+        let name = entry["annotations"][REF_NAME].as_str();
+        let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
+        Some(Self { reference: name.and_then(|name| name.parse().ok()), digest, problem })
     }
 }
 
@@ -96,6 +116,14 @@ impl Layout {
             .filter_map(|entry| Descriptor::deserialize(entry).ok())
             .map(Entry::new)
             .collect())
+    }
+
+    /// The entries that [`Layout::list`] passes over.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn malformed(&self) -> Result<Vec<Malformed>, Error> {
+        Ok(entries(&self.read_index()?).iter().filter_map(Malformed::new).collect())
     }
 
     /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
@@ -232,8 +260,9 @@ impl Layout {
             file.rewind()
                 .and_then(|()| read_to_limit(file, MAX_INDEX, &mut text))
                 .map_err(Error::io("read", &path))?;
-            match serde_json::from_slice::<serde_json::Map<_, _>>(&text) {
-                Ok(index) => return Ok(Value::Object(index)),
+            let index = json::from_slice::<serde_json::Map<_, _>>(&text).map(Value::Object);
+            match index.and_then(|index| json::hold(&index, Kind::Index).map(|()| index)) {
+                Ok(index) => return Ok(index),
                 Err(source) if !source.is_eof() || attempt == ATTEMPTS => {
                     return Err(Error::Index { path, source });
                 }

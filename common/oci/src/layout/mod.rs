@@ -21,8 +21,8 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
-pub use index::Entry;
 pub(crate) use index::name_of;
+pub use index::{Entry, Malformed};
 
 use crate::{
     digest::{Algorithm, Digest, InvalidDigest, Mismatch},
@@ -64,6 +64,16 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// An entry of `index.json` is not what it must be.
+    #[error("read {path:?}: the entry {name:?} is no descriptor: {problem}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The entry's name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A blob that is not there.
     #[error("{0} is not in the image store")]
@@ -130,6 +140,22 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
+    /// A layer of an image that is not one.
+    #[error("layer {digest} is no layer but {media_type:?}")]
+    NotALayer {
+        /// The layer.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A configuration of an image that is not one.
+    #[error("configuration {digest} is no configuration but {media_type:?}")]
+    NotAConfiguration {
+        /// The configuration.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
     /// A manifest and a configuration that do not fit together.
     #[error("image {digest}: {layers} layers in the manifest, {diff_ids} in the configuration")]
     Layers {
@@ -185,7 +211,7 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotALayout(path)),
             Err(error) => return Err(Error::io("read", file)(error)),
         };
-        let version = serde_json::from_slice::<serde_json::Value>(&text).ok();
+        let version = json::from_slice::<serde_json::Value>(&text).ok();
         let version = version.as_ref().and_then(|value| value["imageLayoutVersion"].as_str());
         match version {
             Some(version) if version == "1" || version.starts_with("1.") => Ok(Self { path }),
@@ -254,7 +280,7 @@ impl Layout {
     /// As [`Layout::read_blob`], and when it is not a `T`.
     pub fn read_json<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
         let content = self.read_blob(descriptor)?;
-        serde_json::from_slice(&content).map_err(|source| Error::Malformed {
+        json::from_slice(&content).map_err(|source| Error::Malformed {
             digest: Digest::of(&content),
             what: "the JSON that its media type says",
             source,
