@@ -206,17 +206,20 @@ impl Layout {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let file = path.join("oci-layout");
-        let text = match read_limited(&file, MAX_JSON) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotALayout(path)),
-            Err(error) => return Err(Error::io("read", file)(error)),
-        };
-        let version = json::from_slice::<serde_json::Value>(&text).ok();
-        let version = version.as_ref().and_then(|value| value["imageLayoutVersion"].as_str());
-        match version {
-            Some(version) if version == "1" || version.starts_with("1.") => Ok(Self { path }),
-            _ => Err(Error::NotALayout(path)),
+        // skopeo writes it in place, each time that it writes an image.
+        for attempt in 1.. {
+            let text = match read_limited(&file, MAX_JSON) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(Error::io("read", file)(error)),
+            };
+            match json::from_slice::<serde_json::Value>(&text) {
+                Err(error) if error.is_eof() && attempt < index::ATTEMPTS => std::thread::sleep(index::PAUSE),
+                Ok(value) if is_version_1(&value) => return Ok(Self { path }),
+                _ => break,
+            }
         }
+        Err(Error::NotALayout(path))
     }
 
     /// The layout's directory.
@@ -327,6 +330,11 @@ impl Layout {
     pub fn write_json<T: Serialize>(&self, media_type: MediaType, value: &T) -> Result<Descriptor, Error> {
         self.write_blob(media_type, &json::to_vec(value).map_err(Error::Json)?)
     }
+}
+
+fn is_version_1(layout: &serde_json::Value) -> bool {
+    let version = layout["imageLayoutVersion"].as_str();
+    version.is_some_and(|version| version == "1" || version.starts_with("1."))
 }
 
 /// A file of at most `limit` bytes.
