@@ -21,7 +21,7 @@ use ureq::{
 use crate::{
     Error, Options,
     error::{Cause, Request, plain},
-    pace::{Metered, TooSlow},
+    pace::{self, Metered, TooSlow},
     url::Url,
 };
 
@@ -96,6 +96,7 @@ impl Http {
         for (name, value) in headers {
             builder = builder.header(*name, value);
         }
+        pace::allow_more();
         let takes_body = matches!(method, "POST" | "PUT" | "PATCH");
         let answer = match body {
             Some((reader, size)) => builder
@@ -196,6 +197,7 @@ pub(crate) struct AnswerBody {
 impl AnswerBody {
     /// As [`Read::read`], with the request in the error.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        pace::allow_more();
         loop {
             match self.reader.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -239,6 +241,7 @@ fn cause(error: ureq::Error, timeout: Duration) -> Cause {
         ureq::Error::LargeResponseHeader(_, limit) => {
             Cause::Protocol(format!("headers of more than {} KiB are refused", limit >> 10))
         }
+        ureq::Error::Other(error) => Cause::Protocol(plain(&error.to_string())),
         error => Cause::Protocol(plain(&error.to_string())),
     }
 }

@@ -5,6 +5,7 @@
 //! in which we wait for the other side; what we do ourselves in between, and how long a connection lies unused, does not.
 
 use std::{
+    cell::Cell,
     fmt, io,
     time::{Duration, Instant},
 };
@@ -53,6 +54,29 @@ impl TooSlow {
             Some(Error::Io(inner)) => Self::behind(inner),
             _ => inner.downcast_ref::<Self>().copied(),
         }
+    }
+}
+
+/// The most that may come before something of it is content, in bytes: heads and the framing of chunks.
+const MOST_BESIDES: u64 = 4 << 20;
+
+thread_local! {
+    /// What may still come. A request is made, and its answer read, on one thread.
+    static ALLOWANCE: Cell<u64> = const { Cell::new(MOST_BESIDES) };
+}
+
+/// Something was had of an answer, or a request begins. Trailers of chunks, say, have no end that a server could not put off.
+pub(crate) fn allow_more() {
+    ALLOWANCE.set(MOST_BESIDES);
+}
+
+fn spend(bytes: u64) -> Result<(), Error> {
+    match ALLOWANCE.get().checked_sub(bytes) {
+        Some(left) => {
+            ALLOWANCE.set(left);
+            Ok(())
+        }
+        None => Err(Error::Other("more than 4 MiB besides the content are refused".into())),
     }
 }
 
@@ -150,8 +174,9 @@ impl<T: Transport> Transport for Connection<T> {
         let progress = self.inner.await_input(timeout)?;
         let waited = if self.asked { Duration::ZERO } else { begin.elapsed() };
         self.asked = false;
-        let after = self.inner.buffers().input().len();
-        self.meter.count(after.saturating_sub(before) as u64, waited)?;
+        let count = self.inner.buffers().input().len().saturating_sub(before) as u64;
+        self.meter.count(count, waited)?;
+        spend(count)?;
         Ok(progress)
     }
 
