@@ -321,3 +321,122 @@ fn a_layer_is_never_taken_for_that_of_another_namespace() {
         subordinate
     );
 }
+
+const DOCKERFILE: &str = "FROM scratch\nADD base.tar /\nCOPY a /b/a\n\
+    RUN mkdir -p /d/x && rm /b/a && echo \"$(id -u)\" > /f && chmod 4755 /f\n\
+    RUN rm -rf /d && mkdir /d && echo y > /d/y\nCMD [\"sh\", \"-c\", \"ls /b /d; cat /f\"]\n";
+
+#[test]
+fn a_build_is_the_same_as_that_of_root() {
+    let home = Home::new();
+    fs::create_dir(home.path("context")).unwrap();
+    fs::write(home.path("context/base.tar"), busybox()).unwrap();
+    fs::write(home.path("context/a"), "a").unwrap();
+    fs::write(home.path("context/Dockerfile"), DOCKERFILE).unwrap();
+    let build = "SOURCE_DATE_EPOCH=1000000000 img-build -q -t t context";
+    let digest = format!("{build} | jq -r .image.descriptor.digest");
+    let own = home.says(Ids::Own, &digest);
+    assert_eq!(home.says(Ids::Subordinate, &digest), own);
+    let by_root = Command::new("sh")
+        .args(["-c", &digest])
+        .current_dir(home.0.path())
+        .env("STAVE_ROOT", home.path("root-of-root"))
+        .env("STAVE_RUN", home.path("run-of-root"))
+        .env("PATH", format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(by_root.stdout).unwrap(), own);
+    // What was built is all there: nothing is built or unpacked twice.
+    let before = home.layers();
+    let run = format!("{build} | layer-apply | union-mount | ns-exec");
+    assert_eq!(home.says(Ids::Own, &run), "/b:\n\n/d:\ny\n0\n");
+    assert_eq!(home.layers(), before);
+    assert_eq!(fs::read_dir(home.path("root/build")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_build_on_owners_without_a_mapping() {
+    let home = Home::new();
+    home.image(&[busybox(), owned()]);
+    fs::create_dir(home.path("context")).unwrap();
+    let build = "img-load -q image.tar > /dev/null; img-build -q -t u -f Dockerfile context";
+    fs::write(home.path("Dockerfile"), "FROM t\nRUN stat -c %u:%g:%a /suid /shadow > /seen\n").unwrap();
+    let failed = home.namespace(Ids::Own, &format!("{build} > /dev/null"));
+    let stderr = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(
+        stderr.ends_with(
+            ": entry \"suid\": owner 8:12 has no mapping in this user namespace\nhint: with subordinate ids \
+             (`unshare --map-auto`) a namespace has more owners; `img-build --rootless` does without\n"
+        ) && stderr.lines().count() == 2,
+        "{stderr}"
+    );
+    let seen = "layer-apply --rootless | jq -r '.layers[-1].directory' | sed 's,$,/seen,' | xargs cat";
+    assert_eq!(home.says(Ids::Own, &format!("{build} --rootless | {seen}")), "0:0:755\n0:0:640\n");
+    // The step of a build that sees the right owners is another one.
+    let apply = seen.replace(" --rootless", "");
+    let failed = home.namespace(Ids::Own, &format!("{build} | {apply}"));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("has no mapping"), "not from the cache");
+}
+
+#[test]
+fn a_build_outside_of_a_namespace_says_what_to_do() {
+    let home = Home::new();
+    fs::create_dir(home.path("context")).unwrap();
+    fs::write(home.path("context/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let failed = home.namespace(Ids::Outside, "img-build -q context > /dev/null");
+    let stderr = String::from_utf8(failed.stderr).unwrap();
+    let hint = "hint: this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`\n";
+    assert!(failed.status.code() == Some(1) && stderr.ends_with(hint), "{stderr}");
+}
+
+/// The registry's own tests serve one like this; here it only has to give away one image.
+#[path = "../tools/img-pull/tests/server/mod.rs"]
+mod server;
+
+#[test]
+fn pulled_and_unpacked_at_once() {
+    let home = Home::new();
+    let mut content = server::Content::new();
+    server::image(&mut content, "latest", &[busybox(), owned()]);
+    let (host, _) = server::serve(content, |_, _, _| false);
+    let pull = format!("img-pull -q --apply {host}/a/b");
+    let failed = home.namespace(Ids::Own, &pull);
+    assert_eq!(
+        (failed.status.code(), String::from_utf8(failed.stderr).unwrap()),
+        (
+            Some(1),
+            format!(
+                "img-pull: layer {}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
+                 hint: with subordinate ids (`unshare --map-auto`) a namespace has more owners; `--rootless` does \
+                 without\n",
+                Digest::of(&owned())
+            )
+        )
+    );
+    let near = home.says(Ids::Own, &format!("{pull} --rootless > image.json; ls root/layers/*/shadow"));
+    let shadow = fs::metadata(home.path(near.trim())).unwrap();
+    assert_eq!((shadow.mode(), shadow.uid(), shadow.gid()), (0o100640, USER, USER));
+    // It is what layer-apply unpacks with the same flag, and finds: nothing is unpacked twice.
+    let before = home.layers();
+    let script = "layer-apply --rootless --id web < image.json | union-mount | ns-exec -- stat -c %u:%g:%a /suid /shadow";
+    assert_eq!(home.says(Ids::Own, script), "0:0:755\n0:0:640\n");
+    assert_eq!(home.layers(), before);
+    // Devices: refused as such where that was asked for; else since the namespace cannot have them.
+    for (flag, expected) in
+        [("--no-devices", "device nodes are not allowed"), ("", "a user namespace has no device nodes")]
+    {
+        let failed = home.namespace(Ids::Subordinate, &format!("{pull} {flag} > /dev/null"));
+        let stderr = String::from_utf8(failed.stderr).unwrap();
+        assert!(failed.status.code() == Some(1) && stderr.contains(expected), "{flag}: {stderr}");
+    }
+}
+
+#[test]
+fn how_layers_are_unpacked_concerns_nobody_who_does_not_unpack_them() {
+    let home = Home::new();
+    let failed = home.namespace(Ids::Outside, "img-pull --rootless localhost:1/x");
+    let stderr = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(stderr.contains("--apply"), "{stderr}");
+}

@@ -78,12 +78,18 @@ pub fn chain_id(layers: &[Layer]) -> String {
 pub struct Cache {
     directory: PathBuf,
     read: bool,
+    apart: Option<&'static str>,
 }
 
 impl Cache {
     /// The cache in `directory`; with `read` false nothing is found in it (`--no-cache`), but what is made is kept.
     pub fn new(directory: PathBuf, read: bool) -> Self {
-        Self { directory, read }
+        Self { directory, read, apart: None }
+    }
+
+    /// The same cache, with keys of its own: for steps that see something else in the same layers.
+    pub fn apart(self, name: &'static str) -> Self {
+        Self { apart: Some(name), ..self }
     }
 
     /// Where caches of `RUN --mount=type=cache` are.
@@ -92,6 +98,10 @@ impl Cache {
     }
 
     fn path(&self, key: &Key) -> PathBuf {
+        let key = match self.apart {
+            Some(name) => key.clone().with(name),
+            None => key.clone(),
+        };
         self.directory.join(format!("{}.json", key.hex()))
     }
 
@@ -142,6 +152,7 @@ mod tests {
         assert_eq!(cache.get(&Key::new("run").with("a").with_all(["bc"])), None);
         assert_eq!(cache.get(&Key::new("run").with("a").with("b").with("c")), None);
         assert_eq!(Cache::new(dir.path().join("cache"), false).get(&key), None);
+        assert_eq!(Cache::new(dir.path().join("cache"), true).apart("rootless").get(&key), None);
         fs::write(cache.path(&key), "{").unwrap();
         assert_eq!(cache.get(&key), None);
         assert_eq!(fs::read_dir(dir.path().join("cache")).unwrap().count(), 1, "nothing is left beside it");

@@ -92,7 +92,7 @@ pub enum Cause {
         /// The layer.
         diff_id: oci::Digest,
         /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<layer::apply::Error>,
     },
     /// The unpacked layers.
     #[error(transparent)]
@@ -186,12 +186,22 @@ impl Cause {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoImage(name) => Some(format!("load it first: img-load -t {name} FILE")),
+            Self::Unpack { source, .. } if is_beyond_namespace(source) => Some(
+                "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `img-build --rootless` does without"
+                    .to_owned(),
+            ),
             Self::Failed { offline: true, .. } => {
                 Some("the step had no network; if it needs one: img-build --network host".to_owned())
             }
             _ => None,
         }
     }
+}
+
+/// Whether it is the user namespace that cannot hold what a layer says.
+fn is_beyond_namespace(error: &layer::apply::Error) -> bool {
+    use layer::apply::{EntryError, Error};
+    matches!(error, Error::Entry { source: EntryError::Owner { .. } | EntryError::NamespaceDevice, .. })
 }
 
 impl Error {

@@ -72,7 +72,7 @@ pub struct Rootfs {
     pub path: PathBuf,
     /// The lower directories, lowest first.
     pub lower: Vec<PathBuf>,
-    /// The writable top; none where the mount is read-only.
+    /// The writable top; none where the mount is read-only and nothing is mounted in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<PathBuf>,
     /// overlayfs's work directory, on the same file system as `upper`.

@@ -149,7 +149,7 @@ impl Layout {
     ) -> Result<(Vec<Garbage>, Marks), E> {
         let _lock = self.lock()?;
         let mut marks = Marks::default();
-        marks.scan(self.read_index()?.to_string().as_bytes());
+        marks.scan(self.read_index_locked()?.to_string().as_bytes());
         roots(&mut marks)?;
         marks.follow(self)?;
         let mut garbage = Vec::new();

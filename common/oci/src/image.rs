@@ -61,6 +61,13 @@ impl Layout {
     /// When something of it is missing or malformed, or there is no image for the platform.
     pub fn image(&self, descriptor: &Descriptor, platform: Option<&Platform>) -> Result<Image, Error> {
         let (descriptor, manifest) = self.choose(descriptor, platform, 0)?;
+        if matches!(kind(manifest.config()), Kind::Manifest | Kind::Index | Kind::Layer) {
+            let digest = Digest::try_from(manifest.config().digest())?;
+            return Err(Error::NotAConfiguration {
+                digest,
+                media_type: manifest.config().media_type().to_string(),
+            });
+        }
         let raw_configuration = self.read_value(manifest.config())?;
         let configuration = ImageConfiguration::deserialize(&raw_configuration)
             .map_err(malformed(manifest.config(), "an image configuration"))?;
@@ -68,6 +75,11 @@ impl Layout {
         let (layers, diff_ids) = (manifest.layers().len(), configuration.rootfs().diff_ids().len());
         if layers != diff_ids {
             return Err(Error::Layers { digest, layers, diff_ids });
+        }
+        let wrong = manifest.layers().iter().find(|layer| kind(layer) != Kind::Layer);
+        if let Some(layer) = wrong {
+            let (digest, media_type) = (Digest::try_from(layer.digest())?, layer.media_type().to_string());
+            return Err(Error::NotALayer { digest, media_type });
         }
         let image = Image { descriptor, manifest, configuration, raw_configuration };
         match platform {
@@ -81,11 +93,9 @@ impl Layout {
 
     /// A manifest, configuration or index as JSON, checked against its digest.
     fn read_value(&self, descriptor: &Descriptor) -> Result<Value, Error> {
-        let mut value = self.read_json::<Value>(descriptor)?;
-        for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
-            json::null_as_empty(&mut value, list);
-        }
-        Ok(value)
+        let content = self.read_blob(descriptor)?;
+        let expected = kind(descriptor);
+        json::document(&content, expected).map_err(malformed(descriptor, what(expected)))
     }
 
     /// The manifest that a descriptor points at.
@@ -194,6 +204,14 @@ pub fn choose_child<'a>(
             let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
             Err(Error::NoPlatform { digest, wanted: wanted.to_string(), offered })
         }
+    }
+}
+
+fn what(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Manifest => "an image manifest",
+        Kind::Index => "an image index",
+        _ => "an image configuration",
     }
 }
 

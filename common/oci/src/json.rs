@@ -1,7 +1,15 @@
-//! JSON that comes out the same each time, so that its digest does.
+//! JSON that comes out the same each time, so that its digest does; and JSON of strangers, read so that nobody else can read
+//! it as something else.
 
-use serde::Serialize;
-use serde_json::Value;
+use std::fmt;
+
+use serde::{
+    Deserializer, Serialize,
+    de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+use crate::media_type::{Kind, kind_of};
 
 /// `value` as JSON without spaces and with the members of every object in the order of their names. Types that hold
 /// hash maps (labels, annotations, volumes) would otherwise give other bytes each time.
@@ -14,9 +22,184 @@ pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&value)
 }
 
+/// Parses JSON in which no object has a member twice. Of two of one name some programs take the first and some the last (RFC
+/// 8259, section 4): what one has checked, another would not see.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = Strict.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    T::deserialize(value)
+}
+
+/// Parses a manifest or an index, and holds that it is one, and nothing else at the same time (CVE-2021-41190). Lists that
+/// Go wrote as `null` are empty.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error> {
+    let mut value: Value = from_slice(text)?;
+    for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
+        null_as_empty(&mut value, list);
+    }
+    if matches!(expected, Kind::Manifest | Kind::Index) {
+        hold(&value, expected)?;
+    }
+    Ok(value)
+}
+
+/// Holds what [`document`] does.
+pub(crate) fn hold(value: &Value, expected: Kind) -> Result<(), serde_json::Error> {
+    let wrong = |problem: String| Err(serde_json::Error::custom(problem));
+    match value.get("schemaVersion") {
+        None => {}
+        Some(version) if *version == 2 => {}
+        Some(version) => return wrong(format!("schemaVersion is {version}, not 2")),
+    }
+    match value.get("mediaType") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(own)) if own.is_empty() || kind_of(&own.as_str().into()) == expected => {}
+        Some(own) => return wrong(format!("it says that it is {own}")),
+    }
+    let has = |name: &str| value.get(name).is_some_and(|member| !member.is_null());
+    match has("manifests") && (has("layers") || has("config")) {
+        true => wrong("it is an index and a manifest at once".to_owned()),
+        false => Ok(()),
+    }
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element_seed(Self)? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if members.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("member {name:?} twice")));
+            }
+            let value = object.next_value_seed(Self)?;
+            members.insert(name, value);
+        }
+        Ok(members.into())
+    }
+}
+
 /// Gives a list that Go wrote as `null` (an empty slice) its elements: none.
 pub(crate) fn null_as_empty(value: &mut Value, pointer: &str) {
     if let Some(list @ Value::Null) = value.pointer_mut(pointer) {
         *list = Value::Array(Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_could_read_differently_is_refused() {
+        let read = |text: &str| from_slice::<Value>(text.as_bytes()).map_err(|error| error.to_string());
+        let text = r#"{"a":[1,-2,2.5,true,null,"x\u00e9"],"b":{"a":{}}}"#;
+        assert_eq!(read(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        for (text, wrong) in [
+            (r#"{"a":1,"b":2,"a":1}"#, "member \"a\" twice at line 1 column 16"),
+            (r#"{"x":[{"a":1,"\u0061":2}]}"#, "member \"a\" twice at line 1 column 21"),
+            ("{} {}", "trailing characters at line 1 column 4"),
+            ("", "EOF while parsing a value at line 1 column 0"),
+        ] {
+            assert_eq!(read(text), Err(wrong.to_owned()), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(read(&deep).unwrap_err().starts_with("recursion limit exceeded"));
+    }
+
+    #[test]
+    fn documents_that_are_what_they_should_be() {
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        let index = "application/vnd.oci.image.index.v1+json";
+        for (text, kind, wrong) in [
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{manifest}","layers":null}}"#),
+                Kind::Manifest,
+                None,
+            ),
+            (r#"{"schemaVersion":2,"mediaType":"","layers":[]}"#.to_owned(), Kind::Manifest, None),
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{index}","layers":[]}}"#),
+                Kind::Manifest,
+                Some(format!("it says that it is {index:?}")),
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{manifest}","manifests":[]}}"#),
+                Kind::Index,
+                Some(format!("it says that it is {manifest:?}")),
+            ),
+            (r#"{"mediaType":7}"#.to_owned(), Kind::Index, Some("it says that it is 7".to_owned())),
+            (r#"{"schemaVersion":1}"#.to_owned(), Kind::Index, Some("schemaVersion is 1, not 2".to_owned())),
+            (
+                r#"{"schemaVersion":"2"}"#.to_owned(),
+                Kind::Manifest,
+                Some("schemaVersion is \"2\", not 2".to_owned()),
+            ),
+            (
+                r#"{"schemaVersion":2,"layers":[],"manifests":[]}"#.to_owned(),
+                Kind::Manifest,
+                Some("it is an index and a manifest at once".to_owned()),
+            ),
+        ] {
+            let found = document(text.as_bytes(), kind).err().map(|error| error.to_string());
+            assert_eq!(found, wrong, "{text}");
+        }
     }
 }

@@ -33,7 +33,12 @@ pub enum Kind {
 
 /// What a descriptor points at.
 pub fn kind(descriptor: &Descriptor) -> Kind {
-    match descriptor.media_type() {
+    kind_of(descriptor.media_type())
+}
+
+/// What a media type says.
+pub fn kind_of(media_type: &MediaType) -> Kind {
+    match media_type {
         MediaType::ImageManifest => Kind::Manifest,
         MediaType::ImageIndex => Kind::Index,
         MediaType::ImageConfig => Kind::Configuration,

@@ -42,6 +42,8 @@ enum Reason {
     Length,
     #[error("64 hexadecimal digits are an id")]
     LooksLikeId,
+    #[error("it is a digest's algorithm, and with a tag would be read as the beginning of an id")]
+    Algorithm,
     #[error("{0:?} is not a registry's host and port")]
     Registry(String),
     #[error("{0:?} is not a part of a name: letters and digits, between them `.`, `_`, `__` or `-`")]
@@ -84,8 +86,10 @@ impl Reference {
             return self.name();
         }
         match self.repository.strip_prefix("library/") {
-            // "library/a/b" without the prefix would be read as "a/b", and 64 digits as an id.
-            Some(short) if !short.contains('/') && !looks_like_id(short) => short.to_owned(),
+            // "library/a/b" without the prefix would be read as "a/b", and 64 digits or "sha256:a" as an id.
+            Some(short) if !short.contains('/') && !looks_like_id(short) && !is_algorithm(short) => {
+                short.to_owned()
+            }
             // Nor would "docker.io/a.b/c" without the registry.
             _ if self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.name(),
             _ => self.repository.clone(),
@@ -128,6 +132,9 @@ impl Reference {
         if looks_like_id(name) {
             return Err(Reason::LooksLikeId);
         }
+        if is_algorithm(name) {
+            return Err(Reason::Algorithm);
+        }
         let tag = tag.or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
         Ok(Self { registry, repository, tag, digest })
     }
@@ -161,6 +168,11 @@ fn split_registry(name: &str) -> Result<(String, String), Reason> {
 
 fn looks_like_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// `sha256:4a` is an image's id. Docker does not give such names either.
+fn is_algorithm(name: &str) -> bool {
+    matches!(name, "sha256" | "sha512")
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -254,6 +266,7 @@ mod tests {
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("[fe80::1]/a", "[fe80::1]/a:latest", "[fe80::1]/a:latest"),
             ("quay.io/a/b.c_d__e--f", "quay.io/a/b.c_d__e--f:latest", "quay.io/a/b.c_d__e--f:latest"),
+            ("library/sha256:4a", "docker.io/library/sha256:4a", "library/sha256:4a"),
             ("a:5000", "docker.io/library/a:5000", "a:5000"),
             (&format!("debian{at}"), &format!("docker.io/library/debian{at}"), &format!("debian{at}")),
             (&format!("h:1/a:t{at}"), &format!("h:1/a:t{at}"), &format!("h:1/a:t{at}")),
@@ -306,6 +319,10 @@ mod tests {
                 "\"sha256:1\" is not a digest: it takes \"sha256:\" and 64 hexadecimal digits, or \"sha512:\" and 128",
             ),
             (DIGEST.split_once(':').unwrap().1, "64 hexadecimal digits are an id"),
+            (
+                "sha256:4a",
+                "it is a digest's algorithm, and with a tag would be read as the beginning of an id",
+            ),
             (&"a".repeat(256), "it is longer than 255 characters"),
         ] {
             let error = text.parse::<Reference>().unwrap_err().to_string();

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     image::Image,
-    layout::{Entry, Error, Layout},
+    layout::{Entry, Error, Layout, Malformed},
     platform::Platform,
+    reference::Reference,
     timestamp,
 };
 
@@ -40,6 +41,23 @@ pub struct Summary {
     pub error: Option<String>,
 }
 
+impl Summary {
+    /// One of which no more is known yet.
+    fn new(digest: String, references: Vec<String>) -> Self {
+        Self {
+            references,
+            digest,
+            id: None,
+            created: None,
+            size: 0,
+            platform: None,
+            platforms: Vec::new(),
+            layers: Vec::new(),
+            error: None,
+        }
+    }
+}
+
 impl Layout {
     /// All images, the newest first. What cannot be read is listed with the reason.
     ///
@@ -56,24 +74,18 @@ impl Layout {
         }
         let mut images: Vec<_> =
             grouped.into_iter().map(|(image, names)| self.summary(&image, names)).collect();
+        for Malformed { reference, digest, problem } in self.malformed()? {
+            let names = reference.iter().map(Reference::to_string).collect();
+            let error = Some(format!("its entry in index.json is no descriptor: {problem}"));
+            images.push(Summary { error, ..Summary::new(digest, names) });
+        }
         let time = |image: &Summary| image.created.as_deref().and_then(timestamp::parse);
         images.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| a.references.cmp(&b.references)));
         Ok(images)
     }
 
     fn summary(&self, descriptor: &Descriptor, references: Vec<String>) -> Summary {
-        let digest = descriptor.digest().to_string();
-        let mut summary = Summary {
-            references,
-            digest,
-            id: None,
-            created: None,
-            size: 0,
-            platform: None,
-            platforms: Vec::new(),
-            layers: Vec::new(),
-            error: None,
-        };
+        let mut summary = Summary::new(descriptor.digest().to_string(), references);
         let image = self.image(descriptor, None).or_else(|error| {
             // An image for other machines only is shown as the first of them.
             let first = self.manifests(descriptor)?.into_iter().next();
@@ -89,7 +101,8 @@ impl Layout {
         summary.id = Some(image.id()?);
         summary.created = image.configuration.created().clone();
         let layers = image.manifest.layers();
-        summary.size = layers.iter().map(Descriptor::size).sum::<u64>() + image.manifest.config().size();
+        summary.size =
+            layers.iter().map(Descriptor::size).fold(image.manifest.config().size(), u64::saturating_add);
         summary.platform = Some(image.platform().to_string());
         summary.layers = layers.iter().map(|layer| layer.digest().to_string()).collect();
         if image.descriptor.digest() != descriptor.digest() {

@@ -8,6 +8,7 @@ use crate::{
     Error,
     credentials::Credentials,
     http::Http,
+    pace::Pace,
     places::{self, Place},
     repository::{Access, Repository},
     url::{Url, is_loopback},
@@ -28,6 +29,8 @@ pub struct Options {
     pub retries: u32,
     /// How long a server may say nothing.
     pub timeout: Duration,
+    /// How little may pass before a connection is given up.
+    pub pace: Pace,
     /// How many blobs are under way at once.
     pub jobs: usize,
 }
@@ -41,6 +44,7 @@ impl Default for Options {
             authfile: None,
             retries: 6,
             timeout: Duration::from_secs(60),
+            pace: Pace::default(),
             jobs: 3,
         }
     }

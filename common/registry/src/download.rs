@@ -31,7 +31,8 @@ const BUFFER: usize = 256 << 10;
 /// An attempt that brought as many bytes was worth it: the next one is the first again.
 const PROGRESS: u64 = 64 << 10;
 
-/// A blob that grows. Its reader waits for what is not there yet, and sees its end only when all of it was checked.
+/// A blob that grows. Its reader waits for what is not there yet, and sees its end only when all of it was checked. Where
+/// its bytes were wrong and come once more from elsewhere, whoever read the wrong ones gets an error, and begins anew.
 #[derive(Debug, Default)]
 pub(crate) struct Growing {
     state: Mutex<State>,
@@ -44,6 +45,12 @@ struct State {
     /// So many bytes can be read.
     size: u64,
     end: Option<End>,
+    /// How often it was begun.
+    beginnings: u32,
+    /// Which of its beginnings was opened last.
+    opened: u32,
+    /// Whether it will be begun once more should its bytes turn out to be wrong.
+    replaceable: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +69,32 @@ impl Growing {
         self.changed.notify_all();
     }
 
+    /// Begins it, in this file.
+    fn begin(&self, writer: &BlobWriter) -> io::Result<()> {
+        let file = Arc::new(writer.file()?);
+        self.change(|state| {
+            (state.file, state.size) = (Some(file), 0);
+            state.beginnings += 1;
+        });
+        Ok(())
+    }
+
+    /// Whether it was begun once more since it was opened. Where that may still happen, waits for it.
+    pub(crate) fn begun_again(&self) -> bool {
+        let mut state = self.lock();
+        while state.beginnings <= state.opened && state.end.is_none() && state.replaceable {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.beginnings > state.opened && !matches!(state.end, Some(End::Failed))
+    }
+
+    /// Reads it from its present beginning on.
+    pub(crate) fn follow(self: &Arc<Self>) -> Following {
+        let mut state = self.lock();
+        state.opened = state.beginnings.max(1);
+        Following { blob: self.clone(), position: 0, beginning: state.opened }
+    }
+
     /// There will be no more of it.
     pub(crate) fn fail(&self) {
         self.change(|state| {
@@ -70,11 +103,14 @@ impl Growing {
     }
 
     /// Waits until there is something beyond `position`: how much there is then, and whether that is all.
-    fn wait(&self, position: u64) -> io::Result<(Arc<File>, u64, bool)> {
+    fn wait(&self, position: u64, beginning: u32) -> io::Result<(Arc<File>, u64, bool)> {
         let mut state = self.lock();
         loop {
             match (&state.file, state.end) {
                 (_, Some(End::Failed)) => return Err(io::Error::other("the download failed")),
+                _ if state.beginnings > beginning => {
+                    return Err(io::Error::other("wrong bytes were replaced"));
+                }
                 (Some(file), Some(End::Checked)) => return Ok((file.clone(), state.size, true)),
                 (Some(file), None) if state.size > position => return Ok((file.clone(), state.size, false)),
                 _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -86,13 +122,15 @@ impl Growing {
 /// Reads a [`Growing`] blob from its start.
 #[derive(Debug)]
 pub(crate) struct Following {
-    pub(crate) blob: Arc<Growing>,
-    pub(crate) position: u64,
+    blob: Arc<Growing>,
+    position: u64,
+    /// Which of its beginnings is read.
+    beginning: u32,
 }
 
 impl Read for Following {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (file, size, all) = self.blob.wait(self.position)?;
+        let (file, size, all) = self.blob.wait(self.position, self.beginning)?;
         if self.position == size && all {
             return Ok(0);
         }
@@ -114,16 +152,59 @@ pub(crate) struct Downloads<'a> {
 }
 
 impl Downloads<'_> {
-    /// Fetches a blob into its place.
+    /// Fetches a blob into its place: from one source after the other, each as often as it takes.
+    ///
+    /// Where one fails, the next goes on; where the bytes are wrong, the next begins anew. If some of the wrong bytes came
+    /// from the source before, it may be the other's fault, and the same source begins anew.
     pub(crate) fn fetch(&self, descriptor: &Descriptor, blob: &Growing) -> Result<(), Error> {
         let digest = Digest::try_from(descriptor.digest())?;
-        let mut writer = self.layout.writer_of(descriptor)?;
-        let file = writer.file().map_err(failed("create", &digest))?;
-        blob.change(|state| state.file = Some(Arc::new(file)));
-        self.receive_all(&digest, descriptor.size(), &mut writer, blob)?;
+        let begin = || -> Result<BlobWriter, Error> {
+            let writer = self.layout.writer_of(descriptor)?;
+            blob.begin(&writer).map_err(failed("create", &digest))?;
+            Ok(writer)
+        };
+        let mut writer = begin()?;
+        let mut last = Error::GivenUp;
+        for index in self.sources.remaining() {
+            let is_last = self.sources.is_last(index);
+            let outcome = self.sources.get(index).and_then(|source| {
+                if writer.size() > 0 {
+                    blob.change(|state| state.replaceable = true);
+                    match self.receive_all(source, descriptor, &mut writer, blob) {
+                        Err(error) if error.is_wrong_content() => writer = begin()?,
+                        outcome => return outcome,
+                    }
+                    // Now it is all its own.
+                }
+                blob.change(|state| state.replaceable = !is_last);
+                self.receive_all(source, descriptor, &mut writer, blob)
+            });
+            match outcome {
+                Ok(()) => return self.place(&digest, writer, blob),
+                Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp))
+                    if !error.is_wrong_content() =>
+                {
+                    return Err(error);
+                }
+                Err(error) => {
+                    if !is_last {
+                        self.sources.passed_over(index, &error);
+                        if error.is_wrong_content() {
+                            writer = begin()?;
+                        }
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Puts a blob that was checked into its place.
+    fn place(&self, digest: &Digest, writer: BlobWriter, blob: &Growing) -> Result<(), Error> {
         let sealed: SealedBlob = writer.seal()?;
         let size = sealed.size();
-        self.progress.tell(&digest, Event::Fetched);
+        self.progress.tell(digest, Event::Fetched);
         sealed.commit()?;
         blob.change(|state| {
             state.size = size;
@@ -132,47 +213,29 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// From one source after the other, each as often as it takes.
+    /// From one source, as often as it takes, and checked.
     fn receive_all(
         &self,
-        digest: &Digest,
-        size: u64,
+        source: &Repository,
+        descriptor: &Descriptor,
         writer: &mut BlobWriter,
         blob: &Growing,
     ) -> Result<(), Error> {
-        let mut last = Error::GivenUp;
-        for source in self.sources.remaining() {
-            let source = match source {
-                Ok(source) => source,
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
+        let (digest, size) = (Digest::try_from(descriptor.digest())?, descriptor.size());
+        let mut attempts = source.attempts();
+        loop {
+            let before = writer.size();
+            let error = match self.receive(source, &digest, size, writer, blob) {
+                Ok(()) => return Ok(writer.check()?),
+                Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => return Err(error),
+                Err(error) => error,
             };
-            let mut attempts = source.attempts();
-            loop {
-                let before = writer.size();
-                let error = match self.receive(source, digest, size, writer, blob) {
-                    Ok(()) => return Ok(()),
-                    Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => {
-                        return Err(error);
-                    }
-                    Err(error) => error,
-                };
-                if writer.size() >= before + PROGRESS {
-                    attempts.progressed();
-                }
-                let tell = |error: &Error, pause| self.progress.tell(digest, Event::Retrying(error, pause));
-                match attempts.wait(error, tell) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        last = error;
-                        break;
-                    }
-                }
+            if writer.size() >= before + PROGRESS {
+                attempts.progressed();
             }
+            let tell = |error: &Error, pause| self.progress.tell(&digest, Event::Retrying(error, pause));
+            attempts.wait(error, tell)?;
         }
-        Err(last)
     }
 
     /// What is missing of the blob, over one connection.

@@ -4,7 +4,10 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use oci::{digest::Mismatch, layout};
 
-use crate::url::Url;
+use crate::{
+    pace::{Pace, TooSlow},
+    url::Url,
+};
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +131,11 @@ impl Error {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
     }
 
+    /// Whether what came is not what its digest and its size say.
+    pub(crate) fn is_wrong_content(&self) -> bool {
+        matches!(self, Self::Store(layout::Error::Mismatch(_)))
+    }
+
     /// What a person can do about it; `registry` is the host that was asked.
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
@@ -163,6 +171,8 @@ pub enum Cause {
     System(io::Error),
     /// The server said nothing for so long.
     Silence(Duration),
+    /// Less passed than must.
+    Slow(Pace),
     /// The connection ended in the middle.
     Broken,
     /// The server's certificate is not trusted.
@@ -176,7 +186,7 @@ pub enum Cause {
 impl Cause {
     fn is_passing(&self) -> bool {
         match self {
-            Self::System(_) | Self::Silence(_) | Self::Broken => true,
+            Self::System(_) | Self::Silence(_) | Self::Slow(_) | Self::Broken => true,
             Self::Name | Self::Certificate(_) | Self::NotTls | Self::Protocol(_) => false,
         }
     }
@@ -207,6 +217,7 @@ impl fmt::Display for Cause {
                 f.write_str(text.split(" (os error").next().unwrap_or(&text))
             }
             Self::Silence(time) => write!(f, "no answer for {} s", time.as_secs_f64()),
+            Self::Slow(pace) => TooSlow(*pace).fmt(f),
             Self::Broken => f.write_str("the connection broke"),
             Self::Certificate(problem) => write!(f, "the certificate is not trusted: {problem}"),
             Self::NotTls => f.write_str("the server does not speak TLS"),

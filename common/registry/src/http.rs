@@ -12,11 +12,16 @@ use ureq::{
     config::Config,
     http::{HeaderMap, Request as HttpRequest, StatusCode, header},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector},
+    },
 };
 
 use crate::{
     Error, Options,
     error::{Cause, Request, plain},
+    pace::{self, Metered, TooSlow},
     url::Url,
 };
 
@@ -68,7 +73,14 @@ impl Http {
             .timeout_per_read(Some(options.timeout))
             .timeout_per_write(Some(options.timeout))
             .build();
-        Ok(Self { agent: Agent::new_with_config(config), timeout: options.timeout })
+        // What ureq's own chain has, with the meter between TCP and TLS.
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(Metered(options.pace))
+                .chain(RustlsConnector::default());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Ok(Self { agent, timeout: options.timeout })
     }
 
     /// Sends a request and reads the head of the answer, whatever its status.
@@ -84,6 +96,7 @@ impl Http {
         for (name, value) in headers {
             builder = builder.header(*name, value);
         }
+        pace::allow_more();
         let takes_body = matches!(method, "POST" | "PUT" | "PATCH");
         let answer = match body {
             Some((reader, size)) => builder
@@ -184,6 +197,7 @@ pub(crate) struct AnswerBody {
 impl AnswerBody {
     /// As [`Read::read`], with the request in the error.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        pace::allow_more();
         loop {
             match self.reader.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -227,11 +241,15 @@ fn cause(error: ureq::Error, timeout: Duration) -> Cause {
         ureq::Error::LargeResponseHeader(_, limit) => {
             Cause::Protocol(format!("headers of more than {} KiB are refused", limit >> 10))
         }
+        ureq::Error::Other(error) => Cause::Protocol(plain(&error.to_string())),
         error => Cause::Protocol(plain(&error.to_string())),
     }
 }
 
 fn io_cause(error: io::Error) -> Cause {
+    if let Some(slow) = TooSlow::behind(&error) {
+        return Cause::Slow(slow.0);
+    }
     if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return tls_cause(inner);
     }

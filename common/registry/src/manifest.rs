@@ -101,7 +101,7 @@ fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
 
 /// What the registry sent. A document that can be read as two things is refused (CVE-2021-41190).
 fn media_type(content: &[u8], content_type: &str) -> Result<MediaType, String> {
-    let value: Value = serde_json::from_slice(content).map_err(|error| format!("not a manifest: {error}"))?;
+    let value: Value = oci::json::from_slice(content).map_err(|error| format!("not a manifest: {error}"))?;
     let own = value["mediaType"].as_str();
     let has = |name: &str| value.get(name).is_some_and(|member| !member.is_null());
     let (is_index, is_manifest) = (has("manifests"), has("layers") || has("config"));

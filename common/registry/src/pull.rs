@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::Read,
+    ops::Range,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,7 +22,7 @@ use oci::{
 
 use crate::{
     Client, Error,
-    download::{Downloads, Following, Growing},
+    download::{Downloads, Growing},
     manifest::Manifest,
     places::Place,
     progress::{Event, Progress},
@@ -47,28 +48,39 @@ impl<'a> Sources<'a> {
         Ok(Self { client, places, progress, opened, answered: AtomicUsize::new(0) })
     }
 
-    fn get(&self, index: usize) -> Result<&Repository, Error> {
+    pub(crate) fn get(&self, index: usize) -> Result<&Repository, Error> {
         if let Some(open) = self.opened[index].get() {
             return Ok(open);
         }
         let open = self.client.open(&self.places[index], Access::Pull)?;
-        let open = if index + 1 < self.places.len() { open.dispensable() } else { open };
+        let open = if self.is_last(index) { open } else { open.dispensable() };
         Ok(self.opened[index].get_or_init(|| open))
     }
 
-    /// Those that may have the blobs of the image whose manifest was found.
-    pub(crate) fn remaining(&self) -> impl Iterator<Item = Result<&Repository, Error>> {
-        (self.answered.load(Ordering::Relaxed)..self.opened.len()).map(|index| self.get(index))
+    /// The numbers of those that may have the blobs of the image whose manifest was found.
+    pub(crate) fn remaining(&self) -> Range<usize> {
+        self.answered.load(Ordering::Relaxed)..self.places.len()
+    }
+
+    pub(crate) fn is_last(&self, index: usize) -> bool {
+        index + 1 == self.places.len()
+    }
+
+    /// Says that what was wanted is looked for in the next one.
+    pub(crate) fn passed_over(&self, index: usize, error: &Error) {
+        let mirror = match error.is_wrong_content() {
+            true => format!("mirror {}", self.places[index].registry),
+            // Other errors name it.
+            false => "mirror".to_owned(),
+        };
+        self.progress.note(&format!("{mirror} passed over: {error}"));
     }
 
     /// What the first source that can gives. Mirrors that cannot are passed over, with a word about it.
     fn first<T>(&self, act: impl Fn(&Repository) -> Result<T, Error>) -> Result<T, Error> {
-        let start = self.answered.load(Ordering::Relaxed);
-        for index in start..self.opened.len() {
+        for index in self.remaining() {
             match self.get(index).and_then(&act) {
-                Err(error) if index + 1 < self.opened.len() => {
-                    self.progress.note(&format!("mirror passed over: {error}"));
-                }
+                Err(error) if !self.is_last(index) => self.passed_over(index, &error),
                 Err(error) => return Err(error),
                 Ok(value) => {
                     self.answered.store(index, Ordering::Relaxed);
@@ -256,20 +268,26 @@ pub struct Layers<'a> {
 
 impl Layers<'_> {
     /// Reads a layer's blob from its start, as far as it is here, and waits for the rest. Its end is seen only if the
-    /// content was what the descriptor says.
+    /// content was what the descriptor says; where it was not, see [`Layers::begun_again`].
     ///
     /// # Errors
     /// When it is neither in the store nor coming.
     pub fn open(&self, descriptor: &Descriptor) -> std::io::Result<Box<dyn Read + Send>> {
         let digest = Digest::try_from(descriptor.digest()).map_err(std::io::Error::other)?;
         match self.coming.get(&digest) {
-            Some(blob) => Ok(Box::new(Following { blob: blob.clone(), position: 0 })),
+            Some(blob) => Ok(Box::new(blob.follow())),
             None => self
                 .layout
                 .blob_reader(descriptor)
                 .map(|reader| Box::new(reader) as _)
                 .map_err(std::io::Error::other),
         }
+    }
+
+    /// Whether a layer that was opened, and turned out to be no good, can be opened anew, with bytes from elsewhere. Waits
+    /// where a mirror's bytes were not checked yet.
+    pub fn begun_again(&self, digest: &Digest) -> bool {
+        self.coming.get(digest).is_some_and(|blob| blob.begun_again())
     }
 }
 

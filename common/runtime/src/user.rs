@@ -53,7 +53,7 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
         None => (user, None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let number: Option<u32> = name.parse().ok();
+    let number = id(name);
     // A name of digits is a number, unless the file knows it as a name.
     let account = find(&root, "/etc/passwd", account, |account: &Account| account.name == name)?;
     let account = match (account, number) {
@@ -89,26 +89,31 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
 
 fn resolve_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
     let found = find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)?;
-    match (found, group.parse()) {
-        (Some((_, gid)), _) | (None, Ok(gid)) => Ok(gid),
-        (None, Err(_)) => Err(Error::new(format_args!(
+    match (found, id(group)) {
+        (Some((_, gid)), _) | (None, Some(gid)) => Ok(gid),
+        (None, None) => Err(Error::new(format_args!(
             "find group {group:?} in /etc/group of the container: no such group"
         ))),
     }
 }
 
+/// A number that the kernel knows. The highest is none: setresuid(2) takes it for "as before", which is root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 fn account(line: &str) -> Option<Account> {
     let mut fields = line.split(':');
     let name = fields.next()?.to_owned();
-    let uid = fields.nth(1)?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
+    let uid = id(fields.nth(1)?)?;
+    let gid = id(fields.next()?)?;
     Some(Account { name, uid, gid, home: fields.nth(1).unwrap_or_default().to_owned() })
 }
 
 fn group_of(line: &str) -> Option<(&str, u32, &str)> {
     let mut fields = line.split(':');
     let name = fields.next()?;
-    Some((name, fields.nth(1)?.parse().ok()?, fields.next().unwrap_or_default()))
+    Some((name, id(fields.nth(1)?)?, fields.next().unwrap_or_default()))
 }
 
 fn group_entry(line: &str) -> Option<(String, u32)> {
@@ -166,11 +171,14 @@ mod tests {
     fn rootfs() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
-        let passwd =
-            "broken\nroot:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/false\n7:x:70:71::/seven:\n";
+        let passwd = "broken\nroot:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/false\n7:x:70:71::/seven:\n\
+             all:x:4294967295:0::/:\n";
         fs::write(dir.path().join("etc/passwd"), passwd).unwrap();
-        fs::write(dir.path().join("etc/group"), "root:x:0:\nweb:x:34:\nadm:x:4:root,www\nssl:x:9:www\n")
-            .unwrap();
+        fs::write(
+            dir.path().join("etc/group"),
+            "root:x:0:\nweb:x:34:\nadm:x:4:root,www\nssl:x:9:www\nall:x:4294967295:root\n",
+        )
+        .unwrap();
         dir
     }
 
@@ -195,6 +203,11 @@ mod tests {
             ("nobody", Err("find user \"nobody\" in /etc/passwd of the container: no such user")),
             ("root:nogroup", Err("find group \"nogroup\" in /etc/group of the container: no such group")),
             ("-1", Err("find user \"-1\" in /etc/passwd of the container: no such user")),
+            ("4294967294:4294967294", Ok(user(4_294_967_294, 4_294_967_294, &[4_294_967_294], "/"))),
+            ("4294967295", Err("find user \"4294967295\" in /etc/passwd of the container: no such user")),
+            ("all", Err("find user \"all\" in /etc/passwd of the container: no such user")),
+            ("0:4294967295", Err("find group \"4294967295\" in /etc/group of the container: no such group")),
+            ("0:all", Err("find group \"all\" in /etc/group of the container: no such group")),
             ("4294967296", Err("find user \"4294967296\" in /etc/passwd of the container: no such user")),
         ] {
             let found = resolve(dir.path(), text).map_err(|error| error.to_string());

@@ -11,7 +11,8 @@
 //! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts and processes of the build end with
 //! it, however it ends.
 //! # Needs
-//! Root, for the overlay that each step works on; write access to `$STAVE_ROOT`.
+//! Root, for the overlay that each step works on, or to be root in a user namespace (docs/rootless.md); write access to
+//! `$STAVE_ROOT`.
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -43,6 +44,10 @@ struct Build {
     /// Run every step, whatever was built before
     #[arg(long)]
     no_cache: bool,
+    /// In a user namespace that cannot hold what an image's layers say, come as near as can be: owners without a mapping
+    /// become the caller, device nodes empty files
+    #[arg(long)]
+    rootless: bool,
     /// The stage to build; without it, the last
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -81,9 +86,11 @@ impl Source for Build {
 }
 
 fn hinted(error: build::Error) -> anyhow::Error {
-    match error.hint() {
+    let what = error.hint();
+    let error = anyhow::Error::from(error);
+    match what.or_else(|| toolkit::namespace_hint(&error)) {
         Some(text) => hint(error, text),
-        None => error.into(),
+        None => error,
     }
 }
 
@@ -102,6 +109,7 @@ impl Build {
                 Mode::Host => Network::Host,
             },
             no_cache: self.no_cache,
+            rootless: self.rootless,
             quiet: context.quiet,
             epoch: executor::source_date_epoch(),
         })

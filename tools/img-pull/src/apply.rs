@@ -1,25 +1,85 @@
 //! Layers that are unpacked while they come.
 
-use std::path::Path;
+use std::{path::Path, sync::Once};
+
+use anyhow::Error;
 
 use layer::{
-    apply::Options,
-    store::{Store, Wanted},
+    apply::{EntryError, Limits, Options},
+    store::{Standing, Store, Wanted},
 };
 use oci::{Digest, Image};
 use registry::{Event, Progress, pull::Layers};
 use toolkit::prelude::*;
 
-/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does without flags.
-pub(crate) fn apply(layers: &Layers, image: &Image, root: &Path, progress: &dyn Progress) -> Result<()> {
+/// What layers may ask, and how they are unpacked: layer-apply's flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Unpacking {
+    /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size, requires = "apply")]
+    max_size: u64,
+    /// Refuse a layer with more entries
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, requires = "apply")]
+    max_entries: u64,
+    /// Refuse a layer whose archive is this many times larger than its blob (and larger than 64 MiB)
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "apply")]
+    max_ratio: u64,
+    /// Refuse a layer with device nodes
+    #[arg(long, requires = "apply")]
+    no_devices: bool,
+    /// In a user namespace that cannot hold what a layer says, come as near as can be: owners without a mapping become
+    /// the caller, device nodes empty files
+    #[arg(long, requires = "apply")]
+    rootless: bool,
+}
+
+impl Unpacking {
+    fn options(&self) -> Options {
+        let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
+        Options { limits, devices: !self.no_devices, rootless: self.rootless, ..Options::default() }
+    }
+}
+
+/// With what a person can do about it, where it is an error of an ordinary user.
+pub(crate) fn hinted(error: Error) -> Error {
+    let cannot = error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
+    });
+    let owners = cannot.then(|| {
+        "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `--rootless` does without".to_owned()
+    });
+    match owners.or_else(|| toolkit::namespace_hint(&error)) {
+        Some(what) => hint(error, what),
+        None => error,
+    }
+}
+
+/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does. What came from a mirror that sent
+/// wrong bytes is thrown away, and unpacked again from those that come instead.
+pub(crate) fn apply(
+    layers: &Layers,
+    image: &Image,
+    root: &Path,
+    unpacking: &Unpacking,
+    progress: &dyn Progress,
+) -> Result<()> {
     let store = Store::open(root)?;
-    let options = Options::default();
+    let options = unpacking.options();
     let image_layers = image.layers()?;
     let wanted = |(descriptor, diff_id): &(&oci::spec::Descriptor, Digest)| {
         Ok(Wanted { blob: Digest::try_from(descriptor.digest())?, diff_id: diff_id.clone() })
     };
     let wanted = image_layers.iter().map(wanted).collect::<Result<Vec<_>>>()?;
     let open = |index: usize| layers.open(image_layers[index].0);
-    store.apply_all(&wanted, open, &options, |index, _| progress.tell(&wanted[index].blob, Event::Done))?;
-    Ok(())
+    let told: Vec<_> = wanted.iter().map(|_| Once::new()).collect();
+    let tell = |index: usize, _: &Standing| {
+        told[index].call_once(|| progress.tell(&wanted[index].blob, Event::Done));
+    };
+    loop {
+        match store.apply_all(&wanted, open, &options, tell) {
+            // The layers that stand are found. Of the others, nothing is left.
+            Err(layer::apply::Error::Layer { digest, .. }) if layers.begun_again(&digest) => {}
+            outcome => return outcome.map(drop).map_err(Error::from),
+        }
+    }
 }

@@ -22,7 +22,7 @@ use anyhow::Error;
 use clap::Parser;
 use document::members::Image;
 use oci::{Layout, Platform, Reference};
-use registry::{Client, Display, Options, display::Job, pull};
+use registry::{Client, Display, Options, Pace, display::Job, pull};
 use toolkit::prelude::*;
 
 /// Pull an image from a registry
@@ -38,6 +38,8 @@ struct Pull {
     /// Unpack each layer while it comes, as layer-apply does
     #[arg(long)]
     apply: bool,
+    #[command(flatten)]
+    unpacking: apply::Unpacking,
     /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
@@ -56,6 +58,12 @@ struct Pull {
     /// How long a server may say nothing, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    /// Give up a connection on which less passes than so many bytes a second, and try again; 0 never does
+    #[arg(long, value_name = "BYTES", default_value_t = Pace::default().limit)]
+    speed_limit: u64,
+    /// Over how long a time less must pass, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Pace::default().time.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86400))]
+    speed_time: u64,
     /// How many layers to fetch at once
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
@@ -80,7 +88,15 @@ impl Source for Pull {
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {
-            true => pull.fetch(|layers| apply::apply(layers, &pull.image, &context.scope.root, &display))?,
+            true => {
+                let (image, root) = (&pull.image, &context.scope.root);
+                let apply =
+                    |layers: &pull::Layers| apply::apply(layers, image, root, &self.unpacking, &display);
+                pull.fetch(apply).map_err(|error| match error.downcast() {
+                    Ok(error) => self.hinted(error),
+                    Err(error) => apply::hinted(error),
+                })?;
+            }
             false => pull.fetch(|_| Ok::<_, registry::Error>(())).map_err(|e| self.hinted(e))?,
         }
         display.line(&format!("Digest: {}", pull.descriptor.digest()));
@@ -108,6 +124,7 @@ impl Pull {
             authfile: self.authfile.clone(),
             retries: self.retries,
             timeout: Duration::from_secs(self.timeout),
+            pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
             jobs: self.jobs.into(),
         }
     }

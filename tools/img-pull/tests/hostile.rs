@@ -246,6 +246,16 @@ fn manifests_that_registries_must_not_send() {
             end(),
             format!("{manifest}: not a manifest: it is an index too"),
         ),
+        (
+            head("200 OK", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0"),
+            Some(b"X: y\r\n".repeat(10_000)),
+            format!("{manifest}: more than 4 MiB besides the content are refused"),
+        ),
+        (
+            Vec::new(),
+            Some(b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000)),
+            format!("{manifest}: headers of more than 64 KiB are refused"),
+        ),
         (ok(b"<html>"), end(), format!("{manifest}: not a manifest: expected value at line 1 column 1")),
         (ok(b""), end(), format!("{manifest}: not a manifest: EOF while parsing a value at line 1 column 0")),
         (Vec::new(), None, format!("{manifest}: no answer for 1 s")),

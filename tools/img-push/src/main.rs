@@ -17,7 +17,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use oci::{Layout, Platform, Reference};
-use registry::{Client, Display, Options, display::Job, push};
+use registry::{Client, Display, Options, Pace, display::Job, push};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
@@ -49,6 +49,12 @@ struct Push {
     /// How long a server may say nothing, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    /// Give up a connection on which less passes than so many bytes a second, and try again; 0 never does
+    #[arg(long, value_name = "BYTES", default_value_t = Pace::default().limit)]
+    speed_limit: u64,
+    /// Over how long a time less must pass, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Pace::default().time.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86400))]
+    speed_time: u64,
     /// How many layers to send at once
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
@@ -110,6 +116,7 @@ impl Push {
             authfile: self.authfile.clone(),
             retries: self.retries,
             timeout: Duration::from_secs(self.timeout),
+            pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
             jobs: self.jobs.into(),
             ..Options::default()
         }

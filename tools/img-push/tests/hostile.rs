@@ -5,7 +5,14 @@
 #[path = "../../img-pull/tests/server/mod.rs"]
 mod server;
 
-use std::{fs, io::Write, net::TcpStream, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use oci::Digest;
 use serde_json::json;
@@ -45,7 +52,10 @@ fn head(status: &str, headers: &str) -> Vec<u8> {
 
 fn push(host: &str, root: &TempDir, flags: &[&str]) -> (i32, String) {
     let mut command = Command::new(testkit::binaries().join("img-push"));
-    command.arg("--root").arg(root.path()).args(["-q", "--timeout", "1"]).args(flags);
+    command.arg("--root").arg(root.path()).arg("-q").args(flags);
+    if !flags.contains(&"--timeout") {
+        command.args(["--timeout", "1"]);
+    }
     let output = command.arg("x").arg(format!("{host}/a/b")).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap(), error.trim_end().replace(host, "HOST"))
@@ -151,4 +161,49 @@ fn passwords_stay_at_home() {
         elsewhere.contains("put /x?signature=1&digest=") && !elsewhere.contains("authorization"),
         "{elsewhere}"
     );
+}
+
+#[test]
+fn a_registry_that_hardly_reads_is_given_up() {
+    let (root, _) = store();
+    // More than the sockets' buffers hold, and nothing that compresses.
+    let file = root.path().join("large.tar");
+    let content: Vec<u8> =
+        (0..6_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(&file, testkit::rootfs(|tree| testkit::file(tree, "large", 0o644, &content))).unwrap();
+    let load = testkit::binaries().join("img-load");
+    let loaded = Command::new(load).args(["-q", "-t", "x", "--root"]).arg(root.path()).arg(&file).output();
+    assert!(loaded.unwrap().status.success());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut request = vec![0; 64 << 10];
+                let count = stream.read(&mut request).unwrap();
+                let answer = match &request[..count.min(4)] {
+                    b"POST" => head("202 Accepted", "Location: /v2/a/b/blobs/uploads/1\r\n"),
+                    b"HEAD" => head("404 Not Found", ""),
+                    b"GET " => head("200 OK", ""),
+                    b"PUT " => {
+                        while stream.read(&mut request).is_ok_and(|count| count > 0) {
+                            thread::sleep(Duration::from_millis(100));
+                        }
+                        return;
+                    }
+                    _ => return,
+                };
+                drop(stream.write_all(&answer));
+            });
+        }
+    });
+    let begin = Instant::now();
+    let flags =
+        ["--timeout", "60", "--speed-limit", "20000000", "--speed-time", "1", "--retries", "0", "-j", "1"];
+    let (status, error) = push(&host, &root, &flags);
+    let slow = "img-push: put http://HOST/v2/a/b/blobs/uploads/1: less than 20000000 bytes a second for 1 s";
+    assert_eq!((status, &*error), (1, slow));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

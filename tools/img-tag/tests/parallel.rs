@@ -58,6 +58,34 @@ fn twenty_tags_and_loads_and_skopeo_at_once() {
         .ok();
 }
 
+/// skopeo writes `index.json` and `oci-layout` in place, umoci puts a file of its own there, neither takes a lock: one of
+/// them at a time loses nothing of ours, we lose nothing of theirs, and whoever reads meanwhile finds what he made.
+#[test]
+fn skopeo_and_umoci_between_tags_and_removals() {
+    let sandbox = Sandbox::new();
+    let archive = rootfs(|tree| file(tree, "etc/name", 0o644, b"a"));
+    sandbox.sh_with("img-load -q -t base - > /dev/null", &archive).ok();
+    sandbox
+        .sh("base=$STAVE_ROOT/images:docker.io/library/base:latest
+            (for n in $(seq 0 2 18); do
+                skopeo copy -q oci:$base oci:$STAVE_ROOT/images:theirs:$n || echo skopeo $n >> failed
+                umoci tag --image $base theirs:$((n + 1)) || echo umoci $n >> failed
+            done; touch done) &
+            (while test ! -e done; do n=$((n + 1)); img-tag base ours:$n > /dev/null || echo tag $n >> failed; done
+                echo $n > count) &
+            while test ! -e done; do
+                n=$((n + 1))
+                img-tag base gone:$n > /dev/null && img-rm -q gone:$n > /dev/null || echo remove $n >> failed
+            done
+            wait; test ! -e failed || { cat failed >&2; exit 1; }")
+        .ok();
+    let names = sandbox.sh("img-ls | jq -r '.images[].references[]'").ok();
+    let names: BTreeSet<&str> = names.lines().collect();
+    let count: usize = fs::read_to_string(sandbox.directory().join("count")).unwrap().trim().parse().unwrap();
+    let expected = (0..20).map(|n| format!("theirs:{n}")).chain((1..=count).map(|n| format!("ours:{n}")));
+    assert_eq!(expected.filter(|name| !names.contains(&**name)).collect::<Vec<_>>(), [""; 0], "lost");
+}
+
 #[test]
 fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
     let sandbox = Sandbox::new();
@@ -74,6 +102,7 @@ fn a_name_that_skopeo_overwrote_with_an_older_list_comes_back() {
     fs::write(&index, theirs.to_string()).unwrap();
     let listed = || sandbox.sh("img-ls | jq -c '[.images[].references[]]'").ok();
     assert_eq!(listed(), "[\"base:latest\",\"theirs:latest\",\"mine:latest\"]\n");
+    sandbox.sh("timeout 10 img-gc -q --grace 0 > /dev/null && img-inspect mine > /dev/null").ok();
     sandbox.sh("img-tag base other > /dev/null").ok();
     let written: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     assert_eq!(written["manifests"].as_array().unwrap().len(), 4);

@@ -126,7 +126,24 @@ fn headers_that_lie() {
         ),
         (
             altered(plain.clone(), 108, b"\x80\0\0\x01\0\0\0\0"),
-            "header at byte 0: owner that is no 32-bit number",
+            "header at byte 0: owner that is no id of Linux",
+        ),
+        // chown(2) would take it for "leave it as it is", with root.
+        (
+            altered(plain.clone(), 108, b"\x80\0\0\0\xff\xff\xff\xff"),
+            "header at byte 0: owner that is no id of Linux",
+        ),
+        (
+            altered(plain.clone(), 116, b"\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "header at byte 0: owner that is no id of Linux",
+        ),
+        (
+            altered(plain.clone(), 100, b"\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "header at byte 0: mode that is no number",
+        ),
+        (
+            altered(plain.clone(), 136, b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"),
+            "header at byte 0: mtime that is no number",
         ),
         (altered(plain.clone(), 156, b"V"), r#"entry "f": type 'V' has no place in a layer"#),
         (altered(plain.clone(), 156, b"x"), "extended header at byte 0: record without a length"),

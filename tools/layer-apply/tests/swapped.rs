@@ -26,15 +26,16 @@ use oci::Digest;
 const OTHERS: usize = 300;
 
 /// `victim/` with a file, many other directories so that it has to be opened again, a file that takes a while, and then
-/// more in `victim`. All of it is open to everybody once it is finished.
-fn layer() -> Vec<u8> {
+/// more in `victim`, or `inside` it. All of it is open to everybody once it is finished.
+fn layer(inside: &str) -> Vec<u8> {
     let big = vec![7; 120 << 20];
     let mut entries: Vec<(Entry, &[u8])> = vec![(Entry { mode: 0o777, ..directory("victim/") }, b"")];
-    entries.push(file("victim/first", b"1"));
+    let [first, second] = ["first", "second"].map(|name| format!("victim/{inside}{name}"));
+    entries.push(file(&first, b"1"));
     let others: Vec<String> = (0..OTHERS).map(|number| format!("other{number}/f")).collect();
     entries.extend(others.iter().map(|name| file(name, b"")));
     entries.push(file("big", &big));
-    entries.push(file("victim/second", b"2"));
+    entries.push(file(&second, b"2"));
     archive(&entries)
 }
 
@@ -79,9 +80,18 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_directory_becomes_a_symbolic_link() {
+    // Itself, and one on the way to it: each is refused by another rule of openat2.
+    for (inside, error) in [("", "Not a directory"), ("sub/", "Too many levels of symbolic links")] {
+        becomes_a_link(inside, error);
+    }
+}
+
+fn becomes_a_link(inside: &str, error: &str) {
     let outside = tempfile::tempdir().unwrap();
+    let there = outside.path().join(inside);
+    fs::create_dir_all(&there).unwrap();
     let store = Store::new();
-    let layer = layer();
+    let layer = layer(inside);
     let stopped = stopped(&store, &layer);
     // Nobody else comes near, whatever modes the layer gives its directories in the end.
     assert_eq!((mode(&stopped.part), mode(&stopped.part.join("victim"))), (0o700, 0o700));
@@ -90,9 +100,9 @@ fn a_directory_becomes_a_symbolic_link() {
     let output = stopped.go_on();
     let digest = Digest::of(&layer);
     let message =
-        format!("layer-apply: layer {digest}: entry \"victim/second\": open directory: Not a directory\n");
+        format!("layer-apply: layer {digest}: entry \"victim/{inside}second\": open directory: {error}\n");
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), message));
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(there).unwrap().count(), 0);
     // What was unpacked so far is gone, and the link with it; not what it pointed to.
     let left: Vec<_> =
         fs::read_dir(store.layers()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -103,7 +113,7 @@ fn a_directory_becomes_a_symbolic_link() {
 fn the_whole_directory_becomes_a_symbolic_link() {
     let outside = tempfile::tempdir().unwrap();
     let store = Store::new();
-    let layer = layer();
+    let layer = layer("");
     let stopped = stopped(&store, &layer);
     let part = stopped.part.clone();
     fs::rename(&part, store.layers().join("moved")).unwrap();

@@ -80,14 +80,17 @@ impl Filter for UnionMount {
         let beside = container.join("mount-points");
         let mut operations =
             vec![directory(&container, 0o700, None), Operation::MountPointsAdd { path: points, beside }];
+        // What is mounted in it needs a place, which is made in the writable top before that is sealed.
+        let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
         // overlayfs wants two directories where nothing is written.
-        if self.read_only && lower.len() < 2 {
+        if self.read_only && !volumes && lower.len() < 2 {
             let empty = container.join("empty");
             operations.push(directory(&empty, 0o755, None));
             lower.push(empty);
         }
         let path = container.join("rootfs");
-        let writable = (!self.read_only).then(|| (container.join("upper"), container.join("work")));
+        let writable =
+            (!self.read_only || volumes).then(|| (container.join("upper"), container.join("work")));
         if let Some((upper, work)) = &writable {
             // The root directory of the whole is the topmost one's.
             operations.push(directory(upper, top.0, Some((top.1, top.2))));
@@ -99,6 +102,9 @@ impl Filter for UnionMount {
         let userxattr = userns::Namespace::current()?.is_some();
         operations.push(Operation::OverlayMount(self.overlay(context, &member, userxattr)));
         operations.extend(self.mounts(&container, &member, document)?);
+        if self.read_only && volumes {
+            operations.push(Operation::MountSeal { target: member.path.clone() });
+        }
         Ok(Plan { member, operations })
     }
 }
@@ -111,7 +117,7 @@ impl UnionMount {
             upper: rootfs.upper.clone(),
             work: rootfs.work.clone(),
             target: rootfs.path.clone(),
-            readonly: rootfs.readonly,
+            readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
             userxattr,
         }

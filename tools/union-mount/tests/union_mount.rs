@@ -149,6 +149,53 @@ fn volumes_of_the_host_and_of_the_image() {
 }
 
 #[test]
+fn read_only_with_volumes_that_the_image_has_no_place_for() {
+    let fixture = Fixture::new(2);
+    fs::create_dir_all(fixture.layers[0].join("data")).unwrap();
+    fs::write(fixture.layers[0].join("data/seed"), "seed").unwrap();
+    let host = fixture.directory.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("file"), "host").unwrap();
+    let volume = |source: &Path, target: &str| format!("{}:{target}", source.display());
+    let arguments = [
+        "--read-only",
+        "--durable",
+        "-v",
+        &volume(&host, "/new/deep"),
+        "-v",
+        &volume(&host.join("file"), "/etc/x/file:ro"),
+    ];
+    let document = fixture.document(&json!({"/data": {}, "/none/below": {}}));
+    let (status, mounted, stderr) = fixture.run(&arguments, &document);
+    assert_eq!((status, &*stderr), (0, ""));
+    assert_eq!(mounted["rootfs"]["readonly"], true);
+    let rootfs = fixture.container().join("rootfs");
+    // As with `docker run --read-only -v`: volumes are written to, nothing else is.
+    for path in ["new/deep/x", "data/x", "none/below/x"] {
+        fs::write(rootfs.join(path), "").unwrap();
+    }
+    assert!(host.join("x").exists());
+    assert_eq!(fs::read_to_string(rootfs.join("data/seed")).unwrap(), "seed");
+    assert_eq!(fs::read_to_string(rootfs.join("etc/x/file")).unwrap(), "host");
+    for path in ["x", "new/x", "none/x", "etc/x/file", "which"] {
+        assert_eq!(fs::write(rootfs.join(path), "").unwrap_err().raw_os_error(), Some(30), "{path}");
+    }
+    assert_eq!(fixture.run(&["--check"], &mounted).0, 0);
+    for path in ["new/deep", "data", "none/below", "etc/x/file", ""] {
+        mount::unmount(&rootfs.join(path)).unwrap();
+    }
+    let (status, _, stderr) = fixture.run(&["--check"], &mounted);
+    assert!(status == 1 && stderr.contains("missing: read-only "), "{stderr}");
+    let (status, mounted, stderr) = fixture.run(&["--repair"], &mounted);
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(fixture.run(&["--check"], &mounted).0, 0);
+    fs::write(rootfs.join("new/deep/x"), "").unwrap();
+    assert!(fs::write(rootfs.join("x"), "").is_err());
+    fixture.undo(&mounted);
+    assert!(host.join("file").exists());
+}
+
+#[test]
 fn a_volume_of_an_image_may_be_deep_and_full_of_links() {
     let fixture = Fixture::new(1);
     let deep = vec!["d"; 1900].join("/");

@@ -35,24 +35,29 @@ impl Owner {
             Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
             None => (text, None),
         };
-        let (uid, own_group) = match user.parse::<u32>() {
-            Ok(uid) => (uid, uid),
-            Err(_) if user.is_empty() => (0, 0),
-            Err(_) => by_name(&file(root, "etc/passwd"), user)
-                .and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))
+        let (uid, own_group) = match id(user) {
+            Some(uid) => (uid, uid),
+            None if user.is_empty() => (0, 0),
+            None => by_name(&file(root, "etc/passwd"), user)
+                .and_then(|fields| Some((id(fields.get(2)?)?, id(fields.get(3)?)?)))
                 .ok_or_else(|| OwnerError::NoUser(user.to_owned()))?,
         };
         let gid = match group {
             None => own_group,
-            Some(group) => match group.parse() {
-                Ok(gid) => gid,
-                Err(_) => by_name(&file(root, "etc/group"), group)
-                    .and_then(|fields| fields.get(2)?.parse().ok())
+            Some(group) => match id(group) {
+                Some(gid) => gid,
+                None => by_name(&file(root, "etc/group"), group)
+                    .and_then(|fields| id(fields.get(2)?))
                     .ok_or_else(|| OwnerError::NoGroup(group.to_owned()))?,
             },
         };
         Ok(Self { uid, gid })
     }
+}
+
+/// A number that the kernel knows. The highest is none: chown(2) takes it for "as before", which is root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// The fields of the line that begins with `name:`.
@@ -80,8 +85,11 @@ mod tests {
     fn owners() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        std::fs::write(dir.path().join("etc/passwd"), "root:x:0:0::/:\nweb:x:33:34:w:/:/bin/sh\nbad:x\n")
-            .unwrap();
+        std::fs::write(
+            dir.path().join("etc/passwd"),
+            "root:x:0:0::/:\nweb:x:33:34:w:/:/bin/sh\nbad:x\nall:x:4294967295:0::/:\n",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("etc/group"), "root:x:0:\nstaff:x:50:\n").unwrap();
         let root = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap();
         for (text, expected) in [
@@ -93,6 +101,9 @@ mod tests {
             ("5:6", Ok((5, 6))),
             ("web:", Ok((33, 34))),
             (":staff", Ok((0, 50))),
+            ("4294967295", Err("unable to find user 4294967295: no matching entries in passwd file")),
+            ("all", Err("unable to find user all: no matching entries in passwd file")),
+            ("5:4294967295", Err("unable to find group 4294967295: no matching entries in group file")),
             ("nobody", Err("unable to find user nobody: no matching entries in passwd file")),
             ("bad", Err("unable to find user bad: no matching entries in passwd file")),
             ("web:x", Err("unable to find group x: no matching entries in group file")),

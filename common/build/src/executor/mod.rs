@@ -69,6 +69,8 @@ pub struct Options {
     pub network: Network,
     /// Use nothing that was built before.
     pub no_cache: bool,
+    /// Where a user namespace cannot hold what an image's layers say, come as near as can be.
+    pub rootless: bool,
     /// Say nothing but errors.
     pub quiet: bool,
     /// `SOURCE_DATE_EPOCH`: the time that everything in the image has, in seconds.
@@ -148,14 +150,19 @@ impl<'a> Builder<'a> {
         let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, &name)
             .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
         let plan = plan::plan(&file, target, &global).map_err(|(line, error)| at(line, error))?;
+        let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,
             progress,
             file,
             plan,
             global,
-            store: Store::open(&options.root)?,
-            cache: Cache::new(options.root.join("cache"), !options.no_cache),
+            store: Store::open(&options.root, options.rootless)?,
+            cache: match options.rootless {
+                // A step may see other owners, and so make another layer.
+                true => cache.apart("rootless"),
+                false => cache,
+            },
             context: OnceCell::new(),
             done: BTreeMap::new(),
             step: 0,

@@ -24,6 +24,8 @@ pub(super) struct Store {
     pub(super) layout: Layout,
     workspace: OnceCell<Workspace>,
     isolated: Cell<bool>,
+    /// How layers are unpacked.
+    options: layer::apply::Options,
     /// Directories of layers, by the ChainID up to them.
     known: RefCell<HashMap<String, PathBuf>>,
 }
@@ -67,13 +69,14 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
 
 impl Store {
     /// The store below `root` (`$STAVE_ROOT`).
-    pub(super) fn open(root: &Path) -> Result<Self, Cause> {
+    pub(super) fn open(root: &Path, rootless: bool) -> Result<Self, Cause> {
         let layout = Layout::open_or_create(root.join("images"))?;
         Ok(Self {
             root: root.to_owned(),
             layout,
             workspace: OnceCell::new(),
             isolated: Cell::new(false),
+            options: layer::apply::Options { rootless, ..Default::default() },
             known: RefCell::default(),
         })
     }
@@ -127,9 +130,9 @@ impl Store {
             source: Box::new(source),
         };
         let below = layer::apply::Below::open(below)
-            .map_err(|source| Cause::Unpack { diff_id: diff_id.clone(), source: Box::new(source) })?;
+            .map_err(Cause::system("open layers below", &self.root.join("layers")))?;
         let blob = || self.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
-        let standing = self.layers()?.apply(diff_id, blob, &below, &Default::default()).map_err(failed)?;
+        let standing = self.layers()?.apply(diff_id, blob, &below, &self.options).map_err(failed)?;
         Ok(standing.directory)
     }
 

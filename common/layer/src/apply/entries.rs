@@ -362,6 +362,8 @@ fn owner_of(facts: &Facts) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>)
     (Some(rustix::fs::Uid::from_raw(facts.uid)), Some(rustix::fs::Gid::from_raw(facts.gid)))
 }
 
+/// What the file system cannot hold, before 1901 or after 2446 on ext4, becomes the nearest that it can: the kernel does
+/// that, so that also other tools which unpack such archives, and there are some, come to the same.
 fn times(facts: &Facts) -> rustix::fs::Timestamps {
     let time = |time: crate::archive::Time| rustix::fs::Timespec {
         tv_sec: time.seconds,

@@ -137,7 +137,12 @@ fn name(value: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
 }
 
 fn owner(value: &[u8]) -> Result<u32, &'static str> {
-    decimal(value).and_then(|id| u32::try_from(id).ok()).ok_or("owner that is no 32-bit number")
+    decimal(value).and_then(id).ok_or("owner that is no id of Linux")
+}
+
+/// 32 bits, without the highest number: given to the kernel, that one would leave the file with whoever unpacks it, root.
+pub(super) fn id(number: impl TryInto<u32>) -> Option<u32> {
+    number.try_into().ok().filter(|id| *id != u32::MAX)
 }
 
 /// Decimal digits, nothing else.
@@ -207,8 +212,9 @@ mod tests {
             (b"8 pathxa\n", "record that does not end with its line"),
             (b"10 pathxx\n", "record without \"=\""),
             (b"12 path=a\0b\n", "name with a NUL"),
-            (b"10 uid=-1\n", "owner that is no 32-bit number"),
-            (b"18 uid=4294967296\n", "owner that is no 32-bit number"),
+            (b"10 uid=-1\n", "owner that is no id of Linux"),
+            (b"18 uid=4294967296\n", "owner that is no id of Linux"),
+            (b"18 gid=4294967295\n", "owner that is no id of Linux"),
             (b"11 mtime=x\n", "mtime that is no time"),
             (b"26 GNU.sparse.numbytes=12\n", "sparse file with a map out of order"),
         ] {

@@ -204,8 +204,7 @@ impl<R: BufRead> Reader<R> {
             pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
         let kind = kind(&header, &path)?;
         let owner = |pax: Option<u32>, field: Option<i64>| {
-            pax.or_else(|| field.and_then(|id| u32::try_from(id).ok()))
-                .ok_or(error("owner that is no 32-bit number"))
+            pax.or_else(|| field.and_then(super::pax::id)).ok_or(error("owner that is no id of Linux"))
         };
         // A size in the header of anything but a file is not followed by data, whatever it is: so read Go's archive/tar
         // and with it every engine.
@@ -220,7 +219,12 @@ impl<R: BufRead> Reader<R> {
         let mut entry = Entry {
             link: pax.link.clone().or(extended.link).unwrap_or_else(|| header.link()),
             kind,
-            mode: header.mode().ok_or(error("mode that is no number"))? as u32 & 0o7777,
+            // Some writers put the file's type above it.
+            mode: header
+                .mode()
+                .filter(|mode| (0..1 << 21).contains(mode))
+                .ok_or(error("mode that is no number"))? as u32
+                & 0o7777,
             uid: owner(pax.uid, header.uid())?,
             gid: owner(pax.gid, header.gid())?,
             mtime: pax.mtime.or(mtime).ok_or(error("mtime that is no number"))?,

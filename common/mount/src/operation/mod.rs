@@ -67,6 +67,11 @@ pub enum Operation {
         #[serde(default)]
         readonly: bool,
     },
+    /// Refuses writing to what is mounted, but not to what is mounted in it.
+    MountSeal {
+        /// Absolute path.
+        target: PathBuf,
+    },
     /// Mounts a file system.
     Mount {
         /// Its type: `tmpfs`, `erofs`.
@@ -112,6 +117,9 @@ impl operation::Operation for Operation {
                 let [source, target] = [source, &target].map(|path| path.to_string_lossy());
                 vec![words(["mount", "--mkdir", "-o", options, &source, &target])]
             }
+            Self::MountSeal { target } => {
+                vec![words(["mount", "-o", "remount,bind,nodev,ro", &target.to_string_lossy()])]
+            }
             Self::Mount { fstype, source, target, options } => {
                 let mut line = vec!["mount", "-t", fstype];
                 let options = options.join(",");
@@ -135,6 +143,7 @@ impl operation::Operation for Operation {
             Self::BindMount { source, within, target, readonly } => {
                 mounted::bind(source, within, target, *readonly)?;
             }
+            Self::MountSeal { target } => mounted::seal(target)?,
             Self::Mount { fstype, source, target, options } => {
                 mounted::mount(fstype, source, target, options)?
             }
@@ -154,7 +163,8 @@ impl operation::Operation for Operation {
                 }
             }
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
-            Self::TreeCopy { .. } => {}
+            // They go with the directory, and with the mount.
+            Self::TreeCopy { .. } | Self::MountSeal { .. } => {}
             Self::OverlayMount(overlay) => {
                 mounted::undo(scope.contain(&overlay.target)?, |entry| {
                     entry.kind == "overlay" && entry.source == overlay.source
@@ -185,6 +195,10 @@ impl operation::Operation for Operation {
             Self::BindMount { within, target, .. } => match mounted::find(within, target)? {
                 Some(path) => mounted::check(&path, |_| true)?,
                 None => Condition::Missing(format!("mount {:?}", inside(within, target))),
+            },
+            Self::MountSeal { target } => match mounted::is_sealed(target)? {
+                true => Condition::Present,
+                false => Condition::Missing(format!("read-only {target:?}")),
             },
             Self::Mount { fstype, target, .. } => mounted::check(target, |entry| entry.kind == *fstype)?,
         })

@@ -5,13 +5,15 @@ use std::{
 
 use operation::Condition;
 use rustix::{
-    fs::{FileType, OFlags},
+    fs::{FileType, OFlags, StatVfsMountFlags},
     io::Errno,
+    mount::MountAttrFlags,
 };
 
 use crate::{
     Detached, Error, FileSystem, Options, Result,
     resolve::{self, Leaf},
+    sys::{Attributes, mount_setattr},
     table,
 };
 
@@ -37,12 +39,30 @@ pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String])
     let place = resolve::place(target).map_err(Error::on("open", target))?;
     let file_system = FileSystem::open(kind)?;
     file_system.set("source", source)?;
-    if options.attributes.contains(rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY) {
+    if options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
         // Read-only not only here: a file system on a read-only device mounts in no other way.
         file_system.set_data(["ro"])?;
     }
     file_system.set_data(options.data.iter().map(String::as_str))?;
     file_system.mount(options.attributes)?.attach(place).map_err(Error::on("mount on", target))
+}
+
+/// Makes the mount on `target` read-only, and leaves alone those below it.
+pub(super) fn seal(target: &Path) -> Result<()> {
+    let readonly =
+        Attributes { set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), ..Attributes::default() };
+    let seal = || mount_setattr(resolve::place(target)?.as_fd(), false, &readonly);
+    seal().map_err(Error::on("make read-only", target))
+}
+
+pub(super) fn is_sealed(target: &Path) -> Result<bool> {
+    match resolve::place(target).and_then(rustix::fs::fstatvfs) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        found => {
+            let found = found.map_err(Error::on("look at", target))?;
+            Ok(found.f_flag.contains(StatVfsMountFlags::RDONLY))
+        }
+    }
 }
 
 /// Where a path of a container lies, as the host sees it; none if it is gone.

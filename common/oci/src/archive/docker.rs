@@ -49,7 +49,7 @@ pub(super) fn json_member<T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let (digest, size, _) = member(members, name)?;
     let content = intake.content(&Descriptor::new(MediaType::EmptyJSON, size, digest))?;
-    serde_json::from_slice(&content).map_err(|source| Error::Malformed { what: name.to_owned(), source })
+    json::from_slice(&content).map_err(|source| Error::Malformed { what: name.to_owned(), source })
 }
 
 /// The content of a member, or of the one that it is a link to.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     digest::Digest,
     image::{MAX_NESTING, choose_child},
-    json::null_as_empty,
+    json,
     layout::{self, Entry, Layout, name_of},
     media_type::{Kind, kind},
     platform::Platform,
@@ -29,6 +29,8 @@ pub(super) fn from_layout(intake: &mut Intake, source: Layout) -> Result<(), Err
 
 pub(super) fn from_archive(intake: &mut Intake, members: &HashMap<String, Stored>) -> Result<(), Error> {
     let index: Value = json_member(intake, members, "index.json")?;
+    json::hold(&index, Kind::Index)
+        .map_err(|source| Error::Malformed { what: "index.json".to_owned(), source })?;
     let manifests = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
     let entries = manifests
         .iter()
@@ -159,12 +161,6 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
 
 fn parse<T: DeserializeOwned>(intake: &mut Intake, descriptor: &Descriptor) -> Result<T, Error> {
     let content = intake.content(descriptor)?;
-    let parse = || {
-        let mut value: Value = serde_json::from_slice(&content)?;
-        for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
-            null_as_empty(&mut value, list);
-        }
-        T::deserialize(value)
-    };
+    let parse = || T::deserialize(json::document(&content, kind(descriptor))?);
     parse().map_err(|source| Error::Malformed { what: descriptor.digest().to_string(), source })
 }

@@ -139,21 +139,31 @@ impl BlobWriter {
         }
     }
 
+    /// Whether what was written so far is what the descriptor says that the writer was made for.
+    ///
+    /// # Errors
+    /// What is different.
+    pub fn check(&self) -> Result<(), Mismatch> {
+        self.compare(self.hasher.clone().finish()).map(drop)
+    }
+
+    fn compare(&self, found: Digest) -> Result<Digest, Mismatch> {
+        match self.expected.clone() {
+            Some((digest, expected)) if self.size != expected => {
+                Err(Mismatch::Size { digest, expected, found: self.size, more: false })
+            }
+            Some((expected, _)) if found != expected => Err(Mismatch::Digest { expected, found }),
+            _ => Ok(found),
+        }
+    }
+
     /// Ends the blob without putting it into its place.
     ///
     /// # Errors
     /// When it cannot be written, or is not what the descriptor said that the writer was made for.
     pub fn seal(self) -> Result<SealedBlob, Error> {
-        let Self { layout, file, temporary, hasher, size, expected } = self;
-        let found = hasher.finish();
-        if let Some((digest, expected)) = expected {
-            if size != expected {
-                return Err(Mismatch::Size { digest, expected, found: size, more: false }.into());
-            }
-            if found != digest {
-                return Err(Mismatch::Digest { expected: digest, found }.into());
-            }
-        }
+        let found = self.compare(self.hasher.clone().finish())?;
+        let Self { layout, file, temporary, size, .. } = self;
         let place = layout.blob_path(&found);
         let file = file.into_inner().map_err(|error| Error::io("write", place)(error.into_error()))?;
         Ok(SealedBlob { layout, file, temporary, digest: found, size })

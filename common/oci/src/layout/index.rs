@@ -8,12 +8,16 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{self, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use oci_spec::image::Descriptor;
-use rustix::fs::FlockOperation;
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags, renameat_with},
+    io::Errno,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,12 +25,17 @@ use super::{
     CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME,
     blob::open_regular,
     read_to_limit,
-    recent::{Recent, excludes},
+    recent::{self, Recent, excludes},
 };
-use crate::{digest::Digest, reference::Reference};
+use crate::{digest::Digest, json, media_type::Kind, reference::Reference};
+
+/// Whoever changes `index.json` holds the lock on it.
+const LOCK: &str = ".lock";
 
 /// How often a half-written `index.json` is read again: skopeo writes it in place.
-const ATTEMPTS: u32 = 20;
+pub(super) const ATTEMPTS: u32 = 20;
+/// How long to wait for the rest of it.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +65,26 @@ pub(crate) fn name_of(descriptor: &Descriptor) -> Option<&str> {
     }
 }
 
+/// An entry of `index.json` that is no descriptor. It is left where it is, and what it speaks of is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Malformed {
+    /// Its name, as far as that can be told.
+    pub reference: Option<Reference>,
+    /// Its digest, as it stands there.
+    pub digest: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Malformed {
+    fn new(entry: &Value) -> Option<Self> {
+        let problem = Descriptor::deserialize(entry).err()?.to_string();
+        let name = entry["annotations"][REF_NAME].as_str();
+        let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
+        Some(Self { reference: name.and_then(|name| name.parse().ok()), digest, problem })
+    }
+}
+
 impl Layout {
     /// Makes `oci-layout` and `index.json` where they are missing.
     pub(super) fn initialise(&self) -> Result<(), Error> {
@@ -73,7 +102,7 @@ impl Layout {
 
     /// Whoever changes `index.json` holds this lock. Taken on a file that is never removed.
     pub(crate) fn lock(&self) -> Result<File, Error> {
-        let path = self.path.join(".lock");
+        let path = self.path.join(LOCK);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(Error::io("open lock", &path))?;
         loop {
@@ -96,6 +125,14 @@ impl Layout {
             .filter_map(|entry| Descriptor::deserialize(entry).ok())
             .map(Entry::new)
             .collect())
+    }
+
+    /// The entries that [`Layout::list`] passes over.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn malformed(&self) -> Result<Vec<Malformed>, Error> {
+        Ok(entries(&self.read_index()?).iter().filter_map(Malformed::new).collect())
     }
 
     /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
@@ -176,8 +213,9 @@ impl Layout {
         Ok(result)
     }
 
-    /// Writes the list by rename. Somebody who has opened the old file meanwhile, to write his own list into it in place,
-    /// has done so by then: what he has added is put into ours.
+    /// Writes the list by rename. Somebody who has opened the old file meanwhile, to write his own list into it in place
+    /// (skopeo), has done so by then; somebody else has put a file of his own in its place (umoci): what they have added is
+    /// put into ours.
     fn replace_index(
         &self,
         mut index: Value,
@@ -189,14 +227,16 @@ impl Layout {
             recent = recent.next(&before, entries(&index));
             // This one first: whoever reads in between finds nothing missing.
             let kept = serde_json::to_vec(&recent).map_err(Error::Json)?;
-            self.replace(".recent.json", &kept)?;
-            let file = self.replace("index.json", index.to_string().as_bytes())?;
-            let theirs = match old.replace(file) {
-                Some(old) => self.parse_index(&old)?,
-                None => return Ok(()),
-            };
-            let new: Vec<Value> =
-                entries(&theirs).iter().filter(|entry| !before.contains(entry)).cloned().collect();
+            self.replace(recent::FILE, &kept)?;
+            let (file, replaced) = self.exchange("index.json", index.to_string().as_bytes())?;
+            let mut new: Vec<Value> = Vec::new();
+            let same = |one: &File, other: &File| inode(one) == inode(other);
+            let replaced = replaced.filter(|replaced| old.as_ref().is_none_or(|old| !same(old, replaced)));
+            for theirs in [old.replace(file), replaced].into_iter().flatten() {
+                let theirs = self.parse_index(&theirs)?;
+                let unknown = |entry: &&Value| !before.contains(entry) && !new.contains(entry);
+                new.extend(entries(&theirs).iter().filter(unknown).cloned().collect::<Vec<_>>());
+            }
             if new.is_empty() {
                 return Ok(());
             }
@@ -209,8 +249,23 @@ impl Layout {
 
     /// The list as it stands, with what somebody else overwrote.
     pub(crate) fn read_index(&self) -> Result<Value, Error> {
-        let (_, mut index) = self.open_index()?;
-        Recent::read(self).restore(entries_mut(&mut index));
+        let (recent, (_, index)) = (Recent::read(self), self.open_index()?);
+        if !recent.misses_some(entries(&index)) {
+            return Ok(index);
+        }
+        // The two belong together only while nobody is about to write them. Where there is no lock, nobody can.
+        let lock = File::open(self.path.join(LOCK));
+        if let Ok(lock) = &lock {
+            let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(lock, FlockOperation::LockShared));
+            locked.map_err(|error| Error::io("lock", self.path.join(LOCK))(error.into()))?;
+        }
+        self.read_index_locked()
+    }
+
+    /// The same, for whoever holds the lock.
+    pub(crate) fn read_index_locked(&self) -> Result<Value, Error> {
+        let (recent, (_, mut index)) = (Recent::read(self), self.open_index()?);
+        recent.restore(entries_mut(&mut index));
         Ok(index)
     }
 
@@ -232,15 +287,41 @@ impl Layout {
             file.rewind()
                 .and_then(|()| read_to_limit(file, MAX_INDEX, &mut text))
                 .map_err(Error::io("read", &path))?;
-            match serde_json::from_slice::<serde_json::Map<_, _>>(&text) {
-                Ok(index) => return Ok(Value::Object(index)),
+            let index = json::from_slice::<serde_json::Map<_, _>>(&text).map(Value::Object);
+            match index.and_then(|index| json::hold(&index, Kind::Index).map(|()| index)) {
+                Ok(index) => return Ok(index),
                 Err(source) if !source.is_eof() || attempt == ATTEMPTS => {
                     return Err(Error::Index { path, source });
                 }
                 Err(_) => attempt += 1,
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
         }
+    }
+
+    /// As [`Layout::replace`]; returns as well the file that stood there at that moment, whoever put it there. None where
+    /// there was none, or the file system cannot exchange two files.
+    fn exchange(&self, name: &str, content: &[u8]) -> Result<(File, Option<File>), Error> {
+        let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
+        let exchange = || -> io::Result<(File, Option<File>)> {
+            let file = write(&beside, content)?;
+            match renameat_with(CWD, &beside, CWD, &place, RenameFlags::EXCHANGE) {
+                Ok(()) => {
+                    let replaced = open_regular(&beside).ok();
+                    fs::remove_file(&beside)?;
+                    Ok((file, replaced))
+                }
+                Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
+                    fs::rename(&beside, &place)?;
+                    Ok((file, None))
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
+        exchange().map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            Error::io("write", place)(error)
+        })
     }
 
     /// Writes a file beside its place and renames it into it; by whoever holds the lock.
@@ -254,10 +335,20 @@ impl Layout {
 }
 
 fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<File> {
-    let mut file = File::options().create(true).truncate(true).read(true).write(true).open(beside)?;
-    file.write_all(content)?;
+    let file = write(beside, content)?;
     fs::rename(beside, place)?;
     Ok(file)
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// What tells a file from one that was put in its place.
+fn inode(file: &File) -> Option<(u64, u64)> {
+    file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 fn entries(index: &Value) -> &[Value] {

@@ -21,8 +21,8 @@ use oci_spec::image::{Descriptor, MediaType};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
-pub use index::Entry;
 pub(crate) use index::name_of;
+pub use index::{Entry, Malformed};
 
 use crate::{
     digest::{Algorithm, Digest, InvalidDigest, Mismatch},
@@ -64,6 +64,16 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// An entry of `index.json` is not what it must be.
+    #[error("read {path:?}: the entry {name:?} is no descriptor: {problem}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The entry's name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A blob that is not there.
     #[error("{0} is not in the image store")]
@@ -130,6 +140,22 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
+    /// A layer of an image that is not one.
+    #[error("layer {digest} is no layer but {media_type:?}")]
+    NotALayer {
+        /// The layer.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A configuration of an image that is not one.
+    #[error("configuration {digest} is no configuration but {media_type:?}")]
+    NotAConfiguration {
+        /// The configuration.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
     /// A manifest and a configuration that do not fit together.
     #[error("image {digest}: {layers} layers in the manifest, {diff_ids} in the configuration")]
     Layers {
@@ -180,17 +206,20 @@ impl Layout {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let file = path.join("oci-layout");
-        let text = match read_limited(&file, MAX_JSON) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NotALayout(path)),
-            Err(error) => return Err(Error::io("read", file)(error)),
-        };
-        let version = serde_json::from_slice::<serde_json::Value>(&text).ok();
-        let version = version.as_ref().and_then(|value| value["imageLayoutVersion"].as_str());
-        match version {
-            Some(version) if version == "1" || version.starts_with("1.") => Ok(Self { path }),
-            _ => Err(Error::NotALayout(path)),
+        // skopeo writes it in place, each time that it writes an image.
+        for attempt in 1.. {
+            let text = match read_limited(&file, MAX_JSON) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(Error::io("read", file)(error)),
+            };
+            match json::from_slice::<serde_json::Value>(&text) {
+                Err(error) if error.is_eof() && attempt < index::ATTEMPTS => std::thread::sleep(index::PAUSE),
+                Ok(value) if is_version_1(&value) => return Ok(Self { path }),
+                _ => break,
+            }
         }
+        Err(Error::NotALayout(path))
     }
 
     /// The layout's directory.
@@ -254,7 +283,7 @@ impl Layout {
     /// As [`Layout::read_blob`], and when it is not a `T`.
     pub fn read_json<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
         let content = self.read_blob(descriptor)?;
-        serde_json::from_slice(&content).map_err(|source| Error::Malformed {
+        json::from_slice(&content).map_err(|source| Error::Malformed {
             digest: Digest::of(&content),
             what: "the JSON that its media type says",
             source,
@@ -301,6 +330,11 @@ impl Layout {
     pub fn write_json<T: Serialize>(&self, media_type: MediaType, value: &T) -> Result<Descriptor, Error> {
         self.write_blob(media_type, &json::to_vec(value).map_err(Error::Json)?)
     }
+}
+
+fn is_version_1(layout: &serde_json::Value) -> bool {
+    let version = layout["imageLayoutVersion"].as_str();
+    version.is_some_and(|version| version == "1" || version.starts_with("1."))
 }
 
 /// A file of at most `limit` bytes.

@@ -2,7 +2,7 @@
 //! begins and writes it when the copy ends, and what we have written in between is gone from it. Here it is found again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +14,9 @@ use super::{CONTAINERD_NAME, Layout, MAX_INDEX, REF_NAME, read_limited};
 /// Seconds for which an entry is taken for lost rather than removed, when somebody else's list lacks it and has others
 /// that we did not know: as long as copies take.
 const MEMORY: u64 = 600;
+
+/// Where it stands.
+pub(super) const FILE: &str = ".recent.json";
 
 /// The list as we wrote it last, and when we added what was added lately, and took away what was taken away.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -51,8 +54,19 @@ fn now() -> u64 {
 impl Recent {
     /// What was kept; nothing where that cannot be read: it is only a help.
     pub(super) fn read(layout: &Layout) -> Self {
-        let text = read_limited(&layout.path().join(".recent.json"), 2 * MAX_INDEX);
+        let text = read_limited(&layout.path().join(FILE), 2 * MAX_INDEX);
         text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Whether a list lacks something that we added lately.
+    pub(super) fn misses_some(&self, manifests: &[Value]) -> bool {
+        let young = now().saturating_sub(MEMORY);
+        let mut lately = self.added.iter().filter(|(_, time)| **time >= young).peekable();
+        if lately.peek().is_none() {
+            return false;
+        }
+        let keys: HashSet<String> = manifests.iter().map(key).collect();
+        lately.any(|(key, _)| !keys.contains(key))
     }
 
     /// Adds to a list what somebody who wrote it did not know of, and gives names back to what they were moved to. A list

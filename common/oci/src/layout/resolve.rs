@@ -2,7 +2,7 @@
 
 use oci_spec::image::Descriptor;
 
-use super::{Entry, Error, Layout};
+use super::{Entry, Error, Layout, Malformed};
 use crate::{digest::Digest, reference::Reference};
 
 impl Layout {
@@ -22,10 +22,28 @@ impl Layout {
             Err(error) => return Err(error.into()),
         };
         let named = reference.and_then(|reference| by_reference(&entries, &reference));
-        match named {
-            Some(descriptor) => Ok(Some(descriptor)),
-            None if may_be_id => self.by_id(&entries, id, text),
-            None => Ok(None),
+        let found = match named {
+            None if may_be_id => self.by_id(&entries, id, text)?,
+            named => named,
+        };
+        if found.is_none() {
+            self.not_malformed(text)?;
+        }
+        Ok(found)
+    }
+
+    /// That there is a name, and nothing that can be read under it, is told.
+    fn not_malformed(&self, name: &str) -> Result<(), Error> {
+        let reference = name.parse::<Reference>().ok();
+        match self
+            .malformed()?
+            .into_iter()
+            .find(|entry| entry.reference.is_some() && entry.reference == reference)
+        {
+            Some(Malformed { problem, .. }) => {
+                Err(Error::Entry { path: self.path().join("index.json"), name: name.to_owned(), problem })
+            }
+            None => Ok(()),
         }
     }
 
