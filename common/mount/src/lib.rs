@@ -13,6 +13,7 @@ pub mod resolve;
 mod sys;
 pub mod table;
 pub mod tree;
+mod volatile;
 mod volume;
 
 pub use detached::{Detached, FileSystem, propagate, unmount};
@@ -20,4 +21,5 @@ pub use error::{Error, Result, strerror};
 pub use operation::Operation;
 pub use options::Options;
 pub use overlay::Overlay;
+pub use volatile::boot;
 pub use volume::{InvalidVolume, Volume, plain};

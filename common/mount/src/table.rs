@@ -36,9 +36,16 @@ pub struct Entry {
 /// # Errors
 /// When `/proc` is not mounted.
 pub fn read() -> Result<Vec<Entry>> {
-    const PATH: &str = "/proc/self/mountinfo";
-    let text = fs::read(PATH).map_err(|error| {
-        Error::new(format_args!("read {PATH:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    read_from(Path::new("/proc/self/mountinfo"))
+}
+
+/// All mounts that another process sees.
+///
+/// # Errors
+/// When it is gone, or somebody else's.
+pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
+    let text = fs::read(path).map_err(|error| {
+        Error::new(format_args!("read {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }

@@ -26,6 +26,7 @@ use document::{
     members::{Image, Layers, Rootfs},
 };
 use mount::{Operation, Overlay, Volume};
+use rustix::io::Errno;
 use toolkit::prelude::*;
 
 /// Mount the layers of an image as one root file system with a writable top
@@ -55,8 +56,16 @@ impl Filter for UnionMount {
         &self.common
     }
 
-    fn advise(&self, error: &anyhow::Error) -> Option<String> {
-        toolkit::namespace_hint(error)
+    fn advise(error: &anyhow::Error) -> Option<String> {
+        let refused = error.chain().find_map(|cause| cause.downcast_ref::<mount::Error>());
+        match refused.map(mount::Error::errno) {
+            Some(Errno::UCLEAN) => Some(
+                "`unwind` takes the container back with all that it wrote; with `--durable` its top outlives a crash"
+                    .to_owned(),
+            ),
+            Some(Errno::BUSY) => Some("end it first, or `unwind` the container".to_owned()),
+            _ => toolkit::namespace_hint(error),
+        }
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
@@ -100,7 +109,7 @@ impl Filter for UnionMount {
         let (upper, work) = writable.unzip();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
         let userxattr = userns::Namespace::current()?.is_some();
-        operations.push(Operation::OverlayMount(self.overlay(context, &member, userxattr)));
+        operations.push(Operation::OverlayMount(self.overlay(context, &member, userxattr)?));
         operations.extend(self.mounts(&container, &member, document)?);
         if self.read_only && volumes {
             operations.push(Operation::MountSeal { target: member.path.clone() });
@@ -110,17 +119,19 @@ impl Filter for UnionMount {
 }
 
 impl UnionMount {
-    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Overlay {
-        Overlay {
+    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Result<Overlay> {
+        let volatile = rootfs.upper.is_some() && !self.durable;
+        Ok(Overlay {
             source: format!("stave:{}", context.id),
             lower: rootfs.lower.clone(),
             upper: rootfs.upper.clone(),
             work: rootfs.work.clone(),
+            boot: volatile.then(mount::boot).transpose()?,
             target: rootfs.path.clone(),
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
             userxattr,
-        }
+        })
     }
 
     /// The volumes, those above before those below them.
