@@ -71,6 +71,22 @@ fn links_never_lead_out() {
     assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
 }
 
+/// A layer below has a link to outside where one above it has a directory: what the link shows is nobody's.
+#[test]
+fn links_that_a_layer_between_hides_lead_nowhere() {
+    let outside = tempfile::tempdir().unwrap();
+    let path = outside.path().to_str().unwrap();
+    std::fs::create_dir(outside.path().join("e")).unwrap();
+    std::fs::write(outside.path().join("e/secret"), "s").unwrap();
+    for target in
+        [path.to_owned(), format!("/proc/self/root{path}"), format!("../../../../../../../..{path}")]
+    {
+        let layers = [tar(&[&format!("d -> {target}")]), tar(&["d/", "d/e/"]), tar(&["x => d/e/secret"])];
+        let message = r#"entry "x": hard link to "d/e/secret", which is not there"#;
+        assert_eq!(Store::new().refuse(&layers, &[]), message, "{target}");
+    }
+}
+
 #[test]
 fn devices() {
     let device =
