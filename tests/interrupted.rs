@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod killing;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::process::CommandExt,
@@ -10,24 +12,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use killing::assert_as;
 use serde_json::Value;
 use testkit::Sandbox;
 
 /// The tools of the pipe, with their arguments.
-const PIPE: [(&str, &str); 6] = [
+const PIPE: [(&str, &str); 7] = [
     ("layer-apply", "--id web"),
     ("union-mount", ""),
     ("netns-bridge", ""),
     ("veth-pair", ""),
     ("portmap", "-p 10080:80"),
+    ("link-hosts", "--link db:database"),
     ("ns-exec", "-d -- sleep 1000"),
 ];
-
-/// The system calls by which a tool changes something that outlives it. Opening a file is not among them: what was
-/// created shows by the call that follows.
-const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
-    link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
-    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock";
 
 /// The pipe up to the tool at this place, with `before` set in front of that one.
 fn pipe(last: usize, before: &str) -> String {
@@ -39,64 +37,45 @@ fn pipe(last: usize, before: &str) -> String {
     PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
 }
 
+/// The record of the container that link-hosts links to. Nothing of it stands, so that the bridge is made and goes with the
+/// container that is killed.
+const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
+    "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
+    "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;
+
+/// A sandbox with unpacked layers, so that all runs do the same, and with what the pipe needs.
+fn ready() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    std::fs::write(sandbox.run().join("stave/db.json"), LINKED).unwrap();
+    sandbox
+}
+
 /// How often the tool at this place makes each of the system calls, in that of its processes that makes most of them.
 fn changes(sandbox: &Sandbox, at: usize) -> BTreeMap<String, usize> {
-    let strace = format!("strace -f -qq -o trace -e signal=none -e trace={CHANGES}");
     // strace stays until the last of the processes has ended.
-    sandbox.sh(&pipe(at, &strace).replace("sleep 1000", "sleep 0.1")).ok();
+    let counts = killing::count(sandbox, |strace| pipe(at, strace).replace("sleep 1000", "sleep 0.1"));
     sandbox.sh("unwind web > /dev/null").ok();
-    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for line in sandbox.sh("cat trace").ok().lines() {
-        // `1234 mkdir("…") = 0`; a call in two parts has its name and the parenthesis in the first one.
-        let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
-        let Some((name, _)) = call.trim().split_once('(') else { continue };
-        if CHANGES.split(',').any(|change| change == name) {
-            *counts.entry((name.to_owned(), pid.to_owned())).or_default() += 1;
-        }
-    }
-    let mut most = BTreeMap::new();
-    for ((name, _), count) in counts {
-        let entry: &mut usize = most.entry(name).or_default();
-        *entry = count.max(*entry);
-    }
-    most
+    counts
 }
 
 /// Kills the tool at this place of the pipe when it is about to make its first, second, … of each system call.
 fn killed_at_every_change(at: usize) {
-    let sandbox = Sandbox::with_busybox();
-    // The layers stay, so that all runs do the same.
-    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let sandbox = ready();
     let before = sandbox.snapshot();
     let changes = changes(&sandbox, at);
     sandbox.assert_as(&before);
-    // layer-apply finds its work done, and makes only its claim.
+    // layer-apply finds its work done, and makes only its claim; link-hosts makes none at all.
     assert!(changes.values().sum::<usize>() >= 5, "too few to be true: {changes:?}");
     for (call, count) in changes {
         for when in 1..=count {
-            // A container that runs in spite of it is left by strace after a moment, and goes on.
-            let inject = format!(
-                "timeout 1 strace -I 2 -f -qq -o /dev/null -e inject={call}:signal=SIGKILL:when={when}"
-            );
-            sandbox.sh(&pipe(at, &inject));
+            sandbox.sh(&pipe(at, &killing::at(&call, when)));
             let unwound = sandbox.sh("unwind web");
             let context = format!("{} killed at {call} number {when}", PIPE[at].0);
             assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
             assert_as(&sandbox, &before, &context);
         }
     }
-}
-
-/// As [`Sandbox::assert_as`], saying after what.
-#[track_caller]
-fn assert_as(sandbox: &Sandbox, before: &testkit::Snapshot, context: &str) {
-    let end = Instant::now() + Duration::from_secs(3);
-    let mut difference = before.difference(&sandbox.snapshot());
-    while !difference.is_empty() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(50));
-        difference = before.difference(&sandbox.snapshot());
-    }
-    assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
 }
 
 #[test]
@@ -125,8 +104,13 @@ fn portmap_is_killed_at_every_change() {
 }
 
 #[test]
-fn ns_exec_is_killed_at_every_change() {
+fn link_hosts_is_killed_at_every_change() {
     killed_at_every_change(5);
+}
+
+#[test]
+fn ns_exec_is_killed_at_every_change() {
+    killed_at_every_change(6);
 }
 
 /// Numbers that look drawn, the same in every run (xorshift).
@@ -157,8 +141,7 @@ fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
 
 #[test]
 fn two_hundred_pipes_are_cut_off_at_random_moments() {
-    let sandbox = Sandbox::with_busybox();
-    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let sandbox = ready();
     let before = sandbox.snapshot();
     let begin = Instant::now();
     sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
@@ -236,4 +219,28 @@ fn of_twenty_who_want_one_port_one_gets_it() {
     assert_eq!(documents.iter().filter(|document| document["error"]["tool"] == "portmap").count(), 19);
     sandbox.sh("for n in $(seq 0 19); do unwind c$n > /dev/null & done; wait").ok();
     sandbox.assert_as(&before);
+}
+
+/// Twenty pipes, each in a process group of its own, each killed at a moment of its own while the others go on.
+#[test]
+fn twenty_pipes_at_once_are_cut_off_at_random_moments() {
+    let sandbox = ready();
+    let before = sandbox.snapshot();
+    let mut draw = Draw(20_261_124);
+    for round in 0..5 {
+        let moments: Vec<_> = (0..20).map(|_| Duration::from_millis(draw.below(1500))).collect();
+        thread::scope(|scope| {
+            for (n, after) in moments.iter().enumerate() {
+                let pipe = pipe(PIPE.len() - 1, "")
+                    .replace("--id web", &format!("--id c{n}"))
+                    .replace("10080", &(10_000 + n).to_string())
+                    .replace("web.json", &format!("c{n}.json"));
+                let sandbox = &sandbox;
+                scope.spawn(move || cut_off(sandbox, &pipe, *after));
+            }
+        });
+        let unwound = sandbox.sh("unwind $(seq -f c%g 0 19) > /dev/null");
+        assert_eq!(unwound.status, 0, "round {round}: {}", unwound.stderr);
+        assert_as(&sandbox, &before, &format!("round {round}, cut off after {moments:?}"));
+    }
 }

@@ -1,8 +1,9 @@
 //! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A build that was killed leaves its directory;
-//! the next one sees that nobody holds its lock any more, and removes it.
+//! the next one, or img-gc, sees that nobody holds its lock any more, and removes it.
 
 use std::{
     cell::Cell,
+    ffi::OsString,
     fs::{self, File},
     io,
     os::{fd::AsFd, unix::ffi::OsStrExt},
@@ -45,10 +46,11 @@ impl Workspace {
             move |error| (path, error)
         };
         fs::create_dir_all(&all).map_err(at(&all))?;
-        // Nobody looks for left directories between making one and locking it.
-        let gate = File::open(&all).map_err(at(&all))?;
-        lock(&gate, FlockOperation::LockExclusive).map_err(at(&all))?;
-        sweep(&all);
+        let gate = gate(&all).map_err(at(&all))?;
+        for name in left(&all) {
+            // What cannot be removed now is tried again by the next build.
+            let _ = layer::remove_tree(gate.as_fd(), name.as_bytes());
+        }
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let path = all.join(format!("{}-{:x}", std::process::id(), time.as_nanos()));
         fs::create_dir(&path).map_err(at(&path))?;
@@ -92,15 +94,44 @@ fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
     }
 }
 
-/// Removes what builds left that were killed. What cannot be removed now is tried again by the next build.
-fn sweep(all: &Path) {
-    let Ok(directory) = File::open(all) else { return };
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let Ok(left) = File::open(entry.path()) else { continue };
-        if lock(&left, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = layer::remove_tree(directory.as_fd(), entry.file_name().as_bytes());
+/// Opens the directory of all builds, and keeps others from looking for left ones between making one and locking it.
+fn gate(all: &Path) -> io::Result<File> {
+    let gate = File::open(all)?;
+    lock(&gate, FlockOperation::LockExclusive)?;
+    Ok(gate)
+}
+
+/// The names of those whose builds were killed: nobody holds their locks.
+fn left(all: &Path) -> Vec<OsString> {
+    let is_left = |path: PathBuf| {
+        File::open(path).is_ok_and(|left| lock(&left, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    let entries = fs::read_dir(all).into_iter().flatten().flatten();
+    entries.filter(|entry| is_left(entry.path())).map(|entry| entry.file_name()).collect()
+}
+
+/// Removes what builds left below `root` (`$STAVE_ROOT`) that were killed; with `dry_run` only lists it. Returns the
+/// directories.
+///
+/// # Errors
+/// When one cannot be removed: the path, and why.
+pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    let all = root.join("build");
+    let gate = match gate(&all) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened.map_err(|error| (all.clone(), error))?,
+    };
+    let mut found = Vec::new();
+    for name in left(&all) {
+        let path = all.join(&name);
+        if !dry_run {
+            layer::remove_tree(gate.as_fd(), name.as_bytes())
+                .map_err(|error| (path.clone(), error.into()))?;
         }
+        found.push(path);
     }
+    found.sort();
+    Ok(found)
 }
 
 impl Drop for Workspace {
@@ -124,6 +155,13 @@ mod tests {
         fs::create_dir_all(&left).unwrap();
         let first = Workspace::new(dir.path()).unwrap();
         assert!(!left.exists());
+        fs::create_dir_all(&left).unwrap();
+        let of_nobody = vec![dir.path().join("build/1-left")];
+        assert_eq!(collect(dir.path(), true).unwrap(), of_nobody);
+        assert!(left.exists());
+        assert_eq!(collect(dir.path(), false).unwrap(), of_nobody);
+        assert!(!left.exists());
+        assert_eq!(collect(Path::new("/nonexistent"), false).unwrap(), Vec::<PathBuf>::new());
         let step = first.step().unwrap();
         let second = Workspace::new(dir.path()).unwrap();
         assert!(step.upper.exists(), "a build that runs keeps its directory");

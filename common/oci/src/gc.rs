@@ -194,11 +194,13 @@ impl Layout {
         Ok(())
     }
 
-    /// Blobs half written by somebody who was killed, on file systems where these have names.
+    /// What somebody had half written who was killed: blobs, on file systems where these have names, and the layout's own
+    /// lists beside their places.
     fn sweep_temporary(&self, grace: Duration) -> Result<(), Error> {
         for name in names(self.path())? {
             let path = self.path().join(&name);
-            if name.starts_with(".new-") && is_older(&path, grace).unwrap_or(false) {
+            let half = name.starts_with(".new-") || (name.starts_with('.') && name.ends_with(".new"));
+            if half && is_older(&path, grace).unwrap_or(false) {
                 remove(&path)?;
             }
         }

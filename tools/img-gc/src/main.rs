@@ -2,18 +2,22 @@
 //!
 //! # Does
 //! Keeps every blob and every unpacked layer that an image with a name or an entry in the list, a container's record, the
-//! build cache or a mount mentions, and whatever is younger than `--grace`; removes the rest. When something that may
-//! mention one cannot be read, nothing is removed.
+//! build cache or a mount mentions, and whatever is younger than `--grace`; removes the rest, and what builds left that were
+//! killed. When something that may mention one cannot be read, nothing is removed.
 //! # Reads
 //! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
 //! # Adds
-//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "bytes", "dryRun"}`.
+//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "bytes", "dryRun"}`.
 //! # Undoes
 //! Nothing.
 //! # Needs
 //! Write access to `$STAVE_ROOT`; root, where root unpacked the layers.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use layer::store::Store;
@@ -46,13 +50,16 @@ impl Report for Gc {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let (blobs, layers) = self.collect(context, self.dry_run)?;
+        let builds = killed_builds(context, self.dry_run)?;
         if !context.quiet {
             let bytes = human_size(blobs.iter().map(|blob| blob.size).sum());
             let words = if self.dry_run { "Would remove" } else { "Removed" };
             eprintln!("{words}: {} blobs ({bytes}), {} unpacked layers", blobs.len(), layers.len());
         }
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
-        Ok(json!({"blobs": blobs, "layers": layers, "bytes": bytes, "dryRun": self.dry_run}))
+        Ok(
+            json!({"blobs": blobs, "layers": layers, "builds": builds, "bytes": bytes, "dryRun": self.dry_run}),
+        )
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -65,7 +72,10 @@ impl Report for Gc {
             let directory = format!("{root}/layers/{}", diff_id.hex());
             operation::words(["rm", "-r", &directory, &format!("{directory}.json")])
         });
-        Ok(blobs.chain(layers).collect())
+        let builds = killed_builds(context, true)?;
+        let builds =
+            builds.iter().map(|directory| operation::words(["rm", "-r", &directory.to_string_lossy()]));
+        Ok(blobs.chain(layers).chain(builds).collect())
     }
 }
 
@@ -76,8 +86,9 @@ impl Gc {
         let roots = |marks: &mut Marks| mark(context, marks);
         let (blobs, marks) = match Layout::open(&images) {
             Ok(layout) => layout.collect(roots, self.grace, dry_run)?,
-            // Without a list of images nobody knows which layers they have.
-            Err(oci::layout::Error::NotALayout(_)) if !images.exists() => {
+            // Without a list of images nobody knows which layers they have. One that somebody was about to make who was
+            // killed is none yet: oci-layout comes last.
+            Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
                 return Ok((Vec::new(), Vec::new()));
             }
             Err(error) => return Err(error.into()),
@@ -129,6 +140,12 @@ impl Gc {
         }
         Ok(true)
     }
+}
+
+/// What builds left that were killed.
+fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
+    let left = build::workspace::collect(&context.scope.root, dry_run);
+    left.map_err(|(path, error)| anyhow::Error::from(error).context(format!("remove {path:?}")))
 }
 
 /// Marks what containers, the build cache and mounts refer to.

@@ -1,0 +1,140 @@
+//! The tools of the store on one that cannot be written to, and on a full disk: one line that says what failed on what,
+//! another what to do, nothing left behind and nothing lost.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use serde_json::json;
+use testkit::{Outcome, Sandbox, file, rootfs};
+
+/// Everything that writes to the store, or by `img-save` elsewhere. Each works where there is room.
+const COMMANDS: [&str; 10] = [
+    "img-build -q -t new context",
+    "img-load -q -t new new.tar",
+    "img-pull -q --insecure 127.0.0.1:5000/new:latest",
+    "img-pull -q --insecure --apply 127.0.0.1:5000/new:latest",
+    "img-commit -q -t new < web.json",
+    "layer-diff -q < web.json",
+    "img-tag -q busybox new",
+    "img-save -q busybox -o $STAVE_ROOT/saved.tar",
+    "img-rm -q busybox",
+    "img-gc -q --grace 0s",
+];
+
+/// A store with an image and with garbage; what an image is made from; a container that wrote something; a registry.
+fn ready() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    let write = |name: &str, content: &[u8]| std::fs::write(sandbox.directory().join(name), content).unwrap();
+    // More than the room that is left in the tests, also compressed.
+    let noise: Vec<u8> =
+        (0_u32..100_000).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
+    let image = rootfs(|tree| file(tree, "noise", 0o644, &noise));
+    sandbox.load("garbage", &rootfs(|tree| file(tree, "garbage", 0o644, &noise[1..])));
+    sandbox.sh("img-rm -q garbage > /dev/null").ok();
+    write("new.tar", &image);
+    sandbox.sh("mkdir context").ok();
+    write("context/Dockerfile", b"FROM busybox\nCOPY noise /noise\nRUN true\n");
+    write("context/noise", &noise);
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json").ok();
+    sandbox.sh("cp context/noise $(jq -r .rootfs.path web.json)/noise").ok();
+    let registry = json!({"version": 0.1, "storage": {"filesystem": {"rootdirectory": sandbox.directory().join("data")}},
+        "http": {"addr": "127.0.0.1:5000"}});
+    write("registry.yml", registry.to_string().as_bytes());
+    sandbox.sh("docker-registry serve registry.yml > registry.log 2>&1 &").ok();
+    sandbox
+        .sh("for try in $(seq 100); do grep -q ':1388 .* 0A ' /proc/net/tcp && break; sleep 0.05; done")
+        .ok();
+    sandbox.sh("img-load -q --root other -t new new.tar && img-push -q --root other --insecure new 127.0.0.1:5000/new:latest").ok();
+    sandbox
+}
+
+/// All that stands in a store, with its content; without locks, which are empty, and the directory that builds work in.
+fn store(sandbox: &Sandbox, root: &str) -> String {
+    let files = format!(
+        "cd {root} && find . -xdev -not -name '*lock' -not -path ./build -not -path './containers/*' -printf '%y %m %p %l\\n' | sort && \
+         find . -xdev -type f -not -path './containers/*' -not -name filler -exec sha256sum {{}} + | sort"
+    );
+    sandbox.sh(&files).ok()
+}
+
+/// Blobs whose content is not what their name says.
+const FALSE_BLOBS: &str = "cd full/images/blobs/sha256 && sha256sum * | while read -r sum name; do \
+    test $sum = $name || echo $name; done";
+
+/// The lines of `these` that `those` has not.
+fn surplus<'a>(these: &'a str, those: &str) -> Vec<&'a str> {
+    these.lines().filter(|line| !those.lines().any(|other| other == *line)).collect()
+}
+
+#[track_caller]
+fn says(context: &str, command: &str, outcome: &Outcome, reason: &str, hint: &str) {
+    let tool = command.split(' ').next().unwrap();
+    let lines: Vec<_> = outcome.stderr.lines().collect();
+    assert_eq!(outcome.status, 1, "{context}: {command}: {lines:?}");
+    assert_eq!(lines.len(), 2, "{context}: {command}: {lines:?}");
+    assert!(lines[0].starts_with(&format!("{tool}: ")) && lines[0].ends_with(reason), "{context}: {lines:?}");
+    assert_eq!(lines[1], hint, "{context}: {command}");
+}
+
+const READ_ONLY: &str =
+    "hint: choose a place that can be written to: --root DIR (STAVE_ROOT), --run-dir DIR (STAVE_RUN)";
+const FULL: &str = "hint: make room there; `img-gc` removes images and layers that nothing refers to";
+
+#[test]
+fn a_store_that_cannot_be_written_to() {
+    let sandbox = ready();
+    let (before, files) = (sandbox.snapshot(), store(&sandbox, "root"));
+    for command in COMMANDS {
+        let script = format!(
+            "mount --bind $STAVE_ROOT $STAVE_ROOT && mount -o remount,ro,bind $STAVE_ROOT && {command} > document"
+        );
+        let outcome = sandbox.sh(&format!("unshare --mount sh -c '{script}'"));
+        says("read-only", command, &outcome, "Read-only file system", READ_ONLY);
+        assert!(store(&sandbox, "root") == files, "{command}");
+        sandbox.assert_as(&before);
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    let sandbox = ready();
+    sandbox.sh("mkdir full && mount -t tmpfs -o size=64m tmpfs full").ok();
+    let before = sandbox.snapshot();
+    for free in [0, 16, 100] {
+        for command in COMMANDS {
+            let context = format!("{free} KiB free");
+            sandbox.sh("rm -rf full/* && cp -a root/images root/layers root/mount-points full").ok();
+            sandbox
+                .sh(&format!(
+                    "dd if=/dev/zero of=full/filler bs=4k 2> /dev/null; truncate -s -{free}k full/filler"
+                ))
+                .ok();
+            let files = store(&sandbox, "full");
+            let script = format!("export STAVE_ROOT=$PWD/full; {command} > document");
+            let outcome = sandbox.sh(&script);
+            if command.starts_with("img-gc") {
+                // It is what helps.
+                outcome.ok();
+                assert!(store(&sandbox, "full").len() < files.len(), "{context}");
+                continue;
+            }
+            // A list of names is small.
+            if free > 0 && ["img-tag", "img-rm"].iter().any(|tool| command.starts_with(tool)) {
+                outcome.ok();
+                continue;
+            }
+            says(&context, command, &outcome, "No space left on device", FULL);
+            let after = store(&sandbox, "full");
+            let left = surplus(&after, &files);
+            // Blobs that came whole stay for the next attempt, until img-gc.
+            let blobs = left.iter().filter(|line| line.contains("./images/blobs/sha256/"));
+            assert!(
+                blobs.count() == left.len() && (left.is_empty() || command.starts_with("img-pull")),
+                "{context}: {command}: {left:?}"
+            );
+            assert_eq!(surplus(&files, &after), [""; 0], "{context}: {command}: lost");
+            assert_eq!(sandbox.sh(FALSE_BLOBS).ok(), "", "{context}: {command}");
+            sandbox.assert_as(&before);
+            sandbox.sh(&format!("rm full/filler && {script}")).ok();
+        }
+    }
+}
