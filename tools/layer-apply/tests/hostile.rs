@@ -239,6 +239,23 @@ fn limits() {
     assert_eq!(store.run(&store.image(&[(&many, &many)]), &["--max-entries", "3"]).status, 0);
 }
 
+/// How much memory it takes to decompress a frame of zstd is written in it, by whoever made it.
+#[test]
+fn a_window_that_is_too_large() {
+    let plain = archive(&[file("f", &vec![7; 1 << 20])]);
+    let compress = |window: u32| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        std::io::Write::write_all(&mut encoder, &plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let message = "decompress blob: Frame requires too much memory for decoding";
+    assert_eq!(Store::new().refuse_blobs(&[(&compress(26), &plain)], &[]), message);
+    let store = Store::new();
+    let run = store.run(&store.image(&[(&compress(25), &plain)]), &[]);
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+}
+
 /// What is known of a directory is kept until the end of its layer.
 #[test]
 fn attributes_that_would_fill_the_memory() {
@@ -301,6 +318,13 @@ fn sparse_files_that_do_not_hold_together() {
     let short = altered(archive.clone(), 483, b"00000000005\0");
     let message = "header at byte 0: sparse file with a map that does not hold together";
     assert_eq!(Store::new().refuse(&[short], &[]), message);
+    // Version 1.0: a map of more runs than anybody needs, of which only the number is there.
+    let hole = Entry { size: 1, sparse: Some(Vec::new()), ..Entry::new(Kind::File, "f") };
+    let mut many = sparse(&hole);
+    let map = many.len() - 1024 - 512;
+    many[map..map + 8].copy_from_slice(b"9000000\n");
+    let message = "header at byte 1536: sparse file in too many pieces";
+    assert_eq!(Store::new().refuse(&[many], &[]), message);
     let right = altered(archive, 483, b"00000100000\0");
     let directories = apply(&[right]);
     let content = std::fs::read(directories[0].join("f123456789")).unwrap();
