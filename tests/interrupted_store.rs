@@ -87,6 +87,18 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
 }
 
 #[test]
+fn img_build_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    // The layer that it is built on stands, so that its four hundred links are not among the changes.
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    let dockerfile = "FROM busybox\nRUN echo one > /one\nCOPY file /two\nENV three=3\nCMD [\"/bin/sh\"]\n";
+    std::fs::create_dir(sandbox.directory().join("context")).unwrap();
+    std::fs::write(sandbox.directory().join("context/Dockerfile"), dockerfile).unwrap();
+    std::fs::write(sandbox.directory().join("context/file"), "two\n").unwrap();
+    killed_at_every_change(&sandbox, "img-build -q -t new context");
+}
+
+#[test]
 fn img_load_is_killed_at_every_change() {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("img-tag busybox new && img-save -q new -o archive.tar && rm -r root && mkdir root").ok();
