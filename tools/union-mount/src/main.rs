@@ -114,6 +114,7 @@ impl UnionMount {
             readonly: rootfs.readonly,
             durable: self.durable,
             userxattr,
+            xino: false,
         }
     }
 

@@ -184,6 +184,7 @@ impl Store {
             readonly: !writable,
             durable: false,
             userxattr: namespace.is_some(),
+            xino: false,
         };
         overlay.mount()?;
         mounted.attached = true;
