@@ -21,6 +21,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Error;
 use clap::Parser;
 use document::members::Image;
+use layer::store::Format;
 use oci::{Layout, Platform, Reference};
 use registry::{Client, Display, Options, display::Job, pull};
 use toolkit::prelude::*;
@@ -38,6 +39,9 @@ struct Pull {
     /// Unpack each layer while it comes, as layer-apply does
     #[arg(long)]
     apply: bool,
+    /// What each layer becomes then: directory, or erofs, an image in one file
+    #[arg(long, value_name = "FORM", default_value = "directory", requires = "apply")]
+    format: Format,
     /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
@@ -80,7 +84,9 @@ impl Source for Pull {
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {
-            true => pull.fetch(|layers| apply::apply(layers, &pull.image, &context.scope.root, &display))?,
+            true => pull.fetch(|layers| {
+                apply::apply(layers, &pull.image, &context.scope.root, self.format, &display)
+            })?,
             false => pull.fetch(|_| Ok::<_, registry::Error>(())).map_err(|e| self.hinted(e))?,
         }
         display.line(&format!("Digest: {}", pull.descriptor.digest()));

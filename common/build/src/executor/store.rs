@@ -130,7 +130,7 @@ impl Store {
             .map_err(|source| Cause::Unpack { diff_id: diff_id.clone(), source: Box::new(source) })?;
         let blob = || self.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
         let standing = self.layers()?.apply(diff_id, blob, &below, &Default::default()).map_err(failed)?;
-        Ok(standing.directory)
+        Ok(standing.place.path().to_owned())
     }
 
     /// The unpacked layers.
