@@ -146,6 +146,13 @@ impl From<OwnedFd> for Detached {
     }
 }
 
+impl From<Detached> for OwnedFd {
+    /// The root of the mount, which goes with the last descriptor if it is not attached.
+    fn from(mount: Detached) -> Self {
+        mount.0
+    }
+}
+
 fn open_tree(at: BorrowedFd<'_>, path: &Path, recursive: bool) -> std::result::Result<Detached, Errno> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
