@@ -1,7 +1,7 @@
 //! Mounts that are not attached anywhere yet, and where they get attached.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, OsStr},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -121,6 +121,15 @@ impl Detached {
     pub fn attach(&self, target: impl AsFd) -> std::result::Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(self.0.as_fd(), c"", target.as_fd(), c"", flags)
+    }
+
+    /// Attaches it on top of `name` in a directory that nobody else can change. A symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As [`Detached::attach`].
+    pub fn attach_in(&self, directory: impl AsFd, name: &OsStr) -> std::result::Result<(), Errno> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(self.0.as_fd(), c"", directory.as_fd(), name, flags)
     }
 
     /// Sets and clears what `options` name, on this mount and on those below it if `recursive`. Works on an attached
