@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::File,
+    io::Read,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
@@ -37,7 +38,9 @@ pub struct Entry {
 /// When `/proc` is not mounted.
 pub fn read() -> Result<Vec<Entry>> {
     const PATH: &str = "/proc/self/mountinfo";
-    let text = fs::read(PATH).map_err(|error| {
+    // The kernel does not say how long it is; std would ask for a few bytes first, and for more each time.
+    let mut text = Vec::with_capacity(16 << 10);
+    File::open(PATH).and_then(|mut file| file.read_to_end(&mut text)).map_err(|error| {
         Error::new(format_args!("read {PATH:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())

@@ -77,7 +77,7 @@ fn links(top: &Path) -> Vec<(OsString, OsString)> {
     let Ok(entries) = fs::read_dir(top) else { return Vec::new() };
     let mut links: Vec<_> = entries
         .filter_map(|entry| {
-            let entry = entry.ok()?;
+            let entry = entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))?;
             let target = fs::read_link(entry.path()).ok()?;
             // A name beside it; what leads elsewhere means nothing in the container.
             (target.components().count() == 1).then(|| (entry.file_name(), target.into_os_string()))
