@@ -105,6 +105,55 @@ fn udp_and_a_single_host_address() {
     assert_eq!(sandbox.outside(&format!("perl client.pl {HOST}:5353")).ok(), "answer to ask");
 }
 
+/// Docker's networks are apart (DOCKER-ISOLATION): containers of one reach those of another by published ports alone.
+#[test]
+fn networks_reach_each_other_by_published_ports_alone() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let other = "netns-bridge --bridge other0 --subnet 10.9.0.0/24 | veth-pair";
+    start(&sandbox, "web", &format!("{NETWORK} | portmap -p 10080:80"), SERVER);
+    start(&sandbox, "sibling", NETWORK, SERVER);
+    start(&sandbox, "stranger", &format!("{other} | portmap -p 127.0.0.1:10081:80"), SERVER);
+    let page = "a page of the image\n";
+    let asks = |from: &str, to: &str| {
+        sandbox.sh(&format!("nsenter --net=/run/netns/{from} curl -s -m 2 http://{to}/")).stdout
+    };
+    let address = |id: &str| {
+        let address = format!("jq -r .network.cni.ips[0].address {id}.json | cut -d/ -f1");
+        sandbox.sh(&address).ok().trim().to_owned()
+    };
+    let (web, stranger) = (address("web"), address("stranger"));
+    assert_eq!(sandbox.fetch(&format!("http://{web}/")), page, "the host reaches all");
+    assert_eq!(sandbox.fetch(&format!("http://{stranger}/")), page);
+    let apart = |context: &str| {
+        assert_eq!(asks("sibling", &web), page, "{context}: within one network");
+        assert_eq!(asks("stranger", &web), "", "{context}");
+        assert_eq!(asks("web", &stranger), "", "{context}");
+        for host in [HOST, "172.17.0.1", "10.9.0.1"] {
+            assert_eq!(asks("stranger", &format!("{host}:10080")), page, "{context}: by {host}");
+        }
+    };
+    apart("as made");
+    // Whoever leaves by neither of them is not asked.
+    let server = "busybox httpd -f -p 8080 -h www > /dev/null 2>&1 & echo $! > httpd.pid; sleep 0.3";
+    sandbox.outside(&format!("mkdir -p www && echo outside > www/index.html; {server}")).ok();
+    assert_eq!(asks("stranger", &format!("{OUTSIDE}:8080")), "outside\n");
+
+    sandbox.sh("nft flush chain ip stave forward").ok();
+    assert_eq!(asks("stranger", &web), page, "without the rule they do: the test tests something");
+    let drifted = sandbox.sh("netns-bridge --check < web.json > /dev/null").exits(1);
+    assert!(drifted.stderr.contains("missing: rule forward"), "{}", drifted.stderr);
+    sandbox.sh("netns-bridge --repair < web.json > /dev/null").ok();
+    apart("repaired");
+    sandbox.sh("kill $(cat httpd.pid)").ok();
+    sandbox.sh("unwind stranger > /dev/null").ok();
+    assert_eq!(asks("sibling", &web), page);
+    let elements = "nft list set ip stave same_bridge | grep -o '{ \".*'";
+    assert_eq!(sandbox.sh(elements).ok(), "{ \"stave0\" . \"stave0\" }\n", "the other one is gone");
+    sandbox.sh("unwind web sibling > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn writes_stand_in_the_upper_directory_alone_and_layers_are_shared() {
     let sandbox = Sandbox::with_busybox();

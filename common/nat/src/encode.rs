@@ -74,13 +74,13 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
     let concatenated = set.interval && set.key.len() > 1;
     let flags = [(set.interval, SET_INTERVAL), (set.data.is_some(), SET_MAP), (concatenated, SET_CONCAT)];
     let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
-    let mut attributes = vec![
-        Attribute::string(IN_TABLE, TABLE),
-        Attribute::string(2, set.name),
-        Attribute::number(3, flags),
-        Attribute::number(4, type_id(set.key)),
-        Attribute::number(5, padded_length(set.key)),
-    ];
+    let mut attributes = vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, set.name)];
+    // Where there are none the kernel does not dump them.
+    if flags != 0 {
+        attributes.push(Attribute::number(3, flags));
+    }
+    attributes.push(Attribute::number(4, type_id(set.key)));
+    attributes.push(Attribute::number(5, padded_length(set.key)));
     if let Some(data) = set.data {
         attributes.push(Attribute::number(6, type_id(data)));
         attributes.push(Attribute::number(7, padded_length(data)));
@@ -313,11 +313,11 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             let fib = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
             vec![expression("fib", fib), compare(false, TYPE_LOCAL.to_ne_bytes().to_vec())]
         }
-        Statement::WasDnat => {
+        Statement::WasDnat { not } => {
             let status = 2;
             let load = vec![Attribute::number(2, status), Attribute::number(1, 1)];
             let bit = mask(STATUS_DNAT.to_ne_bytes().to_vec());
-            vec![expression("ct", load), bit, compare(true, vec![0; 4])]
+            vec![expression("ct", load), bit, compare(!not, vec![0; 4])]
         }
         Statement::Dnat { fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];

@@ -74,6 +74,7 @@ pub struct Chain {
 #[allow(missing_docs)]
 pub enum Hook {
     Prerouting = 0,
+    Forward = 2,
     Output = 3,
     Postrouting = 4,
 }
@@ -113,8 +114,11 @@ pub enum Statement {
     },
     /// The destination is an address of this host.
     ToThisHost,
-    /// The destination of the packet's connection was translated.
-    WasDnat,
+    /// The destination of the packet's connection was translated, or (`not`) was not.
+    WasDnat {
+        /// Turned round.
+        not: bool,
+    },
     /// The destination becomes what the fields map to; where they map to nothing, the rule ends.
     Dnat {
         /// The fields.
@@ -210,6 +214,7 @@ impl Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hook = match self.hook {
             Hook::Prerouting => "prerouting",
+            Hook::Forward => "forward",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
         };
@@ -240,7 +245,7 @@ impl Display for Statement {
                 write!(f, " {}@{set}", negation(*not))
             }
             Self::ToThisHost => f.write_str("fib daddr type local"),
-            Self::WasDnat => f.write_str("ct status dnat"),
+            Self::WasDnat { not } => f.write_str(if *not { "ct status ! dnat" } else { "ct status dnat" }),
             Self::Dnat { fields, map } => {
                 f.write_str("dnat ip to ")?;
                 join(f, fields, " . ")?;

@@ -6,7 +6,7 @@ use crate::{
     Mapping,
     ruleset::{
         Chain, Element,
-        Field::{IifName, IpDaddr, IpSaddr, L4Proto, OifName, ThDport},
+        Field::{self, IifName, IpDaddr, IpSaddr, L4Proto, OifName, ThDport},
         Hook, Rule, Set, Statement,
         Type::{Ifname, InetProto, InetService, Ipv4Addr},
         Value,
@@ -39,11 +39,17 @@ pub(crate) const BRIDGES: Set = Set { name: "bridges", key: &[Ipv4Addr, Ifname],
 /// The subnets of all bridges.
 pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: None, interval: true };
 
-pub(crate) const SETS: [&Set; 4] = [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS];
+/// Each bridge with itself: packets that come in and leave by one and the same. (nft shows the names in a set of nothing but
+/// names only where it made the set itself.)
+pub(crate) const SAME_BRIDGE: Set =
+    Set { name: "same_bridge", key: &[Ifname, Ifname], data: None, interval: false };
 
-pub(crate) const CHAINS: [Chain; 4] = [
+pub(crate) const SETS: [&Set; 5] = [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE];
+
+pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "martians", kind: "filter", hook: Hook::Prerouting, priority: ("raw", -300) },
     Chain { name: "prerouting", kind: "nat", hook: Hook::Prerouting, priority: ("dstnat", -100) },
+    Chain { name: "forward", kind: "filter", hook: Hook::Forward, priority: ("filter", 0) },
     Chain { name: "output", kind: "nat", hook: Hook::Output, priority: ("-100", -100) },
     Chain { name: "postrouting", kind: "nat", hook: Hook::Postrouting, priority: ("srcnat", 100) },
 ];
@@ -59,6 +65,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     let from_elsewhere = Statement::Is { field: IifName, not: true, value: Value::Interface("lo".into()) };
     let loopback = |field| Statement::Is { field, not: false, value: loopback() };
     let one_address = Statement::Dnat { fields: &[IpDaddr, L4Proto, ThDport], map: PUBLISHED_AT.name };
+    let bridge = |fields: &'static [Field], not| Statement::In { fields, not, set: SAME_BRIDGE.name };
     let any_address = Statement::Dnat { fields: &[L4Proto, ThDport], map: PUBLISHED.name };
     vec![
         // route_localnet, which 127.0.0.1 needs to reach a container, would also let the neighbours on the bridge talk
@@ -69,11 +76,23 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
         rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
         rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
+        // Networks are apart, as Docker's are (DOCKER-ISOLATION): what comes in by one bridge does not leave by another.
+        // A port that is published is for all, and what answers by it; docker-proxy does that for Docker.
+        rule(
+            "forward",
+            &[
+                bridge(&[IifName, IifName], false),
+                bridge(&[OifName, OifName], false),
+                bridge(&[IifName, OifName], true),
+                Statement::WasDnat { not: true },
+                Statement::Drop,
+            ],
+        ),
         rule("output", &[Statement::ToThisHost, one_address]),
         rule("output", &[Statement::ToThisHost, any_address]),
         // A container that reaches itself or a sibling by a published port must hear the answer from the host, or the
         // answer would go to it directly and unknown; the same holds for the host's own 127.0.0.1.
-        rule("postrouting", &[Statement::WasDnat, in_bridges(false), Statement::Masquerade]),
+        rule("postrouting", &[Statement::WasDnat { not: false }, in_bridges(false), Statement::Masquerade]),
         // Whoever leaves for elsewhere than its own bridge does so under the host's address.
         rule(
             "postrouting",
@@ -90,10 +109,12 @@ pub(crate) fn rules() -> Vec<Rule> {
 pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
     let element = |set, key| Element { set, key, data: Vec::new(), comment: None };
     let on_bridge = |prefix| element(BRIDGES.name, vec![prefix, Value::Interface(bridge.to_owned())]);
+    let name = || Value::Interface(bridge.to_owned());
     vec![
         on_bridge(Value::Prefix(subnet.trunc())),
         on_bridge(loopback()),
         element(SUBNETS.name, vec![Value::Prefix(subnet.trunc())]),
+        element(SAME_BRIDGE.name, vec![name(), name()]),
     ]
 }
 

@@ -94,6 +94,12 @@ const LISTED: &str = r#"table ip stave {
 		elements = { 172.17.0.0/16, 172.18.0.0/16 }
 	}
 
+	set same_bridge {
+		type ifname . ifname
+		elements = { "stave0" . "stave0",
+			     "br1" . "br1" }
+	}
+
 	chain martians {
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 drop
@@ -104,6 +110,11 @@ const LISTED: &str = r#"table ip stave {
 		type nat hook prerouting priority dstnat; policy accept;
 		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 		fib daddr type local dnat ip to meta l4proto . th dport map @published
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop
 	}
 
 	chain output {
@@ -147,7 +158,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 8, "however many ports and bridges");
+        assert_eq!(rules.count(), 9, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -184,6 +195,8 @@ fn explained_to_the_letter() {
         "nft add set ip stave bridges '{ type ipv4_addr . ifname; flags interval; }'",
         "nft add chain ip stave prerouting '{ type nat hook prerouting priority dstnat; policy accept; }'",
         "nft add rule ip stave martians 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'",
+        "nft add rule ip stave forward 'iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop'",
+        "nft add element ip stave same_bridge '{ \"stave0\" . \"stave0\" }'",
         "nft add rule ip stave postrouting 'ip saddr @subnets ip saddr . oifname != @bridges masquerade'",
         "nft add element ip stave bridges '{ 172.17.0.0/16 . \"stave0\" }'",
         "nft add element ip stave published '{ tcp . 10080 comment \"web\" : 172.17.0.2 . 80 }'",
@@ -206,6 +219,8 @@ fn what_is_missing_is_found_and_made_again() {
             "nft insert rule ip stave prerouting drop",
             "nft flush set ip stave bridges",
             "nft flush set ip stave subnets",
+            "nft flush set ip stave same_bridge",
+            "nft flush chain ip stave forward",
             "nft flush ruleset",
             "nft delete rule ip stave martians handle $(nft -a list chain ip stave martians | grep -o 'handle [0-9]*$' | tail -1 | cut -d' ' -f2)",
         ] {

@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge stands, with the subnet's first address as the
-//! gateway, that packets are forwarded, and that what leaves the subnet does so under the host's address. A bridge that
-//! somebody else made is used as it is.
+//! gateway, that packets are forwarded, and that what leaves the subnet does so under the host's address. Containers on
+//! different bridges reach each other by published ports alone. A bridge that somebody else made is used as it is.
 //! # Reads
 //! `id`.
 //! # Adds
