@@ -199,10 +199,18 @@ fn with_stages() -> (Sandbox, Vec<(&'static str, String)>) {
     (sandbox, stages)
 }
 
+/// Takes `web` back, and waits for what its tools leave to processes of their own.
+fn unwind(sandbox: &Sandbox) {
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox
+        .sh("for try in $(seq 100); do grep -qs -e '-[-]undo' /proc/[0-9]*/cmdline || break; sleep 0.02; done")
+        .ok();
+}
+
 #[test]
 fn unknown_members_survive_every_tool() {
     let (sandbox, stages) = with_stages();
-    sandbox.sh("unwind web").ok();
+    unwind(&sandbox);
     let mut document = stages[0].1.trim_end().replacen('{', r#"{"theirs":{"n":1e400},"#, 1);
     for (command, _) in &stages {
         document = sandbox.sh_with(command, document.as_bytes()).ok();
@@ -223,7 +231,7 @@ fn unknown_members_survive_every_tool() {
 #[test]
 fn a_broken_pipe_after_the_act_takes_it_back() {
     let (sandbox, stages) = with_stages();
-    sandbox.sh("unwind web").ok();
+    unwind(&sandbox);
     let mut document = stages[0].1.clone();
     for (command, _) in &stages {
         let before = sandbox.snapshot();
@@ -292,7 +300,7 @@ fn a_range_of_addresses_that_is_used_up() {
 #[test]
 fn a_root_that_cannot_be_written_to() {
     let (sandbox, stages) = with_stages();
-    sandbox.sh("unwind web").ok();
+    unwind(&sandbox);
     let before = sandbox.snapshot();
     // Read-only for these commands alone: in a mount namespace of their own.
     for (command, document) in &stages[..2] {
@@ -336,7 +344,9 @@ fn nothing_is_made_without_a_record() {
         let outcome = sandbox.sh_with(&script, of_no_container(document).as_bytes());
         assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
         let run = sandbox.directory().canonicalize().unwrap().join("run");
-        let line = format!("{tool}: write record \"{}/full.json\": No space left on device\n", run.display());
+        let hint = "hint: make room there; `img-gc` removes images and layers that nothing refers to\n";
+        let line =
+            format!("{tool}: write record \"{}/full.json\": No space left on device\n{hint}", run.display());
         assert_eq!(outcome.stderr, line);
         assert_eq!(sandbox.sh("find run -type f -size +0 -not -name fill").ok(), "", "{command}");
         sandbox.assert_as(&before);
@@ -399,6 +409,57 @@ fn without_root() {
         assert!(lines[1].starts_with("hint: this needs root"), "{lines:?}");
     }
     sandbox.sh("rm -r /run/bin").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn an_image_of_another_store() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let elsewhere = sandbox.directory().canonicalize().unwrap().join("elsewhere");
+    let hint = format!(
+        "hint: this looked in the store {elsewhere:?} (--root, STAVE_ROOT): use the one that the image was built, loaded or \
+         pulled into, or img-pull it to here\n"
+    );
+    let apply = "layer-apply --root elsewhere < busybox.json > document";
+    let outcome = sandbox.sh(apply).exits(1);
+    let images = elsewhere.join("images");
+    let line = format!(
+        "layer-apply: {images:?} is not an OCI image layout: it has no oci-layout file of version 1\n"
+    );
+    assert_eq!(outcome.stderr, format!("{line}{hint}"));
+    assert!(!elsewhere.exists());
+
+    // A store, but of other images.
+    std::fs::write(
+        sandbox.directory().join("other.tar"),
+        testkit::rootfs(|tree| testkit::directory(tree, "x")),
+    )
+    .unwrap();
+    sandbox.sh("img-load -q --root elsewhere -t other other.tar > /dev/null").ok();
+    let outcome = sandbox.sh(apply).exits(1);
+    let digest = sandbox.sh("jq -r .image.descriptor.digest busybox.json").ok();
+    let line = format!("layer-apply: read the image: {} is not in the image store\n", digest.trim());
+    assert_eq!(outcome.stderr, format!("{line}{hint}"));
+    assert!(!elsewhere.join("layers").exists());
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_volume_that_a_read_only_root_has_no_place_for() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let mounted = "layer-apply --id web < busybox.json | union-mount --read-only > web.json; mkdir data";
+    sandbox.sh(mounted).ok();
+    let run = |volume: &str| sandbox.sh(&format!("ns-exec --from web.json -v {volume} -- true"));
+    let line = "ns-exec: mount bind on \"/new/place\": Read-only file system\n";
+    let hint = "hint: the root file system is read-only and has no \"/new/place\": `union-mount -v` makes a place for a \
+                volume, and mounts it\n";
+    assert_eq!(run("$PWD/data:/new/place").exits(125).stderr, format!("{line}{hint}"));
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.sh(mounted.strip_suffix("; mkdir data").unwrap()).ok();
+    run("$PWD/data:/tmp").exits(0);
+    sandbox.sh("unwind web > /dev/null; rmdir data").ok();
     sandbox.assert_as(&before);
 }
 

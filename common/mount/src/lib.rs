@@ -14,6 +14,7 @@ pub mod resolve;
 mod sys;
 pub mod table;
 pub mod tree;
+mod volatile;
 mod volume;
 
 pub use detached::{Detached, FileSystem, propagate, unmount};
@@ -22,4 +23,5 @@ pub use image::image;
 pub use operation::Operation;
 pub use options::Options;
 pub use overlay::Overlay;
+pub use volatile::boot;
 pub use volume::{InvalidVolume, Volume, plain};

@@ -16,7 +16,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FileSystem, Result, detached::mount_by_string, resolve};
+use crate::{Error, FileSystem, Result, detached::mount_by_string, resolve, volatile};
 
 /// fsconfig(2) takes a string of this many bytes at most.
 const LONGEST_STRING: usize = 255;
@@ -35,6 +35,10 @@ pub struct Overlay {
     /// overlayfs's own directory, on the file system of `upper`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<PathBuf>,
+    /// The boot of the machine in which it was mounted, see [`crate::boot`]: while that lasts nothing of `upper` is lost, and
+    /// it can be mounted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Where it is mounted.
     pub target: PathBuf,
     /// Refuse writing, even with an upper directory.
@@ -91,7 +95,9 @@ impl Overlay {
     ///
     /// # Errors
     /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
+    /// [`Errno::UCLEAN`] where a crash may have lost something of `upper`, [`Errno::BUSY`] where some process has it mounted.
     pub fn mount(&self) -> Result<()> {
+        volatile::release(self)?;
         match self.mount_by_api() {
             // Before Linux 6.7 there is no `lowerdir+`, which takes one directory of any path at a time.
             Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS) => {
@@ -203,6 +209,7 @@ mod tests {
             lower,
             upper: Some(dir.path().join("upper")),
             work: Some(dir.path().join("work")),
+            boot: None,
             target: dir.path().join("rootfs"),
             readonly: false,
             durable: false,
@@ -273,6 +280,7 @@ mod tests {
             lower: vec!["/l/a".into(), "/l/b".into()],
             upper: Some("/c/upper".into()),
             work: Some("/c/work".into()),
+            boot: None,
             target: "/c/rootfs".into(),
             readonly: false,
             durable: true,

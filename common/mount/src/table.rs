@@ -37,11 +37,18 @@ pub struct Entry {
 /// # Errors
 /// When `/proc` is not mounted.
 pub fn read() -> Result<Vec<Entry>> {
-    const PATH: &str = "/proc/self/mountinfo";
+    read_from(Path::new("/proc/self/mountinfo"))
+}
+
+/// All mounts that another process sees.
+///
+/// # Errors
+/// When it is gone, or somebody else's.
+pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
     // The kernel does not say how long it is; std would ask for a few bytes first, and for more each time.
     let mut text = Vec::with_capacity(16 << 10);
-    File::open(PATH).and_then(|mut file| file.read_to_end(&mut text)).map_err(|error| {
-        Error::new(format_args!("read {PATH:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(|error| {
+        Error::new(format_args!("read {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     Common, Filter, failure,
-    filter::{from_boxed, lock},
+    filter::{advised, from_boxed, lock},
 };
 
 /// Compares the operations of every step of this tool with what is there; with `--repair` applies those again that are
@@ -32,7 +32,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
             let what = match operation.check(&scope).map_err(from_boxed)? {
                 Condition::Present => continue,
                 Condition::Missing(_) if common.repair => {
-                    operation.apply(&scope).map_err(from_boxed)?;
+                    operation.apply(&scope).map_err(advised::<F>)?;
                     *value = serde_json::to_value(&operation)?;
                     repaired = true;
                     continue;

@@ -107,7 +107,25 @@ fn hint_of(error: &anyhow::Error) -> Option<String> {
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
         return Some(hinted.hint.clone());
     }
-    is_for_root(error).then(|| "this needs root: try it with sudo".to_owned())
+    if is_for_root(error) {
+        return Some("this needs root: try it with sudo".to_owned());
+    }
+    let line = report_line(error);
+    // A file system that is full is the one that was written to; one that is read-only may be a container's own.
+    if [Errno::ENOSPC, Errno::EDQUOT].iter().any(|errno| line.ends_with(errno.desc())) {
+        return Some(FULL.to_owned());
+    }
+    error.chain().any(|cause| is(cause, Errno::EROFS)).then(|| READ_ONLY.to_owned())
+}
+
+const FULL: &str = "make room there; `img-gc` removes images and layers that nothing refers to";
+const READ_ONLY: &str =
+    "choose a place that can be written to: --root DIR (STAVE_ROOT), --run-dir DIR (STAVE_RUN)";
+
+/// Whether a cause is this error of the system.
+fn is(cause: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    let io = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    io == Some(errno as i32) || cause.downcast_ref() == Some(&errno)
 }
 
 /// Whether the system refused something to a user who is not root.

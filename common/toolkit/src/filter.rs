@@ -1,6 +1,6 @@
 //! A tool that reads the document, makes something and adds its member.
 
-use std::{ffi::OsString, io, io::IsTerminal, process::ExitCode};
+use std::{ffi::OsString, fmt, io, io::IsTerminal, process::ExitCode};
 
 use anyhow::anyhow;
 use document::{Document, Error, Id, Member, record::Lock};
@@ -44,8 +44,8 @@ pub trait Filter: clap::Parser {
         Ok(member)
     }
 
-    /// What a person can do about an error of its operations: the line `hint:`.
-    fn advise(&self, error: &anyhow::Error) -> Option<String> {
+    /// What a person can do about an error of its operations, applied or repaired: the line `hint:`.
+    fn advise(error: &anyhow::Error) -> Option<String> {
         let _ = error;
         None
     }
@@ -134,11 +134,7 @@ fn attempt<F: Filter>(tool: &str, version: &str, filter: &F, document: Document)
         return Err(failed(document, Stage::Record)(error));
     }
     if let Err((error, left)) = apply_all(&mut operations, &scope) {
-        let error = from_boxed(error);
-        let error = match filter.advise(&error) {
-            Some(what) => hint(error, what),
-            None => error,
-        };
+        let error = advised::<F>(error);
         return Err(abandon(tool, session, &operations, left, Stage::Apply, error));
     }
     let written = filter
@@ -189,9 +185,35 @@ pub(crate) fn lock<F: Filter>(scope: &Scope) -> anyhow::Result<Option<Lock>> {
     Ok(F::LOCK.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
 }
 
+/// An operation's error with what a person can do about it.
+pub(crate) fn advised<F: Filter>(error: operation::Error) -> anyhow::Error {
+    let error = from_boxed(error);
+    match F::advise(&error) {
+        Some(what) => hint(error, what),
+        None => error,
+    }
+}
+
 /// An operation's error as the toolkit's, with its chain of causes.
 pub(crate) fn from_boxed(error: operation::Error) -> anyhow::Error {
-    anyhow::Error::from_boxed(error)
+    anyhow::Error::new(Boxed(error))
+}
+
+/// An operation's error in its box, which is looked for among the causes by its own type. (Behind
+/// [`anyhow::Error::from_boxed`] nobody finds it.)
+#[derive(Debug)]
+struct Boxed(operation::Error);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Boxed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
 }
 
 fn explain<F: Filter>(tool: &str, filter: &F, document: &Document) -> Exit {

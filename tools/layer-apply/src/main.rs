@@ -16,7 +16,7 @@
 //! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md), where there are
 //! directories only.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -27,7 +27,7 @@ use layer::{
     store::{Format, Place, Store},
 };
 use oci::{Digest, Layout};
-use toolkit::{Common, Context, Filter, Plan};
+use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Unpack an image's layers, each into a directory or an EROFS image of its own
 #[derive(Parser)]
@@ -68,8 +68,9 @@ impl Filter for LayerApply {
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let image = document.require::<members::Image>()?;
         let root = &context.scope.root;
-        let layout = Layout::open(root.join("images"))?;
-        let image = layout.image(&image.descriptor, None).context("read the image")?;
+        let layout = Layout::open(root.join("images")).map_err(|error| elsewhere(root, error.into()))?;
+        let image = layout.image(&image.descriptor, None).context("read the image");
+        let image = image.map_err(|error| elsewhere(root, error))?;
         let layer = |(descriptor, diff_id): (&oci::spec::Descriptor, Digest)| Layer {
             descriptor: descriptor.clone(),
             place: Store::place_of(root, &diff_id, self.format),
@@ -88,7 +89,7 @@ impl Filter for LayerApply {
         Ok(Plan { member: member(&apply), operations: vec![apply] })
     }
 
-    fn advise(&self, error: &anyhow::Error) -> Option<String> {
+    fn advise(error: &anyhow::Error) -> Option<String> {
         let cannot = error.chain().any(|cause| {
             matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
         });
@@ -112,6 +113,16 @@ impl Filter for LayerApply {
     fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {
         Ok(members::Layers(operations.iter().flat_map(|apply| member(apply).0).collect()))
     }
+}
+
+/// With what a person can do about it, where the image is not in the store at all.
+fn elsewhere(root: &Path, error: anyhow::Error) -> anyhow::Error {
+    use oci::layout::Error::{NoBlob, NotALayout};
+    if !matches!(error.root_cause().downcast_ref(), Some(NoBlob(_) | NotALayout(_))) {
+        return error;
+    }
+    let what = "use the one that the image was built, loaded or pulled into, or img-pull it to here";
+    hint(error, format!("this looked in the store {root:?} (--root, STAVE_ROOT): {what}"))
 }
 
 fn member(apply: &layer::Apply) -> members::Layers {

@@ -135,6 +135,23 @@ impl Begun {
     }
 }
 
+/// With what a person can do about it, where a read-only root file system has no place for a volume.
+fn advised(tool: &NsExec, error: anyhow::Error) -> anyhow::Error {
+    let message = error.to_string();
+    let refused = |volume: &&mount::Volume| {
+        message.ends_with(&format!("on {:?}: Read-only file system", volume.target))
+    };
+    match tool.volumes.iter().find(refused) {
+        Some(mount::Volume { target, .. }) => hint(
+            error,
+            format!(
+                "the root file system is read-only and has no {target:?}: `union-mount -v` makes a place for a volume, and mounts it"
+            ),
+        ),
+        None => error,
+    }
+}
+
 /// What is decided before anything is made.
 struct Prepared {
     terminal: Option<Terminal>,
@@ -171,7 +188,7 @@ fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, F
         Ok(Some(running)) => Ok(stay(output, &scope, session, prepared, running)),
         Err(error) => {
             let left = undo_all(&prepared.operations, &scope);
-            Err(take_back(session, &prepared.operations, left, error))
+            Err(take_back(session, &prepared.operations, left, advised(tool, error)))
         }
     }
 }

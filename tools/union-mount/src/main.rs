@@ -27,6 +27,7 @@ use document::{
     members::{Image, Layers, Rootfs},
 };
 use mount::{Operation, Overlay, Volume};
+use rustix::io::Errno;
 use toolkit::prelude::*;
 
 /// Mount the layers of an image as one root file system with a writable top
@@ -56,8 +57,16 @@ impl Filter for UnionMount {
         &self.common
     }
 
-    fn advise(&self, error: &anyhow::Error) -> Option<String> {
-        toolkit::namespace_hint(error)
+    fn advise(error: &anyhow::Error) -> Option<String> {
+        let refused = error.chain().find_map(|cause| cause.downcast_ref::<mount::Error>());
+        match refused.map(mount::Error::errno) {
+            Some(Errno::UCLEAN) => Some(
+                "`unwind` takes the container back with all that it wrote; with `--durable` its top outlives a crash"
+                    .to_owned(),
+            ),
+            Some(Errno::BUSY) => Some("end it first, or `unwind` the container".to_owned()),
+            _ => toolkit::namespace_hint(error),
+        }
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
@@ -94,7 +103,7 @@ impl Filter for UnionMount {
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
         let userxattr = userns::Namespace::current()?.is_some();
         let xino = operations.iter().any(|operation| matches!(operation, Operation::ImageMount { .. }));
-        let overlay = Overlay { xino, ..self.overlay(context, &member, userxattr) };
+        let overlay = Overlay { xino, ..self.overlay(context, &member, userxattr)? };
         operations.push(Operation::OverlayMount(overlay));
         operations.extend(self.mounts(&container, &member, document)?);
         if self.read_only && volumes {
@@ -105,18 +114,20 @@ impl Filter for UnionMount {
 }
 
 impl UnionMount {
-    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Overlay {
-        Overlay {
+    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Result<Overlay> {
+        let volatile = rootfs.upper.is_some() && !self.durable;
+        Ok(Overlay {
             source: format!("stave:{}", context.id),
             lower: rootfs.lower.clone(),
             upper: rootfs.upper.clone(),
             work: rootfs.work.clone(),
+            boot: volatile.then(mount::boot).transpose()?,
             target: rootfs.path.clone(),
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
             userxattr,
             xino: false,
-        }
+        })
     }
 
     /// The volumes, those above before those below them.

@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use assert_cmd::cargo::cargo_bin_cmd;
@@ -292,4 +293,53 @@ fn explained_checked_and_repaired() {
     assert_eq!(status, 0, "{stderr}");
     assert_eq!(fixture.run(&["--check"], &mounted).0, 0);
     fixture.undo(&mounted);
+}
+
+/// The kernel refuses a volatile top that was mounted before. While the machine runs on, nothing of it is lost.
+#[test]
+fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
+    let fixture = Fixture::new(1);
+    let (_, mounted, _) = fixture.run(&[], &fixture.document(&json!({})));
+    let rootfs = fixture.container().join("rootfs");
+    fs::write(rootfs.join("written"), "before").unwrap();
+    // Some process has it in a mount namespace of its own, until its input ends.
+    let mut holder = std::process::Command::new("unshare");
+    let mut holder =
+        holder.args(["--mount", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let own = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    while own(holder.id()) == own(std::process::id()) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    mount::unmount(&rootfs).unwrap();
+    let (status, _, stderr) = fixture.run(&["--repair"], &mounted);
+    let expected = format!(
+        "union-mount: mount overlay on {rootfs:?}: process {} still has it mounted\nhint: end it first, or `unwind` the container\n",
+        holder.id()
+    );
+    assert_eq!((status, stderr), (1, expected));
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+
+    // As if the record were of before a crash.
+    let mut before = mounted.clone();
+    let operations = before["steps"][0]["operations"].as_array_mut().unwrap();
+    let overlay = operations.iter_mut().find(|operation| operation["op"] == "overlay-mount").unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(overlay["boot"], boot.trim());
+    overlay["boot"] = "of another boot".into();
+    let (status, _, stderr) = fixture.run(&["--repair"], &before);
+    let upper = fixture.container().join("upper");
+    let expected = format!(
+        "union-mount: mount overlay on {rootfs:?}: {upper:?} was mounted before the machine was started anew, and may be half written\n\
+         hint: `unwind` takes the container back with all that it wrote; with `--durable` its top outlives a crash\n"
+    );
+    assert_eq!((status, stderr), (1, expected));
+    assert!(fixture.container().join("work/work/incompat/volatile").exists());
+    assert_eq!(fs::read_to_string(upper.join("written")).unwrap(), "before");
+
+    let (status, repaired, stderr) = fixture.run(&["--repair"], &mounted);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(rootfs.join("written")).unwrap(), "before");
+    assert_eq!(fixture.run(&["--check"], &repaired).0, 0);
+    fixture.undo(&repaired);
 }

@@ -183,6 +183,7 @@ impl Store {
             lower: if lower.is_empty() { vec![empty.clone()] } else { lower },
             upper: writable.then(|| upper.clone()),
             work: writable.then(|| work.clone()),
+            boot: None,
             target: rootfs.clone(),
             readonly: !writable,
             durable: false,
