@@ -43,6 +43,15 @@ fn explanations_name_all_that_a_run_changes() {
     }
 }
 
+#[test]
+fn explanations_of_images_in_one_file() {
+    let sandbox = Sandbox::with_busybox();
+    let mut document = std::fs::read_to_string(sandbox.directory().join("busybox.json")).unwrap();
+    for command in ["layer-apply --id web --format erofs", "union-mount", "ns-exec -d -- sleep 0.1"] {
+        document = explained(&sandbox, command, &document);
+    }
+}
+
 /// The tools of images: what they change are files below `$STAVE_ROOT`, whose names are digests that nobody knows
 /// beforehand. The explanation names the directories; the mounts and namespaces of a step are its `buildah run`.
 #[test]

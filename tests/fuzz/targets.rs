@@ -11,7 +11,7 @@ use std::{
 };
 
 use layer::{
-    apply::{Below, Limits, Options, unpack},
+    apply::{Below, Limits, Options, Target, unpack},
     archive::{Entry, Kind, Reader, Writer},
 };
 use oci::{
@@ -161,7 +161,8 @@ pub(crate) fn whiteout(data: &[u8]) {
         let target = openat(CWD, &directory, flags, Mode::empty()).unwrap();
         let options = Options { limits: Limits { entries: 1000, ..Limits::default() }, ..Options::default() };
         let blob = writer.finish().unwrap();
-        let unpacked = unpack(&blob[..], target, &Below::open(&lowest_first).unwrap(), &options);
+        let unpacked =
+            unpack(&blob[..], Target::Directory(target), &Below::open(&lowest_first).unwrap(), &options);
         assert_eq!(state(&outside), before);
         if unpacked.is_err() {
             break;

@@ -54,8 +54,19 @@ pub struct Layer {
     /// The digest of the layer's uncompressed tar (OCI image-spec, config.md, "Layer DiffID").
     #[serde(rename = "diffID")]
     pub diff_id: String,
-    /// Absolute path of the directory that it was unpacked to, in overlayfs's own form.
-    pub directory: PathBuf,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// Where a [`Layer`] stands, in overlayfs's own form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// Absolute path of the directory that it was unpacked to.
+    Directory(PathBuf),
+    /// Absolute path of the EROFS image that it became.
+    Erofs(PathBuf),
 }
 
 /// `layers`, lowest first, as in the image configuration's `rootfs.diff_ids`.

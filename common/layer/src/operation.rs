@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     apply::{Below, Limits, Options},
-    store::{Standing, Store, Wanted},
+    store::{Format, Place, Standing, Store, Wanted},
 };
 
 /// One of the layers of an [`Apply`].
@@ -20,8 +20,9 @@ pub struct Layer {
     /// The digest of the layer's archive.
     #[serde(rename = "diffID")]
     pub diff_id: Digest,
-    /// The directory that it stands in; where it is expected until it was applied.
-    pub directory: PathBuf,
+    /// Where it stands; where it is expected until it was applied.
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 /// Makes sure that an image's layers stand unpacked below `$STAVE_ROOT/layers`.
@@ -44,6 +45,9 @@ pub struct Apply {
     /// Whether a layer is unpacked as near as can be where a user namespace cannot hold what it says.
     #[serde(default)]
     pub rootless: bool,
+    /// What the layers become.
+    #[serde(default)]
+    pub format: Format,
     /// Told of each layer that stands, and whether it was unpacked just now.
     #[serde(skip)]
     pub tell: Option<Tell>,
@@ -58,7 +62,8 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 impl Apply {
     fn options(&self) -> Options {
         let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
-        Options { limits, devices: self.devices, rootless: self.rootless, ..Options::default() }
+        let Self { devices, rootless, format, .. } = *self;
+        Options { limits, devices, rootless, format, ..Options::default() }
     }
 
     fn apply_all(&mut self, scope: &Scope) -> Result<(), operation::Error> {
@@ -70,7 +75,7 @@ impl Apply {
         let wanted = self.layers.iter().map(wanted).collect::<Result<Vec<_>, operation::Error>>()?;
         let tell = |index: usize, standing: &Standing| {
             if let Some(tell) = self.tell {
-                let layer = Layer { directory: standing.directory.clone(), ..self.layers[index].clone() };
+                let layer = Layer { place: standing.place.clone(), ..self.layers[index].clone() };
                 tell(&layer, standing.fresh);
             }
         };
@@ -78,7 +83,7 @@ impl Apply {
         let standing = store.apply_all(&wanted, open, &self.options(), tell)?;
         let unsettled = standing.iter().any(|standing| !standing.fresh && !standing.note.synced);
         for (layer, standing) in self.layers.iter_mut().zip(standing) {
-            layer.directory = standing.directory;
+            layer.place = standing.place;
         }
         if unsettled {
             // That it cannot be done now takes nothing from the layers: they would be unpacked again after a crash.
@@ -96,13 +101,16 @@ fn open(scope: &Scope, descriptor: &Descriptor) -> std::io::Result<oci::layout::
 impl Operation for Apply {
     fn explain(&self) -> Vec<String> {
         let line = |layer: &Layer| {
-            let directory = quote(&layer.directory.to_string_lossy());
+            let place = quote(&layer.place.path().to_string_lossy());
             // `$STAVE_ROOT/layers/<name>` beside `$STAVE_ROOT/images`.
-            let root = layer.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
+            let root = layer.place.path().ancestors().nth(2).unwrap_or(Path::new("/"));
             let name = layer.descriptor.digest().to_string().replace(':', "/");
             let blob = root.join("images/blobs").join(name);
             let blob = quote(&blob.to_string_lossy());
-            format!("mkdir -p {directory} && tar --xattrs -xpf {blob} -C {directory}")
+            match layer.place {
+                Place::Directory(_) => format!("mkdir -p {place} && tar --xattrs -xpf {blob} -C {place}"),
+                Place::Erofs(_) => format!("bsdcat {blob} | mkfs.erofs --tar=f --aufs {place} /dev/stdin"),
+            }
         };
         self.layers.iter().map(line).collect()
     }
@@ -120,12 +128,12 @@ impl Operation for Apply {
         let store = Store::open(&scope.root)?;
         let mut below: Vec<PathBuf> = Vec::new();
         for layer in &self.layers {
-            match store.find(&layer.diff_id, &Below::open(&below)?, self.rootless)? {
-                Some(standing) if standing.directory == layer.directory => below.push(standing.directory),
-                Some(standing) => {
-                    return Ok(Condition::Different(format!("layer in {:?}", standing.directory)));
-                }
-                None => return Ok(Condition::Missing(format!("layer {:?}", layer.directory))),
+            let place = layer.place.path();
+            let found = store.find(&layer.diff_id, &Below::open(&below)?, self.format, self.rootless)?;
+            match found.as_ref().map(|standing| standing.place.path()) {
+                Some(path) if path == place => below.push(place.to_owned()),
+                Some(path) => return Ok(Condition::Different(format!("layer in {path:?}"))),
+                None => return Ok(Condition::Missing(format!("layer {place:?}"))),
             }
         }
         Ok(Condition::Present)

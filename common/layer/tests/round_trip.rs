@@ -4,7 +4,7 @@
 use std::{fs, os::fd::AsFd, path::Path};
 
 use layer::{
-    apply::{Below, Options, unpack},
+    apply::{Below, Options, Target, unpack},
     archive::{Entry, Kind, Time, Writer},
     compression::Compression,
     diff,
@@ -19,7 +19,7 @@ fn open(path: &Path) -> std::os::fd::OwnedFd {
 fn apply(archive: &[u8], target: &Path, below: &[&Path]) {
     fs::create_dir(target).unwrap();
     let below = Below::open(below).unwrap();
-    unpack(archive, open(target), &below, &Options::default()).unwrap();
+    unpack(archive, Target::Directory(open(target)), &below, &Options::default()).unwrap();
 }
 
 fn diff(upper: &Path) -> Vec<u8> {
@@ -89,7 +89,7 @@ proptest! {
         fs::create_dir(&first).unwrap();
         let below = Below::open(&[&base]).unwrap();
         // A file among the parents of a later entry is refused: such an archive says nothing.
-        if unpack(&archive[..], open(&first), &below, &Options::default()).is_err() {
+        if unpack(&archive[..], Target::Directory(open(&first)), &below, &Options::default()).is_err() {
             return Ok(());
         }
         let written = diff(&first);

@@ -1,7 +1,7 @@
 //! Mounts that are not attached anywhere yet, and where they get attached.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, OsStr},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -123,6 +123,15 @@ impl Detached {
         rustix::mount::move_mount(self.0.as_fd(), c"", target.as_fd(), c"", flags)
     }
 
+    /// Attaches it on top of `name` in a directory that nobody else can change. A symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As [`Detached::attach`].
+    pub fn attach_in(&self, directory: impl AsFd, name: &OsStr) -> std::result::Result<(), Errno> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(self.0.as_fd(), c"", directory.as_fd(), name, flags)
+    }
+
     /// Sets and clears what `options` name, on this mount and on those below it if `recursive`. Works on an attached
     /// mount too.
     ///
@@ -143,6 +152,13 @@ impl From<OwnedFd> for Detached {
     /// What was opened at the root of a mount, with `O_PATH`.
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+}
+
+impl From<Detached> for OwnedFd {
+    /// The root of the mount, which goes with the last descriptor if it is not attached.
+    fn from(mount: Detached) -> Self {
+        mount.0
     }
 }
 

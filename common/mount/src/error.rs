@@ -25,6 +25,11 @@ impl Error {
         Self { action: action.to_string(), cause, errno }
     }
 
+    /// The same cause, of another action.
+    pub(crate) fn of(self, action: impl Display) -> Self {
+        Self { action: action.to_string(), ..self }
+    }
+
     /// The system's error behind it.
     pub fn errno(&self) -> Errno {
         self.errno

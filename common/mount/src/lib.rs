@@ -6,6 +6,7 @@
 
 mod detached;
 mod error;
+mod image;
 mod operation;
 pub mod options;
 mod overlay;
@@ -18,6 +19,7 @@ mod volume;
 
 pub use detached::{Detached, FileSystem, propagate, unmount};
 pub use error::{Error, Result, strerror};
+pub use image::image;
 pub use operation::Operation;
 pub use options::Options;
 pub use overlay::Overlay;

@@ -51,6 +51,10 @@ pub struct Overlay {
     /// Marks of whiteouts are `user.overlay.*` instead of `trusted.overlay.*`: for a user namespace.
     #[serde(default)]
     pub userxattr: bool,
+    /// The directories are on several file systems, as those of images are: let all that the overlay shows be on one, with
+    /// numbers of inodes that do not change when a file is copied up. (They have more than 32 bits then.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub xino: bool,
 }
 
 impl Overlay {
@@ -65,6 +69,9 @@ impl Overlay {
         } else {
             vec!["redirect_dir=off", "index=off", "metacopy=off"]
         };
+        if self.xino {
+            options.push("xino=on");
+        }
         if self.upper.is_some() && !self.durable {
             options.push("volatile");
         }
@@ -207,6 +214,7 @@ mod tests {
             readonly: false,
             durable: false,
             userxattr: false,
+            xino: false,
         };
         (dir, overlay)
     }
@@ -277,6 +285,7 @@ mod tests {
             readonly: false,
             durable: true,
             userxattr: false,
+            xino: false,
         };
         assert_eq!(
             overlay.explain(),

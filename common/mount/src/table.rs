@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::File,
+    io::Read,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
@@ -44,7 +45,9 @@ pub fn read() -> Result<Vec<Entry>> {
 /// # Errors
 /// When it is gone, or somebody else's.
 pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
-    let text = fs::read(path).map_err(|error| {
+    // The kernel does not say how long it is; std would ask for a few bytes first, and for more each time.
+    let mut text = Vec::with_capacity(16 << 10);
+    File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(|error| {
         Error::new(format_args!("read {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())

@@ -130,6 +130,8 @@ fn the_explanation_typed_by_a_person_does_the_same() {
         let inside = "; ip -n web -d -o link show eth0; ip -n web -o -4 addr; ip -n web route; \
                       bridge -d link | grep -o 'hairpin on'";
         let see = || {
+            // The bridge comes up in the kernel's own time after its port.
+            sh("for n in $(seq 300); do ip link show stave0 | grep -q 'state UP' && break; sleep 0.01; done");
             let text = picture() + &sh(&inside[2..]);
             // Indices of interfaces count upwards.
             text.split_whitespace()

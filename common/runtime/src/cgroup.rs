@@ -8,6 +8,8 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use crate::{Error, error::Result};
 
 const CGROUP: &str = "/sys/fs/cgroup";
+/// linux/magic.h
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// What a mount of the type `cgroup` means on this host.
 #[derive(Debug, Default)]
@@ -20,17 +22,19 @@ pub(crate) struct Expanded {
 
 pub(crate) fn expand(mount: &Mount) -> Result<Expanded> {
     let top = Path::new(CGROUP);
+    // What most hosts have: no need to read through all their mounts.
+    if rustix::fs::statfs(top).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
+        let mounts = vec![plain(mount, "cgroup2", mount.destination(), &[])?];
+        return Ok(Expanded { mounts, links: vec![] });
+    }
     let table = table::read()?;
     let hierarchies: Vec<_> = table.iter().filter(|entry| entry.kind.starts_with("cgroup")).collect();
-    if hierarchies.iter().any(|entry| entry.target == top) {
-        return Ok(Expanded {
-            mounts: vec![plain(mount, "cgroup2", mount.destination(), &[])?],
-            links: vec![],
-        });
-    }
     let mut mounts = Vec::new();
     for entry in hierarchies {
-        let Ok(name) = entry.target.strip_prefix(top) else { continue };
+        // One directory for each, right below.
+        let Some(name) = entry.target.file_name().filter(|_| entry.target.parent() == Some(top)) else {
+            continue;
+        };
         // Mounted over one another, by whoever made the host's own namespaces: one of each.
         let target = mount.destination().join(name);
         if mounts.iter().any(|mount: &Mount| *mount.destination() == target) {
@@ -73,7 +77,7 @@ fn links(top: &Path) -> Vec<(OsString, OsString)> {
     let Ok(entries) = fs::read_dir(top) else { return Vec::new() };
     let mut links: Vec<_> = entries
         .filter_map(|entry| {
-            let entry = entry.ok()?;
+            let entry = entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))?;
             let target = fs::read_link(entry.path()).ok()?;
             // A name beside it; what leads elsewhere means nothing in the container.
             (target.components().count() == 1).then(|| (entry.file_name(), target.into_os_string()))

@@ -11,7 +11,10 @@ use crate::{Identity, explain, supervise};
 #[serde(tag = "op", rename = "process-start", rename_all = "camelCase")]
 pub struct Operation {
     /// What runs, and in what surroundings.
-    #[serde(serialize_with = "crate::spec::order::serialize")]
+    #[serde(
+        serialize_with = "crate::spec::order::serialize",
+        deserialize_with = "crate::spec::recorded::deserialize"
+    )]
     pub spec: Box<Spec>,
     /// Where its output goes; the caller's where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

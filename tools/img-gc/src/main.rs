@@ -68,14 +68,17 @@ impl Report for Gc {
         let blobs = blobs.iter().map(|blob| {
             operation::words(["rm", &format!("{root}/images/blobs/sha256/{}", blob.digest.hex())])
         });
-        let layers = layers.iter().map(|diff_id| {
-            let directory = format!("{root}/layers/{}", diff_id.hex());
-            operation::words(["rm", "-r", &directory, &format!("{directory}.json")])
-        });
+        let mut lines: Vec<String> = blobs.collect();
+        for diff_id in layers {
+            let paths = Store::open(&context.scope.root)?.paths(&diff_id)?;
+            let paths = paths.iter().map(|path| path.to_string_lossy());
+            lines.push(operation::words(["rm".into(), "-r".into()].into_iter().chain(paths)));
+        }
         let builds = killed_builds(context, true)?;
-        let builds =
-            builds.iter().map(|directory| operation::words(["rm", "-r", &directory.to_string_lossy()]));
-        Ok(blobs.chain(layers).chain(builds).collect())
+        lines.extend(
+            builds.iter().map(|directory| operation::words(["rm", "-r", &directory.to_string_lossy()])),
+        );
+        Ok(lines)
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Error;
 
 use layer::{
     apply::{EntryError, Limits, Options},
-    store::{Standing, Store, Wanted},
+    store::{Format, Standing, Store, Wanted},
 };
 use oci::{Digest, Image};
 use registry::{Event, Progress, pull::Layers};
@@ -15,6 +15,9 @@ use toolkit::prelude::*;
 /// What layers may ask, and how they are unpacked: layer-apply's flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Unpacking {
+    /// What each layer becomes: directory, or erofs, an image in one file
+    #[arg(long, value_name = "FORM", default_value = "directory", requires = "apply")]
+    format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size, requires = "apply")]
     max_size: u64,
@@ -36,7 +39,8 @@ pub(crate) struct Unpacking {
 impl Unpacking {
     fn options(&self) -> Options {
         let limits = Limits { size: self.max_size, entries: self.max_entries, ratio: self.max_ratio };
-        Options { limits, devices: !self.no_devices, rootless: self.rootless, ..Options::default() }
+        let (devices, rootless, format) = (!self.no_devices, self.rootless, self.format);
+        Options { limits, devices, rootless, format, ..Options::default() }
     }
 }
 

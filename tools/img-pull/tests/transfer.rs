@@ -158,6 +158,22 @@ fn a_server_without_ranges_starts_over() {
     assert_eq!(fs::read(unpacked(root.path(), "1").unwrap()).unwrap().len(), 300_000);
 }
 
+#[test]
+fn a_layer_becomes_an_image_while_it_comes() {
+    let mut content = Content::new();
+    let layer = testkit::rootfs(|tree| testkit::file(tree, "first", 0o644, b"early"));
+    image(&mut content, "latest", std::slice::from_ref(&layer));
+    let (host, _) = serve(content, |_, _, _| false);
+    let root = tempfile::tempdir().unwrap();
+    let flags = ["-q", "--apply", "--format", "erofs"];
+    assert_eq!(pull(&host, root.path(), &flags, "a/b"), (0, String::new()));
+    let image = root.path().join("layers").join(format!("{}.erofs", Digest::of(&layer).hex()));
+    assert!(image.with_added_extension("json").exists() && unpacked(root.path(), "first").is_none());
+    assert_eq!(&fs::read(image).unwrap()[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes());
+    let (status, error) = pull(&host, root.path(), &["--format", "erofs"], "a/b");
+    assert_eq!(status, 2, "{error}");
+}
+
 /// Where a file stands below `layers`, also of a layer that is still being unpacked.
 fn unpacked(root: &Path, name: &str) -> Option<PathBuf> {
     let mut left = vec![root.join("layers")];

@@ -1,31 +1,41 @@
-//! Unpacks an image's layers, each into a directory of its own.
+//! Unpacks an image's layers, each into a directory of its own, or into one file: an EROFS image.
 //!
 //! # Does
 //! For each layer of `image` that does not stand below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into
 //! overlayfs's own form, checks blob and DiffID, and renames it into place. Layers are shared between images and
-//! containers, and made once.
+//! containers, and made once. With `--format erofs` the files are not created one by one: a layer's image is written in
+//! sequence, and mounted by union-mount.
 //! # Reads
 //! `image`; the layers' blobs in `$STAVE_ROOT/images`.
 //! # Adds
 //! `layers`.
 //! # Undoes
-//! The container's claim on the layers, which is its record. The directories stay until `img-gc` finds them unused.
+//! The container's claim on the layers, which is its record. Directories and images stay until `img-gc` finds
+//! them unused.
 //! # Needs
-//! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md).
+//! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md), where there are
+//! directories only.
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use document::{Document, members};
-use layer::{Layer, apply::EntryError, store::Store};
+use layer::{
+    Layer,
+    apply::{self, EntryError},
+    store::{Format, Place, Store},
+};
 use oci::{Digest, Layout};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
-/// Unpack an image's layers, each into a directory of its own
+/// Unpack an image's layers, each into a directory or an EROFS image of its own
 #[derive(Parser)]
 #[command(name = "layer-apply", version)]
 struct LayerApply {
+    /// What each layer becomes: directory, or erofs, an image in one file
+    #[arg(long, value_name = "FORM", default_value = "directory")]
+    format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size)]
     max_size: u64,
@@ -63,7 +73,7 @@ impl Filter for LayerApply {
         let image = image.map_err(|error| elsewhere(root, error))?;
         let layer = |(descriptor, diff_id): (&oci::spec::Descriptor, Digest)| Layer {
             descriptor: descriptor.clone(),
-            directory: Store::place_of(root, &diff_id),
+            place: Store::place_of(root, &diff_id, self.format),
             diff_id,
         };
         let apply = layer::Apply {
@@ -73,6 +83,7 @@ impl Filter for LayerApply {
             max_ratio: self.max_ratio,
             devices: !self.no_devices,
             rootless: self.rootless,
+            format: self.format,
             tell: (context.verbose > 0).then_some(tell),
         };
         Ok(Plan { member: member(&apply), operations: vec![apply] })
@@ -86,7 +97,17 @@ impl Filter for LayerApply {
             "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` does without"
                 .to_owned()
         });
-        owners.or_else(|| toolkit::namespace_hint(error))
+        let is_namespace = |cause: &(dyn std::error::Error + 'static)| {
+            matches!(
+                cause.downcast_ref::<Box<apply::Error>>().map(|error| &**error),
+                Some(apply::Error::Namespace)
+            )
+        };
+        let directories = || {
+            let told = "`--format directory`, as without the flag, does without mounts";
+            error.chain().any(is_namespace).then(|| told.to_owned())
+        };
+        owners.or_else(directories).or_else(|| toolkit::namespace_hint(error))
     }
 
     fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {
@@ -108,14 +129,17 @@ fn member(apply: &layer::Apply) -> members::Layers {
     let layer = |layer: &Layer| members::Layer {
         descriptor: layer.descriptor.clone(),
         diff_id: layer.diff_id.to_string(),
-        directory: layer.directory.clone(),
+        place: match &layer.place {
+            Place::Directory(path) => members::Place::Directory(path.clone()),
+            Place::Erofs(path) => members::Place::Erofs(path.clone()),
+        },
     };
     members::Layers(apply.layers.iter().map(layer).collect())
 }
 
 fn tell(layer: &Layer, fresh: bool) {
     let done = if fresh { "unpacked into" } else { "already in" };
-    eprintln!("layer {}: {done} {:?}", layer.descriptor.digest(), layer.directory);
+    eprintln!("layer {}: {done} {:?}", layer.descriptor.digest(), layer.place.path());
 }
 
 fn main() -> ExitCode {

@@ -295,6 +295,7 @@ fn two_trees() {
     let target =
         rustix::fs::open(&applied, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY, Mode::empty())
             .unwrap();
+    let target = layer::apply::Target::Directory(target);
     let below = layer::apply::Below::open(&[&lower]).unwrap();
     layer::apply::unpack(fs::File::open(work.path("out.tar")).unwrap(), target, &below, &Default::default())
         .unwrap();

@@ -2,20 +2,21 @@
 //!
 //! # Does
 //! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on
-//! `rootfs`. Lowest lies `$STAVE_ROOT/mount-points`, for `/proc`, `/etc/hosts` and the like in images that have no place
+//! `rootfs`; those that are EROFS images are mounted below `layers` first. Lowest lies `$STAVE_ROOT/mount-points`, for `/proc`, `/etc/hosts` and the like in images that have no place
 //! for them. Volumes, those of `--volume` and those that the image declares, are mounted in it.
 //! # Reads
 //! `layers`, `image` (for the volumes it declares).
 //! # Adds
 //! `rootfs`.
 //! # Undoes
-//! Unmounts it, and removes the container's directory with all that was written there. Layers stay.
+//! Unmounts them, and removes the container's directory with all that was written there. Layers stay.
 //! # Needs
 //! Root, or to be root in a user namespace (docs/rootless.md); overlayfs. Any number of layers up to overlayfs's 500
 //! mounts, with kernels from 5.12 on.
 
+mod layers;
+
 use std::{
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -77,18 +78,10 @@ impl Filter for UnionMount {
         }
         let points = context.scope.root.join("mount-points");
         let mut lower = vec![points.clone()];
-        let mut top = (0o755, 0, 0);
-        for layer in &layers {
-            let found =
-                layer.directory.metadata().with_context(|| format!("look at layer {:?}", layer.directory));
-            let found =
-                found.map_err(|error| hint(error, "run layer-apply again: it unpacks what is missing"))?;
-            top = (found.mode() & 0o7777, found.uid(), found.gid());
-            lower.push(layer.directory.clone());
-        }
         let beside = container.join("mount-points");
         let mut operations =
             vec![directory(&container, 0o700, None), Operation::MountPointsAdd { path: points, beside }];
+        let top = layers::place(&layers, &container, &mut lower, &mut operations)?;
         // What is mounted in it needs a place, which is made in the writable top before that is sealed.
         let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
         // overlayfs wants two directories where nothing is written.
@@ -109,7 +102,9 @@ impl Filter for UnionMount {
         let (upper, work) = writable.unzip();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
         let userxattr = userns::Namespace::current()?.is_some();
-        operations.push(Operation::OverlayMount(self.overlay(context, &member, userxattr)?));
+        let xino = operations.iter().any(|operation| matches!(operation, Operation::ImageMount { .. }));
+        let overlay = Overlay { xino, ..self.overlay(context, &member, userxattr)? };
+        operations.push(Operation::OverlayMount(overlay));
         operations.extend(self.mounts(&container, &member, document)?);
         if self.read_only && volumes {
             operations.push(Operation::MountSeal { target: member.path.clone() });
@@ -131,6 +126,7 @@ impl UnionMount {
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
             userxattr,
+            xino: false,
         })
     }
 

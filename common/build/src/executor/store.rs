@@ -133,7 +133,7 @@ impl Store {
             .map_err(Cause::system("open layers below", &self.root.join("layers")))?;
         let blob = || self.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
         let standing = self.layers()?.apply(diff_id, blob, &below, &self.options).map_err(failed)?;
-        Ok(standing.directory)
+        Ok(standing.place.path().to_owned())
     }
 
     /// The unpacked layers.
@@ -188,6 +188,7 @@ impl Store {
             readonly: !writable,
             durable: false,
             userxattr: namespace.is_some(),
+            xino: false,
         };
         overlay.mount()?;
         mounted.attached = true;

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -15,15 +15,40 @@ use rustix::{
 use super::{EntryError, Error, name};
 use crate::{archive::Shown, overlay};
 
-/// The directories of the layers below, in overlayfs's form.
+/// The layers below: directories and images, in overlayfs's form.
 #[derive(Debug, Default)]
 pub struct Below {
     /// The highest first.
     roots: Vec<Arc<Root>>,
 }
 
-/// A layer's directory, which may still be in the making: who looks into it waits. None where it will never be.
-pub(crate) type Root = OnceLock<Option<OwnedFd>>;
+/// A layer, which may still be in the making: who looks into it waits. It is opened by the first who does.
+#[derive(Debug, Default)]
+pub(crate) struct Root {
+    /// Where it stands; none where it will never stand.
+    path: OnceLock<Option<PathBuf>>,
+    opened: OnceLock<Result<OwnedFd, Arc<io::Error>>>,
+}
+
+impl Root {
+    /// It stands there.
+    pub(crate) fn stands(&self, path: &Path) {
+        let _ = self.path.set(Some(path.to_owned()));
+    }
+
+    /// It will not stand, unless it does already.
+    pub(crate) fn fails(&self) {
+        let _ = self.path.set(None);
+    }
+
+    fn wait(&self) -> Result<BorrowedFd<'_>, io::Error> {
+        let Some(path) = self.path.wait() else {
+            return Err(io::Error::other("a layer below could not be unpacked"));
+        };
+        let opened = self.opened.get_or_init(|| open_root(path).map_err(Arc::new));
+        opened.as_ref().map(OwnedFd::as_fd).map_err(|error| io::Error::new(error.kind(), error.clone()))
+    }
+}
 
 /// What the layers below have at a path.
 #[derive(Debug)]
@@ -38,16 +63,21 @@ pub(super) enum Found {
 }
 
 impl Below {
-    /// Opens the layers' directories, given the lowest first.
+    /// The layers' directories or images, given the lowest first.
     ///
     /// # Errors
-    /// When one cannot be opened.
+    /// When one is not there.
     pub fn open<P: AsRef<Path>>(lowest_first: &[P]) -> io::Result<Self> {
-        let open = |path: &P| Ok(Arc::new(Root::from(Some(open_root(path.as_ref())?))));
+        let open = |path: &P| {
+            path.as_ref().symlink_metadata()?;
+            let root = Root::default();
+            root.stands(path.as_ref());
+            Ok(Arc::new(root))
+        };
         Ok(Self { roots: lowest_first.iter().rev().map(open).collect::<io::Result<_>>()? })
     }
 
-    /// The same of directories that may not stand yet.
+    /// The same of layers that may not stand yet.
     pub(crate) fn coming(lowest_first: &[Arc<Root>]) -> Self {
         Self { roots: lowest_first.iter().rev().cloned().collect() }
     }
@@ -87,15 +117,17 @@ impl Below {
     }
 }
 
-/// Opens a layer's directory to look into it.
+/// Opens a layer to look into it: its directory, or the root of its image, mounted where nobody else sees it.
 pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(CWD, path, flags, Mode::empty())?)
+    match openat(CWD, path, flags, Mode::empty()) {
+        Err(Errno::NOTDIR) => mount::image(path).map(OwnedFd::from).map_err(io::Error::other),
+        result => Ok(result?),
+    }
 }
 
 fn wait<'a>(root: &'a Root, path: &[u8]) -> Result<BorrowedFd<'a>, EntryError> {
-    root.wait().as_ref().map(OwnedFd::as_fd).ok_or_else(|| {
-        let source = io::Error::other("a layer below could not be unpacked");
+    root.wait().map_err(|source| {
         EntryError::Below(Box::new(Error::Below { verb: "look for", name: Shown::new(path), source }))
     })
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     EntryError,
     below::{Below, Found, error},
+    form::Facts,
     name,
-    tree::Facts,
 };
 use crate::{archive::Time, overlay};
 

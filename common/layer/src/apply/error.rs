@@ -30,7 +30,7 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// More directories, deletions and links than are kept in memory.
+    /// More directories, deletions and links, and of an image more names, than are kept in memory.
     #[error("its directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]
     Memory {
         /// The limit in bytes.
@@ -67,6 +67,9 @@ pub enum Error {
         /// Why it went wrong.
         source: io::Error,
     },
+    /// An image, for a user namespace.
+    #[error("EROFS images cannot be mounted in a user namespace")]
+    Namespace,
     /// A signal asked to stop.
     #[error(transparent)]
     Interrupted(operation::Error),
@@ -157,6 +160,9 @@ pub enum EntryError {
     /// The archive ends or is damaged.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// The image that the layer becomes.
+    #[error(transparent)]
+    Image(#[from] erofs::Error),
     /// The layers below.
     #[error(transparent)]
     Below(Box<Error>),

@@ -2,17 +2,15 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Mode, XattrFlags, fsetxattr, mknodat};
-
 use super::{
     Dependency, EntryError, Error,
     below::Found,
     dependency::{Aspect, facts},
     entries::Unpacking,
+    form::{Facts, Form, Standing},
     name::join,
-    tree::{Facts, Standing},
 };
-use crate::{archive::Time, overlay};
+use crate::archive::Time;
 
 /// What is known of a layer that is finished.
 pub(super) struct Finished {
@@ -24,7 +22,7 @@ pub(super) struct Finished {
     pub(super) dependencies: Vec<Dependency>,
 }
 
-impl Unpacking<'_> {
+impl<F: Form> Unpacking<'_, F> {
     /// Finishes the layer.
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.link_pending()?;
@@ -37,7 +35,8 @@ impl Unpacking<'_> {
         }
         let dependencies = self.dependencies.into_iter();
         let dependencies = dependencies.map(|((path, aspect), seen)| Dependency::new(&path, aspect, seen));
-        let (left_out, approximated) = (self.left_out, self.approximated);
+        let left_out = self.left_out;
+        let approximated = self.approximated + self.form.finish().map_err(Error::entry(b"."))?;
         Ok(Finished { left_out, approximated, dependencies: dependencies.collect() })
     }
 
@@ -52,13 +51,7 @@ impl Unpacking<'_> {
         };
         let directory = self.tree.get(path);
         let hides = !path.is_empty() && (directory.opaque || directory.new);
-        let fd = self.tree.open(path)?;
-        if hides {
-            let [trusted, user] = overlay::OPAQUE;
-            let name = if self.options.namespace.is_some() { user } else { trusted };
-            fsetxattr(&fd, name, b"y", XattrFlags::empty()).map_err(EntryError::call("make opaque"))?;
-        }
-        self.seal(fd.as_fd().as_fd(), &facts, true)
+        self.form.finish_directory(path, &facts, hides)
     }
 
     /// What the archive does not say of a directory is as in the layers below; 0755, root's and of the epoch where they do
@@ -67,7 +60,9 @@ impl Unpacking<'_> {
         if self.tree.shows_below(path) {
             self.depend(path, Aspect::Attributes)?;
             if let Found::Directory(fd) = self.below.find(path)? {
-                return facts(fd.as_fd(), path);
+                let mut facts = facts(fd.as_fd(), path)?;
+                self.keep_own(&mut facts);
+                return Ok(facts);
             }
         }
         Ok(Facts { mode: 0o755, uid: 0, gid: 0, mtime: Time::default(), atime: None, xattrs: Vec::new() })
@@ -100,13 +95,9 @@ impl Unpacking<'_> {
     }
 
     fn hide(&mut self, path: &[u8], name: &[u8], merged: bool) -> Result<(), EntryError> {
-        match self.tree.standing(path, name)? {
+        match self.form.standing(path, name)? {
             Standing::Directory => self.tree.get(&join(path, name)).new = true,
-            Standing::Nothing if merged => {
-                let fd = self.tree.open(path)?;
-                mknodat(&fd, name, FileType::CharacterDevice, Mode::empty(), 0)
-                    .map_err(EntryError::call("create whiteout"))?;
-            }
+            Standing::Nothing if merged => self.form.whiteout(path, name)?,
             _ => {}
         }
         Ok(())

@@ -2,11 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, linkat, openat, readlinkat, statat},
+    fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat},
     io::Errno,
 };
 
@@ -15,8 +15,8 @@ use super::{
     below::{Found, error},
     dependency::Aspect,
     entries::Unpacking,
+    form::{Facts, Form, Standing},
     name::{Target, WHITEOUT, join, split},
-    tree::{Facts, Standing},
 };
 use crate::{
     archive::{Entry, Kind, Shown, Time},
@@ -36,7 +36,7 @@ pub(super) struct Pending {
     target: Vec<u8>,
 }
 
-impl Unpacking<'_> {
+impl<F: Form> Unpacking<'_, F> {
     /// The directory in which an entry stands, by the path that it really has; made, with its parents, where the archive
     /// did not list it (yet).
     pub(super) fn parent(&mut self, path: Vec<u8>) -> Result<Vec<u8>, EntryError> {
@@ -54,7 +54,9 @@ impl Unpacking<'_> {
             let path = &real[..end];
             if !self.tree.contains(path) {
                 let (parent, name) = split(path);
-                self.tree.make(parent, name)?;
+                let made = self.form.make_directory(parent, name)?;
+                made.ok_or_else(|| EntryError::call("create directory")(Errno::EXIST))?;
+                self.tree.imply(path);
             }
         }
         Ok(())
@@ -105,12 +107,8 @@ impl Unpacking<'_> {
     fn link_at(&mut self, parent: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, EntryError> {
         let path = join(parent, name);
         if self.tree.contains(parent) {
-            match self.tree.standing(parent, name)? {
-                Standing::Symlink => {
-                    let fd = self.tree.open(parent)?;
-                    let target = readlinkat(&fd, name, Vec::new()).map_err(EntryError::call("read link"))?;
-                    return Ok(Some(target.into_bytes()));
-                }
+            match self.form.standing(parent, name)? {
+                Standing::Symlink => return self.form.read_link(parent, name).map(Some),
                 Standing::Other => return Err(EntryError::Parent(Shown::new(&path))),
                 Standing::Directory => return Ok(None),
                 Standing::Nothing => {}
@@ -150,7 +148,7 @@ impl Unpacking<'_> {
             let outcome = (|| {
                 // The directory may have been replaced since.
                 self.ensure(&parent)?;
-                match self.tree.standing(&parent, &name)? {
+                match self.form.standing(&parent, &name)? {
                     Standing::Nothing if !self.link(&parent, &name, &target)? => {
                         Err(EntryError::NoTarget(Shown::new(&target)))
                     }
@@ -166,7 +164,7 @@ impl Unpacking<'_> {
     fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8]) -> Result<bool, EntryError> {
         let (target_parent, target_name) = split(target);
         let here = self.tree.contains(target_parent)
-            && !matches!(self.tree.standing(target_parent, target_name)?, Standing::Nothing);
+            && !matches!(self.form.standing(target_parent, target_name)?, Standing::Nothing);
         if !here && !self.copy_up(target)? {
             return Ok(false);
         }
@@ -176,15 +174,8 @@ impl Unpacking<'_> {
         if self.tree.contains(target) {
             return Err(EntryError::DirectoryTarget(Shown::new(target)));
         }
-        let (from, to) = (self.tree.open(target_parent)?, self.tree.open(parent)?);
-        match linkat(&from, target_name, &to, name, AtFlags::empty()) {
-            Err(Errno::EXIST) => {
-                self.tree.remove(parent, name)?;
-                linkat(&from, target_name, &to, name, AtFlags::empty())
-            }
-            other => other,
-        }
-        .map_err(EntryError::call("create hard link"))?;
+        let (from, to) = ((target_parent, target_name), (parent, name));
+        self.make(parent, name, |form| form.link(from, to))?;
         Ok(true)
     }
 
@@ -212,7 +203,7 @@ impl Unpacking<'_> {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;
         let xattrs = overlay::xattrs(directory, name).map_err(error("list attributes of", path))?;
         let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
-        let facts = Facts {
+        let mut facts = Facts {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -225,12 +216,12 @@ impl Unpacking<'_> {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let from = openat(directory, name, flags, Mode::empty()).map_err(error("open", path))?;
-                let to = self.create(parent, name, facts.mode)?;
-                self.copied = self.copied.saturating_add(u64::try_from(stat.st_size).unwrap_or(u64::MAX));
-                let mut from = std::fs::File::from(from);
-                let mut to = std::fs::File::from(to);
-                std::io::copy(&mut from, &mut to).map_err(EntryError::call("copy from the layers below"))?;
-                return self.seal(to.as_fd(), &facts, true);
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                self.copied = self.copied.saturating_add(size);
+                self.keep_own(&mut facts);
+                let mut to = self.create(parent, name, &facts, size)?;
+                self.copy_content(from, &mut to, size)?;
+                return self.form.close(to, &facts);
             }
             FileType::Symlink => {
                 target = readlinkat(directory, name, Vec::new()).map_err(error("read", path))?.into_bytes();
@@ -250,5 +241,22 @@ impl Unpacking<'_> {
             ..Entry::new(kind, path)
         };
         self.special(parent, name, &target, &entry)
+    }
+
+    fn copy_content(&mut self, from: OwnedFd, to: &mut F::File, size: u64) -> Result<(), EntryError> {
+        let mut buffer = vec![0; 128 << 10];
+        let mut offset = 0;
+        while offset < size {
+            let count = rustix::io::retry_on_intr(|| rustix::io::pread(&from, &mut buffer[..], offset))
+                .map_err(EntryError::call("copy from the layers below"))?;
+            let count = u64::try_from(count).map_or(size, |count| count.min(size - offset));
+            if count == 0 {
+                let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(EntryError::call("copy from the layers below")(short));
+            }
+            self.form.write(to, offset, &buffer[..count as usize])?;
+            offset += count;
+        }
+        Ok(())
     }
 }

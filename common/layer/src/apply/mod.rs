@@ -1,4 +1,5 @@
-//! A layer's blob → a directory in overlayfs's own form (OCI image-spec, layer.md, "Applying Changesets").
+//! A layer's blob → a directory, or an EROFS image, in overlayfs's own form (OCI image-spec, layer.md, "Applying
+//! Changesets"). What the entries mean is said once, in terms of a [`form::Form`].
 //!
 //! Names in a layer are hostile input. Every call works on an open directory and one name in it; a longer path is opened
 //! below the layer's root only, by `openat2`, with symbolic links refused. While a layer is unpacked, all its directories
@@ -7,11 +8,15 @@
 //! A symbolic link among the *parents* of an entry is followed as in the file system that the layer lands on, inside it:
 //! `lib/x` goes to `usr/lib/x` where a layer below has `lib -> usr/lib`, as when the layers are unpacked one over the other.
 
+mod acl;
 mod below;
 mod dependency;
+mod directory;
 mod entries;
 mod error;
 mod finish;
+mod form;
+mod image;
 mod links;
 mod name;
 mod tree;
@@ -29,6 +34,7 @@ pub use error::{EntryError, Error};
 use crate::{
     archive::{Kind, Reader},
     pipeline::{self, Bounds},
+    store::Format,
 };
 
 /// What a layer may ask of us.
@@ -63,6 +69,8 @@ pub struct Options {
     /// without a mapping become the caller, device nodes empty files; set-id bits of such owners go, and so do extended
     /// attributes that the kernel refuses.
     pub rootless: bool,
+    /// What the store makes of it.
+    pub format: Format,
     /// The hash of the layer's DiffID.
     pub algorithm: Algorithm,
 }
@@ -74,6 +82,7 @@ impl Default for Options {
             devices: true,
             namespace: None,
             rootless: false,
+            format: Format::Directory,
             algorithm: Algorithm::Sha256,
         }
     }
@@ -101,7 +110,16 @@ pub struct Unpacked {
     pub dependencies: Vec<Dependency>,
 }
 
-/// Unpacks `blob` into the empty directory `target`.
+/// What a layer is unpacked to.
+#[derive(Debug)]
+pub enum Target {
+    /// An empty directory.
+    Directory(OwnedFd),
+    /// An empty file, open for writing, which becomes an EROFS image with this UUID.
+    Image(OwnedFd, [u8; 16]),
+}
+
+/// Unpacks `blob` to `target`.
 ///
 /// `blob` is read to its end; a reader that verifies its digest says so there. Nothing is synced to disk.
 ///
@@ -109,14 +127,29 @@ pub struct Unpacked {
 /// [`Error`]; what was unpacked so far is left in `target`.
 pub fn unpack(
     blob: impl Read + Send,
-    target: OwnedFd,
+    target: Target,
+    below: &Below,
+    options: &Options,
+) -> Result<Unpacked, Error> {
+    match target {
+        Target::Directory(root) => {
+            let form = directory::Directory::new(root, options).map_err(Error::entry(b"."))?;
+            unpack_to(blob, form, below, options)
+        }
+        Target::Image(file, uuid) => unpack_to(blob, image::Image::new(file, uuid), below, options),
+    }
+}
+
+fn unpack_to(
+    blob: impl Read + Send,
+    form: impl form::Form,
     below: &Below,
     options: &Options,
 ) -> Result<Unpacked, Error> {
     let bounds = Bounds { size: options.limits.size, ratio: options.limits.ratio };
     let outcome = pipeline::run(blob, options.algorithm, bounds, |archive| {
         let mut reader = Reader::new(archive);
-        let mut unpacking = entries::Unpacking::new(target, below, options)?;
+        let mut unpacking = entries::Unpacking::new(form, below, options);
         let (mut count, mut size) = (0, 0_u64);
         while let Some(entry) = reader.next()? {
             count += 1;

@@ -1,8 +1,8 @@
 //! The unpacked layers, `$STAVE_ROOT/layers`.
 //!
-//! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`.
-//! * `<hex>.json`: its [`Note`], written once the directory is whole. A directory without one is not trusted.
-//! * `<hex>.<16 hex digits>`: the same layer on other layers, or in a user namespace: there other ids own the files, and
+//! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`; `<hex>.erofs`: its image.
+//! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written once they are whole. What has none is not trusted.
+//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace: there other ids own the files, and
 //!   overlayfs's marks have other names. One is never taken for the other.
 //!   What an archive does not say of a directory on the way to an entry comes from the layers below; where these say
 //!   something else than was noted, the layer is unpacked once more.
@@ -16,6 +16,7 @@
 mod devices;
 mod lock;
 mod note;
+mod place;
 mod side_by_side;
 
 use std::{
@@ -27,16 +28,21 @@ use std::{
 };
 
 use oci::Digest;
-use rustix::fs::{
-    CWD, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat, openat2, renameat_with,
+use rustix::{
+    fs::{
+        CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat, openat2,
+        renameat_with,
+    },
+    io::Errno,
 };
 use userns::Namespace;
 
 pub use note::Note;
+pub use place::{Format, InvalidFormat, Place};
 pub use side_by_side::Wanted;
 
 use crate::{
-    apply::{self, Below, Error, Options, unpack},
+    apply::{self, Below, Error, Options, Target, open_root, unpack},
     remove_tree,
 };
 
@@ -50,11 +56,11 @@ pub struct Store {
     namespace: Option<Namespace>,
 }
 
-/// A layer whose directory stands.
+/// A layer that stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Its directory.
-    pub directory: PathBuf,
+    /// Where.
+    pub place: Place,
     /// What is known of it.
     pub note: Note,
     /// Whether it was unpacked just now.
@@ -63,7 +69,7 @@ pub struct Standing {
 
 impl Standing {
     fn name(&self) -> &str {
-        self.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+        self.place.path().file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 }
 
@@ -82,7 +88,7 @@ impl Store {
         let path = root.join("layers");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match openat(CWD, &path, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => {
+            Err(Errno::NOENT) => {
                 fs::create_dir_all(&path).map_err(error("create directory", &path))?;
                 openat(CWD, &path, flags, Mode::empty())
             }
@@ -94,29 +100,36 @@ impl Store {
         Ok(Self { path, fd, boot, namespace })
     }
 
-    /// Where the layer's directory stands or will stand below `root` (`$STAVE_ROOT`), unless what is below it asks for
-    /// another.
-    pub fn place_of(root: &Path, diff_id: &Digest) -> PathBuf {
-        root.join("layers").join(diff_id.hex())
+    /// Where the layer stands or will stand below `root` (`$STAVE_ROOT`), unless what is below it asks for another place.
+    pub fn place_of(root: &Path, diff_id: &Digest, format: Format) -> Place {
+        format.place(root.join("layers").join(format.name(diff_id)))
     }
 
-    /// The layer's directory, if one stands that can be trusted, fits on the layers below, and was made for the caller's
-    /// user namespace; with `rootless` also one that is only near to what the layer says.
+    /// The layer in this form, if it stands and can be trusted, fits on the layers below, and was made for the caller's
+    /// user namespace; with `rootless` also where it is only near to what the layer says.
     ///
     /// # Errors
     /// When that cannot be found out.
-    pub fn find(&self, diff_id: &Digest, below: &Below, rootless: bool) -> Result<Option<Standing>, Error> {
+    pub fn find(
+        &self,
+        diff_id: &Digest,
+        below: &Below,
+        format: Format,
+        rootless: bool,
+    ) -> Result<Option<Standing>, Error> {
         let fits = |note: &Note| note.namespace == self.namespace && (rootless || !note.approximated);
-        let place = self.note(diff_id.hex(), diff_id)?;
+        let name = format.name(diff_id);
+        let place = self.note(&name, diff_id)?;
         if place.is_none() && self.namespace.is_none() {
             return Ok(None);
         }
         if let Some(note) = place.filter(fits)
             && holds(&note, below)?
         {
-            return Ok(Some(self.standing(diff_id.hex(), note)));
+            return Ok(Some(self.standing(&name, note)));
         }
-        for name in self.variants(diff_id)? {
+        let variants = self.variants(diff_id)?;
+        for name in variants.into_iter().filter(|name| Format::of(name) == format) {
             if let Some(note) = self.note(&name, diff_id)?.filter(fits)
                 && holds(&note, below)?
             {
@@ -126,7 +139,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The layer's directory: found, or unpacked from the blob that `open` opens, which must hold what `diff_id` says.
+    /// The layer: found, or unpacked from the blob that `open` opens, which must hold what `diff_id` says.
     /// Whoever comes second waits for the first, and finds it.
     ///
     /// # Errors
@@ -174,9 +187,16 @@ impl Store {
         below: &Below,
         options: &Options,
     ) -> Result<Option<Standing>, Error> {
-        let Some(standing) = self.find(diff_id, below, options.rootless)? else { return Ok(None) };
-        let look = || devices::holds_devices(self.open_directory(standing.name())?.as_fd());
-        match options.devices || !look().map_err(error("look through", &standing.directory))? {
+        if options.format == Format::Erofs && self.namespace.is_some() {
+            return Err(Error::Namespace);
+        }
+        let found = self.find(diff_id, below, options.format, options.rootless)?;
+        let Some(standing) = found else { return Ok(None) };
+        let look = || -> io::Result<bool> {
+            let root = open_root(standing.place.path())?;
+            Ok(devices::holds_devices(root.as_fd())?)
+        };
+        match options.devices || !look().map_err(error("look through", standing.place.path()))? {
             true => Ok(Some(standing)),
             false => Err(Error::Devices),
         }
@@ -192,9 +212,7 @@ impl Store {
     ) -> Result<Standing, Error> {
         let path = || self.path.join(part);
         let blob = open().map_err(|source| Error::Blob(crate::pipeline::Error::Read(source)))?;
-        mkdirat(&self.fd, part, Mode::RWXU).map_err(error("create directory", path()))?;
-        let target = self.open_directory(part).map_err(error("open", path()))?;
-        let made = fstat(&target).map_err(error("look at", path()))?;
+        let (target, made) = self.make_part(part, diff_id, options.format)?;
         let options =
             Options { algorithm: diff_id.algorithm(), namespace: self.namespace.clone(), ..options.clone() };
         let unpacked = unpack(blob, target, below, &options)?;
@@ -208,17 +226,38 @@ impl Store {
             dependencies: unpacked.dependencies,
             ..Note::new(diff_id, &self.boot)
         };
-        let mut standing = self.place(part, diff_id, note)?;
+        let mut standing = self.place(part, diff_id, options.format, note)?;
         standing.fresh = true;
-        // A name is all that was moved: it must be that of the directory which was unpacked to.
-        let stands = self
-            .open_directory(standing.name())
-            .and_then(fstat)
-            .map_err(error("open", &standing.directory))?;
-        if (stands.st_dev, stands.st_ino) != (made.st_dev, made.st_ino) {
+        // A name is all that was moved: it must be that of what was unpacked to.
+        let stands =
+            self.open_layer(standing.name()).and_then(fstat).map_err(error("open", standing.place.path()))?;
+        if (stands.st_dev, stands.st_ino) != made {
             return Err(error("move", path())(io::Error::other("it was replaced meanwhile")));
         }
         Ok(standing)
+    }
+
+    /// Makes what a layer is unpacked to, beside its place, and says which file that is.
+    fn make_part(&self, part: &str, diff_id: &Digest, format: Format) -> Result<(Target, Inode), Error> {
+        let path = || self.path.join(part);
+        let fd = match format {
+            Format::Directory => {
+                mkdirat(&self.fd, part, Mode::RWXU).map_err(error("create directory", path()))?;
+                self.open_layer(part).map_err(error("open", path()))?
+            }
+            Format::Erofs => {
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                // It holds what only the layer's own modes keep from others.
+                openat(&self.fd, part, flags, Mode::RUSR | Mode::WUSR).map_err(error("create", path()))?
+            }
+        };
+        let made = fstat(&fd).map_err(error("look at", path()))?;
+        let target = match format {
+            Format::Directory => Target::Directory(fd),
+            Format::Erofs => Target::Image(fd, uuid(diff_id)),
+        };
+        Ok((target, (made.st_dev, made.st_ino)))
     }
 
     /// Takes over a directory that already is what the layer `diff_id` unpacks to: the upper directory of a step of a
@@ -240,14 +279,14 @@ impl Store {
         let part = part(diff_id);
         self.remove_name(&part)?;
         renameat_with(CWD, upper, &self.fd, &part, RenameFlags::NOREPLACE).map_err(error("move", upper))?;
-        let mut standing = self.place(&part, diff_id, note)?;
+        let mut standing = self.place(&part, diff_id, Format::Directory, note)?;
         standing.fresh = true;
         Ok(standing)
     }
 
-    /// Moves the finished directory `part` to its place and writes its note. The caller holds the layer's lock.
-    fn place(&self, part: &str, diff_id: &Digest, note: Note) -> Result<Standing, Error> {
-        let name = self.name_of(&note, diff_id)?;
+    /// Moves what is finished, `part`, to its place and writes its note. The caller holds the layer's lock.
+    fn place(&self, part: &str, diff_id: &Digest, format: Format, note: Note) -> Result<Standing, Error> {
+        let name = self.name_of(&note, diff_id, format)?;
         // What stands there was not trusted.
         self.remove_name(&format!("{name}.json"))?;
         self.remove_name(&name)?;
@@ -257,15 +296,16 @@ impl Store {
         Ok(self.standing(&name, note))
     }
 
-    /// The name of the directory that `note` tells of.
-    fn name_of(&self, note: &Note, diff_id: &Digest) -> Result<String, Error> {
-        Ok(match (&note.namespace, self.note(diff_id.hex(), diff_id)?) {
-            (None, None) => diff_id.hex().to_owned(),
-            _ => format!("{}.{}", diff_id.hex(), note.variant()),
+    /// The name of what `note` tells of.
+    fn name_of(&self, note: &Note, diff_id: &Digest, format: Format) -> Result<String, Error> {
+        let name = format.name(diff_id);
+        Ok(match (&note.namespace, self.note(&name, diff_id)?) {
+            (None, None) => name,
+            _ => format!("{}.{}{}", diff_id.hex(), note.variant(), format.suffix()),
         })
     }
 
-    /// Removes a layer in all its variants. Whoever calls it knows that no container uses it.
+    /// Removes a layer in all its forms and variants. Whoever calls it knows that no container uses it.
     ///
     /// # Errors
     /// When something of it cannot be removed.
@@ -276,6 +316,21 @@ impl Store {
             self.remove_name(&name)?;
         }
         self.remove_name(&part(diff_id))
+    }
+
+    /// All that stands of a layer, with the notes.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn paths(&self, diff_id: &Digest) -> Result<Vec<PathBuf>, Error> {
+        let is_of = |name: &String| {
+            let name = name.trim_start_matches('.');
+            name.strip_prefix(diff_id.hex()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let mut names = self.names()?;
+        names.retain(is_of);
+        names.sort();
+        Ok(names.into_iter().map(|name| self.path.join(name)).collect())
     }
 
     /// The DiffIDs of all layers of which something stands, whole or not, sorted.
@@ -333,18 +388,18 @@ impl Store {
         Ok(count)
     }
 
-    /// The note of a directory that stands and can be trusted.
+    /// The note of what stands under this name and can be trusted.
     fn note(&self, name: &str, diff_id: &Digest) -> Result<Option<Note>, Error> {
         let path = || self.path.join(format!("{name}.json"));
         let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else {
             return Ok(None);
         };
         let trusted = note.diff_id == diff_id.to_string() && (note.synced || note.boot_id == self.boot);
-        Ok((trusted && self.open_directory(name).is_ok()).then_some(note))
+        Ok((trusted && self.open_layer(name).is_ok()).then_some(note))
     }
 
     fn standing(&self, name: &str, note: Note) -> Standing {
-        Standing { directory: self.path.join(name), note, fresh: false }
+        Standing { place: Format::of(name).place(self.path.join(name)), note, fresh: false }
     }
 
     fn variants(&self, diff_id: &Digest) -> Result<Vec<String>, Error> {
@@ -362,10 +417,19 @@ impl Store {
         names().map_err(error("read", &self.path))
     }
 
-    fn open_directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    /// Opens the directory, or the image, of this name.
+    fn open_layer(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let (flags, kind) = match Format::of(name) {
+            Format::Directory => (flags | OFlags::DIRECTORY, FileType::Directory),
+            Format::Erofs => (flags, FileType::RegularFile),
+        };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        openat2(&self.fd, name, flags, Mode::empty(), resolve)
+        let fd = openat2(&self.fd, name, flags, Mode::empty(), resolve)?;
+        match FileType::from_raw_mode(fstat(&fd)?.st_mode) == kind {
+            true => Ok(fd),
+            false => Err(Errno::INVAL),
+        }
     }
 
     fn remove_name(&self, name: &str) -> Result<(), Error> {
@@ -379,6 +443,19 @@ impl Store {
 
 /// The kernel's name for the time since it was started.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which file something is: device and inode.
+type Inode = (u64, u64);
+
+/// The UUID of a layer's image. overlayfs tells its lower file systems apart by theirs.
+fn uuid(diff_id: &Digest) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    for (byte, digits) in uuid.iter_mut().zip(diff_id.hex().as_bytes().chunks(2)) {
+        let digit = |at: usize| char::from(digits[at]).to_digit(16).unwrap_or_default() as u8;
+        *byte = digit(0) << 4 | digit(1);
+    }
+    uuid
+}
 
 fn part(diff_id: &Digest) -> String {
     format!(".{}.part", diff_id.hex())

@@ -19,7 +19,7 @@ use std::{
 use oci::Digest;
 
 use super::{Standing, Store, lock::Lock};
-use crate::apply::{Below, Error, Options, Root, open_root};
+use crate::apply::{Below, Error, Options, Root};
 
 /// More at once than this, and what they hold in memory together passes the bound on it.
 const AT_ONCE: usize = 3;
@@ -34,7 +34,7 @@ pub struct Wanted {
 }
 
 impl Store {
-    /// The directories of an image's layers, which are given lowest first: each found, or unpacked from the blob that
+    /// An image's layers, which are given lowest first: each found, or unpacked from the blob that
     /// `open` opens by its number. `tell` is told of each as soon as it stands.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ struct Shared<'a> {
     store: &'a Store,
     layers: &'a [Wanted],
     options: &'a Options,
-    /// The layers' directories, for those above.
+    /// Where the layers stand, for those above.
     roots: Vec<Arc<Root>>,
     standing: Vec<OnceLock<Standing>>,
     /// The number of the layer to be begun next; held until it may be unpacked.
@@ -120,14 +120,9 @@ impl Shared<'_> {
                     self.store.apply_locked(&lock, diff_id, open, &below, self.options)
                 }
             });
-            let outcome = outcome.and_then(|standing| {
-                let root =
-                    open_root(&standing.directory).map_err(super::error("open", &standing.directory))?;
-                Ok((standing, root))
-            });
             match outcome {
-                Ok((standing, root)) => {
-                    let _ = self.roots[index].set(Some(root));
+                Ok(standing) => {
+                    self.roots[index].stands(standing.place.path());
                     tell(index, self.standing[index].get_or_init(|| standing));
                 }
                 Err(error) => {
@@ -155,7 +150,7 @@ struct End<'a>(&'a Root);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         // Where it stands, this comes too late to say that it does not.
-        let _ = self.0.set(None);
+        self.0.fails();
     }
 }
 

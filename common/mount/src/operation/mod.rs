@@ -53,6 +53,13 @@ pub enum Operation {
         /// Absolute path of the directory that is filled.
         target: PathBuf,
     },
+    /// Mounts an EROFS image, read-only.
+    ImageMount {
+        /// Absolute path of the image.
+        image: PathBuf,
+        /// Absolute path of the directory that it is mounted on.
+        target: PathBuf,
+    },
     /// Mounts an overlay.
     OverlayMount(Overlay),
     /// Mounts a file or a directory of the host in a container.
@@ -110,6 +117,10 @@ impl operation::Operation for Operation {
                 let source = format!("{}/.", inside(within, source).display());
                 vec![words(["cp", "--archive", "--one-file-system", &source, &target.to_string_lossy()])]
             }
+            Self::ImageMount { image, target } => {
+                let [image, target] = [image, target].map(|path| path.to_string_lossy());
+                vec![words(["mount", "-t", "erofs", "-o", "ro,nodev", &image, &target])]
+            }
             Self::OverlayMount(overlay) => vec![overlay.explain()],
             Self::BindMount { source, within, target, readonly } => {
                 let target = inside(within, target);
@@ -139,6 +150,7 @@ impl operation::Operation for Operation {
             Self::FileAdd { path, content, mode } => directory::add_file(path, content, *mode)?,
             Self::MountPointsAdd { path, beside } => mount_points::add(path, beside)?,
             Self::TreeCopy { within, source, target } => directory::fill(within, source, target)?,
+            Self::ImageMount { image, target } => mounted::image(image, target)?,
             Self::OverlayMount(overlay) => overlay.mount()?,
             Self::BindMount { source, within, target, readonly } => {
                 mounted::bind(source, within, target, *readonly)?;
@@ -165,6 +177,9 @@ impl operation::Operation for Operation {
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
             // They go with the directory, and with the mount.
             Self::TreeCopy { .. } | Self::MountSeal { .. } => {}
+            Self::ImageMount { target, .. } => {
+                mounted::undo(scope.contain(target)?, |entry| entry.kind == crate::image::KIND)?;
+            }
             Self::OverlayMount(overlay) => {
                 mounted::undo(scope.contain(&overlay.target)?, |entry| {
                     entry.kind == "overlay" && entry.source == overlay.source
@@ -189,6 +204,9 @@ impl operation::Operation for Operation {
             }
             Self::FileAdd { path, .. } => directory::check(path, false)?,
             Self::TreeCopy { .. } => Condition::Present,
+            Self::ImageMount { target, .. } => {
+                mounted::check(target, |entry| entry.kind == crate::image::KIND)?
+            }
             Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| {
                 entry.kind == "overlay" && entry.source == overlay.source
             })?,

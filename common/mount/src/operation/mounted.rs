@@ -65,6 +65,11 @@ pub(super) fn is_sealed(target: &Path) -> Result<bool> {
     }
 }
 
+pub(super) fn image(image: &Path, target: &Path) -> Result<()> {
+    let place = resolve::place(target).map_err(Error::on("open", target))?;
+    crate::image(image)?.attach(place).map_err(Error::on("mount on", target))
+}
+
 /// Where a path of a container lies, as the host sees it; none if it is gone.
 pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
     let find = || {

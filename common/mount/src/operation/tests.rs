@@ -38,6 +38,7 @@ fn operations(fixture: &Fixture) -> Vec<Operation> {
             readonly: false,
             durable: false,
             userxattr: false,
+            xino: false,
         }),
         add("root/containers/web/volume", 0o755),
         Operation::TreeCopy {
@@ -127,6 +128,7 @@ fn undo_stays_in_its_scope_and_leaves_alone_what_others_mounted() {
         readonly: true,
         durable: false,
         userxattr: false,
+        xino: false,
     });
     ours.undo(&fixture.scope).unwrap();
     let found = ours.check(&fixture.scope).unwrap();

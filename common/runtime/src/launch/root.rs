@@ -104,7 +104,13 @@ fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     }
     let top = attach(root, &first)?;
     for mount in below {
-        attach(root, mount)?;
+        // In a directory that is ours alone there is nothing to look out for.
+        let target = mount.destination();
+        let name = target.file_name().unwrap_or_default();
+        let (detached, _) = detached(mount)?;
+        rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755))
+            .and_then(|()| detached.attach_in(&top, name))
+            .map_err(Error::at(format_args!("mount cgroup on {target:?}")))?;
     }
     for (name, target) in links {
         rustix::fs::symlinkat(&target, &top, &name)
@@ -117,9 +123,10 @@ fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     Ok(())
 }
 
-fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
+/// What is to be mounted, and how.
+fn detached(mount: &Mount) -> Result<(Detached, Options)> {
     let target = mount.destination();
-    let kind = mount.typ().as_deref().unwrap_or("bind");
+    let kind = kind_of(mount);
     let mut options = Options::parse(mount.options().iter().flatten());
     if kind == "bind" {
         options.bind.get_or_insert(false);
@@ -144,6 +151,16 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
             file_system.mount(options.attributes - later)?
         }
     };
+    Ok((detached, options))
+}
+
+fn kind_of(mount: &Mount) -> &str {
+    mount.typ().as_deref().unwrap_or("bind")
+}
+
+fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
+    let (target, kind) = (mount.destination(), kind_of(mount));
+    let (detached, options) = detached(mount)?;
     let place = || {
         let leaf = match FileType::from_raw_mode(rustix::fs::fstat(&detached)?.st_mode) {
             FileType::Directory => Leaf::Directory,

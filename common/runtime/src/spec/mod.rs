@@ -6,6 +6,7 @@ mod devices;
 mod environment;
 mod mounts;
 pub mod order;
+pub(crate) mod recorded;
 
 use std::{collections::HashMap, path::PathBuf};
 

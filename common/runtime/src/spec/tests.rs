@@ -103,3 +103,36 @@ fn written_in_one_order() {
     let operation: crate::Operation = serde_json::from_str(&text).unwrap();
     assert_eq!(*operation.spec, from_image(None, &overrides).unwrap());
 }
+
+#[test]
+fn all_that_is_written_is_read_back() {
+    use oci_spec::runtime::{BoxBuilder, PosixRlimitBuilder, PosixRlimitType};
+    let dir = rootfs();
+    let config = ConfigBuilder::default().cmd(strings(&["true"])).stop_signal("SIGINT").build().unwrap();
+    let overrides = Overrides {
+        rootfs: dir.path().into(),
+        readonly: true,
+        hostname: Some("web".into()),
+        network: Network::None,
+        terminal: true,
+        no_new_privileges: true,
+        privileged: true,
+        volumes: vec![Volume { source: "/srv".into(), target: "/data".into(), readonly: true }],
+        ..Overrides::default()
+    };
+    let mut spec = from_image(Some(&config), &overrides).unwrap();
+    let mut process = spec.process().clone().unwrap();
+    let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitCore).soft(0_u64).hard(0_u64);
+    process
+        .set_console_size(Some(BoxBuilder::default().width(80_u64).height(24_u64).build().unwrap()))
+        .set_rlimits(Some(vec![limit.build().unwrap()]))
+        .set_oom_score_adj(Some(7));
+    spec.set_process(Some(process));
+    let operation = crate::Operation::new(spec, None);
+    let text = serde_json::to_string(&operation).unwrap();
+    assert_eq!(serde_json::from_str::<crate::Operation>(&text).unwrap(), operation);
+
+    let strange = text.replacen(r#""cwd""#, r#""scheduler":{"policy":"SCHED_OTHER"},"cwd""#, 1);
+    let error = serde_json::from_str::<crate::Operation>(&strange).unwrap_err().to_string();
+    assert!(error.contains("unknown field `scheduler`"), "{error}");
+}

@@ -1,0 +1,88 @@
+//! A hash table of numbers, whose keys stand elsewhere: four bytes a place.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// Where the keys stand.
+pub(crate) trait Keys {
+    /// The key of the entry with this number.
+    fn key(&self, index: u32) -> (u32, &[u8]);
+}
+
+/// Numbers by their keys, none of which goes. The hash is another in every run: names are hostile input.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// A power of two of them, or none.
+    places: Vec<u32>,
+    used: usize,
+    hasher: RandomState,
+}
+
+const EMPTY: u32 = u32::MAX;
+/// The least number of places.
+const LEAST: usize = 64;
+
+impl Index {
+    /// How many bytes it takes.
+    pub(crate) fn kept(&self) -> usize {
+        self.places.len() * size_of::<u32>()
+    }
+
+    pub(crate) fn find(&self, key: (u32, &[u8]), keys: &impl Keys) -> Option<u32> {
+        self.walk(key)
+            .map(|place| self.places[place])
+            .take_while(|index| *index != EMPTY)
+            .find(|index| keys.key(*index) == key)
+    }
+
+    /// Takes in a number whose key is not there.
+    pub(crate) fn insert(&mut self, index: u32, keys: &impl Keys) {
+        // Three quarters full at most.
+        if self.places.len() < (self.used + 1).div_ceil(3) * 4 {
+            let size = (self.places.len() * 2).max(LEAST);
+            let old = std::mem::replace(&mut self.places, vec![EMPTY; size]);
+            old.into_iter().filter(|index| *index != EMPTY).for_each(|index| self.place(index, keys));
+        }
+        self.place(index, keys);
+        self.used += 1;
+    }
+
+    fn place(&mut self, index: u32, keys: &impl Keys) {
+        let free = self.walk(keys.key(index)).find(|place| self.places[*place] == EMPTY);
+        if let Some(free) = free {
+            self.places[free] = index;
+        }
+    }
+
+    /// The places where a key may stand, one after the other.
+    fn walk(&self, key: (u32, &[u8])) -> impl Iterator<Item = usize> + use<> {
+        let size = self.places.len();
+        let first = self.hasher.hash_one(key) as usize;
+        (0..size).map(move |step| first.wrapping_add(step) & (size - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Keys for Vec<String> {
+        fn key(&self, index: u32) -> (u32, &[u8]) {
+            (index % 7, self[index as usize].as_bytes())
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_is_found() {
+        let keys: Vec<String> = (0..5000).map(|number| format!("name {}", number / 7)).collect();
+        let mut index = Index::default();
+        assert_eq!(index.find((0, b"name 0"), &keys), None);
+        for number in 0..4000 {
+            index.insert(number, &keys);
+        }
+        for number in 0..5000 {
+            let found = index.find(keys.key(number), &keys);
+            assert_eq!(found, (number < 4000).then_some(number));
+        }
+        assert_eq!(index.kept(), 8192 * 4);
+    }
+}

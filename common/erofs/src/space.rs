@@ -1,0 +1,129 @@
+//! Where in the image things stand, and how they get there.
+
+use std::os::fd::OwnedFd;
+
+use crate::{BLOCK, Error, format::SLOT};
+
+/// How much is reserved for inodes at a time, in blocks. It is kept in memory until it is full.
+const EXTENT: u64 = 16;
+/// The longest tail that stands behind an inode, in bytes: a longer one wastes less in a block of its own.
+pub(crate) const TAIL: u64 = 3072;
+
+/// The image file.
+#[derive(Debug)]
+pub(crate) struct Space {
+    file: OwnedFd,
+    /// The first block that nothing stands in.
+    end: u64,
+    /// Where the current extent of inodes begins, in bytes.
+    start: u64,
+    /// What stands in it so far.
+    filled: Vec<u8>,
+    /// How many bytes of it are given away, and how many it has.
+    used: u64,
+    size: u64,
+}
+
+impl Space {
+    /// An image in an empty file, whose first block is given away.
+    pub(crate) fn new(file: OwnedFd) -> Self {
+        Self { file, end: 1, start: 0, filled: Vec::new(), used: 0, size: 0 }
+    }
+
+    /// The first of `count` blocks that belong together.
+    pub(crate) fn blocks(&mut self, count: u64) -> Result<u32, Error> {
+        let first = self.end;
+        let end = first.checked_add(count).filter(|end| *end < u64::from(u32::MAX)).ok_or(Error::TooLarge)?;
+        self.end = end;
+        Ok(first as u32)
+    }
+
+    /// Where an inode of `head` bytes stands whose tail follows it: at most [`TAIL`] bytes, which no end of a block cuts.
+    pub(crate) fn inode(&mut self, head: u64, tail: u64) -> Result<u64, Error> {
+        let mut at = place(self.used, head, tail);
+        if at + head + tail > self.size {
+            self.flush()?;
+            at = place(0, head, tail);
+            self.size = (at + head + tail).next_multiple_of(BLOCK).max(EXTENT * BLOCK);
+            self.start = u64::from(self.blocks(self.size / BLOCK)?) * BLOCK;
+        }
+        self.used = at + head + tail;
+        Ok(self.start + at)
+    }
+
+    /// Writes what stands at an offset that [`Space::inode`] gave.
+    pub(crate) fn write_inode(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let Some(at) = offset.checked_sub(self.start).filter(|at| *at < self.size) else {
+            return self.write(offset, bytes);
+        };
+        let (at, end) = (at as usize, at as usize + bytes.len());
+        if self.filled.len() < end {
+            self.filled.resize(end, 0);
+        }
+        self.filled[at..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes what is kept of inodes.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        let filled = std::mem::take(&mut self.filled);
+        self.write(self.start, &filled)?;
+        (self.size, self.used) = (0, 0);
+        Ok(())
+    }
+
+    /// Writes at an offset in bytes.
+    pub(crate) fn write(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let count = rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.file, bytes, offset))?;
+            if count == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into());
+            }
+            offset += count as u64;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Gives the file the size of all its blocks. Returns their number.
+    pub(crate) fn close(&mut self) -> Result<u32, Error> {
+        self.flush()?;
+        rustix::fs::ftruncate(&self.file, self.end * BLOCK)?;
+        Ok(self.end as u32)
+    }
+}
+
+/// The first place from `at` on, in bytes from the beginning of a block.
+fn place(at: u64, head: u64, tail: u64) -> u64 {
+    let fits = |at: u64| (at + head) % BLOCK + tail <= BLOCK;
+    let at = at.next_multiple_of(SLOT);
+    let next = at.next_multiple_of(BLOCK);
+    match [at, next].into_iter().find(|at| fits(*at)) {
+        Some(at) => at,
+        // The tail begins with a block.
+        None => next + ((BLOCK - head % BLOCK) % BLOCK).next_multiple_of(SLOT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tail_is_cut_and_nothing_overlaps() {
+        let file = tempfile::tempfile().unwrap();
+        let mut space = Space::new(file.into());
+        let mut last = (0, BLOCK);
+        let sizes = [0, 1, 31, 32, 100, 1000, 2999, TAIL];
+        for head in [64, 96, 2000, 4064, 4096, 5000, 70_000, 262_208] {
+            for tail in sizes.into_iter().chain(sizes.into_iter().rev()) {
+                let at = space.inode(head, tail).unwrap();
+                assert_eq!(at % SLOT, 0);
+                assert!((at + head) % BLOCK + tail <= BLOCK, "{head} {tail} at {at}");
+                assert!(at >= last.1, "{head} {tail} at {at}, after {last:?}");
+                last = (at, at + head + tail);
+            }
+        }
+        assert!(u64::from(space.close().unwrap()) * BLOCK >= last.1);
+    }
+}

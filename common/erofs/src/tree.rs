@@ -1,0 +1,211 @@
+//! The directories of an image, and the names in them: all that is kept in memory.
+
+use crate::{
+    Attributes, Error, Kind,
+    format::NAME,
+    index::{Index, Keys},
+};
+
+/// A directory of the image that is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Directory(u32);
+
+impl Directory {
+    /// The root.
+    pub const ROOT: Self = Self(0);
+
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Anything but a directory, which has been written: the number of its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct File {
+    /// Which kind.
+    pub kind: Kind,
+    pub(crate) number: u64,
+}
+
+/// What stands under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A directory.
+    Directory(Directory),
+    /// Anything else.
+    File(File),
+}
+
+/// An entry of a directory, in 20 bytes.
+#[derive(Debug)]
+struct Name {
+    directory: u32,
+    /// Where the name begins: its length, in one byte, before it.
+    at: u32,
+    /// The entry of the same directory that was made before; [`NONE`] for the first.
+    before: u32,
+    /// What stands under it: a number of 48 bits, and the code of the kind; 0 where it was removed.
+    low: u32,
+    high: u16,
+    kind: u8,
+}
+
+/// The number of no entry.
+const NONE: u32 = u32::MAX;
+
+impl Name {
+    fn set(&mut self, entry: Entry) {
+        let (kind, number) = match entry {
+            Entry::Directory(directory) => (Kind::Directory, directory.0.into()),
+            Entry::File(file) => (file.kind, file.number),
+        };
+        (self.kind, self.high, self.low) = (kind.code(), (number >> 32) as u16, number as u32);
+    }
+
+    fn get(&self) -> Option<Entry> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.code() == self.kind)?;
+        Some(match kind {
+            Kind::Directory => Entry::Directory(Directory(self.low)),
+            kind => Entry::File(File { kind, number: u64::from(self.high) << 32 | u64::from(self.low) }),
+        })
+    }
+}
+
+/// What is known of a directory.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) attributes: Attributes,
+    pub(crate) parent: Directory,
+    /// The entry that was made last.
+    last: u32,
+}
+
+/// All directories, also those that were removed.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: Vec<Node>,
+    names: Names,
+    index: Index,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    entries: Vec<Name>,
+    bytes: Vec<u8>,
+}
+
+impl Names {
+    fn name(&self, at: u32) -> &[u8] {
+        let (length, rest) = self.bytes[at as usize..].split_first().unwrap_or((&0, &[]));
+        &rest[..usize::from(*length)]
+    }
+}
+
+impl Keys for Names {
+    fn key(&self, index: u32) -> (u32, &[u8]) {
+        let entry = &self.entries[index as usize];
+        (entry.directory, self.name(entry.at))
+    }
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        let root = Node { attributes: Attributes::default(), parent: Directory::ROOT, last: NONE };
+        Self { nodes: vec![root], names: Names::default(), index: Index::default() }
+    }
+
+    /// About how many bytes all this takes, the directories' attributes aside.
+    pub(crate) fn kept(&self) -> usize {
+        self.nodes.len() * size_of::<Node>()
+            + self.names.entries.len() * size_of::<Name>()
+            + self.names.bytes.len()
+            + self.index.kept()
+    }
+
+    fn find(&self, directory: Directory, name: &[u8]) -> Option<u32> {
+        self.index.find((directory.0, name), &self.names)
+    }
+
+    pub(crate) fn get(&self, directory: Directory, name: &[u8]) -> Option<Entry> {
+        self.names.entries[self.find(directory, name)? as usize].get()
+    }
+
+    /// A new directory, which stands under no name yet.
+    pub(crate) fn add(&mut self, parent: Directory) -> Result<Directory, Error> {
+        let index = u32::try_from(self.nodes.len()).map_err(|_| Error::TooLarge)?;
+        self.nodes.push(Node { attributes: Attributes::default(), parent, last: NONE });
+        Ok(Directory(index))
+    }
+
+    /// Gives `entry` a name, under which nothing stands.
+    pub(crate) fn insert(&mut self, directory: Directory, name: &[u8], entry: Entry) -> Result<(), Error> {
+        let length = u8::try_from(name.len()).ok().filter(|length| usize::from(*length) <= NAME);
+        let length = length.ok_or(Error::NameTooLong)?;
+        if let Some(found) = self.find(directory, name) {
+            self.names.entries[found as usize].set(entry);
+            return Ok(());
+        }
+        let number = |length| u32::try_from(length).ok().filter(|at| *at != NONE).ok_or(Error::TooLarge);
+        let (index, at) = (number(self.names.entries.len())?, number(self.names.bytes.len())?);
+        self.names.bytes.push(length);
+        self.names.bytes.extend(name);
+        let before = std::mem::replace(&mut self.nodes[directory.index()].last, index);
+        let mut made = Name { directory: directory.0, at, before, low: 0, high: 0, kind: 0 };
+        made.set(entry);
+        self.names.entries.push(made);
+        self.index.insert(index, &self.names);
+        Ok(())
+    }
+
+    /// Takes a name away, and what is below it. Returns the files that stood under these names.
+    pub(crate) fn remove(&mut self, directory: Directory, name: &[u8]) -> Vec<File> {
+        let (mut left, mut files) = (Vec::from_iter(self.find(directory, name)), Vec::new());
+        while let Some(index) = left.pop() {
+            let entry = &mut self.names.entries[index as usize];
+            let removed = entry.get();
+            entry.kind = 0;
+            match removed {
+                Some(Entry::File(file)) => files.push(file),
+                Some(Entry::Directory(directory)) => left.extend(self.entries(directory)),
+                None => {}
+            }
+        }
+        files
+    }
+
+    /// The entries of a directory, also those that were removed, the last one first.
+    fn entries(&self, directory: Directory) -> impl Iterator<Item = u32> {
+        let number = |at: u32| (at != NONE).then_some(at);
+        let before = move |at: &u32| number(self.names.entries[*at as usize].before);
+        std::iter::successors(number(self.nodes[directory.index()].last), before)
+    }
+
+    /// What stands in a directory, in order, with the two names that every directory has: none stands for itself and its
+    /// parent.
+    pub(crate) fn sorted(&self, directory: Directory) -> Vec<(&[u8], Entry)> {
+        let parent = self.nodes[directory.index()].parent;
+        let own = [(&b"."[..], Entry::Directory(directory)), (b"..", Entry::Directory(parent))];
+        let entries = self.entries(directory).filter_map(|index| {
+            let entry = &self.names.entries[index as usize];
+            Some((self.names.name(entry.at), entry.get()?))
+        });
+        let mut sorted: Vec<_> = own.into_iter().chain(entries).collect();
+        sorted.sort_unstable_by_key(|(name, _)| *name);
+        sorted
+    }
+
+    /// The directories that stand, each before those in it.
+    pub(crate) fn standing(&self) -> Vec<Directory> {
+        let (mut found, mut left) = (Vec::new(), vec![Directory::ROOT]);
+        while let Some(directory) = left.pop() {
+            found.push(directory);
+            let entries =
+                self.entries(directory).filter_map(|index| self.names.entries[index as usize].get());
+            left.extend(entries.filter_map(|entry| match entry {
+                Entry::Directory(directory) => Some(directory),
+                Entry::File(_) => None,
+            }));
+        }
+        found
+    }
+}

@@ -1,0 +1,318 @@
+//! The calls by which an image is made.
+
+use std::{collections::HashMap, os::fd::OwnedFd};
+
+use crate::{
+    Attributes, BLOCK, Error, Kind,
+    directory::{self, Named},
+    format::{self, Content, INODE, Inode, LINKS, ROOT, SLOT},
+    space::{Space, TAIL},
+    tree::{Directory, Entry, File, Tree},
+    xattr,
+};
+
+/// An image that is being written.
+#[derive(Debug)]
+pub struct Writer {
+    space: Space,
+    tree: Tree,
+    /// Numbers of links, of files that have another than one.
+    links: HashMap<u64, u32>,
+    uuid: [u8; 16],
+    /// How many files stand under a name.
+    files: u64,
+    /// The bytes of directories' extended attributes.
+    attributes: usize,
+}
+
+/// A regular file whose content is being written.
+#[derive(Debug)]
+pub struct Open {
+    file: File,
+    /// Where its inode is.
+    inode: Vec<u8>,
+    /// Where its blocks begin.
+    start: u64,
+    /// How much of the content they hold.
+    blocks: u64,
+    size: u64,
+    /// The rest, which follows the inode.
+    tail: Vec<u8>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// The size of the image in bytes.
+    pub size: u64,
+    /// The number of its files and directories.
+    pub inodes: u64,
+}
+
+impl Writer {
+    /// Starts an image in `file`, which is empty and open for writing; its root is an empty directory. Images that are
+    /// mounted together should differ in their `uuid`.
+    pub fn new(file: OwnedFd, uuid: [u8; 16]) -> Self {
+        Self {
+            space: Space::new(file),
+            tree: Tree::new(),
+            links: HashMap::new(),
+            uuid,
+            files: 0,
+            attributes: 0,
+        }
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn kept(&self) -> usize {
+        self.tree.kept() + self.attributes + self.links.len() * 32
+    }
+
+    /// What stands as `name` in `directory`.
+    pub fn get(&self, directory: Directory, name: &[u8]) -> Option<Entry> {
+        self.tree.get(directory, name)
+    }
+
+    /// Makes a directory, under which name nothing stands. Its attributes come later.
+    ///
+    /// # Errors
+    /// When the name is too long.
+    pub fn directory(&mut self, parent: Directory, name: &[u8]) -> Result<Directory, Error> {
+        let directory = self.tree.add(parent)?;
+        self.tree.insert(parent, name, Entry::Directory(directory))?;
+        Ok(directory)
+    }
+
+    /// Sets what a directory's inode says.
+    pub fn set_attributes(&mut self, directory: Directory, attributes: Attributes) {
+        let bytes = |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len();
+        if let Some(node) = self.tree.nodes.get_mut(directory.index()) {
+            self.attributes += attributes.xattrs.iter().map(bytes).sum::<usize>();
+            node.attributes = attributes;
+        }
+    }
+
+    /// Begins a regular file of `size` bytes, which are zeros where nothing gets written.
+    ///
+    /// # Errors
+    /// When its attributes have no place, or the image gets too large.
+    pub fn file(&mut self, attributes: &Attributes, size: u64) -> Result<Open, Error> {
+        self.open(Kind::File, attributes, size)
+    }
+
+    fn open(&mut self, kind: Kind, attributes: &Attributes, size: u64) -> Result<Open, Error> {
+        let xattrs = xattr::encode(&attributes.xattrs)?;
+        let tail = match size % BLOCK {
+            tail if tail <= TAIL => tail,
+            _ => 0,
+        };
+        let blocks = size - tail;
+        let start = match blocks.div_ceil(BLOCK) {
+            0 => None,
+            count => Some(self.space.blocks(count)?),
+        };
+        let content = match (start, tail) {
+            (None, 0) => Content::None,
+            (Some(start), 0) => Content::Plain(start),
+            (start, _) => Content::Inline(start),
+        };
+        let offset = self.space.inode(INODE + xattrs.len() as u64, tail)?;
+        let file = File { kind, number: format::number_at(offset) };
+        let inode = Inode { kind, attributes, xattrs: &xattrs, size, links: 1, content, number: file.number };
+        let start = u64::from(start.unwrap_or_default()) * BLOCK;
+        Ok(Open { file, inode: inode.encode(), start, blocks, size, tail: vec![0; tail as usize] })
+    }
+
+    /// Writes `data` at `offset` of a file.
+    ///
+    /// # Errors
+    /// When it does not fit into the file's size, or cannot be written.
+    pub fn write(&self, open: &mut Open, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= open.size).ok_or(Error::Size)?;
+        let (body, rest) = data.split_at(open.blocks.saturating_sub(offset).min(data.len() as u64) as usize);
+        self.space.write(open.start + offset, body)?;
+        if !rest.is_empty() {
+            let end = (end - open.blocks) as usize;
+            open.tail[end - rest.len()..end].copy_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    /// Ends a file. It stands under no name yet.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn close(&mut self, open: Open) -> Result<File, Error> {
+        let Open { file, mut inode, tail, .. } = open;
+        inode.extend(tail);
+        self.space.write_inode(file.number * SLOT, &inode)?;
+        Ok(file)
+    }
+
+    /// Makes a symbolic link. It stands under no name yet.
+    ///
+    /// # Errors
+    /// As [`Writer::file`].
+    pub fn symlink(&mut self, attributes: &Attributes, target: &[u8]) -> Result<File, Error> {
+        let mut open = self.open(Kind::Symlink, attributes, target.len() as u64)?;
+        self.write(&mut open, 0, target)?;
+        self.close(open)
+    }
+
+    /// Makes a device, by its major and minor number, a named pipe or a socket. It stands under no name yet.
+    ///
+    /// # Errors
+    /// As [`Writer::file`].
+    pub fn special(
+        &mut self,
+        kind: Kind,
+        attributes: &Attributes,
+        (major, minor): (u32, u32),
+    ) -> Result<File, Error> {
+        let xattrs = xattr::encode(&attributes.xattrs)?;
+        let offset = self.space.inode(INODE + xattrs.len() as u64, 0)?;
+        let content = match kind {
+            Kind::CharDevice | Kind::BlockDevice => Content::Device(format::device(major, minor)),
+            _ => Content::None,
+        };
+        let number = format::number_at(offset);
+        let inode = Inode { kind, attributes, xattrs: &xattrs, size: 0, links: 1, content, number };
+        self.space.write_inode(offset, &inode.encode())?;
+        Ok(File { kind, number })
+    }
+
+    /// Gives a file a name, under which nothing stands. The second name, and each after it, is a hard link.
+    ///
+    /// # Errors
+    /// When the name is too long, or the file has too many.
+    pub fn name(&mut self, directory: Directory, name: &[u8], file: File) -> Result<(), Error> {
+        self.tree.insert(directory, name, Entry::File(file))?;
+        self.files += 1;
+        Ok(())
+    }
+
+    /// Gives a file that stands under a name another.
+    ///
+    /// # Errors
+    /// As [`Writer::name`].
+    pub fn link(&mut self, directory: Directory, name: &[u8], file: File) -> Result<(), Error> {
+        self.tree.insert(directory, name, Entry::File(file))?;
+        let links = self.links.entry(file.number).or_insert(1);
+        *links = links.checked_add(1).ok_or(Error::Links)?;
+        Ok(())
+    }
+
+    /// Takes away what stands as `name` in `directory`, with all that is below it.
+    pub fn remove(&mut self, directory: Directory, name: &[u8]) {
+        for file in self.tree.remove(directory, name) {
+            match self.links.get_mut(&file.number) {
+                Some(links) if *links > 1 => *links -= 1,
+                _ => self.files -= 1,
+            }
+        }
+    }
+
+    /// Writes directories and superblock.
+    ///
+    /// # Errors
+    /// When the attributes of a directory have no place, or something cannot be written.
+    pub fn finish(mut self) -> Result<Summary, Error> {
+        self.space.flush()?;
+        for (number, links) in &self.links {
+            self.space.write(number * SLOT + LINKS, &links.to_le_bytes())?;
+        }
+        let directories = self.tree.standing();
+        let inodes = self.files + directories.len() as u64;
+        // Each entry names a number: all are known before the first is written.
+        let mut placed = vec![Place::default(); self.tree.nodes.len()];
+        for directory in &directories {
+            placed[directory.index()] = self.place(*directory)?;
+        }
+        let mut root = Vec::new();
+        for directory in &directories {
+            let inode = self.write_directory(*directory, &placed)?;
+            match *directory == Directory::ROOT {
+                true => root = inode,
+                false => self.space.write_inode(placed[directory.index()].offset, &inode)?,
+            }
+        }
+        let blocks = self.space.close()?;
+        self.space.write(0, &format::first_block(&root, inodes, blocks, &self.uuid))?;
+        Ok(Summary { size: u64::from(blocks) * BLOCK, inodes })
+    }
+
+    fn place(&mut self, directory: Directory) -> Result<Place, Error> {
+        let node = &self.tree.nodes[directory.index()];
+        let names = self.tree.sorted(directory);
+        let size = directory::size(names.iter().map(|(name, _)| *name));
+        let head = INODE + xattr::encode(&node.attributes.xattrs)?.len() as u64;
+        let is_root = directory == Directory::ROOT;
+        let room = if is_root { BLOCK - ROOT } else { u64::MAX };
+        if head > room {
+            let (size, limit) = ((head - INODE) as usize, (room - INODE) as usize);
+            return Err(Error::Attributes { size, limit });
+        }
+        let tail = match size % BLOCK {
+            tail if tail <= TAIL && head + tail <= room => tail,
+            _ => 0,
+        };
+        let start = match (size - tail).div_ceil(BLOCK) {
+            0 => None,
+            count => Some(self.space.blocks(count)?),
+        };
+        let offset = if is_root { ROOT } else { self.space.inode(head, tail)? };
+        Ok(Place { offset, start, size, tail })
+    }
+
+    /// Writes a directory's blocks. Returns its inode, with attributes and tail.
+    fn write_directory(&self, directory: Directory, placed: &[Place]) -> Result<Vec<u8>, Error> {
+        let node = &self.tree.nodes[directory.index()];
+        let Place { start, size, tail, .. } = placed[directory.index()];
+        let number = |directory: Directory| format::number_at(placed[directory.index()].offset);
+        let sorted = self.tree.sorted(directory);
+        let is_directory = |(_, entry): &&(&[u8], Entry)| matches!(entry, Entry::Directory(_));
+        // One link for each: "." in it, its own name or "..", and ".." in each of those in it.
+        let links = sorted.iter().filter(is_directory).count() as u32;
+        let entries = sorted.into_iter().map(|(name, entry)| {
+            let (kind, number) = match entry {
+                Entry::Directory(directory) => (Kind::Directory, number(directory)),
+                Entry::File(file) => (file.kind, file.number),
+            };
+            Named { name, number, kind }
+        });
+        let mut content = directory::blocks(entries).concat();
+        let behind = content.split_off(content.len() - tail as usize);
+        if let Some(start) = start {
+            self.space.write(u64::from(start) * BLOCK, &content)?;
+        }
+        let xattrs = xattr::encode(&node.attributes.xattrs)?;
+        let inode = Inode {
+            kind: Kind::Directory,
+            attributes: &node.attributes,
+            xattrs: &xattrs,
+            size,
+            links,
+            content: match (start, tail) {
+                (Some(start), 0) => Content::Plain(start),
+                (start, _) => Content::Inline(start),
+            },
+            number: number(directory),
+        };
+        let mut out = inode.encode();
+        out.extend(behind);
+        Ok(out)
+    }
+}
+
+/// Where a directory stands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// Its inode.
+    offset: u64,
+    /// The first of its blocks.
+    start: Option<u32>,
+    /// The size of its content.
+    size: u64,
+    /// How much of it follows the inode.
+    tail: u64,
+}

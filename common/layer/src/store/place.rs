@@ -1,0 +1,93 @@
+//! What a layer stands as, and under which name.
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+
+/// The form in which a layer stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A directory, file by file.
+    #[default]
+    Directory,
+    /// One file: an EROFS image.
+    Erofs,
+}
+
+/// Where a layer stands; as the document has it, `"directory": PATH` or `"erofs": PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The layer's directory.
+    Directory(PathBuf),
+    /// The layer's EROFS image.
+    Erofs(PathBuf),
+}
+
+/// A word that is the name of no [`Format`].
+#[derive(Debug, thiserror::Error)]
+#[error("a layer becomes a directory or erofs")]
+pub struct InvalidFormat;
+
+impl FromStr for Format {
+    type Err = InvalidFormat;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFormat> {
+        match text {
+            "directory" => Ok(Self::Directory),
+            "erofs" => Ok(Self::Erofs),
+            _ => Err(InvalidFormat),
+        }
+    }
+}
+
+impl Format {
+    const SUFFIX: &'static str = ".erofs";
+
+    /// What the names of layers of this form end with.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Directory => "",
+            Self::Erofs => Self::SUFFIX,
+        }
+    }
+
+    /// The form of the layer that has this name.
+    pub(super) fn of(name: &str) -> Self {
+        if name.ends_with(Self::SUFFIX) { Self::Erofs } else { Self::Directory }
+    }
+
+    /// The name of a layer that stands alone, as on any layers below.
+    pub(super) fn name(self, diff_id: &Digest) -> String {
+        format!("{}{}", diff_id.hex(), self.suffix())
+    }
+
+    /// What stands at `path`.
+    pub fn place(self, path: PathBuf) -> Place {
+        match self {
+            Self::Directory => Place::Directory(path),
+            Self::Erofs => Place::Erofs(path),
+        }
+    }
+}
+
+impl Place {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        let (Self::Directory(path) | Self::Erofs(path)) = self;
+        path
+    }
+
+    /// Its form.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Directory(_) => Format::Directory,
+            Self::Erofs(_) => Format::Erofs,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A layer that is one file: an EROFS image.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+    mount::MountAttrFlags,
+};
+
+use crate::{Detached, Error, FileSystem, Result, resolve, sys};
+
+/// The file system's name.
+pub(crate) const KIND: &str = "erofs";
+/// fsconfig(2) takes a string of this many bytes at most.
+const LONGEST_STRING: usize = 255;
+/// How often a free loop device is asked for, when somebody else is quicker each time.
+const TRIES: usize = 100;
+
+/// A mount of the image in the file `path`, read-only and without devices, that is not attached yet.
+///
+/// # Errors
+/// When it is no image, or the caller may not mount.
+pub fn image(path: &Path) -> Result<Detached> {
+    let file = open(path, OFlags::RDONLY | OFlags::NOFOLLOW)?;
+    // What the mount table shows as the source tells which layer is in use; where the path is too long for that, it is
+    // the descriptor's.
+    let source = match path.as_os_str().len() {
+        0..=LONGEST_STRING => path.to_owned(),
+        _ => resolve::proc_path(file.as_fd()),
+    };
+    match mount(&source) {
+        // Before Linux 6.12 only block devices are mounted.
+        Err(error) if error.errno() == Errno::NOTBLK => by_loop(path, &file),
+        result => result.map_err(|error| error.of(format_args!("mount image {path:?}"))),
+    }
+}
+
+fn mount(source: &Path) -> Result<Detached> {
+    let file_system = FileSystem::open(KIND)?;
+    file_system.set("source", source)?;
+    file_system.set_data(["ro"])?;
+    file_system.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+/// The same by a loop device, which goes with the mount.
+fn by_loop(path: &Path, file: &OwnedFd) -> Result<Detached> {
+    let control = open(Path::new("/dev/loop-control"), OFlags::RDWR)?;
+    for _ in 0..TRIES {
+        let number = sys::free_loop(control.as_fd())
+            .map_err(|errno| Error::new(format_args!("find a loop device for {path:?}"), errno))?;
+        let name = PathBuf::from(format!("/dev/loop{number}"));
+        // Held until it is mounted: else it would be given back at once.
+        let device = open(&name, OFlags::RDONLY)?;
+        match sys::configure_loop(device.as_fd(), file.as_fd(), path) {
+            Err(Errno::BUSY) => {}
+            Err(errno) => return Err(Error::new(format_args!("make {path:?} a loop device"), errno)),
+            Ok(()) => {
+                return mount(&name)
+                    .map_err(|error| error.of(format_args!("mount image {path:?} by {name:?}")));
+            }
+        }
+    }
+    Err(Error::new(format_args!("find a loop device for {path:?}"), Errno::BUSY))
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(Error::on("open", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use erofs::{Attributes, Directory, Writer};
+
+    use super::*;
+
+    fn fixture() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.erofs");
+        let mut writer = Writer::new(File::create_new(&path).unwrap().into(), [1; 16]);
+        let mut open = writer.file(&Attributes { mode: 0o644, ..Attributes::default() }, 7).unwrap();
+        writer.write(&mut open, 0, b"content").unwrap();
+        let file = writer.close(open).unwrap();
+        writer.name(Directory::ROOT, b"file", file).unwrap();
+        writer.finish().unwrap();
+        (dir, path)
+    }
+
+    /// The loop devices that show the file.
+    fn loops(path: &Path) -> usize {
+        let devices = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
+        let backing = devices.filter_map(|device| fs::read_to_string(device.join("loop/backing_file")).ok());
+        backing.filter(|backing| Path::new(backing.trim_end()) == path).count()
+    }
+
+    #[test]
+    fn from_the_file_itself() {
+        let (_dir, path) = fixture();
+        let mount = image(&path).unwrap();
+        let root = resolve::proc_path(mount.as_fd());
+        assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
+        assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
+        assert_eq!(loops(&path), 0);
+    }
+
+    /// As on a kernel that mounts block devices only.
+    #[test]
+    fn by_a_loop_device_that_goes_with_the_mount() {
+        let (_dir, path) = fixture();
+        let file = open(&path, OFlags::RDONLY).unwrap();
+        let mount = by_loop(&path, &file).unwrap();
+        let root = resolve::proc_path(mount.as_fd());
+        assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
+        assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
+        assert_eq!(loops(&path), 1);
+        drop((mount, file));
+        // The kernel lets go of the device a moment after the mount.
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            loops(&path) == 0
+        });
+        assert!(gone, "{path:?} is still a loop device");
+    }
+
+    #[test]
+    fn what_is_no_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&path, [0; 8192]).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let said = |path: &Path| image(path).unwrap_err().to_string();
+        assert_eq!(said(&path), format!("mount image {path:?}: Invalid argument"));
+        assert_eq!(said(&link), format!("open {link:?}: Too many symbolic links encountered"));
+    }
+}

@@ -1,0 +1,63 @@
+//! Layers as directories that lie one over the other: those that are images are mounted first.
+
+use std::{
+    fs::File,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use document::members::{Layer, Place};
+use mount::Operation;
+use toolkit::prelude::*;
+
+use crate::directory;
+
+/// Adds each layer's directory to `lower`, and what has to be done for it to `operations`. Returns mode, user and group of
+/// the topmost one's root, which is the root of the whole.
+pub(crate) fn place(
+    layers: &[Layer],
+    container: &Path,
+    lower: &mut Vec<PathBuf>,
+    operations: &mut Vec<Operation>,
+) -> Result<(u32, u32, u32)> {
+    let mut top = (0o755, 0, 0);
+    for layer in layers {
+        let missing = |error| hint(error, "run layer-apply again: it unpacks what is missing");
+        top = look(&layer.place).map_err(missing)?;
+        lower.push(match &layer.place {
+            Place::Directory(path) => path.clone(),
+            Place::Erofs(image) => image_mount(image, container, operations)?,
+        });
+    }
+    Ok(top)
+}
+
+/// Mode, user and group of a layer's root.
+fn look(place: &Place) -> Result<(u32, u32, u32)> {
+    match place {
+        Place::Directory(path) => {
+            let found = path.metadata().with_context(|| format!("look at layer {path:?}"))?;
+            Ok((found.mode() & 0o7777, found.uid(), found.gid()))
+        }
+        Place::Erofs(path) => {
+            let root = File::open(path).and_then(erofs::root);
+            let root = root.with_context(|| format!("look at layer {path:?}"))?;
+            Ok((root.mode, root.uid, root.gid))
+        }
+    }
+}
+
+/// Mounts an image below the container's directory, once, and says where.
+fn image_mount(image: &Path, container: &Path, operations: &mut Vec<Operation>) -> Result<PathBuf> {
+    let layers = container.join("layers");
+    let name = image.file_stem().ok_or_else(|| anyhow!("layer {image:?} is no image"))?;
+    let target = layers.join(name);
+    let is_there =
+        |path: &Path| operations.iter().any(|operation| *operation == directory(path, 0o700, None));
+    let new = [&layers, &target].map(|path| (!is_there(path)).then(|| directory(path, 0o700, None)));
+    if new[1].is_some() {
+        operations.extend(new.into_iter().flatten());
+        operations.push(Operation::ImageMount { image: image.to_owned(), target: target.clone() });
+    }
+    Ok(target)
+}
