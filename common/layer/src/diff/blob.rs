@@ -217,7 +217,7 @@ impl Encoder {
 }
 
 /// Whether a block holds what is compressed already, packages and pictures say: told by some samples of it, which takes a
-/// fiftieth of the time of finding out by compressing it.
+/// fiftieth of the time of finding out by compressing it, and by one of them where that gets smaller.
 fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     const SAMPLE: usize = 4 << 10;
     const SAMPLES: usize = 4;
@@ -228,6 +228,10 @@ fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     let mut size = 0;
     for sample in data.chunks_exact(data.len() / SAMPLES).take(SAMPLES) {
         size += compressor.deflate_compress(&sample[..SAMPLE], &mut out).map_err(io::Error::other)?;
+        // One that gets clearly smaller tells enough, and nearly all first ones do.
+        if size * 10 < SAMPLE * 9 {
+            return Ok(false);
+        }
     }
     Ok(size * 100 > SAMPLE * SAMPLES * 97)
 }
