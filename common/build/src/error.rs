@@ -186,22 +186,18 @@ impl Cause {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoImage(name) => Some(format!("load it first: img-load -t {name} FILE")),
-            Self::Unpack { source, .. } if is_beyond_namespace(source) => Some(
-                "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `img-build --rootless` does without"
-                    .to_owned(),
-            ),
+            Self::Unpack { source, .. } => match &**source {
+                layer::apply::Error::Entry { source, .. } => {
+                    source.hint().map(|what| format!("{what}; `img-build --rootless` does without"))
+                }
+                _ => None,
+            },
             Self::Failed { offline: true, .. } => {
                 Some("the step had no network; if it needs one: img-build --network host".to_owned())
             }
             _ => None,
         }
     }
-}
-
-/// Whether it is the user namespace that cannot hold what a layer says.
-fn is_beyond_namespace(error: &layer::apply::Error) -> bool {
-    use layer::apply::{EntryError, Error};
-    matches!(error, Error::Entry { source: EntryError::Owner { .. } | EntryError::NamespaceDevice, .. })
 }
 
 impl Error {

@@ -17,6 +17,9 @@ use rustix::{
 
 use crate::{Error, Options, Result, sys};
 
+/// fsconfig(2) takes a string of this many bytes at most.
+pub(crate) const LONGEST_STRING: usize = 255;
+
 /// A file system that is being configured (fsopen(2)).
 #[derive(Debug)]
 pub struct FileSystem {
@@ -35,7 +38,7 @@ impl FileSystem {
         Ok(Self { context, kind: kind.to_owned() })
     }
 
-    /// Sets the option `key` to `value`, of 255 bytes at most.
+    /// Sets the option `key` to `value`, of [`LONGEST_STRING`] bytes at most.
     ///
     /// # Errors
     /// When the file system refuses it.

@@ -11,12 +11,10 @@ use rustix::{
     mount::MountAttrFlags,
 };
 
-use crate::{Detached, Error, FileSystem, Result, resolve, sys};
+use crate::{Detached, Error, FileSystem, Result, detached::LONGEST_STRING, resolve, sys};
 
 /// The file system's name.
 pub(crate) const KIND: &str = "erofs";
-/// fsconfig(2) takes a string of this many bytes at most.
-const LONGEST_STRING: usize = 255;
 /// How often a free loop device is asked for, when somebody else is quicker each time.
 const TRIES: usize = 100;
 

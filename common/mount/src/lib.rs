@@ -23,5 +23,5 @@ pub use image::image;
 pub use operation::Operation;
 pub use options::Options;
 pub use overlay::Overlay;
-pub use volatile::boot;
+pub use volatile::{BOOT, boot};
 pub use volume::{InvalidVolume, Volume, plain};

@@ -16,10 +16,11 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FileSystem, Result, detached::mount_by_string, resolve, volatile};
-
-/// fsconfig(2) takes a string of this many bytes at most.
-const LONGEST_STRING: usize = 255;
+use crate::{
+    Error, FileSystem, Result,
+    detached::{LONGEST_STRING, mount_by_string},
+    resolve, volatile,
+};
 
 /// An overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

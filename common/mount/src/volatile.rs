@@ -15,7 +15,8 @@ use rustix::{
 
 use crate::{Error, Overlay, Result, table, tree};
 
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// Where [`boot`] looks.
+pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The kernel's name for the time since the machine was started.
 ///

@@ -100,17 +100,14 @@ impl<'a> Conf<'a> {
     }
 }
 
-/// Switches IPv6 off on a link of this namespace. A kernel without IPv6 has nothing to switch off.
+/// Switches IPv6 off on a link of this namespace.
 pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
     let conf = Conf::disable_ipv6(link);
     let failed = |source| Error::new("set", conf.name(), source);
     if !conf.is_plain() {
         return Err(failed(Errno::EINVAL));
     }
-    match fs::write(conf.path(), SET) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(io_errno(&error))),
-        _ => Ok(()),
-    }
+    netns::switch_ipv6_off(link).map_err(failed)
 }
 
 /// Whether IPv6 is off on a link of this namespace.

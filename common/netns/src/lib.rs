@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-pub use operation::Operation;
+pub use operation::{Operation, switch_ipv6_off};
 
 /// Why a namespace could not be made, entered or removed.
 #[derive(Debug, thiserror::Error)]

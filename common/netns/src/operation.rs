@@ -89,7 +89,7 @@ impl Operation {
         on_own_thread(&error, || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             loopback::up(&self.alias())?;
-            ipv6_off()?;
+            switch_ipv6_off("default")?;
             mount(Some("/proc/thread-self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         })
     }
@@ -135,10 +135,13 @@ impl Operation {
 
 const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
 
-/// Switches IPv6 off for interfaces to come in the namespace of this thread. A kernel without IPv6 has nothing to switch
-/// off.
-fn ipv6_off() -> Result<(), Errno> {
-    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+/// Switches IPv6 off in the namespace of this thread, on the interface of this name; on those to come where it is
+/// `default`. A kernel without IPv6 has nothing to switch off.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(errno(&error)),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use oci::{
     Digest,
     digest::{Hasher, Mismatch},
     layout::MAX_JSON,
-    media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind},
+    media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind_of},
     spec::{Descriptor, MediaType},
 };
 use serde_json::Value;
@@ -110,7 +110,7 @@ fn media_type(content: &[u8], content_type: &str) -> Result<MediaType, String> {
     }
     let of = |name: &str| {
         let media_type = MediaType::from(name);
-        match kind(&Descriptor::new(media_type.clone(), 0, Digest::of(b""))) {
+        match kind_of(&media_type) {
             Kind::Manifest if is_manifest => Some(media_type),
             Kind::Index if is_index => Some(media_type),
             _ => None,

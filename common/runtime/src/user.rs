@@ -97,8 +97,8 @@ fn resolve_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
     }
 }
 
-/// A number that the kernel knows. The highest is none: setresuid(2) takes it for "as before", which is root.
-fn id(text: &str) -> Option<u32> {
+/// A number that the kernel knows. The highest is none: setresuid(2) and chown(2) take it for "as before", which is root.
+pub fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 

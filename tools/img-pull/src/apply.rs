@@ -46,12 +46,8 @@ impl Unpacking {
 
 /// With what a person can do about it, where it is an error of an ordinary user.
 pub(crate) fn hinted(error: Error) -> Error {
-    let cannot = error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
-    });
-    let owners = cannot.then(|| {
-        "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `--rootless` does without".to_owned()
-    });
+    let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
+    let owners = owners.map(|what| format!("{what}; `--rootless` does without"));
     match owners.or_else(|| toolkit::namespace_hint(&error)) {
         Some(what) => hint(error, what),
         None => error,

@@ -7,7 +7,7 @@ mod server;
 use std::{collections::BTreeSet, fs, io::Write, path::Path};
 
 use oci::Digest;
-use server::{Content, Seen, configuration, gets, image, image_of, ok, pull, serve, short};
+use server::{Content, Seen, configuration, gets, image, image_of, ok, partial, pull, range, serve, short};
 
 fn layer(name: &str) -> Vec<u8> {
     testkit::rootfs(|tree| {
@@ -102,17 +102,8 @@ fn the_rest_of_what_a_mirror_began_is_not_blamed() {
     let (mirror, _) = liar(&content, &one, ok(&vec![9; one.len()])[..200_000].to_vec());
     let (path, whole) = (format!("GET /v2/a/b/blobs/{} ", Digest::of(&one)), one.clone());
     let (host, seen) = serve(content, move |request, _, stream| {
-        let range = request.to_ascii_lowercase();
-        let Some(range) = range.split("range: bytes=").nth(1).filter(|_| request.starts_with(&path)) else {
-            return false;
-        };
-        let (from, size): (usize, _) = (range.split('-').next().unwrap().parse().unwrap(), whole.len());
-        let head = format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
-            size - 1,
-            size - from
-        );
-        stream.write_all(&[head.as_bytes(), &whole[from..]].concat()).is_ok()
+        let Some(from) = range(request).filter(|_| request.starts_with(&path)) else { return false };
+        stream.write_all(&partial(&whole, from)).is_ok()
     });
     let root = tempfile::tempdir().unwrap();
     let flags = ["-q", "--retries", "0", "--apply", "--mirror", &mirror];

@@ -12,7 +12,7 @@ use std::{
 };
 
 use oci::Digest;
-use server::{Content, gets, image, ok, pull, serve};
+use server::{Content, gets, image, ok, partial, pull, range, serve};
 
 /// No read takes as long as that.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -102,16 +102,9 @@ fn a_layer_that_dripped_goes_on_where_it_was_given_up() {
         if count == 0 {
             return stream.write_all(&ok(&whole)[..100_000]).is_ok() && drip(stream, &whole[100_000..]);
         }
-        let range = request.to_ascii_lowercase();
-        let range = range.split("range: bytes=").nth(1).unwrap().split('-').next().unwrap();
-        let (from, size): (usize, _) = (range.parse().unwrap(), whole.len());
+        let from = range(request).unwrap();
         assert!(from > 90_000, "{from}");
-        let head = format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
-            size - 1,
-            size - from
-        );
-        stream.write_all(&[head.as_bytes(), &whole[from..]].concat()).is_ok()
+        stream.write_all(&partial(&whole, from)).is_ok()
     });
     let root = tempfile::tempdir().unwrap();
     assert_eq!(pull(&host, root.path(), &FLAGS, "a/b"), (0, String::new()));

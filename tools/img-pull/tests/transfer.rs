@@ -18,7 +18,7 @@ use std::{
 };
 
 use oci::Digest;
-use server::{Content, configuration, gets, image, image_of, ok, pull, serve, short};
+use server::{Content, configuration, gets, image, image_of, ok, partial, pull, range, serve, short};
 
 fn layer(name: &str) -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, name, 0o644, &vec![name.as_bytes()[0]; 300_000]))
@@ -293,16 +293,8 @@ fn a_mirror_that_says_nothing_is_not_waited_for_long_and_one_that_breaks_off_is_
     });
     let (digest, whole) = (Digest::of(&one).to_string(), one.clone());
     let (host, seen) = serve(content, move |request, _, stream| {
-        let from = request.to_ascii_lowercase().split("range: bytes=").nth(1).map(str::to_owned);
-        let Some(from) = from.filter(|_| request.contains(&digest)) else { return false };
-        let from: usize = from.split('-').next().unwrap().parse().unwrap();
-        let (size, rest) = (whole.len(), &whole[from..]);
-        let head = format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
-            size - 1,
-            rest.len()
-        );
-        stream.write_all(&[head.as_bytes(), rest].concat()).is_ok()
+        let Some(from) = range(request).filter(|_| request.contains(&digest)) else { return false };
+        stream.write_all(&partial(&whole, from)).is_ok()
     });
     let root = tempfile::tempdir().unwrap();
     let begin = Instant::now();

@@ -90,13 +90,8 @@ impl Filter for LayerApply {
     }
 
     fn advise(error: &anyhow::Error) -> Option<String> {
-        let cannot = error.chain().any(|cause| {
-            matches!(cause.downcast_ref(), Some(EntryError::Owner { .. } | EntryError::NamespaceDevice))
-        });
-        let owners = cannot.then(|| {
-            "with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` does without"
-                .to_owned()
-        });
+        let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
+        let owners = owners.map(|what| format!("{what}; `layer-apply --rootless` does without"));
         let is_namespace = |cause: &(dyn std::error::Error + 'static)| {
             matches!(
                 cause.downcast_ref::<Box<apply::Error>>().map(|error| &**error),

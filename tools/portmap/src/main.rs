@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Makes sure that each port is free, and adds it to the maps of the table `ip stave`: on all IPv4 addresses of the host,
-//! 127.0.0.1 among them (and no IPv6 address: `[::1]` does not answer), or on one; chooses a free one where none is told. Containers reach each other, and themselves, by
-//! a published port as well.
+//! 127.0.0.1 among them (and no IPv6 address: `[::1]` does not answer), or on one; chooses a free one where none is told.
+//! Containers reach each other, and themselves, by a published port as well.
 //! # Reads
 //! `network.cni`.
 //! # Adds
@@ -30,8 +30,8 @@ use toolkit::{Common, Context, Filter, Plan};
 #[command(name = "portmap", version)]
 struct Portmap {
     /// [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; also ranges of ports, 8000-8009:80-89. Without hostPort one
-    /// that is free, and of a range for a single containerPort the first that is free: `ports` tells which. Ports are published on IPv4
-    /// addresses only
+    /// that is free, and of a range for a single containerPort the first that is free: `ports` tells which. Ports are
+    /// published on IPv4 addresses only
     #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true)]
     publish: Vec<Publish>,
     #[command(flatten)]

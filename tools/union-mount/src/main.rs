@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on
-//! `rootfs`; those that are EROFS images are mounted below `layers` first. Lowest lies `$STAVE_ROOT/mount-points`, for `/proc`, `/etc/hosts` and the like in images that have no place
-//! for them. Volumes, those of `--volume` and those that the image declares, are mounted in it.
+//! `rootfs`; those that are EROFS images are mounted below `layers` first. Lowest lies `$STAVE_ROOT/mount-points`, for
+//! `/proc`, `/etc/hosts` and the like in images that have no place for them. Volumes, those of `--volume` and those that the image declares, are mounted in it.
 //! # Reads
 //! `layers`, `image` (for the volumes it declares).
 //! # Adds
@@ -101,10 +101,8 @@ impl Filter for UnionMount {
         operations.push(directory(&path, 0o700, None));
         let (upper, work) = writable.unzip();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
-        let userxattr = userns::Namespace::current()?.is_some();
-        let xino = operations.iter().any(|operation| matches!(operation, Operation::ImageMount { .. }));
-        let overlay = Overlay { xino, ..self.overlay(context, &member, userxattr)? };
-        operations.push(Operation::OverlayMount(overlay));
+        let images = operations.iter().any(|operation| matches!(operation, Operation::ImageMount { .. }));
+        operations.push(Operation::OverlayMount(self.overlay(context, &member, images)?));
         operations.extend(self.mounts(&container, &member, document)?);
         if self.read_only && volumes {
             operations.push(Operation::MountSeal { target: member.path.clone() });
@@ -114,7 +112,7 @@ impl Filter for UnionMount {
 }
 
 impl UnionMount {
-    fn overlay(&self, context: &Context, rootfs: &Rootfs, userxattr: bool) -> Result<Overlay> {
+    fn overlay(&self, context: &Context, rootfs: &Rootfs, images: bool) -> Result<Overlay> {
         let volatile = rootfs.upper.is_some() && !self.durable;
         Ok(Overlay {
             source: format!("stave:{}", context.id),
@@ -125,8 +123,8 @@ impl UnionMount {
             target: rootfs.path.clone(),
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
-            userxattr,
-            xino: false,
+            userxattr: userns::Namespace::current()?.is_some(),
+            xino: images,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::{io::Read, os::fd::OwnedFd};
 
+use runtime::user::id;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 /// A user and a group, as numbers.
@@ -53,11 +54,6 @@ impl Owner {
         };
         Ok(Self { uid, gid })
     }
-}
-
-/// A number that the kernel knows. The highest is none: chown(2) takes it for "as before", which is root.
-fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// The fields of the line that begins with `name:`.

@@ -169,6 +169,13 @@ pub enum EntryError {
 }
 
 impl EntryError {
+    /// What a person can do about it, where the user namespace cannot hold what the layer says: beside what
+    /// [`super::Options::rootless`] does.
+    pub fn hint(&self) -> Option<&'static str> {
+        let beyond = matches!(self, Self::Owner { .. } | Self::NamespaceDevice);
+        beyond.then_some("with subordinate ids (`unshare --map-auto`) a namespace has more owners")
+    }
+
     /// As `map_err` takes it: the kernel refused `verb`.
     pub(super) fn call<E: Into<io::Error>>(verb: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Call { verb, source: source.into() }

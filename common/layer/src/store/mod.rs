@@ -2,8 +2,8 @@
 //!
 //! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`; `<hex>.erofs`: its image.
 //! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written once they are whole. What has none is not trusted.
-//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace: there other ids own the files, and
-//!   overlayfs's marks have other names. One is never taken for the other.
+//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace: there
+//!   other ids own the files, and overlayfs's marks have other names. One is never taken for the other.
 //!   What an archive does not say of a directory on the way to an entry comes from the layers below; where these say
 //!   something else than was noted, the layer is unpacked once more.
 //! * `.<hex>.part`: a layer that is being unpacked, by whoever holds its lock; left behind by a kill, it goes with the next
@@ -95,7 +95,7 @@ impl Store {
             other => other,
         };
         let fd = fd.map_err(error("open", &path))?;
-        let boot = fs::read_to_string(BOOT).map_err(error("read", BOOT))?.trim().to_owned();
+        let boot = mount::boot().map_err(|source| error("read", mount::BOOT)(source.errno()))?;
         let namespace = Namespace::current().map_err(error("look at user namespace of", "/proc/self"))?;
         Ok(Self { path, fd, boot, namespace })
     }
@@ -440,9 +440,6 @@ impl Store {
         lock::Lock::take(self.fd.as_fd(), diff_id).map_err(error("lock", self.path.join(".lock")))
     }
 }
-
-/// The kernel's name for the time since it was started.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Which file something is: device and inode.
 type Inode = (u64, u64);

@@ -82,12 +82,4 @@ impl Place {
         let (Self::Directory(path) | Self::Erofs(path)) = self;
         path
     }
-
-    /// Its form.
-    pub fn format(&self) -> Format {
-        match self {
-            Self::Directory(_) => Format::Directory,
-            Self::Erofs(_) => Format::Erofs,
-        }
-    }
 }

@@ -13,7 +13,6 @@ use rustix::{
 use crate::{
     Detached, Error, FileSystem, Options, Result,
     resolve::{self, Leaf},
-    sys::{Attributes, mount_setattr},
     table,
 };
 
@@ -49,9 +48,7 @@ pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String])
 
 /// Makes the mount on `target` read-only, and leaves alone those below it.
 pub(super) fn seal(target: &Path) -> Result<()> {
-    let readonly =
-        Attributes { set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), ..Attributes::default() };
-    let seal = || mount_setattr(resolve::place(target)?.as_fd(), false, &readonly);
+    let seal = || Detached::from(resolve::place(target)?).change(&Options::parse(["ro"]), false);
     seal().map_err(Error::on("make read-only", target))
 }
 

@@ -136,3 +136,21 @@ pub(crate) fn pull(host: &str, root: &std::path::Path, arguments: &[&str], name:
 pub(crate) fn short(content: &[u8]) -> String {
     Digest::of(content).hex()[..12].to_owned()
 }
+
+/// Where the range begins that a request asks for; none where it asks for all.
+pub(crate) fn range(request: &str) -> Option<usize> {
+    let request = request.to_ascii_lowercase();
+    let range = request.split("range: bytes=").nth(1)?;
+    Some(range.split('-').next().unwrap().parse().unwrap())
+}
+
+/// The answer to such a request: `whole` from there on.
+pub(crate) fn partial(whole: &[u8], from: usize) -> Vec<u8> {
+    let size = whole.len();
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
+        size - 1,
+        size - from
+    );
+    [head.as_bytes(), &whole[from..]].concat()
+}
