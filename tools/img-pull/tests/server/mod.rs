@@ -148,7 +148,8 @@ pub(crate) fn range(request: &str) -> Option<usize> {
 pub(crate) fn partial(whole: &[u8], from: usize) -> Vec<u8> {
     let size = whole.len();
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\r\n",
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{size}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         size - 1,
         size - from
     );
