@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
 };
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
 pub use id::{Id, InvalidId};
@@ -68,6 +68,10 @@ pub enum Error {
         source: serde_json::Error,
     },
 }
+
+/// Steps that were taken off a document's stack, as the text that was read.
+#[derive(Debug)]
+pub struct SplitOff(Vec<Box<RawValue>>);
 
 /// One JSON object, its members in order.
 #[derive(Debug, Clone, Default)]
@@ -147,27 +151,8 @@ impl Document {
     pub fn set<M: Member>(&mut self, member: &M) -> Result<(), Error> {
         let value = serde_json::value::to_raw_value(member)
             .map_err(|source| Error::Malformed { name: M::NAME, source })?;
-        let value = if M::NAME == Steps::NAME { self.kept_steps(value) } else { value };
         self.set_raw(M::NAME, value);
         Ok(())
-    }
-
-    /// `steps`, in which those that stood there before keep the text that was read: a step of another maker's tool may hold
-    /// what [`Step`] does not know.
-    fn kept_steps(&self, steps: Box<RawValue>) -> Box<RawValue> {
-        let list = |text: &RawValue| serde_json::from_str::<Vec<Box<RawValue>>>(text.get()).ok();
-        let step = |text: &RawValue| serde_json::from_str::<Step>(text.get()).ok();
-        let Some((before, mut after)) = self.raw(Steps::NAME).and_then(list).zip(list(&steps)) else {
-            return steps;
-        };
-        let before: Vec<_> = before.into_iter().map(|text| (step(&text), text)).collect();
-        for text in &mut after {
-            let known = step(text);
-            if let Some((_, kept)) = before.iter().find(|(step, _)| step.is_some() && *step == known) {
-                text.clone_from(kept);
-            }
-        }
-        serde_json::value::to_raw_value(&after).unwrap_or(steps)
     }
 
     /// Takes a member out, by its name.
@@ -206,6 +191,93 @@ impl Document {
     /// [`Error::Malformed`].
     pub fn steps(&self) -> Result<Vec<Step>, Error> {
         Ok(self.get::<Steps>()?.unwrap_or_default().0)
+    }
+
+    /// Whether both have the same stack of steps.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn has_steps_of(&self, other: &Self) -> Result<bool, Error> {
+        let texts = self.raw(Steps::NAME).zip(other.raw(Steps::NAME));
+        // The text is as good as always the same: then it need not be understood.
+        let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
+        Ok(same_text || self.steps()? == other.steps()?)
+    }
+
+    /// Puts a step on top of the stack; returns its index.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is no list.
+    pub fn push_step<O: Serialize>(&mut self, step: &Step<O>) -> Result<usize, Error> {
+        self.edit_steps(|steps| {
+            steps.push(serde_json::value::to_raw_value(step)?);
+            Ok(steps.len() - 1)
+        })
+    }
+
+    /// Puts a step in the place of the one at the index `at`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is no list.
+    ///
+    /// # Panics
+    /// If there is no step at `at`.
+    pub fn replace_step<O: Serialize>(&mut self, at: usize, step: &Step<O>) -> Result<(), Error> {
+        self.edit_steps(|steps| {
+            steps[at] = serde_json::value::to_raw_value(step)?;
+            Ok(())
+        })
+    }
+
+    /// Takes the step at the index `at` out.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is no list.
+    ///
+    /// # Panics
+    /// If there is no step at `at`.
+    pub fn remove_step(&mut self, at: usize) -> Result<(), Error> {
+        self.edit_steps(|steps| {
+            steps.remove(at);
+            Ok(())
+        })
+    }
+
+    /// Takes the steps from the index `at` on off the stack.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is no list.
+    pub fn split_off_steps(&mut self, at: usize) -> Result<SplitOff, Error> {
+        self.edit_steps(|steps| Ok(SplitOff(steps.split_off(at.min(steps.len())))))
+    }
+
+    /// Puts them on top of the stack again.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is no list.
+    pub fn append_steps(&mut self, above: SplitOff) -> Result<(), Error> {
+        self.edit_steps(|steps| {
+            steps.extend(above.0);
+            Ok(())
+        })
+    }
+
+    /// The steps that are not touched keep the text that was read: that of another maker's tool may hold what [`Step`] does
+    /// not know.
+    fn edit_steps<T>(
+        &mut self,
+        edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,
+    ) -> Result<T, Error> {
+        let edited = || {
+            let mut steps = match self.raw(Steps::NAME) {
+                Some(steps) => serde_json::from_str(steps.get())?,
+                None => Vec::new(),
+            };
+            let result = edit(&mut steps)?;
+            self.set_raw(Steps::NAME, serde_json::value::to_raw_value(&steps)?);
+            Ok(result)
+        };
+        edited().map_err(|source| Error::Malformed { name: Steps::NAME, source })
     }
 
     /// The places in the container's file system that its steps mounted something on: `mounts` of an OCI runtime
@@ -322,23 +394,18 @@ mod tests {
         let theirs = r#"{"tool":"mine","version":"1","state":"done","operations":[{"n":12345678901234567890123,"x":1.0}],"extra":7}"#;
         let mut document =
             Document::parse(format!(r#"{{"stave":1,"steps":[{theirs}]}}"#).as_bytes()).unwrap();
-        let mut steps = document.steps().unwrap();
-        let ours = Step {
-            tool: "portmap".into(),
-            version: "1".into(),
-            state: StepState::Begun,
-            operations: Vec::new(),
-        };
-        steps.push(ours.clone());
-        document.set(&Steps(steps.clone())).unwrap();
-        let text = serde_json::to_string(&ours).unwrap();
-        assert_eq!(document.raw("steps").unwrap().get(), format!("[{theirs},{text}]"));
-        steps[1].state = StepState::Done;
-        document.set(&Steps(steps.clone())).unwrap();
-        assert_eq!(document.steps().unwrap(), steps);
-        steps.pop();
-        document.set(&Steps(steps)).unwrap();
-        assert_eq!(document.raw("steps").unwrap().get(), format!("[{theirs}]"));
+        let step = |state| Step { tool: "portmap".into(), version: "1".into(), state, operations: vec!["o"] };
+        let text = |state| serde_json::to_string(&step(state)).unwrap();
+        let raw = |document: &Document| document.raw("steps").unwrap().get().to_owned();
+        assert_eq!(document.push_step(&step(StepState::Begun)).unwrap(), 1);
+        assert_eq!(raw(&document), format!("[{theirs},{}]", text(StepState::Begun)));
+        document.replace_step(1, &step(StepState::Done)).unwrap();
+        assert_eq!(raw(&document), format!("[{theirs},{}]", text(StepState::Done)));
+        let above = document.split_off_steps(1).unwrap();
+        assert_eq!(raw(&document), format!("[{theirs}]"));
+        document.append_steps(above).unwrap();
+        document.remove_step(1).unwrap();
+        assert_eq!(raw(&document), format!("[{theirs}]"));
     }
 
     #[test]

@@ -282,9 +282,10 @@ pub enum StepState {
     Done,
 }
 
-/// One of `steps`.
+/// One of `steps`, with operations as a tool has them, or as they stand in the document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Step {
+#[schemars(rename = "Step")]
+pub struct Step<O = Value> {
     /// The tool's name, as its binary is called.
     pub tool: String,
     /// The tool's version.
@@ -293,7 +294,7 @@ pub struct Step {
     pub state: StepState,
     /// What it made, in the order in which it was made. The tool itself reads them; others only look for the places that
     /// something was mounted on.
-    pub operations: Vec<Value>,
+    pub operations: Vec<O>,
 }
 
 /// `steps`: a stack; the last one made is the last in the list and the first to be undone.

@@ -1,6 +1,6 @@
 //! Which process is meant by a pid, now that pids are given again.
 
-use std::{fs, os::fd::OwnedFd};
+use std::{fs, io::Read, os::fd::OwnedFd};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -94,7 +94,10 @@ impl Identity {
 
 /// Start time and state.
 fn stat(pid: i32) -> Option<(u64, u8)> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // Fifty numbers and a name: in one piece, as the kernel gives it.
+    let mut text = [0; 2048];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+    let text = &text[..length];
     // The second field, the name in parentheses, may hold anything.
     let after = text.iter().rposition(|byte| *byte == b')')?;
     let rest = str::from_utf8(&text[after + 1..]).ok()?;

@@ -1,7 +1,7 @@
 //! `--check` and `--repair`: the document against what is there.
 
 use anyhow::{anyhow, bail};
-use document::{Document, Steps, record::Record};
+use document::{Document, record::Record};
 use operation::{Condition, Operation, interrupt};
 use serde::Deserialize;
 
@@ -22,9 +22,9 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     if common.repair {
         interrupt::block()?;
     }
-    let mut steps = document.steps()?;
-    let (mut differ, mut repaired) = (0_usize, false);
-    for step in steps.iter_mut().filter(|step| step.tool == tool) {
+    let (mut differ, mut repaired) = (0_usize, Vec::new());
+    for (at, mut step) in document.steps()?.into_iter().enumerate().filter(|(_, step)| step.tool == tool) {
+        let mut changed = false;
         for value in &mut step.operations {
             let mut operation = F::Operation::deserialize(&*value).map_err(|error| {
                 anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
@@ -34,7 +34,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
                 Condition::Missing(_) if common.repair => {
                     operation.apply(&scope).map_err(advised::<F>)?;
                     *value = serde_json::to_value(&operation)?;
-                    repaired = true;
+                    changed = true;
                     continue;
                 }
                 Condition::Missing(what) => format!("missing: {what}"),
@@ -43,12 +43,15 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
             failure::print(tool, &anyhow!("{what}"));
             differ += 1;
         }
-    }
-    if repaired {
-        document.set(&Steps(steps))?;
-        if let Some(record) = &record {
-            record.write(document)?;
+        if changed {
+            repaired.push((at, step));
         }
+    }
+    for (at, step) in &repaired {
+        document.replace_step(*at, step)?;
+    }
+    if let Some(record) = record.filter(|_| !repaired.is_empty()) {
+        record.write(document)?;
     }
     if differ > 0 {
         bail!(

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, anyhow, bail};
-use document::{Document, Id, Member, Step, StepState, Steps, record::Record};
+use anyhow::{anyhow, bail};
+use document::{Document, Id, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope};
-use serde_json::Value;
 
 use crate::hint;
 
@@ -54,6 +53,8 @@ pub struct Session {
     /// Whether a record stood there when it came.
     recorded: bool,
     document: Document,
+    /// The index of the step, once it stands there.
+    step: Option<usize>,
 }
 
 impl Session {
@@ -87,14 +88,13 @@ impl Session {
         let mut opened = document.clone();
         opened.set(&id)?;
         let (tool, version) = (tool.to_owned(), version.to_owned());
-        Ok(Self { tool, version, id, record, before: document, recorded, document: opened })
+        Ok(Self { tool, version, id, record, before: document, recorded, document: opened, step: None })
     }
 
     /// Whether there is a record, after holding the document against it.
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
-        let steps = document.steps()?;
         match record.read()? {
-            Some(recorded) if recorded.steps()? == steps => Ok(true),
+            Some(recorded) if recorded.has_steps_of(document)? => Ok(true),
             Some(_) => Err(hint(
                 anyhow!(
                     "container \"{id}\" exists: {:?} lists other steps than this document",
@@ -102,7 +102,7 @@ impl Session {
                 ),
                 format!("`unwind {id}` takes it back; `--id` names another"),
             )),
-            None if steps.iter().all(|step| step.operations.is_empty()) => Ok(false),
+            None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
             None => Err(hint(
                 anyhow!("container \"{id}\" has no record {:?}", record.path()),
                 "it was unwound, the machine was restarted, or --run-dir differs: start it anew",
@@ -120,30 +120,14 @@ impl Session {
         &self.document
     }
 
-    /// Pushes the step as begun, and writes the record: what is about to be made can be found from now on.
+    /// Pushes the step as begun, and writes the record: what is about to be made can be found from now on. (What ends with
+    /// this process until it is released need not be found: a tool may begin with [`Session::done`].)
     ///
     /// # Errors
     /// When the record cannot be written; nothing is changed then.
     pub fn begin<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
-        self.push(operations)?;
+        self.put_step(StepState::Begun, operations.iter().collect())?;
         Ok(self.record.write(&self.document)?)
-    }
-
-    /// Pushes the step as begun in the document alone: for what ends with this process until [`Session::done`] has
-    /// written it down.
-    ///
-    /// # Errors
-    /// When the steps cannot be read.
-    pub fn push<O: Operation>(&mut self, operations: &[O]) -> anyhow::Result<()> {
-        let step = Step {
-            tool: self.tool.clone(),
-            version: self.version.clone(),
-            state: StepState::Begun,
-            operations: values(operations)?,
-        };
-        let mut steps = self.document.steps()?;
-        steps.push(step);
-        Ok(self.document.set(&Steps(steps))?)
     }
 
     /// Marks the step as done, with the operations as they are after they were applied, sets the member, and writes the
@@ -152,13 +136,18 @@ impl Session {
     /// # Errors
     /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
     pub fn done<O: Operation, M: Member>(&mut self, operations: &[O], member: &M) -> anyhow::Result<()> {
-        let mut steps = self.document.steps()?;
-        let step = steps.last_mut().context("no step was begun")?;
-        step.state = StepState::Done;
-        step.operations = values(operations)?;
-        self.document.set(&Steps(steps))?;
+        self.put_step(StepState::Done, operations.iter().collect())?;
         self.document.set(member)?;
         Ok(self.record.write(&self.document)?)
+    }
+
+    fn put_step<O: Operation>(&mut self, state: StepState, operations: Vec<&O>) -> anyhow::Result<()> {
+        let step = Step { tool: self.tool.clone(), version: self.version.clone(), state, operations };
+        match self.step {
+            Some(at) => self.document.replace_step(at, &step)?,
+            None => self.step = Some(self.document.push_step(&step)?),
+        }
+        Ok(())
     }
 
     /// Takes the step off the stack after its operations were undone, all but those at the indices `left`. The document
@@ -184,13 +173,8 @@ impl Session {
         if left.is_empty() {
             return Ok(());
         }
-        let mut steps = self.document.steps()?;
-        if let Some(step) = steps.last_mut() {
-            let all = values(operations)?;
-            step.state = StepState::Begun;
-            step.operations = left.iter().filter_map(|&at| all.get(at).cloned()).collect();
-        }
-        Ok(self.document.set(&Steps(steps))?)
+        let left = left.iter().filter_map(|&at| operations.get(at)).collect();
+        self.put_step(StepState::Begun, left)
     }
 
     /// The document as it came, for passing on with an error; nothing was begun.
@@ -205,8 +189,4 @@ impl Session {
     pub fn into_document(self) -> Document {
         self.document
     }
-}
-
-fn values<O: Operation>(operations: &[O]) -> anyhow::Result<Vec<Value>> {
-    Ok(operations.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }

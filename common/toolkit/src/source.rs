@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use document::{Document, Member, Step, StepState, Steps};
+use document::{Document, Member, Step, StepState};
 use operation::Nothing;
 use serde_json::Value;
 
@@ -107,8 +107,8 @@ fn run_source<S: Source>(arguments: impl IntoIterator<Item = OsString>) -> Exit 
         if let Some(id) = &source.common().id {
             document.set(id)?;
         }
-        let step = Step { tool: tool.clone(), version, state: StepState::Done, operations: Vec::new() };
-        document.set(&Steps(vec![step]))?;
+        let operations: Vec<Value> = Vec::new();
+        document.push_step(&Step { tool: tool.clone(), version, state: StepState::Done, operations })?;
         document.set(&member)?;
         Ok(document)
     });

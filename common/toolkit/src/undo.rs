@@ -1,7 +1,7 @@
 //! Taking back what a step lists.
 
 use anyhow::anyhow;
-use document::{Document, Step, StepState, Steps, record::Record};
+use document::{Document, Step, StepState, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
 use crate::{
@@ -84,11 +84,12 @@ fn replace(
     let Some(at) = steps.iter().rposition(|other| other == step) else { return Ok(()) };
     if after.operations.is_empty() {
         steps.remove(at);
+        document.remove_step(at)?;
     } else {
-        steps[at] = after.clone();
+        document.replace_step(at, after)?;
     }
     if !steps.iter().any(|other| other.tool == step.tool) {
         forget(document)?;
     }
-    Ok(document.set(&Steps(steps))?)
+    Ok(())
 }

@@ -173,10 +173,10 @@ fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, F
         Err(error) => return Err(failed(session.give_up(), Stage::Plan)(error)),
     };
     let files = prepared.operations.len().saturating_sub(1);
-    // A process ends with its starter until it is released, and is on record before that; files stay.
-    let begun =
-        if files == 0 { session.push(&prepared.operations) } else { session.begin(&prepared.operations) };
-    if let Err(error) = begun {
+    // Files stay. A process ends with its starter until it is released, and is on record before that.
+    if files > 0
+        && let Err(error) = session.begin(&prepared.operations)
+    {
         let (document, _) = session.abandon(&prepared.operations, &[]);
         return Err(failed(document, Stage::Record)(error));
     }

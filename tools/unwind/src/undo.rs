@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use document::{Document, Member, Step, Steps, members::Failure, record};
+use document::{Document, Member, Step, members::Failure, record};
 use operation::{Scope, words};
 use toolkit::{Common, hint};
 
@@ -105,23 +105,20 @@ impl Tools {
 
     /// Undoes the step at the index `at`. Returns the failure that the tool told of.
     fn undo(&mut self, document: &mut Document, at: usize, waiting: Waiting) -> Result<Option<Failure>> {
-        let mut steps = document.steps()?;
-        // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
-        let above = steps.split_off(at + 1);
-        let Some(tool) = steps.last().map(|step| step.tool.clone()) else { return Ok(None) };
-        let program = waiting.program.clone();
         let mut given = document.clone();
-        given.set(&Steps(steps))?;
+        // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
+        let above = given.split_off_steps(at + 1)?;
+        let steps = given.steps()?;
+        let Some(tool) = steps.last().map(|step| &step.tool) else { return Ok(None) };
+        let program = waiting.program.clone();
 
         let mut after = self.hand_over(waiting, &given).with_context(|| format!("undo step \"{tool}\""))?;
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
-        let mut left = after.steps()?;
-        if failure.is_none() && left.len() > at {
+        if failure.is_none() && after.steps()?.len() > at {
             bail!("undo step \"{tool}\": {program:?} --undo left the step in the document");
         }
-        left.extend(above);
-        after.set(&Steps(left))?;
+        after.append_steps(above)?;
         *document = after;
         Ok(failure)
     }
