@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! For each layer of `image` that does not stand below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into
-//! overlayfs's own form, checks blob and DiffID, and renames it into place. Layers are shared between images and
+//! overlayfs's own form, checks its DiffID, and renames it into place. Layers are shared between images and
 //! containers, and made once. With `--format erofs` the files are not created one by one: a layer's image is written in
 //! sequence, and mounted by union-mount.
 //! # Reads

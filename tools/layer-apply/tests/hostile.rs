@@ -286,17 +286,24 @@ fn damaged_blobs() {
     ] {
         assert_eq!(Store::new().refuse_blobs(&[(&blob, &plain)], &[]), message);
     }
-    // A blob whose bytes were changed in the store.
-    let store = Store::new();
-    let document = store.image(&[(&plain, &plain)]);
-    let digest = Digest::of(&plain);
-    let mut changed = plain.clone();
-    changed[600] ^= 1;
-    std::fs::write(store.layout.blob_path(&digest), &changed).unwrap();
-    let run = store.run(&document, &[]);
-    let found = Digest::of(&changed);
-    let message = format!("layer-apply: layer {digest}: read blob: content of {digest} has digest {found}");
-    assert_eq!((run.status, run.stderr.lines().next()), (1, Some(&message[..])));
+    // Blobs whose bytes were changed in the store: that is told, whatever became of them on the way.
+    let mut other_name = plain.clone();
+    other_name[600] ^= 1;
+    let mut no_header = plain.clone();
+    no_header[148] ^= 1;
+    let mut no_stream = blob.clone();
+    no_stream[20] ^= 0xff;
+    for (whole, changed) in [(&plain, other_name), (&plain, no_header), (&blob, no_stream)] {
+        let store = Store::new();
+        let document = store.image(&[(whole, &plain)]);
+        let digest = Digest::of(whole);
+        std::fs::write(store.layout.blob_path(&digest), &changed).unwrap();
+        let run = store.run(&document, &[]);
+        let found = Digest::of(&changed);
+        let message =
+            format!("layer-apply: layer {digest}: read blob: content of {digest} has digest {found}");
+        assert_eq!((run.status, run.stderr.lines().next()), (1, Some(&message[..])));
+    }
 }
 
 #[test]

@@ -262,6 +262,14 @@ impl Layout {
         blob::open(self, descriptor)
     }
 
+    /// The file of a blob, for who checks what comes out of it by another digest: a layer's archive has its DiffID.
+    ///
+    /// # Errors
+    /// As [`Layout::blob_reader`].
+    pub fn blob_unchecked(&self, descriptor: &Descriptor) -> Result<fs::File, Error> {
+        blob::open_unchecked(self, descriptor)
+    }
+
     /// The whole content of a small blob, checked.
     ///
     /// # Errors
