@@ -1,6 +1,7 @@
 //! Calling the tools' `--undo`.
 
 use std::{
+    collections::VecDeque,
     ffi::OsStr,
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use document::{Document, Member, Step, members::Failure, record};
+use document::{Document, Member, SplitOff, Step, members::Failure, record};
 use operation::{Scope, words};
 use toolkit::{Common, hint};
 
@@ -28,6 +29,9 @@ const OURS: [&str; 11] = [
     "veth-pair",
 ];
 
+/// How many tools get ready to read while another one works.
+const AHEAD: usize = 2;
+
 /// Where the tools stand and what they are told.
 pub(crate) struct Tools {
     beside: PathBuf,
@@ -42,6 +46,14 @@ pub(crate) struct Tools {
 struct Waiting {
     program: PathBuf,
     child: Child,
+}
+
+/// A tool that has its document, and works.
+struct Given {
+    program: PathBuf,
+    child: Child,
+    /// The steps that it was not given.
+    above: SplitOff,
 }
 
 impl Tools {
@@ -68,14 +80,17 @@ impl Tools {
             _ => {}
         }
         document.remove(Failure::NAME);
-        // All of them are started at once: while one works, those behind it get ready to read.
         let steps = document.steps()?;
-        let waiting: Vec<Result<Waiting>> = steps.iter().rev().map(|step| self.start(&step.tool)).collect();
+        let mut to_start = steps.iter().rev().map(|step| &step.tool);
+        let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|tool| self.start(tool)).collect();
         let (mut errors, mut failure) = (Vec::new(), None);
-        for (at, waiting) in (0..steps.len()).rev().zip(waiting) {
-            match waiting.and_then(|waiting| self.undo(document, at, waiting)) {
+        for at in (0..steps.len()).rev() {
+            let given = started.pop_front().map(|waiting| waiting.and_then(|tool| tool.give(document, at)));
+            started.extend(to_start.next().map(|tool| self.start(tool)));
+            let Some(given) = given else { break };
+            match given.and_then(|given| self.take(document, at, given)) {
                 Ok(failed) => failure = failure.or(failed),
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(error.context(undo_step(&steps[at].tool))),
             }
         }
         if let Some(failure) = failure {
@@ -91,7 +106,7 @@ impl Tools {
             _ => document.steps()?,
         };
         let line = |step: &Step| {
-            let program = self.find(&step.tool)?;
+            let program = self.find(&step.tool).with_context(|| undo_step(&step.tool))?;
             let line = std::iter::once(program.as_os_str()).chain(self.arguments());
             Ok(words(line.map(OsStr::to_string_lossy)))
         };
@@ -103,20 +118,23 @@ impl Tools {
         Ok(record::read(&self.scope.run_dir, &id)?)
     }
 
-    /// Undoes the step at the index `at`. Returns the failure that the tool told of.
-    fn undo(&mut self, document: &mut Document, at: usize, waiting: Waiting) -> Result<Option<Failure>> {
-        let mut given = document.clone();
-        // Steps above that could not be undone are none of this tool's business, even if they are of the same tool.
-        let above = given.split_off_steps(at + 1)?;
-        let steps = given.steps()?;
-        let Some(tool) = steps.last().map(|step| &step.tool) else { return Ok(None) };
-        let program = waiting.program.clone();
-
-        let mut after = self.hand_over(waiting, &given).with_context(|| format!("undo step \"{tool}\""))?;
+    /// What the tool made of the document that it was given, without the step at the index `at`. Returns the failure that
+    /// it told of.
+    fn take(&mut self, document: &mut Document, at: usize, given: Given) -> Result<Option<Failure>> {
+        let Given { program, mut child, above } = given;
+        let mut written = Vec::new();
+        if let Some(mut output) = child.stdout.take() {
+            output.read_to_end(&mut written).with_context(|| format!("read what {program:?} writes"))?;
+        }
+        let Ok(mut after) = Document::parse(&written) else {
+            let status = child.wait().with_context(|| format!("wait for {program:?}"))?;
+            bail!("{program:?} --undo ended with {status} and wrote no document");
+        };
+        self.ending.push(child);
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
         if failure.is_none() && after.steps()?.len() > at {
-            bail!("undo step \"{tool}\": {program:?} --undo left the step in the document");
+            bail!("{program:?} --undo left the step in the document");
         }
         after.append_steps(above)?;
         *document = after;
@@ -129,7 +147,7 @@ impl Tools {
         let mut places = beside.into_iter().chain(&self.with).map(|directory| directory.join(tool));
         places.find(|path| plain && path.is_file()).ok_or_else(|| {
             hint(
-                anyhow!("undo step \"{tool}\": no such tool of Stave's beside unwind in {:?}", self.beside),
+                anyhow!("no such tool of Stave's beside unwind in {:?}", self.beside),
                 "--with DIR names a directory with tools of other makers",
             )
         })
@@ -146,32 +164,29 @@ impl Tools {
         let program = self.find(tool)?;
         let mut command = Command::new(&program);
         command.args(self.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = command.spawn().with_context(|| format!("undo step \"{tool}\": run {program:?}"))?;
+        let child = command.spawn().with_context(|| format!("run {program:?}"))?;
         Ok(Waiting { program, child })
     }
+}
 
-    /// Gives a tool its document; returns what it makes of it.
-    fn hand_over(&mut self, waiting: Waiting, document: &Document) -> Result<Document> {
-        let Waiting { program, mut child } = waiting;
+impl Waiting {
+    /// Gives the tool the document with nothing above the step at the index `at`: steps that could not be undone are none of
+    /// its business, even if they are of the same tool.
+    fn give(self, document: &Document, at: usize) -> Result<Given> {
+        let Self { program, mut child } = self;
+        let mut given = document.clone();
+        let above = given.split_off_steps(at + 1)?;
         if let Some(mut input) = child.stdin.take() {
             // A tool that ends without reading tells so by its output.
-            let _ = input.write_all(document.to_line().as_bytes());
+            let _ = input.write_all(given.to_line().as_bytes());
         }
-        let mut written = Vec::new();
-        if let Some(mut output) = child.stdout.take() {
-            output.read_to_end(&mut written).with_context(|| format!("read what {program:?} writes"))?;
-        }
-        match Document::parse(&written) {
-            Ok(document) => {
-                self.ending.push(child);
-                Ok(document)
-            }
-            Err(_) => {
-                let status = child.wait().with_context(|| format!("wait for {program:?}"))?;
-                Err(anyhow!("{program:?} --undo ended with {status} and wrote no document"))
-            }
-        }
+        Ok(Given { program, child, above })
     }
+}
+
+/// What an error was met at.
+fn undo_step(tool: &str) -> String {
+    format!("undo step \"{tool}\"")
 }
 
 /// Whether the record lists more steps than a document that was saved in mid-pipe.
