@@ -287,6 +287,37 @@ fn tokens() {
 }
 
 #[test]
+fn a_way_with_tls_does_not_go_on_without() {
+    let sandbox = with_registries();
+    // What begins with a ClientHello is no request.
+    let elsewhere = r#"#!/bin/bash
+        read -r -N 4 method && [ "$method" = "GET " ] && read -r path _ || exit
+        while read -r line && [ "${line%$'\r'}" ]; do :; done
+        [ "$path" = /v2/ ] && answer='200 OK' || answer='307 Temporary Redirect'
+        printf 'HTTP/1.1 %s\r\nLocation: http://localhost:5000%s\r\n' "$answer" "$path"
+        printf 'Content-Length: 0\r\nConnection: close\r\n\r\n'"#;
+    fs::write(sandbox.directory().join("elsewhere.sh"), elsewhere).unwrap();
+    sandbox
+        .sh("chmod +x elsewhere.sh; img-push -q localhost:5000/lib/a > /dev/null
+            tls=cert=cert.pem,key=key.pem,verify=0
+            socat OPENSSL-LISTEN:5006,bind=127.0.0.1,fork,reuseaddr,$tls EXEC:./elsewhere.sh > /dev/null 2>&1 &
+            socat TCP-LISTEN:5007,bind=127.0.0.1,fork,reuseaddr EXEC:./elsewhere.sh > /dev/null 2>&1 &
+            for port in 138E 138F; do
+                for try in $(seq 100); do grep -q \":$port .* 0A \" /proc/net/tcp && break; sleep 0.05; done
+            done")
+        .ok();
+    let refused =
+        sandbox.sh("img-pull -q --cacert cert.pem --root fresh localhost:5006/lib/a").exits(1).stderr;
+    assert_eq!(
+        refused,
+        "img-pull: get https://localhost:5006/v2/lib/a/manifests/latest: sent elsewhere without encryption: \
+         http://localhost:5000/v2/lib/a/manifests/latest\n"
+    );
+    // Who began without goes where it is sent.
+    sandbox.sh("img-pull -q --insecure --root fresh localhost:5007/lib/a > /dev/null").ok();
+}
+
+#[test]
 fn a_token_server_without_tls_is_told_no_password() {
     let sandbox = with_registries();
     sandbox
