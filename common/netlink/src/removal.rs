@@ -27,7 +27,7 @@ use rtnetlink::{
 use crate::{Connection, Error, Link};
 
 /// How often it is looked whether the link is gone.
-const INTERVAL: Duration = Duration::from_micros(200);
+const INTERVAL: Duration = Duration::from_micros(100);
 
 /// Removes a link of this thread's own namespace; returns once nothing finds it any more.
 pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> {
@@ -50,7 +50,7 @@ pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> 
     Ok(())
 }
 
-/// Has another process, a child of nobody, request that the link goes. What can be read in the end is the system's
+/// Has another process request that the link goes. What can be read in the end is the system's
 /// error, or 0, as four bytes.
 fn request(index: u32) -> Result<OwnedFd, Errno> {
     let mut link = LinkMessage::default();
