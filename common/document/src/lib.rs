@@ -193,6 +193,51 @@ impl Document {
         Ok(self.get::<Steps>()?.unwrap_or_default().0)
     }
 
+    /// The tools of the stack's steps, the first one first.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn tools(&self) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct Step {
+            tool: String,
+        }
+        Ok(self.step_list::<Step>()?.into_iter().map(|step| step.tool).collect())
+    }
+
+    /// The last step of a tool, with its index. Those of others are not looked into.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn last_step_of(&self, tool: &str) -> Result<Option<(usize, Step)>, Error> {
+        self.last_step(tool, |_| true)
+    }
+
+    /// The index of the last step that is this one.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn position_of(&self, step: &Step) -> Result<Option<usize>, Error> {
+        Ok(self.last_step(&step.tool, |other| other == step)?.map(|(at, _)| at))
+    }
+
+    fn last_step(&self, tool: &str, is_it: impl Fn(&Step) -> bool) -> Result<Option<(usize, Step)>, Error> {
+        let texts: Vec<&RawValue> = self.step_list()?;
+        for (at, _) in self.tools()?.iter().enumerate().rev().filter(|(_, name)| *name == tool) {
+            let step: Step = serde_json::from_str(texts[at].get())
+                .map_err(|source| Error::Malformed { name: Steps::NAME, source })?;
+            if is_it(&step) {
+                return Ok(Some((at, step)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn step_list<'a, S: Deserialize<'a>>(&'a self) -> Result<Vec<S>, Error> {
+        let Some(steps) = self.raw(Steps::NAME) else { return Ok(Vec::new()) };
+        serde_json::from_str(steps.get()).map_err(|source| Error::Malformed { name: Steps::NAME, source })
+    }
+
     /// Whether both have the same stack of steps.
     ///
     /// # Errors
@@ -268,16 +313,12 @@ impl Document {
         &mut self,
         edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,
     ) -> Result<T, Error> {
-        let edited = || {
-            let mut steps = match self.raw(Steps::NAME) {
-                Some(steps) => serde_json::from_str(steps.get())?,
-                None => Vec::new(),
-            };
-            let result = edit(&mut steps)?;
-            self.set_raw(Steps::NAME, serde_json::value::to_raw_value(&steps)?);
-            Ok(result)
-        };
-        edited().map_err(|source| Error::Malformed { name: Steps::NAME, source })
+        let malformed = |source| Error::Malformed { name: Steps::NAME, source };
+        let mut steps = self.step_list()?;
+        let result = edit(&mut steps).map_err(malformed)?;
+        let edited = serde_json::value::to_raw_value(&steps).map_err(malformed)?;
+        self.set_raw(Steps::NAME, edited);
+        Ok(result)
     }
 
     /// The places in the container's file system that its steps mounted something on: `mounts` of an OCI runtime
@@ -404,6 +445,12 @@ mod tests {
         let above = document.split_off_steps(1).unwrap();
         assert_eq!(raw(&document), format!("[{theirs}]"));
         document.append_steps(above).unwrap();
+        assert_eq!(document.tools().unwrap(), ["mine", "portmap"]);
+        let (at, last) = document.last_step_of("portmap").unwrap().unwrap();
+        assert_eq!((at, last.state), (1, StepState::Done));
+        assert_eq!(document.position_of(&last).unwrap(), Some(1));
+        assert_eq!(document.position_of(&Step { state: StepState::Begun, ..last }).unwrap(), None);
+        assert!(document.last_step_of("img-load").unwrap().is_none());
         document.remove_step(1).unwrap();
         assert_eq!(raw(&document), format!("[{theirs}]"));
     }

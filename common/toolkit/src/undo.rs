@@ -33,7 +33,7 @@ pub fn undo_step<O: Operation>(
     let result = undo_locked::<O>(tool, scope, document, record.as_ref(), lock, forget);
     let Some(record) = record else { return result };
     let emptied =
-        record.read()?.map(|recorded| recorded.steps()).transpose()?.is_some_and(|steps| steps.is_empty());
+        record.read()?.map(|recorded| recorded.tools()).transpose()?.is_some_and(|tools| tools.is_empty());
     match emptied {
         true => record.remove()?,
         false => record.release(),
@@ -49,7 +49,7 @@ fn undo_locked<O: Operation>(
     lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Some(step) = document.steps()?.into_iter().rfind(|step| step.tool == tool) else { return Ok(()) };
+    let Some((_, step)) = document.last_step_of(tool)? else { return Ok(()) };
     let operations =
         step.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>().map_err(|error| {
             anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
@@ -80,15 +80,13 @@ fn replace(
     after: &Step,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut steps = document.steps()?;
-    let Some(at) = steps.iter().rposition(|other| other == step) else { return Ok(()) };
+    let Some(at) = document.position_of(step)? else { return Ok(()) };
     if after.operations.is_empty() {
-        steps.remove(at);
         document.remove_step(at)?;
     } else {
         document.replace_step(at, after)?;
     }
-    if !steps.iter().any(|other| other.tool == step.tool) {
+    if !document.tools()?.contains(&step.tool) {
         forget(document)?;
     }
     Ok(())

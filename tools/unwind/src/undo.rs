@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use document::{Document, Member, SplitOff, Step, members::Failure, record};
+use document::{Document, Member, SplitOff, members::Failure, record};
 use operation::{Scope, words};
 use toolkit::{Common, hint};
 
@@ -80,17 +80,17 @@ impl Tools {
             _ => {}
         }
         document.remove(Failure::NAME);
-        let steps = document.steps()?;
-        let mut to_start = steps.iter().rev().map(|step| &step.tool);
+        let tools = document.tools()?;
+        let mut to_start = tools.iter().rev();
         let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|tool| self.start(tool)).collect();
         let (mut errors, mut failure) = (Vec::new(), None);
-        for at in (0..steps.len()).rev() {
+        for at in (0..tools.len()).rev() {
             let given = started.pop_front().map(|waiting| waiting.and_then(|tool| tool.give(document, at)));
             started.extend(to_start.next().map(|tool| self.start(tool)));
             let Some(given) = given else { break };
             match given.and_then(|given| self.take(document, at, given)) {
                 Ok(failed) => failure = failure.or(failed),
-                Err(error) => errors.push(error.context(undo_step(&steps[at].tool))),
+                Err(error) => errors.push(error.context(undo_step(&tools[at]))),
             }
         }
         if let Some(failure) = failure {
@@ -101,16 +101,16 @@ impl Tools {
 
     /// The commands that [`Tools::undo_all`] would run, each with what the one before has written on standard input.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
-        let steps = match self.recorded(document)? {
-            Some(recorded) if tells_more(&recorded, document)? => recorded.steps()?,
-            _ => document.steps()?,
+        let tools = match self.recorded(document)? {
+            Some(recorded) if tells_more(&recorded, document)? => recorded.tools()?,
+            _ => document.tools()?,
         };
-        let line = |step: &Step| {
-            let program = self.find(&step.tool).with_context(|| undo_step(&step.tool))?;
+        let line = |tool: &String| {
+            let program = self.find(tool).with_context(|| undo_step(tool))?;
             let line = std::iter::once(program.as_os_str()).chain(self.arguments());
             Ok(words(line.map(OsStr::to_string_lossy)))
         };
-        steps.iter().rev().map(line).collect()
+        tools.iter().rev().map(line).collect()
     }
 
     fn recorded(&self, document: &Document) -> Result<Option<Document>> {
@@ -133,7 +133,7 @@ impl Tools {
         self.ending.push(child);
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
-        if failure.is_none() && after.steps()?.len() > at {
+        if failure.is_none() && after.tools()?.len() > at {
             bail!("{program:?} --undo left the step in the document");
         }
         after.append_steps(above)?;
@@ -191,9 +191,8 @@ fn undo_step(tool: &str) -> String {
 
 /// Whether the record lists more steps than a document that was saved in mid-pipe.
 fn tells_more(recorded: &Document, document: &Document) -> Result<bool> {
-    let (known, listed) = (recorded.steps()?, document.steps()?);
-    let same_so_far = |(known, listed): (&Step, &Step)| known.tool == listed.tool;
-    Ok(known.len() > listed.len() && known.iter().zip(&listed).all(same_so_far))
+    let (known, listed) = (recorded.tools()?, document.tools()?);
+    Ok(known.len() > listed.len() && known.starts_with(&listed))
 }
 
 impl Drop for Tools {
