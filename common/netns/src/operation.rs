@@ -15,7 +15,7 @@ use nix::{
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, errno, loopback, on_own_thread};
+use crate::{Error, away, errno, loopback};
 
 /// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that come into it
 /// later have IPv6 switched off until somebody who gives them an address switches it on, as in Docker's containers.
@@ -83,10 +83,10 @@ impl Operation {
         Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
     }
 
-    /// Mounts the new namespace of a thread on the file at the path.
+    /// Mounts a new namespace on the file at the path.
     fn mount(&self) -> Result<(), Error> {
         let error = self.error("create network namespace");
-        on_own_thread(&error, || {
+        away(&error, || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             loopback::up(&self.alias())?;
             switch_ipv6_off("default")?;

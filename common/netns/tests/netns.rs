@@ -1,12 +1,16 @@
 //! Namespaces for real. Needs root: each test works in a mount namespace of its own, with an empty `/run`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use netns::Operation as Netns;
 use nix::{
+    errno::Errno,
+    libc,
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{ForkResult, fork},
 };
 use operation::{Condition, Operation, Scope};
 
@@ -41,7 +45,6 @@ fn made_entered_checked_and_removed() {
             (fs::metadata("/proc/thread-self/ns/net").unwrap(), up)
         })
         .unwrap();
-        use std::os::unix::fs::MetadataExt;
         assert_eq!((Some(inside.0.ino()), inside.1), (netns.inode, true));
         assert_ne!(fs::metadata("/proc/thread-self/ns/net").unwrap().ino(), inside.0.ino());
         let error = Netns::new("/run/netns/web", "other").apply(scope).unwrap_err();
@@ -56,6 +59,38 @@ fn made_entered_checked_and_removed() {
             r#"enter network namespace "/run/netns/web": No such file or directory"#
         );
     });
+}
+
+/// Root of a user namespace may go into network namespaces that he has made, and not back into the one that he came from.
+#[test]
+fn where_there_is_no_way_back() {
+    // SAFETY: the child ends by _exit.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        }
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(|| {
+                unshare(CloneFlags::CLONE_NEWUSER).unwrap();
+                for (file, content) in [("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")] {
+                    fs::write(format!("/proc/self/{file}"), content).unwrap();
+                }
+                let own = || fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+                let ours = fs::File::open("/proc/thread-self/ns/net").unwrap();
+                assert_eq!(setns(&ours, CloneFlags::CLONE_NEWNET), Err(Errno::EPERM));
+                sandbox(|scope| {
+                    let before = own();
+                    let mut netns = Netns::new("/run/netns/web", "web");
+                    netns.apply(scope).unwrap();
+                    let inside = netns::enter(Path::new("/run/netns/web"), own).unwrap();
+                    assert_eq!((Some(inside), own()), (netns.inode, before));
+                    netns.undo(scope).unwrap();
+                });
+            });
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(i32::from(result.is_err())) }
+        }
+    }
 }
 
 #[test]
