@@ -275,9 +275,19 @@ fn damaged_blobs() {
     let plain = tar(&["a", "b"]);
     let blob = gzip(&plain);
     let (first, second) = (gzip(&plain[..700]), gzip(&plain[700..]));
+    let from_end = |back: usize| {
+        let mut blob = blob.clone();
+        let at = blob.len() - back;
+        blob[at] ^= 1;
+        blob
+    };
+    let checksum = "decompress blob: corrupt gzip stream does not have a matching checksum";
     for (blob, message) in [
         (blob[..blob.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
         (blob[..12].to_vec(), "decompress blob: incomplete deflate stream"),
+        // The archive is right: only what gzip says of it is not.
+        (from_end(8), checksum),
+        (from_end(1), checksum),
         // The second of two members.
         ([&first[..], &second[..second.len() - 5]].concat(), "decompress blob: unexpected end of file"),
         ([&first[..], b"between", &second].concat(), "decompress blob: data after the end of gzip"),
