@@ -200,6 +200,32 @@ fn layers_that_registries_must_not_send() {
 }
 
 #[test]
+fn ten_redirections_are_followed_and_no_more() {
+    for (redirections, status) in [(10, 0), (11, 1)] {
+        let blob = format!("/v2/a/b/blobs/{}", Digest::of(&layer()));
+        let (host, seen) = registry(move |request, _, stream| {
+            let path = request.split(' ').nth(1).unwrap();
+            let (path, count) = path.split_once('?').unwrap_or((path, "0"));
+            let count: usize = count.parse().unwrap();
+            if path != blob {
+                return false;
+            }
+            let next = format!("Location: {path}?{}\r\nContent-Length: 0\r\n", count + 1);
+            let answer = match count == redirections {
+                true => ok(&layer()),
+                false => head("307 Temporary Redirect", &next),
+            };
+            stream.write_all(&answer).is_ok()
+        });
+        let (found, error) = pull(&host, &[]);
+        assert_eq!(found, status, "{redirections}: {error}");
+        let digest = Digest::of(&layer()).to_string();
+        let asked = seen.lock().unwrap().iter().filter(|request| request.contains(&digest)).count();
+        assert_eq!(asked, 11);
+    }
+}
+
+#[test]
 fn manifests_that_registries_must_not_send() {
     let manifest = "img-pull: get http://HOST/v2/a/b/manifests/latest";
     let end = || Some(Vec::new());
