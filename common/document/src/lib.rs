@@ -190,7 +190,7 @@ impl Document {
     /// # Errors
     /// [`Error::Malformed`].
     pub fn steps(&self) -> Result<Vec<Step>, Error> {
-        Ok(self.get::<Steps>()?.unwrap_or_default().0)
+        self.step_list()
     }
 
     /// The tools of the stack's steps, the first one first.
@@ -224,8 +224,7 @@ impl Document {
     fn last_step(&self, tool: &str, is_it: impl Fn(&Step) -> bool) -> Result<Option<(usize, Step)>, Error> {
         let texts: Vec<&RawValue> = self.step_list()?;
         for (at, _) in self.tools()?.iter().enumerate().rev().filter(|(_, name)| *name == tool) {
-            let step: Step = serde_json::from_str(texts[at].get())
-                .map_err(|source| Error::Malformed { name: Steps::NAME, source })?;
+            let step: Step = serde_json::from_str(texts[at].get()).map_err(malformed_steps)?;
             if is_it(&step) {
                 return Ok(Some((at, step)));
             }
@@ -235,7 +234,7 @@ impl Document {
 
     fn step_list<'a, S: Deserialize<'a>>(&'a self) -> Result<Vec<S>, Error> {
         let Some(steps) = self.raw(Steps::NAME) else { return Ok(Vec::new()) };
-        serde_json::from_str(steps.get()).map_err(|source| Error::Malformed { name: Steps::NAME, source })
+        serde_json::from_str(steps.get()).map_err(malformed_steps)
     }
 
     /// Whether both have the same stack of steps.
@@ -313,10 +312,9 @@ impl Document {
         &mut self,
         edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,
     ) -> Result<T, Error> {
-        let malformed = |source| Error::Malformed { name: Steps::NAME, source };
         let mut steps = self.step_list()?;
-        let result = edit(&mut steps).map_err(malformed)?;
-        let edited = serde_json::value::to_raw_value(&steps).map_err(malformed)?;
+        let result = edit(&mut steps).map_err(malformed_steps)?;
+        let edited = serde_json::value::to_raw_value(&steps).map_err(malformed_steps)?;
         self.set_raw(Steps::NAME, edited);
         Ok(result)
     }
@@ -347,6 +345,10 @@ impl Document {
     pub fn to_pretty(&self) -> String {
         format::indent(&self.to_line())
     }
+}
+
+fn malformed_steps(source: serde_json::Error) -> Error {
+    Error::Malformed { name: Steps::NAME, source }
 }
 
 impl<'de> Deserialize<'de> for Document {

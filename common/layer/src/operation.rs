@@ -102,7 +102,7 @@ impl Apply {
 }
 
 /// What went wrong with a layer, or that its blob is not what its digest says: then that is why. (Right is what the DiffID
-/// says; the blob's own digest would tell nothing more, and costs as much as a sixth of the whole.)
+/// says; the blob's own digest would tell nothing more, and takes a tenth of the time.)
 fn blame(layout: &Layout, layers: &[Layer], error: Error) -> Error {
     let Error::Layer { digest, source } = error else { return error };
     let is_its = |blob: &&Descriptor| blob.digest().to_string() == digest.to_string();

@@ -50,8 +50,7 @@ pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> 
     Ok(())
 }
 
-/// Has another process request that the link goes. What can be read in the end is the system's
-/// error, or 0, as four bytes.
+/// Has another process request that the link goes. What can be read in the end is the system's error, or 0, as four bytes.
 fn request(index: u32) -> Result<OwnedFd, Errno> {
     let mut link = LinkMessage::default();
     link.header.index = index;

@@ -84,13 +84,13 @@ impl Tools {
         let mut to_start = tools.iter().rev();
         let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|tool| self.start(tool)).collect();
         let (mut errors, mut failure) = (Vec::new(), None);
-        for at in (0..tools.len()).rev() {
-            let given = started.pop_front().map(|waiting| waiting.and_then(|tool| tool.give(document, at)));
+        for (at, tool) in tools.iter().enumerate().rev() {
+            let Some(waiting) = started.pop_front() else { break };
+            let given = waiting.and_then(|waiting| waiting.give(document, at));
             started.extend(to_start.next().map(|tool| self.start(tool)));
-            let Some(given) = given else { break };
             match given.and_then(|given| self.take(document, at, given)) {
                 Ok(failed) => failure = failure.or(failed),
-                Err(error) => errors.push(error.context(undo_step(&tools[at]))),
+                Err(error) => errors.push(error.context(undo_step(tool))),
             }
         }
         if let Some(failure) = failure {
