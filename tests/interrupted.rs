@@ -5,7 +5,7 @@
 mod killing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread,
@@ -51,30 +51,36 @@ fn ready() -> Sandbox {
     sandbox
 }
 
-/// How often the tool at this place makes each of the system calls, in that of its processes that makes most of them.
-fn changes(sandbox: &Sandbox, at: usize) -> BTreeMap<String, usize> {
-    // strace stays until the last of the processes has ended.
-    let counts = killing::count(sandbox, |strace| pipe(at, strace).replace("sleep 1000", "sleep 0.1"));
-    sandbox.sh("unwind web > /dev/null").ok();
-    counts
-}
-
-/// Kills the tool at this place of the pipe when it is about to make its first, second, … of each system call.
+/// Kills the tool at this place of the pipe when it is about to make its first, second, … of each system call; then its
+/// `--undo` likewise.
 fn killed_at_every_change(at: usize) {
     let sandbox = ready();
     let before = sandbox.snapshot();
-    let changes = changes(&sandbox, at);
-    sandbox.assert_as(&before);
+    let tool = PIPE[at].0;
+    let unwound = |context: &str| {
+        let unwound = sandbox.sh("unwind web");
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(&sandbox, &before, context);
+    };
+    // strace stays until the last of the processes has ended.
+    let moments = killing::moments(&sandbox, |strace| pipe(at, strace).replace("sleep 1000", "sleep 0.1"));
+    unwound("once in peace");
     // layer-apply finds its work done, and makes only its claim; link-hosts makes none at all.
-    assert!(changes.values().sum::<usize>() >= 5, "too few to be true: {changes:?}");
-    for (call, count) in changes {
-        for when in 1..=count {
-            sandbox.sh(&pipe(at, &killing::at(&call, when)));
-            let unwound = sandbox.sh("unwind web");
-            let context = format!("{} killed at {call} number {when}", PIPE[at].0);
-            assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
-            assert_as(&sandbox, &before, &context);
-        }
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    for moment in moments {
+        sandbox.sh(&pipe(at, &killing::at(&moment)));
+        unwound(&format!("{tool} killed at {moment:?}"));
+    }
+
+    let undo = |before: &str| format!("{before} {tool} --undo < web.json > /dev/null");
+    sandbox.sh(&pipe(at, "")).ok();
+    let moments = killing::moments(&sandbox, undo);
+    unwound("undone once in peace");
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    for moment in moments {
+        sandbox.sh(&pipe(at, "")).ok();
+        sandbox.sh(&undo(&killing::at(&moment)));
+        unwound(&format!("{tool} --undo killed at {moment:?}"));
     }
 }
 

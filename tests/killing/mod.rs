@@ -1,43 +1,46 @@
 //! Killing a tool when it is about to change something: by strace, which counts and injects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     thread,
     time::{Duration, Instant},
 };
 
 use testkit::{Sandbox, Snapshot};
 
-/// The system calls by which a tool changes something that outlives it. Opening a file is not among them: what was
-/// created shows by the call that follows.
+/// The system calls by which a tool changes something that outlives it. Those that open a file are, where they create it.
 const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
     link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
-    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock";
+    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock,open,openat,openat2";
 
-/// How often a tool makes each of the system calls, in that of its processes that makes most of them. `script` puts strace
-/// in front of the tool.
-pub(crate) fn count(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTreeMap<String, usize> {
+/// A system call at which a tool is killed: its name, and the number that it has among those of that name in its process.
+pub(crate) type Moment = (String, usize);
+
+/// The moments at which a tool is about to change something, those of all its processes. `script` puts strace in front of
+/// the tool.
+pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTreeSet<Moment> {
     sandbox.sh(&script(&format!("strace -f -qq -o trace -e signal=none -e trace={CHANGES}"))).ok();
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut moments = BTreeSet::new();
     for line in sandbox.sh("cat trace").ok().lines() {
         // `1234 mkdir("…") = 0`; a call in two parts has its name and the parenthesis in the first one.
         let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
-        let Some((name, _)) = call.trim().split_once('(') else { continue };
-        if CHANGES.split(',').any(|change| change == name) {
-            *counts.entry((name.to_owned(), pid.to_owned())).or_default() += 1;
+        let Some((name, arguments)) = call.trim().split_once('(') else { continue };
+        if !CHANGES.split(',').any(|change| change == name) {
+            continue;
+        }
+        let count = counts.entry((name.to_owned(), pid.to_owned())).or_default();
+        *count += 1;
+        if !["open", "openat", "openat2"].contains(&name) || arguments.contains("O_CREAT") {
+            moments.insert((name.to_owned(), *count));
         }
     }
-    let mut most = BTreeMap::new();
-    for ((name, _), count) in counts {
-        let entry: &mut usize = most.entry(name).or_default();
-        *entry = count.max(*entry);
-    }
-    most
+    moments
 }
 
-/// What stands before a tool to kill it when it makes this call for the `when`th time. What runs in spite of it, a container
-/// say, is left by strace after a moment, and goes on.
-pub(crate) fn at(call: &str, when: usize) -> String {
+/// What stands before a tool to kill it at this moment. What runs in spite of it, a container say, is left by strace after
+/// a moment, and goes on.
+pub(crate) fn at((call, when): &Moment) -> String {
     format!("timeout 1 strace -I 2 -f -qq -o /dev/null -e inject={call}:signal=SIGKILL:when={when}")
 }
 

@@ -200,8 +200,9 @@ impl operation::Operation for Operation {
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         scope.contain(&self.path)?;
         match self.find()? {
-            Found::Nothing | Found::Other(_) => return Ok(()),
-            Found::Empty => {}
+            Found::Other(_) => return Ok(()),
+            // Its directory may have been made, or be left.
+            Found::Nothing | Found::Empty => {}
             Found::Ours => self.unmount()?,
         }
         Ok(self.remove_file()?)
