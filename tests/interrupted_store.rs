@@ -6,7 +6,7 @@ mod killing;
 
 use std::collections::BTreeSet;
 
-use testkit::Sandbox;
+use testkit::{Sandbox, directory, file, rootfs};
 
 /// With these times of files and images every run makes the same bytes.
 const EPOCH: &str = "export SOURCE_DATE_EPOCH=1000000000;";
@@ -29,11 +29,12 @@ fn lines(sandbox: &Sandbox, script: &str) -> BTreeSet<String> {
 
 /// The image `new` as the list of images has it; empty if it is not there.
 fn listed(sandbox: &Sandbox) -> String {
-    sandbox.sh("img-ls | jq -r '.images[] | select(.references == [\"new:latest\"]) | .digest'").ok()
+    let new = r#"select(.references | any(endswith("new:latest")))"#;
+    sandbox.sh(&format!("img-ls | jq -r '.images[] | {new} | .digest'")).ok()
 }
 
-/// Runs `tool`, which makes the image `new`, once in peace; then again and again from the same start, killed each time when
-/// it is about to make its first, second, … of each system call.
+/// Runs `tool`, which makes an image with `new` at the end of its name, once in peace; then again and again from the same
+/// start, killed each time when it is about to make its first, second, … of each system call.
 fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
     let script = |before: &str| format!("{EPOCH} {before} {tool} > document");
     let start = "rm -rf root && cp -a start root";
@@ -69,7 +70,7 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
         assert!(left.is_empty(), "{context}: left after img-gc: {left:?}");
         killing::assert_as(sandbox, &before, &context);
         if !listed_now.is_empty() {
-            sandbox.sh("img-save -q new -o new.tar > /dev/null").ok();
+            sandbox.sh(&format!("img-save -q {} -o new.tar > /dev/null", listed_now.trim())).ok();
         }
 
         let again = sandbox.sh(&script(""));
@@ -101,4 +102,83 @@ fn img_load_is_killed_at_every_change() {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("img-tag busybox new && img-save -q new -o archive.tar && rm -r root && mkdir root").ok();
     killed_at_every_change(&sandbox, "img-load -q archive.tar");
+}
+
+#[test]
+fn img_tag_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    killed_at_every_change(&sandbox, "img-tag busybox new");
+}
+
+#[test]
+fn img_commit_is_killed_at_every_change() {
+    let sandbox = Sandbox::with_busybox();
+    let run =
+        "ns-exec --network none --document web.json -- /bin/sh -c 'echo x > /added; rm -r /www; mkdir /www'";
+    sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount | {run}")).ok();
+    // What it wrote is kept, without the mount, so that the store can be copied.
+    sandbox.sh("umount root/containers/web/rootfs").ok();
+    killed_at_every_change(&sandbox, "img-commit -q -t new < web.json");
+}
+
+#[test]
+fn img_pull_is_killed_at_every_change() {
+    let sandbox = Sandbox::new();
+    let image = rootfs(|tree| {
+        directory(tree, "etc");
+        file(tree, "etc/name", 0o640, b"new\n");
+        file(tree, "large", 0o644, &[7; 100_000]);
+    });
+    let registry =
+        "version: 0.1\nhttp: {addr: \"127.0.0.1:5000\"}\nstorage: {filesystem: {rootdirectory: data}}\n";
+    std::fs::write(sandbox.directory().join("registry.yml"), registry).unwrap();
+    sandbox.sh("docker-registry serve registry.yml > registry.log 2>&1 &").ok();
+    sandbox
+        .sh("for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 && exit; sleep 0.05; done")
+        .ok();
+    sandbox.sh_with("img-load -q -t localhost:5000/new - > /dev/null", &image).ok();
+    sandbox.sh("img-push -q localhost:5000/new > /dev/null && rm -r root && mkdir root").ok();
+    killed_at_every_change(&sandbox, "img-pull -q --apply localhost:5000/new");
+}
+
+/// Runs `tool`, which removes some of the store, once in peace; then again and again, killed as above. What is to stay is
+/// whole, and what is half removed goes with whoever comes next.
+fn removal_is_killed_at_every_change(tool: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let gone = rootfs(|tree| file(tree, "gone", 0o644, b"x"));
+    sandbox.sh_with("img-load -q -t gone - | layer-apply --id first | unwind > /dev/null", &gone).ok();
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    if !tool.contains("img-rm") {
+        sandbox.sh("img-rm -q gone > /dev/null").ok();
+    }
+    sandbox.sh("cp -a root start").ok();
+    let script = |before: &str| format!("{before} {tool} > /dev/null");
+    let moments = killing::moments(&sandbox, script);
+    assert!(moments.len() >= 3, "too few to be true: {moments:?}");
+    let collect = "img-gc -q --grace 0s > /dev/null";
+    sandbox.sh(collect).ok();
+    let whole = (lines(&sandbox, FILES), lines(&sandbox, LAYERS));
+    for moment in moments {
+        let context = format!("{tool} killed at {moment:?}");
+        sandbox.sh("rm -rf root && cp -a start root").ok();
+        sandbox.sh(&script(&killing::at(&moment)));
+        sandbox.sh("img-save -q busybox -o busybox.tar > /dev/null").ok();
+        if !sandbox.sh("img-ls | jq -r '.images[].references[]'").ok().contains("gone:latest") {
+            sandbox.sh(collect).ok();
+            assert_eq!((lines(&sandbox, FILES), lines(&sandbox, LAYERS)), whole, "{context}");
+        } else {
+            sandbox.sh("img-save -q gone -o gone.tar > /dev/null").ok();
+        }
+        sandbox.sh("layer-apply --id again < busybox.json | unwind > /dev/null").ok();
+    }
+}
+
+#[test]
+fn img_rm_is_killed_at_every_change() {
+    removal_is_killed_at_every_change("img-rm -q gone");
+}
+
+#[test]
+fn img_gc_is_killed_at_every_change() {
+    removal_is_killed_at_every_change("img-gc -q --grace 0s");
 }
