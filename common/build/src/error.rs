@@ -192,6 +192,7 @@ impl Cause {
                 }
                 _ => None,
             },
+            Self::Mount(error) => error.hint().map(str::to_owned),
             Self::Failed { offline: true, .. } => {
                 Some("the step had no network; if it needs one: img-build --network host".to_owned())
             }

@@ -35,6 +35,13 @@ impl Error {
         self.errno
     }
 
+    /// What to do about it, where that is the same for everybody.
+    pub fn hint(&self) -> Option<&'static str> {
+        (self.errno == Errno::OPNOTSUPP).then_some(
+            "choose a place on another file system, such as a volume or a tmpfs: --root DIR (STAVE_ROOT)",
+        )
+    }
+
     /// For `map_err`: the error of `verb` on `path`.
     pub(crate) fn on<E: Into<Errno>>(verb: &str, path: &Path) -> impl FnOnce(E) -> Self {
         move |errno| Self::new(format_args!("{verb} {path:?}"), errno.into())

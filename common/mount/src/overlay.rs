@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    fs::statfs,
     io::Errno,
     mount::{MountAttrFlags, MountFlags},
 };
@@ -96,16 +97,34 @@ impl Overlay {
     ///
     /// # Errors
     /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
-    /// [`Errno::UCLEAN`] where a crash may have lost something of `upper`, [`Errno::BUSY`] where some process has it mounted.
+    /// [`Errno::UCLEAN`] where a crash may have lost something of `upper`, [`Errno::BUSY`] where some process has it mounted,
+    /// [`Errno::OPNOTSUPP`] where its file system cannot hold it.
     pub fn mount(&self) -> Result<()> {
         volatile::release(self)?;
-        match self.mount_by_api() {
+        let mounted = match self.mount_by_api() {
             // Before Linux 6.7 there is no `lowerdir+`, which takes one directory of any path at a time.
             Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS) => {
                 self.mount_by_string().map_err(|late| if late.errno() == Errno::INVAL { error } else { late })
             }
             result => result,
-        }
+        };
+        mounted.map_err(|error| self.unfit().unwrap_or(error))
+    }
+
+    /// Why the upper directory cannot be one, where that is a matter of its file system: it has no whiteouts, or cannot tell
+    /// overlayfs what an entry is.
+    fn unfit(&self) -> Option<Error> {
+        // linux/magic.h
+        const OVERLAYFS: u64 = 0x794c_7630;
+        const NFS: u64 = 0x6969;
+        let upper = self.upper.as_ref()?;
+        let on = match u64::try_from(statfs(upper).ok()?.f_type).ok()? {
+            OVERLAYFS => "an overlay",
+            NFS => "NFS",
+            _ => return None,
+        };
+        let cause = format!("{upper:?} is on {on}, which cannot hold the top of an overlay");
+        Some(Error::with_cause(format_args!("mount overlay on {:?}", self.target), Errno::OPNOTSUPP, cause))
     }
 
     fn mount_by_api(&self) -> Result<()> {
@@ -272,6 +291,29 @@ mod tests {
         let message = overlay.mount().unwrap_err().to_string();
         assert!(message.contains(missing.to_str().unwrap()), "{message}");
         assert!(message.contains("No such file or directory"), "{message}");
+    }
+
+    #[test]
+    fn an_overlay_is_no_place_for_the_top_of_another() {
+        let (dir, below) = fixture(2);
+        below.mount().unwrap();
+        let (_other, mut overlay) = fixture(1);
+        let (upper, work) = (below.target.join("upper"), below.target.join("work"));
+        fs::create_dir(&upper).unwrap();
+        fs::create_dir(&work).unwrap();
+        (overlay.upper, overlay.work) = (Some(upper.clone()), Some(work));
+        let error = overlay.mount().unwrap_err();
+        crate::unmount(&below.target).unwrap();
+        drop(dir);
+        assert_eq!(error.errno(), Errno::OPNOTSUPP);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "mount overlay on {:?}: {upper:?} is on an overlay, which cannot hold the top of an overlay",
+                overlay.target
+            )
+        );
+        assert!(error.hint().is_some());
     }
 
     #[test]

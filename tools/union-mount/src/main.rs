@@ -65,7 +65,10 @@ impl Filter for UnionMount {
                     .to_owned(),
             ),
             Some(Errno::BUSY) => Some("end it first, or `unwind` the container".to_owned()),
-            _ => toolkit::namespace_hint(error),
+            _ => {
+                let what = refused.and_then(mount::Error::hint).map(str::to_owned);
+                what.or_else(|| toolkit::namespace_hint(error))
+            }
         }
     }
 
