@@ -59,7 +59,7 @@ impl Drop for Foreground {
     }
 }
 
-/// Waits for the process, passing signals on to it, and what is typed and shown if both sides have a terminal. Returns
+/// Waits for the process, passing signals on to it, and what is typed and shown if it has a terminal. Returns
 /// its exit status as a shell counts it.
 ///
 /// # Errors
@@ -116,7 +116,7 @@ fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTermina
 
 /// Bytes between two terminals. Neither side may hold up the other.
 struct Relay<'a> {
-    typed: Pump<'a>,
+    typed: Option<Pump<'a>>,
     shown: Pump<'a>,
 }
 
@@ -124,25 +124,29 @@ struct Pump<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     held: Vec<u8>,
+    /// Nothing more comes.
     closed: bool,
 }
+
+/// How much is written at a time: a pipe that is ready takes as much at once (pipe(7), PIPE_BUF).
+const AT_ONCE: usize = 4096;
 
 impl<'a> Relay<'a> {
     fn new(inner: &'a OwnedFd, outer: &'a RawTerminal) -> Self {
         if let Ok(flags) = fcntl_getfl(inner) {
             let _ = fcntl_setfl(inner, flags | OFlags::NONBLOCK);
         }
-        let (inner, outer) = (inner.as_fd(), outer.as_fd());
+        let inner = inner.as_fd();
         let pump = |from, to| Pump { from, to, held: Vec::new(), closed: false };
-        Self { typed: pump(outer, inner), shown: pump(inner, outer) }
+        Self { typed: outer.typed().map(|typed| pump(typed, inner)), shown: pump(inner, outer.shown()) }
     }
 
     fn interests(&self) -> Vec<PollFd<'a>> {
-        [&self.typed, &self.shown].into_iter().filter_map(Pump::interest).collect()
+        self.typed.iter().chain([&self.shown]).filter_map(Pump::interest).collect()
     }
 
     fn turn(&mut self) {
-        self.typed.turn();
+        self.typed.iter_mut().for_each(Pump::turn);
         self.shown.turn();
     }
 
@@ -186,13 +190,11 @@ impl<'a> Pump<'a> {
             }
         }
         if !self.held.is_empty() && ready(self.to, PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
-            match rustix::io::write(self.to, &self.held) {
+            match rustix::io::write(self.to, &self.held[..self.held.len().min(AT_ONCE)]) {
                 Ok(length) => drop(self.held.drain(..length)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => {
-                    self.closed = true;
-                    self.held.clear();
-                }
+                // Nobody is there any more: whoever shows goes on.
+                Err(_) => self.held.clear(),
             }
         }
     }

@@ -42,7 +42,7 @@ impl operation::Operation for Operation {
         if self.identity.pid != 0 {
             return Err(format!("process {} has ended: start the container anew", self.identity.pid).into());
         }
-        let supervised = supervise(&self.spec, self.log.as_deref(), |_, _| {})?;
+        let supervised = supervise(&self.spec, self.log.as_deref(), false, |_, _| {})?;
         self.identity = supervised.identity();
         supervised.release()?;
         Ok(())

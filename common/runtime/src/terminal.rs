@@ -4,66 +4,91 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{Mode, OFlags},
-    io::Errno,
-    termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
+    io::{Errno, fcntl_dupfd_cloexec},
+    termios::{OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
 };
 
 use crate::{Error, error::Result};
 
-/// The terminal that controls the caller's session.
+/// The caller's side of a container's terminal: where what is typed comes from, and where what is shown goes. Neither has to
+/// be a terminal.
 #[derive(Debug)]
-pub struct Terminal(OwnedFd);
+pub struct Terminal {
+    typed: Option<OwnedFd>,
+    shown: OwnedFd,
+}
 
-/// The same in raw mode: every key goes to the other side. Dropped, it is as it was.
+/// The same with what is typed in raw mode, if that is a terminal: every key goes to the other side. Dropped, it is as it
+/// was.
 #[derive(Debug)]
 pub struct RawTerminal {
     terminal: Terminal,
-    before: Termios,
+    before: Option<Termios>,
 }
 
 impl Terminal {
-    /// Opens `/dev/tty`: standard input and output may be anything.
+    /// What is shown goes to standard output. What is typed comes from standard input, with `stdin`; else from the
+    /// terminal that controls the session, where there is one.
     ///
     /// # Errors
-    /// When the session has no terminal.
-    pub fn open() -> Result<Self> {
-        rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
-            .map(Self)
-            .map_err(Error::at("open the terminal \"/dev/tty\""))
+    /// With `stdin`, when that is no terminal; when standard output is closed.
+    pub fn open(stdin: bool) -> Result<Self> {
+        let shown =
+            fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(Error::at("open standard output"))?;
+        if !stdin {
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            return Ok(Self { typed: rustix::fs::open("/dev/tty", flags, Mode::empty()).ok(), shown });
+        }
+        let typed = rustix::stdio::stdin();
+        if !isatty(typed) {
+            return Err(Error::new("read what is typed: standard input is not a terminal"));
+        }
+        let typed = fcntl_dupfd_cloexec(typed, 3).map_err(Error::at("open standard input"))?;
+        Ok(Self { typed: Some(typed), shown })
     }
 
-    /// Columns and rows.
-    ///
-    /// # Errors
-    /// When it has none.
-    pub fn size(&self) -> Result<(u16, u16)> {
-        let size = tcgetwinsize(&self.0).map_err(Error::at("read the size of the terminal"))?;
-        Ok((size.ws_col, size.ws_row))
+    /// Columns and rows; none where no terminal is there to have them.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        let mut sides = [Some(&self.shown), self.typed.as_ref()].into_iter().flatten();
+        sides.find_map(|side| tcgetwinsize(side).ok()).map(|size| (size.ws_col, size.ws_row))
     }
 
     /// Puts it into raw mode.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When the terminal is gone.
     pub fn into_raw(self) -> Result<RawTerminal> {
+        let Some(typed) = self.typed.as_ref() else {
+            return Ok(RawTerminal { terminal: self, before: None });
+        };
         let set = || {
-            let before = tcgetattr(&self.0)?;
+            let before = tcgetattr(typed)?;
             let mut raw = before.clone();
             raw.make_raw();
-            tcsetattr(&self.0, OptionalActions::Now, &raw)?;
+            tcsetattr(typed, OptionalActions::Now, &raw)?;
             Ok(before)
         };
         let before = set().map_err(Error::at::<Errno>("put the terminal into raw mode"))?;
-        Ok(RawTerminal { terminal: self, before })
+        Ok(RawTerminal { terminal: self, before: Some(before) })
     }
 }
 
 impl RawTerminal {
     /// Gives `inner` the size that this terminal has now.
     pub(crate) fn copy_size(&self, inner: impl AsFd) {
-        if let Ok((columns, rows)) = self.terminal.size() {
+        if let Some((columns, rows)) = self.terminal.size() {
             resize(inner, columns, rows);
         }
+    }
+
+    /// Where what is typed comes from.
+    pub(crate) fn typed(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.typed.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Where what is shown goes.
+    pub(crate) fn shown(&self) -> BorrowedFd<'_> {
+        self.terminal.shown.as_fd()
     }
 }
 
@@ -73,14 +98,10 @@ pub(crate) fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
     let _ = tcsetwinsize(terminal, size);
 }
 
-impl AsFd for RawTerminal {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.terminal.0.as_fd()
-    }
-}
-
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        let _ = tcsetattr(&self.terminal.0, OptionalActions::Now, &self.before);
+        if let (Some(typed), Some(before)) = (&self.terminal.typed, &self.before) {
+            let _ = tcsetattr(typed, OptionalActions::Now, before);
+        }
     }
 }

@@ -294,8 +294,9 @@ fn supervised_with_a_log() {
         let with = Overrides { terminal, ..overrides(rootfs.path(), "echo out; echo err >&2; exit 7") };
         let spec = from_image(None, &with).unwrap();
         let _ = fs::remove_file(&status);
-        let supervised =
-            runtime::supervise(&spec, Some(&log), |_, ended| fs::write(&status, ended.to_string()).unwrap());
+        let supervised = runtime::supervise(&spec, Some(&log), false, |_, ended| {
+            fs::write(&status, ended.to_string()).unwrap()
+        });
         let supervised = supervised.unwrap();
         assert!(supervised.identity().is_alive());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
@@ -308,7 +309,7 @@ fn supervised_with_a_log() {
     assert_eq!(fs::read_to_string(&log).unwrap(), "out\nerr\nout\r\nerr\r\n");
     let missing = Overrides { args: vec!["/missing".into()], ..overrides(rootfs.path(), "") };
     let spec = from_image(None, &missing).unwrap();
-    let error = runtime::supervise(&spec, None, |_, _| {}).unwrap().release().unwrap_err();
+    let error = runtime::supervise(&spec, None, false, |_, _| {}).unwrap().release().unwrap_err();
     assert_eq!(
         (error.status(), error.to_string().as_str()),
         (127, "execute \"/missing\": No such file or directory")

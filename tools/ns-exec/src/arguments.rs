@@ -13,7 +13,7 @@ use crate::plan::{self, Operation};
 #[derive(Debug, Parser)]
 #[command(name = "ns-exec", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 pub(crate) struct NsExec {
-    /// Leave the process in the background, and print the document
+    /// Leave the process in the background, and print the document; with --join, its output is for nobody
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// With -d: where its output goes; $STAVE_RUN/ID.log by default
@@ -35,10 +35,11 @@ pub(crate) struct NsExec {
     /// Mount a directory or a file of the host in it
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
     pub(crate) volumes: Vec<Volume>,
-    /// Give it a terminal, joined to the one of this session
+    /// Give it a terminal. What it shows goes to standard output; what is typed comes from this session's terminal, or,
+    /// with -i, from standard input
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Leave it standard input, which must not be the document's: see --from, -n and --join
+    /// Leave it standard input, which must not be the document's: see --from, -n and --join. With -d: one that stays open
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Its host name; the first twelve characters of the id by default
@@ -66,7 +67,7 @@ pub(crate) struct NsExec {
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Run in a container that runs, in all its namespaces
-    #[arg(long, value_name = "ID", conflicts_with_all = ["detach", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged"])]
     pub(crate) join: Option<Id>,
     /// Read the document from a file
     #[arg(long, value_name = "FILE")]

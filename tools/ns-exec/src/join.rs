@@ -22,7 +22,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let mut output = Output::open(tool)?;
     let scope = tool.common.scope()?;
     let (document, container) = record::running(&scope.run_dir, id)?;
-    let terminal = if tool.tty { Some(Terminal::open()?) } else { None };
+    let terminal = start::terminal(tool)?;
     let root = container.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
     let Some(recorded) = container.spec.process() else {
         bail!("container \"{id}\" has no process recorded")
@@ -33,14 +33,21 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         .open()?
         .ok_or_else(|| hint(anyhow!("container \"{id}\" does not run"), "start it first"))?;
     let signals = Foreground::new()?;
-    let stdin = if tool.interactive { Stdio::Inherit } else { Stdio::Null };
-    let streams = Streams { stdin, stdout: Stdio::Inherit, stderr: Stdio::Inherit };
+    let (stdin, out) = match (tool.detach, tool.interactive) {
+        (true, _) => (Stdio::Null, Stdio::Null),
+        (false, true) => (Stdio::Inherit, Stdio::Inherit),
+        (false, false) => (Stdio::Null, Stdio::Inherit),
+    };
+    let streams = Streams { stdin, stdout: out, stderr: out };
     let joined = runtime::join(std::os::fd::AsFd::as_fd(&running), &process, streams)?;
     let mut joined = joined.release()?;
     for warning in std::mem::take(&mut joined.warnings) {
         eprintln!("ns-exec: warning: {warning}");
     }
     output.started(&document, joined.identity())?;
+    if tool.detach {
+        return Ok(0);
+    }
     let status = start::wait(joined, &signals, terminal)?;
     output.ended(&document, status)?;
     Ok(status)
@@ -76,8 +83,7 @@ fn process(
         process.set_cwd(directory.into());
     }
     process.set_terminal(Some(terminal.is_some()));
-    if let Some(terminal) = terminal {
-        let (columns, rows) = terminal.size()?;
+    if let Some((columns, rows)) = terminal.and_then(Terminal::size) {
         let size = BoxBuilder::default().width(u64::from(columns)).height(u64::from(rows)).build()?;
         process.set_console_size(Some(size));
     }

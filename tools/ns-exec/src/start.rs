@@ -196,17 +196,27 @@ fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, F
 fn prepare(tool: &NsExec, scope: &Scope, session: &Session) -> Result<Prepared> {
     let context = tool.common.context_in(scope.clone(), Some(session.id()));
     let (member, mut operations) = plan::plan(tool, &context, session.document())?;
-    let terminal = if tool.tty && !tool.detach { Some(Terminal::open()?) } else { None };
-    if let (Some(terminal), Some(Operation::Process(process))) = (&terminal, operations.last_mut())
+    let terminal = terminal(tool)?;
+    if let (Some((columns, rows)), Some(Operation::Process(process))) =
+        (terminal.as_ref().and_then(Terminal::size), operations.last_mut())
         && let Some(process) = process.spec.process_mut()
     {
-        let (columns, rows) = terminal.size()?;
         let size = BoxBuilder::default().width(u64::from(columns)).height(u64::from(rows)).build()?;
         process.set_console_size(Some(size));
     }
     interrupt::block()?;
     let signals = if tool.detach { None } else { Some(Foreground::new()?) };
     Ok(Prepared { terminal, signals, member, operations })
+}
+
+/// Our side of the command's terminal. What is typed comes by standard input, where that is left to it.
+pub(crate) fn terminal(tool: &NsExec) -> Result<Option<Terminal>> {
+    let is_document = tool.join.is_none() && tool.from.is_none() && !tool.common.null_input;
+    let open = || Terminal::open(tool.interactive && !is_document);
+    (tool.tty && !tool.detach).then(open).transpose().map_err(|error| match tool.interactive {
+        true => hint(error, "leave -t out, and the command reads from a pipe or a file"),
+        false => error.into(),
+    })
 }
 
 /// Forks the process, writes down which it is, and only then lets it go.
@@ -233,7 +243,8 @@ fn launch(
 
 fn fork(tool: &NsExec, scope: &Scope, id: &Id, process: &runtime::Operation) -> Result<Begun> {
     if tool.detach {
-        let supervised = runtime::supervise(&process.spec, process.log.as_deref(), |identity, status| {
+        let log = process.log.as_deref();
+        let supervised = runtime::supervise(&process.spec, log, tool.interactive, |identity, status| {
             // Nobody is left to tell.
             let _ = record::end(&scope.run_dir, id, identity, status);
         })?;

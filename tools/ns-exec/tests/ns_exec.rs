@@ -65,8 +65,53 @@ fn a_terminal_of_its_own() {
     ));
     assert_eq!(outcome.status, 4, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.replace('\r', ""), "/dev/pts/0\n33 111\nboth\n");
-    let outcome = sandbox.sh("ns-exec --from ready.json -t -- true < /dev/null > out").exits(125);
-    assert!(outcome.stderr.starts_with("ns-exec: "), "{}", outcome.stderr);
+    // What it shows is standard output's, wherever that goes; nobody has to have a terminal.
+    let fresh = || {
+        sandbox
+            .sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json")
+            .ok()
+    };
+    fresh();
+    let seen = sandbox.sh("setsid -w ns-exec --from ready.json -t -- tty < /dev/null | tr -d '\\r'");
+    assert_eq!(seen.ok(), "/dev/pts/0\n");
+    fresh();
+    let refused = sandbox.sh("echo typed | ns-exec --from ready.json -it -- cat").exits(125);
+    assert_eq!(
+        refused.stderr,
+        "ns-exec: read what is typed: standard input is not a terminal\n\
+         hint: leave -t out, and the command reads from a pipe or a file\n"
+    );
+    // Whoever reads no more holds nobody up.
+    fresh();
+    let command = "{ setsid -w ns-exec --from ready.json -t -- sh -c 'seq 100000; exit 5' < /dev/null; echo $? > status; }";
+    let seen = sandbox.sh(&format!("{command} | head -n 1 | tr -d '\\r'; cat status"));
+    assert_eq!(seen.ok(), "1\n5\n");
+}
+
+#[test]
+fn a_log_is_not_the_programs_to_truncate() {
+    let sandbox = ready("");
+    let script = "echo one; echo two > /dev/stdout; echo three > /dev/stderr; echo four; cat";
+    // With -i standard input stays open: cat does not end.
+    let run = format!("ns-exec -d -i -u 33 -- sh -c '{script}' < ready.json > run.json");
+    sandbox.sh(&run).ok();
+    sandbox.sh("ns-exec --join web -d -- sh -c 'echo five > /proc/1/fd/1; exec sleep 1001' > /dev/null").ok();
+    sandbox.sh("ns-exec --join web -- sh -c 'echo six > /dev/stdout' | cat > out; grep -x six out").ok();
+    sandbox.sh("ns-exec --join web -d -- /missing").exits(127);
+    sandbox.sh("until grep -q five /run/stave/web.log; do sleep 0.02; done").ok();
+    assert_eq!(sandbox.sh("cat /run/stave/web.log").ok(), "one\ntwo\nthree\nfour\nfive\n");
+    assert_eq!(
+        sandbox.sh("container-ls --format '{state}' -- web; pgrep -cxf 'sleep 1001'").ok(),
+        "running\n1\n"
+    );
+    // What was printed last is there when the exit status is.
+    sandbox.sh("unwind web; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    sandbox.sh("ns-exec -d -- sh -c 'seq 100000; exit 3' < ready.json > /dev/null").ok();
+    sandbox.sh("until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done").ok();
+    assert_eq!(
+        sandbox.sh("tail -n 1 /run/stave/web.log; wc -l < /run/stave/web.log").ok(),
+        "100000\n100000\n"
+    );
 }
 
 #[test]

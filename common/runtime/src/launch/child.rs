@@ -41,12 +41,13 @@ pub(super) fn run(
     rustix::process::umask(Mode::from_raw_mode(mask));
     enter_directory(process.cwd())?;
     limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
+    let user = rustix::fs::Uid::from_raw(process.user().uid());
     if let Some(terminal) = &terminal {
-        let user = rustix::fs::Uid::from_raw(process.user().uid());
         rustix::fs::fchown(terminal, Some(user), None).map_err(Error::at("change owner of the terminal"))?;
         stdio::install_terminal(terminal)?;
     } else {
         stdio::install(streams)?;
+        stdio::give(user);
     }
     credentials::take(process)?;
     let command = command::find(process)?;

@@ -1,7 +1,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{FileType, Mode, OFlags, Uid, fchown, fstat},
     io::{Errno, fcntl_dupfd_cloexec},
 };
 
@@ -69,6 +69,20 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
         stderr.map_or(Ok(()), rustix::stdio::dup2_stderr)
     };
     install().map_err(Error::at::<Errno>("replace standard streams"))
+}
+
+/// Gives those that are pipes to the process's user: `/dev/stdout` leads to them, and is opened anew by who writes there. A
+/// file, or a terminal, stays its owner's.
+pub(crate) fn give(user: Uid) {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if let Ok(stat) = fstat(stream)
+            && FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+            && stat.st_uid != user.as_raw()
+        {
+            // In a user namespace that does not have its owner, it stays.
+            let _ = fchown(stream, Some(user), None);
+        }
+    }
 }
 
 /// Makes a terminal all three of them, and the one that controls the session.
