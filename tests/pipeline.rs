@@ -254,3 +254,35 @@ fn check_tells_what_is_missing_and_repair_makes_it_again() {
     assert_eq!(sandbox.fetch_outside(&format!("http://{HOST}:10080/")), "a page of the image\n");
     sandbox.sh("unwind < web.json > /dev/null").ok();
 }
+
+#[test]
+fn what_a_restart_of_the_machine_left_goes_by_its_name() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json; touch root/containers/web/upper/mine").ok();
+    // Somebody else's, who keeps his records elsewhere.
+    sandbox.sh("mv /run/stave /run/others && mkdir /run/stave").ok();
+    let refused = sandbox.sh("unwind web").exits(1);
+    let directory = sandbox.root().join("containers/web");
+    assert_eq!(
+        refused.stderr,
+        format!(
+            "unwind: container \"web\" has no record in \"/run/stave\", but is mounted in {directory:?}\n\
+             hint: name the directory of its record: --run-dir DIR (STAVE_RUN)\n"
+        )
+    );
+    assert!(directory.join("upper/mine").exists());
+    // After a restart nothing is mounted, and /run is empty.
+    sandbox.sh("umount root/containers/web/rootfs && rm -r /run/others").ok();
+    let taken = sandbox.sh("layer-apply --id web < busybox.json | union-mount").exits(1).stderr;
+    assert!(taken.ends_with("hint: `unwind web` takes it back; `--id` names another\n"), "{taken}");
+    sandbox.sh("unwind web > /dev/null").ok();
+    assert!(
+        directory.join("upper/mine").exists(),
+        "this was the pipe that failed: its record went, and no more"
+    );
+    assert_eq!(sandbox.sh("unwind --explain web").ok(), format!("rm -rf {}\n", directory.display()));
+    sandbox.sh("unwind web > /dev/null").ok();
+    assert!(!directory.exists());
+    sandbox.assert_as(&before);
+}

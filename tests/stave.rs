@@ -40,6 +40,7 @@ impl Host {
 #[test]
 fn flags_of_run_and_exec() {
     let host = Host::new();
+    host.0.sh("printf '# none\\n\\nA=1\\nB=x y' > variables").ok();
     let before = host.0.snapshot();
     for (arguments, expected) in [
         ("run --rm busybox echo hi", "hi"),
@@ -52,6 +53,10 @@ fn flags_of_run_and_exec() {
             "run --rm --cap-drop ALL --cap-add=NET_RAW busybox grep CapEff /proc/self/status",
             "CapEff:\t0000000000002000",
         ),
+        ("run --rm --net none busybox printf '[%s]' 'a\n' \"it's\" '' '$A *'", "[a\n][it's][][$A *]"),
+        ("run --rm=true --detach=false --net none --env-file variables busybox sh -c 'echo $A$B'", "1x y"),
+        ("run --rm -i --net none busybox cat <&-", ""),
+        ("run --rm --net none busybox echo >&-", ""),
         ("run --rm --read-only busybox sh -c 'touch /x 2> /dev/null || echo read-only'", "read-only"),
         ("run --rm --privileged busybox sh -c 'mount -t tmpfs x /tmp && echo mounted'", "mounted"),
         (
@@ -132,6 +137,58 @@ fn an_interrupt_is_for_the_command() {
     host.0.assert_as(&before);
 }
 
+/// A signal that goes to `stave` alone is passed on as well.
+#[test]
+fn a_signal_is_passed_on() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    let script = r#"trap "echo ended; exit 3" TERM; echo begun; while :; do sleep 0.05; done"#;
+    let outcome = host.0.sh(&format!(
+        "./stave run --rm --name web busybox sh -c '{script}' > out & until grep -q begun out; do sleep 0.02; done; kill -TERM $!; wait $!"
+    ));
+    assert_eq!(outcome.status, 3, "{}", outcome.stderr);
+    assert_eq!(host.0.sh("cat out").ok(), "begun\nended\n");
+    host.0.assert_as(&before);
+}
+
+/// As from a terminal, to all that `stave` has started: whatever they were doing, nothing is left.
+#[test]
+fn signals_at_any_moment_leave_nothing() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    for signal in ["INT", "TERM", "HUP"] {
+        for flag in ["--rm", "-d"] {
+            for after in (0..60).step_by(6) {
+                let run = format!("exec ./stave run {flag} --name web busybox sleep 0.3");
+                host.0.sh(&format!(
+                    "env --default-signal=INT setsid -w sh -c '{run}' > out 2> errors & \
+                     sleep 0.0{after:02}; kill -{signal} -$(pgrep -of 'stave run') 2> /dev/null; wait $!"
+                ));
+                // With -d it may have been left running before the signal came.
+                if flag == "-d" && host.0.sh("cat out").ok() == "web\n" {
+                    host.prints("rm -f web", "web");
+                }
+                eprintln!("{signal} {flag} after {after} ms: {}", host.0.sh("cat errors").stdout);
+                host.0.assert_as(&before);
+            }
+        }
+    }
+}
+
+#[test]
+fn in_the_background_it_holds_nobody_up() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    // Whoever reads what it prints sees the end of it at once.
+    assert_eq!(host.0.sh("timeout 5 ./stave run -d --rm --name web busybox sleep 1000 | cat").ok(), "web\n");
+    host.0.sh("./stave exec -d web nothing").exits(127);
+    host.prints("exec -d web sleep 1001", "");
+    host.0.sh("pgrep -xf 'sleep 1001'").ok();
+    host.prints("stop -t 0 web", "web");
+    host.0.sh("until [ -z \"$(./stave ps -aq)\" ]; do sleep 0.05; done").ok();
+    host.0.assert_as(&before);
+}
+
 #[test]
 fn logs() {
     let host = Host::new();
@@ -177,6 +234,9 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         ("logs", "stave: logs takes a NAME"),
         ("stop", "stave: stop takes a NAME"),
         ("stop -x web", "stave: unknown flag: -x"),
+        ("stop web -t 1", "stave: flags come before the names: -t"),
+        ("run --tty=maybe busybox", "stave: unknown flag: --tty"),
+        ("run --env-file nowhere busybox", "stave: cannot read --env-file nowhere"),
         ("rm", "stave: rm takes a NAME"),
         ("ps --filter x", "stave: unknown flag: --filter"),
         ("start web", "stave: unknown command: start"),
@@ -195,6 +255,16 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
             "run -p x:80 busybox true",
             125,
             "portmap: invalid value 'x:80' for '--publish <SPEC>': \"x\" is not a port: 1 to 65535",
+        ),
+        (
+            "exec -d nobody true",
+            125,
+            "ns-exec: container \"nobody\" has no record \"/run/stave/nobody.json\"",
+        ),
+        (
+            "run -p '80; touch made' busybox true",
+            125,
+            "portmap: invalid value '80; touch made' for '--publish <SPEC>': \"80; touch made\" is not a port: 1 to 65535",
         ),
         ("exec nobody true", 125, "ns-exec: container \"nobody\" has no record \"/run/stave/nobody.json\""),
     ] {

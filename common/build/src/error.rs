@@ -185,7 +185,7 @@ impl Cause {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoImage(name) => Some(format!("load it first: img-load -t {name} FILE")),
+            Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
             Self::Unpack { source, .. } => match &**source {
                 layer::apply::Error::Entry { source, .. } => {
                     source.hint().map(|what| format!("{what}; `img-build --rootless` does without"))

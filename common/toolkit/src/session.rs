@@ -95,13 +95,16 @@ impl Session {
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
         match record.read()? {
             Some(recorded) if recorded.has_steps_of(document)? => Ok(true),
-            Some(_) => Err(hint(
-                anyhow!(
-                    "container \"{id}\" exists: {:?} lists other steps than this document",
-                    record.path()
-                ),
-                format!("`unwind {id}` takes it back; `--id` names another"),
-            )),
+            Some(_) => {
+                let differs = match document.tools()?.is_empty() {
+                    true => "is its record",
+                    false => "lists other steps than this document",
+                };
+                Err(hint(
+                    anyhow!("container \"{id}\" exists: {:?} {differs}", record.path()),
+                    format!("`unwind {id}` takes it back; `--id` names another"),
+                ))
+            }
             None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
             None => Err(hint(
                 anyhow!("container \"{id}\" has no record {:?}", record.path()),

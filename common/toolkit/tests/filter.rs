@@ -169,7 +169,7 @@ fn a_name_that_is_taken_stays_the_others() {
     let files = place.files();
     let path = place.run_dir().join("web.json");
     let taken = format!(
-        "leave-note: container \"web\" exists: {path:?} lists other steps than this document\n\
+        "leave-note: container \"web\" exists: {path:?} is its record\n\
          hint: `unwind web` takes it back; `--id` names another\n"
     );
     let (status, _, errors) = place.run(&["-n", "--id", "web", "b"], "");

@@ -128,7 +128,11 @@ fn what_is_wrong_is_said() {
         assert_eq!(built.error(), format!("img-build: {context}/Dockerfile{expected}"), "{dockerfile}");
     }
     let built = fixture.build_with("FROM debian\n", &[]);
-    assert!(built.stderr.ends_with("hint: load it first: img-load -t debian FILE\n"), "{}", built.stderr);
+    assert!(
+        built.stderr.ends_with("hint: get it first: img-pull debian, or img-load -t debian FILE\n"),
+        "{}",
+        built.stderr
+    );
     let built = fixture.build_with("FROM busybox\n", &["--target", "x"]);
     assert_eq!(built.error(), "img-build: target stage \"x\" could not be found");
     let run = |arguments: &[&str]| Built::new(fixture.command().args(arguments).output().unwrap());

@@ -40,7 +40,9 @@ impl Source for ImgInspect {
     }
 
     fn make(&self, context: &toolkit::Context) -> Result<Image> {
-        let hinted = |error: oci::layout::Error| hint(error, "img-ls lists what is there");
+        let hinted = |error: oci::layout::Error| {
+            hint(error, "img-ls lists what is there; img-pull fetches from a registry")
+        };
         let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
         let found = layout.find(&self.image).map_err(hinted)?;
         let name = layout.list()?.into_iter().find(|entry| entry.descriptor == found);

@@ -1,7 +1,8 @@
 //! Takes a container back: everything that the tools of a pipe made for it.
 //!
 //! # Does
-//! Calls each tool's `--undo` in the reverse order of the document's `steps`. Attempts all of them.
+//! Calls each tool's `--undo` in the reverse order of the document's `steps`. Attempts all of them. Of an id without steps
+//! and record, which is from before the machine was started anew, what is left in `$STAVE_ROOT` goes.
 //! # Reads
 //! `steps`, from standard input or from the records of the ids given as arguments.
 //! # Adds

@@ -75,7 +75,14 @@ impl Tools {
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         match (document.id()?, self.recorded(document)?) {
             // The container's first tool may have been killed while it wrote the record.
-            (Some(id), None) => record::sweep(&self.scope.run_dir, &id)?,
+            (Some(id), None) => {
+                record::sweep(&self.scope.run_dir, &id)?;
+                if let Some(directory) = self.orphan(document)? {
+                    mount::tree::remove(&directory)?;
+                    // The last one takes the directory along, as union-mount's undo does.
+                    let _ = directory.parent().map(std::fs::remove_dir);
+                }
+            }
             (_, Some(recorded)) if tells_more(&recorded, document)? => *document = recorded,
             _ => {}
         }
@@ -105,12 +112,36 @@ impl Tools {
             Some(recorded) if tells_more(&recorded, document)? => recorded.tools()?,
             _ => document.tools()?,
         };
+        if let Some(directory) = self.orphan(document)? {
+            return Ok(vec![words(["rm", "-rf", &directory.to_string_lossy()])]);
+        }
         let line = |tool: &String| {
             let program = self.find(tool).with_context(|| undo_step(tool))?;
             let line = std::iter::once(program.as_os_str()).chain(self.arguments());
             Ok(words(line.map(OsStr::to_string_lossy)))
         };
         tools.iter().rev().map(line).collect()
+    }
+
+    /// What a container of before the machine was started anew has left in `$STAVE_ROOT`: of one that has no record any more,
+    /// and of which the document knows nothing.
+    fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
+        let Some(id) = document.id()? else { return Ok(None) };
+        let Ok(root) = self.scope.root.canonicalize() else { return Ok(None) };
+        let directory = root.join("containers").join(id.to_string());
+        let is_known = !document.tools()?.is_empty() || self.recorded(document)?.is_some();
+        if is_known || directory.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        // Somebody has it who keeps his records elsewhere.
+        if mount::table::read()?.iter().any(|entry| entry.target.starts_with(&directory)) {
+            let run_dir = &self.scope.run_dir;
+            return Err(hint(
+                anyhow!("container \"{id}\" has no record in {run_dir:?}, but is mounted in {directory:?}"),
+                "name the directory of its record: --run-dir DIR (STAVE_RUN)",
+            ));
+        }
+        Ok(Some(directory))
     }
 
     fn recorded(&self, document: &Document) -> Result<Option<Document>> {
