@@ -15,8 +15,6 @@ pub(crate) const INODE: u64 = 64;
 pub(crate) const SLOT: u64 = 32;
 /// The size of a directory's entry, without the name.
 pub(crate) const ENTRY: usize = 12;
-/// The longest name, in bytes.
-pub(crate) const NAME: usize = 255;
 /// Where in an inode its number of links stands.
 pub(crate) const LINKS: u64 = 0x2c;
 

@@ -2,7 +2,6 @@
 
 use crate::{
     Attributes, Error, Kind,
-    format::NAME,
     index::{Index, Keys},
 };
 
@@ -139,8 +138,8 @@ impl Tree {
 
     /// Gives `entry` a name, under which nothing stands.
     pub(crate) fn insert(&mut self, directory: Directory, name: &[u8], entry: Entry) -> Result<(), Error> {
-        let length = u8::try_from(name.len()).ok().filter(|length| usize::from(*length) <= NAME);
-        let length = length.ok_or(Error::NameTooLong)?;
+        // The longest name has as many bytes as one counts (erofs_fs.h, EROFS_NAME_LEN).
+        let length = u8::try_from(name.len()).map_err(|_| Error::NameTooLong)?;
         if let Some(found) = self.find(directory, name) {
             self.names.entries[found as usize].set(entry);
             return Ok(());

@@ -102,8 +102,10 @@ impl Writer {
 
     fn open(&mut self, kind: Kind, attributes: &Attributes, size: u64) -> Result<Open, Error> {
         let xattrs = xattr::encode(&attributes.xattrs)?;
+        // A link's target that is no tail of one block with its inode is read by all kernels from a block of its own.
+        let room = if kind == Kind::Symlink { BLOCK - INODE } else { u64::MAX };
         let tail = match size % BLOCK {
-            tail if tail <= TAIL => tail,
+            tail if tail <= TAIL && xattrs.len() as u64 + tail <= room => tail,
             _ => 0,
         };
         let blocks = size - tail;

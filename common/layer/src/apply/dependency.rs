@@ -1,11 +1,8 @@
 //! What a layer's directory took from the layers below.
 
-use std::{
-    io::Write,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use oci::digest::{Algorithm, Hasher};
+use oci::digest::{Algorithm, Digest, Hasher};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use serde::{Deserialize, Serialize};
 
@@ -102,9 +99,18 @@ pub(super) fn line(facts: &Facts) -> String {
     let Facts { mode, uid, gid, mtime, xattrs, .. } = facts;
     let mut line = format!("{mode:o} {uid}:{gid} {}.{:09}", mtime.seconds, mtime.nanoseconds);
     for (name, value) in xattrs {
-        line += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+        line += &attribute(name, value);
     }
     line
+}
+
+/// An attribute; one that is long by its hash, since this is kept in memory and in the note.
+fn attribute(name: &[u8], value: &[u8]) -> String {
+    const LONG: usize = 64;
+    match value.len() {
+        ..=LONG => format!(" {}={}", name.escape_ascii(), value.escape_ascii()),
+        _ => format!(" {}#{}", name.escape_ascii(), Digest::of(value).hex()),
+    }
 }
 
 /// A file's attributes and the hash of its content. Its time of access is no part of it.
@@ -130,10 +136,7 @@ fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
         }
         _ => {}
     }
-    let mut attributes = Vec::new();
-    for (name, value) in &xattrs {
-        let _ = write!(attributes, " {}={}", name.escape_ascii(), value.escape_ascii());
-    }
+    let attributes: String = xattrs.iter().map(|(name, value)| attribute(name, value)).collect();
     Ok(format!(
         "{:o} {}:{} {} {}.{:09} {}{}",
         stat.st_mode,
@@ -143,7 +146,7 @@ fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
         stat.st_mtime,
         stat.st_mtime_nsec,
         hasher.finish().hex(),
-        String::from_utf8_lossy(&attributes)
+        attributes
     ))
 }
 

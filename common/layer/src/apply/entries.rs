@@ -95,18 +95,23 @@ impl<'a, F: Form> Unpacking<'a, F> {
         if size.saturating_add(self.copied) > limits.size {
             return Err(pipeline::Error::Size { limit: limits.size }.into());
         }
-        if self.tree.kept.saturating_add(self.form.kept()) > KEPT {
-            return Err(Error::Memory { limit: KEPT });
+        self.within_memory()
+    }
+
+    /// Whether what is kept in memory is within its limit.
+    pub(super) fn within_memory(&self) -> Result<(), Error> {
+        match self.tree.kept.saturating_add(self.form.kept()) > KEPT {
+            true => Err(Error::Memory { limit: KEPT }),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// What the layers below show at `path` becomes a part of what this directory depends on.
     pub(super) fn depend(&mut self, path: &[u8], aspect: Aspect) -> Result<&str, EntryError> {
         let key = (path.to_vec(), aspect);
         if !self.dependencies.contains_key(&key) {
-            self.tree.keep(path.len());
             let seen = look(self.below, path, aspect)?;
+            self.tree.keep(path.len() + seen.len());
             self.dependencies.insert(key.clone(), seen);
         }
         Ok(self.dependencies.get(&key).map_or("", String::as_str))

@@ -31,7 +31,7 @@ pub enum Error {
         limit: u64,
     },
     /// More directories, deletions and links, and of an image more names, than are kept in memory.
-    #[error("its directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]
+    #[error("its names, directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]
     Memory {
         /// The limit in bytes.
         limit: usize,

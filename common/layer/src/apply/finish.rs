@@ -30,6 +30,7 @@ impl<F: Form> Unpacking<'_, F> {
         let mut next = Some(Vec::new());
         while let Some(path) = next {
             self.settle(&path).map_err(Error::entry(&path))?;
+            self.within_memory()?;
             let after = (std::ops::Bound::Excluded(&path), std::ops::Bound::Unbounded);
             next = self.tree.directories.range::<Vec<u8>, _>(after).next().map(|(path, _)| path.clone());
         }

@@ -226,11 +226,19 @@ fn set_attribute(kind: Kind, mode: &mut u32, name: &[u8], value: &[u8]) -> Resul
         }
         b"system.posix_acl_default" if kind == Kind::Directory => Ok(acl::read(value)?.is_some()),
         b"system.posix_acl_default" if kind != Kind::Symlink => Err(Errno::ACCESS),
-        _ if name.starts_with(b"user.") => match kind {
-            Kind::File | Kind::Directory => Ok(true),
-            _ => Err(Errno::PERM),
-        },
+        _ if name.starts_with(b"user.") && !matches!(kind, Kind::File | Kind::Directory) => Err(Errno::PERM),
+        b"user." | b"trusted." | b"security." => Err(Errno::INVAL),
+        b"security.capability" if !is_capability(value) => Err(Errno::INVAL),
+        _ if name.starts_with(b"user.") => Ok(true),
         _ if name.starts_with(b"trusted.") || name.starts_with(b"security.") => Ok(true),
         _ => Err(Errno::OPNOTSUPP),
     }
+}
+
+/// Whether the kernel takes it for the capabilities of a file (security/commoncap.c, `validheader`): the revision and
+/// the size that go together. It looks at none that is empty.
+fn is_capability(value: &[u8]) -> bool {
+    const EFFECTIVE: u32 = 1;
+    let revision = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) & !EFFECTIVE);
+    matches!((value.len(), revision), (0, _) | (20, Some(0x0200_0000)) | (24, Some(0x0300_0000)))
 }

@@ -368,7 +368,7 @@ impl Store {
             };
             if !note.synced && note.boot_id == self.boot && written.elapsed().is_ok_and(|since| since >= age)
             {
-                waiting.push((name.to_owned(), note));
+                waiting.push((name.to_owned(), note, written));
             }
         }
         if waiting.is_empty() {
@@ -376,11 +376,12 @@ impl Store {
         }
         rustix::fs::syncfs(&self.fd).map_err(error("sync", &self.path))?;
         let count = waiting.len();
-        for (name, note) in waiting {
+        for (name, note, written) in waiting {
             let Ok(diff_id) = note.diff_id.parse::<Digest>() else { continue };
             let _lock = self.lock(&diff_id)?;
-            // Somebody may have removed it, or made it anew, meanwhile.
-            if self.note(&name, &diff_id)?.as_ref() == Some(&note) {
+            // Somebody may have removed it, or made it anew, meanwhile; the note of what is made anew says the same.
+            let now = Note::read(&self.fd, &name).map_err(error("read", self.path.join(&name)))?;
+            if now == Some((note.clone(), written)) && self.open_layer(&name).is_ok() {
                 let note = Note { synced: true, ..note };
                 note.write(&self.fd, &name).map_err(error("write", self.path.join(&name)))?;
             }

@@ -93,7 +93,11 @@ impl Note {
         let (place, beside) = (format!("{name}.json"), format!(".{name}.json"));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(store, &beside, flags, Mode::from_raw_mode(0o644))?;
-        io::Write::write_all(&mut File::from(file), &serde_json::to_vec(self)?)?;
+        let text = serde_json::to_vec(self)?;
+        if text.len() as u64 > LONGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        io::Write::write_all(&mut File::from(file), &text)?;
         renameat(store.as_fd(), &beside, store.as_fd(), &place)?;
         Ok(())
     }
