@@ -18,7 +18,6 @@ pub struct Writer {
     tree: Tree,
     /// Numbers of links, of files that have another than one.
     links: HashMap<u64, u32>,
-    uuid: [u8; 16],
     /// How many files stand under a name.
     files: u64,
     /// The bytes of directories' extended attributes.
@@ -50,17 +49,9 @@ pub struct Summary {
 }
 
 impl Writer {
-    /// Starts an image in `file`, which is empty and open for writing; its root is an empty directory. Images that are
-    /// mounted together should differ in their `uuid`.
-    pub fn new(file: OwnedFd, uuid: [u8; 16]) -> Self {
-        Self {
-            space: Space::new(file),
-            tree: Tree::new(),
-            links: HashMap::new(),
-            uuid,
-            files: 0,
-            attributes: 0,
-        }
+    /// Starts an image in `file`, which is empty and open for writing; its root is an empty directory.
+    pub fn new(file: OwnedFd) -> Self {
+        Self { space: Space::new(file), tree: Tree::new(), links: HashMap::new(), files: 0, attributes: 0 }
     }
 
     /// About how many bytes of memory it takes.
@@ -214,11 +205,11 @@ impl Writer {
         }
     }
 
-    /// Writes directories and superblock.
+    /// Writes directories and superblock. Images that are mounted together should differ in their `uuid`.
     ///
     /// # Errors
     /// When the attributes of a directory have no place, or something cannot be written.
-    pub fn finish(mut self) -> Result<Summary, Error> {
+    pub fn finish(mut self, uuid: [u8; 16]) -> Result<Summary, Error> {
         self.space.flush()?;
         for (number, links) in &self.links {
             self.space.write(number * SLOT + LINKS, &links.to_le_bytes())?;
@@ -239,7 +230,7 @@ impl Writer {
             }
         }
         let blocks = self.space.close()?;
-        self.space.write(0, &format::first_block(&root, inodes, blocks, &self.uuid))?;
+        self.space.write(0, &format::first_block(&root, inodes, blocks, &uuid))?;
         Ok(Summary { size: u64::from(blocks) * BLOCK, inodes })
     }
 

@@ -15,10 +15,10 @@ use std::{
 use erofs::{Attributes, Directory, Entry, Error, Kind, Summary, Time, Writer};
 
 fn write(path: &Path, make: impl Fn(&mut Writer)) -> Summary {
-    let mut writer = Writer::new(File::create_new(path).unwrap().into(), *b"stave-erofs-test");
+    let mut writer = Writer::new(File::create_new(path).unwrap().into());
     writer.set_attributes(Directory::ROOT, attributes(0o755));
     make(&mut writer);
-    writer.finish().unwrap()
+    writer.finish(*b"stave-erofs-test").unwrap()
 }
 
 /// A temporary image, and its root where the kernel mounts it.
@@ -239,7 +239,7 @@ fn holes_take_no_room() {
 #[test]
 fn what_cannot_be() {
     let dir = tempfile::tempdir().unwrap();
-    let writer = |name: &str| Writer::new(File::create_new(dir.path().join(name)).unwrap().into(), [0; 16]);
+    let writer = |name: &str| Writer::new(File::create_new(dir.path().join(name)).unwrap().into());
     let mut first = writer("first");
     assert!(matches!(first.directory(Directory::ROOT, &[b'n'; 256]), Err(Error::NameTooLong)));
     assert!(matches!(first.file(&attributes(0), 1 << 60), Err(Error::TooLarge)));
@@ -248,9 +248,9 @@ fn what_cannot_be() {
     // The root stands in the first block, with all its attributes.
     let xattrs = vec![(b"user.large".to_vec(), vec![0; 3000])];
     first.set_attributes(Directory::ROOT, Attributes { xattrs, ..attributes(0o755) });
-    assert!(matches!(first.finish(), Err(Error::Attributes { size: 3024, limit: 2880 })));
+    assert!(matches!(first.finish([0; 16]), Err(Error::Attributes { size: 3024, limit: 2880 })));
     // Nothing at all.
-    assert_eq!(writer("second").finish().unwrap(), Summary { size: 4096, inodes: 1 });
+    assert_eq!(writer("second").finish([0; 16]).unwrap(), Summary { size: 4096, inodes: 1 });
 }
 
 #[test]

@@ -39,7 +39,13 @@ impl Both {
         fs::create_dir(&directory).unwrap();
         let targets = [
             (Target::Directory(open(&directory)), &self.directories),
-            (Target::Image(File::create_new(&image).unwrap().into(), [number as u8; 16]), &self.images),
+            (
+                Target::Image(
+                    File::create_new(&image).unwrap().into(),
+                    oci::Digest::of(&number.to_le_bytes()),
+                ),
+                &self.images,
+            ),
         ];
         let mut outcomes = targets.into_iter().map(|(target, below)| {
             let unpacked = unpack(archive, target, &Below::open(below).unwrap(), options);

@@ -80,12 +80,12 @@ mod tests {
     fn fixture() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image.erofs");
-        let mut writer = Writer::new(File::create_new(&path).unwrap().into(), [1; 16]);
+        let mut writer = Writer::new(File::create_new(&path).unwrap().into());
         let mut open = writer.file(&Attributes { mode: 0o644, ..Attributes::default() }, 7).unwrap();
         writer.write(&mut open, 0, b"content").unwrap();
         let file = writer.close(open).unwrap();
         writer.name(Directory::ROOT, b"file", file).unwrap();
-        writer.finish().unwrap();
+        writer.finish([1; 16]).unwrap();
         (dir, path)
     }
 

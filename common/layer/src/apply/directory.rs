@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    EntryError, Options,
+    Dependency, EntryError, Options,
     form::{Facts, Form, Made, Special, Standing},
     name::join,
 };
@@ -268,7 +268,7 @@ impl Form for Directory<'_> {
         0
     }
 
-    fn finish(self) -> Result<u64, EntryError> {
+    fn finish(self, _: &[Dependency]) -> Result<u64, EntryError> {
         Ok(self.approximated)
     }
 }

@@ -36,9 +36,10 @@ impl<F: Form> Unpacking<'_, F> {
         }
         let dependencies = self.dependencies.into_iter();
         let dependencies = dependencies.map(|((path, aspect), seen)| Dependency::new(&path, aspect, seen));
+        let dependencies: Vec<_> = dependencies.collect();
         let left_out = self.left_out;
-        let approximated = self.approximated + self.form.finish().map_err(Error::entry(b"."))?;
-        Ok(Finished { left_out, approximated, dependencies: dependencies.collect() })
+        let approximated = self.approximated + self.form.finish(&dependencies).map_err(Error::entry(b"."))?;
+        Ok(Finished { left_out, approximated, dependencies })
     }
 
     fn settle(&mut self, path: &[u8]) -> Result<(), EntryError> {

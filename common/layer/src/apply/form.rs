@@ -1,6 +1,6 @@
 //! What a layer becomes, behind the calls by which the rules of layer.md act on it.
 
-use super::EntryError;
+use super::{Dependency, EntryError};
 use crate::archive::{Entry, Kind, Time};
 
 /// What an entry says of its file or directory besides its content.
@@ -83,6 +83,7 @@ pub(super) trait Form {
     /// About how many bytes of memory it takes that grow with the layer.
     fn kept(&self) -> usize;
 
-    /// Ends the layer. Returns how many of its entries are not as it says ([`super::Options::rootless`]).
-    fn finish(self) -> Result<u64, EntryError>;
+    /// Ends the layer, which took this from those below. Returns how many of its entries are not as it says
+    /// ([`super::Options::rootless`]).
+    fn finish(self, taken: &[Dependency]) -> Result<u64, EntryError>;
 }

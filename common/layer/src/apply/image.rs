@@ -4,10 +4,11 @@
 use std::{collections::HashMap, os::fd::OwnedFd};
 
 use erofs::{Attributes, Directory, Entry, Kind, Writer};
+use oci::Digest;
 use rustix::io::Errno;
 
 use super::{
-    EntryError, acl,
+    Dependency, EntryError, acl,
     form::{Facts, Form, Made, Special, Standing},
 };
 use crate::{
@@ -23,6 +24,7 @@ const TARGET: usize = 4095;
 /// An image that a layer is unpacked to.
 pub(super) struct Image {
     writer: Writer,
+    diff_id: Digest,
     /// Where symbolic links lead, which may stand among the parents of an entry.
     targets: HashMap<erofs::File, Box<[u8]>>,
     kept: usize,
@@ -38,9 +40,9 @@ pub(super) struct File {
 }
 
 impl Image {
-    pub(super) fn new(file: OwnedFd, uuid: [u8; 16]) -> Self {
+    pub(super) fn new(file: OwnedFd, diff_id: Digest) -> Self {
         let last = (Vec::new(), Directory::ROOT);
-        Self { writer: Writer::new(file, uuid), targets: HashMap::new(), kept: 0, last }
+        Self { writer: Writer::new(file), diff_id, targets: HashMap::new(), kept: 0, last }
     }
 
     /// The directory at `path`.
@@ -182,10 +184,25 @@ impl Form for Image {
         self.writer.kept() + self.kept
     }
 
-    fn finish(self) -> Result<u64, EntryError> {
-        self.writer.finish()?;
+    fn finish(self, taken: &[Dependency]) -> Result<u64, EntryError> {
+        self.writer.finish(uuid(&self.diff_id, taken))?;
         Ok(0)
     }
+}
+
+/// The image's UUID: overlayfs tells its lower file systems apart by theirs. A layer that became another on other layers has
+/// another one; both may stand in one container.
+fn uuid(diff_id: &Digest, taken: &[Dependency]) -> [u8; 16] {
+    let mut hex = diff_id.hex().to_owned();
+    for Dependency { path, aspect, seen } in taken {
+        hex = Digest::of(format!("{hex} {path} {aspect:?} {seen}").as_bytes()).hex().to_owned();
+    }
+    let mut uuid = [0; 16];
+    for (byte, digits) in uuid.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        let digit = |at: usize| char::from(digits[at]).to_digit(16).unwrap_or_default() as u8;
+        *byte = digit(0) << 4 | digit(1);
+    }
+    uuid
 }
 
 fn attributes(kind: Kind, facts: &Facts) -> Result<Attributes, EntryError> {
@@ -241,4 +258,20 @@ fn is_capability(value: &[u8]) -> bool {
     const EFFECTIVE: u32 = 1;
     let revision = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) & !EFFECTIVE);
     matches!((value.len(), revision), (0, _) | (20, Some(0x0200_0000)) | (24, Some(0x0300_0000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::dependency::Aspect;
+
+    #[test]
+    fn a_layer_that_became_another_has_another_uuid() {
+        let diff_id = Digest::of(b"layer");
+        let taken = |seen: &str| [Dependency::new(b"usr", Aspect::Attributes, seen.to_owned())];
+        assert_eq!(uuid(&diff_id, &[])[..2], [0xda, 0xc1]);
+        let all = [uuid(&diff_id, &[]), uuid(&diff_id, &taken("755")), uuid(&diff_id, &taken("700"))];
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{all:?}");
+        assert_eq!(uuid(&diff_id, &taken("755")), all[1]);
+    }
 }

@@ -115,8 +115,8 @@ pub struct Unpacked {
 pub enum Target {
     /// An empty directory.
     Directory(OwnedFd),
-    /// An empty file, open for writing, which becomes an EROFS image with this UUID.
-    Image(OwnedFd, [u8; 16]),
+    /// An empty file, open for writing, which becomes an EROFS image; and the layer's DiffID, which gives that its UUID.
+    Image(OwnedFd, Digest),
 }
 
 /// Unpacks `blob` to `target`.
@@ -136,7 +136,7 @@ pub fn unpack(
             let form = directory::Directory::new(root, options).map_err(Error::entry(b"."))?;
             unpack_to(blob, form, below, options)
         }
-        Target::Image(file, uuid) => unpack_to(blob, image::Image::new(file, uuid), below, options),
+        Target::Image(file, diff_id) => unpack_to(blob, image::Image::new(file, diff_id), below, options),
     }
 }
 

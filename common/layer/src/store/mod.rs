@@ -255,7 +255,7 @@ impl Store {
         let made = fstat(&fd).map_err(error("look at", path()))?;
         let target = match format {
             Format::Directory => Target::Directory(fd),
-            Format::Erofs => Target::Image(fd, uuid(diff_id)),
+            Format::Erofs => Target::Image(fd, diff_id.clone()),
         };
         Ok((target, (made.st_dev, made.st_ino)))
     }
@@ -444,16 +444,6 @@ impl Store {
 
 /// Which file something is: device and inode.
 type Inode = (u64, u64);
-
-/// The UUID of a layer's image. overlayfs tells its lower file systems apart by theirs.
-fn uuid(diff_id: &Digest) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    for (byte, digits) in uuid.iter_mut().zip(diff_id.hex().as_bytes().chunks(2)) {
-        let digit = |at: usize| char::from(digits[at]).to_digit(16).unwrap_or_default() as u8;
-        *byte = digit(0) << 4 | digit(1);
-    }
-    uuid
-}
 
 fn part(diff_id: &Digest) -> String {
     format!(".{}.part", diff_id.hex())
