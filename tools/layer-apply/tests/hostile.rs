@@ -267,7 +267,7 @@ fn attributes_that_would_fill_the_memory() {
     let plain = archive(&entries);
     let blob = zstd::bulk::compress(&plain, 1).unwrap();
     let message = Store::new().refuse_blobs(&[(&blob, &plain)], &["--max-ratio", "1000000"]);
-    assert_eq!(message, "its directories, whiteouts and links take more than 256 MiB of memory");
+    assert_eq!(message, "its names, directories, whiteouts and links take more than 256 MiB of memory");
 }
 
 #[test]
