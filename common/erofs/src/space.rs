@@ -94,7 +94,7 @@ impl Space {
 }
 
 /// The first place from `at` on, in bytes from the beginning of a block. An inode with a tail is in one block with that where
-/// one can hold both: else kernels before 2024 (fs/erofs/inode.c, `erofs_fill_symlink`) take a symbolic link for damaged.
+/// one can hold both: else kernels before late 2024 (fs/erofs/inode.c, `erofs_fill_symlink`) take a symbolic link for damaged.
 fn place(at: u64, head: u64, tail: u64) -> u64 {
     let fits = |at: u64| match tail > 0 && head + tail <= BLOCK {
         true => at % BLOCK + head + tail <= BLOCK,

@@ -8,12 +8,11 @@ use nix::sys::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
     process::pidfd_send_signal,
 };
 
-use crate::{Error, RawTerminal, Running, error::Result};
+use crate::{Error, RawTerminal, Running, error::Result, sys};
 
 /// What is passed on. Those by which a shell stops and continues its jobs are the caller's own.
 const FORWARDED: [Signal; 8] = [
@@ -114,7 +113,7 @@ fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTermina
     }
 }
 
-/// Bytes between two terminals. Neither side may hold up the other.
+/// Bytes between a terminal and our side of it. Neither may hold up the other.
 struct Relay<'a> {
     typed: Option<Pump<'a>>,
     shown: Pump<'a>,
@@ -133,9 +132,7 @@ const AT_ONCE: usize = 4096;
 
 impl<'a> Relay<'a> {
     fn new(inner: &'a OwnedFd, outer: &'a RawTerminal) -> Self {
-        if let Ok(flags) = fcntl_getfl(inner) {
-            let _ = fcntl_setfl(inner, flags | OFlags::NONBLOCK);
-        }
+        sys::set_nonblocking(inner);
         let inner = inner.as_fd();
         let pump = |from, to| Pump { from, to, held: Vec::new(), closed: false };
         Self { typed: outer.typed().map(|typed| pump(typed, inner)), shown: pump(inner, outer.shown()) }

@@ -1,5 +1,5 @@
-//! A process in the background: somebody has to stay who is its parent, takes its exit status and, if it has a terminal,
-//! holds the other side of it.
+//! A process in the background: somebody has to stay who is its parent, takes its exit status, writes down what it prints
+//! and, if it has a terminal, holds the other side of it.
 
 use std::{
     io::Write,
@@ -10,7 +10,7 @@ use std::{
 use oci_spec::runtime::Spec;
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl},
+    fs::{Mode, OFlags},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
 };
@@ -134,9 +134,7 @@ const LAST: usize = 1 << 20;
 fn attend(mut running: Running, held: Held, log: OwnedFd) -> i32 {
     let source = running.terminal.take().unwrap_or(held.shown);
     let mut log = std::fs::File::from(log);
-    if let Ok(flags) = fcntl_getfl(&source) {
-        let _ = fcntl_setfl(&source, flags | OFlags::NONBLOCK);
-    }
+    sys::set_nonblocking(&source);
     loop {
         let ended = {
             let mut fds = [PollFd::new(&running, PollFlags::IN), PollFd::new(&source, PollFlags::IN)];

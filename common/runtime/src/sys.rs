@@ -8,6 +8,7 @@ use nix::{
     unistd::{ForkResult, Pid},
 };
 use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
     net::{AddressFamily, SocketType},
     thread::UnshareFlags,
@@ -62,6 +63,13 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Lets reads and writes of a terminal or a pipe of our own return at once. Where it cannot be, they wait.
+pub(crate) fn set_nonblocking(fd: impl AsFd) {
+    if let Ok(flags) = fcntl_getfl(&fd) {
+        let _ = fcntl_setfl(&fd, flags | OFlags::NONBLOCK);
+    }
 }
 
 /// Marks all descriptors from `first` on to be closed when a program is executed.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use document::{Document, Member, SplitOff, members::Failure, record};
-use operation::{Scope, words};
+use operation::{Operation as _, Scope, words};
 use toolkit::{Common, hint};
 
 /// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
@@ -77,10 +77,10 @@ impl Tools {
             // The container's first tool may have been killed while it wrote the record.
             (Some(id), None) => {
                 record::sweep(&self.scope.run_dir, &id)?;
-                if let Some(directory) = self.orphan(document)? {
-                    mount::tree::remove(&directory)?;
-                    // The last one takes the directory along, as union-mount's undo does.
-                    let _ = directory.parent().map(std::fs::remove_dir);
+                // What union-mount makes first has all the rest in it.
+                if let Some(path) = self.orphan(document)? {
+                    let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
+                    made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
                 }
             }
             (_, Some(recorded)) if tells_more(&recorded, document)? => *document = recorded,
@@ -127,14 +127,14 @@ impl Tools {
     /// and of which the document knows nothing.
     fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
         let Some(id) = document.id()? else { return Ok(None) };
-        let Ok(root) = self.scope.root.canonicalize() else { return Ok(None) };
-        let directory = root.join("containers").join(id.to_string());
+        let directory = self.scope.root.join("containers").join(id.to_string());
         let is_known = !document.tools()?.is_empty() || self.recorded(document)?.is_some();
         if is_known || directory.symlink_metadata().is_err() {
             return Ok(None);
         }
         // Somebody has it who keeps his records elsewhere.
-        if mount::table::read()?.iter().any(|entry| entry.target.starts_with(&directory)) {
+        let known_as = directory.canonicalize()?;
+        if mount::table::read()?.iter().any(|entry| entry.target.starts_with(&known_as)) {
             let run_dir = &self.scope.run_dir;
             return Err(hint(
                 anyhow!("container \"{id}\" has no record in {run_dir:?}, but is mounted in {directory:?}"),
