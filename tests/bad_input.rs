@@ -298,6 +298,29 @@ fn a_range_of_addresses_that_is_used_up() {
 }
 
 #[test]
+fn a_range_of_addresses_that_another_interface_has() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("ip link add lan0 type veth && ip addr add 10.9.8.1/25 dev lan0").ok();
+    let before = sandbox.snapshot();
+    for subnet in ["10.9.8.0/24", "10.9.8.0/25", "10.9.8.64/26", "10.0.0.0/8"] {
+        let outcome = sandbox.sh(&format!("netns-bridge -n --id a --subnet {subnet} > /dev/null")).exits(1);
+        let line = format!(
+            "netns-bridge: subnet {subnet} collides with 10.9.8.1/25 on interface \"lan0\"\n\
+             hint: choose another with --subnet\n"
+        );
+        assert_eq!(outcome.stderr, line);
+        sandbox.assert_as(&before);
+    }
+    // An address that came later keeps nobody from a bridge that stands.
+    sandbox
+        .sh("netns-bridge -n --id a --subnet 10.9.9.0/24 > a.json && ip addr add 10.9.9.1/32 dev lan0")
+        .ok();
+    sandbox.sh("netns-bridge -n --id b --subnet 10.9.9.0/24 | unwind && unwind < a.json").ok();
+    sandbox.sh("ip addr del 10.9.9.1/32 dev lan0").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
 fn a_root_that_cannot_be_written_to() {
     let (sandbox, stages) = with_stages();
     unwind(&sandbox);

@@ -206,7 +206,9 @@ fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
 fn changes(trace: &str) -> Vec<Change> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for call in joined(trace) {
+    // A file system that was attached nowhere was a way to look at something.
+    let attached = trace.contains("move_mount(");
+    for call in joined(trace).into_iter().filter(|call| attached || !call.starts_with("fsopen(")) {
         for words in changed_by(&call).into_iter().filter(|words| !words.is_empty()) {
             if seen.insert(words.clone()) {
                 found.push(Change { words, call: call.clone() });
@@ -251,7 +253,10 @@ fn changed_by(call: &str) -> Vec<Vec<String>> {
         "open" | "openat" | "openat2" if arguments.contains("O_CREAT") || arguments.contains("O_TMPFILE") => {
             file(arguments)
         }
-        "openat" | "open" if arguments.contains("\"/proc/sys/") && !arguments.contains("O_RDONLY") => {
+        "openat" | "open"
+            if ["\"/proc/sys/", "\"sys/"].iter().any(|sysctl| arguments.contains(sysctl))
+                && !arguments.contains("O_RDONLY") =>
+        {
             file(arguments)
         }
         "mount" | "move_mount" | "umount2" => file(arguments),

@@ -72,14 +72,6 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether the directory holds nothing but the cursor, or never came to be.
-fn holds_no_lease(directory: &Path) -> bool {
-    match fs::read_dir(directory) {
-        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == CURSOR)),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
 impl Operation for Lease {
     fn explain(&self) -> Vec<String> {
         let write = |text: &str, path: PathBuf| {
@@ -113,7 +105,7 @@ impl Operation for Lease {
             remove(&self.path())?;
         }
         // The last one takes the directories along.
-        if holds_no_lease(&self.directory) {
+        if !operation::holds_another(&self.directory, CURSOR).unwrap_or(true) {
             remove(&self.directory.join(CURSOR))?;
             let _ = fs::remove_dir(&self.directory);
             let _ = self.directory.parent().map(fs::remove_dir);

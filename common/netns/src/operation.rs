@@ -1,18 +1,26 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
+    fcntl::{OFlag, openat},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
-    sys::statfs::{NSFS_MAGIC, fstatfs},
+    sys::{
+        stat::Mode,
+        statfs::{NSFS_MAGIC, fstatfs},
+    },
+    unistd::write,
 };
 use operation::{Condition, Scope, words};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, away, errno, loopback};
@@ -89,7 +97,7 @@ impl Operation {
         away(&error, || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             loopback::up(&self.alias())?;
-            switch_ipv6_off("default")?;
+            switch_ipv6_off_from_now_on()?;
             mount(Some("/proc/thread-self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         })
     }
@@ -135,15 +143,38 @@ impl Operation {
 
 const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
 
-/// Switches IPv6 off in the namespace of this thread, on the interface of this name; on those to come where it is
-/// `default`. A kernel without IPv6 has nothing to switch off.
+/// Switches IPv6 off in the namespace of this thread, on the interface of this name. A kernel without IPv6 has nothing to
+/// switch off.
 ///
 /// # Errors
 /// When the kernel refuses it.
 pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
-    match fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(errno(&error)),
-        _ => Ok(()),
+    set_ipv6_off(File::open("/proc").map_err(|source| errno(&source))?, interface)
+}
+
+/// The same for all interfaces to come, of a namespace that was just made.
+///
+/// What was looked up below `/proc/sys/net` stays with its mount for as long as the namespace lasts, and since all namespaces'
+/// entries have one name, the kernel has them in one list, which each later look-up of any namespace goes through. So this
+/// looks it up in a proc file system of its own, where this process may make one.
+fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
+    let own = || -> rustix::io::Result<OwnedFd> {
+        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(context.as_fd())?;
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    match own() {
+        Ok(proc) => set_ipv6_off(proc, "default"),
+        Err(_) => switch_ipv6_off("default"),
+    }
+}
+
+/// The same by the proc file system `proc`.
+fn set_ipv6_off(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
+    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(()),
+        file => write(file?, b"1").map(drop),
     }
 }
 

@@ -5,9 +5,14 @@
 
 use std::{
     fs, io,
+    mem::MaybeUninit,
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{CWD, Mode, OFlags, RawDir, openat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Error, Operation, Scope, words};
@@ -46,16 +51,29 @@ impl Claim {
     }
 }
 
-/// The ids of the containers that hold a claim in `directory`. None where the directory is missing.
+/// Whether `directory` has an entry of another name than `own`. One that is missing has none.
+///
+/// Reads a few entries at a time: the answer is most often yes, and must not take the longer the more there are.
 ///
 /// # Errors
 /// When the directory cannot be read: then whoever asks takes the thing for used.
-pub fn holders(directory: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(directory) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+pub fn holds_another(directory: &Path, own: &str) -> io::Result<bool> {
+    // A name has 255 bytes at most: three of the longest.
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let opened =
+        match openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(false),
+            opened => opened?,
+        };
+    let mut entries = RawDir::new(opened, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && name != own.as_bytes() {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
 impl Operation for Claim {
@@ -125,12 +143,12 @@ impl<O: Operation> Operation for Shared<O> {
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         scope.contain(&self.claims)?;
-        let holders = holders(&self.claims).map_err(|source| ClaimError {
+        let used = holds_another(&self.claims, &self.holder).map_err(|source| ClaimError {
             verb: "read",
             path: self.claims.clone(),
             source,
         })?;
-        if holders.iter().any(|holder| *holder != self.holder) {
+        if used {
             return Ok(());
         }
         self.operation.undo(scope)
@@ -184,6 +202,22 @@ mod tests {
             claim.undo(&scope).unwrap();
         }
         assert!(!claims[0].directory.exists());
+    }
+
+    #[test]
+    fn another_is_found_among_any_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = "o".repeat(255);
+        assert!(!holds_another(&dir.path().join("missing"), &own).unwrap());
+        assert!(!holds_another(dir.path(), &own).unwrap());
+        fs::write(dir.path().join(&own), "").unwrap();
+        assert!(!holds_another(dir.path(), &own).unwrap());
+        for n in 0..100 {
+            fs::write(dir.path().join(format!("{n:0>255}")), "").unwrap();
+            assert!(holds_another(dir.path(), &own).unwrap());
+        }
+        let file = dir.path().join(&own);
+        assert_eq!(holds_another(&file, &own).unwrap_err().raw_os_error(), Some(20), "ENOTDIR");
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod shell;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use claim::{Claim, Shared, holders};
+pub use claim::{Claim, Shared, holds_another};
 pub use scope::{OutOfScope, Scope};
 pub use shell::{quote, words};
 

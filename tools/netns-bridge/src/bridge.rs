@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow, bail};
 use ipnet::{IpNet, Ipv4Net};
-use netlink::{Address, Connection, Link, Mac, Operation};
+use netlink::{Connection, Link, Mac, Operation};
 use toolkit::hint;
 
 /// Docker's own default.
@@ -44,10 +44,10 @@ pub(crate) fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
 pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     let connection = Connection::open(None)?;
     let standing = connection.link(name)?;
-    let addresses = connection.addresses(None)?;
-    let index = standing.as_ref().map(|link| link.index);
-    let (own, others): (Vec<Address>, Vec<Address>) =
-        addresses.into_iter().partition(|address| Some(address.link) == index);
+    let own = match &standing {
+        Some(link) => connection.addresses(Some(link.index))?,
+        None => Vec::new(),
+    };
     let present = own.iter().find_map(|address| match address.address {
         IpNet::V4(net) if wanted.is_none_or(|subnet| net.trunc() == subnet) => Some((net, address.protocol)),
         _ => None,
@@ -64,7 +64,11 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
             format!("use it with --subnet {}, or another --bridge", other.address.trunc()),
         ));
     }
-    refuse_collision(&connection, subnet, &others)?;
+    // With the address there, whoever brought it answered for that; and to look at all there are takes the longer the
+    // more containers run.
+    if present.is_none() {
+        refuse_collision(&connection, subnet)?;
+    }
     let gateway = present.map_or_else(|| first_address(subnet), |(net, _)| net.addr());
     let address = IpNet::from(Ipv4Net::new(gateway, subnet.prefix_len())?);
     let add_address = |mac, protocol| Operation::AddressAdd {
@@ -98,8 +102,8 @@ fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
 }
 
 /// An address of another interface within the subnet, or around it, would make one of the two unreachable.
-fn refuse_collision(connection: &Connection, subnet: Ipv4Net, others: &[Address]) -> Result<()> {
-    for other in others {
+fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<()> {
+    for other in connection.addresses(None)? {
         let IpNet::V4(net) = other.address else { continue };
         if subnet.contains(&net.network()) || net.contains(&subnet.network()) || subnet.contains(&net.addr())
         {
