@@ -1,8 +1,8 @@
 # Short names for the scripts; `just` is not needed for anything.
 
-# The tools, in release
+# The tools, as `install` puts them somewhere
 build:
-    cargo build --release --workspace --bins
+    cargo build --profile dist --workspace --bins
 
 # Lints alone
 check:
@@ -24,5 +24,5 @@ bench *arguments:
 # The tools and scripts/stave into a directory of programs
 install prefix="/usr/local":
     install -d {{prefix}}/bin
-    find target/*/release -maxdepth 1 -type f -executable -not -name example-web -exec install -t {{prefix}}/bin {} +
+    find target/*/dist -maxdepth 1 -type f -executable -not -name example-web -exec install -t {{prefix}}/bin {} +
     install scripts/stave {{prefix}}/bin/stave
