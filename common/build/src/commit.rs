@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::{
     Built,
     cache::Layer,
-    config::{History, Image},
+    config::{Config, History, Image},
     copy::clean,
     dockerfile::{self, Instruction, expand::Expander},
     error::Cause,
@@ -40,7 +40,9 @@ pub struct Commit {
     pub author: Option<String>,
     /// What is new in it.
     pub message: Option<String>,
-    /// Instructions of a Dockerfile that change the configuration.
+    /// What the container was run with in the place of the image's own: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`.
+    pub run_with: Option<Config>,
+    /// Instructions of a Dockerfile that change the configuration, after that.
     pub changes: Vec<String>,
     /// What ran in the container.
     pub created_by: String,
@@ -69,6 +71,9 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
         }
     }
     let mut image: Image = serde_json::from_value(found.raw_configuration)?;
+    if let Some(Config { entrypoint, cmd, env, working_dir, user, .. }) = commit.run_with.clone() {
+        image.config = Config { entrypoint, cmd, env, working_dir, user, ..image.config };
+    }
     change(&mut image, &commit.changes)?;
     let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();
     let layer = write_layer(commit, &layout)?;

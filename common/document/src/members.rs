@@ -254,6 +254,10 @@ pub struct Process {
     /// The OCI runtime-spec `process` that was run: args, env, cwd, user, capabilities.
     #[serde(default)]
     pub spec: Value,
+    /// `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` of the image's `config` (image-spec, config.md) as it was run; none
+    /// where all of them are the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
 }
 member!(Process, "process", "ns-exec");
 

@@ -1,8 +1,9 @@
 //! Makes an image of what a container wrote.
 //!
 //! # Does
-//! Writes the container's upper directory as one layer on the container's image, with an entry in the history; `--change`
-//! changes the configuration as the instructions of a Dockerfile do. Volumes, and the empty places that something was only
+//! Writes the container's upper directory as one layer on the container's image, with an entry in the history. The command,
+//! environment, directory and user are those that the container was run with; `--change` changes the configuration as the
+//! instructions of a Dockerfile do. Volumes, and the empty places that something was only
 //! mounted on, are no part of it. The container goes on meanwhile and stays as it is.
 //! # Reads
 //! `image`, `rootfs`, `process`, `steps` (for the places that something was mounted on), from standard input or, by id,
@@ -16,7 +17,10 @@
 
 use std::process::ExitCode;
 
-use build::commit::{Commit, commit};
+use build::{
+    commit::{Commit, commit},
+    config::Config,
+};
 use clap::Parser;
 use document::{
     Id, Member,
@@ -79,6 +83,7 @@ impl Export for ImgCommit {
             tags: self.tags.clone(),
             author: self.author.clone(),
             message: self.message.clone(),
+            run_with: process.as_ref().and_then(run_with).transpose()?,
             changes: self.changes.clone(),
             created_by: process.as_ref().map(command).unwrap_or_default(),
             compression: self.compression,
@@ -115,6 +120,12 @@ impl Export for ImgCommit {
 fn command(process: &Process) -> String {
     let words = process.spec["args"].as_array().into_iter().flatten();
     words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// What it runs with, where that is not the image's own.
+fn run_with(process: &Process) -> Option<Result<Config>> {
+    let config = process.config.clone()?;
+    Some(serde_json::from_value(config).context("read `process.config`"))
 }
 
 fn name(text: &str) -> Result<Reference, String> {

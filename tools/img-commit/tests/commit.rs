@@ -93,6 +93,43 @@ fn files_whiteouts_and_opaque_directories() {
 }
 
 #[test]
+fn what_the_container_was_run_with() {
+    let sandbox = Sandbox::with_busybox();
+    let dockerfile = "FROM busybox\nENV A=1 B=2\nENTRYPOINT [\"/bin/busybox\"]\nCMD [\"ls\"]\nWORKDIR /w\nUSER 7\nLABEL x=y\n";
+    sandbox.sh("mkdir context").ok();
+    std::fs::write(sandbox.directory().join("context/Dockerfile"), dockerfile).unwrap();
+    sandbox.sh("img-build -q -t base context > base.json").ok();
+    for (flags, entrypoint, command, environment, directory, user) in [
+        ("", json!(["/bin/busybox"]), json!(["ls"]), json!(["A=1", "B=2"]), "/w", "7"),
+        ("-- echo hi", json!(["/bin/busybox"]), json!(["echo", "hi"]), json!(["A=1", "B=2"]), "/w", "7"),
+        (
+            "-e B=3 -e C=4 -w /tmp -u 0:0",
+            json!(["/bin/busybox"]),
+            json!(["ls"]),
+            json!(["A=1", "B=3", "C=4"]),
+            "/tmp",
+            "0:0",
+        ),
+        ("--entrypoint /bin/true", json!(["/bin/true"]), Value::Null, json!(["A=1", "B=2"]), "/w", "7"),
+        ("--entrypoint '' -- /bin/echo", Value::Null, json!(["/bin/echo"]), json!(["A=1", "B=2"]), "/w", "7"),
+    ] {
+        let pipe = format!(
+            "layer-apply --id web < base.json | union-mount | ns-exec --network none --document web.json {flags}"
+        );
+        sandbox
+            .sh(&format!("{pipe} > /dev/null && img-commit -q < web.json > made.json && unwind < web.json"))
+            .ok();
+        let made = sandbox.sh("cat made.json").json();
+        let config = &made["image"]["configuration"]["config"];
+        assert_eq!(config["Entrypoint"], entrypoint, "{flags}");
+        assert_eq!(config["Cmd"], command, "{flags}");
+        assert_eq!(config["Env"], environment, "{flags}");
+        assert_eq!((&config["WorkingDir"], &config["User"]), (&json!(directory), &json!(user)), "{flags}");
+        assert_eq!(config["Labels"], json!({"x": "y"}), "{flags}");
+    }
+}
+
+#[test]
 fn configuration_and_history() {
     let sandbox = with_container(WORK);
     let flags = r#"-t made:1 -t localhost:5000/other -a 'Me <me@example.org>' -m 'what is new' \

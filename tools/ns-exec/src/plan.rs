@@ -10,7 +10,7 @@ use mount::Volume;
 use operation::any_of;
 use runtime::{
     Identity,
-    spec::{Overrides, from_image, order},
+    spec::{Overrides, from_image, order, overridden},
 };
 use toolkit::prelude::*;
 
@@ -66,6 +66,7 @@ pub(crate) fn plan(
         exit_status: None,
         log: log.clone(),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
+        config: overridden(config, &overrides).map(serde_json::to_value).transpose()?,
     };
     operations.push(runtime::Operation::new(spec, log).into());
     Ok((member, operations))

@@ -15,17 +15,22 @@ pub(super) fn of(config: Option<&image::Config>, overrides: &Overrides, home: &s
         list.push("TERM=xterm".to_owned());
     }
     let of_image = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
-    for variable in overrides.links.iter().chain(of_image).chain(&overrides.env) {
+    set(&mut list, overrides.links.iter().chain(of_image).chain(&overrides.env));
+    if !list.iter().any(|variable| name(variable) == "HOME") {
+        list.push(format!("HOME={home}"));
+    }
+    list
+}
+
+/// Puts variables into the list, each in the place of the one that has its name.
+pub(super) fn set<'a>(list: &mut Vec<String>, variables: impl IntoIterator<Item = &'a String>) {
+    for variable in variables {
         let name = name(variable);
         match list.iter_mut().find(|known| self::name(known) == name) {
             Some(known) => known.clone_from(variable),
             None => list.push(variable.clone()),
         }
     }
-    if !list.iter().any(|variable| name(variable) == "HOME") {
-        list.push(format!("HOME={home}"));
-    }
-    list
 }
 
 fn name(variable: &str) -> &str {

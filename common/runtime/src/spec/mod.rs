@@ -137,20 +137,42 @@ fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Proc
     Ok(process)
 }
 
+/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides over them: what an image of this
+/// container is run with, as `docker commit` has it. None where nothing is said over them.
+pub fn overridden(config: Option<&image::Config>, overrides: &Overrides) -> Option<image::Config> {
+    let Overrides { entrypoint, args, env, cwd, user, .. } = overrides;
+    if entrypoint.is_none() && args.is_empty() && env.is_empty() && cwd.is_none() && user.is_none() {
+        return None;
+    }
+    let mut run = image::Config::default();
+    let (entrypoint, cmd) = entrypoint_and_cmd(config, overrides);
+    run.set_entrypoint(Some(entrypoint).filter(|words| !words.is_empty()));
+    run.set_cmd(Some(cmd).filter(|words| !words.is_empty()));
+    let mut variables = config.and_then(|config| config.env().clone()).unwrap_or_default();
+    environment::set(&mut variables, env);
+    run.set_env(Some(variables).filter(|variables| !variables.is_empty()));
+    run.set_working_dir(cwd.clone().or_else(|| config?.working_dir().clone()));
+    run.set_user(user.clone().or_else(|| config?.user().clone()));
+    Some(run)
+}
+
 /// Docker's rule: arguments replace `Cmd`; another entry point makes the image's `Cmd` void.
-fn command(config: Option<&image::Config>, overrides: &Overrides) -> Result<Vec<String>> {
+fn entrypoint_and_cmd(config: Option<&image::Config>, overrides: &Overrides) -> (Vec<String>, Vec<String>) {
     let of_image = |list: fn(&image::Config) -> &Option<Vec<String>>| {
         config.and_then(|config| list(config).clone()).unwrap_or_default()
     };
-    let mut command = match &overrides.entrypoint {
-        Some(entrypoint) => entrypoint.clone(),
-        None => of_image(image::Config::entrypoint),
-    };
-    if !overrides.args.is_empty() {
-        command.extend(overrides.args.iter().cloned());
-    } else if overrides.entrypoint.is_none() {
-        command.extend(of_image(image::Config::cmd));
+    match &overrides.entrypoint {
+        Some(entrypoint) => (entrypoint.clone(), overrides.args.clone()),
+        None if overrides.args.is_empty() => {
+            (of_image(image::Config::entrypoint), of_image(image::Config::cmd))
+        }
+        None => (of_image(image::Config::entrypoint), overrides.args.clone()),
     }
+}
+
+fn command(config: Option<&image::Config>, overrides: &Overrides) -> Result<Vec<String>> {
+    let (entrypoint, cmd) = entrypoint_and_cmd(config, overrides);
+    let command = [entrypoint, cmd].concat();
     if command.is_empty() {
         return Err(Error::new("no command: the image names none; give one after `--`"));
     }
