@@ -91,7 +91,10 @@ fn flags_of_run_and_exec() {
 fn links_set_the_variables_of_dockers_links() {
     let host = Host::new();
     host.0.sh("mkdir c && printf 'FROM busybox\nEXPOSE 80 53/udp\nENV X=1\nCMD [\"sleep\",\"1000\"]\n' > c/Dockerfile").ok();
-    host.0.sh("./stave build -q -t db c").ok();
+    let id = host.stave("build -q -t db c").ok();
+    host.0.sh("./stave build --iidfile id c 2> /dev/null").ok();
+    assert_eq!(host.0.sh("cat id").ok(), id.trim(), "as `docker build -q` prints it");
+    assert!(id.starts_with("sha256:") && id.len() == 72, "{id}");
     host.prints("run -d --name far busybox sleep 1000", "far");
     host.prints("run -d --name db -e Y=2 --link far:far db", "db");
     let seen = host.stave("run --rm --name web --link db:data-base busybox sh -c 'env | grep ^DATA | sort; tail -n 1 /etc/hosts'").ok();

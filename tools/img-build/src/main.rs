@@ -6,7 +6,7 @@
 //! # Reads
 //! No document; the Dockerfile, `.dockerignore`, and of the context what COPY and ADD name.
 //! # Adds
-//! `image`: the image that was built, under the first of its names.
+//! `image`: the image that was built, under the first of its names. `--iidfile` gets its id, once it is built.
 //! # Undoes
 //! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts and processes of the build end with
 //! it, however it ends.
@@ -32,6 +32,9 @@ struct Build {
     /// The Dockerfile, - for standard input; without it, CONTEXT/Dockerfile
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// A file that the image's id is written to
+    #[arg(long = "iidfile", value_name = "FILE")]
+    id_file: Option<PathBuf>,
     /// A value for an ARG; without =VALUE that of the environment variable
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
@@ -73,6 +76,9 @@ impl Source for Build {
 
     fn make(&self, context: &Context) -> Result<Image> {
         let built = build::build(&self.options(context)?).map_err(hinted)?;
+        if let Some(path) = &self.id_file {
+            std::fs::write(path, built.id.to_string()).with_context(|| format!("write {path:?}"))?;
+        }
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),
             descriptor: built.descriptor,
@@ -81,7 +87,13 @@ impl Source for Build {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        executor::explain(&self.options(context)?).map_err(hinted)
+        let mut lines = executor::explain(&self.options(context)?).map_err(hinted)?;
+        lines.extend(
+            self.id_file
+                .iter()
+                .map(|path| format!("echo -n IMAGE-ID > {}", operation::quote(&path.to_string_lossy()))),
+        );
+        Ok(lines)
     }
 }
 
