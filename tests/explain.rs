@@ -63,7 +63,7 @@ fn explanations_of_image_tools_name_all_places() {
     std::fs::write(sandbox.directory().join("web/Dockerfile"), dockerfile).unwrap();
     for (command, steps) in [
         ("img-load -q -t other busybox.tar", ""),
-        ("img-build -q -t web web", "buildah run"),
+        ("img-build -q -t web --iidfile image.id web", "buildah run"),
         ("img-save -q -o web.tar web", ""),
         ("img-load -q -t again web.tar", ""),
         ("img-tag again another", ""),
