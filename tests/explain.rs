@@ -206,7 +206,7 @@ fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
 fn changes(trace: &str) -> Vec<Change> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    // A file system that was attached nowhere was a way to look at something.
+    // A file system that was attached nowhere is no change by itself; what was written in it is.
     let attached = trace.contains("move_mount(");
     for call in joined(trace).into_iter().filter(|call| attached || !call.starts_with("fsopen(")) {
         for words in changed_by(&call).into_iter().filter(|words| !words.is_empty()) {
