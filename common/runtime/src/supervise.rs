@@ -101,7 +101,9 @@ fn detach(null: &OwnedFd) -> Result<()> {
         rustix::stdio::dup2_stdin(null)?;
         rustix::stdio::dup2_stdout(null)?;
         rustix::stdio::dup2_stderr(null)?;
-        sys::reset_signals()
+        sys::reset_signals()?;
+        // The log may be a pipe, and whoever reads it go.
+        sys::ignore_broken_pipes()
     };
     detach().map_err(Error::at::<Errno>("detach from the caller"))
 }

@@ -52,6 +52,14 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
+/// Writing to a pipe that nobody reads fails, and does no more.
+pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: a signal that is ignored runs no code of this program.
+    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    Ok(())
+}
+
 /// Brings the loopback interface of the caller's network namespace up.
 pub(crate) fn raise_loopback() -> Result<(), Errno> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;

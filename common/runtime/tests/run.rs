@@ -13,6 +13,7 @@ use runtime::{
     Stdio, Streams,
     spec::{Network, Overrides, from_image},
 };
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 fn rootfs() -> tempfile::TempDir {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
@@ -300,18 +301,47 @@ fn supervised_with_a_log() {
         let supervised = supervised.unwrap();
         assert!(supervised.identity().is_alive());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        while fs::read_to_string(&status).unwrap_or_default() != "7" {
-            assert!(std::time::Instant::now() < end, "no exit status");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        wait_until(|| fs::read_to_string(&status).is_ok_and(|status| status == "7"));
     }
     assert_eq!(fs::read_to_string(&log).unwrap(), "out\nerr\nout\r\nerr\r\n");
     let missing = Overrides { args: vec!["/missing".into()], ..overrides(rootfs.path(), "") };
     let spec = from_image(None, &missing).unwrap();
-    let error = runtime::supervise(&spec, None, false, |_, _| {}).unwrap().release().unwrap_err();
+    let supervised = runtime::supervise(&spec, None, false, |_, _| {}).unwrap();
+    // It ends before it is released; what it said is still heard.
+    wait_until(|| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", supervised.identity().pid));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
+    });
+    let error = supervised.release().unwrap_err();
     assert_eq!(
         (error.status(), error.to_string().as_str()),
         (127, "execute \"/missing\": No such file or directory")
     );
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let rootfs = rootfs();
+    let dir = tempfile::tempdir().unwrap();
+    let (log, status) = (dir.path().join("log"), dir.path().join("status"));
+    rustix::fs::mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let reader =
+        rustix::fs::open(&log, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let spec = from_image(None, &overrides(rootfs.path(), "echo one; echo two; exit 7")).unwrap();
+    let supervised = runtime::supervise(&spec, Some(&log), false, |_, ended| {
+        fs::write(&status, ended.to_string()).unwrap()
+    });
+    let supervised = supervised.unwrap();
+    drop(reader);
+    supervised.release().unwrap();
+    wait_until(|| fs::read_to_string(&status).is_ok_and(|status| status == "7"));
+}
+
+#[track_caller]
+fn wait_until(condition: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "it does not come true");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

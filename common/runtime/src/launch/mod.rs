@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
+    net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
     process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid},
 };
 
@@ -92,7 +92,9 @@ fn fork(
     process: &Process,
     streams: Streams<'_>,
 ) -> Result<Started> {
-    let (gate_inside, gate) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create pipe"))?;
+    // A socket, not a pipe: who writes to one whose other side has gone may be told so by a signal that ends him.
+    let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(Error::at("create socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
     let pid = namespaces.fork(|| {
         let gate_inside = gate_inside.as_fd();
@@ -135,7 +137,7 @@ impl Started {
     pub fn release(mut self) -> Result<Running> {
         if let Some(gate) = self.gate.take() {
             // That nobody reads any more is told below.
-            let _ = rustix::io::write(&gate, &[1]);
+            let _ = send(&gate, &[1], SendFlags::NOSIGNAL);
         }
         let mut warnings = Vec::new();
         let mut terminal = None;
