@@ -1,0 +1,42 @@
+//! The stages of a container's pipe, for tests that run each of them where it cannot succeed.
+
+use testkit::Sandbox;
+
+/// The name of a command's tool.
+pub(crate) fn name(command: &str) -> &str {
+    command.split(' ').next().unwrap()
+}
+
+/// The status of a tool whose input is no good; ns-exec has its own for all of them.
+pub(crate) fn status(command: &str, status: i32) -> i32 {
+    if name(command) == "ns-exec" { 125 } else { status }
+}
+
+/// The commands of the pipe, each with a document that it can work on.
+fn stages(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
+    let pipe = ["layer-apply --id web", "union-mount", "netns-bridge", "veth-pair", "portmap -p 10080:80"];
+    let mut document = sandbox.sh("img-ls > /dev/null; img-load -q -t busybox2 busybox.tar").ok();
+    let mut stages = Vec::new();
+    for command in pipe {
+        stages.push((command, document.clone()));
+        document = sandbox.sh_with(command, document.as_bytes()).ok();
+    }
+    stages.push(("ns-exec -d -- sleep 1000", document));
+    stages
+}
+
+/// A sandbox in which the pipe ran up to its last stage, as `web`, and its stages.
+pub(crate) fn with_stages() -> (Sandbox, Vec<(&'static str, String)>) {
+    let sandbox = Sandbox::with_busybox();
+    std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
+    let stages = stages(&sandbox);
+    (sandbox, stages)
+}
+
+/// Takes `web` back, and waits for what its tools leave to processes of their own.
+pub(crate) fn unwind(sandbox: &Sandbox) {
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox
+        .sh("for try in $(seq 100); do grep -qs -e '-[-]undo' /proc/[0-9]*/cmdline || break; sleep 0.02; done")
+        .ok();
+}
