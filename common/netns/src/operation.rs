@@ -2,12 +2,13 @@ use std::{
     fs::{self, DirBuilder, File},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::AsFd,
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
+use ::mount::FileSystem;
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
@@ -20,7 +21,7 @@ use nix::{
     unistd::write,
 };
 use operation::{Condition, Scope, words};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, away, errno, loopback};
@@ -158,12 +159,8 @@ pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
 /// entries have one name, the kernel has them in one list, which each later look-up of any namespace goes through. So this
 /// looks it up in a proc file system of its own, where this process may make one.
 fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
-    let own = || -> rustix::io::Result<OwnedFd> {
-        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(context.as_fd())?;
-        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-    };
-    match own() {
+    let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
+    match own {
         Ok(proc) => set_ipv6_off(proc, "default"),
         Err(_) => switch_ipv6_off("default"),
     }

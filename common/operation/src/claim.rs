@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, RawDir, openat},
+    fs::{Mode, OFlags, RawDir},
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
@@ -60,11 +60,11 @@ impl Claim {
 pub fn holds_another(directory: &Path, own: &str) -> io::Result<bool> {
     // A name has 255 bytes at most: three of the longest.
     let mut buffer = [MaybeUninit::uninit(); 1024];
-    let opened =
-        match openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(false),
-            opened => opened?,
-        };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open(directory, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        opened => opened?,
+    };
     let mut entries = RawDir::new(opened, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;

@@ -24,7 +24,7 @@ pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
             let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(125);
             exit(status)
         }
-        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
+        Err(error) => Err(errno(error)),
     }
 }
 
@@ -46,17 +46,16 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default disposition runs no code of this program.
-        unsafe { sigaction(signal, &default) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+        unsafe { sigaction(signal, &default) }.map_err(errno)?;
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
-        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(errno)
 }
 
 /// Writing to a pipe that nobody reads fails, and does no more.
 pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: a signal that is ignored runs no code of this program.
-    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+    unsafe { sigaction(Signal::SIGPIPE, &ignore) }.map_err(errno)?;
     Ok(())
 }
 
@@ -99,6 +98,11 @@ pub(crate) fn close_others(kept: &mut [i32]) {
         }
         first = end.saturating_add(1);
     }
+}
+
+/// The same error in the other library's type.
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(error as i32)
 }
 
 fn last_error() -> Errno {

@@ -14,6 +14,10 @@ use runtime::{
     spec::{Network, Overrides, from_image},
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use testkit::wait_for;
+
+/// How long what has to come may take.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn rootfs() -> tempfile::TempDir {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root");
@@ -301,14 +305,14 @@ fn supervised_with_a_log() {
         let supervised = supervised.unwrap();
         assert!(supervised.identity().is_alive());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
-        wait_until(|| fs::read_to_string(&status).is_ok_and(|status| status == "7"));
+        wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
     }
     assert_eq!(fs::read_to_string(&log).unwrap(), "out\nerr\nout\r\nerr\r\n");
     let missing = Overrides { args: vec!["/missing".into()], ..overrides(rootfs.path(), "") };
     let spec = from_image(None, &missing).unwrap();
     let supervised = runtime::supervise(&spec, None, false, |_, _| {}).unwrap();
     // It ends before it is released; what it said is still heard.
-    wait_until(|| {
+    wait_for("its end", LIMIT, || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", supervised.identity().pid));
         stat.is_ok_and(|stat| stat.contains(") Z "))
     });
@@ -334,14 +338,5 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
     let supervised = supervised.unwrap();
     drop(reader);
     supervised.release().unwrap();
-    wait_until(|| fs::read_to_string(&status).is_ok_and(|status| status == "7"));
-}
-
-#[track_caller]
-fn wait_until(condition: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !condition() {
-        assert!(std::time::Instant::now() < end, "it does not come true");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
 }

@@ -10,7 +10,9 @@
 mod fixture;
 mod sandbox;
 mod snapshot;
+mod wait;
 
 pub use fixture::{Tree, busybox, directory, file, rootfs, symlink};
 pub use sandbox::{HOST, OUTSIDE, Outcome, Sandbox, binaries, repository, require_root};
 pub use snapshot::Snapshot;
+pub use wait::wait_for;

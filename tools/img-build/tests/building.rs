@@ -179,6 +179,7 @@ fn a_killed_build_leaves_no_process_and_no_mount() {
     let fixture = Fixture::new();
     fixture.write("Dockerfile", "FROM busybox\nRUN (sleep 98765 &) ; sleep 98765\n");
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let limit = Duration::from_secs(20);
     for _ in 0..3 {
         let mut build = std::process::Command::new(assert_cmd::cargo::cargo_bin!("img-build"))
             .env("STAVE_ROOT", fixture.root())
@@ -187,25 +188,15 @@ fn a_killed_build_leaves_no_process_and_no_mount() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for("the step", || runs("sleep\u{0}98765"));
+        testkit::wait_for("the step", limit, || runs("sleep\u{0}98765"));
         build.kill().unwrap();
         build.wait().unwrap();
-        wait_for("the end of the step", || !runs("sleep\u{0}98765"));
+        testkit::wait_for("the end of the step", limit, || !runs("sleep\u{0}98765"));
     }
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     assert_eq!(names(&fixture.root().join("build")).len(), 1, "the last one's directory is left");
     fixture.build("FROM busybox\nRUN true\n");
     assert_eq!(names(&fixture.root().join("build")), [""; 0], "the next build removes it");
-}
-
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..2000 {
-        if condition() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{what} did not come");
 }
 
 #[test]
