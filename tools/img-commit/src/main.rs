@@ -3,8 +3,8 @@
 //! # Does
 //! Writes the container's upper directory as one layer on the container's image, with an entry in the history. The command,
 //! environment, directory and user are those that the container was run with; `--change` changes the configuration as the
-//! instructions of a Dockerfile do. Volumes, and the empty places that something was only
-//! mounted on, are no part of it. The container goes on meanwhile and stays as it is.
+//! instructions of a Dockerfile do. Volumes, and the empty places that something was only mounted on, are no part of it. The
+//! container goes on meanwhile and stays as it is.
 //! # Reads
 //! `image`, `rootfs`, `process`, `steps` (for the places that something was mounted on), from standard input or, by id,
 //! from the container's record.
@@ -17,10 +17,7 @@
 
 use std::process::ExitCode;
 
-use build::{
-    commit::{Commit, commit},
-    config::Config,
-};
+use build::commit::{Commit, commit};
 use clap::Parser;
 use document::{
     Id, Member,
@@ -75,6 +72,7 @@ impl Export for ImgCommit {
             .ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory to make a layer of"))?;
         let image: Image = document.require()?;
         let process: Option<Process> = document.get()?;
+        let run_with = process.as_ref().and_then(|process| process.config.clone());
         let job = Commit {
             root: context.scope.root.clone(),
             upper,
@@ -83,7 +81,7 @@ impl Export for ImgCommit {
             tags: self.tags.clone(),
             author: self.author.clone(),
             message: self.message.clone(),
-            run_with: process.as_ref().and_then(run_with).transpose()?,
+            run_with: run_with.map(serde_json::from_value).transpose().context("read `process.config`")?,
             changes: self.changes.clone(),
             created_by: process.as_ref().map(command).unwrap_or_default(),
             compression: self.compression,
@@ -120,12 +118,6 @@ impl Export for ImgCommit {
 fn command(process: &Process) -> String {
     let words = process.spec["args"].as_array().into_iter().flatten();
     words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-/// What it runs with, where that is not the image's own.
-fn run_with(process: &Process) -> Option<Result<Config>> {
-    let config = process.config.clone()?;
-    Some(serde_json::from_value(config).context("read `process.config`"))
 }
 
 fn name(text: &str) -> Result<Reference, String> {

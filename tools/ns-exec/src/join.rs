@@ -2,7 +2,7 @@
 
 use document::Id;
 use oci_spec::runtime::{BoxBuilder, Process, UserBuilder};
-use runtime::{Foreground, Stdio, Streams, Terminal, user};
+use runtime::{Foreground, Stdio, Streams, Terminal, spec::set_variables, user};
 use toolkit::{prelude::*, print_error};
 
 use crate::{NOT_STARTED, arguments::NsExec, output::Output, record, start};
@@ -72,9 +72,9 @@ fn process(
     if let Some(name) = &tool.user {
         let user::User { uid, gid, groups, home } = user::resolve(root, name)?;
         process.set_user(UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build()?);
-        set(&mut env, format!("HOME={home}"));
+        set_variables(&mut env, [&format!("HOME={home}")]);
     }
-    tool.variables().into_iter().for_each(|variable| set(&mut env, variable));
+    set_variables(&mut env, &tool.variables());
     process.set_env(Some(env));
     if let Some(directory) = &tool.workdir {
         if !directory.starts_with('/') {
@@ -91,12 +91,4 @@ fn process(
         process.set_no_new_privileges(Some(true));
     }
     Ok(process)
-}
-
-fn set(env: &mut Vec<String>, variable: String) {
-    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
-    match env.iter_mut().find(|known| name(known) == name(&variable)) {
-        Some(known) => *known = variable,
-        None => env.push(variable),
-    }
 }

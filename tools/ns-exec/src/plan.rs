@@ -10,7 +10,7 @@ use mount::Volume;
 use operation::any_of;
 use runtime::{
     Identity,
-    spec::{Overrides, from_image, order, overridden},
+    spec::{Overrides, from_image, order, run_with},
 };
 use toolkit::prelude::*;
 
@@ -59,6 +59,8 @@ pub(crate) fn plan(
         volumes: volumes(tool, files)?,
     };
     let spec = from_image(config, &overrides)?;
+    let own = run_with(config, &Overrides::default());
+    let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
     let log = log(tool, context, &mut operations)?;
     let member = Process {
         pid: 0,
@@ -66,7 +68,7 @@ pub(crate) fn plan(
         exit_status: None,
         log: log.clone(),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
-        config: overridden(config, &overrides).map(serde_json::to_value).transpose()?,
+        config: changed.map(serde_json::to_value).transpose()?,
     };
     operations.push(runtime::Operation::new(spec, log).into());
     Ok((member, operations))

@@ -6,7 +6,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 /// Docker's order: its own, those of links, the image's, those that were asked for. A later one takes an earlier one's
 /// place.
-pub(super) fn of(config: Option<&image::Config>, overrides: &Overrides, home: &str) -> Vec<String> {
+pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<String> {
     let mut list = vec![PATH.to_owned()];
     if let Some(hostname) = overrides.hostname.clone().or_else(host_name) {
         list.push(format!("HOSTNAME={hostname}"));
@@ -14,16 +14,15 @@ pub(super) fn of(config: Option<&image::Config>, overrides: &Overrides, home: &s
     if overrides.terminal {
         list.push("TERM=xterm".to_owned());
     }
-    let of_image = config.and_then(|config| config.env().as_ref()).into_iter().flatten();
-    set(&mut list, overrides.links.iter().chain(of_image).chain(&overrides.env));
+    set(&mut list, overrides.links.iter().chain(run.env().iter().flatten()));
     if !list.iter().any(|variable| name(variable) == "HOME") {
         list.push(format!("HOME={home}"));
     }
     list
 }
 
-/// Puts variables into the list, each in the place of the one that has its name.
-pub(super) fn set<'a>(list: &mut Vec<String>, variables: impl IntoIterator<Item = &'a String>) {
+/// Puts variables (`NAME=value`) into the list, each in the place of the one that has its name.
+pub fn set<'a>(list: &mut Vec<String>, variables: impl IntoIterator<Item = &'a String>) {
     for variable in variables {
         let name = name(variable);
         match list.iter_mut().find(|known| self::name(known) == name) {

@@ -23,6 +23,7 @@ use userns::Namespace;
 use crate::{Error, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
+pub use environment::set as set_variables;
 pub use mount::Volume;
 
 /// The annotation that holds the signal which asks the process to stop (OCI image-spec, conversion.md).
@@ -89,7 +90,7 @@ pub struct Overrides {
 /// When there is no command, no such user, no such capability.
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
     let namespace = Namespace::current().map_err(Error::new)?;
-    let process = process(config, overrides)?;
+    let process = process(&run_with(config, overrides), overrides)?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
@@ -108,11 +109,9 @@ fn invalid(error: OciSpecError) -> Error {
     Error::new(format_args!("describe the process: {error}"))
 }
 
-fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Process> {
-    let user = overrides.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
-    let user = user::resolve(&overrides.rootfs, user.map_or("", String::as_str))?;
-    let cwd = overrides.cwd.as_ref().or(config.and_then(|config| config.working_dir().as_ref()));
-    let cwd = cwd.map(String::as_str).filter(|cwd| !cwd.is_empty()).unwrap_or("/");
+fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
+    let user = user::resolve(&overrides.rootfs, run.user().as_deref().unwrap_or_default())?;
+    let cwd = run.working_dir().as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/");
     if !cwd.starts_with('/') {
         return Err(Error::new(format_args!("working directory {cwd:?} is not absolute")));
     }
@@ -123,8 +122,8 @@ fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Proc
         builder = builder.additional_gids(groups);
     }
     let mut process = ProcessBuilder::default()
-        .args(command(config, overrides)?)
-        .env(environment::of(config, overrides, &home))
+        .args(command(run)?)
+        .env(environment::of(run, overrides, &home))
         .cwd(cwd)
         .user(builder.build().map_err(invalid)?)
         .capabilities(capabilities)
@@ -137,42 +136,30 @@ fn process(config: Option<&image::Config>, overrides: &Overrides) -> Result<Proc
     Ok(process)
 }
 
-/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides over them: what an image of this
-/// container is run with, as `docker commit` has it. None where nothing is said over them.
-pub fn overridden(config: Option<&image::Config>, overrides: &Overrides) -> Option<image::Config> {
+/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides over them: what the container is run
+/// with, and an image of it, as `docker commit` has it.
+pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image::Config {
     let Overrides { entrypoint, args, env, cwd, user, .. } = overrides;
-    if entrypoint.is_none() && args.is_empty() && env.is_empty() && cwd.is_none() && user.is_none() {
-        return None;
-    }
-    let mut run = image::Config::default();
-    let (entrypoint, cmd) = entrypoint_and_cmd(config, overrides);
-    run.set_entrypoint(Some(entrypoint).filter(|words| !words.is_empty()));
-    run.set_cmd(Some(cmd).filter(|words| !words.is_empty()));
-    let mut variables = config.and_then(|config| config.env().clone()).unwrap_or_default();
-    environment::set(&mut variables, env);
-    run.set_env(Some(variables).filter(|variables| !variables.is_empty()));
-    run.set_working_dir(cwd.clone().or_else(|| config?.working_dir().clone()));
-    run.set_user(user.clone().or_else(|| config?.user().clone()));
-    Some(run)
-}
-
-/// Docker's rule: arguments replace `Cmd`; another entry point makes the image's `Cmd` void.
-fn entrypoint_and_cmd(config: Option<&image::Config>, overrides: &Overrides) -> (Vec<String>, Vec<String>) {
     let of_image = |list: fn(&image::Config) -> &Option<Vec<String>>| {
         config.and_then(|config| list(config).clone()).unwrap_or_default()
     };
-    match &overrides.entrypoint {
-        Some(entrypoint) => (entrypoint.clone(), overrides.args.clone()),
-        None if overrides.args.is_empty() => {
-            (of_image(image::Config::entrypoint), of_image(image::Config::cmd))
-        }
-        None => (of_image(image::Config::entrypoint), overrides.args.clone()),
-    }
+    let filled = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+    let mut run = image::Config::default();
+    run.set_entrypoint(filled(entrypoint.clone().unwrap_or_else(|| of_image(image::Config::entrypoint))));
+    // Docker's rule: arguments replace `Cmd`; another entry point makes the image's `Cmd` void.
+    let is_of_image = args.is_empty() && entrypoint.is_none();
+    run.set_cmd(filled(if is_of_image { of_image(image::Config::cmd) } else { args.clone() }));
+    let mut variables = Vec::new();
+    environment::set(&mut variables, of_image(image::Config::env).iter().chain(env));
+    run.set_env(filled(variables));
+    run.set_working_dir(cwd.clone().or_else(|| config?.working_dir().clone()));
+    run.set_user(user.clone().or_else(|| config?.user().clone()));
+    run
 }
 
-fn command(config: Option<&image::Config>, overrides: &Overrides) -> Result<Vec<String>> {
-    let (entrypoint, cmd) = entrypoint_and_cmd(config, overrides);
-    let command = [entrypoint, cmd].concat();
+fn command(run: &image::Config) -> Result<Vec<String>> {
+    let command: Vec<String> =
+        [run.entrypoint(), run.cmd()].into_iter().flatten().flatten().cloned().collect();
     if command.is_empty() {
         return Err(Error::new("no command: the image names none; give one after `--`"));
     }

@@ -82,6 +82,23 @@ fn environment_user_and_directory() {
 }
 
 #[test]
+fn what_is_asked_for_stands_over_a_variable_that_the_image_has_twice() {
+    let dir = rootfs();
+    let config = ConfigBuilder::default()
+        .cmd(strings(&["true"]))
+        .env(strings(&["A=1", "B=1", "A=2"]))
+        .build()
+        .unwrap();
+    for (env, expected) in [(&[][..], "A=2"), (&["A=3"], "A=3")] {
+        let overrides = Overrides { rootfs: dir.path().into(), env: strings(env), ..Overrides::default() };
+        assert_eq!(run_with(Some(&config), &overrides).env(), &Some(strings(&[expected, "B=1"])));
+        let spec = from_image(Some(&config), &overrides).unwrap();
+        let env = spec.process().as_ref().unwrap().env().clone().unwrap();
+        assert_eq!(env.iter().filter(|variable| variable.starts_with("A=")).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
 fn written_in_one_order() {
     let dir = rootfs();
     let overrides = Overrides { rootfs: dir.path().into(), args: strings(&["true"]), ..Overrides::default() };
