@@ -1,8 +1,8 @@
 //! How a layer's blob is compressed, told by its content and never by its media type.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
-use crate::gzip::Gzip;
+use crate::{chunk::Chunk, gzip::Gzip, input::Input};
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,53 +73,73 @@ const WINDOW_LOG: u32 = 25;
 ///
 /// # Errors
 /// What reading its first bytes gives.
-pub(crate) fn decoder<R: BufRead>(mut blob: R) -> io::Result<Decoder<R>> {
-    let magic = peek(&mut blob)?;
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(Gzip::new(blob))),
+pub(crate) fn decoder<R: Read>(blob: R) -> io::Result<Decoder<R>> {
+    let mut input = Input::new(blob);
+    while input.at_hand().len() < 4 && input.more()? {}
+    Ok(match input.at_hand() {
+        [0x1f, 0x8b, ..] => Decoder::Gzip(Box::new(Gzip::new(input)?)),
         // A frame, or one that is to be skipped (RFC 8878, 3.1).
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
             decoder.window_log_max(WINDOW_LOG)?;
             Decoder::Zstd(Box::new(decoder))
         }
-        _ => Decoder::Plain(blob),
+        _ => Decoder::Plain(input),
     })
 }
 
-/// The first four bytes, which a reader gives in one piece unless it ends before.
-fn peek<R: BufRead>(blob: &mut R) -> io::Result<[u8; 4]> {
-    let start = blob.fill_buf()?;
-    let mut magic = [0; 4];
-    let length = start.len().min(4);
-    magic[..length].copy_from_slice(&start[..length]);
-    Ok(magic)
-}
-
-/// A decompressing reader.
-pub(crate) enum Decoder<R: BufRead> {
-    Plain(R),
+/// A blob that is being decompressed.
+pub(crate) enum Decoder<R: Read> {
+    Plain(Input<R>),
     Gzip(Box<Gzip<R>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Input<R>>>),
 }
 
-impl<R: BufRead> Decoder<R> {
+impl<R: Read> Decoder<R> {
     /// What it reads from.
     pub(crate) fn get_ref(&self) -> &R {
         match self {
-            Self::Plain(blob) => blob,
+            Self::Plain(input) => input.get_ref(),
             Self::Gzip(gzip) => gzip.get_ref(),
-            Self::Zstd(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref().get_ref(),
+        }
+    }
+
+    /// Fills an empty chunk with what comes next, as far as it pays. It stays empty only where nothing more comes.
+    ///
+    /// # Errors
+    /// What reading gives, and what is wrong with the blob.
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        match self {
+            Self::Plain(input) => fill_from(input, chunk),
+            Self::Gzip(gzip) => gzip.fill(chunk),
+            Self::Zstd(decoder) => fill_from(decoder, chunk),
         }
     }
 }
 
-impl<R: BufRead> Read for Decoder<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(blob) => blob.read(buffer),
-            Self::Gzip(gzip) => gzip.read(buffer),
-            Self::Zstd(decoder) => decoder.read(buffer),
+fn fill_from(reader: &mut impl Read, chunk: &mut Chunk) -> io::Result<()> {
+    while !chunk.room().is_empty() {
+        match reader.read(chunk.room()) {
+            Ok(0) => break,
+            Ok(count) => chunk.add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// All that comes out of a blob.
+#[cfg(test)]
+pub(crate) fn decompressed(blob: impl Read) -> io::Result<Vec<u8>> {
+    let (mut decoder, mut chunk, mut all) = (decoder(blob)?, Chunk::default(), Vec::new());
+    loop {
+        chunk.clear();
+        decoder.fill(&mut chunk)?;
+        if chunk.is_empty() {
+            return Ok(all);
+        }
+        all.extend_from_slice(chunk.bytes());
     }
 }

@@ -8,9 +8,11 @@
 
 pub mod apply;
 pub mod archive;
+mod chunk;
 pub mod compression;
 pub mod diff;
 mod gzip;
+mod input;
 mod operation;
 mod overlay;
 mod pipeline;

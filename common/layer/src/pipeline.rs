@@ -14,14 +14,10 @@ use std::{
 
 use oci::digest::{Algorithm, Digest, Hasher};
 
-use crate::compression;
+use crate::{chunk::Chunk, compression};
 
-/// One chunk of the archive, in bytes: small enough that it is still in the cache when it is hashed and written.
-const CHUNK: usize = 512 << 10;
 /// How many chunks may wait for either of their users.
-const WAITING: usize = 8;
-/// Bytes of the blob read at a time.
-const READ: usize = 256 << 10;
+const WAITING: usize = 4;
 
 /// How large an archive may grow.
 #[derive(Debug, Clone, Copy)]
@@ -78,9 +74,9 @@ pub(crate) fn run<T, E: From<Error>>(
     bounds: Bounds,
     consume: impl FnOnce(&mut Archive) -> Result<T, E>,
 ) -> Result<(T, Totals), E> {
-    let (to_consumer, archive) = sync_channel::<Result<Arc<Vec<u8>>, Error>>(WAITING);
-    let (to_hash, hashed) = sync_channel::<Arc<Vec<u8>>>(WAITING);
-    let (used, unused) = channel::<Vec<u8>>();
+    let (to_consumer, archive) = sync_channel::<Result<Arc<Chunk>, Error>>(WAITING);
+    let (to_hash, hashed) = sync_channel::<Arc<Chunk>>(WAITING);
+    let (used, unused) = channel::<Chunk>();
     thread::scope(|scope| {
         let hash_used = used.clone();
         let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &hashed, &hash_used));
@@ -112,11 +108,11 @@ pub(crate) fn run<T, E: From<Error>>(
     })
 }
 
-fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Vec<u8>>>, used: &Sender<Vec<u8>>) -> (Digest, u64) {
+fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Chunk>>, used: &Sender<Chunk>) -> (Digest, u64) {
     let mut size = 0;
     for chunk in chunks {
-        hasher.update(&chunk);
-        size += chunk.len() as u64;
+        hasher.update(chunk.bytes());
+        size += chunk.bytes().len() as u64;
         if let Some(chunk) = Arc::into_inner(chunk) {
             let _ = used.send(chunk);
         }
@@ -127,45 +123,30 @@ fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Vec<u8>>>, used: &Sender<Vec<u
 fn decompress<R: Read>(
     blob: &mut Counted<R>,
     bounds: Bounds,
-    to_consumer: &SyncSender<Result<Arc<Vec<u8>>, Error>>,
-    to_hash: &SyncSender<Arc<Vec<u8>>>,
-    unused: &Receiver<Vec<u8>>,
+    to_consumer: &SyncSender<Result<Arc<Chunk>, Error>>,
+    to_hash: &SyncSender<Arc<Chunk>>,
+    unused: &Receiver<Chunk>,
 ) -> Result<(), Error> {
-    let buffered = io::BufReader::with_capacity(READ, &mut *blob);
-    let mut decoder = compression::decoder(buffered).map_err(Error::Read)?;
+    let mut decoder = compression::decoder(&mut *blob).map_err(Error::Read)?;
     let mut total = 0;
     loop {
         let mut chunk = unused.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let mut filled = 0;
-        let mut outcome = Ok(());
-        while filled < CHUNK {
-            match decoder.read(&mut chunk[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
-        if let Err(error) = outcome {
+        chunk.clear();
+        if let Err(error) = decoder.fill(&mut chunk) {
             drop(decoder);
             return Err(blob.error.take().map_or(Error::Decompress(error), Error::Read));
         }
-        if filled == 0 {
+        if chunk.is_empty() {
             return Ok(());
         }
-        total += filled as u64;
-        let read = decoder.get_ref().get_ref().size;
+        total += chunk.bytes().len() as u64;
+        let read = decoder.get_ref().size;
         if total > bounds.size {
             return Err(Error::Size { limit: bounds.size });
         }
         if total > Bounds::FLOOR && total / bounds.ratio.max(1) > read {
             return Err(Error::Ratio { limit: bounds.ratio });
         }
-        chunk.truncate(filled);
         let chunk = Arc::new(chunk);
         if to_hash.send(chunk.clone()).is_err() || to_consumer.send(Ok(chunk)).is_err() {
             return Ok(());
@@ -199,10 +180,10 @@ impl<R: Read> Read for Counted<R> {
 
 /// The archive as its consumer reads it.
 pub(crate) struct Archive {
-    chunks: Receiver<Result<Arc<Vec<u8>>, Error>>,
-    current: Option<Arc<Vec<u8>>>,
+    chunks: Receiver<Result<Arc<Chunk>, Error>>,
+    current: Option<Arc<Chunk>>,
     position: usize,
-    used: Sender<Vec<u8>>,
+    used: Sender<Chunk>,
     error: Option<Error>,
 }
 
@@ -230,7 +211,7 @@ impl Read for Archive {
 
 impl BufRead for Archive {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.current.as_ref().is_none_or(|chunk| self.position == chunk.len()) {
+        if self.current.as_ref().is_none_or(|chunk| self.position == chunk.bytes().len()) {
             if let Some(chunk) = self.current.take().and_then(Arc::into_inner) {
                 let _ = self.used.send(chunk);
             }
@@ -244,7 +225,7 @@ impl BufRead for Archive {
                 Err(_) => {}
             }
         }
-        Ok(self.current.as_ref().map_or(&[], |chunk| &chunk[self.position..]))
+        Ok(self.current.as_ref().map_or(&[], |chunk| &chunk.bytes()[self.position..]))
     }
 
     fn consume(&mut self, count: usize) {

@@ -194,7 +194,7 @@ fn a_layer_is_unpacked_while_it_comes() {
     let mut content = Content::new();
     let layer = testkit::rootfs(|tree| {
         testkit::file(tree, "first", 0o644, b"early");
-        testkit::file(tree, "filling", 0o644, &vec![1; 1 << 20]);
+        testkit::file(tree, "filling", 0o644, &vec![1; 4 << 20]);
         testkit::file(tree, "last", 0o644, b"late");
     });
     image(&mut content, "latest", std::slice::from_ref(&layer));

@@ -1,0 +1,283 @@
+//! Decompression of gzip (RFC 1952): by libdeflate where its data comes in segments that it can take at once, and by zlib-rs
+//! where it does not.
+
+mod segments;
+
+use std::io::{self, BufRead, Read};
+
+use crc32fast::Hasher;
+use flate2::{Decompress, FlushDecompress, Status};
+
+use crate::{chunk::Chunk, input::Input};
+use segments::{Segment, Segments};
+
+/// One gzip member after the other (RFC 1952, 2.2), and nothing behind them.
+pub(crate) struct Gzip<R> {
+    input: Input<R>,
+    segments: Segments,
+    inflate: Decompress,
+    checksum: Hasher,
+    /// The current member's bytes, modulo 2^32.
+    size: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Header,
+    /// In a member's data, where a segment may begin.
+    Segments,
+    /// In a member's data, of which the rest is taken as it comes.
+    Stream,
+    Done,
+}
+
+/// Bits of a header's flags (RFC 1952, 2.3.1).
+const HEADER_CHECKSUM: u8 = 1 << 1;
+const EXTRA: u8 = 1 << 2;
+const NAME: u8 = 1 << 3;
+const COMMENT: u8 = 1 << 4;
+const RESERVED: u8 = 0b1110_0000;
+
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+impl<R: Read> Gzip<R> {
+    pub(crate) fn new(input: Input<R>) -> io::Result<Self> {
+        Ok(Self {
+            input,
+            segments: Segments::new()?,
+            inflate: Decompress::new(false),
+            checksum: Hasher::new(),
+            size: 0,
+            stage: Stage::Header,
+        })
+    }
+
+    pub(crate) fn get_ref(&self) -> &R {
+        self.input.get_ref()
+    }
+
+    /// Adds to a chunk what has room in it. It stays as it is only where nothing more comes.
+    ///
+    /// # Errors
+    /// What reading gives, and what is wrong with the blob.
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        while self.stage != Stage::Done && !chunk.room().is_empty() {
+            match self.stage {
+                Stage::Header => self.header()?,
+                Stage::Segments => {
+                    let (given, ended) = match self.segments.next(&mut self.input, chunk)? {
+                        Segment::Given(count) => (count, false),
+                        Segment::Ended(count) => (count, true),
+                        Segment::NoRoom => return Ok(()),
+                        Segment::None => {
+                            self.stream_on()?;
+                            continue;
+                        }
+                    };
+                    self.account(chunk, given);
+                    if ended {
+                        self.trailer()?;
+                    }
+                }
+                Stage::Stream => self.stream(chunk)?,
+                Stage::Done => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn header(&mut self) -> io::Result<()> {
+        let mut header = Header { blob: &mut self.input, checksum: Hasher::new() };
+        let [first, second, method, flags, ..] = header.bytes::<10>()?;
+        if [first, second, method] != [0x1f, 0x8b, 8] || flags & RESERVED != 0 {
+            return Err(invalid("invalid gzip header"));
+        }
+        if flags & EXTRA != 0 {
+            for _ in 0..u16::from_le_bytes(header.bytes()?) {
+                header.bytes::<1>()?;
+            }
+        }
+        for text in [NAME, COMMENT] {
+            while flags & text != 0 && header.bytes::<1>()? != [0] {}
+        }
+        let checksum = header.checksum.clone().finalize().to_le_bytes();
+        if flags & HEADER_CHECKSUM != 0 && header.bytes::<2>()? != checksum[..2] {
+            return Err(invalid("corrupt gzip header does not have a matching checksum"));
+        }
+        self.checksum.reset();
+        self.size = 0;
+        self.segments.begin();
+        self.stage = Stage::Segments;
+        Ok(())
+    }
+
+    fn trailer(&mut self) -> io::Result<()> {
+        let mut trailer = [0; 8];
+        self.input.read_exact(&mut trailer).map_err(named)?;
+        let checksum = self.checksum.clone().finalize();
+        if trailer[..4] != checksum.to_le_bytes() || trailer[4..] != self.size.to_le_bytes() {
+            return Err(invalid("corrupt gzip stream does not have a matching checksum"));
+        }
+        self.stage = match self.input.fill_buf()? {
+            [] => Stage::Done,
+            [0x1f, ..] => Stage::Header,
+            _ => return Err(invalid("data after the end of gzip")),
+        };
+        Ok(())
+    }
+
+    /// Goes on with zlib-rs where the segments ended.
+    fn stream_on(&mut self) -> io::Result<()> {
+        self.inflate.reset(false);
+        let window = self.segments.window();
+        if !window.is_empty() {
+            self.inflate.set_dictionary(window).map_err(io::Error::other)?;
+        }
+        self.stage = Stage::Stream;
+        Ok(())
+    }
+
+    /// Adds some of the current member's data to a chunk.
+    fn stream(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        let input = self.input.fill_buf()?;
+        let flush = if input.is_empty() { FlushDecompress::Finish } else { FlushDecompress::None };
+        let (taken, given) = (self.inflate.total_in(), self.inflate.total_out());
+        let status = self.inflate.decompress(input, chunk.room(), flush);
+        let status = status.map_err(|_| invalid("corrupt deflate stream"))?;
+        let at_end = input.is_empty();
+        self.input.consume((self.inflate.total_in() - taken) as usize);
+        let count = (self.inflate.total_out() - given) as usize;
+        chunk.add(count);
+        self.account(chunk, count);
+        if status == Status::StreamEnd {
+            self.trailer()
+        } else if at_end && count == 0 {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete deflate stream"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Accounts for the last `count` bytes of a chunk.
+    fn account(&mut self, chunk: &Chunk, count: usize) {
+        let bytes = chunk.bytes();
+        self.checksum.update(&bytes[bytes.len() - count..]);
+        self.size = self.size.wrapping_add(count as u32);
+        self.segments.earn(count);
+    }
+}
+
+/// A header while it is read.
+struct Header<'a, R> {
+    blob: &'a mut R,
+    checksum: Hasher,
+}
+
+impl<R: BufRead> Header<'_, R> {
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.blob.read_exact(&mut bytes).map_err(named)?;
+        self.checksum.update(&bytes);
+        Ok(bytes)
+    }
+}
+
+/// The end of the blob where it may not be, in our words.
+fn named(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "unexpected end of file"),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn all(blob: &[u8]) -> Result<Vec<u8>, String> {
+        // Three bytes at a time, so that every boundary is met.
+        let few = io::BufReader::with_capacity(3, blob);
+        crate::compression::decompressed(few).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn headers_with_everything() {
+        let builder = flate2::GzBuilder::new().extra(vec![7; 300]).filename("name").comment("words").mtime(1);
+        let mut encoder = builder.write(Vec::new(), flate2::Compression::best());
+        encoder.write_all(b"content").unwrap();
+        let plain = encoder.finish().unwrap();
+        assert_eq!(all(&plain).unwrap(), b"content");
+        assert_eq!(all(&[&plain[..], &plain].concat()).unwrap(), b"contentcontent");
+
+        // With a checksum of the header, which flate2 does not write.
+        let end = 10 + 2 + 300 + 5 + 6;
+        let mut checked = plain.clone();
+        checked[3] |= HEADER_CHECKSUM;
+        let checksum = crc32fast::hash(&checked[..end]).to_le_bytes();
+        checked.splice(end..end, checksum[..2].to_vec());
+        assert_eq!(all(&checked).unwrap(), b"content");
+        checked[20] ^= 1;
+        assert_eq!(all(&checked).unwrap_err(), "corrupt gzip header does not have a matching checksum");
+
+        for length in 2..plain.len() {
+            assert!(all(&plain[..length]).is_err(), "{length} of {} bytes", plain.len());
+        }
+        let mut reserved = plain.clone();
+        reserved[3] |= 0x20;
+        assert_eq!(all(&reserved).unwrap_err(), "invalid gzip header");
+        let mut size = plain;
+        *size.last_mut().unwrap() = 1;
+        assert_eq!(all(&size).unwrap_err(), "corrupt gzip stream does not have a matching checksum");
+    }
+
+    /// A piece of data that is like much of what layers hold, or like what is between segments.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let noise = proptest::collection::vec(any::<u8>(), 0..70_000);
+        let repeated = (proptest::collection::vec(any::<u8>(), 1..40), 0..60_000_usize)
+            .prop_map(|(unit, length)| unit.into_iter().cycle().take(length).collect());
+        let flushes = (0..300_usize).prop_map(|count| [0, 0, 0xff, 0xff].repeat(count));
+        prop_oneof![2 => noise, 3 => repeated, 1 => flushes]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever is flushed where, in how many members, and read in pieces of any size, comes out as it went in; and
+        /// nothing that is cut off anywhere comes out as if it were whole.
+        #[test]
+        fn what_was_compressed_comes_out(
+            members in proptest::collection::vec(
+                (proptest::collection::vec((piece(), any::<bool>()), 0..6), 0..=9_u32),
+                1..4,
+            ),
+            at_once in prop_oneof![Just(1_usize), Just(5), Just(4096), Just(1 << 20)],
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let (mut blob, mut data) = (Vec::new(), Vec::new());
+            let mut ends = Vec::new();
+            for (pieces, level) in &members {
+                let mut encoder = flate2::write::GzEncoder::new(blob, flate2::Compression::new(*level));
+                for (piece, flush) in pieces {
+                    encoder.write_all(piece).unwrap();
+                    data.extend_from_slice(piece);
+                    if *flush {
+                        encoder.flush().unwrap();
+                    }
+                }
+                blob = encoder.finish().unwrap();
+                ends.push(blob.len());
+            }
+            let few = |length: usize| io::BufReader::with_capacity(at_once, io::Cursor::new(blob[..length].to_vec()));
+            prop_assert!(crate::compression::decompressed(few(blob.len())).unwrap() == data);
+            let cut = 2 + cut.index(blob.len() - 2);
+            if !ends.contains(&cut) {
+                prop_assert!(crate::compression::decompressed(few(cut)).is_err());
+            }
+        }
+    }
+}

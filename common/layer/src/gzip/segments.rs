@@ -1,0 +1,344 @@
+//! Deflate by segments: from one place where it begins at a byte to the next.
+//!
+//! libdeflate is the fastest decompressor, and takes a whole deflate stream at once. A layer is too long for that. Yet who
+//! compresses on several cores, as pgzip (podman, buildah, skopeo) and pigz do, cuts the archive into pieces of a mebibyte
+//! or less, and ends each with a flush: an empty stored block, which ends at a byte, as `00 00 ff ff` (RFC 1951, 3.2.4). What
+//! is between two of these is a stream of its own once it has
+//! - what it refers back to in front of it: a stored block with the last 32 KiB that came out;
+//! - a last block behind it. It holds some bytes that nothing else gives, for the four bytes of a flush are found within
+//!   blocks as well: only where the bytes come out last, the segment ended there.
+//!
+//! Both are written around the segment where it is in memory.
+
+use std::{
+    io::{self, BufRead, Read},
+    ptr::NonNull,
+};
+
+use libdeflate_sys::{
+    libdeflate_alloc_decompressor, libdeflate_decompressor, libdeflate_deflate_decompress_ex,
+    libdeflate_free_decompressor, libdeflate_result,
+    libdeflate_result_LIBDEFLATE_INSUFFICIENT_SPACE as INSUFFICIENT_SPACE,
+    libdeflate_result_LIBDEFLATE_SUCCESS as SUCCESS,
+};
+
+use memchr::memmem;
+
+use crate::{
+    chunk::{self, Chunk, SPARE, WINDOW},
+    input::{self, Input},
+};
+
+/// How a flush ends, after the three bits that begin its block.
+const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
+/// The header of a stored block: not the last, its length and its length's complement (RFC 1951, 3.2.4).
+const STORED: usize = 5;
+/// The last block behind a segment: its header, and what it holds.
+const END: [u8; STORED + SPARE] = *b"\x01\x20\x00\xdf\xffthe end of a segment, as it says";
+const _: () = assert!(STORED + WINDOW <= input::BEFORE && END.len() <= input::BEHIND);
+
+/// Decompresses segments.
+pub(super) struct Segments {
+    decompressor: Decompressor,
+    /// What came out last of the member, at most [`WINDOW`].
+    window: Vec<u8>,
+    /// How many bytes may be decompressed in vain.
+    credit: usize,
+    /// How long the last segment was.
+    last: usize,
+}
+
+/// The credit at first, and at most: so many false ends of one segment are tried.
+const CREDIT: usize = 16 * chunk::SIZE;
+
+/// What became of a try.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// So many bytes came, and the next segment begins.
+    Given(usize),
+    /// So many bytes came, and the member's data ended.
+    Ended(usize),
+    /// Its bytes have no room behind others in the chunk: nothing came.
+    NoRoom,
+    /// There is none here, or none that is worth it: nothing came.
+    None,
+}
+
+impl Segments {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { decompressor: Decompressor::new()?, window: Vec::new(), credit: CREDIT, last: 0 })
+    }
+
+    /// Begins with a member.
+    pub(super) fn begin(&mut self) {
+        self.window.clear();
+    }
+
+    /// Allows for as many bytes in vain as came out of the blob: so a blob that is made to fail takes twice the time, not more.
+    pub(super) fn earn(&mut self, count: usize) {
+        self.credit = (self.credit + count).min(CREDIT);
+    }
+
+    /// What came out last.
+    pub(super) fn window(&self) -> &[u8] {
+        &self.window
+    }
+
+    /// Decompresses the segment that `input` begins with, and takes it from there. It is only tried if the whole of it is in
+    /// memory.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub(super) fn next<R: Read>(&mut self, input: &mut Input<R>, chunk: &mut Chunk) -> io::Result<Segment> {
+        if chunk.room().len() < self.last && !chunk.is_empty() {
+            return Ok(Segment::NoRoom);
+        }
+        let mut searched = 0;
+        while self.credit >= chunk::SIZE {
+            let end = find_flush(input, searched)?;
+            match self.decompress(input, end, chunk) {
+                Try::Done { given, taken, ended } => {
+                    self.credit -= 2 * self.window.len();
+                    self.last = given;
+                    self.keep(chunk, given);
+                    chunk.add(given);
+                    input.consume(taken);
+                    return Ok(if ended { Segment::Ended(given) } else { Segment::Given(given) });
+                }
+                Try::NoRoom if !chunk.is_empty() => return Ok(Segment::NoRoom),
+                Try::NoRoom => {
+                    self.credit -= chunk::SIZE;
+                    break;
+                }
+                Try::Failed => self.credit -= chunk::SIZE,
+            }
+            match end {
+                Some(end) => searched = end,
+                None => break,
+            }
+        }
+        Ok(Segment::None)
+    }
+
+    /// Decompresses what `input` begins with, up to `end` where there is a flush, and up to where the member's data ends.
+    fn decompress<R: Read>(&mut self, input: &mut Input<R>, end: Option<usize>, chunk: &mut Chunk) -> Try {
+        let window = self.window.len();
+        let before = if window == 0 { 0 } else { STORED + window };
+        let (memory, bytes) = input.memory();
+        let start = bytes.start - before;
+        if window > 0 {
+            let length = (window as u16).to_le_bytes();
+            memory[start] = 0;
+            memory[start + 1..start + 3].copy_from_slice(&length);
+            memory[start + 3..start + STORED].copy_from_slice(&length.map(|byte| !byte));
+            memory[start + STORED..bytes.start].copy_from_slice(&self.window);
+        }
+        let outcome = match end {
+            None => self.decompressor.run(&memory[start..bytes.end], chunk.room_behind(window)),
+            Some(end) => {
+                let end = bytes.start + end;
+                let mut kept = [0; END.len()];
+                let behind = end..end + END.len();
+                kept.copy_from_slice(&memory[behind.clone()]);
+                memory[behind.clone()].copy_from_slice(&END);
+                let outcome = self.decompressor.run(&memory[start..behind.end], chunk.room_behind(window));
+                memory[behind].copy_from_slice(&kept);
+                outcome
+            }
+        };
+        let (taken, given) = match outcome {
+            Ok((taken, given)) => (taken - before, given - window),
+            Err(INSUFFICIENT_SPACE) => return Try::NoRoom,
+            Err(_) => return Try::Failed,
+        };
+        match end {
+            Some(end) if taken > end => {
+                let out = &chunk.room()[..given];
+                // Where its header came out as well, a stored block took the end for what it holds.
+                if taken != end + END.len() || !out.ends_with(&END[STORED..]) || out.ends_with(&END) {
+                    return Try::Failed;
+                }
+                Try::Done { given: given - (END.len() - STORED), taken: end, ended: false }
+            }
+            _ => Try::Done { given, taken, ended: true },
+        }
+    }
+
+    /// Keeps the last that came out, of which `given` bytes are in the chunk's room.
+    fn keep(&mut self, chunk: &mut Chunk, given: usize) {
+        let out = &chunk.room_behind(self.window.len())[..self.window.len() + given];
+        let last = &out[out.len().saturating_sub(WINDOW)..];
+        self.window.clear();
+        self.window.extend_from_slice(last);
+    }
+}
+
+/// What became of one call of libdeflate.
+enum Try {
+    /// So many bytes were given for so many taken, and the member's data ended, or the segment.
+    Done { given: usize, taken: usize, ended: bool },
+    /// More than there is room for.
+    NoRoom,
+    /// It is no deflate stream.
+    Failed,
+}
+
+/// Where the first flush ends that does not end before `from`, counted from the next byte of `input`. None where there is none
+/// within what may be in memory.
+fn find_flush<R: Read>(input: &mut Input<R>, from: usize) -> io::Result<Option<usize>> {
+    let mut from = from;
+    loop {
+        let bytes = input.at_hand();
+        if let Some(found) = memmem::find(&bytes[from.min(bytes.len())..], &FLUSH) {
+            return Ok(Some(from + found + FLUSH.len()));
+        }
+        from = from.max((bytes.len() + 1).saturating_sub(FLUSH.len()));
+        if !input.more()? {
+            return Ok(None);
+        }
+    }
+}
+
+/// libdeflate's decompressor, for calls that libdeflater has none for: how much was taken is not told there.
+struct Decompressor(NonNull<libdeflate_decompressor>);
+
+impl Decompressor {
+    fn new() -> io::Result<Self> {
+        // SAFETY: It takes nothing, and returns null where there is no memory.
+        let decompressor = unsafe { libdeflate_alloc_decompressor() };
+        NonNull::new(decompressor).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// How many bytes of `data`, which is raw deflate, were taken, and how many given to `out`.
+    fn run(&mut self, data: &[u8], out: &mut [u8]) -> Result<(usize, usize), libdeflate_result> {
+        let (mut taken, mut given) = (0, 0);
+        // SAFETY: The decompressor is ours and lives; both pieces of memory are as long as is said, and only the second is
+        // written to.
+        let result = unsafe {
+            libdeflate_deflate_decompress_ex(
+                self.0.as_ptr(),
+                data.as_ptr().cast(),
+                data.len(),
+                out.as_mut_ptr().cast(),
+                out.len(),
+                &mut taken,
+                &mut given,
+            )
+        };
+        if result == SUCCESS { Ok((taken, given)) } else { Err(result) }
+    }
+}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        // SAFETY: It came from `libdeflate_alloc_decompressor`, and nobody has it any more.
+        unsafe { libdeflate_free_decompressor(self.0.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::DeflateEncoder};
+    use std::io::Write;
+
+    /// Pieces with a flush behind each but the last, and something that is not the member's.
+    fn member(pieces: &[&[u8]], level: u32) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(level));
+        for (n, piece) in pieces.iter().enumerate() {
+            if n > 0 {
+                encoder.flush().unwrap();
+            }
+            encoder.write_all(piece).unwrap();
+        }
+        [&encoder.finish().unwrap()[..], b"the trailer"].concat()
+    }
+
+    /// What comes of each try, each with a chunk of its own, and all bytes.
+    fn tries(blob: &[u8]) -> (Vec<Segment>, Vec<u8>) {
+        let (mut input, mut segments) = (Input::new(blob), Segments::new().unwrap());
+        let (mut outcomes, mut all) = (Vec::new(), Vec::new());
+        loop {
+            let mut chunk = Chunk::default();
+            chunk.clear();
+            outcomes.push(segments.next(&mut input, &mut chunk).unwrap());
+            all.extend_from_slice(chunk.bytes());
+            match outcomes.last() {
+                Some(Segment::Given(_)) => {}
+                Some(Segment::Ended(_)) => {
+                    assert_eq!(input.at_hand(), b"the trailer");
+                    return (outcomes, all);
+                }
+                _ => return (outcomes, all),
+            }
+        }
+    }
+
+    /// What is like this seldom repeats and is no shorter when it is compressed.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..length).map(|_| byte()).collect()
+    }
+
+    #[test]
+    fn segments_are_taken_at_once() {
+        let text: Vec<u8> = (0..300_000_u32).flat_map(|n| format!("{n} ").into_bytes()).collect();
+        let (first, rest) = text.split_at(chunk::SIZE);
+        let (second, third) = rest.split_at(100_000);
+        for level in [0, 1, 9] {
+            let (outcomes, all) = tries(&member(&[first, second, third], level));
+            let [first, second, third] = [first, second, third].map(<[u8]>::len);
+            assert_eq!(
+                outcomes,
+                [Segment::Given(first), Segment::Given(second), Segment::Ended(third)],
+                "{level}"
+            );
+            assert!(all == text);
+        }
+    }
+
+    #[test]
+    fn a_flush_within_a_block_is_none() {
+        // Stored, since it is noise, and all that a flush and the end of a segment look like.
+        let mut data = noise(300_000);
+        for (n, at) in (0..data.len() - 100).step_by(60_000).enumerate() {
+            let likeness = [&FLUSH[..], &END[..n.min(END.len())]].concat();
+            data[at..at + likeness.len()].copy_from_slice(&likeness);
+        }
+        // As long a rest of a last block as what is written over it.
+        let rest = data.len() - END.len();
+        data[rest - FLUSH.len()..rest].copy_from_slice(&FLUSH);
+        // This could be that rest.
+        let same = [&data[..], &END[..STORED]].concat();
+        for level in [0, 9] {
+            let (outcomes, all) = tries(&member(&[&data], level));
+            assert_eq!(outcomes, [Segment::Ended(data.len())]);
+            assert!(all == data);
+            let (outcomes, all) = tries(&member(&[&data, &data], level));
+            assert_eq!(outcomes, [Segment::Given(data.len()), Segment::Ended(data.len())]);
+            assert!(all == [&data[..], &data].concat());
+            let (outcomes, all) = tries(&member(&[&same, b"more"], level));
+            assert_eq!(outcomes, [Segment::Ended(same.len() + 4)]);
+            assert!(all == [&same[..], b"more"].concat());
+        }
+    }
+
+    #[test]
+    fn who_fails_too_often_is_tried_no_more() {
+        let flushes = FLUSH.repeat(2 * CREDIT / chunk::SIZE);
+        let data = [&noise(100_000)[..], &flushes].concat();
+        let (outcomes, _) = tries(&member(&[&data, &data], 0));
+        assert_eq!(outcomes, [Segment::None]);
+    }
+
+    #[test]
+    fn what_is_longer_than_a_chunk_is_none() {
+        let data = vec![7; chunk::SIZE + SPARE + 1];
+        assert_eq!(tries(&member(&[&data], 1)).0, [Segment::None]);
+        assert_eq!(tries(&member(&[&data[1..]], 1)).0, [Segment::Ended(data.len() - 1)]);
+    }
+}

@@ -1,0 +1,84 @@
+//! A blob while it is read: as much of it in memory at once as whoever decompresses it has to see.
+
+use std::io::{self, BufRead, Read};
+
+/// Bytes of the blob read at a time.
+const READ: usize = 256 << 10;
+/// More than this is never in memory at once.
+const MOST: usize = (1 << 20) + READ;
+/// So many bytes in front of the next ones may be written to: they were used already.
+pub(crate) const BEFORE: usize = 33 << 10;
+/// So many bytes behind those in memory may be written to.
+pub(crate) const BEHIND: usize = 64;
+
+/// A blob, of which the next bytes are in memory, with room around them.
+pub(crate) struct Input<R> {
+    blob: R,
+    memory: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> Input<R> {
+    pub(crate) fn new(blob: R) -> Self {
+        // Twice as much, so that what is left is moved to the front as seldom as that many bytes were used.
+        let memory = vec![0; BEFORE + 2 * MOST + BEHIND];
+        Self { blob, memory, start: BEFORE, end: BEFORE }
+    }
+
+    pub(crate) fn get_ref(&self) -> &R {
+        &self.blob
+    }
+
+    /// What is in memory of the blob, and where in memory it begins.
+    pub(crate) fn memory(&mut self) -> (&mut [u8], std::ops::Range<usize>) {
+        (&mut self.memory, self.start..self.end)
+    }
+
+    /// What is in memory of the blob.
+    pub(crate) fn at_hand(&self) -> &[u8] {
+        &self.memory[self.start..self.end]
+    }
+
+    /// Reads more, behind what is in memory. False where nothing more came: at the blob's end, or since it is as much
+    /// as may be.
+    pub(crate) fn more(&mut self) -> io::Result<bool> {
+        let length = self.end - self.start;
+        let wanted = READ.min(MOST - length);
+        // What is short is moved sooner, so that the same memory is used again and stays in the processor's cache.
+        if self.end + wanted + BEHIND > self.memory.len() || length < READ / 4 {
+            self.memory.copy_within(self.start..self.end, BEFORE);
+            (self.start, self.end) = (BEFORE, BEFORE + length);
+        }
+        let count = loop {
+            match self.blob.read(&mut self.memory[self.end..self.end + wanted]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome?,
+            }
+        };
+        self.end += count;
+        Ok(count > 0)
+    }
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.at_hand()[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: Read> BufRead for Input<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.more()?;
+        }
+        Ok(self.at_hand())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+    }
+}
