@@ -17,7 +17,7 @@ use oci::digest::{Algorithm, Digest, Hasher};
 use crate::{chunk::Chunk, compression};
 
 /// How many chunks may wait for either of their users.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// How large an archive may grow.
 #[derive(Debug, Clone, Copy)]

@@ -244,6 +244,37 @@ mod tests {
         prop_oneof![2 => noise, 3 => repeated, 1 => flushes]
     }
 
+    /// Members, each of pieces of which some are followed by a flush, with its level.
+    type Members = Vec<(Vec<(Vec<u8>, bool)>, u32)>;
+
+    fn members() -> impl Strategy<Value = Members> {
+        let pieces = proptest::collection::vec((piece(), any::<bool>()), 0..6);
+        proptest::collection::vec((pieces, 0..=9_u32), 1..4)
+    }
+
+    /// The blob, where its members end, and what is in it.
+    fn compress(members: &Members) -> (Vec<u8>, Vec<usize>, Vec<u8>) {
+        let (mut blob, mut ends, mut data) = (Vec::new(), Vec::new(), Vec::new());
+        for (pieces, level) in members {
+            let mut encoder = flate2::write::GzEncoder::new(blob, flate2::Compression::new(*level));
+            for (piece, flush) in pieces {
+                encoder.write_all(piece).unwrap();
+                data.extend_from_slice(piece);
+                if *flush {
+                    encoder.flush().unwrap();
+                }
+            }
+            blob = encoder.finish().unwrap();
+            ends.push(blob.len());
+        }
+        (blob, ends, data)
+    }
+
+    /// Decompressed while it is read in pieces.
+    fn read_by(blob: &[u8], at_once: usize) -> io::Result<Vec<u8>> {
+        crate::compression::decompressed(io::BufReader::with_capacity(at_once, blob))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -251,32 +282,36 @@ mod tests {
         /// nothing that is cut off anywhere comes out as if it were whole.
         #[test]
         fn what_was_compressed_comes_out(
-            members in proptest::collection::vec(
-                (proptest::collection::vec((piece(), any::<bool>()), 0..6), 0..=9_u32),
-                1..4,
-            ),
+            members in members(),
             at_once in prop_oneof![Just(1_usize), Just(5), Just(4096), Just(1 << 20)],
             cut in any::<proptest::sample::Index>(),
         ) {
-            let (mut blob, mut data) = (Vec::new(), Vec::new());
-            let mut ends = Vec::new();
-            for (pieces, level) in &members {
-                let mut encoder = flate2::write::GzEncoder::new(blob, flate2::Compression::new(*level));
-                for (piece, flush) in pieces {
-                    encoder.write_all(piece).unwrap();
-                    data.extend_from_slice(piece);
-                    if *flush {
-                        encoder.flush().unwrap();
-                    }
-                }
-                blob = encoder.finish().unwrap();
-                ends.push(blob.len());
-            }
-            let few = |length: usize| io::BufReader::with_capacity(at_once, io::Cursor::new(blob[..length].to_vec()));
-            prop_assert!(crate::compression::decompressed(few(blob.len())).unwrap() == data);
+            let (blob, ends, data) = compress(&members);
+            prop_assert!(read_by(&blob, at_once).unwrap() == data);
             let cut = 2 + cut.index(blob.len() - 2);
             if !ends.contains(&cut) {
-                prop_assert!(crate::compression::decompressed(few(cut)).is_err());
+                prop_assert!(read_by(&blob[..cut], at_once).is_err());
+            }
+        }
+
+        /// Where bytes are changed, what comes out is what another implementation makes of them.
+        #[test]
+        fn damage_is_seen_as_others_see_it(
+            members in members(),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let (mut blob, ..) = compress(&members);
+            for (at, byte) in changes {
+                // Not the first two, by which a blob is told to be gzip.
+                let at = 2 + at.index(blob.len() - 2);
+                blob[at] = byte;
+            }
+            let mut expected = Vec::new();
+            let outcome = flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut expected);
+            match (read_by(&blob, 1 << 20), outcome) {
+                (Ok(data), Ok(_)) => prop_assert!(data == expected),
+                (Err(_), Err(_)) => {}
+                (ours, theirs) => prop_assert!(false, "{:?} beside {theirs:?}", ours.map(|data| data.len())),
             }
         }
     }
