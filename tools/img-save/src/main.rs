@@ -6,15 +6,13 @@
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"file", "images"}` with `-o`. Without, the archive is what stands on standard output.
+//! Nothing; prints `{"file", "images"}` where the archive is not itself what stands on standard output.
 //! # Undoes
 //! Nothing. A file is written beside its place and renamed into it: half an archive is never left.
 //! # Needs
 //! Read access to `$STAVE_ROOT/images`.
 
 use std::{
-    fs::{self, File},
-    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -49,9 +47,9 @@ struct Save {
     /// The platform to take from an image for several; without it, an OCI archive gets all of them
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// The file to write; without it, standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// The file to write; without it, or with -, standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    output: PathBuf,
     #[command(flatten)]
     common: Common,
 }
@@ -68,24 +66,14 @@ impl Report for Save {
             Format::Oci => save::Format::Oci,
             Format::Docker => save::Format::Docker,
         };
-        let write = |target: &mut dyn io::Write| {
-            save::save(&layout, &images, format, self.platform.as_ref(), target).map_err(anyhow::Error::from)
-        };
-        match self.output.as_deref() {
-            Some(path) => into_file(path, write).with_context(|| format!("write {path:?}"))?,
-            None if io::stdout().is_terminal() => {
-                return Err(hint(
-                    anyhow!("the archive would be written to a terminal"),
-                    "give -o FILE, or send standard output to a file or a pipe",
-                ));
-            }
-            None => write(&mut io::stdout().lock())?,
-        }
+        toolkit::write_output(&self.output, "archive", |target| {
+            Ok(save::save(&layout, &images, format, self.platform.as_ref(), target)?)
+        })?;
         let images: Vec<Value> = images
             .iter()
             .map(|image| json!({"references": image.references, "digest": image.descriptor.digest()}))
             .collect();
-        Ok(json!({"file": self.output, "images": images}))
+        Ok(json!({"file": self.file(), "images": images}))
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -95,7 +83,7 @@ impl Report for Save {
             Format::Oci => "oci-archive",
             Format::Docker => "docker-archive",
         };
-        let output = self.output.as_deref().unwrap_or(Path::new("/dev/stdout")).display();
+        let output = self.file().unwrap_or(Path::new("/dev/stdout")).display();
         let line = |image: &Named| {
             let name = image.references.first().map(|name| format!(":{name}")).unwrap_or_default();
             let from = format!("oci:{}@{}", images.display(), image.descriptor.digest());
@@ -106,11 +94,16 @@ impl Report for Save {
 
     /// Without `-o` standard output is the archive's.
     fn text(&self, _: &Value) -> Option<String> {
-        self.output.is_none().then(String::new)
+        self.file().is_none().then(String::new)
     }
 }
 
 impl Save {
+    /// The file to write, if it is not standard output.
+    fn file(&self) -> Option<&Path> {
+        (!toolkit::is_stdout(&self.output)).then_some(&self.output)
+    }
+
     /// The images with all the names that were given for them.
     fn named(&self, layout: &Layout) -> Result<Vec<Named>> {
         let mut images: Vec<Named> = Vec::new();
@@ -129,22 +122,6 @@ impl Save {
         images.iter_mut().for_each(|image| image.references.dedup());
         Ok(images)
     }
-}
-
-/// Writes beside the place and renames; what is no regular file (a FIFO, `/dev/stdout`) is written as it is.
-fn into_file(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> Result<()>) -> Result<()> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return write(&mut File::options().write(true).open(path)?);
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let mut file = File::options().write(true).create_new(true).open(&beside)?;
-    let written = write(&mut file).and_then(|()| Ok(fs::rename(&beside, path)?));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
 }
 
 fn main() -> ExitCode {

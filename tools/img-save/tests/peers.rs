@@ -122,6 +122,8 @@ fn podman_and_skopeo_read_and_write_both_archives() {
     let id = bench.id("base:1");
     for (format, transport) in [("oci", "oci-archive"), ("docker", "docker-archive")] {
         bench.tool("img-save", &["base:1", "--format", format, "-o", "ours.tar"]);
+        let printed = bench.run("img-save", &["base:1", "--format", format, "-o", "-"]).stdout;
+        assert!(printed == fs::read(bench.path("ours.tar")).unwrap() && !bench.path("-").exists());
         bench.run("podman", &["load", "-q", "-i", "ours.tar"]);
         let loaded =
             bench.text("podman", &["image", "inspect", "docker.io/library/base:1", "--format", "{{.Id}}"]);

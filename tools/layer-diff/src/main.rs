@@ -8,7 +8,7 @@
 //! `rootfs`, where no directory is named; no document otherwise.
 //! # Adds
 //! Nothing; prints `{"descriptor", "diffID", "entries", "size"}`. The blob goes into the image store, or with `-o` to a
-//! file.
+//! file; with `-o -` it is what stands on standard output instead.
 //! # Undoes
 //! Nothing: the blob stays in the store until `img-gc` finds it unused.
 //! # Needs
@@ -16,7 +16,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
     io::Write,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -44,7 +43,7 @@ struct LayerDiff {
     /// UPPER, an upper directory of overlayfs; or LOWER and UPPER, two whole trees; or none: the document's `rootfs`
     #[arg(value_name = "DIRECTORY", num_args = 0..=2)]
     directories: Vec<PathBuf>,
-    /// The file to write the layer to; without it, it goes into the image store
+    /// The file to write the layer to, - for standard output; without it, it goes into the image store
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// none, gzip or zstd, with an optional level: gzip:9
@@ -62,7 +61,7 @@ impl Report for LayerDiff {
     fn report(&self, context: &Context) -> Result<Value> {
         let trees = self.trees()?;
         let (summary, descriptor) = match &self.output {
-            Some(path) => self.write_file(&trees, path).with_context(|| format!("write {path:?}"))?,
+            Some(path) => self.write_output(&trees, path)?,
             None => {
                 let layout = Layout::open_or_create(context.scope.root.join("images"))?;
                 let mut writer = layout.writer()?;
@@ -86,6 +85,7 @@ impl Report for LayerDiff {
             [lower, upper, ..] => (Some(lower), upper.clone()),
         };
         let place = match &self.output {
+            Some(path) if toolkit::is_stdout(path) => "/dev/stdout".into(),
             Some(path) => path.clone(),
             None => context.scope.root.join("images/blobs/sha256/DIGEST"),
         };
@@ -99,6 +99,11 @@ impl Report for LayerDiff {
         let tar = format!("tar --create --numeric-owner --xattrs --directory {} .", shown(&upper));
         let tar = [tar, how].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ");
         Ok(vec![format!("{tar} > {}{}", shown(&place), below.unwrap_or_default())])
+    }
+
+    /// With `-o -` standard output is the layer's.
+    fn text(&self, _: &Value) -> Option<String> {
+        self.output.as_deref().is_some_and(toolkit::is_stdout).then(String::new)
     }
 }
 
@@ -122,23 +127,17 @@ impl LayerDiff {
         }
     }
 
-    /// Writes beside the file and renames: half a layer is never left.
-    fn write_file(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
-        let beside = path.with_added_extension("part");
-        let write = || -> Result<_> {
-            let mut out = Hashing::new(File::create(&beside)?, Algorithm::Sha256);
+    fn write_output(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
+        let mut written = None;
+        toolkit::write_output(path, "layer", |target| {
+            let mut out = Hashing::new(target, Algorithm::Sha256);
             let summary = trees.write(&mut out, self.compression)?;
-            fs::rename(&beside, path)?;
             let (_, digest, _) = out.finish();
-            Ok((summary, digest))
-        };
-        let outcome = write();
-        if outcome.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        let (summary, digest) = outcome?;
-        let descriptor = Descriptor::new(summary.media_type.into(), summary.size, digest);
-        Ok((summary, descriptor))
+            let descriptor = Descriptor::new(summary.media_type.into(), summary.size, digest);
+            written = Some((summary, descriptor));
+            Ok(())
+        })?;
+        written.context("the layer was not written")
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, chown, symlink},
+    os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -226,7 +226,8 @@ fn what_no_layer_can_say() {
             (status, stderr.trim_end()),
             (1, &*message.replace("layer-diff: ", "layer-diff: write \"out\": "))
         );
-        assert!(!work.path("out").exists() && !work.path("out.part").exists());
+        let left = fs::read_dir(work.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("out")));
     }
     let work = Work::new();
     let (status, _, stderr) = work.run(&["missing"], "");
@@ -312,4 +313,30 @@ fn two_trees() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(fs::metadata(upper.join("tree")).unwrap().size() > 0);
+}
+
+#[test]
+fn where_the_layer_goes() {
+    let work = Work::new();
+    fs::write(work.directory("upper").join("file"), "content").unwrap();
+    assert_eq!(work.run(&["upper", "-o", "file.tar"], "").0, 0);
+    let expected = fs::read(work.path("file.tar")).unwrap();
+    let printed = |arguments: &[&str]| {
+        let output =
+            cargo_bin_cmd!("layer-diff").current_dir(work.0.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    // On standard output it stands alone.
+    assert!(printed(&["upper", "-o", "-"]) == expected);
+    assert!(!work.path("-").exists());
+    // A file is replaced, and what is no file is written to.
+    assert_eq!(work.run(&["upper", "-o", "file.tar"], "").0, 0);
+    let null = work.path("null");
+    mknodat(CWD, &null, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3))
+        .unwrap();
+    let (status, report, _) = work.run(&["upper", "-o", "null"], "");
+    assert_eq!((status, &report["entries"]), (0, &Value::from(1)));
+    assert!(fs::metadata(&null).unwrap().file_type().is_char_device());
+    assert!(printed(&["upper", "-o", "/dev/stdout"]).starts_with(&expected));
 }

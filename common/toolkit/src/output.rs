@@ -1,0 +1,49 @@
+//! The file that a user names for what a tool makes.
+
+use std::{
+    fs::{self, File},
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::hint;
+
+/// Whether a path stands for standard output, as `-` does.
+pub fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Has `write` write to `path`: beside it, so that half of it is never left there, and renamed. What is no regular file (a FIFO,
+/// `/dev/null`) is written as it is. `-` is standard output.
+///
+/// # Errors
+/// What `write` gives and what opening and renaming give; a terminal on standard output, where it would be `what`.
+pub fn write_output(path: &Path, what: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    if !is_stdout(path) {
+        return into_file(path, write).with_context(|| format!("write {path:?}"));
+    }
+    if io::stdout().is_terminal() {
+        return Err(hint(
+            anyhow!("the {what} would be written to a terminal"),
+            "give -o FILE, or send standard output to a file or a pipe",
+        ));
+    }
+    write(&mut io::stdout().lock())
+}
+
+fn into_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return write(&mut File::options().write(true).open(path)?);
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let mut file = File::options().write(true).create_new(true).open(&beside)?;
+    let written = write(&mut file).and_then(|()| Ok(fs::rename(&beside, path)?));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
