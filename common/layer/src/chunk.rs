@@ -5,7 +5,7 @@ pub(crate) const WINDOW: usize = 32 << 10;
 /// The archive's bytes in a chunk, or a few more: small enough that they are still in the cache when they are hashed and
 /// written, and as many as those who compress on several cores cut an archive into.
 pub(crate) const SIZE: usize = 1 << 20;
-/// So many more.
+/// So many more: room for what a decompressor is made to give behind the archive's bytes.
 pub(crate) const SPARE: usize = 32;
 
 /// A chunk. In front of its bytes is memory for those that came before them.

@@ -30,12 +30,12 @@ impl<R: Read> Input<R> {
         &self.blob
     }
 
-    /// What is in memory of the blob, and where in memory it begins.
+    /// All the memory, and where in it the blob's next bytes are.
     pub(crate) fn memory(&mut self) -> (&mut [u8], std::ops::Range<usize>) {
         (&mut self.memory, self.start..self.end)
     }
 
-    /// What is in memory of the blob.
+    /// The blob's next bytes, as many as are in memory.
     pub(crate) fn at_hand(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
