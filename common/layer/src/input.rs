@@ -2,10 +2,14 @@
 
 use std::io::{self, BufRead, Read};
 
+use memchr::memmem;
+
 /// Bytes of the blob read at a time.
 const READ: usize = 256 << 10;
-/// More than this is never in memory at once.
-const MOST: usize = (1 << 20) + READ;
+/// As much as this is had in memory before a search ends, and one reading more at most.
+const ENOUGH: usize = (1 << 20) + READ;
+/// How a flush of deflate ends, after the three bits that begin its block (RFC 1951, 3.2.4).
+pub(crate) const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 /// So many bytes in front of the next ones may be written to: they were used already.
 pub(crate) const BEFORE: usize = 33 << 10;
 /// So many bytes behind those in memory may be written to.
@@ -17,13 +21,15 @@ pub(crate) struct Input<R> {
     memory: Vec<u8>,
     start: usize,
     end: usize,
+    /// In so many of the next bytes no flush begins.
+    clear: usize,
 }
 
 impl<R: Read> Input<R> {
     pub(crate) fn new(blob: R) -> Self {
         // Twice as much, so that what is left is moved to the front as seldom as that many bytes were used.
-        let memory = vec![0; BEFORE + 2 * MOST + BEHIND];
-        Self { blob, memory, start: BEFORE, end: BEFORE }
+        let memory = vec![0; BEFORE + 2 * (ENOUGH + READ) + BEHIND];
+        Self { blob, memory, start: BEFORE, end: BEFORE, clear: 0 }
     }
 
     pub(crate) fn get_ref(&self) -> &R {
@@ -40,18 +46,43 @@ impl<R: Read> Input<R> {
         &self.memory[self.start..self.end]
     }
 
-    /// Reads more, behind what is in memory. False where nothing more came: at the blob's end, or since it is as much
-    /// as may be.
+    /// Where the first flush ends that begins `from` bytes from here or later. None where there is none in what may be in
+    /// memory.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub(crate) fn find_flush(&mut self, from: usize) -> io::Result<Option<usize>> {
+        let mut from = from.max(self.clear);
+        loop {
+            let bytes = self.at_hand();
+            let found = bytes.get(from..).and_then(|bytes| memmem::find(bytes, &FLUSH));
+            let clear = found.map_or((bytes.len() + 1).saturating_sub(FLUSH.len()), |found| from + found);
+            if from <= self.clear {
+                self.clear = clear.max(self.clear);
+            }
+            if found.is_some() {
+                return Ok(Some(clear + FLUSH.len()));
+            }
+            from = from.max(clear);
+            if self.at_hand().len() >= ENOUGH || !self.more()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more, behind what is in memory, of which there is not [`ENOUGH`]. False at the blob's end.
+    ///
+    /// # Errors
+    /// What reading gives.
     pub(crate) fn more(&mut self) -> io::Result<bool> {
         let length = self.end - self.start;
-        let wanted = READ.min(MOST - length);
         // What is short is moved sooner, so that the same memory is used again and stays in the processor's cache.
-        if self.end + wanted + BEHIND > self.memory.len() || length < READ / 4 {
+        if self.end + READ + BEHIND > self.memory.len() || length < READ / 4 {
             self.memory.copy_within(self.start..self.end, BEFORE);
             (self.start, self.end) = (BEFORE, BEFORE + length);
         }
         let count = loop {
-            match self.blob.read(&mut self.memory[self.end..self.end + wanted]) {
+            match self.blob.read(&mut self.memory[self.end..self.end + READ]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => break outcome?,
             }
@@ -80,5 +111,6 @@ impl<R: Read> BufRead for Input<R> {
 
     fn consume(&mut self, count: usize) {
         self.start += count;
+        self.clear = self.clear.saturating_sub(count);
     }
 }

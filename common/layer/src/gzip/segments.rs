@@ -21,15 +21,12 @@ use libdeflate_sys::{
     libdeflate_result_LIBDEFLATE_INSUFFICIENT_SPACE as INSUFFICIENT_SPACE,
     libdeflate_result_LIBDEFLATE_SUCCESS as SUCCESS,
 };
-use memchr::memmem;
 
 use crate::{
     chunk::{self, Chunk, SPARE, WINDOW},
     input::{self, Input},
 };
 
-/// How a flush ends, after the three bits that begin its block.
-const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 /// The header of a stored block: not the last, its length and its length's complement (RFC 1951, 3.2.4).
 const STORED: usize = 5;
 /// The last block behind a segment: its header, and what it holds.
@@ -92,9 +89,9 @@ impl Segments {
         if chunk.room().len() < self.last && !chunk.is_empty() {
             return Ok(Segment::NoRoom);
         }
-        let mut searched = 0;
+        let mut from = 0;
         while self.credit >= chunk::SIZE {
-            let end = find_flush(input, searched)?;
+            let end = input.find_flush(from)?;
             match self.decompress(input, end, chunk) {
                 Try::Done { given, taken, ended } => {
                     self.credit -= 2 * self.window.len();
@@ -112,7 +109,7 @@ impl Segments {
                 Try::Failed => self.credit -= chunk::SIZE,
             }
             match end {
-                Some(end) => searched = end,
+                Some(end) => from = end,
                 None => break,
             }
         }
@@ -182,22 +179,6 @@ enum Try {
     Failed,
 }
 
-/// Where the first flush ends that does not end before `from`, counted from the next byte of `input`. None where there is none
-/// within what may be in memory.
-fn find_flush<R: Read>(input: &mut Input<R>, from: usize) -> io::Result<Option<usize>> {
-    let mut from = from;
-    loop {
-        let bytes = input.at_hand();
-        if let Some(found) = memmem::find(&bytes[from.min(bytes.len())..], &FLUSH) {
-            return Ok(Some(from + found + FLUSH.len()));
-        }
-        from = from.max((bytes.len() + 1).saturating_sub(FLUSH.len()));
-        if !input.more()? {
-            return Ok(None);
-        }
-    }
-}
-
 /// libdeflate's decompressor, for calls that libdeflater has none for: how much was taken is not told there.
 struct Decompressor(NonNull<libdeflate_decompressor>);
 
@@ -238,6 +219,7 @@ impl Drop for Decompressor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::FLUSH;
     use flate2::{Compression, write::DeflateEncoder};
     use std::io::Write;
 
