@@ -57,6 +57,7 @@ impl<R: Read> Input<R> {
             let bytes = self.at_hand();
             let found = bytes.get(from..).and_then(|bytes| memmem::find(bytes, &FLUSH));
             let clear = found.map_or((bytes.len() + 1).saturating_sub(FLUSH.len()), |found| from + found);
+            // Where it began further on, a flush may begin before.
             if from <= self.clear {
                 self.clear = clear.max(self.clear);
             }
@@ -94,6 +95,10 @@ impl<R: Read> Input<R> {
 
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Nothing is in memory, and all that would be read has room: a plain archive is not copied once more.
+        if self.start == self.end && buffer.len() >= READ {
+            return self.blob.read(buffer);
+        }
         let count = self.fill_buf()?.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.at_hand()[..count]);
         self.consume(count);

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -15,12 +15,16 @@ pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Has `write` write to `path`: beside it, so that half of it is never left there, and renamed. What is no regular file (a FIFO,
+/// Has `write` write to `path`, and returns what it returns: beside it, so that half of it is never left there, and renamed. What is no regular file (a FIFO,
 /// `/dev/null`) is written as it is. `-` is standard output.
 ///
 /// # Errors
 /// What `write` gives and what opening and renaming give; a terminal on standard output, where it would be `what`.
-pub fn write_output(path: &Path, what: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub fn write_output<T>(
+    path: &Path,
+    what: &str,
+    write: impl FnOnce(&mut dyn Write) -> Result<T>,
+) -> Result<T> {
     if !is_stdout(path) {
         return into_file(path, write).with_context(|| format!("write {path:?}"));
     }
@@ -33,15 +37,16 @@ pub fn write_output(path: &Path, what: &str, write: impl FnOnce(&mut dyn Write) 
     write(&mut io::stdout().lock())
 }
 
-fn into_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+fn into_file<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return write(&mut File::options().write(true).open(path)?);
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = PathBuf::from(beside);
+    let beside = path.with_added_extension(format!("{}.part", std::process::id()));
     let mut file = File::options().write(true).create_new(true).open(&beside)?;
-    let written = write(&mut file).and_then(|()| Ok(fs::rename(&beside, path)?));
+    let written = write(&mut file).and_then(|written| {
+        fs::rename(&beside, path)?;
+        Ok(written)
+    });
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }

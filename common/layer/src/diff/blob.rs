@@ -21,6 +21,8 @@ use crate::compression::Compression;
 
 /// The archive's bytes in one block.
 const BLOCK: usize = 1 << 20;
+// Whoever unpacks it decompresses a block at once.
+const _: () = assert!(BLOCK <= crate::chunk::SIZE);
 /// More compressing threads than this, and reading the files is what takes the time.
 const THREADS: usize = 16;
 
