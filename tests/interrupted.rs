@@ -6,6 +6,7 @@ mod killing;
 
 use std::{
     collections::BTreeSet,
+    io,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread,
@@ -131,10 +132,11 @@ impl Draw {
     }
 }
 
-/// Starts a script in a process group of its own, and kills all of the group after a while, as a power cut would.
+/// Starts a script in a process group of its own, and kills all of the group after a while, as a power cut would: nobody of
+/// it is at anything any more when this returns.
 fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
     let mut command = sandbox.command("/bin/sh");
-    command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.process_group(0).spawn().unwrap();
     thread::sleep(after);
     Command::new("kill")
@@ -143,6 +145,8 @@ fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
         .status()
         .unwrap();
     child.wait().unwrap();
+    // It ends with the last one that holds it, who has then come out of the system call in which the signal met it.
+    io::copy(&mut child.stderr.take().unwrap(), &mut io::sink()).unwrap();
 }
 
 #[test]
@@ -166,6 +170,37 @@ fn two_hundred_pipes_are_cut_off_at_random_moments() {
         assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
         assert_as(&sandbox, &before, &context);
     }
+}
+
+/// Whoever takes a container back while its pipe still runs takes all of it, or comes before there is any.
+#[test]
+fn a_container_is_taken_back_while_its_pipe_still_runs() {
+    let sandbox = ready();
+    let before = sandbox.snapshot();
+    let begin = Instant::now();
+    sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
+    let whole = u64::try_from(begin.elapsed().as_micros()).unwrap();
+    sandbox.sh("unwind web > /dev/null").ok();
+    let mut draw = Draw(20_261_126);
+    let mut refused = 0;
+    for run in 0..100 {
+        let after = Duration::from_micros(draw.below(whole));
+        let (unwound, piped) = thread::scope(|scope| {
+            let piped = scope.spawn(|| sandbox.sh(&pipe(PIPE.len() - 1, "")));
+            thread::sleep(after);
+            (sandbox.sh("unwind web"), piped.join().unwrap())
+        });
+        let context = format!("run {run}, taken back after {after:?}");
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        let document: Value = serde_json::from_str(&sandbox.sh("cat web.json").stdout).unwrap();
+        if document.get("error").is_some() {
+            refused += 1;
+        } else if sandbox.run().join("stave/web.json").exists() {
+            sandbox.sh("unwind web > /dev/null").ok();
+        }
+        assert_as(&sandbox, &before, &format!("{context}; the pipe: {}", piped.stderr));
+    }
+    assert!(refused >= 20, "only {refused} pipes were met in their midst");
 }
 
 /// Runs pipes at once, each with its own id and port; their documents.

@@ -255,6 +255,44 @@ fn check_tells_what_is_missing_and_repair_makes_it_again() {
     sandbox.sh("unwind < web.json > /dev/null").ok();
 }
 
+/// What is made again can be found: the record tells of it, and goes on telling of all the rest.
+#[test]
+fn repair_loses_nothing_of_the_record() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | tee mounted.json | netns-bridge | veth-pair > web.json";
+    sandbox.sh(pipe).ok();
+    let record = sandbox.run().join("stave/web.json");
+    let recorded = std::fs::read(&record).unwrap();
+    // A document of before the network was made.
+    let repair = "umount root/containers/web/rootfs; union-mount --repair < mounted.json > /dev/null";
+    sandbox.sh(repair).ok();
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), String::from_utf8(recorded.clone()).unwrap());
+    // One of another container of the name.
+    sandbox.sh("jq -c '.steps[-1].version = \"0\"' mounted.json > other.json").ok();
+    let refused = sandbox.sh("union-mount --repair < other.json").exits(1).stderr;
+    assert!(
+        refused.contains(r#"container "web" exists: "/run/stave/web.json" lists other steps"#),
+        "{refused}"
+    );
+    // One that is being taken back.
+    sandbox.sh("jq -c '.error = {tool: \"unwind\", step: \"undo\", message: \"\"}' web.json > /run/stave/web.json").ok();
+    for line in ["union-mount --repair < web.json", "portmap -p 80 < web.json"] {
+        let refused = sandbox.sh(line).exits(1).stderr;
+        assert!(
+            refused.contains(r#"container "web" is being taken back: "/run/stave/web.json""#),
+            "{refused}"
+        );
+    }
+    // As after a restart.
+    std::fs::remove_file(&record).unwrap();
+    sandbox.sh(repair).ok();
+    assert!(std::fs::read_to_string(&record).unwrap().contains("union-mount"));
+    std::fs::write(&record, recorded).unwrap();
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     let sandbox = Sandbox::with_busybox();

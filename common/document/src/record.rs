@@ -219,18 +219,22 @@ pub fn read(run_dir: &Path, id: &Id) -> Result<Option<Document>, Error> {
     read_file(&path(run_dir, id))
 }
 
-/// Removes what a tool that was killed left of a record that never came to stand: a file beside its place, a lock.
+/// The record of `id`, locked, and the document in it, once whoever holds it has let go; none if there is no record. What a
+/// tool that was killed left of one that never came to stand is removed: a file beside its place, a lock.
 ///
 /// # Errors
-/// When it cannot be removed.
-pub fn sweep(run_dir: &Path, id: &Id) -> Result<(), Error> {
-    let beside = path(run_dir, id).with_extension("json.new");
-    if !beside.exists() && !run_dir.join("locks").join(lock_name(id)).exists() {
-        return Ok(());
+/// When it cannot be locked or read, or what was left cannot be removed.
+pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Error> {
+    let path = path(run_dir, id);
+    let traces = [path.with_extension("json.new"), run_dir.join("locks").join(lock_name(id)), path];
+    if !traces.iter().any(|trace| trace.exists()) {
+        return Ok(None);
     }
     let record = Record::lock(run_dir, id)?;
-    // Whoever held the lock until now may have written it.
-    if record.read()?.is_none() { record.remove() } else { Ok(()) }
+    match record.read()? {
+        Some(document) => Ok(Some((record, document))),
+        None => record.remove().map(|()| None),
+    }
 }
 
 /// The ids of all records in `run_dir`, sorted. Files of other names are passed over.
@@ -276,19 +280,34 @@ mod tests {
     fn what_a_killed_writer_left_is_swept_away_and_a_record_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let id: Id = "web".parse().unwrap();
-        sweep(dir.path(), &id).unwrap();
+        let settled = || settled(dir.path(), &id).unwrap();
+        assert!(settled().is_none());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let record = Record::lock(dir.path(), &id).unwrap();
         fs::write(dir.path().join("web.json.new"), "{").unwrap();
         drop(record);
-        sweep(dir.path(), &id).unwrap();
+        assert!(settled().is_none());
         assert!(!dir.path().join("web.json.new").exists());
         assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
         let record = Record::lock(dir.path(), &id).unwrap();
         record.write(&Document::new()).unwrap();
         drop(record);
-        sweep(dir.path(), &id).unwrap();
+        assert!(settled().is_some());
         assert!(read(dir.path(), &id).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_record_that_is_about_to_be_written_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: Id = "web".parse().unwrap();
+        let record = Record::lock(dir.path(), &id).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| settled(dir.path(), &id).unwrap().is_some());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            record.write(&Document::new()).unwrap();
+            drop(record);
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `--check` and `--repair`: the document against what is there.
 
 use anyhow::{anyhow, bail};
-use document::{Document, record::Record};
-use operation::{Condition, Operation, interrupt};
+use document::{Document, Id, record::Record};
+use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
 use crate::{
     Common, Filter, failure,
     filter::{advised, from_boxed, lock},
+    session,
 };
 
 /// Compares the operations of every step of this tool with what is there; with `--repair` applies those again that are
@@ -15,7 +16,7 @@ use crate::{
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let record = match (common.repair, document.id()?) {
-        (true, Some(id)) => Some(Record::lock(&scope.run_dir, &id)?),
+        (true, Some(id)) => Some(hold(tool, &scope, document, &id)?),
         _ => None,
     };
     let _lock = if common.repair { lock::<F>(&scope)? } else { None };
@@ -24,7 +25,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     }
     let (mut differ, mut repaired) = (0_usize, Vec::new());
     for (at, mut step) in document.steps()?.into_iter().enumerate().filter(|(_, step)| step.tool == tool) {
-        let mut changed = false;
+        let (before, mut changed) = (step.clone(), false);
         for value in &mut step.operations {
             let mut operation = F::Operation::deserialize(&*value).map_err(|error| {
                 anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
@@ -44,14 +45,22 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
             differ += 1;
         }
         if changed {
-            repaired.push((at, step));
+            repaired.push((at, before, step));
         }
     }
-    for (at, step) in &repaired {
+    for (at, _, step) in &repaired {
         document.replace_step(*at, step)?;
     }
-    if let Some(record) = record.filter(|_| !repaired.is_empty()) {
-        record.write(document)?;
+    if let Some((record, mut recorded)) = record {
+        for (_, before, step) in &repaired {
+            if let Some(at) = recorded.position_of(before)? {
+                recorded.replace_step(at, step)?;
+            }
+        }
+        if !repaired.is_empty() {
+            record.write(&recorded)?;
+        }
+        record.release();
     }
     if differ > 0 {
         bail!(
@@ -60,4 +69,43 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         );
     }
     Ok(())
+}
+
+/// The container's record, locked, and the document in it.
+///
+/// # Errors
+/// As [`recorded`]; when the lock cannot be taken.
+fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Result<(Record, Document)> {
+    let record = Record::lock(&scope.run_dir, id)?;
+    match recorded(tool, document, &record, id) {
+        Ok(recorded) => Ok((record, recorded)),
+        Err(error) => {
+            record.release();
+            Err(error)
+        }
+    }
+}
+
+/// The document in the record, which lists every step of the tool that this one does: what is made again can be found. The
+/// record is written anew where it is gone, as after a restart of the machine.
+///
+/// # Errors
+/// When the record lists other steps, or is being taken back; when it cannot be read or written.
+fn recorded(tool: &str, document: &Document, record: &Record, id: &Id) -> anyhow::Result<Document> {
+    let mut steps = document.steps()?.into_iter().filter(|step| step.tool == tool).peekable();
+    let Some(recorded) = record.read()? else {
+        if steps.peek().is_some() {
+            record.write(document)?;
+        }
+        return Ok(document.clone());
+    };
+    if recorded.has_failed() {
+        return Err(session::taken_back(record, id));
+    }
+    for step in steps {
+        if recorded.position_of(&step)?.is_none() {
+            return Err(session::differs(record, id));
+        }
+    }
+    Ok(recorded)
 }

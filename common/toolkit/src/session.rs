@@ -94,17 +94,10 @@ impl Session {
     /// Whether there is a record, after holding the document against it.
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
         match record.read()? {
+            Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
             Some(recorded) if recorded.has_steps_of(document)? => Ok(true),
-            Some(_) => {
-                let differs = match document.tools()?.is_empty() {
-                    true => "is its record",
-                    false => "lists other steps than this document",
-                };
-                Err(hint(
-                    anyhow!("container \"{id}\" exists: {:?} {differs}", record.path()),
-                    format!("`unwind {id}` takes it back; `--id` names another"),
-                ))
-            }
+            Some(_) if document.tools()?.is_empty() => Err(exists(record, id, "is its record")),
+            Some(_) => Err(differs(record, id)),
             None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
             None => Err(hint(
                 anyhow!("container \"{id}\" has no record {:?}", record.path()),
@@ -192,4 +185,24 @@ impl Session {
     pub fn into_document(self) -> Document {
         self.document
     }
+}
+
+/// That the record has `error`, which `unwind` puts there when it begins.
+pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
+    hint(
+        anyhow!("container \"{id}\" is being taken back: {:?} tells so", record.path()),
+        format!("`unwind {id}` brings that to its end; `--id` names another"),
+    )
+}
+
+/// That the record is of another container, or of a later moment.
+pub(crate) fn differs(record: &Record, id: &Id) -> anyhow::Error {
+    exists(record, id, "lists other steps than this document")
+}
+
+fn exists(record: &Record, id: &Id, how: &str) -> anyhow::Error {
+    hint(
+        anyhow!("container \"{id}\" exists: {:?} {how}", record.path()),
+        format!("`unwind {id}` takes it back; `--id` names another"),
+    )
 }

@@ -320,7 +320,9 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     drop(holder.stdin.take());
     holder.wait().unwrap();
 
-    // As if the record were of before a crash.
+    // As if the document were of before a crash.
+    let [record, aside] = ["web.json", "aside"].map(|name| fixture.directory.path().join("run").join(name));
+    fs::rename(&record, &aside).unwrap();
     let mut before = mounted.clone();
     let operations = before["steps"][0]["operations"].as_array_mut().unwrap();
     let overlay = operations.iter_mut().find(|operation| operation["op"] == "overlay-mount").unwrap();
@@ -337,6 +339,7 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     assert!(fixture.container().join("work/work/incompat/volatile").exists());
     assert_eq!(fs::read_to_string(upper.join("written")).unwrap(), "before");
 
+    fs::rename(&aside, &record).unwrap();
     let (status, repaired, stderr) = fixture.run(&["--repair"], &mounted);
     assert_eq!((status, stderr.as_str()), (0, ""));
     assert_eq!(fs::read_to_string(rootfs.join("written")).unwrap(), "before");

@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
-use document::{Document, Id, record};
+use document::{Document, Id};
 use toolkit::{Common, Exit, Walker, walker};
 
 /// Takes back what a pipe of Stave's tools made, from a document on standard input or by the container's id
@@ -44,13 +44,13 @@ impl Walker for Unwind {
         if self.ids.is_empty() {
             return Ok(None);
         }
-        let run_dir = self.common.scope()?.run_dir;
-        let recorded = |id: &Id| -> Result<Document> {
-            let mut missing = Document::new();
-            missing.set(id)?;
-            Ok(record::read(&run_dir, id)?.unwrap_or(missing))
+        // Each one's record is read once nobody works on it any more.
+        let named = |id: &Id| -> Result<Document> {
+            let mut document = Document::new();
+            document.set(id)?;
+            Ok(document)
         };
-        self.ids.iter().map(recorded).collect::<Result<_>>().map(Some)
+        self.ids.iter().map(named).collect::<Result<_>>().map(Some)
     }
 
     fn walk(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {

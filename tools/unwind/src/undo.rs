@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use document::{Document, Member, SplitOff, members::Failure, record};
+use document::{Document, Id, Member, SplitOff, members::Failure, record};
 use operation::{Operation as _, Scope, words};
-use toolkit::{Common, hint};
+use toolkit::{Common, Stage, hint};
 
 /// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
 /// other program of the system: it starts none that is not in this list, unless the caller vouches for a directory.
@@ -73,18 +73,8 @@ impl Tools {
     /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
     /// the caller has yet to say; a tool that failed has said why itself.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
-        match (document.id()?, self.recorded(document)?) {
-            // The container's first tool may have been killed while it wrote the record.
-            (Some(id), None) => {
-                record::sweep(&self.scope.run_dir, &id)?;
-                // What union-mount makes first has all the rest in it.
-                if let Some(path) = self.orphan(document)? {
-                    let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
-                    made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
-                }
-            }
-            (_, Some(recorded)) if tells_more(&recorded, document)? => *document = recorded,
-            _ => {}
+        if let Some(id) = document.id()? {
+            self.take_over(&id, document)?;
         }
         document.remove(Failure::NAME);
         let tools = document.tools()?;
@@ -104,6 +94,38 @@ impl Tools {
             document.set(&failure)?;
         }
         Ok(errors)
+    }
+
+    /// Makes the document what the container's record tells, where that lists more steps, and marks the record as being taken
+    /// back, so that no tool of a pipe that still runs adds to it; one without steps goes at once. Of a container without record
+    /// and steps, what is left in `$STAVE_ROOT` goes.
+    fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
+        let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
+            // What union-mount makes first has all the rest in it.
+            if let Some(path) = self.orphan(document)? {
+                let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
+                made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
+            }
+            return Ok(());
+        };
+        if recorded.tools()?.is_empty() {
+            return Ok(record.remove()?);
+        }
+        let more = tells_more(&recorded, document)?;
+        if more || recorded.has_steps_of(document)? {
+            recorded.set(&Failure {
+                tool: "unwind".to_owned(),
+                step: Stage::Undo.to_string(),
+                message: format!("container \"{id}\" is being taken back"),
+                causes: Vec::new(),
+            })?;
+            // On a full disk, the container is taken back all the same.
+            let _ = record.write(&recorded);
+        }
+        if more {
+            *document = recorded;
+        }
+        Ok(())
     }
 
     /// The commands that [`Tools::undo_all`] would run, each with what the one before has written on standard input.
