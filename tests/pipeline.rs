@@ -55,7 +55,8 @@ fn the_clients_address_arrives_in_the_container() {
     let sandbox = Sandbox::with_busybox();
     let server = "ns-exec -d -- nc -ll -p 80 -e netstat -tn";
     start(&sandbox, "web", &format!("{NETWORK} | portmap -p 10080:80"), server);
-    let seen = sandbox.outside(&format!("sleep 0.3; busybox nc -w 2 {HOST} 10080 < /dev/null"));
+    sandbox.sh("until nsenter --net=/run/netns/web ss -Hlnt | grep -q ':80 '; do sleep 0.01; done").ok();
+    let seen = sandbox.outside(&format!("busybox nc -w 2 {HOST} 10080 < /dev/null"));
     assert!(seen.stdout.contains(&format!("{OUTSIDE}:")), "{seen:?}");
 }
 
@@ -101,7 +102,8 @@ fn udp_and_a_single_host_address() {
     ] {
         std::fs::write(sandbox.directory().join(name), format!("{socket} {rest}")).unwrap();
     }
-    sandbox.sh("nsenter --net=/run/netns/web perl server.pl > /dev/null 2>&1 & sleep 0.3").ok();
+    sandbox.sh("nsenter --net=/run/netns/web perl server.pl > /dev/null 2>&1 &").ok();
+    sandbox.sh("until nsenter --net=/run/netns/web ss -Hlnu | grep -q ':53 '; do sleep 0.01; done").ok();
     assert_eq!(sandbox.outside(&format!("perl client.pl {HOST}:5353")).ok(), "answer to ask");
 }
 
@@ -135,7 +137,8 @@ fn networks_reach_each_other_by_published_ports_alone() {
     };
     apart("as made");
     // Whoever leaves by neither of them is not asked.
-    let server = "busybox httpd -f -p 8080 -h www > /dev/null 2>&1 & echo $! > httpd.pid; sleep 0.3";
+    let server = "busybox httpd -f -p 8080 -h www > /dev/null 2>&1 & echo $! > httpd.pid; \
+        until ss -Hlnt | grep -q ':8080 '; do sleep 0.01; done";
     sandbox.outside(&format!("mkdir -p www && echo outside > www/index.html; {server}")).ok();
     assert_eq!(asks("stranger", &format!("{OUTSIDE}:8080")), "outside\n");
 

@@ -47,7 +47,7 @@ pub(crate) fn at((call, when): &Moment) -> String {
 /// As [`Sandbox::assert_as`], saying after what.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + Duration::from_secs(10);
     let mut difference = before.difference(&sandbox.snapshot());
     while !difference.is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_millis(50));

@@ -287,14 +287,14 @@ impl Sandbox {
         patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
     }
 
-    /// Asserts that the sandbox is as it was. Waits for up to three seconds: the kernel buries processes and network
+    /// Asserts that the sandbox is as it was. Waits for up to ten seconds: the kernel buries processes and network
     /// namespaces in its own time.
     ///
     /// # Panics
     /// When it is not, with what was left behind or lost.
     #[track_caller]
     pub fn assert_as(&self, before: &Snapshot) {
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + Duration::from_secs(10);
         while *before != self.snapshot() && Instant::now() < end {
             thread::sleep(Duration::from_millis(50));
         }
@@ -324,7 +324,7 @@ impl Drop for Sandbox {
 
 #[track_caller]
 fn patient(mut attempt: impl FnMut() -> Outcome) -> String {
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + Duration::from_secs(10);
     loop {
         let outcome = attempt();
         if outcome.status == 0 || Instant::now() > end {

@@ -2,8 +2,6 @@
 //! it, no more. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap built.
 #![allow(clippy::unwrap_used)]
 
-use std::{thread, time::Duration};
-
 use testkit::{HOST, Sandbox};
 
 /// A host with forwarding off, as a fresh machine has it.
@@ -72,8 +70,7 @@ fn a_published_port_is_reached_from_everywhere() {
     assert_eq!(ask(&sandbox, "other", "TCP4:172.17.0.2:80"), "web 172.17.0.3", "directly, as it is");
     // What a container sends outside bears the host's address.
     let server = "socat TCP4-LISTEN:99,fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_PEERADDR' >/dev/null 2>&1 </dev/null &";
-    sandbox.outside(server).ok();
-    thread::sleep(Duration::from_millis(300));
+    sandbox.outside(&format!("{server} until ss -Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
     assert_eq!(ask(&sandbox, "web", "TCP4:192.0.2.2:99"), "outside 192.0.2.1");
     stop(&sandbox, "web");
     assert_eq!(ask(&sandbox, "other", "TCP4:192.0.2.2:99"), "outside 192.0.2.1", "the other one goes on");
@@ -81,7 +78,6 @@ fn a_published_port_is_reached_from_everywhere() {
     sandbox.sh("veth-pair --undo < other.json | netns-bridge --undo").ok();
     sandbox.sh("pkill -P 1 socat || true").ok();
     sandbox.outside("pkill socat || true").ok();
-    thread::sleep(Duration::from_millis(100));
     sandbox.assert_as(&before);
 }
 
@@ -114,9 +110,9 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
     start(&sandbox, "other", "");
     serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
     sandbox
-        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &")
+        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &
+             until ss -Hlnt | grep -q ':7777 '; do sleep 0.01; done")
         .ok();
-    thread::sleep(Duration::from_millis(300));
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:7777"), "private");
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:10080"), "web 172.17.0.1");
     // 127.0.0.1 is elsewhere for the neighbour: by the gateway, from its own address.
