@@ -1,6 +1,8 @@
 //! Archive → directory → archive → directory: nothing is lost, and the bytes are the same from then on.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod seen;
+
 use std::{fs, os::fd::AsFd, path::Path};
 
 use layer::{
@@ -95,6 +97,7 @@ proptest! {
         let written = diff(&first);
         let second = dir.path().join("second");
         apply(&written, &second, &[&base]);
+        prop_assert_eq!(seen::walk(&first), seen::walk(&second));
         prop_assert!(diff(&second) == written);
     }
 }

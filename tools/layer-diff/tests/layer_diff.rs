@@ -109,6 +109,27 @@ fn an_upper_directory() {
     assert_eq!(work.entries(&["upper"]), expected);
 }
 
+/// A directory that was only copied up tells everything of it again, since its entry replaces the one below.
+#[test]
+fn attributes_of_directories_stay() {
+    let work = Work::new();
+    for tree in ["old/srv", "new/srv"] {
+        attribute(&work.directory(tree), "user.kept", b"v");
+    }
+    fs::write(work.path("new/srv/file"), "").unwrap();
+    attribute(&work.path("new"), "user.root", b"v");
+    for (trees, count) in [(&["new"][..], 1), (&["old", "new"], 2)] {
+        work.entries(trees);
+        let archive = fs::read(work.path("out.tar")).unwrap();
+        let (mut reader, mut found) = (Reader::new(&archive[..]), Vec::new());
+        while let Some(entry) = reader.next().unwrap() {
+            found.extend(entry.xattrs.into_iter().map(|(name, value)| (entry.path.clone(), name, value)));
+        }
+        assert_eq!(found.len(), count, "{trees:?}: {found:?}");
+        assert!(found.contains(&(b"srv/".to_vec(), b"user.kept".to_vec(), b"v".to_vec())), "{found:?}");
+    }
+}
+
 /// What is no document ends it as it ends a filter.
 #[test]
 fn the_documents_of_others() {

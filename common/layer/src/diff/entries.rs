@@ -109,15 +109,9 @@ impl<W: Write> Entries<W> {
         let directory = directory.as_fd();
         let stat = rustix::fs::fstat(directory).map_err(tree("stat", path))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-        let xattrs = overlay::xattrs(directory, b"").or_else(|error| match error {
-            // A magic link of /proc is not followed by the calls that we use: the directory's own name is.
-            rustix::io::Errno::LOOP => overlay::xattrs(directory, b"."),
-            _ => Err(error),
-        });
-        let entry = Entry {
-            xattrs: xattrs.map_err(tree("list attributes of", path))?,
-            ..plain(Kind::Directory, name, &stat)
-        };
+        // "." leads to what is open: the magic link of /proc itself has no attributes, and is not followed.
+        let xattrs = overlay::xattrs(directory, b".").map_err(tree("list attributes of", path))?;
+        let entry = Entry { xattrs, ..plain(Kind::Directory, name, &stat) };
         self.put(&entry)
     }
 
