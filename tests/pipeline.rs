@@ -258,6 +258,49 @@ fn check_tells_what_is_missing_and_repair_makes_it_again() {
     sandbox.sh("unwind < web.json > /dev/null").ok();
 }
 
+/// A document outlives its container; another one may have the id by then, made by the same steps.
+#[test]
+fn a_document_takes_back_no_other_container_of_its_id() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let pipe = "layer-apply --id web < busybox.json | union-mount";
+    sandbox.sh(&format!("{pipe} > old.json; unwind web > /dev/null")).ok();
+    sandbox.sh(&format!("{pipe} > new.json; touch root/containers/web/upper/mine")).ok();
+    let says = |tool: &str| {
+        format!(
+            "{tool}: container \"web\" exists: \"/run/stave/web.json\" is of another container than this document\n\
+             hint: `unwind web` takes it back; `--id` names another\n"
+        )
+    };
+    for (tool, line) in [
+        ("unwind", "unwind < old.json > /dev/null"),
+        ("union-mount", "union-mount --undo < old.json > /dev/null"),
+        ("union-mount", "union-mount --repair < old.json > /dev/null"),
+        ("netns-bridge", "netns-bridge < old.json > /dev/null"),
+    ] {
+        assert_eq!(sandbox.sh(line).exits(1).stderr, says(tool));
+    }
+    sandbox.sh("union-mount --check < new.json && test -e root/containers/web/rootfs/mine").ok();
+    // A document of the same container that is older, and one of which part was taken back already.
+    sandbox.sh("union-mount --undo < new.json > /dev/null; unwind < new.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+/// What a container of before a restart has left goes under its lock, and not from under one that is begun meanwhile.
+#[test]
+fn what_is_left_goes_once() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("mkdir -p root/containers/web/upper").ok();
+    let slowly =
+        "strace -f -o /dev/null -e trace=openat2 -e inject=openat2:delay_enter=1000000:when=1 unwind web";
+    let anew = "layer-apply --id web < busybox.json | union-mount > web.json";
+    let script = format!("{slowly} > /dev/null & sleep 0.5; unwind web > /dev/null; {anew}; wait $!");
+    sandbox.sh(&script).ok();
+    sandbox
+        .sh("test -e root/containers/web/upper && union-mount --check < web.json && unwind < web.json")
+        .ok();
+}
+
 /// What is made again can be found: the record tells of it, and goes on telling of all the rest.
 #[test]
 fn repair_loses_nothing_of_the_record() {

@@ -23,11 +23,7 @@ pub struct InvalidId(String);
 impl Id {
     /// A new id at random, of twelve hexadecimal digits as Docker shows them.
     pub fn random() -> Self {
-        // The standard library's hash keys are drawn from the system's random source, once a process; a container
-        // needs no secret, only a name that nobody else has.
-        use std::hash::{BuildHasher, RandomState};
-        let drawn = RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()));
-        Self(format!("{:012x}", drawn >> 16))
+        Self(format!("{:012x}", drawn() >> 16))
     }
 
     /// The id as text.
@@ -69,6 +65,30 @@ impl fmt::Display for Id {
 impl Member for Id {
     const NAME: &'static str = "id";
     const MADE_BY: &'static str = "layer-apply, or give --id";
+}
+
+/// `instance`: what tells a container from another one that has its id later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Instance(String);
+
+impl Instance {
+    /// A new one at random, of sixteen hexadecimal digits.
+    pub fn random() -> Self {
+        Self(format!("{:016x}", drawn()))
+    }
+}
+
+impl Member for Instance {
+    const NAME: &'static str = "instance";
+    const MADE_BY: &'static str = "the first tool of a container";
+}
+
+/// The standard library's hash keys are drawn from the system's random source, once a process; a container needs no secret,
+/// only a name that nobody else has.
+fn drawn() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))
 }
 
 #[cfg(test)]

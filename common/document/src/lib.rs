@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 
-pub use id::{Id, InvalidId};
+pub use id::{Id, Instance, InvalidId};
 pub use members::{Failure, Member, Step, StepState, Steps};
 
 /// The version of the contract, the member `stave`.
@@ -246,6 +246,15 @@ impl Document {
         // The text is as good as always the same: then it need not be understood.
         let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
         Ok(same_text || self.steps()? == other.steps()?)
+    }
+
+    /// Whether this can be a document of the same container as the other: no, where each has an `instance` of its own.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if one of them has an `instance` that is no string.
+    pub fn may_be_of_one_container(&self, other: &Self) -> Result<bool, Error> {
+        let instances = self.get::<Instance>()?.zip(other.get::<Instance>()?);
+        Ok(instances.is_none_or(|(one, other)| one == other))
     }
 
     /// Puts a step on top of the stack; returns its index.

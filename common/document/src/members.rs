@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{Id, Instance};
+
 /// A type that stands in the document under one name.
 pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
     /// The member's name.
@@ -311,7 +313,8 @@ member!(Steps, "steps", "any tool");
 pub(crate) fn is_known(name: &str) -> bool {
     [
         "stave",
-        "id",
+        Id::NAME,
+        Instance::NAME,
         Steps::NAME,
         Image::NAME,
         Layers::NAME,

@@ -102,6 +102,9 @@ fn recorded(tool: &str, document: &Document, record: &Record, id: &Id) -> anyhow
     if recorded.has_failed() {
         return Err(session::taken_back(record, id));
     }
+    if !recorded.may_be_of_one_container(document)? {
+        return Err(session::of_another(record, id));
+    }
     for step in steps {
         if recorded.position_of(&step)?.is_none() {
             return Err(session::differs(record, id));

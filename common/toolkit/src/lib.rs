@@ -13,7 +13,7 @@ mod failure;
 mod filter;
 mod output;
 mod schema;
-mod session;
+pub mod session;
 mod size;
 mod source;
 mod streams;

@@ -47,7 +47,7 @@ fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let mut properties = serde_json::Map::new();
     properties.insert("stave".into(), json!({"const": document::VERSION}));
-    for &name in ["id", "steps", "error"].iter().chain(reads).chain(writes) {
+    for &name in ["id", "instance", "steps", "error"].iter().chain(reads).chain(writes) {
         let mut schema = member(&mut generator, name);
         if let Some(object) = schema.as_object_mut() {
             let known = |names: &[&str]| names.contains(&name);
@@ -70,6 +70,7 @@ fn member(generator: &mut SchemaGenerator, name: &str) -> Value {
     }
     match name {
         document::Id::NAME => of::<document::Id>(generator),
+        document::Instance::NAME => of::<document::Instance>(generator),
         members::Steps::NAME => of::<members::Steps>(generator),
         members::Failure::NAME => of::<members::Failure>(generator),
         members::Image::NAME => of::<members::Image>(generator),

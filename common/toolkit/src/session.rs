@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{anyhow, bail};
-use document::{Document, Id, Member, Step, StepState, record::Record};
+use document::{Document, Id, Instance, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope};
 
 use crate::hint;
@@ -87,6 +87,9 @@ impl Session {
         };
         let mut opened = document.clone();
         opened.set(&id)?;
+        if opened.raw(Instance::NAME).is_none() {
+            opened.set(&Instance::random())?;
+        }
         let (tool, version) = (tool.to_owned(), version.to_owned());
         Ok(Self { tool, version, id, record, before: document, recorded, document: opened, step: None })
     }
@@ -95,6 +98,7 @@ impl Session {
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
         match record.read()? {
             Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
+            Some(recorded) if !recorded.may_be_of_one_container(document)? => Err(of_another(record, id)),
             Some(recorded) if recorded.has_steps_of(document)? => Ok(true),
             Some(_) if document.tools()?.is_empty() => Err(exists(record, id, "is its record")),
             Some(_) => Err(differs(record, id)),
@@ -195,8 +199,13 @@ pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     )
 }
 
-/// That the record is of another container, or of a later moment.
-pub(crate) fn differs(record: &Record, id: &Id) -> anyhow::Error {
+/// That the record is of another container than the document, which had the id before or after.
+pub fn of_another(record: &Record, id: &Id) -> anyhow::Error {
+    exists(record, id, "is of another container than this document")
+}
+
+/// That the record tells of more, or less, than the document.
+pub fn differs(record: &Record, id: &Id) -> anyhow::Error {
     exists(record, id, "lists other steps than this document")
 }
 

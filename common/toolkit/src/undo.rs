@@ -1,12 +1,13 @@
 //! Taking back what a step lists.
 
 use anyhow::anyhow;
-use document::{Document, Step, StepState, record::Record};
+use document::{Document, Instance, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
 use crate::{
     Common, Filter, failure,
     filter::{from_boxed, lock},
+    session,
 };
 
 /// `--undo`: takes back the last step of this tool in the document, and in the record where the same step stands there.
@@ -17,7 +18,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
 
 /// Undoes the last step of `tool` in `document`: its operations backwards, then the step and, with the tool's last step,
 /// its member (`forget`). The same is done in the record. What could not be undone stays in the step. A document in
-/// which the tool has no step is left as it is.
+/// which the tool has no step is left as it is, and so is the record of a container that had the id later.
 ///
 /// # Errors
 /// When the document or the record cannot be read or written, or an operation could not be undone; each one is told
@@ -29,9 +30,18 @@ pub fn undo_step<O: Operation>(
     lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let record = document.id()?.map(|id| Record::lock(&scope.run_dir, &id)).transpose()?;
-    let result = undo_locked::<O>(tool, scope, document, record.as_ref(), lock, forget);
-    let Some(record) = record else { return result };
+    let Some(id) = document.id()? else {
+        return undo_locked::<O>(tool, scope, document, None, lock, forget);
+    };
+    let record = Record::lock(&scope.run_dir, &id)?;
+    let recorded = record.read()?;
+    if let Some(recorded) = &recorded
+        && !recorded.may_be_of_one_container(document)?
+    {
+        return Err(session::of_another(&record, &id));
+    }
+    let result =
+        undo_locked::<O>(tool, scope, document, recorded.map(|recorded| (&record, recorded)), lock, forget);
     let emptied =
         record.read()?.map(|recorded| recorded.tools()).transpose()?.is_some_and(|tools| tools.is_empty());
     match emptied {
@@ -45,7 +55,7 @@ fn undo_locked<O: Operation>(
     tool: &str,
     scope: &Scope,
     document: &mut Document,
-    record: Option<&Record>,
+    record: Option<(&Record, Document)>,
     lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -61,9 +71,7 @@ fn undo_locked<O: Operation>(
     let after = Step { state: StepState::Begun, operations: remains, ..step.clone() };
 
     replace(document, &step, &after, &forget)?;
-    if let Some(record) = record
-        && let Some(mut recorded) = record.read()?
-    {
+    if let Some((record, mut recorded)) = record {
         replace(&mut recorded, &step, &after, &forget)?;
         record.write(&recorded)?;
     }
@@ -86,8 +94,12 @@ fn replace(
     } else {
         document.replace_step(at, after)?;
     }
-    if !document.tools()?.contains(&step.tool) {
+    let tools = document.tools()?;
+    if !tools.contains(&step.tool) {
         forget(document)?;
+    }
+    if tools.is_empty() {
+        document.remove(Instance::NAME);
     }
     Ok(())
 }

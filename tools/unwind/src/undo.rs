@@ -9,9 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use document::{Document, Id, Member, SplitOff, members::Failure, record};
+use document::{
+    Document, Id, Instance, Member, SplitOff,
+    members::Failure,
+    record::{self, Record},
+};
 use operation::{Operation as _, Scope, words};
-use toolkit::{Common, Stage, hint};
+use toolkit::{Common, Stage, hint, session};
 
 /// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
 /// other program of the system: it starts none that is not in this list, unless the caller vouches for a directory.
@@ -96,33 +100,42 @@ impl Tools {
         Ok(errors)
     }
 
-    /// Makes the document what the container's record tells, where that lists more steps, and marks the record as being taken
-    /// back, so that no tool of a pipe that still runs adds to it; one without steps goes at once. Of a container without record
-    /// and steps, what is left in `$STAVE_ROOT` goes.
+    /// Makes the document's steps those of the container's record, and marks the record as being taken back, so that no tool of a
+    /// pipe that still runs adds to it; one without steps goes at once. Of a container without record and steps, what is
+    /// left in `$STAVE_ROOT` goes.
     fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
-        let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
-            // What union-mount makes first has all the rest in it.
-            if let Some(path) = self.orphan(document)? {
-                let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
-                made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
+        let run_dir = &self.scope.run_dir;
+        let Some((record, mut recorded)) = record::settled(run_dir, id)? else {
+            if self.orphan(document)?.is_some() {
+                let record = Record::lock(run_dir, id)?;
+                // Somebody may have begun the container anew meanwhile.
+                if let Some(path) = self.orphan(document)? {
+                    // What union-mount makes first has all the rest in it.
+                    let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
+                    made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
+                }
+                record.release();
             }
             return Ok(());
         };
         if recorded.tools()?.is_empty() {
             return Ok(record.remove()?);
         }
-        let more = tells_more(&recorded, document)?;
-        if more || recorded.has_steps_of(document)? {
-            recorded.set(&Failure {
-                tool: "unwind".to_owned(),
-                step: Stage::Undo.to_string(),
-                message: format!("container \"{id}\" is being taken back"),
-                causes: Vec::new(),
-            })?;
-            // On a full disk, the container is taken back all the same.
-            let _ = record.write(&recorded);
+        if !recorded.may_be_of_one_container(document)? {
+            return Err(session::of_another(&record, id));
         }
-        if more {
+        if !one_continues_the_other(&recorded, document)? {
+            return Err(session::differs(&record, id));
+        }
+        recorded.set(&Failure {
+            tool: "unwind".to_owned(),
+            step: Stage::Undo.to_string(),
+            message: format!("container \"{id}\" is being taken back"),
+            causes: Vec::new(),
+        })?;
+        // On a full disk, the container is taken back all the same.
+        let _ = record.write(&recorded);
+        if !recorded.has_steps_of(document)? {
             *document = recorded;
         }
         Ok(())
@@ -131,7 +144,7 @@ impl Tools {
     /// The commands that [`Tools::undo_all`] would run, each with what the one before has written on standard input.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
         let tools = match self.recorded(document)? {
-            Some(recorded) if tells_more(&recorded, document)? => recorded.tools()?,
+            Some(recorded) if one_continues_the_other(&recorded, document)? => recorded.tools()?,
             _ => document.tools()?,
         };
         if let Some(directory) = self.orphan(document)? {
@@ -242,10 +255,15 @@ fn undo_step(tool: &str) -> String {
     format!("undo step \"{tool}\"")
 }
 
-/// Whether the record lists more steps than a document that was saved in mid-pipe.
-fn tells_more(recorded: &Document, document: &Document) -> Result<bool> {
-    let (known, listed) = (recorded.tools()?, document.tools()?);
-    Ok(known.len() > listed.len() && known.starts_with(&listed))
+/// Whether the record tells of the document's container: at a later moment than a document that was saved in mid-pipe, or at
+/// one when part of it was taken back. Where both have the same `instance` it does, whatever the steps.
+fn one_continues_the_other(recorded: &Document, document: &Document) -> Result<bool> {
+    let instances = recorded.get::<Instance>()?.zip(document.get::<Instance>()?);
+    if let Some((recorded, given)) = instances {
+        return Ok(recorded == given);
+    }
+    let (recorded, given) = (recorded.steps()?, document.steps()?);
+    Ok(recorded.starts_with(&given) || given.starts_with(&recorded))
 }
 
 impl Drop for Tools {
