@@ -111,16 +111,15 @@ impl Gc {
             if marks.contains(&diff_id) || !self.is_old(&directory, &diff_id)? {
                 continue;
             }
-            if !dry_run {
-                // A container may have been started since.
+            // A container may have been started since.
+            let unused = || -> Result<bool> {
                 let mut again = Marks::default();
                 mark(context, &mut again)?;
-                if again.contains(&diff_id) {
-                    continue;
-                }
-                store.remove(&diff_id)?;
+                Ok(!again.contains(&diff_id) && self.is_old(&directory, &diff_id)?)
+            };
+            if dry_run || store.remove(&diff_id, unused)? {
+                removed.push(diff_id);
             }
-            removed.push(diff_id);
         }
         Ok(removed)
     }

@@ -61,7 +61,8 @@ impl Report for Remove {
                     }
                 }
                 Removal::Image(digest, references) => {
-                    layout.remove(&digest)?;
+                    let known = (!self.force).then_some(&references[..]);
+                    several(&digest.to_string(), &layout.remove(&digest, known)?)?;
                     untagged.extend(references.iter().map(Reference::to_string));
                     deleted.push(digest.to_string());
                 }
@@ -101,14 +102,22 @@ impl Remove {
         }
         let names = names(layout, &descriptor)?;
         if names.len() > 1 && !self.force {
-            let list: Vec<String> = names.iter().map(Reference::to_string).collect();
-            return Err(hint(
-                anyhow!("image {text} has several names: {}", list.join(", ")),
-                "remove it by its names, or with --force",
-            ));
+            several(text, &names)?;
         }
         Ok(Some(Removal::Image(Digest::try_from(descriptor.digest())?, names)))
     }
+}
+
+/// That an image has these names too, where there are any.
+fn several(image: &str, names: &[Reference]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = names.iter().map(Reference::to_string).collect();
+    Err(hint(
+        anyhow!("image {image} has several names: {}", list.join(", ")),
+        "remove it by its names, or with --force",
+    ))
 }
 
 fn names(layout: &Layout, descriptor: &Descriptor) -> Result<Vec<Reference>> {

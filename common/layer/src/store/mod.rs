@@ -305,17 +305,43 @@ impl Store {
         })
     }
 
-    /// Removes a layer in all its forms and variants. Whoever calls it knows that no container uses it.
+    /// Removes all that stands of a layer, where `unused` says so: it is asked under the layer's lock, and once more when nobody
+    /// can find the layer any longer. Returns whether it was removed.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
-    pub fn remove(&self, diff_id: &Digest) -> Result<(), Error> {
+    /// What `unused` returns; when something cannot be removed.
+    pub fn remove<E: From<Error>>(
+        &self,
+        diff_id: &Digest,
+        unused: impl Fn() -> Result<bool, E>,
+    ) -> Result<bool, E> {
         let _lock = self.lock(diff_id)?;
-        for name in self.variants(diff_id)?.into_iter().chain([diff_id.hex().to_owned()]) {
+        if !unused()? {
+            return Ok(false);
+        }
+        let names = self.names_of(diff_id)?;
+        let mut notes = Vec::new();
+        for name in
+            names.iter().filter_map(|name| name.strip_suffix(".json")).filter(|name| !name.starts_with('.'))
+        {
+            let path = || self.path.join(format!("{name}.json"));
+            if let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? {
+                notes.push((name, note));
+            }
             self.remove_name(&format!("{name}.json"))?;
+        }
+        // Whoever has found it before has a record by now, or is a mount.
+        let unused = unused();
+        if !matches!(unused, Ok(true)) {
+            for (name, note) in notes {
+                note.write(&self.fd, name).map_err(error("write", self.path.join(format!("{name}.json"))))?;
+            }
+            return unused;
+        }
+        for name in names {
             self.remove_name(&name)?;
         }
-        self.remove_name(&part(diff_id))
+        Ok(true)
     }
 
     /// All that stands of a layer, with the notes.
@@ -323,6 +349,10 @@ impl Store {
     /// # Errors
     /// When the directory cannot be read.
     pub fn paths(&self, diff_id: &Digest) -> Result<Vec<PathBuf>, Error> {
+        Ok(self.names_of(diff_id)?.into_iter().map(|name| self.path.join(name)).collect())
+    }
+
+    fn names_of(&self, diff_id: &Digest) -> Result<Vec<String>, Error> {
         let is_of = |name: &String| {
             let name = name.trim_start_matches('.');
             name.strip_prefix(diff_id.hex()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -330,7 +360,7 @@ impl Store {
         let mut names = self.names()?;
         names.retain(is_of);
         names.sort();
-        Ok(names.into_iter().map(|name| self.path.join(name)).collect())
+        Ok(names)
     }
 
     /// The DiffIDs of all layers of which something stands, whole or not, sorted.

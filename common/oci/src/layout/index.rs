@@ -138,7 +138,8 @@ impl Layout {
     /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
     ///
     /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was.
+    /// [`Error::NoBlob`] where part of the image is gone: `img-gc` may have been faster. When `index.json` cannot be
+    /// changed; it is then as it was.
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
         let mut named = descriptor.clone();
         let mut annotations: HashMap<_, _> = descriptor.annotations().clone().unwrap_or_default();
@@ -148,16 +149,35 @@ impl Layout {
         let mut named = serde_json::to_value(&named).map_err(Error::Json)?;
         named.sort_all_objects();
         self.change(|manifests| {
+            self.hold_blobs(descriptor)?;
             let digest = descriptor.digest().as_ref();
             manifests.retain(|entry| !is_named(entry, reference) && !is_nameless(entry, digest));
             manifests.push(named);
-        })
+            Ok(())
+        })?
+    }
+
+    /// Asks for what makes up an image; of an index, for the index alone.
+    fn hold_blobs(&self, descriptor: &Descriptor) -> Result<(), Error> {
+        let hold = |descriptor: &Descriptor| -> Result<(), Error> {
+            let digest = Digest::try_from(descriptor.digest())?;
+            match self.blob_size(&digest)? {
+                Some(_) => Ok(()),
+                None => Err(Error::NoBlob(digest)),
+            }
+        };
+        hold(descriptor)?;
+        // What is no image may have a name too.
+        let Ok(manifest) = self.manifest(descriptor) else { return Ok(()) };
+        let is_here = |layer: &&Descriptor| layer.urls().as_ref().is_none_or(Vec::is_empty);
+        hold(manifest.config())?;
+        manifest.layers().iter().filter(is_here).try_for_each(hold)
     }
 
     /// Adds an image without a name, where it is not there under any.
     ///
     /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was.
+    /// As [`Layout::tag`]. When `index.json` cannot be changed; it is then as it was.
     pub fn add(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let mut nameless = descriptor.clone();
         nameless.set_annotations(descriptor.annotations().clone().and_then(|mut annotations| {
@@ -167,11 +187,13 @@ impl Layout {
         let mut nameless = serde_json::to_value(&nameless).map_err(Error::Json)?;
         nameless.sort_all_objects();
         self.change(|manifests| {
+            self.hold_blobs(descriptor)?;
             let digest = descriptor.digest().as_ref();
             if !manifests.iter().any(|entry| entry["digest"] == digest) {
                 manifests.push(nameless);
             }
-        })
+            Ok(())
+        })?
     }
 
     /// Takes a name away; the image's blobs stay. Returns whether there was such a name.
@@ -182,13 +204,25 @@ impl Layout {
         self.remove_entries(|entry| is_named(entry, reference))
     }
 
-    /// Takes all entries of an image out, named or not; its blobs stay. Returns whether there was one.
+    /// Takes all entries of an image out, named or not; its blobs stay. With `known`, only where it has no other names than
+    /// these. Returns the names that it has besides.
     ///
     /// # Errors
     /// When `index.json` cannot be changed; it is then as it was.
-    pub fn remove(&self, digest: &Digest) -> Result<bool, Error> {
+    pub fn remove(&self, digest: &Digest, known: Option<&[Reference]>) -> Result<Vec<Reference>, Error> {
         let digest = digest.to_string();
-        self.remove_entries(|entry| entry["digest"] == digest)
+        self.change(|manifests| {
+            let names = manifests.iter().filter(|entry| entry["digest"] == digest).filter_map(|entry| {
+                let descriptor = Descriptor::deserialize(entry).ok()?;
+                Entry::new(descriptor).reference
+            });
+            let others: Vec<_> =
+                names.filter(|name| known.is_some_and(|known| !known.contains(name))).collect();
+            if others.is_empty() {
+                manifests.retain(|entry| entry["digest"] != digest);
+            }
+            others
+        })
     }
 
     fn remove_entries(&self, matches: impl Fn(&Value) -> bool) -> Result<bool, Error> {

@@ -322,7 +322,9 @@ impl Layout {
     pub fn write_blob(&self, media_type: MediaType, content: &[u8]) -> Result<Descriptor, Error> {
         let digest = Digest::of(content);
         let size = content.len() as u64;
-        if self.blob_size(&digest)? != Some(size) {
+        if self.blob_size(&digest)? == Some(size) {
+            self.touch_blob(&digest);
+        } else {
             let mut writer = self.writer()?;
             io::Write::write_all(&mut writer, content)
                 .map_err(Error::io("write blob in", self.path.clone()))?;

@@ -232,3 +232,46 @@ fn only_a_layout_is_opened() {
     fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
     assert!(Layout::open_or_create(dir.path()).is_err(), "a later version is left alone");
 }
+
+/// img-gc may have been there between looking an image up and naming it.
+#[test]
+fn what_is_gone_gets_no_name() {
+    let (_dir, layout) = layout();
+    let (whole, half) = (image(&layout, "whole", "amd64"), image(&layout, "half", "amd64"));
+    let config = layout.manifest(&half).unwrap().config().clone();
+    let config = Digest::try_from(config.digest()).unwrap();
+    fs::remove_file(layout.blob_path(&config)).unwrap();
+    let missing = format!("{config} is not in the image store");
+    assert_eq!(layout.tag(&name("half"), &half).unwrap_err().to_string(), missing);
+    assert_eq!(layout.add(&half).unwrap_err().to_string(), missing);
+    assert_eq!(layout.list().unwrap(), []);
+    layout.tag(&name("whole"), &whole).unwrap();
+    let manifest = Digest::try_from(whole.digest()).unwrap();
+    fs::remove_file(layout.blob_path(&manifest)).unwrap();
+    assert!(matches!(layout.tag(&name("again"), &whole), Err(Error::NoBlob(_))));
+}
+
+#[test]
+fn an_image_goes_unless_it_has_got_another_name() {
+    let (_dir, layout) = layout();
+    let image = image(&layout, "a", "amd64");
+    let digest = Digest::try_from(image.digest()).unwrap();
+    layout.tag(&name("one"), &image).unwrap();
+    layout.tag(&name("two"), &image).unwrap();
+    assert_eq!(layout.remove(&digest, Some(&[name("one")])).unwrap(), [name("two")]);
+    assert_eq!(layout.list().unwrap().len(), 2);
+    assert_eq!(layout.remove(&digest, Some(&[name("two"), name("one")])).unwrap(), []);
+    assert_eq!(layout.list().unwrap(), []);
+}
+
+/// Whoever writes what is there already relies on it from then on: img-gc goes by its age.
+#[test]
+fn a_blob_that_is_written_again_is_young() {
+    let (_dir, layout) = layout();
+    let blob = layout.write_blob(MediaType::ImageConfig, b"{}").unwrap();
+    let path = layout.blob_path(&Digest::try_from(blob.digest()).unwrap());
+    let old = fs::metadata(&path).unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    layout.write_blob(MediaType::ImageConfig, b"{}").unwrap();
+    assert!(fs::metadata(&path).unwrap().modified().unwrap() > old);
+}
