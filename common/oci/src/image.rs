@@ -55,7 +55,8 @@ impl Image {
 
 impl Layout {
     /// The image that a descriptor of a manifest or an index stands for. From an index the best one for `platform` is
-    /// taken, by default this machine's. A single image is taken as it is, unless `platform` asks for another.
+    /// taken, by default this machine's, or, where that is not in the store, the first that is. A single image is taken
+    /// as it is, unless `platform` asks for another.
     ///
     /// # Errors
     /// When something of it is missing or malformed, or there is no image for the platform.
@@ -148,6 +149,23 @@ impl Layout {
         Ok(())
     }
 
+    /// The child of an index that was chosen for this machine, or the first image that is in the store instead of it.
+    fn present_child<'a>(
+        &self,
+        index: &'a ImageIndex,
+        chosen: Result<&'a Descriptor, Error>,
+    ) -> Result<&'a Descriptor, Error> {
+        if matches!(chosen, Ok(chosen) if self.has_blob(chosen)?) {
+            return chosen;
+        }
+        for child in index.manifests().iter().filter(|child| is_image(child)) {
+            if self.has_blob(child)? {
+                return Ok(child);
+            }
+        }
+        chosen
+    }
+
     fn choose(
         &self,
         descriptor: &Descriptor,
@@ -162,7 +180,11 @@ impl Layout {
             Kind::Manifest => Ok((descriptor.clone(), self.manifest(descriptor)?)),
             Kind::Index if depth < MAX_NESTING => {
                 let index = self.index(descriptor)?;
-                let chosen = choose_child(&index, descriptor, platform)?;
+                let chosen = choose_child(&index, descriptor, platform);
+                let chosen = match platform {
+                    Some(_) => chosen?,
+                    None => self.present_child(&index, chosen)?,
+                };
                 self.choose(chosen, platform, depth + 1)
             }
             _ => not_an_image(),
@@ -196,15 +218,20 @@ pub fn choose_child<'a>(
         None => {
             let digest = Digest::try_from(descriptor.digest())?;
             let offered: Vec<String> = images()
+                .filter(|entry| is_image(entry))
                 .filter_map(|entry| entry.platform().as_ref())
                 .map(|offered| Platform::from(offered).to_string())
-                // Signatures and the like stand in indexes under this name.
-                .filter(|offered| offered != "unknown/unknown")
                 .collect();
             let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
             Err(Error::NoPlatform { digest, wanted: wanted.to_string(), offered })
         }
     }
+}
+
+/// Whether an entry of an index is an image for some platform. Signatures and the like stand there for an unknown one.
+fn is_image(entry: &Descriptor) -> bool {
+    let known = |platform: &_| Platform::from(platform).to_string() != "unknown/unknown";
+    matches!(kind(entry), Kind::Manifest | Kind::Index) && entry.platform().as_ref().is_none_or(known)
 }
 
 fn what(kind: Kind) -> &'static str {

@@ -106,6 +106,11 @@ impl Reference {
         Self { digest: Some(digest), tag: None, ..self.clone() }
     }
 
+    /// The same, without the tag where there is a digest: nobody knows whether the tag stands for that, or at all.
+    pub fn pinned(self) -> Self {
+        if self.digest.is_some() { Self { tag: None, ..self } } else { self }
+    }
+
     fn suffix(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}"));
         let digest = self.digest.as_ref().map(|digest| format!("@{digest}"));

@@ -86,12 +86,9 @@ impl Layout {
 
     fn summary(&self, descriptor: &Descriptor, references: Vec<String>) -> Summary {
         let mut summary = Summary::new(descriptor.digest().to_string(), references);
-        let image = self.image(descriptor, None).or_else(|error| {
-            // An image for other machines only is shown as the first of them.
-            let first = self.manifests(descriptor)?.into_iter().next();
-            first.map_or(Err(error), |(manifest, _)| self.image(&manifest, None))
-        });
-        if let Err(error) = image.and_then(|image| self.fill(&mut summary, &image, descriptor)) {
+        if let Err(error) =
+            self.image(descriptor, None).and_then(|image| self.fill(&mut summary, &image, descriptor))
+        {
             summary.error = Some(error.to_string());
         }
         summary

@@ -98,10 +98,15 @@ impl Session {
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
         match record.read()? {
             Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
-            Some(recorded) if !recorded.may_be_of_one_container(document)? => Err(of_another(record, id)),
-            Some(recorded) if recorded.has_steps_of(document)? => Ok(true),
-            Some(_) if document.tools()?.is_empty() => Err(exists(record, id, "is its record")),
-            Some(_) => Err(differs(record, id)),
+            Some(recorded) => {
+                let is_its_own = recorded.may_be_of_one_container(document)?;
+                match document.tools()?.is_empty() {
+                    _ if is_its_own && recorded.has_steps_of(document)? => Ok(true),
+                    true => Err(exists(record, id, "is its record")),
+                    false if is_its_own => Err(differs(record, id)),
+                    false => Err(of_another(record, id)),
+                }
+            }
             None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
             None => Err(hint(
                 anyhow!("container \"{id}\" has no record {:?}", record.path()),

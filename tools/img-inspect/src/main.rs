@@ -45,8 +45,13 @@ impl Source for ImgInspect {
         };
         let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
         let found = layout.find(&self.image).map_err(hinted)?;
-        let name = layout.list()?.into_iter().find(|entry| entry.descriptor == found);
+        let (_, listed) = layout.find_entry(&self.image)?;
+        let name = layout.list()?.into_iter().find(|entry| entry.descriptor == listed);
         let image = layout.image(&found, self.platform.as_ref())?;
+        let (host, own) = (Platform::host(), image.platform());
+        if self.platform.is_none() && host.rank(&own).is_none() && !context.quiet {
+            eprintln!("img-inspect: {:?} is for {own}, this machine is {host}", self.image);
+        }
         Ok(Image {
             reference: name.and_then(|entry| entry.reference).map(|reference| reference.to_string()),
             descriptor: image.descriptor,

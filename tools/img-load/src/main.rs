@@ -23,7 +23,7 @@ use clap::Parser;
 use document::members::Image;
 use oci::{
     Layout, Platform, Reference,
-    archive::{Error, Form, Found, Input},
+    archive::{Form, Found, Input},
     compression::Limits,
 };
 use toolkit::prelude::*;
@@ -62,12 +62,9 @@ impl Source for Load {
         let input = self.input()?;
         let layout = Layout::open_or_create(context.scope.root.join("images"))?;
         let intake = input.read(&layout, self.platform.as_ref())?;
-        let images = intake.commit(self.tag.as_ref()).map_err(|error| match error {
-            Error::NoName => hint(error, "give it one with -t NAME"),
-            error => error.into(),
-        })?;
+        let images = intake.commit(self.tag.as_ref())?;
         if !context.quiet {
-            images.iter().for_each(report);
+            images.iter().for_each(|image| report(&layout, image));
         }
         let Some(Found { references, descriptor }) = images.first() else { bail!("no image was loaded") };
         let reference = self.tag.as_ref().or(references.first()).map(Reference::to_string);
@@ -117,12 +114,16 @@ impl Load {
 }
 
 /// As `docker load` says it.
-fn report(image: &Found) {
+fn report(layout: &Layout, image: &Found) {
     for reference in &image.references {
         eprintln!("Loaded image: {reference}");
     }
     if image.references.is_empty() {
-        eprintln!("Loaded image ID: {}", image.descriptor.digest());
+        let id = layout.image(&image.descriptor, None).and_then(|image| image.id());
+        eprintln!(
+            "Loaded image ID: {}",
+            id.map_or(image.descriptor.digest().to_string(), |id| id.to_string())
+        );
     }
 }
 

@@ -30,7 +30,7 @@ use toolkit::prelude::*;
 #[command(name = "img-pull", version)]
 struct Pull {
     /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     reference: Reference,
     /// The platform to take from an image for several: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]

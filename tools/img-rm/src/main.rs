@@ -36,7 +36,7 @@ struct Remove {
 /// What is to be removed for one argument.
 enum Removal {
     Name(Reference),
-    Image(Digest, Vec<Reference>),
+    Image(Box<Descriptor>, Vec<Reference>),
 }
 
 impl Report for Remove {
@@ -57,21 +57,23 @@ impl Report for Remove {
                         untagged.push(reference.to_string());
                     }
                     if names(&layout, &descriptor)?.is_empty() {
-                        deleted.push(descriptor.digest().to_string());
+                        deleted.push(descriptor);
                     }
                 }
-                Removal::Image(digest, references) => {
+                Removal::Image(descriptor, references) => {
+                    let digest = Digest::try_from(descriptor.digest())?;
                     let known = (!self.force).then_some(&references[..]);
                     several(&digest.to_string(), &layout.remove(&digest, known)?)?;
                     untagged.extend(references.iter().map(Reference::to_string));
-                    deleted.push(digest.to_string());
+                    deleted.push(*descriptor);
                 }
             }
         }
         if !context.quiet {
             untagged.iter().for_each(|name| eprintln!("Untagged: {name}"));
-            deleted.iter().for_each(|digest| eprintln!("Deleted: {digest}"));
+            deleted.iter().for_each(|image| eprintln!("Deleted: {}", id_of(&layout, image)));
         }
+        let deleted: Vec<_> = deleted.iter().map(Descriptor::digest).collect();
         Ok(json!({"untagged": untagged, "deleted": deleted}))
     }
 
@@ -79,8 +81,8 @@ impl Report for Remove {
         let layout = Layout::open(context.scope.root.join("images"))?;
         let line = |removal| match removal {
             Removal::Name(name) => operation::words(["docker", "rmi", "--no-prune", &name.to_string()]),
-            Removal::Image(digest, _) => {
-                operation::words(["docker", "rmi", "--no-prune", "--force", &digest.to_string()])
+            Removal::Image(image, _) => {
+                operation::words(["docker", "rmi", "--no-prune", "--force", &id_of(&layout, &image)])
             }
         };
         Ok(self.removals(&layout)?.into_iter().map(line).collect())
@@ -93,7 +95,7 @@ impl Remove {
     }
 
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
-        let (name, descriptor) = match layout.find_named(text) {
+        let (name, descriptor) = match layout.find_entry(text) {
             Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),
             found => found?,
         };
@@ -104,8 +106,14 @@ impl Remove {
         if names.len() > 1 && !self.force {
             several(text, &names)?;
         }
-        Ok(Some(Removal::Image(Digest::try_from(descriptor.digest())?, names)))
+        Ok(Some(Removal::Image(Box::new(descriptor), names)))
     }
+}
+
+/// The id, as img-ls shows it; of what cannot be read, the digest that it has itself.
+fn id_of(layout: &Layout, image: &Descriptor) -> String {
+    let id = layout.image(image, None).and_then(|image| image.id());
+    id.map_or(image.digest().to_string(), |id| id.to_string())
 }
 
 /// That an image has these names too, where there are any.

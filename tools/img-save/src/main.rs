@@ -108,7 +108,8 @@ impl Save {
     fn named(&self, layout: &Layout) -> Result<Vec<Named>> {
         let mut images: Vec<Named> = Vec::new();
         for text in &self.images {
-            let (name, descriptor) = layout.find_named(text)?;
+            let (name, _) = layout.find_entry(text)?;
+            let descriptor = layout.find(text)?;
             match images.iter_mut().find(|image| image.descriptor.digest() == descriptor.digest()) {
                 Some(image) => image.references.extend(name),
                 None => images.push(Named { references: name.into_iter().collect(), descriptor }),

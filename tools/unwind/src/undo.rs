@@ -163,7 +163,9 @@ impl Tools {
     fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
         let Some(id) = document.id()? else { return Ok(None) };
         let directory = self.scope.root.join("containers").join(id.to_string());
-        let is_known = !document.tools()?.is_empty() || self.recorded(document)?.is_some();
+        let is_known = document.get::<Instance>()?.is_some()
+            || !document.tools()?.is_empty()
+            || self.recorded(document)?.is_some();
         if is_known || directory.symlink_metadata().is_err() {
             return Ok(None);
         }

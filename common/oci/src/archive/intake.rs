@@ -262,8 +262,11 @@ impl Intake {
 
     fn name_images(&mut self, name: Option<&Reference>) -> Result<(), Error> {
         let Some(name) = name else {
-            let named = self.images.iter().position(|image| !image.references.is_empty());
-            return named.map(|at| self.images.swap(0, at)).ok_or(Error::NoName);
+            // One with a name comes first.
+            if let Some(at) = self.images.iter().position(|image| !image.references.is_empty()) {
+                self.images.swap(0, at);
+            }
+            return Ok(());
         };
         if let Some(at) = self.images.iter().position(|image| image.references.contains(name)) {
             self.images.swap(0, at);

@@ -98,9 +98,6 @@ pub enum Error {
     /// More members than any archive has.
     #[error("the archive has more than {0} members")]
     TooMany(usize),
-    /// An archive of images that have no names, and no name given.
-    #[error("the image has no name of its own")]
-    NoName,
     /// Several images, and a name that none of them has.
     #[error("the archive has no image {wanted}, but several others: {names}")]
     Several {

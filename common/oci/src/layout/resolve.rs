@@ -7,11 +7,16 @@ use crate::{digest::Digest, reference::Reference};
 
 impl Layout {
     /// The image of this name, this id, or an id that begins so. An id is the digest of an image's configuration, as
-    /// Docker shows it, or of its manifest or index, with or without `sha256:`. None where there is no such image.
+    /// Docker shows it, or of its manifest or index, with or without `sha256:`: that of a configuration or a manifest means
+    /// one image of an index, for its platform. None where there is no such image.
     ///
     /// # Errors
     /// When the store cannot be read, the text is neither a name nor an id, or begins more than one id.
     pub fn resolve(&self, text: &str) -> Result<Option<Descriptor>, Error> {
+        Ok(self.look_up(text)?.map(|found| found.image))
+    }
+
+    fn look_up(&self, text: &str) -> Result<Option<Found>, Error> {
         let entries = self.list()?;
         let id = text.strip_prefix("sha256:").unwrap_or(text);
         let may_be_id =
@@ -22,6 +27,7 @@ impl Layout {
             Err(error) => return Err(error.into()),
         };
         let named = reference.and_then(|reference| by_reference(&entries, &reference));
+        let named = named.map(|entry| Found { image: entry.clone(), entry });
         let found = match named {
             None if may_be_id => self.by_id(&entries, id, text)?,
             named => named,
@@ -55,12 +61,13 @@ impl Layout {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// The image of this name or id, and the name, if it was found by that.
+    /// The entry of `index.json` with the image of this name or id, and the name, if it was found by that.
     ///
     /// # Errors
     /// As [`Layout::find`].
-    pub fn find_named(&self, text: &str) -> Result<(Option<Reference>, Descriptor), Error> {
-        let descriptor = self.find(text)?;
+    pub fn find_entry(&self, text: &str) -> Result<(Option<Reference>, Descriptor), Error> {
+        let found = self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))?;
+        let descriptor = found.entry;
         let reference = text.parse::<Reference>().ok().filter(|reference| reference.digest().is_none());
         let named =
             |entry: &Entry| entry.reference == reference && entry.descriptor.digest() == descriptor.digest();
@@ -69,28 +76,36 @@ impl Layout {
     }
 
     /// Two entries of one id, which are one image stored twice (plain and compressed, say), are no ambiguity.
-    fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Descriptor>, Error> {
-        let mut found: Option<(Digest, &Descriptor)> = None;
-        for entry in entries {
-            let Some(own) = self.id_that_begins(&entry.descriptor, id) else { continue };
+    fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Found>, Error> {
+        let mut found: Option<(Digest, Found)> = None;
+        for Entry { descriptor, .. } in entries {
+            let Some((own, image)) = self.id_that_begins(descriptor, id) else { continue };
             match &found {
                 Some((other, _)) if *other != own => return Err(Error::Ambiguous(text.to_owned())),
-                _ => found = Some((own, &entry.descriptor)),
+                _ => found = Some((own, Found { entry: descriptor.clone(), image })),
             }
         }
-        Ok(found.map(|(_, descriptor)| descriptor.clone()))
+        Ok(found.map(|(_, found)| found))
     }
 
-    /// The digest of the configuration of one of its images, of one of their manifests, or its own, if it begins so.
-    /// What cannot be read has no id but its own.
-    fn id_that_begins(&self, descriptor: &Descriptor, id: &str) -> Option<Digest> {
+    /// The digest of the configuration of one of its images, of one of their manifests, or its own, if it begins so, and
+    /// what it is the id of. What cannot be read has no id but its own.
+    fn id_that_begins(&self, descriptor: &Descriptor, id: &str) -> Option<(Digest, Descriptor)> {
         let manifests = self.manifests(descriptor).unwrap_or_default();
-        let inner = manifests.iter().flat_map(|(own, manifest)| [manifest.config().digest(), own.digest()]);
-        inner
-            .chain([descriptor.digest()])
-            .find(|digest| digest.digest().starts_with(id))
-            .and_then(|digest| Digest::try_from(digest).ok())
+        let inner = manifests
+            .iter()
+            .flat_map(|(own, manifest)| [(manifest.config().digest(), own), (own.digest(), own)]);
+        let (digest, image) = inner
+            .chain([(descriptor.digest(), descriptor)])
+            .find(|(digest, _)| digest.digest().starts_with(id))?;
+        Some((Digest::try_from(digest).ok()?, image.clone()))
     }
+}
+
+/// An entry of `index.json`, and what was meant of it: the same, or one of its manifests.
+struct Found {
+    entry: Descriptor,
+    image: Descriptor,
 }
 
 /// By name. Of two entries of one name, which other tools may have made, the later one is the newer.

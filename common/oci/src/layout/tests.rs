@@ -152,18 +152,61 @@ fn what_others_wrote_is_understood_and_kept() {
     assert_eq!(after["manifests"][3]["annotations"][REF_NAME], "docker.io/library/new:latest");
 }
 
+/// An index of images for these architectures.
+fn index(layout: &Layout, architectures: &[&str]) -> Descriptor {
+    let child = |architecture: &&str| {
+        let child = image(layout, "me", architecture);
+        json!({"mediaType": child.media_type(), "digest": child.digest(), "size": child.size(),
+            "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let children: Vec<_> = architectures.iter().map(child).collect();
+    let index = json!({"schemaVersion": 2, "manifests": children});
+    layout.write_json(MediaType::ImageIndex, &index).unwrap()
+}
+
+/// An id is of one image, whatever else is in the index, and whatever this machine runs.
+#[test]
+fn an_id_in_an_index_is_of_one_image() {
+    let (_dir, layout) = layout();
+    let index = index(&layout, &["amd64", "arm64", "s390x"]);
+    layout.tag(&name("multi"), &index).unwrap();
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let one = layout.image(&index, Some(&format!("linux/{architecture}").parse().unwrap())).unwrap();
+        let id = one.id().unwrap();
+        for text in [id.short(), &id.to_string(), one.descriptor.digest().as_ref()] {
+            let found = layout.find(text).unwrap();
+            assert_eq!(found.digest(), one.descriptor.digest(), "{text}");
+            assert_eq!(layout.image(&found, None).unwrap().id().unwrap(), id);
+            // What is listed is the whole.
+            assert_eq!(layout.find_entry(text).unwrap().1.digest(), index.digest());
+        }
+    }
+    assert_eq!(layout.find("multi").unwrap().digest(), index.digest());
+    assert_eq!(layout.find(index.digest().as_ref()).unwrap().digest(), index.digest());
+}
+
+/// As after `img-pull --platform`: what is there is what is meant.
+#[test]
+fn an_index_with_an_image_for_another_machine_alone() {
+    let (_dir, layout) = layout();
+    let host = Platform::host().to_string().replace("linux/", "");
+    let index = index(&layout, &[&host, "s390x"]);
+    layout.tag(&name("multi"), &index).unwrap();
+    let own = layout.image(&index, None).unwrap();
+    assert_eq!(own.platform(), Platform::host());
+    let missing = Digest::try_from(own.descriptor.digest()).unwrap();
+    fs::remove_file(layout.blob_path(&missing)).unwrap();
+    assert_eq!(layout.image(&index, None).unwrap().platform().to_string(), "linux/s390x");
+    assert!(
+        matches!(layout.image(&index, Some(&Platform::host())), Err(Error::NoBlob(digest)) if digest == missing)
+    );
+    assert_eq!(layout.summaries().unwrap()[0].platform.as_deref(), Some("linux/s390x"));
+}
+
 #[test]
 fn the_platform_decides_in_an_index() {
     let (_dir, layout) = layout();
-    let children: Vec<_> = ["amd64", "arm64", "arm"]
-        .map(|architecture| {
-            let child = image(&layout, "me", architecture);
-            json!({"mediaType": child.media_type(), "digest": child.digest(), "size": child.size(),
-                "platform": {"os": "linux", "architecture": architecture}})
-        })
-        .into();
-    let index = json!({"schemaVersion": 2, "manifests": children});
-    let index = layout.write_json(MediaType::ImageIndex, &index).unwrap();
+    let index = index(&layout, &["amd64", "arm64", "arm"]);
     let chosen = |platform: &str| {
         let platform: Platform = platform.parse().unwrap();
         layout.image(&index, Some(&platform)).map(|image| image.platform().to_string())

@@ -30,6 +30,12 @@ pub(super) fn save<W: Write>(
         let mut descriptor = image.descriptor.clone();
         if platform.is_some() {
             descriptor = layout.image(&descriptor, platform)?.descriptor;
+        } else if kind(&descriptor) == Kind::Index
+            && let Ok(image) = layout.image(&descriptor, None)
+            && Platform::host().rank(&image.platform()).is_none()
+        {
+            // Whoever reads the index here would look for this machine's image, which is not there.
+            descriptor = image.descriptor;
         }
         collect(layout, &descriptor, &mut blobs)?;
         let names: Vec<Option<String>> = match image.references.is_empty() {
