@@ -26,6 +26,8 @@ enum State {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
     id: Id,
+    /// What tells it from another one that has its id later.
+    instance: Option<String>,
     image: Option<String>,
     command: Vec<String>,
     state: State,
@@ -51,8 +53,10 @@ impl Container {
         let address = |network: Network| network.cni?.ips.first().map(|ip| ip.address.addr().to_string());
         let image = record.get::<Image>()?;
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
+        let instance = record.raw("instance").and_then(|text| serde_json::from_str(text.get()).ok());
         Ok(Self {
             id: id.clone(),
+            instance,
             stop_signal: stop_signal(image.as_ref()),
             image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
@@ -179,10 +183,10 @@ mod tests {
     #[test]
     fn rows_as_text() {
         let row = container(
-            json!({"stave": 1, "process": {"pid": 0, "startTime": 0, "spec": {"args": ["a", "b"]}},
+            json!({"stave": 1, "instance": "07", "process": {"pid": 0, "startTime": 0, "spec": {"args": ["a", "b"]}},
             "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}),
         );
-        assert_eq!(fill("{id} {command}|{pid}|{no} {", &row), "web a b||{no} {");
+        assert_eq!(fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web a b||07|{no} {");
         let text = "CONTAINER   IMAGE   COMMAND   STATUS    IP   PORTS\n\
                     web                 a b       created        0.0.0.0:10080->80/tcp\n";
         assert_eq!(table(&[&row]), text);

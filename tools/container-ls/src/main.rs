@@ -3,7 +3,7 @@
 //! # Does
 //! Reads the records below `$STAVE_RUN` and looks whether each container's process still runs. Changes nothing.
 //! # Reads
-//! No document; of each record `id`, `image`, `network`, `ports`, `process`.
+//! No document; of each record `id`, `instance`, `image`, `network`, `ports`, `process`.
 //! # Adds
 //! Nothing; prints one JSON array, or with `--table` and `--format` text for people and scripts.
 //! # Undoes
@@ -34,8 +34,8 @@ struct ContainerLs {
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print a line for each, in which {id}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports}, {log},
-    /// {stopSignal} stand for what the listing holds
+    /// Print a line for each, in which {id}, {instance}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports},
+    /// {log}, {stopSignal} stand for what the listing holds
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
