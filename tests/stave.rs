@@ -24,6 +24,21 @@ impl Host {
         assert_eq!(self.stave(arguments).ok().trim_end(), expected, "{arguments}");
     }
 
+    /// Lets the next call of a tool be this script, in which the tool's name means the tool.
+    #[track_caller]
+    fn instead_of(&self, tool: &str, script: &str) {
+        // `stave` finds it first, since it stands beside it.
+        let script = format!("printf '#!/bin/sh\\nrm {tool}\\n%s\\n' '{script}' > {tool}; chmod +x {tool}");
+        self.0.sh(&script).ok();
+    }
+
+    /// That the container's process runs, and its file system stands.
+    #[track_caller]
+    fn runs(&self, name: &str) {
+        self.prints("ps -q", name);
+        self.prints(&format!("exec {name} echo hi"), "hi");
+    }
+
     /// That it exits with this status, says this in its first line, and prints nothing.
     #[track_caller]
     fn fails(&self, arguments: &str, status: i32, line: &str) {
@@ -189,6 +204,48 @@ fn in_the_background_it_holds_nobody_up() {
     host.0.sh("pgrep -xf 'sleep 1001'").ok();
     host.prints("stop -t 0 web", "web");
     host.0.sh("until [ -z \"$(./stave ps -aq)\" ]; do sleep 0.05; done").ok();
+    host.0.assert_as(&before);
+}
+
+/// A container that runs, and one that takes its place.
+const WEB: &str = "run -d --network none --name web busybox sleep 1000";
+const ANOTHER: &str =
+    "(./stave rm -f web; ./stave run -d --network none --name web busybox sleep 1000) > /dev/null";
+
+#[test]
+fn an_interrupted_run_takes_back_what_it_made_and_no_other_container() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    for (tool, meanwhile) in [("union-mount", "true"), ("layer-apply", ANOTHER)] {
+        let wait = "touch waits; until [ -e go ]; do sleep 0.02; done";
+        host.instead_of(tool, &format!("{wait}; exec {tool} \"$@\""));
+        host.0
+            .sh(&format!(
+                "./stave {WEB} > out & \
+             until [ -e waits ] && reads=$(pgrep -x ns-exec); do sleep 0.02; done; {meanwhile}; \
+             kill -TERM $!; while [ -e /proc/$reads ]; do sleep 0.02; done; touch go; wait $!; \
+             status=$?; cat out; rm waits go out; exit $status"
+            ))
+            .exits(143);
+        if meanwhile == ANOTHER {
+            host.runs("web");
+            host.prints("rm -f web", "web");
+        }
+        host.0.assert_as(&before);
+    }
+}
+
+#[test]
+fn at_its_end_a_container_in_the_background_is_removed_and_no_other() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints(&WEB.replace("-d", "-d --rm"), "web");
+    host.0.sh("until pgrep -x tail; do sleep 0.02; done").ok();
+    host.0.sh(ANOTHER).ok();
+    // The brackets: so that it does not find this shell.
+    host.0.sh("while pgrep -f 'stave [r]un'; do sleep 0.02; done").ok();
+    host.runs("web");
+    host.prints("rm -f web", "web");
     host.0.assert_as(&before);
 }
 
