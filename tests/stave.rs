@@ -250,6 +250,15 @@ fn at_its_end_a_container_in_the_background_is_removed_and_no_other() {
 }
 
 #[test]
+fn stop_ends_with_the_container_even_if_another_has_its_name_at_once() {
+    let host = Host::new();
+    host.prints(WEB, "web");
+    host.instead_of("sleep", ANOTHER);
+    assert_eq!(host.0.sh("timeout 20 ./stave stop -t 1 web").ok(), "web\n");
+    host.runs("web");
+}
+
+#[test]
 fn logs() {
     let host = Host::new();
     let script = "for i in 1 2 3; do echo $i; done; sleep 0.5; echo 4";
