@@ -259,6 +259,16 @@ fn stop_ends_with_the_container_even_if_another_has_its_name_at_once() {
 }
 
 #[test]
+fn rm_removes_no_container_but_the_one_that_had_ended() {
+    let host = Host::new();
+    host.prints(WEB, "web");
+    host.prints("stop -t 0 web", "web");
+    host.instead_of("container-ls", &format!("container-ls \"$@\"; {ANOTHER}"));
+    host.stave("rm web").exits(1);
+    host.runs("web");
+}
+
+#[test]
 fn logs() {
     let host = Host::new();
     let script = "for i in 1 2 3; do echo $i; done; sleep 0.5; echo 4";
