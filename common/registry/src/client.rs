@@ -109,9 +109,14 @@ impl Client {
         match probe(&tls) {
             Ok(_) => Ok(tls),
             Err(error) if error.is_untrusted() => Err(error),
-            Err(_) => {
+            Err(error) => {
                 let plain = Url::host(false, host);
-                probe(&plain).map(|_| plain)
+                match probe(&plain) {
+                    Ok(_) => Ok(plain),
+                    // Without the proxy there may be no way at all: that is not what has to be mended.
+                    Err(_) if error.is_at_proxy() => Err(error),
+                    Err(error) => Err(error),
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use oci::{digest::Mismatch, layout};
 
 use crate::{
     pace::{Pace, TooSlow},
+    proxy::{self, Proxy},
     url::Url,
 };
 
@@ -28,7 +29,7 @@ pub enum Error {
         /// The status: `404 Not Found`.
         status: ureq::http::StatusCode,
         /// What the registry says about it.
-        detail: Option<String>,
+        detail: Option<Box<str>>,
         /// When the registry wants to be asked again.
         retry_after: Option<Duration>,
     },
@@ -47,6 +48,14 @@ pub enum Error {
         registry: String,
         /// The file, or the program.
         from: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A variable of the environment that should be a proxy's address, and is none.
+    #[error("read {variable}: {problem}")]
+    Proxy {
+        /// Its name.
+        variable: &'static str,
         /// What is wrong with it.
         problem: String,
     },
@@ -131,6 +140,31 @@ impl Error {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
     }
 
+    /// Whether it was the proxy that gave no way to the server.
+    pub(crate) fn is_at_proxy(&self) -> bool {
+        matches!(self, Self::Connection { cause: Cause::Proxy { .. }, .. })
+    }
+
+    fn wants_proxy_password(&self) -> bool {
+        match self {
+            Self::Connection { cause: Cause::Proxy { cause, .. }, .. } => {
+                matches!(&**cause, Cause::Status(status) if status.as_u16() == 407)
+            }
+            Self::Refused { request, status, .. } => request.proxy.is_some() && status.as_u16() == 407,
+            _ => false,
+        }
+    }
+
+    /// The variable that named the proxy, and the host that was asked for.
+    fn at_proxy(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Connection { request, .. } | Self::Refused { request, .. } => {
+                Some((proxy::variable(request.url.is_tls()), request.url.authority()))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether what came is not what its digest and its size say.
     pub(crate) fn is_wrong_content(&self) -> bool {
         matches!(self, Self::Store(layout::Error::Mismatch(_)))
@@ -145,6 +179,14 @@ impl Error {
             _ if self.is_untrusted() => Some(
                 "name a file that vouches for it with --cacert FILE, or allow any with --insecure".to_owned(),
             ),
+            _ if self.wants_proxy_password() => {
+                let (variable, _) = self.at_proxy()?;
+                Some(format!("{variable}=http://user:password@host:port has a password for the proxy"))
+            }
+            Self::Connection { cause: Cause::Proxy { .. }, .. } => {
+                let (variable, host) = self.at_proxy()?;
+                Some(format!("{variable} names the proxy; NO_PROXY={host} does without"))
+            }
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
@@ -156,10 +198,15 @@ impl Error {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Connection { cause, .. } => cause.is_passing(),
-            Self::Refused { status, .. } => matches!(status.as_u16(), 408 | 429 | 500 | 502..=504),
+            Self::Refused { status, .. } => passes(*status),
             _ => false,
         }
     }
+}
+
+/// Whether an answer with this status may be another one the next time.
+fn passes(status: ureq::http::StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502..=504)
 }
 
 /// Why a connection gave no answer.
@@ -181,6 +228,15 @@ pub enum Cause {
     NotTls,
     /// What came is not HTTP, or another thing that does not pass.
     Protocol(String),
+    /// A proxy's answer to who wanted a tunnel.
+    Status(ureq::http::StatusCode),
+    /// There was no way through the proxy.
+    Proxy {
+        /// Its address, without user and password.
+        proxy: String,
+        /// Why not.
+        cause: Box<Cause>,
+    },
 }
 
 impl Cause {
@@ -188,6 +244,8 @@ impl Cause {
         match self {
             Self::System(_) | Self::Silence(_) | Self::Slow(_) | Self::Broken => true,
             Self::Name | Self::Certificate(_) | Self::NotTls | Self::Protocol(_) => false,
+            Self::Status(status) => passes(*status),
+            Self::Proxy { cause, .. } => cause.is_passing(),
         }
     }
 
@@ -203,6 +261,7 @@ impl Cause {
                         | io::ErrorKind::NetworkUnreachable
                 )
             }
+            Self::Proxy { cause, .. } => cause.is_absence(),
             _ => false,
         }
     }
@@ -222,6 +281,8 @@ impl fmt::Display for Cause {
             Self::Certificate(problem) => write!(f, "the certificate is not trusted: {problem}"),
             Self::NotTls => f.write_str("the server does not speak TLS"),
             Self::Protocol(problem) => f.write_str(problem),
+            Self::Status(status) => status.fmt(f),
+            Self::Proxy { proxy, cause } => write!(f, "proxy {proxy}: {cause}"),
         }
     }
 }
@@ -231,11 +292,17 @@ impl fmt::Display for Cause {
 pub struct Request {
     pub(crate) method: &'static str,
     pub(crate) url: Url,
+    /// The proxy that it goes through.
+    pub(crate) proxy: Option<Proxy>,
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method.to_ascii_lowercase(), self.url)
+        write!(f, "{} {}", self.method.to_ascii_lowercase(), self.url)?;
+        match &self.proxy {
+            Some(proxy) => write!(f, " through proxy {proxy}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use ureq::{
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
     unversioned::{
         resolver::DefaultResolver,
-        transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector},
+        transport::{Connector, RustlsConnector, TcpConnector},
     },
 };
 
@@ -22,6 +23,7 @@ use crate::{
     Error, Options,
     error::{Cause, Request, plain},
     pace::{self, Metered, TooSlow},
+    proxy::{AtProxy, Dial, Proxies, Resolve},
     url::Url,
 };
 
@@ -36,6 +38,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Http {
     agent: Agent,
+    proxies: Arc<Proxies>,
     timeout: Duration,
 }
 
@@ -59,6 +62,8 @@ impl Http {
         }
         let config = Config::builder()
             .tls_config(tls.build())
+            // Who the proxy is, we say ourselves, for each address.
+            .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -73,14 +78,16 @@ impl Http {
             .timeout_per_read(Some(options.timeout))
             .timeout_per_write(Some(options.timeout))
             .build();
-        // What ureq's own chain has, with the meter between TCP and TLS.
+        let proxies = Arc::new(Proxies::from_environment());
+        // What ureq's own chain has, with the meter between TCP and TLS, and our own way through proxies.
         let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
+            ().chain(TcpConnector::default())
                 .chain(Metered(options.pace))
+                .chain(Dial { proxies: proxies.clone(), tls: RustlsConnector::default() })
                 .chain(RustlsConnector::default());
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Ok(Self { agent, timeout: options.timeout })
+        let resolver = Resolve { proxies: proxies.clone(), inner: DefaultResolver::default() };
+        let agent = Agent::with_parts(config, connector, resolver);
+        Ok(Self { agent, proxies, timeout: options.timeout })
     }
 
     /// Sends a request and reads the head of the answer, whatever its status.
@@ -91,7 +98,8 @@ impl Http {
         headers: &[(&'static str, String)],
         body: Option<Body>,
     ) -> Result<Answer, Error> {
-        let request = Request { method, url: url.clone() };
+        let proxy = self.proxies.choose(url.is_tls(), url.authority())?.cloned();
+        let request = Request { method, url: url.clone(), proxy };
         let mut builder = HttpRequest::builder().method(method).uri(url.full());
         for (name, value) in headers {
             builder = builder.header(*name, value);
@@ -117,7 +125,7 @@ impl Http {
                 let (status, headers) = (parts.status, parts.headers);
                 Ok(Answer { request, status, headers, body, timeout: self.timeout })
             }
-            Err(error) => Err(Error::Connection { request, cause: cause(error, self.timeout) }),
+            Err(error) => Err(no_answer(request, error, self.timeout)),
         }
     }
 }
@@ -182,7 +190,7 @@ impl Answer {
         let retry_after = retry_after.map(Duration::from_secs);
         let mut text = Vec::new();
         let _ = self.into_body().reader.take(MAX_DETAIL).read_to_end(&mut text);
-        let detail = detail(&text);
+        let detail = detail(&text).map(String::into_boxed_str);
         Error::Refused { request, status, detail, retry_after }
     }
 }
@@ -227,6 +235,27 @@ fn detail(text: &[u8]) -> Option<String> {
     };
     let said = plain(said);
     (!said.is_empty()).then_some(said)
+}
+
+/// Why a request got no answer, and whether that was the proxy.
+fn no_answer(mut request: Request, error: ureq::Error, timeout: Duration) -> Error {
+    let (at_proxy, why) = match error {
+        ureq::Error::Other(other) => match other.downcast::<AtProxy>().map(|at_proxy| *at_proxy) {
+            Ok(AtProxy::Refused(status)) => (true, Cause::Status(status)),
+            Ok(AtProxy::Failed(error)) => (true, cause(error, timeout)),
+            Err(other) => (false, cause(ureq::Error::Other(other), timeout)),
+        },
+        error => {
+            let cause = cause(error, timeout);
+            // Only the proxy was looked up and called.
+            (cause.is_absence(), cause)
+        }
+    };
+    let cause = match request.proxy.take_if(|_| at_proxy) {
+        Some(proxy) => Cause::Proxy { proxy: proxy.to_string(), cause: Box::new(why) },
+        None => why,
+    };
+    Error::Connection { request, cause }
 }
 
 /// What went wrong with a connection, in our words.

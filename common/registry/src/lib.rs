@@ -19,6 +19,7 @@ mod manifest;
 mod pace;
 mod places;
 mod progress;
+mod proxy;
 pub mod pull;
 pub mod push;
 mod repository;

@@ -66,6 +66,11 @@ impl Url {
         self
     }
 
+    /// Host, and port where one was given.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
@@ -94,13 +99,14 @@ impl fmt::Display for Url {
     }
 }
 
-fn split_port(authority: &str) -> Option<(&str, &str)> {
+/// Host and port, where one was given.
+pub(crate) fn split_port(authority: &str) -> Option<(&str, &str)> {
     authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
 }
 
 /// Whether a host, with or without a port, is this machine itself.
 pub(crate) fn is_loopback(authority: &str) -> bool {
-    let host = split_port(authority).map_or(authority, |(host, _)| host);
+    let host = split_port(authority).map_or(authority, |(host, _)| host).to_ascii_lowercase();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")
