@@ -190,6 +190,9 @@ impl Error {
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
+            Self::Destination { .. } => {
+                Some("push it under a tag, or under the digest that it has".to_owned())
+            }
             _ => None,
         }
     }

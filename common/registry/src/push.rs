@@ -62,6 +62,7 @@ pub fn push(
             image.descriptor
         }
     };
+    check_digest(destination, &root)?;
     let repository = client.destination(destination)?;
     let blobs = blobs(layout, &whole)?;
     let origins = origins(layout, destination)?;
@@ -75,6 +76,18 @@ pub fn push(
         existing: count(Uploaded::Existed),
         mounted: count(Uploaded::Mounted),
     })
+}
+
+/// A name with a digest is that of one image: no other is sent to it.
+fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
+    let digest = Digest::try_from(root.digest())?;
+    match destination.digest() {
+        Some(wanted) if *wanted != digest => {
+            let problem = format!("the image has digest {digest}");
+            Err(Error::Destination { name: destination.to_string(), problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All manifests and indexes below a descriptor, each after what it names. Whether all of them are in the store.
@@ -178,10 +191,6 @@ fn put_manifests(
         let content = layout.read_blob(descriptor)?;
         let target = match (destination.digest(), destination.tag()) {
             _ if at + 1 < manifests.len() => digest.to_string(),
-            (Some(wanted), _) if *wanted != digest => {
-                let problem = format!("the image has digest {digest}");
-                return Err(Error::Destination { name: destination.to_string(), problem });
-            }
             (None, Some(tag)) => tag.to_owned(),
             _ => digest.to_string(),
         };

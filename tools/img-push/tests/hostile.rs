@@ -139,6 +139,24 @@ fn sent_again_after_it_broke_and_not_when_it_is_there() {
 }
 
 #[test]
+fn another_digest_is_told_before_anything_is_sent() {
+    let (root, layer) = store();
+    let (host, seen) = registry(|_, _, _| false);
+    let output = Command::new(testkit::binaries().join("img-push"))
+        .arg("--root")
+        .arg(root.path())
+        .args(["-q", "x", &format!("{host}/a/b@{layer}")])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = format!("img-push: push {host}/a/b@{layer}: the image has digest sha256:");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(error.ends_with("\nhint: push it under a tag, or under the digest that it has\n"), "{error}");
+    assert_eq!(*seen.lock().unwrap(), [""; 0]);
+}
+
+#[test]
 fn passwords_stay_at_home() {
     let (root, _) = store();
     let (elsewhere, seen_elsewhere) =
