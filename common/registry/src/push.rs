@@ -69,6 +69,8 @@ pub fn push(
     let uploads = Uploads { repository: &repository, layout, progress, origins: &origins };
     let counts = send_all(&uploads, blobs, client.options().jobs.max(1))?;
     put_manifests(&repository, layout, &whole, destination, progress)?;
+    // It is only a help for the next push, and the store may be read-only.
+    let _ = layout.remember_push(destination, &root);
     let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
     Ok(Pushed {
         descriptor: root,
@@ -129,18 +131,20 @@ fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, b
     Ok(blobs)
 }
 
-/// For each blob that an image from the same registry has: the repository that the registry can take it from.
+/// For each layer of an image that was pushed to the same registry, or has a name there: the repository that the registry
+/// can take it from.
 fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, String>, Error> {
     let mut origins = HashMap::new();
-    for entry in layout.list()? {
-        let Some(reference) = &entry.reference else { continue };
+    let named = layout.list()?.into_iter().filter_map(|entry| Some((entry.reference?, entry.descriptor)));
+    // Of what was pushed it is known that the registry has it, most likely of the last: these come last, and count.
+    for (reference, descriptor) in named.chain(layout.pushed().into_iter().rev()) {
         if reference.registry() != destination.registry()
             || reference.repository() == destination.repository()
         {
             continue;
         }
         // An image that cannot be read is nothing to take from.
-        for (_, manifest) in layout.manifests(&entry.descriptor).unwrap_or_default() {
+        for (_, manifest) in layout.manifests(&descriptor).unwrap_or_default() {
             for layer in manifest.layers() {
                 origins.insert(layer.digest().to_string(), reference.repository().to_owned());
             }

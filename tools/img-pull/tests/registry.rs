@@ -86,6 +86,11 @@ fn there_and_back() {
     assert!(other.stderr.contains(&format!("\n{short}: Mounted from lib/a\n")), "{}", other.stderr);
     let uploads = "grep -c 'PUT /v2/lib/b/blobs/uploads/' plain.log || :";
     assert_eq!(sandbox.sh(uploads).ok(), "1\n", "only the configuration was sent");
+    // Also of an image that has no name at this registry in the store, but was pushed there.
+    sandbox.sh("img-tag localhost:5000/lib/a web; img-rm localhost:5000/lib/a").ok();
+    sandbox.sh("img-push -q web localhost:5000/web/a > /dev/null").ok();
+    let mounted = sandbox.sh("img-push -q web localhost:5000/web/b").json();
+    assert_eq!((&mounted["mounted"], &mounted["sent"]), (&json!(1), &json!(1)), "the configuration is sent");
     let seen = sandbox.sh("skopeo inspect --tls-verify=false docker://localhost:5000/lib/b").json();
     assert_eq!(seen["Digest"], pushed["digest"]);
 
@@ -105,6 +110,8 @@ fn there_and_back() {
              Status: Image is up to date for localhost:5000/lib/a:latest\n"
         )
     );
+    let named = sandbox.sh("img-push -q --root fresh localhost:5000/lib/a localhost:5000/lib/c").json();
+    assert_eq!(named["mounted"], 1, "what was pulled from a repository is in it");
     sandbox.sh("img-pull -q --root applied --apply localhost:5000/lib/b > /dev/null").ok();
     assert_eq!(sandbox.sh("cat applied/layers/*/etc/name").ok(), "a");
     let by_digest =
@@ -252,8 +259,9 @@ fn tokens() {
     }
     let asked = log();
     assert!(asked.contains("GET known=yes service=registry&scope=repository:private/a:pull,push"), "{asked}");
-    // Each push: one token, not one for each blob.
-    assert_eq!(asked.lines().count(), 2, "{asked}");
+    // Each push: one token, not one for each blob; and one with which the layer is taken from the first repository.
+    assert_eq!(asked.lines().count(), 3, "{asked}");
+    assert!(asked.ends_with("public/a:pull,push&scope=repository:private/a:pull&\n"), "{asked}");
     sandbox.sh(&format!("img-pull {known} --root fresh localhost:5002/private/a")).ok();
     assert_eq!(log(), "GET known=yes service=registry&scope=repository:private/a:pull&\n");
     // Whoever has no name gets what is for everybody.
@@ -278,12 +286,11 @@ fn tokens() {
         "{asked}"
     );
     // A layer of another repository is taken from there, with a token for both.
-    sandbox.sh("img-tag localhost:5000/lib/a localhost:5002/private/a > /dev/null").ok();
     let mounted = sandbox
-        .sh("img-push --cacert cert.pem --authfile auth.json localhost:5002/private/a localhost:5002/private/b")
+        .sh("img-push --cacert cert.pem --authfile auth.json localhost:5000/lib/a localhost:5002/private/b")
         .exits(0);
-    assert!(mounted.stderr.contains(": Mounted from private/a\n"), "{}", mounted.stderr);
-    assert!(log().contains("scope=repository:private/a:pull"), "the second scope");
+    assert!(mounted.stderr.contains(": Mounted from public/a\n"), "{}", mounted.stderr);
+    assert!(log().contains("scope=repository:public/a:pull"), "the second scope");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Pushes an image from the image store to a registry.
 //!
 //! # Does
-//! Speaks the OCI distribution-spec. Blobs that the registry has are not sent, blobs of its other repositories are mounted,
-//! the rest goes side by side; then the manifest gets its name. Layers are sent in the bytes that they have in the store,
-//! also those which img-load stored uncompressed: compressed ones would make it another image.
+//! Speaks the OCI distribution-spec. Blobs that the registry has are not sent, layers that are known to be in another of its
+//! repositories are mounted (of images that were pushed there lately, or have a name there in the store), the rest goes side
+//! by side; then the manifest gets its name. Layers are sent in the bytes that they have in the store, also those which
+//! img-load stored uncompressed: compressed ones would make it another image.
 //! # Reads
 //! No document. Credentials as `img-pull` does.
 //! # Adds
@@ -11,7 +12,7 @@
 //! # Undoes
 //! Nothing: what a registry has, others may have seen.
 //! # Needs
-//! Read access to the store.
+//! Read access to the store; where it may write there too, it remembers what was pushed where.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

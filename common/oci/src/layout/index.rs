@@ -359,7 +359,7 @@ impl Layout {
     }
 
     /// Writes a file beside its place and renames it into it; by whoever holds the lock.
-    fn replace(&self, name: &str, content: &[u8]) -> Result<File, Error> {
+    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<File, Error> {
         let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
         write_and_rename(&beside, &place, content).map_err(|error| {
             let _ = fs::remove_file(&beside);

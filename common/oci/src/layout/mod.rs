@@ -7,6 +7,7 @@
 
 mod blob;
 mod index;
+mod pushed;
 mod recent;
 mod resolve;
 #[cfg(test)]
