@@ -339,6 +339,20 @@ fn repair_loses_nothing_of_the_record() {
     sandbox.assert_as(&before);
 }
 
+/// The namespace that it has made is another one than the record knows by its inode.
+#[test]
+fn a_repair_that_was_killed_is_taken_back() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    sandbox.sh("layer-apply --id web < busybox.json | netns-bridge > web.json").ok();
+    sandbox.sh("umount /run/netns/web && rm /run/netns/web").ok();
+    let killed = "strace -f -o trace -e trace=rename -e inject=rename:signal=KILL netns-bridge --repair";
+    assert_ne!(sandbox.sh(&format!("{killed} < web.json")).status, 0);
+    sandbox.sh("grep -q rename trace && mountpoint /run/netns/web").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     let sandbox = Sandbox::with_busybox();

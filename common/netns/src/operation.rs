@@ -85,9 +85,10 @@ impl Operation {
             let empty = metadata.is_file() && metadata.len() == 0;
             return Ok(if empty { Found::Empty } else { Found::Other("a file that holds something") });
         }
-        if let Some(inode) = self.inode {
-            return Ok(if metadata.ino() == inode { Found::Ours } else { Found::Other("another namespace") });
+        if self.inode == Some(metadata.ino()) {
+            return Ok(Found::Ours);
         }
+        // Not known yet, or of the one before: a repair that was killed had made another.
         let alias = crate::enter(&self.path, loopback::alias)?.map_err(look)?;
         Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use document::{
-    Document, Id,
+    Document, Id, Instance,
     members::{Image, Network, Ports, Process},
 };
 use serde::Serialize;
@@ -27,7 +27,7 @@ enum State {
 pub(crate) struct Container {
     id: Id,
     /// What tells it from another one that has its id later.
-    instance: Option<String>,
+    instance: Option<Instance>,
     image: Option<String>,
     command: Vec<String>,
     state: State,
@@ -53,10 +53,9 @@ impl Container {
         let address = |network: Network| network.cni?.ips.first().map(|ip| ip.address.addr().to_string());
         let image = record.get::<Image>()?;
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
-        let instance = record.raw("instance").and_then(|text| serde_json::from_str(text.get()).ok());
         Ok(Self {
             id: id.clone(),
-            instance,
+            instance: record.get()?,
             stop_signal: stop_signal(image.as_ref()),
             image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
