@@ -117,8 +117,8 @@ fn a_full_disk() {
                 assert!(store(&sandbox, "full").len() < files.len(), "{context}");
                 continue;
             }
-            // A list of names is small.
-            if free > 0 && ["img-tag", "img-rm"].iter().any(|tool| command.starts_with(tool)) {
+            // A list of names is small, and takes the place of what is only a help.
+            if ["img-tag", "img-rm"].iter().any(|tool| command.starts_with(tool)) {
                 outcome.ok();
                 continue;
             }

@@ -261,7 +261,12 @@ impl Layout {
             recent = recent.next(&before, entries(&index));
             // This one first: whoever reads in between finds nothing missing.
             let kept = serde_json::to_vec(&recent).map_err(Error::Json)?;
-            self.replace(recent::FILE, &kept)?;
+            if let Err(error) = self.replace(recent::FILE, &kept) {
+                // It is only a help. On a full disk its place is what a name can be taken away in.
+                if !is_no_space(&error) || fs::remove_file(self.path.join(recent::FILE)).is_err() {
+                    return Err(error);
+                }
+            }
             let (file, replaced) = self.exchange("index.json", index.to_string().as_bytes())?;
             let mut new: Vec<Value> = Vec::new();
             let same = |one: &File, other: &File| inode(one) == inode(other);
@@ -366,6 +371,11 @@ impl Layout {
             Error::io("write", place)(error)
         })
     }
+}
+
+fn is_no_space(error: &Error) -> bool {
+    let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    matches!(error, Error::Io { source, .. } if full(source.kind()))
 }
 
 fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<File> {
