@@ -155,6 +155,9 @@ daemon=$!
 trap 'kill $daemon; wait $daemon' EXIT
 for _ in $(seq 150); do docker info >/dev/null 2>&1 && break; sleep 0.2; done
 set -e
+docker load -q -i oci.tar
+docker image inspect --format 'as {{.Id}}' gzip:1
+docker rmi gzip:1
 docker load -q -i ours.tar
 docker run --rm --network none base:1 /bin/busybox echo it runs
 docker tag base:1 other/name:2
@@ -170,7 +173,9 @@ fn docker_reads_and_writes_archives() {
     bench.tool("img-load", &["-t", "gzip:1", "rootfs.tar.gz"]);
     let names = ["base:1", "zstd:1", "gzip:1"];
     bench.tool("img-save", &[&names[..], &["--format", "docker", "-o", "ours.tar"]].concat());
+    bench.tool("img-save", &["gzip:1", "-o", "oci.tar"]);
     let output = bench.text("unshare", &["-n", "-m", "sh", "-c", DOCKER]);
+    assert!(output.contains(&format!("as {}", bench.id("gzip:1"))), "{output}");
     assert!(output.contains("Loaded image: base:1") && output.contains("it runs"), "{output}");
     let id = bench.id("base:1");
     bench.tool("img-rm", &["-f", names[0], names[1], names[2]]);

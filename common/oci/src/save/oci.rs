@@ -1,5 +1,5 @@
-//! OCI archives. Each image has its name in two annotations: in full where podman looks for it, and where containerd and
-//! `docker load` do.
+//! OCI archives. Each image has its name in two annotations: in full where podman looks for it, and where containerd does;
+//! and in Docker's own list beside the index.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use oci_spec::image::Descriptor;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Archive, Error, Named};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     layout::{self, CONTAINERD_NAME, Layout, REF_NAME},
     media_type::{Kind, kind},
     platform::Platform,
+    reference::Reference,
 };
 
 pub(super) fn save<W: Write>(
@@ -25,7 +26,7 @@ pub(super) fn save<W: Write>(
     archive: &mut Archive<W>,
 ) -> Result<(), Error> {
     let mut blobs = BTreeMap::new();
-    let mut entries = Vec::new();
+    let (mut entries, mut for_docker) = (Vec::new(), Vec::new());
     for image in images {
         let mut descriptor = image.descriptor.clone();
         if platform.is_some() {
@@ -38,6 +39,7 @@ pub(super) fn save<W: Write>(
             descriptor = image.descriptor;
         }
         collect(layout, &descriptor, &mut blobs)?;
+        for_docker.extend(entry_for_docker(layout, &descriptor, &image.references));
         let names: Vec<Option<String>> = match image.references.is_empty() {
             true => vec![None],
             false => image.references.iter().map(|reference| Some(reference.canonical())).collect(),
@@ -57,6 +59,7 @@ pub(super) fn save<W: Write>(
     // First what tells a reader of a stream what it reads.
     archive.text("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.text("index.json", &json::to_vec(&index).map_err(layout::Error::Json)?)?;
+    archive.text("manifest.json", &json::to_vec(&for_docker).map_err(layout::Error::Json)?)?;
     archive.directory("blobs/")?;
     let mut directory = String::new();
     for (digest, descriptor) in &blobs {
@@ -68,6 +71,21 @@ pub(super) fn save<W: Write>(
         directory = here;
     }
     Ok(())
+}
+
+/// An entry of the list by which `docker load` finds images, in blobs of the layout: `docker save` writes both lists since
+/// Docker 25. None for what is no image.
+fn entry_for_docker(layout: &Layout, descriptor: &Descriptor, references: &[Reference]) -> Option<Value> {
+    let image = layout.image(descriptor, None).ok()?;
+    let path = |descriptor: &Descriptor| {
+        let digest = descriptor.digest();
+        format!("blobs/{}/{}", digest.algorithm(), digest.digest())
+    };
+    let tagged = references.iter().filter(|name| name.tag().is_some());
+    let names: Vec<String> = tagged.map(Reference::canonical).collect();
+    let layers: Vec<String> = image.manifest.layers().iter().map(path).collect();
+    let names = if names.is_empty() { Value::Null } else { json!(names) };
+    Some(json!({"Config": path(image.manifest.config()), "RepoTags": names, "Layers": layers}))
 }
 
 /// The blobs of an image, or of those of an index that are in the store.
