@@ -331,6 +331,10 @@ impl Pull<'_> {
             (_, Err(error)) => Err(error),
             (Some(error), Ok(_)) => Err(error.into()),
             (None, Ok(value)) => {
+                // What came first may be old by now: img-gc goes by the age of what has no name yet.
+                for blob in self.image.manifest.layers().iter().chain([self.image.manifest.config()]) {
+                    self.layout.touch_blob(&Digest::try_from(blob.digest()).map_err(Error::from)?);
+                }
                 self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
                 Ok(value)
             }
