@@ -45,8 +45,8 @@ impl Source for ImgInspect {
         };
         let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
         let found = layout.find(&self.image).map_err(hinted)?;
-        let (_, listed) = layout.find_entry(&self.image)?;
-        let name = layout.list()?.into_iter().find(|entry| entry.descriptor == listed);
+        let (_, listed) = layout.find_entries(&self.image)?;
+        let name = layout.list()?.into_iter().find(|entry| listed.contains(&entry.descriptor));
         let image = layout.image(&found, self.platform.as_ref())?;
         let (host, own) = (Platform::host(), image.platform());
         if self.platform.is_none() && host.rank(&own).is_none() && !context.quiet {

@@ -36,7 +36,8 @@ struct Remove {
 /// What is to be removed for one argument.
 enum Removal {
     Name(Reference),
-    Image(Box<Descriptor>, Vec<Reference>),
+    /// What is listed of an image, and all its names.
+    Image(Vec<Descriptor>, Vec<Reference>),
 }
 
 impl Report for Remove {
@@ -60,12 +61,14 @@ impl Report for Remove {
                         deleted.push(descriptor);
                     }
                 }
-                Removal::Image(descriptor, references) => {
-                    let digest = Digest::try_from(descriptor.digest())?;
+                Removal::Image(entries, references) => {
                     let known = (!self.force).then_some(&references[..]);
-                    several(&digest.to_string(), &layout.remove(&digest, known)?)?;
+                    for entry in &entries {
+                        let digest = Digest::try_from(entry.digest())?;
+                        several(&digest.to_string(), &layout.remove(&digest, known)?)?;
+                    }
                     untagged.extend(references.iter().map(Reference::to_string));
-                    deleted.push(*descriptor);
+                    deleted.extend(entries);
                 }
             }
         }
@@ -79,13 +82,16 @@ impl Report for Remove {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let layout = Layout::open(context.scope.root.join("images"))?;
-        let line = |removal| match removal {
-            Removal::Name(name) => operation::words(["docker", "rmi", "--no-prune", &name.to_string()]),
-            Removal::Image(image, _) => {
-                operation::words(["docker", "rmi", "--no-prune", "--force", &id_of(&layout, &image)])
+        let removal = |id: &str| operation::words(["docker", "rmi", "--no-prune", "--force", id]);
+        let lines = |what| match what {
+            Removal::Name(name) => {
+                vec![operation::words(["docker", "rmi", "--no-prune", &name.to_string()])]
+            }
+            Removal::Image(entries, _) => {
+                entries.iter().map(|image| removal(&id_of(&layout, image))).collect()
             }
         };
-        Ok(self.removals(&layout)?.into_iter().map(line).collect())
+        Ok(self.removals(&layout)?.into_iter().flat_map(lines).collect())
     }
 }
 
@@ -95,18 +101,18 @@ impl Remove {
     }
 
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
-        let (name, descriptor) = match layout.find_entry(text) {
+        let (name, entries) = match layout.find_entries(text) {
             Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),
             found => found?,
         };
         if let Some(name) = name {
             return Ok(Some(Removal::Name(name)));
         }
-        let names = names(layout, &descriptor)?;
+        let names = entries.iter().map(|entry| names(layout, entry)).collect::<Result<Vec<_>>>()?.concat();
         if names.len() > 1 && !self.force {
             several(text, &names)?;
         }
-        Ok(Some(Removal::Image(Box::new(descriptor), names)))
+        Ok(Some(Removal::Image(entries, names)))
     }
 }
 

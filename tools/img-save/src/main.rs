@@ -108,7 +108,7 @@ impl Save {
     fn named(&self, layout: &Layout) -> Result<Vec<Named>> {
         let mut images: Vec<Named> = Vec::new();
         for text in &self.images {
-            let (name, _) = layout.find_entry(text)?;
+            let (name, _) = layout.find_entries(text)?;
             let descriptor = layout.find(text)?;
             match images.iter_mut().find(|image| image.descriptor.digest() == descriptor.digest()) {
                 Some(image) => image.references.extend(name),

@@ -27,7 +27,7 @@ impl Layout {
             Err(error) => return Err(error.into()),
         };
         let named = reference.and_then(|reference| by_reference(&entries, &reference));
-        let named = named.map(|entry| Found { image: entry.clone(), entry });
+        let named = named.map(|entry| Found { image: entry.clone(), entries: vec![entry] });
         let found = match named {
             None if may_be_id => self.by_id(&entries, id, text)?,
             named => named,
@@ -61,18 +61,20 @@ impl Layout {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// The entry of `index.json` with the image of this name or id, and the name, if it was found by that.
+    /// What `index.json` lists that is the image of this name or id, or holds it, each once; and the name, if it was found
+    /// by that.
     ///
     /// # Errors
     /// As [`Layout::find`].
-    pub fn find_entry(&self, text: &str) -> Result<(Option<Reference>, Descriptor), Error> {
-        let found = self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))?;
-        let descriptor = found.entry;
+    pub fn find_entries(&self, text: &str) -> Result<(Option<Reference>, Vec<Descriptor>), Error> {
+        let found = self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))?.entries;
         let reference = text.parse::<Reference>().ok().filter(|reference| reference.digest().is_none());
-        let named =
-            |entry: &Entry| entry.reference == reference && entry.descriptor.digest() == descriptor.digest();
-        let found = reference.is_some() && self.list()?.iter().any(named);
-        Ok((reference.filter(|_| found), descriptor))
+        let named = |entry: &Entry| {
+            entry.reference == reference
+                && found.iter().any(|found| found.digest() == entry.descriptor.digest())
+        };
+        let is_named = reference.is_some() && self.list()?.iter().any(named);
+        Ok((reference.filter(|_| is_named), found))
     }
 
     /// Two entries of one id, which are one image stored twice (plain and compressed, say), are no ambiguity.
@@ -80,10 +82,14 @@ impl Layout {
         let mut found: Option<(Digest, Found)> = None;
         for Entry { descriptor, .. } in entries {
             let Some((own, image)) = self.id_that_begins(descriptor, id) else { continue };
-            match &found {
-                Some((other, _)) if *other != own => return Err(Error::Ambiguous(text.to_owned())),
-                _ => found = Some((own, Found { entry: descriptor.clone(), image })),
+            let mut entries = match found.take() {
+                Some((other, _)) if other != own => return Err(Error::Ambiguous(text.to_owned())),
+                earlier => earlier.map(|(_, found)| found.entries).unwrap_or_default(),
+            };
+            if !entries.iter().any(|other| other.digest() == descriptor.digest()) {
+                entries.push(descriptor.clone());
             }
+            found = Some((own, Found { entries, image }));
         }
         Ok(found.map(|(_, found)| found))
     }
@@ -102,9 +108,9 @@ impl Layout {
     }
 }
 
-/// An entry of `index.json`, and what was meant of it: the same, or one of its manifests.
+/// Entries of `index.json`, and what was meant: one of them, or of their manifests.
 struct Found {
-    entry: Descriptor,
+    entries: Vec<Descriptor>,
     image: Descriptor,
 }
 
