@@ -149,14 +149,20 @@ fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
     io::copy(&mut child.stderr.take().unwrap(), &mut io::sink()).unwrap();
 }
 
-#[test]
-fn two_hundred_pipes_are_cut_off_at_random_moments() {
-    let sandbox = ready();
-    let before = sandbox.snapshot();
+/// How long the whole pipe takes here, in microseconds. What it made is taken back.
+fn time_of_a_pipe(sandbox: &Sandbox) -> u64 {
     let begin = Instant::now();
     sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
     let whole = u64::try_from(begin.elapsed().as_micros()).unwrap();
     sandbox.sh("unwind web > /dev/null").ok();
+    whole
+}
+
+#[test]
+fn two_hundred_pipes_are_cut_off_at_random_moments() {
+    let sandbox = ready();
+    let before = sandbox.snapshot();
+    let whole = time_of_a_pipe(&sandbox);
     let mut draw = Draw(20_261_123);
     for run in 0..200 {
         let after = Duration::from_micros(draw.below(whole * 5 / 4));
@@ -177,10 +183,7 @@ fn two_hundred_pipes_are_cut_off_at_random_moments() {
 fn a_container_is_taken_back_while_its_pipe_still_runs() {
     let sandbox = ready();
     let before = sandbox.snapshot();
-    let begin = Instant::now();
-    sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
-    let whole = u64::try_from(begin.elapsed().as_micros()).unwrap();
-    sandbox.sh("unwind web > /dev/null").ok();
+    let whole = time_of_a_pipe(&sandbox);
     let mut draw = Draw(20_261_126);
     let mut refused = 0;
     for run in 0..100 {

@@ -248,13 +248,22 @@ impl Document {
         Ok(same_text || self.steps()? == other.steps()?)
     }
 
-    /// Whether this can be a document of the same container as the other: no, where each has an `instance` of its own.
+    /// Whether this is a document of the same container as the other; none where one of them has no `instance`, and that
+    /// cannot be told.
     ///
     /// # Errors
     /// [`Error::Malformed`] if one of them has an `instance` that is no string.
-    pub fn may_be_of_one_container(&self, other: &Self) -> Result<bool, Error> {
+    pub fn is_of_one_container(&self, other: &Self) -> Result<Option<bool>, Error> {
         let instances = self.get::<Instance>()?.zip(other.get::<Instance>()?);
-        Ok(instances.is_none_or(|(one, other)| one == other))
+        Ok(instances.map(|(one, other)| one == other))
+    }
+
+    /// As [`Document::is_of_one_container`], where it counts as one if that cannot be told.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn may_be_of_one_container(&self, other: &Self) -> Result<bool, Error> {
+        Ok(self.is_of_one_container(other)?.unwrap_or(true))
     }
 
     /// Puts a step on top of the stack; returns its index.

@@ -44,10 +44,9 @@ impl Source for ImgInspect {
             hint(error, "img-ls lists what is there; img-pull fetches from a registry")
         };
         let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
-        let found = layout.find(&self.image).map_err(hinted)?;
-        let (_, listed) = layout.find_entries(&self.image)?;
-        let name = layout.list()?.into_iter().find(|entry| listed.contains(&entry.descriptor));
-        let image = layout.image(&found, self.platform.as_ref())?;
+        let found = layout.find_listed(&self.image).map_err(hinted)?;
+        let name = layout.list()?.into_iter().find(|entry| found.entries.contains(&entry.descriptor));
+        let image = layout.image(&found.image, self.platform.as_ref())?;
         let (host, own) = (Platform::host(), image.platform());
         if self.platform.is_none() && host.rank(&own).is_none() && !context.quiet {
             eprintln!("img-inspect: {:?} is for {own}, this machine is {host}", self.image);

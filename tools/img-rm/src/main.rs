@@ -15,7 +15,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use oci::{Digest, Layout, Reference, spec::Descriptor};
+use oci::{Digest, Layout, Reference, layout::Found, spec::Descriptor};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
@@ -101,7 +101,7 @@ impl Remove {
     }
 
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
-        let (name, entries) = match layout.find_entries(text) {
+        let Found { name, entries, .. } = match layout.find_listed(text) {
             Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),
             found => found?,
         };

@@ -20,6 +20,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use oci::{
     Layout, Platform, Reference,
+    layout::Found,
     save::{self, Named},
 };
 use serde_json::{Value, json};
@@ -108,8 +109,7 @@ impl Save {
     fn named(&self, layout: &Layout) -> Result<Vec<Named>> {
         let mut images: Vec<Named> = Vec::new();
         for text in &self.images {
-            let (name, _) = layout.find_entries(text)?;
-            let descriptor = layout.find(text)?;
+            let Found { name, image: descriptor, .. } = layout.find_listed(text)?;
             match images.iter_mut().find(|image| image.descriptor.digest() == descriptor.digest()) {
                 Some(image) => image.references.extend(name),
                 None => images.push(Named { references: name.into_iter().collect(), descriptor }),

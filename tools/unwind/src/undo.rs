@@ -260,9 +260,8 @@ fn undo_step(tool: &str) -> String {
 /// Whether the record tells of the document's container: at a later moment than a document that was saved in mid-pipe, or at
 /// one when part of it was taken back. Where both have the same `instance` it does, whatever the steps.
 fn one_continues_the_other(recorded: &Document, document: &Document) -> Result<bool> {
-    let instances = recorded.get::<Instance>()?.zip(document.get::<Instance>()?);
-    if let Some((recorded, given)) = instances {
-        return Ok(recorded == given);
+    if let Some(same) = recorded.is_of_one_container(document)? {
+        return Ok(same);
     }
     let (recorded, given) = (recorded.steps()?, document.steps()?);
     Ok(recorded.starts_with(&given) || given.starts_with(&recorded))

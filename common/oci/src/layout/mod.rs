@@ -24,6 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
 pub(crate) use index::name_of;
 pub use index::{Entry, Malformed};
+pub use resolve::Found;
 
 use crate::{
     digest::{Algorithm, Digest, InvalidDigest, Mismatch},

@@ -26,8 +26,9 @@ impl Layout {
             Err(_) if may_be_id => None,
             Err(error) => return Err(error.into()),
         };
+        let name = reference.clone().filter(|reference| reference.digest().is_none());
         let named = reference.and_then(|reference| by_reference(&entries, &reference));
-        let named = named.map(|entry| Found { image: entry.clone(), entries: vec![entry] });
+        let named = named.map(|entry| Found { name, image: entry.clone(), entries: vec![entry] });
         let found = match named {
             None if may_be_id => self.by_id(&entries, id, text)?,
             named => named,
@@ -61,20 +62,12 @@ impl Layout {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// What `index.json` lists that is the image of this name or id, or holds it, each once; and the name, if it was found
-    /// by that.
+    /// As [`Layout::find`], with what `index.json` lists of it.
     ///
     /// # Errors
     /// As [`Layout::find`].
-    pub fn find_entries(&self, text: &str) -> Result<(Option<Reference>, Vec<Descriptor>), Error> {
-        let found = self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))?.entries;
-        let reference = text.parse::<Reference>().ok().filter(|reference| reference.digest().is_none());
-        let named = |entry: &Entry| {
-            entry.reference == reference
-                && found.iter().any(|found| found.digest() == entry.descriptor.digest())
-        };
-        let is_named = reference.is_some() && self.list()?.iter().any(named);
-        Ok((reference.filter(|_| is_named), found))
+    pub fn find_listed(&self, text: &str) -> Result<Found, Error> {
+        self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
     /// Two entries of one id, which are one image stored twice (plain and compressed, say), are no ambiguity.
@@ -89,7 +82,7 @@ impl Layout {
             if !entries.iter().any(|other| other.digest() == descriptor.digest()) {
                 entries.push(descriptor.clone());
             }
-            found = Some((own, Found { entries, image }));
+            found = Some((own, Found { name: None, entries, image }));
         }
         Ok(found.map(|(_, found)| found))
     }
@@ -108,10 +101,15 @@ impl Layout {
     }
 }
 
-/// Entries of `index.json`, and what was meant: one of them, or of their manifests.
-struct Found {
-    entries: Vec<Descriptor>,
-    image: Descriptor,
+/// What a name or an id has led to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The name, if it was found by that.
+    pub name: Option<Reference>,
+    /// The entries of `index.json` that are the image or hold it, each once.
+    pub entries: Vec<Descriptor>,
+    /// What was meant: one of the entries, or of their manifests.
+    pub image: Descriptor,
 }
 
 /// By name. Of two entries of one name, which other tools may have made, the later one is the newer.

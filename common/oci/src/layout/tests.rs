@@ -178,17 +178,16 @@ fn an_id_in_an_index_is_of_one_image() {
             assert_eq!(found.digest(), one.descriptor.digest(), "{text}");
             assert_eq!(layout.image(&found, None).unwrap().id().unwrap(), id);
             // What is listed is the whole.
-            assert_eq!(
-                layout.find_entries(text).unwrap(),
-                (None, vec![layout.list().unwrap()[0].descriptor.clone()])
-            );
+            let listed = vec![layout.list().unwrap()[0].descriptor.clone()];
+            let expected = Found { name: None, entries: listed, image: found };
+            assert_eq!(layout.find_listed(text).unwrap(), expected);
         }
     }
     assert_eq!(layout.find("multi").unwrap().digest(), index.digest());
     // It may have a name of its own beside.
     let arm = layout.image(&index, Some(&"linux/arm64".parse().unwrap())).unwrap();
     layout.tag(&name("arm"), &arm.descriptor).unwrap();
-    assert_eq!(layout.find_entries(arm.id().unwrap().short()).unwrap().1.len(), 2);
+    assert_eq!(layout.find_listed(arm.id().unwrap().short()).unwrap().entries.len(), 2);
     assert_eq!(layout.find(index.digest().as_ref()).unwrap().digest(), index.digest());
 }
 
