@@ -143,9 +143,9 @@ fn an_interrupt_is_for_the_command() {
         }
         let image = if command == "exec" { "web" } else { "busybox" };
         // setsid makes a process group, which gets the signal as from a terminal; what a shell starts with `&` would ignore
-        // it but for env.
+        // it but for env. What the round before printed is not to be taken for this one's.
         let outcome = host.0.sh(&format!(
-            "env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
+            "rm -f out; env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
              until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n ns-exec) | tr -d ' '); wait $!"
         ));
         assert_eq!(outcome.status, 3, "{command}: {}", outcome.stderr);
