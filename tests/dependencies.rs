@@ -1,4 +1,5 @@
-//! Dependencies point one way: tools → toolkit → document and operation; domain crates → operation.
+//! Dependencies point one way: tools → toolkit → document; tools → domain crates → operation; never up, and never sideways
+//! between image, network and process.
 //! (docs/architecture.md)
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
@@ -8,11 +9,27 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 use testkit::repository;
 
-/// What lies between the tools and the domains: it may know the document and the command line.
-const CONTRACT: [&str; 3] = ["operation", "document", "toolkit"];
+/// Which domains a crate of a domain may depend on; `operation` stands for that one crate of the domain `pipe`.
+/// A domain is a folder of `common/`. Tools may depend on every one, and nobody depends on a tool.
+const ALLOWED: [(&str, &[&str]); 7] = [
+    ("pipe", &["pipe", "filesystem"]),
+    ("filesystem", &["operation", "filesystem"]),
+    ("image", &["operation", "filesystem", "image"]),
+    ("network", &["operation", "filesystem", "network"]),
+    ("process", &["operation", "filesystem", "process"]),
+    ("builder", &["operation", "filesystem", "image", "network", "process"]),
+    ("testkit", &[]),
+];
 
-/// The packages of the workspace: name → (folder, names of the packages that it depends on outside of its tests).
-fn packages() -> BTreeMap<String, (String, Vec<String>)> {
+/// A package of the workspace.
+struct Package {
+    /// The folder of its own below `common/`, or `tools`, or `tests`.
+    domain: String,
+    /// The names of the packages that it depends on outside of its tests.
+    dependencies: Vec<String>,
+}
+
+fn packages() -> BTreeMap<String, Package> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
@@ -23,39 +40,51 @@ fn packages() -> BTreeMap<String, (String, Vec<String>)> {
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
         let manifest = package["manifest_path"].as_str().unwrap();
-        let folder =
-            manifest.strip_prefix(&format!("{}/", repository().display())).unwrap().split('/').next();
+        let below = manifest.strip_prefix(&format!("{}/", repository().display())).unwrap();
+        let domain = below.strip_prefix("common/").unwrap_or(below).split('/').next().unwrap().to_owned();
         let dependencies = package["dependencies"].as_array().unwrap().iter();
         let needed = dependencies.filter(|dependency| dependency["kind"] != "dev");
-        let names = needed.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
-        (package["name"].as_str().unwrap().to_owned(), (folder.unwrap().to_owned(), names))
+        let dependencies = needed.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
+        (package["name"].as_str().unwrap().to_owned(), Package { domain, dependencies })
     });
     packages.collect()
+}
+
+/// Why a crate of `domain` must not depend on `dependency`.
+fn forbidden(
+    packages: &BTreeMap<String, Package>,
+    domain: &str,
+    name: &str,
+    dependency: &str,
+) -> Option<String> {
+    let Some(other) = packages.get(dependency) else {
+        let library = ALLOWED.iter().any(|(allowed, _)| *allowed == domain) && name != "toolkit";
+        return (library && domain != "testkit" && ["clap", "anyhow"].contains(&dependency))
+            .then(|| "a library knows neither the command line nor anyhow".to_owned());
+    };
+    match (name, dependency) {
+        (_, "testkit") => return Some("testkit is for tests alone".to_owned()),
+        ("operation", _) => return Some("operation stands alone".to_owned()),
+        ("document", "toolkit") => return Some("the document does not know its readers".to_owned()),
+        _ => {}
+    }
+    let allowed = match domain {
+        "tools" | "tests" => return (other.domain == "tools").then(|| "nobody depends on a tool".to_owned()),
+        domain => ALLOWED.iter().find(|(name, _)| *name == domain).map(|(_, allowed)| *allowed),
+    };
+    let Some(allowed) = allowed else { return Some(format!("common/{domain} is not in the table ALLOWED")) };
+    let is_allowed = allowed.contains(&other.domain.as_str()) || allowed.contains(&dependency);
+    (!is_allowed).then(|| format!("common/{domain} may use {allowed:?} only"))
 }
 
 #[test]
 fn dependencies_point_one_way() {
     let packages = packages();
     assert!(packages.len() > 20, "only {} packages were found", packages.len());
-    let folder = |name: &str| packages.get(name).map(|(folder, _)| folder.as_str());
     let mut wrong = Vec::new();
-    for (name, (own_folder, dependencies)) in &packages {
-        for dependency in dependencies {
-            let reason = match (own_folder.as_str(), name.as_str(), dependency.as_str()) {
-                (_, _, "testkit") => Some("testkit is for tests alone"),
-                (_, _, other) if folder(other) == Some("tools") => Some("nobody depends on a tool"),
-                ("common", "testkit", _) => None,
-                ("common", "toolkit", _) => None,
-                ("common", _, "clap" | "anyhow") => {
-                    Some("a library knows neither the command line nor anyhow")
-                }
-                ("common", "operation", other) if folder(other).is_some() => Some("operation stands alone"),
-                ("common", "document", "toolkit") => Some("the document does not know who reads it"),
-                ("common", domain, "document" | "toolkit") if !CONTRACT.contains(&domain) => {
-                    Some("a domain crate does not know the document")
-                }
-                _ => None,
-            };
+    for (name, package) in &packages {
+        for dependency in &package.dependencies {
+            let reason = forbidden(&packages, &package.domain, name, dependency);
             wrong.extend(reason.map(|reason| format!("{name} → {dependency}: {reason}")));
         }
     }
@@ -64,17 +93,19 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn asynchronous_code_stays_in_netlink() {
-    for (name, (_, dependencies)) in packages() {
-        let runtime =
-            dependencies.iter().find(|name| ["tokio", "rtnetlink", "futures"].contains(&name.as_str()));
+    for (name, package) in packages() {
+        let runtime = package
+            .dependencies
+            .iter()
+            .find(|name| ["tokio", "rtnetlink", "futures"].contains(&name.as_str()));
         assert!(name == "netlink" || runtime.is_none(), "{name} → {runtime:?}");
     }
 }
 
 #[test]
 fn every_tool_has_a_thin_main() {
-    for (name, (folder, _)) in packages() {
-        if folder != "tools" {
+    for (name, package) in packages() {
+        if package.domain != "tools" {
             continue;
         }
         let main =

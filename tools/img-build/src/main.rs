@@ -16,7 +16,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use build::{Network, Options, executor};
+use builder::{Network, Options, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
 use oci::Reference;
@@ -75,7 +75,7 @@ impl Source for Build {
     }
 
     fn make(&self, context: &Context) -> Result<Image> {
-        let built = build::build(&self.options(context)?).map_err(hinted)?;
+        let built = builder::build(&self.options(context)?).map_err(hinted)?;
         if let Some(path) = &self.id_file {
             std::fs::write(path, built.id.to_string()).with_context(|| format!("write {path:?}"))?;
         }
@@ -97,7 +97,7 @@ impl Source for Build {
     }
 }
 
-fn hinted(error: build::Error) -> anyhow::Error {
+fn hinted(error: builder::Error) -> anyhow::Error {
     let what = error.hint();
     let error = anyhow::Error::from(error);
     match what.or_else(|| toolkit::namespace_hint(&error)) {

@@ -17,7 +17,7 @@
 
 use std::process::ExitCode;
 
-use build::commit::{Commit, commit};
+use builder::commit::{Commit, commit};
 use clap::Parser;
 use document::{
     Id, Member,

@@ -146,7 +146,7 @@ impl Gc {
 
 /// What builds left that were killed.
 fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
-    let left = build::workspace::collect(&context.scope.root, dry_run);
+    let left = builder::workspace::collect(&context.scope.root, dry_run);
     left.map_err(|(path, error)| anyhow::Error::from(error).context(format!("remove {path:?}")))
 }
 

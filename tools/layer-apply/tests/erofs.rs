@@ -1,4 +1,4 @@
-//! `layer-apply --format erofs`: each layer as one image. (That both forms say the same: common/layer/tests/forms.rs.)
+//! `layer-apply --format erofs`: each layer as one image. (That both forms say the same: common/image/layer/tests/forms.rs.)
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;

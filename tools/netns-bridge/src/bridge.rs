@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow, bail};
 use ipnet::{IpNet, Ipv4Net};
-use netlink::{Connection, Link, Mac, Operation};
+use netlink::{Connection, Link, LinkOperation, Mac};
 use toolkit::hint;
 
 /// Docker's own default.
@@ -16,7 +16,7 @@ const PROTOCOL: u8 = 0x53;
 pub(crate) struct Bridge {
     pub(crate) subnet: Ipv4Net,
     pub(crate) gateway: Ipv4Addr,
-    pub(crate) operations: Vec<Operation>,
+    pub(crate) operations: Vec<LinkOperation>,
 }
 
 /// The name of an interface, as the kernel takes it (net/core/dev.c, `dev_valid_name`).
@@ -71,7 +71,7 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     }
     let gateway = present.map_or_else(|| first_address(subnet), |(net, _)| net.addr());
     let address = IpNet::from(Ipv4Net::new(gateway, subnet.prefix_len())?);
-    let add_address = |mac, protocol| Operation::AddressAdd {
+    let add_address = |mac, protocol| LinkOperation::AddressAdd {
         namespace: None,
         link: name.to_owned(),
         mac,
@@ -88,9 +88,9 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
             if came_with_it { vec![] } else { vec![add_address(None, mark)] }
         }
         _ => vec![
-            Operation::BridgeAdd { name: name.to_owned(), mac: ours },
-            Operation::Ipv6Off { link: name.to_owned(), mac: ours },
-            Operation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
+            LinkOperation::BridgeAdd { name: name.to_owned(), mac: ours },
+            LinkOperation::Ipv6Off { link: name.to_owned(), mac: ours },
+            LinkOperation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
             add_address(Some(ours), None),
         ],
     };

@@ -44,9 +44,9 @@ operation::any_of! {
     enum Op {
         Claim(Claim),
         Sysctl(Shared<Sysctl>),
-        Link(Shared<netlink::Operation>),
-        Nat(Shared<nat::Operation>),
-        Netns(netns::Operation),
+        Link(Shared<netlink::LinkOperation>),
+        Nat(Shared<nat::NatOperation>),
+        Netns(netns::NetnsOperation),
     }
 }
 
@@ -74,13 +74,13 @@ impl Filter for NetnsBridge {
         let claim = Claim::new(scope, &format!("bridge-{}", self.bridge), &context.id);
         let sysctl = |variable| Ok::<_, netlink::Error>(Shared::new(&claim, Sysctl::plan(scope, variable)?));
         let route_localnet = Variable::RouteLocalnet { link: self.bridge.clone() };
-        let nat = nat::Operation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
+        let nat = nat::NatOperation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
 
         // The namespace first and ip_forward last, so that the kernel, which is busy for a while with taking a namespace
         // or a bridge apart, is asked for nothing that has to wait for it. What is shared stands behind the claim on it;
         // the rules that protect 127.0.0.0/8 before route_localnet, which opens it.
         let mut operations: Vec<Op> = vec![
-            netns::Operation::new(&namespace, &context.id).into(),
+            netns::NetnsOperation::new(&namespace, &context.id).into(),
             claim.clone().into(),
             Shared::new(&claim, nat).into(),
         ];

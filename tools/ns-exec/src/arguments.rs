@@ -7,7 +7,7 @@ use document::{Document, Id, Member, members};
 use mount::Volume;
 use toolkit::{Common, Context, Filter, Plan};
 
-use crate::plan::{self, Operation};
+use crate::plan::{self, ContainerOperation};
 
 /// Run a process in namespaces, on a root file system
 #[derive(Debug, Parser)]
@@ -126,7 +126,7 @@ impl NsExec {
 
 impl Filter for NsExec {
     type Member = members::Process;
-    type Operation = Operation;
+    type Operation = ContainerOperation;
     const READS: &'static [&'static str] =
         &[members::Rootfs::NAME, members::Image::NAME, members::Network::NAME, members::Hosts::NAME];
 

@@ -22,14 +22,14 @@ use crate::{
 
 any_of! {
     /// Files of the container in `$STAVE_RUN`, and at last its process.
-    pub(crate) enum Operation { Mount(mount::Operation), Process(runtime::Operation) }
+    pub(crate) enum ContainerOperation { Mount(mount::MountOperation), Process(runtime::ProcessOperation) }
 }
 
 pub(crate) fn plan(
     tool: &NsExec,
     context: &Context,
     document: &Document,
-) -> Result<(Process, Vec<Operation>)> {
+) -> Result<(Process, Vec<ContainerOperation>)> {
     let (rootfs, readonly) = root(tool, document)?;
     let Network { network, hostname, files } = network::choose(tool, context, document)?;
     // A directory that somebody else keeps is used as it is.
@@ -70,7 +70,7 @@ pub(crate) fn plan(
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
     };
-    operations.push(runtime::Operation::new(spec, log).into());
+    operations.push(runtime::ProcessOperation::new(spec, log).into());
     Ok((member, operations))
 }
 
@@ -88,7 +88,7 @@ fn root(tool: &NsExec, document: &Document) -> Result<(PathBuf, bool)> {
 }
 
 /// Where the container's files in `/etc` stand on the host, and what makes them.
-fn place(context: &Context, files: Vec<File>) -> (Vec<Operation>, Vec<Volume>) {
+fn place(context: &Context, files: Vec<File>) -> (Vec<ContainerOperation>, Vec<Volume>) {
     let directory = context.scope.run_dir.join("containers").join(&context.id);
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
     for File { name, content } in files {
@@ -97,7 +97,7 @@ fn place(context: &Context, files: Vec<File>) -> (Vec<Operation>, Vec<Volume>) {
             Content::Own(content) => {
                 if operations.is_empty() {
                     let (path, mode) = (directory.clone(), 0o755);
-                    operations.push(mount::Operation::DirectoryAdd { path, mode, owner: None }.into());
+                    operations.push(mount::MountOperation::DirectoryAdd { path, mode, owner: None }.into());
                 }
                 operations.push(add_file(&directory.join(name), content, 0o644));
                 directory.join(name)
@@ -120,7 +120,11 @@ fn volumes(tool: &NsExec, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
 }
 
 /// Where the output goes. A log of the user's own is not made, and stays.
-fn log(tool: &NsExec, context: &Context, operations: &mut Vec<Operation>) -> Result<Option<PathBuf>> {
+fn log(
+    tool: &NsExec,
+    context: &Context,
+    operations: &mut Vec<ContainerOperation>,
+) -> Result<Option<PathBuf>> {
     match (&tool.log, tool.detach) {
         (_, false) => Ok(None),
         (Some(path), true) => {
@@ -134,14 +138,14 @@ fn log(tool: &NsExec, context: &Context, operations: &mut Vec<Operation>) -> Res
     }
 }
 
-fn add_file(path: &Path, content: String, mode: u32) -> Operation {
-    mount::Operation::FileAdd { path: path.to_owned(), content, mode }.into()
+fn add_file(path: &Path, content: String, mode: u32) -> ContainerOperation {
+    mount::MountOperation::FileAdd { path: path.to_owned(), content, mode }.into()
 }
 
 /// Writes down which process it became.
-pub(crate) fn identify(member: &mut Process, operations: &mut [Operation], identity: Identity) {
+pub(crate) fn identify(member: &mut Process, operations: &mut [ContainerOperation], identity: Identity) {
     (member.pid, member.start_time) = (identity.pid, identity.start_time);
-    if let Some(Operation::Process(process)) = operations.last_mut() {
+    if let Some(ContainerOperation::Process(process)) = operations.last_mut() {
         process.identity = identity;
     }
 }

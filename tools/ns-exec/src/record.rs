@@ -7,17 +7,17 @@ use runtime::Identity;
 use serde::Deserialize;
 use toolkit::prelude::*;
 
-use crate::plan::Operation;
+use crate::plan::ContainerOperation;
 
 /// The record of a container that runs, and what runs in it.
-pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Operation)> {
+pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::ProcessOperation)> {
     let path = run_dir.join(format!("{id}.json"));
     let document = record::read(run_dir, id)?
         .ok_or_else(|| hint(anyhow!("container \"{id}\" has no record {path:?}"), "start it first"))?;
     let steps = document.steps()?;
     let values = steps.iter().rev().filter(|step| step.tool == "ns-exec").flat_map(|step| &step.operations);
-    let process = values.filter_map(|value| match Operation::deserialize(value) {
-        Ok(Operation::Process(process)) => Some(process),
+    let process = values.filter_map(|value| match ContainerOperation::deserialize(value) {
+        Ok(ContainerOperation::Process(process)) => Some(process),
         _ => None,
     });
     let alive = { process }.find(|process| process.identity.is_alive());

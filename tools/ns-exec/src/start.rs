@@ -15,7 +15,7 @@ use crate::{
     NOT_STARTED,
     arguments::NsExec,
     output::Output,
-    plan::{self, Operation},
+    plan::{self, ContainerOperation},
     record,
 };
 
@@ -158,7 +158,7 @@ struct Prepared {
     /// Held back from now on; with -d there is nobody to pass them on to.
     signals: Option<Foreground>,
     member: Process,
-    operations: Vec<Operation>,
+    operations: Vec<ContainerOperation>,
 }
 
 fn start(tool: &NsExec, output: &mut Output, document: Document) -> Result<u8, Failed> {
@@ -197,7 +197,7 @@ fn prepare(tool: &NsExec, scope: &Scope, session: &Session) -> Result<Prepared> 
     let context = tool.common.context_in(scope.clone(), Some(session.id()));
     let (member, mut operations) = plan::plan(tool, &context, session.document())?;
     let terminal = terminal(tool)?;
-    if let (Some((columns, rows)), Some(Operation::Process(process))) =
+    if let (Some((columns, rows)), Some(ContainerOperation::Process(process))) =
         (terminal.as_ref().and_then(Terminal::size), operations.last_mut())
         && let Some(process) = process.spec.process_mut()
     {
@@ -228,7 +228,9 @@ fn launch(
     prepared: &mut Prepared,
 ) -> Result<Option<Running>> {
     let Prepared { member, operations, .. } = prepared;
-    let Some(Operation::Process(process)) = operations.last() else { bail!("no process was planned") };
+    let Some(ContainerOperation::Process(process)) = operations.last() else {
+        bail!("no process was planned")
+    };
     let begun = fork(tool, scope, session.id(), process)?;
     let identity = begun.identity();
     plan::identify(member, operations, identity);
@@ -241,7 +243,7 @@ fn launch(
     Ok(running)
 }
 
-fn fork(tool: &NsExec, scope: &Scope, id: &Id, process: &runtime::Operation) -> Result<Begun> {
+fn fork(tool: &NsExec, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<Begun> {
     if tool.detach {
         let log = process.log.as_deref();
         let supervised = runtime::supervise(&process.spec, log, tool.interactive, |identity, status| {
@@ -291,7 +293,7 @@ pub(crate) fn wait(running: Running, signals: &Foreground, terminal: Option<Term
 /// Gives the step up whose operations were taken back but for `left`, and says what is left.
 fn take_back(
     session: Session,
-    operations: &[Operation],
+    operations: &[ContainerOperation],
     left: Vec<(usize, operation::Error)>,
     error: anyhow::Error,
 ) -> Failed {

@@ -1,4 +1,4 @@
-//! ns-exec at the end of a pipe, as people use it. Needs root; what stands in the namespaces is tested in common/runtime.
+//! ns-exec at the end of a pipe, as people use it. Needs root; what stands in the namespaces is tested in common/process/runtime.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;

@@ -40,7 +40,7 @@ struct Portmap {
 
 impl Filter for Portmap {
     type Member = members::Ports;
-    type Operation = nat::Operation;
+    type Operation = nat::NatOperation;
     const LOCK: Option<&'static str> = Some("network");
     const READS: &'static [&'static str] = &["network"];
 
@@ -53,7 +53,7 @@ impl Filter for Portmap {
         let mappings = free::mappings(&self.publish, container_ip)?;
         let mut ports = document.get::<members::Ports>()?.unwrap_or(members::Ports(Vec::new()));
         ports.0.extend(mappings.iter().map(member));
-        let operation = nat::Operation::Publish { holder: context.id.clone(), mappings };
+        let operation = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
         Ok(Plan { member: ports, operations: vec![operation] })
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use document::members::{Layer, Place};
-use mount::Operation;
+use mount::MountOperation;
 use toolkit::prelude::*;
 
 use crate::directory;
@@ -18,7 +18,7 @@ pub(crate) fn place(
     layers: &[Layer],
     container: &Path,
     lower: &mut Vec<PathBuf>,
-    operations: &mut Vec<Operation>,
+    operations: &mut Vec<MountOperation>,
 ) -> Result<(u32, u32, u32)> {
     let mut top = (0o755, 0, 0);
     for layer in layers {
@@ -48,7 +48,7 @@ fn look(place: &Place) -> Result<(u32, u32, u32)> {
 }
 
 /// Mounts an image below the container's directory, once, and says where.
-fn image_mount(image: &Path, container: &Path, operations: &mut Vec<Operation>) -> Result<PathBuf> {
+fn image_mount(image: &Path, container: &Path, operations: &mut Vec<MountOperation>) -> Result<PathBuf> {
     let layers = container.join("layers");
     let name = image.file_stem().ok_or_else(|| anyhow!("layer {image:?} is no image"))?;
     let target = layers.join(name);
@@ -57,7 +57,7 @@ fn image_mount(image: &Path, container: &Path, operations: &mut Vec<Operation>) 
     let new = [&layers, &target].map(|path| (!is_there(path)).then(|| directory(path, 0o700, None)));
     if new[1].is_some() {
         operations.extend(new.into_iter().flatten());
-        operations.push(Operation::ImageMount { image: image.to_owned(), target: target.clone() });
+        operations.push(MountOperation::ImageMount { image: image.to_owned(), target: target.clone() });
     }
     Ok(target)
 }

@@ -26,7 +26,7 @@ use document::{
     Member,
     members::{Image, Layers, Rootfs},
 };
-use mount::{Operation, Overlay, Volume};
+use mount::{MountOperation, Overlay, Volume};
 use rustix::io::Errno;
 use toolkit::prelude::*;
 
@@ -50,7 +50,7 @@ struct UnionMount {
 
 impl Filter for UnionMount {
     type Member = Rootfs;
-    type Operation = Operation;
+    type Operation = MountOperation;
     const READS: &'static [&'static str] = &[Layers::NAME, Image::NAME];
 
     fn common(&self) -> &Common {
@@ -83,7 +83,7 @@ impl Filter for UnionMount {
         let mut lower = vec![points.clone()];
         let beside = container.join("mount-points");
         let mut operations =
-            vec![directory(&container, 0o700, None), Operation::MountPointsAdd { path: points, beside }];
+            vec![directory(&container, 0o700, None), MountOperation::MountPointsAdd { path: points, beside }];
         let top = layers::place(&layers, &container, &mut lower, &mut operations)?;
         // What is mounted in it needs a place, which is made in the writable top before that is sealed.
         let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
@@ -104,11 +104,12 @@ impl Filter for UnionMount {
         operations.push(directory(&path, 0o700, None));
         let (upper, work) = writable.unzip();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
-        let images = operations.iter().any(|operation| matches!(operation, Operation::ImageMount { .. }));
-        operations.push(Operation::OverlayMount(self.overlay(context, &member, images)?));
+        let images =
+            operations.iter().any(|operation| matches!(operation, MountOperation::ImageMount { .. }));
+        operations.push(MountOperation::OverlayMount(self.overlay(context, &member, images)?));
         operations.extend(self.mounts(&container, &member, document)?);
         if self.read_only && volumes {
-            operations.push(Operation::MountSeal { target: member.path.clone() });
+            operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
         Ok(Plan { member, operations })
     }
@@ -132,7 +133,7 @@ impl UnionMount {
     }
 
     /// The volumes, those above before those below them.
-    fn mounts(&self, container: &Path, rootfs: &Rootfs, document: &Document) -> Result<Vec<Operation>> {
+    fn mounts(&self, container: &Path, rootfs: &Rootfs, document: &Document) -> Result<Vec<MountOperation>> {
         let mut volumes = self.volumes.clone();
         for volume in &mut volumes {
             volume.source =
@@ -148,7 +149,7 @@ impl UnionMount {
             }
             let source = container.join("volumes").join(number.to_string());
             operations.push(directory(&source, 0o755, None));
-            operations.push(Operation::TreeCopy {
+            operations.push(MountOperation::TreeCopy {
                 within: rootfs.path.clone(),
                 source: target.clone(),
                 target: source.clone(),
@@ -157,14 +158,14 @@ impl UnionMount {
         }
         volumes.sort_by_key(|volume| volume.target.components().count());
         operations.extend(volumes.into_iter().map(|Volume { source, target, readonly }| {
-            Operation::BindMount { source, within: rootfs.path.clone(), target, readonly }
+            MountOperation::BindMount { source, within: rootfs.path.clone(), target, readonly }
         }));
         Ok(operations)
     }
 }
 
-fn directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Operation {
-    Operation::DirectoryAdd { path: path.to_owned(), mode, owner }
+fn directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> MountOperation {
+    MountOperation::DirectoryAdd { path: path.to_owned(), mode, owner }
 }
 
 /// The volumes that the image declares (OCI image-spec, config.md, "Volumes").

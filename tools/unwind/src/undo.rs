@@ -111,7 +111,7 @@ impl Tools {
                 // Somebody may have begun the container anew meanwhile.
                 if let Some(path) = self.orphan(document)? {
                     // What union-mount makes first has all the rest in it.
-                    let made = mount::Operation::DirectoryAdd { path, mode: 0o700, owner: None };
+                    let made = mount::MountOperation::DirectoryAdd { path, mode: 0o700, owner: None };
                     made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
                 }
                 record.release();

@@ -19,7 +19,7 @@ use clap::Parser;
 use document::{Document, members};
 use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
-use netlink::{Connection, Link, Mac, Operation, Peer, veth_name};
+use netlink::{Connection, Link, LinkOperation, Mac, Peer, veth_name};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Its name in the container.
@@ -37,7 +37,7 @@ operation::any_of! {
     /// What this tool does.
     enum Op {
         Lease(Lease),
-        Link(Operation),
+        Link(LinkOperation),
     }
 }
 
@@ -134,30 +134,30 @@ struct Pair {
 }
 
 impl Pair {
-    fn operations(&self, network: &members::Network) -> impl Iterator<Item = Operation> {
+    fn operations(&self, network: &members::Network) -> impl Iterator<Item = LinkOperation> {
         let (name, mac) = self.here.clone();
         let inside = self.inside;
         let (link, namespace) = (INTERFACE.to_owned(), Some(network.namespace.clone()));
         [
-            Operation::VethAdd {
+            LinkOperation::VethAdd {
                 name: name.clone(),
                 mac,
                 master: network.bridge.name.clone(),
                 mtu: self.mtu,
                 peer: Peer { name: link.clone(), mac: inside, namespace: network.namespace.clone() },
             },
-            Operation::Ipv6Off { link: name.clone(), mac },
-            Operation::Hairpin { link: name.clone(), mac },
-            Operation::LinkUp { namespace: None, link: name, mac },
-            Operation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: inside },
-            Operation::AddressAdd {
+            LinkOperation::Ipv6Off { link: name.clone(), mac },
+            LinkOperation::Hairpin { link: name.clone(), mac },
+            LinkOperation::LinkUp { namespace: None, link: name, mac },
+            LinkOperation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: inside },
+            LinkOperation::AddressAdd {
                 namespace: namespace.clone(),
                 link: link.clone(),
                 mac: Some(inside),
                 address: self.address,
                 protocol: None,
             },
-            Operation::RouteAdd {
+            LinkOperation::RouteAdd {
                 namespace,
                 destination: IpNet::from(Ipv4Net::default()),
                 gateway: network.bridge.gateway,

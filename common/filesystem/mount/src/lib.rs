@@ -1,0 +1,27 @@
+//! Mounts by the kernel's mount API (`fsopen`, `fsmount`, `open_tree`, `move_mount`, `mount_setattr`), and the
+//! directories that they need.
+//!
+//! Everything is reached by descriptors: a target is opened once, without following what a hostile tree could have put
+//! there, and mounted on as it was opened. [`MountOperation`] holds what the tools do of it as plain values.
+
+mod detached;
+mod error;
+mod image;
+mod operation;
+pub mod options;
+mod overlay;
+pub mod resolve;
+mod sys;
+pub mod table;
+pub mod tree;
+mod volatile;
+mod volume;
+
+pub use detached::{Detached, FileSystem, propagate, unmount};
+pub use error::{Error, Result, strerror};
+pub use image::image;
+pub use operation::MountOperation;
+pub use options::Options;
+pub use overlay::Overlay;
+pub use volatile::{BOOT, boot};
+pub use volume::{InvalidVolume, Volume, plain};

@@ -1,0 +1,334 @@
+//! The table as nft sees it. Needs root and nft: each test works in a network namespace of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{process::Command, sync::atomic::AtomicU32};
+
+use nat::{Mapping, NatOperation as Nat, Protocol, taken};
+use nix::sched::{CloneFlags, unshare};
+use operation::{Condition, Operation, Scope, undo_all};
+
+fn scope() -> Scope {
+    Scope { root: "/run/root".into(), run_dir: "/run/stave".into() }
+}
+
+fn sandbox(work: impl FnOnce() + Send) {
+    std::thread::scope(|threads| {
+        let started = threads.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+            work();
+        });
+        if let Err(panic) = started.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bridge(name: &str, subnet: &str) -> Nat {
+    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap() }
+}
+
+fn mapping(spec: &str) -> Mapping {
+    let [protocol, host_ip, host_port, container_ip, container_port] =
+        spec.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    Mapping {
+        protocol: protocol.parse().unwrap(),
+        host_ip: (host_ip != "*").then(|| host_ip.parse().unwrap()),
+        host_port: host_port.parse().unwrap(),
+        container_ip: container_ip.parse().unwrap(),
+        container_port: container_port.parse().unwrap(),
+    }
+}
+
+fn publish(holder: &str, mappings: &[&str]) -> Nat {
+    Nat::Publish { holder: holder.into(), mappings: mappings.iter().map(|spec| mapping(spec)).collect() }
+}
+
+fn example() -> Vec<Nat> {
+    vec![
+        bridge("stave0", "172.17.0.0/16"),
+        bridge("br1", "172.18.0.0/16"),
+        publish(
+            "web",
+            &[
+                "tcp * 10080 172.17.0.2 80",
+                "udp * 10053 172.17.0.2 53",
+                "tcp 127.0.0.1 10443 172.17.0.2 443",
+                "sctp * 7 172.18.0.2 7",
+            ],
+        ),
+    ]
+}
+
+const LISTED: &str = r#"table ip stave {
+	map published {
+		type inet_proto . inet_service : ipv4_addr . inet_service
+		elements = { tcp . 10080 comment "web" : 172.17.0.2 . 80,
+			     udp . 10053 comment "web" : 172.17.0.2 . 53,
+			     sctp . 7 comment "web" : 172.18.0.2 . 7 }
+	}
+
+	map published_at {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+		elements = { 127.0.0.1 . tcp . 10443 comment "web" : 172.17.0.2 . 443 }
+	}
+
+	set bridges {
+		type ipv4_addr . ifname
+		flags interval
+		elements = { 172.17.0.0/16 . "stave0",
+			     127.0.0.0/8 . "stave0",
+			     172.18.0.0/16 . "br1",
+			     127.0.0.0/8 . "br1" }
+	}
+
+	set subnets {
+		type ipv4_addr
+		flags interval
+		elements = { 172.17.0.0/16, 172.18.0.0/16 }
+	}
+
+	set same_bridge {
+		type ifname . ifname
+		elements = { "stave0" . "stave0",
+			     "br1" . "br1" }
+	}
+
+	chain martians {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "lo" ip daddr 127.0.0.0/8 drop
+		iifname != "lo" ip saddr 127.0.0.0/8 drop
+	}
+
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @published
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop
+	}
+
+	chain output {
+		type nat hook output priority -100; policy accept;
+		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @published
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ct status dnat ip saddr . oifname @bridges masquerade
+		ip saddr @subnets ip saddr . oifname != @bridges masquerade
+	}
+}
+"#;
+
+/// The lines, sorted: the order of a hash's elements is its own.
+fn sorted(text: &str) -> Vec<String> {
+    let mut lines: Vec<_> = text
+        .replace("elements = {", "\n")
+        .lines()
+        .flat_map(|line| line.split(", "))
+        .map(|line| line.trim().trim_end_matches(['}', ',', ' ']).to_owned())
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn nft_lists_what_was_meant() {
+    sandbox(|| {
+        let mut list = example();
+        for operation in &mut list {
+            operation.apply(&scope()).unwrap();
+            operation.apply(&scope()).unwrap();
+        }
+        for operation in &list {
+            assert_eq!(operation.check(&scope()).unwrap(), Condition::Present);
+        }
+        assert_eq!(sorted(&sh("nft list ruleset")), sorted(LISTED));
+        let json = sh("nft -j list ruleset");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
+        assert_eq!(rules.count(), 9, "however many ports and bridges");
+        assert!(undo_all(&list, &scope()).is_empty());
+        assert!(undo_all(&list, &scope()).is_empty());
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn the_explanation_typed_by_a_person_does_the_same() {
+    sandbox(|| {
+        let list = [bridge("stave0", "172.17.0.0/16"), example().pop().unwrap()];
+        for line in list.iter().flat_map(Operation::explain) {
+            if !line.starts_with("conntrack ") {
+                sh(&line);
+            }
+        }
+        let typed = sh("nft -s list ruleset");
+        for operation in &list {
+            assert_eq!(operation.check(&scope()).unwrap(), Condition::Present, "{typed}");
+        }
+        assert!(undo_all(&list, &scope()).is_empty());
+        for mut operation in list {
+            operation.apply(&scope()).unwrap();
+        }
+        assert_eq!(sorted(&typed), sorted(&sh("nft -s list ruleset")));
+    });
+}
+
+#[test]
+fn explained_to_the_letter() {
+    let lines: Vec<_> = example().iter().flat_map(Operation::explain).collect();
+    for line in [
+        "nft add table ip stave",
+        "nft add map ip stave published '{ type inet_proto . inet_service : ipv4_addr . inet_service; }'",
+        "nft add set ip stave bridges '{ type ipv4_addr . ifname; flags interval; }'",
+        "nft add chain ip stave prerouting '{ type nat hook prerouting priority dstnat; policy accept; }'",
+        "nft add rule ip stave martians 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'",
+        "nft add rule ip stave forward 'iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop'",
+        "nft add element ip stave same_bridge '{ \"stave0\" . \"stave0\" }'",
+        "nft add rule ip stave postrouting 'ip saddr @subnets ip saddr . oifname != @bridges masquerade'",
+        "nft add element ip stave bridges '{ 172.17.0.0/16 . \"stave0\" }'",
+        "nft add element ip stave published '{ tcp . 10080 comment \"web\" : 172.17.0.2 . 80 }'",
+        "nft add element ip stave published_at '{ 127.0.0.1 . tcp . 10443 comment \"web\" : 172.17.0.2 . 443 }'",
+        "conntrack -D -p udp --orig-port-dst 10053",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line} is not in {lines:#?}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_found_and_made_again() {
+    sandbox(|| {
+        let mut bridge = bridge("stave0", "172.17.0.0/16");
+        bridge.apply(&scope()).unwrap();
+        let whole = sh("nft list ruleset");
+        for damage in [
+            "nft flush chain ip stave postrouting",
+            "nft add rule ip stave output counter",
+            "nft insert rule ip stave prerouting drop",
+            "nft flush set ip stave bridges",
+            "nft flush set ip stave subnets",
+            "nft flush set ip stave same_bridge",
+            "nft flush chain ip stave forward",
+            "nft flush ruleset",
+            "nft delete rule ip stave martians handle $(nft -a list chain ip stave martians | grep -o 'handle [0-9]*$' | tail -1 | cut -d' ' -f2)",
+        ] {
+            sh(damage);
+            assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Missing(_)), "{damage}");
+            bridge.apply(&scope()).unwrap();
+            assert_eq!(bridge.check(&scope()).unwrap(), Condition::Present, "{damage}");
+            assert_eq!(sorted(&sh("nft list ruleset")), sorted(&whole), "{damage}");
+        }
+        // A set of another type under our name is not ours to change.
+        sh(
+            "nft flush ruleset; nft add table ip stave; nft add set ip stave subnets '{ type inet_service; }'",
+        );
+        assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Different(_)));
+        assert_eq!(bridge.apply(&scope()).unwrap_err().to_string(), "add table ip stave: File exists");
+    });
+}
+
+#[test]
+fn a_published_port_is_published_once() {
+    sandbox(|| {
+        let mut none = publish("web", &["tcp * 1 172.17.0.2 1"]);
+        assert_eq!(
+            none.apply(&scope()).unwrap_err().to_string(),
+            r#"add element published { tcp . 1 comment "web" : 172.17.0.2 . 1 } of table ip stave: No such file or directory"#
+        );
+        none.undo(&scope()).unwrap();
+        bridge("stave0", "172.17.0.0/16").apply(&scope()).unwrap();
+        let mut web = publish("web", &["tcp * 80 172.17.0.2 80", "tcp 10.0.0.1 81 172.17.0.2 80"]);
+        web.apply(&scope()).unwrap();
+        let mut other = publish("db", &["tcp * 82 172.17.0.3 1", "tcp * 80 172.17.0.3 80"]);
+        assert_eq!(
+            other.apply(&scope()).unwrap_err().to_string(),
+            r#"add element published { tcp . 80 comment "db" : 172.17.0.3 . 80 } of table ip stave: File exists"#
+        );
+        other.undo(&scope()).unwrap();
+        assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
+        assert!(!sh("nft list ruleset").contains("82"), "all of a transaction or nothing");
+        for (spec, holder) in [
+            ("tcp * 80 172.17.0.3 1", Some(Some("web"))),
+            ("tcp 10.0.0.9 80 172.17.0.3 1", Some(Some("web"))),
+            ("tcp * 81 172.17.0.3 1", Some(None)),
+            ("tcp 10.0.0.1 81 172.17.0.3 1", Some(Some("web"))),
+            ("tcp 10.0.0.9 81 172.17.0.3 1", None),
+            ("udp * 80 172.17.0.3 1", None),
+            ("tcp * 82 172.17.0.3 1", None),
+        ] {
+            let mappings = [mapping(spec)];
+            let found = taken(&mappings).unwrap().map(|(_, holder)| holder);
+            assert_eq!(found, holder.map(|holder| holder.map(str::to_owned)), "{spec}");
+        }
+        // A part that was lost is made again.
+        sh("nft delete element ip stave published '{ tcp . 80 }'");
+        assert!(matches!(web.check(&scope()).unwrap(), Condition::Missing(_)));
+        web.apply(&scope()).unwrap();
+        assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
+    });
+}
+
+#[test]
+fn a_range_of_many_ports_is_one_transaction() {
+    sandbox(|| {
+        bridge("stave0", "172.17.0.0/16").apply(&scope()).unwrap();
+        let mapping = |port| Mapping {
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            host_port: port,
+            container_ip: [172, 17, 0, 2].into(),
+            container_port: port,
+        };
+        let mut range = Nat::Publish { holder: "web".into(), mappings: (1000..=9999).map(mapping).collect() };
+        range.apply(&scope()).unwrap();
+        assert_eq!(range.check(&scope()).unwrap(), Condition::Present);
+        let error = Nat::Publish { holder: "db".into(), mappings: (1000..=9999).map(mapping).collect() }
+            .apply(&scope())
+            .unwrap_err();
+        assert!(error.to_string().ends_with("File exists"), "{error}");
+        range.undo(&scope()).unwrap();
+        assert!(matches!(range.check(&scope()).unwrap(), Condition::Missing(_)));
+    });
+}
+
+#[test]
+fn twenty_at_once_with_nobody_waiting_for_another() {
+    sandbox(|| {
+        let before = sh("nft list ruleset");
+        let next = AtomicU32::new(0);
+        let namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        std::thread::scope(|threads| {
+            for _ in 0..20 {
+                threads.spawn(|| {
+                    use std::os::fd::AsFd;
+                    nix::sched::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    for round in 0..5 {
+                        let name = format!("br{at}");
+                        let port = format!("tcp * {} 10.{at}.0.2 80", 1000 + at * 10 + round);
+                        let mut list = [bridge(&name, &format!("10.{at}.0.0/16")), publish(&name, &[&port])];
+                        list[0].apply(&scope()).unwrap();
+                        // The last bridge to leave takes the table along, so a port is published only while one's own
+                        // bridge stands.
+                        list[1].apply(&scope()).unwrap();
+                        assert_eq!(list[1].check(&scope()).unwrap(), Condition::Present);
+                        assert!(undo_all(&list, &scope()).is_empty());
+                    }
+                });
+            }
+        });
+        assert_eq!(sh("nft list ruleset"), before);
+    });
+}

@@ -1,0 +1,316 @@
+//! Operations against the kernel: made, taken back, compared.
+
+use std::{fs::File, os::fd::AsRawFd, path::Path};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use operation::Condition;
+use rtnetlink::{
+    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST},
+    packet_route::{
+        link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkMessage},
+        route::RouteMessage,
+    },
+};
+
+use crate::{Address, Connection, Error, Link, LinkOperation, Mac, Peer, error::io_errno, removal, sysctl};
+
+/// Whether an error says that the thing to remove is not there.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENODEV | Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
+}
+
+fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
+    result.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
+}
+
+/// What became of a link that an operation speaks of.
+enum Ours {
+    Here(Connection, Link),
+    Missing,
+    Different,
+}
+
+/// Looks for the link of this name and hardware address, if one is given.
+fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Result<Ours, Error> {
+    let mac = mac.into();
+    let connection = match Connection::open(namespace) {
+        Err(error) if namespace.is_some() && is_gone(&error) => return Ok(Ours::Missing),
+        connection => connection?,
+    };
+    Ok(match connection.link(name)? {
+        None => Ours::Missing,
+        Some(link) if mac.is_none() || link.mac == mac => Ours::Here(connection, link),
+        Some(_) => Ours::Different,
+    })
+}
+
+/// The same, for a link that must be there.
+fn need(
+    verb: &'static str,
+    object: &str,
+    namespace: Option<&Path>,
+    link: &str,
+    mac: impl Into<Option<Mac>>,
+) -> Result<(Connection, Link), Error> {
+    match find(namespace, link, mac)? {
+        Ours::Here(connection, link) => Ok((connection, link)),
+        Ours::Missing => {
+            Err(Error::new(verb, format!("{object} on link {link:?}"), Errno::ENODEV).within(namespace))
+        }
+        Ours::Different => {
+            Err(Error::new(verb, format!("{object} on link {link:?}"), Errno::EEXIST).within(namespace))
+        }
+    }
+}
+
+impl LinkOperation {
+    pub(crate) fn make(&self) -> Result<(), Error> {
+        match self {
+            Self::BridgeAdd { name, mac } => add_bridge(name, *mac),
+            Self::VethAdd { name, mac, master, mtu, peer } => add_veth(name, *mac, master, *mtu, peer),
+            Self::Ipv6Off { link, mac } => {
+                need("switch off", "IPv6", None, link, *mac)?;
+                sysctl::switch_ipv6_off(link)
+            }
+            Self::Hairpin { link, mac } => {
+                let (connection, link) = need("set", "hairpin", None, link, *mac)?;
+                let port = LinkMessageBuilder::<LinkUnspec>::new()
+                    .index(link.index)
+                    .set_port_kind(InfoPortKind::Bridge)
+                    .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
+                // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes what is there.
+                let request = connection.handle.link().add(port.build()).set_flags(NLM_F_REQUEST | NLM_F_ACK);
+                connection.run("set hairpin on", format!("link {:?}", link.name), request.execute())
+            }
+            Self::LinkUp { namespace, link, mac } => {
+                let (connection, link) = need("set", "up", namespace.as_deref(), link, *mac)?;
+                set_up(&connection, &link)
+            }
+            Self::AddressAdd { namespace, link, mac, address, protocol } => {
+                let (connection, link) =
+                    need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
+                add_address(&connection, &link, *address, *protocol)
+            }
+            Self::RouteAdd { namespace, destination, gateway, link, mac } => {
+                let (connection, link) =
+                    need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
+                let what = format!("{destination} by {gateway}");
+                let route = route(destination, gateway, link.index)
+                    .map_err(|source| connection.error("add route", &what, source))?;
+                connection.run("add route", what, connection.handle.route().add(route).execute())
+            }
+        }
+    }
+
+    pub(crate) fn take_back(&self) -> Result<(), Error> {
+        match self {
+            Self::BridgeAdd { name, mac } => {
+                let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
+                // Whatever else hangs on it was put there by somebody who still needs it.
+                if connection.ports(link.index)?.is_empty() { delete(&connection, &link) } else { Ok(()) }
+            }
+            Self::VethAdd { name, mac, .. } => {
+                let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
+                delete(&connection, &link)
+            }
+            Self::Ipv6Off { .. } | Self::Hairpin { .. } | Self::LinkUp { .. } => Ok(()),
+            Self::AddressAdd { namespace, link, mac, address, protocol } => {
+                let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
+                    return Ok(());
+                };
+                let wanted = Address { link: link.index, address: *address, protocol: *protocol };
+                if !connection.addresses(Some(link.index))?.contains(&wanted) {
+                    return Ok(());
+                }
+                let Some(message) = wanted.message() else { return Ok(()) };
+                let request = connection.handle.address().del(message).execute();
+                unless_gone(connection.run("remove address", address.to_string(), request))
+            }
+            Self::RouteAdd { namespace, destination, gateway, link, mac } => {
+                let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
+                    return Ok(());
+                };
+                let Ok(route) = route(destination, gateway, link.index) else { return Ok(()) };
+                let request = connection.handle.route().del(route).execute();
+                unless_gone(connection.run("remove route", destination.to_string(), request))
+            }
+        }
+    }
+
+    pub(crate) fn compare(&self) -> Result<Condition, Error> {
+        let (namespace, name, mac) = match self {
+            Self::BridgeAdd { name, mac } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
+            Self::Ipv6Off { link, mac } | Self::Hairpin { link, mac } => (None, link, Some(*mac)),
+            Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
+            Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
+                (namespace.as_deref(), link, Some(*mac))
+            }
+        };
+        let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
+        let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
+        let (connection, link) = match find(namespace, name, mac)? {
+            Ours::Here(connection, link) => (connection, link),
+            Ours::Missing => return Ok(missing(&format!("link {name:?}"))),
+            Ours::Different => {
+                return Ok(Condition::Different(format!(
+                    "link {name:?}{place} has another hardware address"
+                )));
+            }
+        };
+        Ok(match self {
+            Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
+            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(name)? => {
+                missing(&format!("IPv6 switched off on link {name:?}"))
+            }
+            Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
+            Self::AddressAdd { address, .. } => {
+                let addresses = connection.addresses(Some(link.index))?;
+                match addresses.iter().any(|found| found.address == *address) {
+                    true => Condition::Present,
+                    false => missing(&format!("address {address} of link {name:?}")),
+                }
+            }
+            Self::RouteAdd { destination, gateway, .. } => {
+                match has_route(&connection, destination, gateway, link.index)? {
+                    true => Condition::Present,
+                    false => missing(&format!("route {destination} by {gateway}")),
+                }
+            }
+            Self::BridgeAdd { .. } | Self::LinkUp { .. } | Self::Ipv6Off { .. } | Self::Hairpin { .. } => {
+                Condition::Present
+            }
+        })
+    }
+}
+
+fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {
+    if let Ours::Here(..) = find(None, name, mac)? {
+        return Ok(());
+    }
+    let connection = Connection::open(None)?;
+    // Not LinkBridge::new, which sets it up at once.
+    let bridge = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).build();
+    connection.run("create link", format!("{name:?}"), connection.handle.link().add(bridge).execute())
+}
+
+fn set_up(connection: &Connection, link: &Link) -> Result<(), Error> {
+    if link.up {
+        return Ok(());
+    }
+    let up = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).up().build();
+    connection.run("set up", format!("link {:?}", link.name), connection.handle.link().set(up).execute())
+}
+
+fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result<(), Error> {
+    let connection = Connection::open(None)?;
+    let what = format!("{name:?} on bridge {master:?}");
+    let bridge =
+        connection.link(master)?.ok_or_else(|| connection.error("create link", &what, Errno::ENODEV))?;
+    let namespace = File::open(&peer.namespace).map_err(|source| {
+        Error::new("enter", "network namespace", io_errno(&source)).within(Some(&peer.namespace))
+    })?;
+    let there: LinkMessage = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(peer.name.as_str())
+        .address(peer.mac.0.to_vec())
+        .mtu(mtu)
+        .setns_by_fd(namespace.as_raw_fd())
+        .build();
+    let here = LinkMessageBuilder::<LinkVeth>::new(name, &peer.name)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(there)))
+        .address(mac.0.to_vec())
+        .mtu(mtu)
+        .controller(bridge.index)
+        .build();
+    connection.run("create link", format!("{name:?}"), connection.handle.link().add(here).execute())
+}
+
+fn add_address(
+    connection: &Connection,
+    link: &Link,
+    address: IpNet,
+    protocol: Option<u8>,
+) -> Result<(), Error> {
+    let what = format!("{address} on link {:?}", link.name);
+    let wanted = Address { link: link.index, address, protocol };
+    let message =
+        wanted.message().ok_or_else(|| connection.error("add address", &what, Errno::EAFNOSUPPORT))?;
+    let mut request = connection.handle.address().add(link.index, address.addr(), address.prefix_len());
+    *request.message_mut() = message;
+    match connection.run("add address", what, request.execute()) {
+        // Ours already: a bridge's address is there for all its containers.
+        Err(error)
+            if error.errno() == Errno::EEXIST
+                && connection.addresses(Some(link.index))?.contains(&wanted) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
+    unless_gone(removal::remove(connection, link))
+}
+
+fn route(destination: &IpNet, gateway: &std::net::IpAddr, link: u32) -> Result<RouteMessage, Errno> {
+    RouteMessageBuilder::<std::net::IpAddr>::new()
+        .destination_prefix(destination.network(), destination.prefix_len())
+        .and_then(|builder| builder.gateway(*gateway))
+        .map(|builder| builder.output_interface(link).build())
+        .map_err(|_| Errno::EINVAL)
+}
+
+fn has_route(
+    connection: &Connection,
+    destination: &IpNet,
+    gateway: &std::net::IpAddr,
+    link: u32,
+) -> Result<bool, Error> {
+    use futures_util::TryStreamExt;
+    use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+    let wanted = route(destination, gateway, link)
+        .map_err(|source| connection.error("look for route", destination.to_string(), source))?;
+    let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(link).build();
+    let mut request = connection.handle.route().get(all);
+    // A dump takes the family and the link; the kernel refuses the other fields as filters.
+    let header = &mut request.message_mut().header;
+    header.table = 0;
+    header.protocol = 0.into();
+    header.scope = 0.into();
+    header.kind = 0.into();
+    let routes: Vec<RouteMessage> = connection.run("list", "routes", request.execute().try_collect())?;
+    let is_gateway = |attribute: &RouteAttribute| match (attribute, gateway) {
+        (RouteAttribute::Gateway(RouteAddress::Inet(found)), std::net::IpAddr::V4(gateway)) => {
+            found == gateway
+        }
+        _ => false,
+    };
+    Ok(routes.iter().any(|found| {
+        let same_link = found.attributes.contains(&RouteAttribute::Oif(link));
+        let prefix = wanted.header.destination_prefix_length;
+        let to = |route: &RouteMessage| {
+            route.attributes.iter().find(|at| matches!(at, RouteAttribute::Destination(_))).cloned()
+        };
+        let same_destination = prefix == 0 || to(found) == to(&wanted);
+        same_link
+            && found.header.destination_prefix_length == prefix
+            && same_destination
+            && found.attributes.iter().any(is_gateway)
+    }))
+}
+
+fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {
+    let name = &link.name;
+    let bridge = connection.link(master)?.map(|bridge| bridge.index);
+    if link.master.is_none() || link.master != bridge {
+        return Ok(Condition::Different(format!("link {name:?} is not a port of {master:?}")));
+    }
+    let there = format!("link {:?} in {}", peer.name, peer.namespace.display());
+    Ok(match find(Some(&peer.namespace), &peer.name, peer.mac)? {
+        Ours::Here(..) => Condition::Present,
+        Ours::Missing => Condition::Missing(there),
+        Ours::Different => Condition::Different(format!("{there} has another hardware address")),
+    })
+}

@@ -1,0 +1,132 @@
+//! Operations as `ip` and `bridge` command lines.
+
+use std::path::Path;
+
+use operation::words;
+
+use crate::{LinkOperation, sysctl};
+
+/// The name that `ip netns` has for the namespace, or its path.
+fn name_of(namespace: &Path) -> String {
+    namespace.strip_prefix("/run/netns").unwrap_or(namespace).to_string_lossy().into_owned()
+}
+
+/// `ip`, in a namespace.
+fn ip(namespace: Option<&Path>) -> Vec<String> {
+    match namespace {
+        None => vec!["ip".into()],
+        Some(path) if path.starts_with("/run/netns") => vec!["ip".into(), "-n".into(), name_of(path)],
+        Some(path) => vec!["nsenter".into(), format!("--net={}", path.display()), "ip".into()],
+    }
+}
+
+impl LinkOperation {
+    pub(crate) fn command(&self) -> String {
+        let line = |namespace: Option<&Path>, rest: &[&str]| {
+            words(ip(namespace).into_iter().chain(rest.iter().map(|word| (*word).to_owned())))
+        };
+        match self {
+            Self::BridgeAdd { name, mac } => {
+                line(None, &["link", "add", name, "address", &mac.to_string(), "type", "bridge"])
+            }
+            Self::VethAdd { name, mac, master, mtu, peer } => {
+                let (mac, mtu, peer_mac) = (mac.to_string(), mtu.to_string(), peer.mac.to_string());
+                let here = ["link", "add", name, "address", &mac, "mtu", &mtu, "master", master];
+                let namespace = name_of(&peer.namespace);
+                let there = ["peer", "name", &peer.name, "address", &peer_mac, "mtu", &mtu];
+                line(None, &[&here[..], &["type", "veth"], &there, &["netns", &namespace]].concat())
+            }
+            Self::Ipv6Off { link, .. } => {
+                words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
+            }
+            Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
+            Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
+            Self::AddressAdd { namespace, link, address, protocol, .. } => {
+                let (address, protocol) = (address.to_string(), protocol.map(|by| by.to_string()));
+                let mut rest = vec!["address", "add", &address, "broadcast", "+", "dev", link];
+                if let Some(by) = &protocol {
+                    rest.extend(["proto", by]);
+                }
+                line(namespace.as_deref(), &rest)
+            }
+            Self::RouteAdd { namespace, destination, gateway, link, .. } => {
+                let destination = match destination.prefix_len() {
+                    0 => "default".to_owned(),
+                    _ => destination.to_string(),
+                };
+                let gateway = gateway.to_string();
+                line(
+                    namespace.as_deref(),
+                    &["route", "add", &destination, "via", &gateway, "dev", link, "proto", "static"],
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{LinkOperation, Mac, Peer};
+
+    fn examples(namespace: &str) -> [LinkOperation; 7] {
+        let mac = |last| Mac([2, 0, 0, 0, 0, last]);
+        let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
+        [
+            LinkOperation::BridgeAdd { name: "stave0".into(), mac: mac(1) },
+            LinkOperation::VethAdd {
+                name: link.clone(),
+                mac: mac(2),
+                master: "stave0".into(),
+                mtu: 1500,
+                peer: Peer { name: peer.clone(), mac: mac(3), namespace: namespace.into() },
+            },
+            LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
+            LinkOperation::Hairpin { link, mac: mac(2) },
+            LinkOperation::LinkUp { namespace: Some(namespace.into()), link: peer.clone(), mac: mac(3) },
+            LinkOperation::AddressAdd {
+                namespace: Some(namespace.into()),
+                link: peer.clone(),
+                mac: Some(mac(3)),
+                address: "172.17.0.2/16".parse().unwrap(),
+                protocol: None,
+            },
+            LinkOperation::RouteAdd {
+                namespace: Some(namespace.into()),
+                destination: "0.0.0.0/0".parse().unwrap(),
+                gateway: [172, 17, 0, 1].into(),
+                link: peer,
+                mac: mac(3),
+            },
+        ]
+    }
+
+    #[test]
+    fn explained_as_a_person_would_type_it() {
+        assert_eq!(
+            examples("/run/netns/web").map(|operation| operation.command()),
+            [
+                "ip link add stave0 address 02:00:00:00:00:01 type bridge",
+                "ip link add v3fa1 address 02:00:00:00:00:02 mtu 1500 master stave0 type veth \
+                 peer name eth0 address 02:00:00:00:00:03 mtu 1500 netns web",
+                "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
+                "bridge link set dev v3fa1 hairpin on",
+                "ip -n web link set eth0 up",
+                "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",
+                "ip -n web route add default via 172.17.0.1 dev eth0 proto static",
+            ]
+        );
+        let [.., address, route] = examples("/tmp/ns").map(|operation| operation.command());
+        assert_eq!(address, "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0");
+        assert_eq!(route, "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto static");
+    }
+
+    #[test]
+    fn json_reads_back_as_it_was() {
+        for operation in examples("/run/netns/web") {
+            let json = serde_json::to_string(&operation).unwrap();
+            assert_eq!(serde_json::from_str::<LinkOperation>(&json).unwrap(), operation, "{json}");
+        }
+        let json = serde_json::to_string(&examples("/run/netns/web")[0]).unwrap();
+        assert_eq!(json, r#"{"op":"bridge-add","name":"stave0","mac":"02:00:00:00:00:01"}"#);
+    }
+}

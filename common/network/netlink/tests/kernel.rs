@@ -1,0 +1,307 @@
+//! Operations against the kernel. Needs root: each test works in network and mount namespaces of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{fs, path::PathBuf, process::Command};
+
+use netlink::{Connection, LinkOperation as Op, Mac, Peer, Sysctl, Variable, veth_name};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use operation::{Condition, Operation, Scope, undo_all};
+
+fn scope() -> Scope {
+    Scope { root: "/run/root".into(), run_dir: "/run/stave".into() }
+}
+
+/// Runs on a thread with a network of its own, an empty `/run`, and `/proc/sys/net` as that network has it.
+fn sandbox(work: impl FnOnce() + Send) {
+    std::thread::scope(|threads| {
+        let started = threads.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET)
+                .expect("this test needs root");
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            work();
+        });
+        if let Err(panic) = started.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn picture() -> String {
+    // Whether an IPv6 address is still tentative, and the indices, differ from one time to the next.
+    sh("ip -d -o link | cut -d: -f2-; ip -4 -o addr; ip route show table all | grep -v fe80 || true; \
+        sysctl net.ipv4.ip_forward; find /run | sort")
+}
+
+fn netns(name: &str) -> netns::NetnsOperation {
+    let mut netns = netns::NetnsOperation::new(format!("/run/netns/{name}"), name);
+    netns.apply(&scope()).unwrap();
+    netns
+}
+
+fn bridge() -> Op {
+    Op::BridgeAdd { name: "stave0".into(), mac: Mac::derive("", "stave0") }
+}
+
+/// What netns-bridge and veth-pair do to links, for the container `id` with this address.
+fn container(id: &str, address: &str) -> Vec<Op> {
+    let (name, mac, inside) = (veth_name(id, "eth0"), Mac::derive(id, "host"), Mac::derive(id, "eth0"));
+    let namespace = PathBuf::from(format!("/run/netns/{id}"));
+    let peer = Peer { name: "eth0".into(), mac: inside, namespace: namespace.clone() };
+    vec![
+        bridge(),
+        Op::Ipv6Off { link: "stave0".into(), mac: Mac::derive("", "stave0") },
+        Op::LinkUp { namespace: None, link: "stave0".into(), mac: Mac::derive("", "stave0") },
+        Op::AddressAdd {
+            namespace: None,
+            link: "stave0".into(),
+            mac: Some(Mac::derive("", "stave0")),
+            address: "172.17.0.1/16".parse().unwrap(),
+            protocol: None,
+        },
+        Op::VethAdd { name: name.clone(), mac, master: "stave0".into(), mtu: 1400, peer },
+        Op::Ipv6Off { link: name.clone(), mac },
+        Op::Hairpin { link: name.clone(), mac },
+        Op::LinkUp { namespace: None, link: name, mac },
+        Op::LinkUp { namespace: Some(namespace.clone()), link: "eth0".into(), mac: inside },
+        Op::AddressAdd {
+            namespace: Some(namespace.clone()),
+            link: "eth0".into(),
+            mac: Some(inside),
+            address: address.parse().unwrap(),
+            protocol: None,
+        },
+        Op::RouteAdd {
+            namespace: Some(namespace),
+            destination: "0.0.0.0/0".parse().unwrap(),
+            gateway: [172, 17, 0, 1].into(),
+            link: "eth0".into(),
+            mac: inside,
+        },
+    ]
+}
+
+#[test]
+fn applied_checked_and_undone_at_every_length() {
+    sandbox(|| {
+        let netns = netns("web");
+        let before = picture();
+        let all = container("web", "172.17.0.2/16");
+        for length in 0..=all.len() {
+            let mut list = all.clone();
+            for operation in &mut list[..length] {
+                operation.apply(&scope()).unwrap();
+                assert_eq!(operation.check(&scope()).unwrap(), Condition::Present, "{operation:?}");
+            }
+            for operation in &list[length..] {
+                // What goes with the link is not looked for apart from it.
+                let with_link = matches!(operation, Op::Hairpin { .. });
+                let found = operation.check(&scope()).unwrap();
+                assert!(
+                    with_link || matches!(found, Condition::Missing(_)),
+                    "{length} {operation:?} {found:?}"
+                );
+            }
+            assert!(undo_all(&list, &scope()).is_empty());
+            assert!(undo_all(&list, &scope()).is_empty());
+            assert_eq!(picture(), before, "after {length}");
+        }
+        netns.undo(&scope()).unwrap();
+        assert!(undo_all(&all, &scope()).is_empty(), "the namespace is gone");
+    });
+}
+
+#[test]
+fn the_explanation_typed_by_a_person_does_the_same() {
+    sandbox(|| {
+        let netns = netns("web");
+        let mut list = container("web", "172.17.0.2/16");
+        let inside = "; ip -n web -d -o link show eth0; ip -n web -o -4 addr; ip -n web route; \
+                      bridge -d link | grep -o 'hairpin on'";
+        let see = || {
+            // The bridge comes up in the kernel's own time after its port.
+            sh("for n in $(seq 300); do ip link show stave0 | grep -q 'state UP' && break; sleep 0.01; done");
+            let text = picture() + &sh(&inside[2..]);
+            // Indices of interfaces count upwards.
+            text.split_whitespace()
+                .map(|word| word.split_once("@if").map_or(word, |(name, _)| name))
+                .filter(|word| word.parse::<u64>().is_err() && !word.ends_with("sec"))
+                .filter(|word| !word.trim_end_matches(':').chars().all(|c| c.is_ascii_digit()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        for operation in &mut list {
+            operation.apply(&scope()).unwrap();
+        }
+        let ours = see();
+        assert!(undo_all(&list, &scope()).is_empty());
+        for operation in &list {
+            for line in operation.explain() {
+                sh(&line);
+            }
+        }
+        assert_eq!(strip_timers(&see()), strip_timers(&ours));
+        assert!(undo_all(&list, &scope()).is_empty(), "known by what was typed");
+        netns.undo(&scope()).unwrap();
+    });
+}
+
+fn strip_timers(text: &str) -> String {
+    text.split(' ')
+        .filter(|word| !word.contains('.') || word.starts_with("172"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn what_others_made_under_the_same_name_stays() {
+    sandbox(|| {
+        let netns = netns("web");
+        let mut list = container("web", "172.17.0.2/16");
+        let veth = veth_name("web", "eth0");
+        sh(&format!("ip link add stave0 type bridge; ip link add {veth} type veth peer name other"));
+        let before = picture();
+        for (at, error) in [
+            (0, r#"create link "stave0": File exists"#.to_owned()),
+            (1, r#"switch off IPv6 on link "stave0": File exists"#.to_owned()),
+            (2, r#"set up on link "stave0": File exists"#.to_owned()),
+            (3, r#"add address 172.17.0.1/16 on link "stave0": File exists"#.to_owned()),
+            (4, format!(r#"create link "{veth}": File exists"#)),
+            (5, format!(r#"switch off IPv6 on link "{veth}": File exists"#)),
+            (6, format!(r#"set hairpin on link "{veth}": File exists"#)),
+            (9, r#"add address 172.17.0.2/16 on link "eth0" in /run/netns/web: No such device"#.to_owned()),
+        ] {
+            assert_eq!(list[at].apply(&scope()).unwrap_err().to_string(), error);
+        }
+        assert!(undo_all(&list, &scope()).is_empty());
+        assert!(matches!(list[0].check(&scope()).unwrap(), Condition::Different(_)));
+        assert_eq!(picture(), before);
+        sh("ip link del stave0");
+        let error = list[4].apply(&scope()).unwrap_err().to_string();
+        assert_eq!(error, format!(r#"create link "{veth}" on bridge "stave0": No such device"#));
+        netns.undo(&scope()).unwrap();
+        sh(&format!("ip link del {veth}"));
+        list[0].apply(&scope()).unwrap();
+        let error = list[4].apply(&scope()).unwrap_err().to_string();
+        assert_eq!(error, "enter network namespace in /run/netns/web: No such file or directory");
+    });
+}
+
+#[test]
+fn a_bridge_with_somebody_elses_port_stays() {
+    sandbox(|| {
+        let (mut bridge, mac) = (bridge(), Mac::derive("", "stave0"));
+        let mut up = Op::LinkUp { namespace: None, link: "stave0".into(), mac };
+        for operation in [&mut bridge, &mut up] {
+            operation.apply(&scope()).unwrap();
+            operation.apply(&scope()).unwrap();
+        }
+        sh(
+            "ip link set stave0 down; ip link add tap0 type veth peer name tap1; ip link set tap0 master stave0",
+        );
+        assert!(matches!(up.check(&scope()).unwrap(), Condition::Missing(_)));
+        up.apply(&scope()).unwrap();
+        assert_eq!(up.check(&scope()).unwrap(), Condition::Present);
+        bridge.undo(&scope()).unwrap();
+        assert_eq!(bridge.check(&scope()).unwrap(), Condition::Present);
+        sh("ip link del tap0");
+        bridge.undo(&scope()).unwrap();
+        assert!(Connection::open(None).unwrap().link("stave0").unwrap().is_none());
+    });
+}
+
+#[test]
+fn on_a_users_bridge_only_the_marked_address_goes() {
+    sandbox(|| {
+        sh("ip link add br0 address 02:00:00:00:00:09 type bridge; ip addr add 10.9.0.1/24 dev br0");
+        let add = |address: &str| Op::AddressAdd {
+            namespace: None,
+            link: "br0".into(),
+            mac: None,
+            address: address.parse().unwrap(),
+            protocol: Some(83),
+        };
+        assert!(add("10.9.0.1/24").apply(&scope()).is_err());
+        add("10.9.0.1/24").undo(&scope()).unwrap();
+        let mut ours = add("10.8.0.1/24");
+        assert_eq!(ours.explain(), ["ip address add 10.8.0.1/24 broadcast + dev br0 proto 83"]);
+        ours.apply(&scope()).unwrap();
+        ours.apply(&scope()).unwrap();
+        assert_eq!(ours.check(&scope()).unwrap(), Condition::Present);
+        ours.undo(&scope()).unwrap();
+        assert_eq!(sh("ip -o -4 addr show dev br0 | grep -c inet").trim(), "1");
+    });
+}
+
+#[test]
+fn a_sysctl_is_put_back_by_the_last_and_where_no_bridge_stands() {
+    sandbox(|| {
+        let forward = || Sysctl::plan(&scope(), Variable::IpForward { bridge: "own0".into() }).unwrap();
+        let value = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim().to_owned();
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let before = picture();
+        let mut first = forward();
+        assert_eq!(
+            first.explain(),
+            [
+                "mkdir -p /run/stave/sysctl",
+                "echo 0 > /run/stave/sysctl/net.ipv4.ip_forward",
+                "sysctl -w net.ipv4.ip_forward=1"
+            ]
+        );
+        first.apply(&scope()).unwrap();
+        let mut second = forward();
+        assert_eq!(second.previous, "0", "what the first one kept");
+        second.apply(&scope()).unwrap();
+        assert_eq!(second.check(&scope()).unwrap(), Condition::Present);
+        sh("ip link add br9 type bridge");
+        second.undo(&scope()).unwrap();
+        assert_eq!(value(), "1", "another bridge stands");
+        sh("ip link del br9");
+        second.undo(&scope()).unwrap();
+        second.undo(&scope()).unwrap();
+        assert_eq!(value(), "0");
+        sh("rmdir /run/stave");
+        assert_eq!(picture(), before);
+
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let mut untouched = forward();
+        assert_eq!(untouched.explain(), ["sysctl -w net.ipv4.ip_forward=1"]);
+        untouched.apply(&scope()).unwrap();
+        untouched.undo(&scope()).unwrap();
+        assert_eq!(value(), "1", "it was so before");
+    });
+}
+
+#[test]
+fn a_sysctl_in_a_document_names_no_other_file() {
+    for (json, error) in [
+        (
+            r#"{"op":"sysctl","variable":"route-localnet","link":"../../x","previous":"0","kept":"/run/stave/sysctl/x"}"#,
+            "set net/ipv4/conf/../../x/route_localnet: Invalid argument",
+        ),
+        (
+            r#"{"op":"sysctl","variable":"ip-forward","bridge":"own0","previous":"0\n1","kept":"/run/stave/sysctl/x"}"#,
+            "set net.ipv4.ip_forward: Invalid argument",
+        ),
+    ] {
+        let sysctl: Sysctl = serde_json::from_str(json).unwrap();
+        assert_eq!(sysctl.undo(&scope()).unwrap_err().to_string(), error);
+    }
+    let sysctl: Sysctl = serde_json::from_str(
+        r#"{"op":"sysctl","variable":"ip-forward","bridge":"own0","previous":"0","kept":"/etc/passwd"}"#,
+    )
+    .unwrap();
+    assert!(sysctl.undo(&scope()).unwrap_err().to_string().contains("is outside"));
+}

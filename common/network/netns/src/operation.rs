@@ -1,0 +1,248 @@
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use ::mount::FileSystem;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+    sys::{
+        stat::Mode,
+        statfs::{NSFS_MAGIC, fstatfs},
+    },
+    unistd::write,
+};
+use operation::{Condition, Scope, words};
+use rustix::mount::MountAttrFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, away, errno, loopback};
+
+/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that come into it
+/// later have IPv6 switched off until somebody who gives them an address switches it on, as in Docker's containers.
+///
+/// Its own work is recognised by the inode of the namespace; before that is known, by the alias of `lo`, which is set
+/// before the namespace can be seen by anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "netns-add")]
+pub struct NetnsOperation {
+    /// Where it is kept: `/run/netns/<id>`.
+    pub path: PathBuf,
+    /// The container's id.
+    pub holder: String,
+    /// The namespace's inode number, once it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
+}
+
+/// What stands at the path.
+enum Found {
+    Nothing,
+    /// An empty file: a namespace that was never mounted, or is no longer.
+    Empty,
+    Ours,
+    Other(&'static str),
+}
+
+impl NetnsOperation {
+    /// The namespace of the container `holder`, to be kept at `path`.
+    pub fn new(path: impl Into<PathBuf>, holder: &str) -> Self {
+        Self { path: path.into(), holder: holder.to_owned(), inode: None }
+    }
+
+    fn alias(&self) -> String {
+        format!("stave {}", self.holder)
+    }
+
+    fn error(&self, verb: &'static str) -> impl Fn(Errno) -> Error {
+        Error::new(verb, &self.path)
+    }
+
+    fn io(&self, verb: &'static str) -> impl Fn(io::Error) -> Error {
+        let error = self.error(verb);
+        move |source| error(errno(&source))
+    }
+
+    fn find(&self) -> Result<Found, Error> {
+        let opened = File::options().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&self.path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if errno(&error) == Errno::ELOOP => return Ok(Found::Other("a symbolic link")),
+            Err(error) => return Err(self.io("open network namespace")(error)),
+        };
+        let look = self.error("look at network namespace");
+        let metadata = file.metadata().map_err(self.io("look at network namespace"))?;
+        if fstatfs(&file).map_err(&look)?.filesystem_type() != NSFS_MAGIC {
+            let empty = metadata.is_file() && metadata.len() == 0;
+            return Ok(if empty { Found::Empty } else { Found::Other("a file that holds something") });
+        }
+        if self.inode == Some(metadata.ino()) {
+            return Ok(Found::Ours);
+        }
+        // Not known yet, or of the one before: a repair that was killed had made another.
+        let alias = crate::enter(&self.path, loopback::alias)?.map_err(look)?;
+        Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
+    }
+
+    /// Mounts a new namespace on the file at the path.
+    fn mount(&self) -> Result<(), Error> {
+        let error = self.error("create network namespace");
+        away(&error, || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            loopback::up(&self.alias())?;
+            switch_ipv6_off_from_now_on()?;
+            mount(Some("/proc/thread-self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        })
+    }
+
+    fn unmount(&self) -> Result<(), Error> {
+        // Detached: somebody who looks into it just now must not keep us from it. It goes with its last user.
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        umount2(&self.path, flags).map_err(self.error("unmount network namespace"))
+    }
+
+    /// Creates the file to mount on, which must not be there.
+    fn create_file(&self) -> Result<(), Error> {
+        // The directory goes with the last namespace in it: it may go again before the file is made.
+        const ATTEMPTS: usize = 100;
+        for _ in 0..ATTEMPTS {
+            match File::options().write(true).create_new(true).mode(0o444).open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.path.parent().map_or(Ok(()), create_directory)?;
+                }
+                created => return created.map(drop).map_err(self.io("create network namespace")),
+            }
+        }
+        Err(self.error("create network namespace")(Errno::ENOENT))
+    }
+
+    fn remove_file(&self) -> Result<(), Error> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.io("remove network namespace")(error))
+            }
+            _ => {
+                // The last one takes the directory along, unless `ip netns` made a mount of it.
+                let _ = self
+                    .path
+                    .parent()
+                    .filter(|parent| *parent == Path::new("/run/netns"))
+                    .map(fs::remove_dir);
+                Ok(())
+            }
+        }
+    }
+}
+
+const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
+
+/// Switches IPv6 off in the namespace of this thread, on the interface of this name. A kernel without IPv6 has nothing to
+/// switch off.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
+    set_ipv6_off(File::open("/proc").map_err(|source| errno(&source))?, interface)
+}
+
+/// The same for all interfaces to come, of a namespace that was just made.
+///
+/// What was looked up below `/proc/sys/net` stays with its mount for as long as the namespace lasts, and since all namespaces'
+/// entries have one name, the kernel has them in one list, which each later look-up of any namespace goes through. So this
+/// looks it up in a proc file system of its own, where this process may make one.
+fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
+    let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
+    match own {
+        Ok(proc) => set_ipv6_off(proc, "default"),
+        Err(_) => switch_ipv6_off("default"),
+    }
+}
+
+/// The same by the proc file system `proc`.
+fn set_ipv6_off(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
+    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(()),
+        file => write(file?, b"1").map(drop),
+    }
+}
+
+/// Makes the directory, as `ip netns add` does: for root to write, for everybody to read.
+fn create_directory(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|source| Error::new("create directory", path)(errno(&source)))
+}
+
+impl operation::Operation for NetnsOperation {
+    fn explain(&self) -> Vec<String> {
+        let alias = self.alias();
+        let (parent, name) = match (self.path.parent(), self.path.file_name()) {
+            (Some(parent), Some(name)) => (parent.to_string_lossy(), name.to_string_lossy()),
+            _ => Default::default(),
+        };
+        let path = self.path.to_string_lossy();
+        if parent == "/run/netns" {
+            return vec![
+                words(["mkdir", "-p", &parent]),
+                words(["ip", "netns", "add", &name]),
+                words(["ip", "-n", &name, "link", "set", "lo", "up", "alias", &alias]),
+                words(["ip", "netns", "exec", &name, "sysctl", "-w", IPV6_OFF]),
+            ];
+        }
+        vec![
+            words(["mkdir", "-p", &parent]),
+            words(["touch", &path]),
+            words(["unshare", &format!("--net={path}"), "ip", "link", "set", "lo", "up", "alias", &alias]),
+            words(["nsenter", &format!("--net={path}"), "sysctl", "-w", IPV6_OFF]),
+        ]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        scope.contain(&self.path)?;
+        self.create_file()?;
+        let made = self
+            .mount()
+            .and_then(|()| fs::metadata(&self.path).map_err(self.io("look at network namespace")));
+        match made {
+            Ok(metadata) => self.inode = Some(metadata.ino()),
+            Err(error) => {
+                // Whatever of it stands; the error that counts is the first.
+                let _ = operation::Operation::undo(self, scope);
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        scope.contain(&self.path)?;
+        match self.find()? {
+            Found::Other(_) => return Ok(()),
+            // Its directory may have been made, or be left.
+            Found::Nothing | Found::Empty => {}
+            Found::Ours => self.unmount()?,
+        }
+        Ok(self.remove_file()?)
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        let path = &self.path;
+        Ok(match self.find()? {
+            Found::Ours => Condition::Present,
+            Found::Nothing | Found::Empty => Condition::Missing(format!("network namespace {path:?}")),
+            Found::Other(what) => Condition::Different(format!("network namespace {path:?}: {what}")),
+        })
+    }
+}

@@ -1,0 +1,61 @@
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use operation::{Condition, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, explain, supervise};
+
+/// A process of a container: `process-start`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "process-start", rename_all = "camelCase")]
+pub struct ProcessOperation {
+    /// What runs, and in what surroundings.
+    #[serde(
+        serialize_with = "crate::spec::order::serialize",
+        deserialize_with = "crate::spec::recorded::deserialize"
+    )]
+    pub spec: Box<Spec>,
+    /// Where its output goes; the caller's where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+    /// Which process it became.
+    #[serde(flatten)]
+    pub identity: Identity,
+}
+
+impl ProcessOperation {
+    /// Of a process that was not started yet.
+    pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
+        Self { spec: Box::new(spec), log, identity: Identity { pid: 0, start_time: 0 } }
+    }
+}
+
+impl operation::Operation for ProcessOperation {
+    fn explain(&self) -> Vec<String> {
+        explain(&self.spec)
+    }
+
+    /// Starts it in the background. (`ns-exec` does more, and starts it itself.) One that was started before has done
+    /// what it was to do: it is not started a second time.
+    fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
+        if self.identity.pid != 0 {
+            return Err(format!("process {} has ended: start the container anew", self.identity.pid).into());
+        }
+        let supervised = supervise(&self.spec, self.log.as_deref(), false, |_, _| {})?;
+        self.identity = supervised.identity();
+        supervised.release()?;
+        Ok(())
+    }
+
+    fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
+        Ok(self.identity.kill()?)
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        Ok(match self.identity.is_alive() {
+            true => Condition::Present,
+            false => Condition::Missing(format!("process {}", self.identity.pid)),
+        })
+    }
+}
