@@ -2,16 +2,22 @@
 
 # The tools, as `install` puts them somewhere
 build:
-    cargo build --profile dist --workspace --bins
+    scripts/lock
+    cargo build --locked --profile dist --workspace --bins
 
 # Lints alone
 check:
+    scripts/lock
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # All lints and tests (root)
 test *arguments:
     scripts/test {{arguments}}
+
+# The versions of dependencies, after a change of a Cargo.toml
+lock *arguments:
+    scripts/lock --update {{arguments}}
 
 # An image, a container, a page, and nothing left (root)
 demo:

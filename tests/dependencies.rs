@@ -102,6 +102,16 @@ fn asynchronous_code_stays_in_netlink() {
     }
 }
 
+/// `.cargo/pins` is `Cargo.lock` without the lines that name the registry.
+#[test]
+fn what_is_built_is_what_is_pinned() {
+    let read = |name: &str| std::fs::read_to_string(repository().join(name)).unwrap();
+    let (pins, lock) = (read(".cargo/pins"), read("Cargo.lock"));
+    assert!(!pins.contains("://"), "a file of the repository names a host");
+    let stripped: String = lock.split_inclusive('\n').filter(|line| !line.starts_with("source = ")).collect();
+    assert!(stripped == pins, "Cargo.lock is not what .cargo/pins lists: run scripts/lock --update");
+}
+
 #[test]
 fn every_tool_has_a_thin_main() {
     for (name, package) in packages() {
