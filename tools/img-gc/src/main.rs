@@ -37,7 +37,7 @@ struct Gc {
     #[arg(long)]
     dry_run: bool,
     /// Keep what is younger: a number with s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
     #[command(flatten)]
     common: Common,
@@ -156,19 +156,6 @@ fn mark(context: &Context, marks: &mut Marks) -> Result<()> {
     marks.scan_directory(&context.scope.root.join("cache"))?;
     marks.scan_file(Path::new("/proc/self/mountinfo"))?;
     Ok(())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "s" | "" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("a number with s, m, h or d".into()),
-    };
-    let count: u64 = number.parse().map_err(|_| "a number with s, m, h or d".to_owned())?;
-    count.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "too long".into())
 }
 
 fn main() -> ExitCode {

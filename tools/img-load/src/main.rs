@@ -39,7 +39,7 @@ struct Load {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     /// Refuse more than this out of a compressed archive: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size)]
     max_size: u64,
     /// Refuse an archive that is this many times larger than its compressed form (and larger than 64 MiB)
     #[arg(long, value_name = "N", default_value_t = 1000)]

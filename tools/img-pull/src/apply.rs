@@ -19,7 +19,7 @@ pub(crate) struct Unpacking {
     #[arg(long, value_name = "FORM", default_value = "directory", requires = "apply")]
     format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size, requires = "apply")]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size, requires = "apply")]
     max_size: u64,
     /// Refuse a layer with more entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000, requires = "apply")]

@@ -16,14 +16,14 @@
 
 mod apply;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Error;
 use clap::Parser;
 use document::members::Image;
 use oci::{Layout, Platform, Reference};
 use registry::{Client, Display, Options, Pace, display::Job, pull};
-use toolkit::prelude::*;
+use toolkit::{Transfer, prelude::*};
 
 /// Pull an image from a registry
 #[derive(Parser)]
@@ -43,30 +43,8 @@ struct Pull {
     /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
-    /// Allow plain HTTP, and certificates that nobody vouches for
-    #[arg(long)]
-    insecure: bool,
-    /// Trust these certificates (PEM) beside the system's
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
-    /// Take credentials from this file
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// How often to try again while nothing moves
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    retries: u32,
-    /// How long a server may say nothing, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86400))]
-    timeout: u64,
-    /// Give up a connection on which less passes than so many bytes a second, and try again; 0 never does
-    #[arg(long, value_name = "BYTES", default_value_t = Pace::default().limit)]
-    speed_limit: u64,
-    /// Over how long a time less must pass, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = Pace::default().time.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86400))]
-    speed_time: u64,
-    /// How many layers to fetch at once
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
-    jobs: u8,
+    #[command(flatten)]
+    transfer: Transfer<60>,
     #[command(flatten)]
     common: Common,
 }
@@ -117,15 +95,17 @@ impl Source for Pull {
 
 impl Pull {
     fn options(&self) -> Options {
+        let Transfer { insecure, cacert, authfile, retries, timeout, speed_limit, speed_time, jobs } =
+            self.transfer.clone();
         Options {
-            insecure: self.insecure,
-            cacert: self.cacert.clone(),
+            insecure,
+            cacert,
+            authfile,
+            retries,
+            timeout: Duration::from_secs(timeout),
+            pace: Pace { limit: speed_limit, time: Duration::from_secs(speed_time) },
+            jobs: jobs.into(),
             mirrors: self.mirror.clone(),
-            authfile: self.authfile.clone(),
-            retries: self.retries,
-            timeout: Duration::from_secs(self.timeout),
-            pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
-            jobs: self.jobs.into(),
         }
     }
 

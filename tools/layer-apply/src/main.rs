@@ -37,7 +37,7 @@ struct LayerApply {
     #[arg(long, value_name = "FORM", default_value = "directory")]
     format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = toolkit::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size)]
     max_size: u64,
     /// Refuse a layer with more entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]

@@ -1,7 +1,8 @@
 //! One instruction's text as a value.
 
+use operation::quantity;
+
 use super::{
-    duration,
     flags::Flags,
     instruction::{
         Argument, CommandLine, Copy, Healthcheck, Instruction, Pair, Run, RunNetwork, Stage, Statement,
@@ -300,9 +301,9 @@ fn healthcheck(parts: &mut Parts) -> Result<Healthcheck, String> {
     let flags = &mut parts.flags;
     let mut time = |name: &str| -> Result<i64, String> {
         let Some(text) = flags.string(name)?.filter(|text| !text.is_empty()) else { return Ok(0) };
-        match duration::parse(&text)? {
+        match quantity::duration(&text)?.as_nanos() {
             time @ 1..1_000_000 => Err(format!("Interval {name:?} cannot be less than 1ms: {time}ns")),
-            time => Ok(time),
+            time => i64::try_from(time).map_err(|error| error.to_string()),
         }
     };
     check.interval = time("--interval")?;

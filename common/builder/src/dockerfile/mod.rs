@@ -1,6 +1,5 @@
 //! The Dockerfile language, as its reference describes it.
 
-mod duration;
 pub mod expand;
 mod flags;
 mod grammar;

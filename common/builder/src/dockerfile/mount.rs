@@ -1,5 +1,7 @@
 //! `RUN --mount=type=cache,target=/var/cache/apt` (reference, "RUN --mount").
 
+use operation::quantity;
+
 /// What a mount shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Type {
@@ -117,7 +119,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             "target" | "dst" | "destination" => mount.target = value,
             "readonly" | "ro" => readonly = Some(boolean(&value)?),
             "readwrite" | "rw" => readonly = Some(!boolean(&value)?),
-            "size" => mount.size = Some(size(&value).ok_or_else(|| invalid(&value))?),
+            "size" => mount.size = Some(quantity::size(&value).map_err(|_| invalid(&value))?),
             "id" => mount.id = Some(value),
             "sharing" => mount.sharing = sharing(&value)?,
             "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
@@ -175,20 +177,4 @@ fn finish(mount: Mount) -> Result<Mount, String> {
         }
     }
     Ok(mount)
-}
-
-/// Bytes, with a unit of 1024: `64m`, `1GiB`.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let number: u64 = lower[..end].parse().ok()?;
-    let shift = match lower[end..].trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
 }

@@ -8,6 +8,7 @@ mod any_of;
 pub mod aside;
 mod claim;
 pub mod interrupt;
+pub mod quantity;
 mod scope;
 mod shell;
 

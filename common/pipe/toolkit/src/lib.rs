@@ -14,9 +14,9 @@ mod filter;
 mod output;
 mod schema;
 pub mod session;
-mod size;
 mod source;
 mod streams;
+mod transfer;
 mod undo;
 mod walker;
 
@@ -27,9 +27,9 @@ pub use failure::{hint, member as failure_member, namespace_hint, print as print
 pub use filter::{Filter, Plan, filter, usage_error};
 pub use output::{is_stdout, write_output};
 pub use session::{Session, Stage};
-pub use size::parse_size;
 pub use source::{Report, Source, report, report_document, source};
 pub use streams::{read_document, write_document};
+pub use transfer::Transfer;
 pub use undo::undo_step;
 pub use walker::{Walker, walker};
 
