@@ -1,9 +1,9 @@
 //! Lists the containers that have a record.
 //!
 //! # Does
-//! Reads the records below `$STAVE_RUN` and looks whether each container's process still runs. Changes nothing.
+//! Reads the records below `$STAVE_RUN` and checks whether each container's process is running. Changes nothing.
 //! # Reads
-//! No document; of each record `id`, `instance`, `image`, `network`, `ports`, `process`.
+//! No document; from each record `id`, `instance`, `image`, `network`, `ports`, `process`.
 //! # Adds
 //! Nothing; prints one JSON array, or with `--table` and `--format` text for people and scripts.
 //! # Undoes
@@ -21,21 +21,21 @@ use document::{Id, record};
 use serde_json::Value;
 use toolkit::prelude::*;
 
-/// Lists containers: what runs in them, at which address, and how they ended
+/// List containers: what runs in them, their addresses, and how they ended
 #[derive(Parser)]
 #[command(name = "container-ls", version)]
 struct ContainerLs {
-    /// Only these; without any, all
+    /// Containers to list; all by default
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
-    /// Only those whose process runs
+    /// List only containers whose process is running
     #[arg(long)]
     running: bool,
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print a line for each, in which {id}, {instance}, {image}, {command}, {state}, {exitStatus}, {pid}, {ip}, {ports},
-    /// {log}, {stopSignal} stand for what the listing holds
+    /// Print TEXT for each container, one line each. {id}, {instance}, {image}, {command}, {state}, {exitStatus}, {pid},
+    /// {ip}, {ports}, {log} and {stopSignal} in it are replaced
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
@@ -59,7 +59,7 @@ impl Report for ContainerLs {
             match record::read(run_dir, &id)? {
                 Some(document) => containers.push(Container::new(&id, &document)?),
                 None if self.ids.contains(&id) => bail!("no container \"{id}\" in {}", run_dir.display()),
-                // Somebody took it back since the directory was read.
+                // It was unwound after the directory was read.
                 None => {}
             }
         }

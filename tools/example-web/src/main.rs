@@ -1,7 +1,7 @@
 //! The program in the example image of `scripts/demo`: a web server of one page.
 //!
 //! Does: answers every HTTP request on port 80 with the same page, and prints a line for each. Ends on SIGTERM and
-//! SIGINT, also as pid 1, to which the kernel delivers only signals that somebody waits for.
+//! SIGINT, also as pid 1: the kernel delivers only signals to pid 1 that it waits for.
 //! Reads: the first line of each request.
 //! Needs: nothing: built with `-C target-feature=+crt-static` it runs in an image that holds this one file.
 
@@ -35,7 +35,7 @@ fn serve() -> io::Result<()> {
     println!("listening on port 80");
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            // A client that goes away in mid-answer is its own affair.
+            // A client may close the connection early.
             thread::spawn(move || answer(client).ok());
         }
     });
@@ -51,7 +51,7 @@ fn listen(port: u16) -> io::Result<TcpListener> {
 fn answer(mut client: TcpStream) -> io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
     let from = client.peer_addr()?.ip().to_canonical();
-    // A request's head may not be longer than this; what follows it is not read.
+    // The limit for a request's head. The body is not read.
     let mut reader = BufReader::new(client.try_clone()?.take(16 * 1024));
     let mut request = String::new();
     reader.read_line(&mut request)?;

@@ -1,18 +1,17 @@
 //! Builds an image from a Dockerfile and a context.
 //!
 //! # Does
-//! Follows a Dockerfile instruction by instruction, each from the step cache or anew: one layer for every instruction that
-//! changes the file system, configuration and history for the others.
+//! Runs a Dockerfile instruction by instruction, or takes steps from the step cache. Each instruction that changes the file
+//! system becomes a layer. The others change the configuration and the history.
 //! # Reads
-//! No document; the Dockerfile, `.dockerignore`, and of the context what COPY and ADD name.
+//! No document; the Dockerfile, `.dockerignore`, and the parts of the context that COPY and ADD name.
 //! # Adds
-//! `image`: the image that was built, under the first of its names. `--iidfile` gets its id, once it is built.
+//! `image`: the new image, under the first of its names. `--iidfile` gets its id.
 //! # Undoes
 //! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts and processes of the build end with
 //! it, however it ends.
 //! # Needs
-//! Root, for the overlay that each step works on, or to be root in a user namespace (docs/rootless.md); write access to
-//! `$STAVE_ROOT`.
+//! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`.
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -26,35 +25,35 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-build", version)]
 struct Build {
-    /// A name for the image: NAME[:TAG]; may be given more than once
+    /// Name the image NAME[:TAG]; repeatable
     #[arg(short, long = "tag", value_name = "NAME")]
     tags: Vec<Reference>,
-    /// The Dockerfile, - for standard input; without it, CONTEXT/Dockerfile
+    /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A file that the image's id is written to
+    /// Write the image's id to this file
     #[arg(long = "iidfile", value_name = "FILE")]
     id_file: Option<PathBuf>,
-    /// A value for an ARG; without =VALUE that of the environment variable
+    /// Set an ARG; without =VALUE, to the value of the environment variable NAME; repeatable
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
-    /// A label for the image
+    /// Add a label to the image; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// The network of RUN: none, or the host's
+    /// Give RUN this network
     #[arg(long, value_name = "MODE", default_value = "none")]
     network: Mode,
-    /// Run every step, whatever was built before
+    /// Run every step, and do not use the step cache
     #[arg(long)]
     no_cache: bool,
-    /// In a user namespace that cannot hold what an image's layers say, come as near as can be: owners without a mapping
-    /// become the caller, device nodes empty files
+    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
+    /// nodes
     #[arg(long)]
     rootless: bool,
-    /// The stage to build; without it, the last
+    /// Build this stage; the last one by default
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The directory that COPY and ADD read from
+    /// The directory with the files for COPY and ADD
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
     #[command(flatten)]

@@ -1,12 +1,12 @@
 //! Makes an image of what a container wrote.
 //!
 //! # Does
-//! Writes the container's upper directory as one layer on the container's image, with an entry in the history. The command,
-//! environment, directory and user are those that the container was run with; `--change` changes the configuration as the
-//! instructions of a Dockerfile do. Volumes, and the empty places that something was only mounted on, are no part of it. The
-//! container goes on meanwhile and stays as it is.
+//! Writes the container's upper directory as one layer on top of the container's image, with an entry in the history. The
+//! image gets the command, environment, directory and user that the container was run with. `--change` changes the
+//! configuration as the instructions of a Dockerfile do. Volumes and empty mount points are left out. The container keeps
+//! running and does not change.
 //! # Reads
-//! `image`, `rootfs`, `process`, `steps` (for the places that something was mounted on), from standard input or, by id,
+//! `image`, `rootfs`, `process`, `steps` (for the mount points), from standard input or, by id,
 //! from the container's record.
 //! # Adds
 //! `image`: the new one, in the document that it prints. It pushes no step, and the record keeps the container's own image.
@@ -31,22 +31,22 @@ use toolkit::{Export, prelude::*};
 #[derive(Parser)]
 #[command(name = "img-commit", version)]
 struct ImgCommit {
-    /// The container, by its record; without it, the document on standard input
+    /// The id of the container; without it, the document on standard input
     #[arg(value_name = "CONTAINER-ID")]
     container: Option<Id>,
-    /// A name for the image: NAME[:TAG]; may be given more than once
+    /// Name the image NAME[:TAG]; repeatable
     #[arg(short, long = "tag", value_name = "NAME", value_parser = name)]
     tags: Vec<Reference>,
-    /// Who made it: "Name <name@example.org>"
+    /// Name the author: "Name <name@example.org>"
     #[arg(short, long)]
     author: Option<String>,
-    /// What is new in it, for the history
+    /// Describe the change, for the history
     #[arg(short, long)]
     message: Option<String>,
-    /// An instruction of a Dockerfile that changes the configuration: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
+    /// Change the configuration with an instruction of a Dockerfile: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
-    /// none, gzip or zstd, with an optional level: gzip:9
+    /// Compress the layer: none, gzip or zstd, with an optional level (gzip:9)
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
     #[command(flatten)]

@@ -1,9 +1,9 @@
-//! Removes what nothing refers to from the image store and the unpacked layers.
+//! Removes unused blobs and unpacked layers.
 //!
 //! # Does
-//! Keeps every blob and every unpacked layer that an image with a name or an entry in the list, a container's record, the
-//! build cache or a mount mentions, and whatever is younger than `--grace`; removes the rest, and what builds left that were
-//! killed. When something that may mention one cannot be read, nothing is removed.
+//! Keeps every blob and unpacked layer that is used: by an image in the list, by a container's record, by the build cache or
+//! by a mount. Keeps everything younger than `--grace`. Removes the rest, and the remains of killed builds. If something that
+//! may name a blob or layer cannot be read, nothing is removed.
 //! # Reads
 //! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
 //! # Adds
@@ -29,14 +29,14 @@ use oci::{
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Remove blobs and unpacked layers that nothing refers to
+/// Remove unused blobs and unpacked layers
 #[derive(Parser)]
 #[command(name = "img-gc", version)]
 struct Gc {
-    /// Only say what would be removed
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Keep what is younger: a number with s, m, h or d
+    /// Keep everything younger than this: a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
     #[command(flatten)]
@@ -83,14 +83,14 @@ impl Report for Gc {
 }
 
 impl Gc {
-    /// What is removed, or would be.
+    /// What was removed, or would be.
     fn collect(&self, context: &Context, dry_run: bool) -> Result<(Vec<Garbage>, Vec<Digest>)> {
         let images = context.scope.root.join("images");
         let roots = |marks: &mut Marks| mark(context, marks);
         let (blobs, marks) = match Layout::open(&images) {
             Ok(layout) => layout.collect(roots, self.grace, dry_run)?,
-            // Without a list of images nobody knows which layers they have. One that somebody was about to make who was
-            // killed is none yet: oci-layout comes last.
+            // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
+            // has no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
                 return Ok((Vec::new(), Vec::new()));
             }
@@ -124,7 +124,7 @@ impl Gc {
         Ok(removed)
     }
 
-    /// Whether everything that stands of a layer is older than the grace period.
+    /// Whether every file of a layer is older than the grace period.
     fn is_old(&self, directory: &Path, diff_id: &Digest) -> Result<bool> {
         for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
             let path = entry.with_context(|| format!("read {directory:?}"))?.path();
@@ -135,7 +135,7 @@ impl Gc {
             match is_older(&path, self.grace) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
-                // Whoever removed it was faster.
+                // Another process has removed it.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("look at {path:?}")),
             }
@@ -144,7 +144,7 @@ impl Gc {
     }
 }
 
-/// What builds left that were killed.
+/// The remains of killed builds.
 fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
     let left = builder::workspace::collect(&context.scope.root, dry_run);
     left.map_err(|(path, error)| anyhow::Error::from(error).context(format!("remove {path:?}")))

@@ -1,7 +1,7 @@
-//! Shows how an image came to be.
+//! Shows how an image was made.
 //!
 //! # Does
-//! Reads the image's configuration, and puts each entry of its history beside the layer that it made.
+//! Reads the image's configuration, and pairs each entry of its history with the layer that it made.
 //! # Reads
 //! No document.
 //! # Adds
@@ -22,20 +22,20 @@ use toolkit::prelude::*;
 /// How much of a command the table shows, in characters.
 const SHOWN: usize = 45;
 
-/// Show how an image came to be
+/// Show how an image was made
 #[derive(Parser)]
 #[command(name = "img-history", version)]
 struct History {
-    /// The image: its name, its id or the beginning of it
+    /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// The platform to take from an image for several: os/architecture[/variant]
+    /// Take this platform of a multi-platform image: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// A table for people
+    /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Ids and commands in full
+    /// Print ids and commands in full
     #[arg(long)]
     no_trunc: bool,
     #[command(flatten)]
@@ -62,7 +62,7 @@ impl Report for History {
     }
 }
 
-/// The newest first. Layers that the history does not speak of, as many tools leave it, are shown without words.
+/// The newest first. Many tools leave layers out of the history. Such layers are shown without text.
 fn history(image: &Image) -> Vec<Value> {
     let mut layers = image.manifest.layers().iter();
     let mut entries = Vec::new();

@@ -1,7 +1,7 @@
 //! Starts a document from an image that is in the store.
 //!
 //! # Does
-//! Finds an image by its name, its id, or the beginning of its id. Changes nothing.
+//! Finds an image by its name, its id, or the first digits of its id. Changes nothing.
 //! # Reads
 //! No document; the store.
 //! # Adds
@@ -18,14 +18,14 @@ use document::members::Image;
 use oci::{Layout, Platform};
 use toolkit::prelude::*;
 
-/// Looks an image up in the store, and starts a document from it: `img-inspect debian | layer-apply | …`
+/// Find an image in the store, and start a document from it: `img-inspect debian | layer-apply | …`
 #[derive(Parser)]
 #[command(name = "img-inspect", version)]
 struct ImgInspect {
-    /// The image's name, its id, or the beginning of its id
+    /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// The platform to take from an image for several: os/architecture[/variant]; without it, this machine's
+    /// Take this platform of a multi-platform image: os/architecture[/variant]; this machine's by default
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]

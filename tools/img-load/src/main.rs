@@ -1,13 +1,13 @@
 //! Loads images from an archive into the image store.
 //!
 //! # Does
-//! Reads an OCI archive, a docker archive (`docker save`), an OCI layout directory, or the tar of a root file system, told
-//! apart by content, each of them plain or compressed (gzip, zstd, xz, bzip2). A root file system becomes an image of
+//! Reads an OCI archive, a Docker archive (`docker save`), an OCI layout directory, or the tar of a root file system, and
+//! recognises them by content. Each may be compressed with gzip, zstd, xz or bzip2. A root file system becomes an image of
 //! one layer, as with `docker import`.
 //! # Reads
-//! No document; the file that it is given, or standard input for `-`.
+//! No document; the given file, or standard input for `-`.
 //! # Adds
-//! `image`: the image asked for; all others of the archive are in the store too.
+//! `image`: the first image of the archive. All other images go into the store as well.
 //! # Undoes
 //! Only the member: the image stays in the store until `img-rm` and `img-gc`.
 //! # Needs
@@ -32,19 +32,19 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-load", version)]
 struct Load {
-    /// The image's name; without it, the archive's own names
+    /// Name the image; by default the names in the archive are kept
     #[arg(short, long, value_name = "NAME")]
     tag: Option<Reference>,
-    /// The platform to take from an image for several, or that a root file system is for: os/architecture[/variant]
+    /// Take this platform of a multi-platform image, or mark a root file system with it: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// Refuse more than this out of a compressed archive: bytes, or with K, M, G or T
+    /// Refuse an archive that is larger than this when decompressed: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size)]
     max_size: u64,
-    /// Refuse an archive that is this many times larger than its compressed form (and larger than 64 MiB)
+    /// Refuse an archive over 64 MiB that is more than N times larger than its compressed form
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_ratio: u64,
-    /// An archive, a directory with an OCI image layout, or - for standard input
+    /// An archive, the directory of an OCI image layout, or - for standard input
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
@@ -93,7 +93,7 @@ impl Source for Load {
 }
 
 impl Load {
-    /// The input; a root file system, which has no name of its own, is read only if there is one.
+    /// The input. A root file system has no name of its own and needs `--tag`.
     fn input(&self) -> Result<Input> {
         if self.file == Path::new("-") && io::stdin().is_terminal() {
             return Err(hint(
@@ -113,7 +113,7 @@ impl Load {
     }
 }
 
-/// As `docker load` says it.
+/// In the words of `docker load`.
 fn report(layout: &Layout, image: &Found) {
     for reference in &image.references {
         eprintln!("Loaded image: {reference}");

@@ -1,16 +1,16 @@
 //! Lists the images in the image store.
 //!
 //! # Does
-//! Reads `index.json` and the manifests and configurations that it names; layers are not looked at.
+//! Reads `index.json` and the manifests and configurations that it names, but no layers.
 //! # Reads
 //! No document.
 //! # Adds
 //! Nothing; prints `{"images": [{references, id, digest, created, size, platform, layers}]}`, the newest image first.
-//! `--table` prints what `docker images` does, `--ids` what `docker images -q` does.
+//! `--table` prints the table of `docker images`, `--ids` the list of `docker images -q`.
 //! # Undoes
 //! Nothing.
 //! # Needs
-//! Read access to `$STAVE_ROOT/images`. Where there is no store, it holds no images.
+//! Read access to `$STAVE_ROOT/images`. A missing store counts as empty.
 
 use std::{collections::HashSet, process::ExitCode};
 
@@ -27,16 +27,16 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-ls", version)]
 struct Ls {
-    /// Only images of this name, with all their tags where it has none
+    /// List only images with this name; without TAG, all its tags
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
-    /// A table for people
+    /// Print a table instead of JSON
     #[arg(long, conflicts_with = "ids")]
     table: bool,
-    /// The ids alone, one a line
+    /// Print only ids, one a line
     #[arg(long)]
     ids: bool,
-    /// Ids in full
+    /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
     #[command(flatten)]

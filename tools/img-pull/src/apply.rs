@@ -1,4 +1,4 @@
-//! Layers that are unpacked while they come.
+//! Layers that are unpacked while they arrive.
 
 use std::{path::Path, sync::Once};
 
@@ -12,26 +12,26 @@ use oci::{Digest, Image};
 use registry::{Event, Progress, pull::Layers};
 use toolkit::prelude::*;
 
-/// What layers may ask, and how they are unpacked: layer-apply's flags.
+/// The limits for layers, and how they are unpacked: layer-apply's flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Unpacking {
-    /// What each layer becomes: directory, or erofs, an image in one file
+    /// Make each layer a directory, or with erofs an image in one file
     #[arg(long, value_name = "FORM", default_value = "directory", requires = "apply")]
     format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size, requires = "apply")]
     max_size: u64,
-    /// Refuse a layer with more entries
+    /// Refuse a layer with more than N entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000, requires = "apply")]
     max_entries: u64,
-    /// Refuse a layer whose archive is this many times larger than its blob (and larger than 64 MiB)
+    /// Refuse a layer over 64 MiB whose archive is more than N times larger than its blob
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "apply")]
     max_ratio: u64,
     /// Refuse a layer with device nodes
     #[arg(long, requires = "apply")]
     no_devices: bool,
-    /// In a user namespace that cannot hold what a layer says, come as near as can be: owners without a mapping become
-    /// the caller, device nodes empty files
+    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
+    /// nodes
     #[arg(long, requires = "apply")]
     rootless: bool,
 }
@@ -44,7 +44,7 @@ impl Unpacking {
     }
 }
 
-/// With what a person can do about it, where it is an error of an ordinary user.
+/// Adds a hint for an ordinary user.
 pub(crate) fn hinted(error: Error) -> Error {
     let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
     let owners = owners.map(|what| format!("{what}; `--rootless` does without"));
@@ -54,8 +54,8 @@ pub(crate) fn hinted(error: Error) -> Error {
     }
 }
 
-/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does. What came from a mirror that sent
-/// wrong bytes is thrown away, and unpacked again from those that come instead.
+/// Unpacks the layers below `$STAVE_ROOT/layers`, as layer-apply does. If a mirror sends wrong bytes, the layer is thrown
+/// away and unpacked again from the next source.
 pub(crate) fn apply(
     layers: &Layers,
     image: &Image,
@@ -77,7 +77,7 @@ pub(crate) fn apply(
     };
     loop {
         match store.apply_all(&wanted, open, &options, tell) {
-            // The layers that stand are found. Of the others, nothing is left.
+            // Complete layers are found again. Of the others, nothing is left.
             Err(layer::apply::Error::Layer { digest, .. }) if layers.begun_again(&digest) => {}
             outcome => return outcome.map(drop).map_err(Error::from),
         }

@@ -1,12 +1,13 @@
 //! Pulls an image from a registry into the image store.
 //!
 //! # Does
-//! Speaks the OCI distribution-spec. Layers come side by side, go on where a connection broke, and count only once their
-//! digest was checked; what is in the store is not fetched. With `--apply`, layers are unpacked while they come.
+//! Speaks the OCI distribution-spec. Downloads several layers at once, continues where a connection broke, and uses a layer
+//! only after its digest was checked. Does not download what is in the store. With `--apply`, unpacks layers while they
+//! arrive.
 //! # Reads
-//! No document. Credentials as Docker, podman and skopeo keep them: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
-//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers which these name. Mirrors as
-//! podman and skopeo: containers-registries.conf(5).
+//! No document. Credentials of Docker, podman and skopeo: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
+//! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers that these name. Mirrors of podman
+//! and skopeo: containers-registries.conf(5).
 //! # Adds
 //! `image`.
 //! # Undoes
@@ -32,15 +33,15 @@ struct Pull {
     /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     #[arg(value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     reference: Reference,
-    /// The platform to take from an image for several: os/architecture[/variant]
+    /// Take this platform of a multi-platform image: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// Unpack each layer while it comes, as layer-apply does
+    /// Unpack each layer while it arrives, as layer-apply does
     #[arg(long)]
     apply: bool,
     #[command(flatten)]
     unpacking: apply::Unpacking,
-    /// Ask this host before the registry itself, and before the mirrors of registries.conf; repeatable, in order
+    /// Ask this host first, before the mirrors of registries.conf and the registry; repeatable, in order
     #[arg(long, value_name = "HOST[:PORT][/PATH]")]
     mirror: Vec<String>,
     #[command(flatten)]

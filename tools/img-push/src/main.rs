@@ -1,18 +1,18 @@
 //! Pushes an image from the image store to a registry.
 //!
 //! # Does
-//! Speaks the OCI distribution-spec. Blobs that the registry has are not sent, layers that are known to be in another of its
-//! repositories are mounted (of images that were pushed there lately, or have a name there in the store), the rest goes side
-//! by side; then the manifest gets its name. Layers are sent in the bytes that they have in the store, also those which
-//! img-load stored uncompressed: compressed ones would make it another image.
+//! Speaks the OCI distribution-spec. Does not send blobs that the registry has. Mounts layers that are known to be in another
+//! repository of the registry: those of recent pushes, and of images with a name there in the store. Sends the others,
+//! several at once, and names the manifest last. Sends layers as they are in the store, even uncompressed ones of `img-load`:
+//! compression would make another image of it.
 //! # Reads
-//! No document. Credentials as `img-pull` does.
+//! No document. Credentials, as `img-pull` does.
 //! # Adds
 //! Nothing; prints `{reference, digest, size, mediaType, sent, existing, mounted}`.
 //! # Undoes
-//! Nothing: what a registry has, others may have seen.
+//! Nothing: others may have seen the image already.
 //! # Needs
-//! Read access to the store; where it may write there too, it remembers what was pushed where.
+//! Read access to the store. With write access it also remembers what was pushed where.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -26,13 +26,13 @@ use toolkit::{Transfer, prelude::*};
 #[derive(Parser)]
 #[command(name = "img-push", version)]
 struct Push {
-    /// The image in the store: a name, an id, or the beginning of an id
+    /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "NAME")]
     image: String,
-    /// The name in the registry; without it, the same
+    /// The name in the registry; by default the name in the store
     #[arg(value_name = "DESTINATION")]
     destination: Option<Reference>,
-    /// Push the image for this platform alone: os/architecture[/variant]
+    /// Push only this platform of a multi-platform image: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]

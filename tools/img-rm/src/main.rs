@@ -1,14 +1,14 @@
-//! Takes names away from images, or images out of the list.
+//! Removes names of images, or images with all their names.
 //!
 //! # Does
-//! Removes the names that it is given; by id, the image with all its names. Nothing else is touched: what no name, no
-//! container and no cache refers to any more goes with `img-gc`.
+//! Removes the given names. By id, removes the image with all its names. It removes no data: `img-gc` removes what no name,
+//! no container and no cache uses any more.
 //! # Reads
 //! No document.
 //! # Adds
 //! Nothing; prints `{"untagged": [names], "deleted": [digests of images without a name now]}`.
 //! # Undoes
-//! Nothing: until `img-gc`, `img-tag` finds the image by no name any more, and `img-load` has it at once.
+//! Nothing: the data stays until `img-gc`, so that loading the image again is fast.
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
@@ -19,14 +19,14 @@ use oci::{Digest, Layout, Reference, layout::Found, spec::Descriptor};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Remove names of images
+/// Remove images, or names of images
 #[derive(Parser)]
 #[command(name = "img-rm", version)]
 struct Remove {
-    /// Names of images; or ids, or their beginnings, for images with all their names
+    /// Names to remove; or ids, or their first digits, to remove images with all their names
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// Also images with several names, by id; and do not mind images that are not there
+    /// Also remove images with several names by id, and ignore missing images
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
@@ -36,7 +36,7 @@ struct Remove {
 /// What is to be removed for one argument.
 enum Removal {
     Name(Reference),
-    /// What is listed of an image, and all its names.
+    /// The entries of an image in the list, and all its names.
     Image(Vec<Descriptor>, Vec<Reference>),
 }
 
@@ -47,7 +47,7 @@ impl Report for Remove {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let layout = Layout::open(context.scope.root.join("images"))?;
-        // All of them are looked up before the first one goes.
+        // All of them are looked up before the first one is removed.
         let removals = self.removals(&layout)?;
         let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
         for removal in removals {
@@ -116,13 +116,13 @@ impl Remove {
     }
 }
 
-/// The id, as img-ls shows it; of what cannot be read, the digest that it has itself.
+/// The id, as img-ls shows it; for an unreadable image, its digest.
 fn id_of(layout: &Layout, image: &Descriptor) -> String {
     let id = layout.image(image, None).and_then(|image| image.id());
     id.map_or(image.digest().to_string(), |id| id.to_string())
 }
 
-/// That an image has these names too, where there are any.
+/// An error if the image has these names too.
 fn several(image: &str, names: &[Reference]) -> Result<()> {
     if names.is_empty() {
         return Ok(());

@@ -1,14 +1,14 @@
 //! Writes images into an archive.
 //!
 //! # Does
-//! Writes an OCI archive, or a docker archive that every `docker load` reads, to a file or to standard output; each blob
-//! is checked on its way. The same images give the same bytes.
+//! Writes an OCI archive, or a Docker archive that every `docker load` reads, to a file or to standard output. It checks each
+//! blob meanwhile. The same images give the same bytes.
 //! # Reads
 //! No document.
 //! # Adds
-//! Nothing; prints `{"file", "images"}` where the archive is not itself what stands on standard output.
+//! Nothing; prints `{"file", "images"}`, unless the archive goes to standard output.
 //! # Undoes
-//! Nothing. A file is written beside its place and renamed into it: half an archive is never left.
+//! Nothing. A file is written under another name and renamed, so half an archive is never left.
 //! # Needs
 //! Read access to `$STAVE_ROOT/images`.
 
@@ -36,19 +36,19 @@ enum Format {
 #[derive(Parser)]
 #[command(name = "img-save", version)]
 struct Save {
-    /// The images: their names, ids or beginnings of ids
+    /// The images: names, ids, or the first digits of ids
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
-    /// What the image is called in the archive, instead of its own name; for a single image
+    /// Name the image in the archive; for a single image; repeatable
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
-    /// The form of the archive
+    /// Write this kind of archive
     #[arg(long, value_enum, default_value = "oci")]
     format: Format,
-    /// The platform to take from an image for several; without it, an OCI archive gets all of them
+    /// Take only this platform of a multi-platform image; by default an OCI archive gets all of them
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// The file to write; without it, or with -, standard output
+    /// Write to this file; to standard output by default, or for -
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
     #[command(flatten)]
@@ -93,7 +93,7 @@ impl Report for Save {
         Ok(self.named(&layout)?.iter().map(line).collect())
     }
 
-    /// Without `-o` standard output is the archive's.
+    /// Without `-o`, the archive goes to standard output.
     fn text(&self, _: &Value) -> Option<String> {
         self.file().is_none().then(String::new)
     }
@@ -105,7 +105,7 @@ impl Save {
         (!toolkit::is_stdout(&self.output)).then_some(&self.output)
     }
 
-    /// The images with all the names that were given for them.
+    /// The images, each with all its given names.
     fn named(&self, layout: &Layout) -> Result<Vec<Named>> {
         let mut images: Vec<Named> = Vec::new();
         for text in &self.images {

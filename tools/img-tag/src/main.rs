@@ -1,13 +1,13 @@
 //! Gives an image another name.
 //!
 //! # Does
-//! Adds the name to the store. An image that had it loses it, and stays in the store.
+//! Adds the name to the store. An image that had the name loses it and stays in the store.
 //! # Reads
 //! No document.
 //! # Adds
 //! Nothing; prints `{"reference", "digest"}`.
 //! # Undoes
-//! Nothing: `img-rm NAME` takes the name away.
+//! Nothing: `img-rm NAME` removes the name.
 //! # Needs
 //! Write access to `$STAVE_ROOT/images`.
 
@@ -22,10 +22,10 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-tag", version)]
 struct Tag {
-    /// The image: its name, its id or the beginning of it
+    /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// The name that it gets too
+    /// The additional name
     #[arg(value_name = "NAME")]
     name: Reference,
     #[command(flatten)]

@@ -1,20 +1,17 @@
-//! Unpacks an image's layers, each into a directory of its own, or into one file: an EROFS image.
+//! Unpacks an image's layers, each into a directory or an EROFS image of its own.
 //!
 //! # Does
-//! For each layer of `image` that does not stand below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into
-//! overlayfs's own form, checks its DiffID, and renames it into place. Layers are shared between images and
-//! containers, and made once. With `--format erofs` the files are not created one by one: a layer's image is written in
-//! sequence, and mounted by union-mount.
+//! For each layer of `image` that is not below `$STAVE_ROOT/layers` yet: decompresses and unpacks its blob into overlayfs's
+//! form, checks its DiffID, and renames it into place. Images and containers share layers; each is made once. With
+//! `--format erofs` it does not create files one by one, but writes one image in sequence; union-mount mounts it.
 //! # Reads
 //! `image`; the layers' blobs in `$STAVE_ROOT/images`.
 //! # Adds
 //! `layers`.
 //! # Undoes
-//! The container's claim on the layers, which is its record. Directories and images stay until `img-gc` finds
-//! them unused.
+//! The container's claim on the layers, which is its record. Directories and images stay until `img-gc` finds them unused.
 //! # Needs
-//! Root, for owners, devices and `trusted.overlay.*`; or to be root in a user namespace (docs/rootless.md), where there are
-//! directories only.
+//! Root, for owners, devices and `trusted.overlay.*`; or root in a user namespace (docs/rootless.md), with directories only.
 
 use std::{path::Path, process::ExitCode};
 
@@ -33,23 +30,23 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 #[derive(Parser)]
 #[command(name = "layer-apply", version)]
 struct LayerApply {
-    /// What each layer becomes: directory, or erofs, an image in one file
+    /// Make each layer a directory, or with erofs an image in one file
     #[arg(long, value_name = "FORM", default_value = "directory")]
     format: Format,
     /// Refuse a layer whose archive is larger than this: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = operation::quantity::size)]
     max_size: u64,
-    /// Refuse a layer with more entries
+    /// Refuse a layer with more than N entries
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     max_entries: u64,
-    /// Refuse a layer whose archive is this many times larger than its blob (and larger than 64 MiB)
+    /// Refuse a layer over 64 MiB whose archive is more than N times larger than its blob
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_ratio: u64,
     /// Refuse a layer with device nodes
     #[arg(long)]
     no_devices: bool,
-    /// In a user namespace that cannot hold what a layer says, come as near as can be: owners without a mapping become
-    /// the caller, device nodes empty files
+    /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
+    /// nodes
     #[arg(long)]
     rootless: bool,
     #[command(flatten)]
@@ -110,7 +107,7 @@ impl Filter for LayerApply {
     }
 }
 
-/// With what a person can do about it, where the image is not in the store at all.
+/// Adds a hint when the image is not in the store at all.
 fn elsewhere(root: &Path, error: anyhow::Error) -> anyhow::Error {
     use oci::layout::Error::{NoBlob, NotALayout};
     if !matches!(error.root_cause().downcast_ref(), Some(NoBlob(_) | NotALayout(_))) {

@@ -1,14 +1,14 @@
 //! Writes a directory as a layer.
 //!
 //! # Does
-//! With one directory: an upper directory of overlayfs (whiteouts 0:0, opaque directories) as an OCI layer. With two: what
-//! must change in the first to make it the second. Without any: what a container wrote, from the document, and not the
-//! empty places that something was only mounted on. The same directory gives the same bytes.
+//! With one directory: writes an upper directory of overlayfs (whiteouts 0:0, opaque directories) as an OCI layer. With two:
+//! writes the changes that turn the first into the second. With none: writes what a container wrote, from the document,
+//! without empty mount points. The same directory gives the same bytes.
 //! # Reads
-//! `rootfs`, where no directory is named; no document otherwise.
+//! `rootfs`, if no directory is named; otherwise no document.
 //! # Adds
 //! Nothing; prints `{"descriptor", "diffID", "entries", "size"}`. The blob goes into the image store, or with `-o` to a
-//! file; with `-o -` it is what stands on standard output instead.
+//! file. With `-o -` it goes to standard output, and nothing else is printed.
 //! # Undoes
 //! Nothing: the blob stays in the store until `img-gc` finds it unused.
 //! # Needs
@@ -40,13 +40,13 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "layer-diff", version)]
 struct LayerDiff {
-    /// UPPER, an upper directory of overlayfs; or LOWER and UPPER, two whole trees; or none: the document's `rootfs`
+    /// UPPER, an upper directory of overlayfs; or LOWER and UPPER, two whole trees; by default the document's `rootfs`
     #[arg(value_name = "DIRECTORY", num_args = 0..=2)]
     directories: Vec<PathBuf>,
-    /// The file to write the layer to, - for standard output; without it, it goes into the image store
+    /// Write the layer to this file, or to standard output for -; by default it goes into the image store
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// none, gzip or zstd, with an optional level: gzip:9
+    /// Compress the layer: none, gzip or zstd, with an optional level (gzip:9)
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
     #[command(flatten)]
@@ -101,7 +101,7 @@ impl Report for LayerDiff {
         Ok(vec![format!("{tar} > {}{}", shown(&place), below.unwrap_or_default())])
     }
 
-    /// With `-o -` standard output is the layer's.
+    /// With `-o -`, the layer goes to standard output.
     fn text(&self, _: &Value) -> Option<String> {
         self.output.as_deref().is_some_and(toolkit::is_stdout).then(String::new)
     }
@@ -143,7 +143,7 @@ fn written(rootfs: &members::Rootfs) -> Result<PathBuf> {
     rootfs.upper.clone().ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))
 }
 
-/// What a layer is made of.
+/// The source of a layer.
 enum Trees {
     Upper { upper: OwnedFd, below: Option<PathBuf>, without: BTreeSet<Vec<u8>> },
     Both { lower: OwnedFd, upper: OwnedFd },

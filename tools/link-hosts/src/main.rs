@@ -1,8 +1,8 @@
 //! Gives a container names for other containers.
 //!
 //! # Does
-//! Looks up the records of the containers linked to. Makes nothing: ns-exec writes the names into `/etc/hosts` and the
-//! variables into the environment.
+//! Looks up the records of the other containers. Makes nothing: ns-exec writes the names into `/etc/hosts` and the variables
+//! into the environment.
 //! # Reads
 //! `id`; `network`, `image`, `ports`, `hosts` and `process` in the records of the other containers.
 //! # Adds
@@ -10,7 +10,7 @@
 //! # Undoes
 //! Nothing: there is nothing in the kernel or on disk.
 //! # Needs
-//! No privilege but to read the records.
+//! Read access to the records.
 
 mod environment;
 mod link;
@@ -27,7 +27,7 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 #[derive(Parser)]
 #[command(name = "link-hosts", version)]
 struct LinkHosts {
-    /// Another container, and the name that it goes by in this one
+    /// Link to CONTAINER under the name ALIAS; repeatable
     #[arg(long = "link", value_name = "CONTAINER[:ALIAS]", required = true)]
     links: Vec<Link>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ impl Filter for LinkHosts {
                 hint(error, "a container is linked to while it is there: start it first")
             })?;
             let ip = address(&other, link).with_context(|| format!("read record {path:?}"))??;
-            // As Docker does it: the alias first, then the container's own name, each once.
+            // As with Docker: the alias first, then the container's own name, each once.
             let mut names = vec![link.alias.clone()];
             names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
             hosts.entries.push(members::HostEntry { ip, names });
@@ -61,7 +61,7 @@ impl Filter for LinkHosts {
     }
 }
 
-/// The other container's address: an error of the record without, of the container within.
+/// The other container's address. The outer error is about the record, the inner one about the container.
 fn address(other: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
     let network = other.get::<members::Network>()?;
     let ip = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));

@@ -1,15 +1,15 @@
-//! Makes a network namespace, and the bridge that it will hang on.
+//! Makes a network namespace, and the bridge that connects it.
 //!
 //! # Does
-//! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge stands, with the subnet's first address as the
-//! gateway, that packets are forwarded, and that what leaves the subnet does so under the host's address. Containers on
-//! different bridges reach each other by published ports alone. A bridge that somebody else made is used as it is.
+//! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge exists with the subnet's first address as the
+//! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Containers on different
+//! bridges reach each other only by published ports. A bridge that others made is used as it is.
 //! # Reads
 //! `id`.
 //! # Adds
 //! `network`: mode, namespace, bridge.
 //! # Undoes
-//! The namespace; and with the last container on the bridge also the bridge, its masquerade and `ip_forward`.
+//! The namespace; with the last container on the bridge also the bridge, its masquerade and `ip_forward`.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
@@ -25,14 +25,14 @@ use netlink::{Sysctl, Variable};
 use operation::{Claim, Shared};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
-/// Make a network namespace and the bridge that it will hang on
+/// Make a network namespace, and the bridge that connects it
 #[derive(Parser)]
 #[command(name = "netns-bridge", version)]
 struct NetnsBridge {
-    /// The bridge; one that exists is used, and never removed
+    /// Use this bridge. One that others made is used as it is, and never removed
     #[arg(long, value_name = "NAME", default_value = "stave0", value_parser = bridge::parse_name)]
     bridge: String,
-    /// The bridge's network; by default that of the bridge where it exists, else 172.17.0.0/16
+    /// The subnet of the bridge; by default that of an existing bridge, otherwise 172.17.0.0/16
     #[arg(long, value_name = "CIDR", value_parser = bridge::parse_subnet)]
     subnet: Option<Ipv4Net>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl Filter for NetnsBridge {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        // One of another kind is said to be that.
+        // A member of another type gives its own error.
         if document.get::<members::Network>()?.is_some() {
             bail!("the container has a network already");
         }

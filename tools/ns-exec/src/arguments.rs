@@ -13,79 +13,80 @@ use crate::plan::{self, ContainerOperation};
 #[derive(Debug, Parser)]
 #[command(name = "ns-exec", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 pub(crate) struct NsExec {
-    /// Leave the process in the background, and print the document; with --join, its output is for nobody
+    /// Run in the background and print the document; with --join, discard output
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// With -d: where its output goes; $STAVE_RUN/ID.log by default
+    /// With -d, write output to this file; $STAVE_RUN/ID.log by default
     #[arg(long, value_name = "FILE", requires = "detach")]
     pub(crate) log: Option<PathBuf>,
-    /// Its network, where the document brings none: the host's, one with nothing but lo (the default), or that of
-    /// another container
+    /// Use this network if the document has none: the host's, one with only lo (none, the default), or that of another
+    /// container
     #[arg(long, value_name = "host|none|container:ID")]
     pub(crate) network: Option<Mode>,
-    /// Set a variable of its environment; without a value, to the one it has here
+    /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Its working directory, made if it is missing
+    /// Run in this working directory; made if it is missing
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Its user, and group
+    /// Run as this user and group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// Mount a directory or a file of the host in it
+    /// Mount a directory or file of the host in the container; repeatable
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
     pub(crate) volumes: Vec<Volume>,
-    /// Give it a terminal. What it shows goes to standard output; what is typed comes from this session's terminal, or,
-    /// with -i, from standard input
+    /// Give the command a terminal. Its output goes to standard output; its input comes from your terminal, or with -i from
+    /// standard input
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Leave it standard input, which must not be the document's: see --from, -n and --join. With -d: one that stays open
+    /// Keep standard input open for the command; read the document from --from instead, or use -n or --join. With -d, give
+    /// the command an input that stays open
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Its host name; the first twelve characters of the id by default
+    /// Set the host name; the first twelve characters of the id by default
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// No program in it gains privileges by being executed
+    /// Programs gain no privileges by being executed (no_new_privs)
     #[arg(long)]
     pub(crate) no_new_privs: bool,
-    /// Replace the image's entry point, and its arguments
+    /// Replace the image's entry point and its arguments
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// Give it a capability beside Docker's default ones
+    /// Add a capability to Docker's default ones; repeatable
     #[arg(long, value_name = "CAPABILITY")]
     pub(crate) cap_add: Vec<String>,
-    /// Take a capability from it
+    /// Remove a capability; repeatable
     #[arg(long, value_name = "CAPABILITY")]
     pub(crate) cap_drop: Vec<String>,
-    /// Refuse writing to its root file system
+    /// Make the root file system read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Give it all capabilities and devices, and hide nothing from it
+    /// Give the command all capabilities and devices, and mask no paths
     #[arg(long)]
     pub(crate) privileged: bool,
     /// Run on this directory instead of the document's `rootfs`
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<PathBuf>,
-    /// Run in a container that runs, in all its namespaces
+    /// Run in all namespaces of a running container
     #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged"])]
     pub(crate) join: Option<Id>,
-    /// Read the document from a file
+    /// Read the document from this file
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Write the document to a file: when the command starts and when it ends; once, if the file is a pipe
+    /// Write the document to this file when the command starts and when it ends; to a pipe, only once
     #[arg(long, value_name = "FILE")]
     pub(crate) document: Option<PathBuf>,
-    /// Write pid and exit status to a descriptor, as one line of JSON each
+    /// Write pid and exit status to this descriptor, as one line of JSON each
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
     #[command(flatten)]
     pub(crate) common: Common,
-    /// The command, instead of the image's, or arguments for the image's entry point
+    /// The command instead of the image's, or arguments for the image's entry point
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 
-/// A network that is named on the command line.
+/// A network named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {
     Host,
@@ -108,13 +109,13 @@ impl FromStr for Mode {
 }
 
 impl NsExec {
-    /// Whether it is asked for something that every tool does in the same way.
+    /// Whether the command line asks for something that every tool does in the same way.
     pub(crate) fn is_aside(&self) -> bool {
         let common = &self.common;
         common.undo || common.check || common.repair || common.schema || common.generate.is_some()
     }
 
-    /// The variables that are asked for, each with a value.
+    /// The variables to set, each with a value.
     pub(crate) fn variables(&self) -> Vec<String> {
         let with_value = |variable: &String| match variable.contains('=') {
             true => Some(variable.clone()),

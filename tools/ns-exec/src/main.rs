@@ -1,17 +1,18 @@
 //! Runs a process in namespaces, on a root file system.
 //!
 //! # Does
-//! Starts the image's command, or the one given, with Docker's defaults: namespaces, mounts, devices, capabilities,
-//! environment, user. Stays with it until it ends, or with `-d` leaves a supervisor with it. `--join` runs another
-//! command in a container that runs.
+//! Starts the image's command, or the given one, with Docker's defaults: namespaces, mounts, devices, capabilities,
+//! environment, user. Waits until it ends, or with `-d` leaves a supervisor with it. `--join` runs another command in a
+//! running container.
 //! # Reads
 //! `rootfs`, `image` (its configuration), `network`, `hosts`.
 //! # Adds
-//! `process`. Standard output is the command's: the document goes there only with `-d`, else to `--document`.
+//! `process`. Standard output belongs to the command. The document goes there only with `-d`, otherwise to `--document`.
 //! # Undoes
 //! Ends the process and all that it started; removes its log and its `/etc/hosts`, `hostname` and `resolv.conf`.
 //! # Needs
-//! Root, or to be root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with 125 when there was none.
+//! Root, or root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with 125 if the
+//! command did not start.
 
 mod arguments;
 mod files;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 use arguments::NsExec;
 use clap::Parser;
 
-/// What it exits with when the command did not run.
+/// The exit status when the command did not start.
 const NOT_STARTED: u8 = 125;
 
 fn main() -> ExitCode {
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
             None => start::run(&tool).into(),
         },
         Err(error) if !error.use_stderr() => {
-            // Help that nobody reads to its end is no failure.
+            // A reader may close the pipe before it has read all of the help.
             let _ = error.print();
             ExitCode::SUCCESS
         }

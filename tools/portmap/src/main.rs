@@ -1,15 +1,15 @@
 //! Publishes ports of a container on the host.
 //!
 //! # Does
-//! Makes sure that each port is free, and adds it to the maps of the table `ip stave`: on all IPv4 addresses of the host,
-//! 127.0.0.1 among them (and no IPv6 address: `[::1]` does not answer), or on one; chooses a free one where none is told.
-//! Containers reach each other, and themselves, by a published port as well.
+//! Checks that each port is free, and adds it to the maps of the table `ip stave`: on one IPv4 address of the host, or on all
+//! of them, including 127.0.0.1. IPv6 addresses do not answer. Chooses a free port if none is given. Containers reach each
+//! other, and themselves, by published ports as well.
 //! # Reads
 //! `network.cni`.
 //! # Adds
 //! `ports`.
 //! # Undoes
-//! The published ports, and what the kernel remembers of UDP through them.
+//! The published ports, and the UDP connections that the kernel remembers for them.
 //! # Needs
 //! root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
@@ -29,9 +29,9 @@ use toolkit::{Common, Context, Filter, Plan};
 #[derive(Parser)]
 #[command(name = "portmap", version)]
 struct Portmap {
-    /// [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; also ranges of ports, 8000-8009:80-89. Without hostPort one
-    /// that is free, and of a range for a single containerPort the first that is free: `ports` tells which. Ports are
-    /// published on IPv4 addresses only
+    /// Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too:
+    /// 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one.
+    /// `ports` in the document names it
     #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true)]
     publish: Vec<Publish>,
     #[command(flatten)]

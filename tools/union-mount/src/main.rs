@@ -1,18 +1,17 @@
 //! Mounts the layers of an image as one root file system with a writable top.
 //!
 //! # Does
-//! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on
-//! `rootfs`; those that are EROFS images are mounted below `layers` first. Lowest lies `$STAVE_ROOT/mount-points`, for
-//! `/proc`, `/etc/hosts` and the like in images that have no place for them. Volumes, those of `--volume` and those that the image declares, are mounted in it.
+//! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on `rootfs`.
+//! EROFS images are mounted below `layers` first. The lowest layer is `$STAVE_ROOT/mount-points`, with places for `/proc`,
+//! `/etc/hosts` and the like, which an image may lack. Volumes of `--volume` and of the image are mounted inside.
 //! # Reads
-//! `layers`, `image` (for the volumes it declares).
+//! `layers`, `image` (for its volumes).
 //! # Adds
 //! `rootfs`.
 //! # Undoes
-//! Unmounts them, and removes the container's directory with all that was written there. Layers stay.
+//! Unmounts everything, and removes the container's directory with all that was written there. Layers stay.
 //! # Needs
-//! Root, or to be root in a user namespace (docs/rootless.md); overlayfs. Any number of layers up to overlayfs's 500
-//! mounts, with kernels from 5.12 on.
+//! Root, or root in a user namespace (docs/rootless.md); overlayfs, with at most 500 layers; Linux 5.12.
 
 mod layers;
 
@@ -34,14 +33,14 @@ use toolkit::prelude::*;
 #[derive(Debug, Parser)]
 #[command(name = "union-mount", version, mut_arg("verbose", |verbose| verbose.short(None)))]
 struct UnionMount {
-    /// Refuse writing to it
+    /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Mount a directory or a file of the host in it
+    /// Mount a directory or file of the host in the container; repeatable
     #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
     volumes: Vec<Volume>,
-    /// Let what is written reach the disk when a program asks for it (fsync), at the price of slower unmounting. A
-    /// crash of the machine may else leave the writable top half written
+    /// Let fsync write to the disk; unmounting is slower. Without it, a crash of the machine can leave the writable top half
+    /// written
     #[arg(long)]
     durable: bool,
     #[command(flatten)]
@@ -85,9 +84,9 @@ impl Filter for UnionMount {
         let mut operations =
             vec![directory(&container, 0o700, None), MountOperation::MountPointsAdd { path: points, beside }];
         let top = layers::place(&layers, &container, &mut lower, &mut operations)?;
-        // What is mounted in it needs a place, which is made in the writable top before that is sealed.
+        // Volumes need mount points. These are made in the writable top, before it becomes read-only.
         let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
-        // overlayfs wants two directories where nothing is written.
+        // A read-only overlay needs two directories.
         if self.read_only && !volumes && lower.len() < 2 {
             let empty = container.join("empty");
             operations.push(directory(&empty, 0o755, None));
@@ -97,7 +96,7 @@ impl Filter for UnionMount {
         let writable =
             (!self.read_only || volumes).then(|| (container.join("upper"), container.join("work")));
         if let Some((upper, work)) = &writable {
-            // The root directory of the whole is the topmost one's.
+            // The overlay's root has the attributes of the topmost directory.
             operations.push(directory(upper, top.0, Some((top.1, top.2))));
             operations.push(directory(work, 0o700, None));
         }
@@ -132,7 +131,7 @@ impl UnionMount {
         })
     }
 
-    /// The volumes, those above before those below them.
+    /// The volumes; parents come before children.
     fn mounts(&self, container: &Path, rootfs: &Rootfs, document: &Document) -> Result<Vec<MountOperation>> {
         let mut volumes = self.volumes.clone();
         for volume in &mut volumes {

@@ -1,16 +1,16 @@
-//! Takes a container back: everything that the tools of a pipe made for it.
+//! Removes everything that the tools of a pipe made for a container.
 //!
 //! # Does
-//! Calls each tool's `--undo` in the reverse order of the document's `steps`. Attempts all of them. Of an id without steps
-//! and record, which is from before the machine was started anew, what is left in `$STAVE_ROOT` goes.
+//! Calls each tool's `--undo` in the reverse order of the document's `steps`, and continues after errors. For an id without
+//! record, from before a restart of the machine, removes what is left in `$STAVE_ROOT`.
 //! # Reads
-//! `steps`, from standard input or from the records of the ids given as arguments.
+//! `steps`, from standard input or from the records of the given ids.
 //! # Adds
-//! Nothing; prints each document as it then is: no steps left, or `error` and what remains.
+//! Nothing; prints each document afterwards: without steps, or with `error` and the remaining steps.
 //! # Undoes
-//! Nothing of its own. What is gone already is no error.
+//! Nothing of its own. Things that are gone already are no error.
 //! # Needs
-//! The tools beside itself; a tool that is not one of Stave's is looked for only in directories given with `--with`.
+//! The tools in its own directory. Tools that are not Stave's are started only from directories given with `--with`.
 
 mod undo;
 
@@ -21,14 +21,14 @@ use clap::Parser;
 use document::{Document, Id};
 use toolkit::{Common, Exit, Walker, walker};
 
-/// Takes back what a pipe of Stave's tools made, from a document on standard input or by the container's id
+/// Undo what a pipe made, by a document on standard input or by the container's id
 #[derive(Parser)]
 #[command(name = "unwind", version)]
 struct Unwind {
-    /// The containers to take back, by their records; without any, the document on standard input
+    /// The containers to remove; without any, the document on standard input
     #[arg(value_name = "ID")]
     ids: Vec<Id>,
-    /// A directory with tools of other makers, whose steps may be taken back too
+    /// Also undo steps of other tools, found in this directory; repeatable
     #[arg(long, value_name = "DIR")]
     with: Vec<PathBuf>,
     #[command(flatten)]
@@ -44,7 +44,7 @@ impl Walker for Unwind {
         if self.ids.is_empty() {
             return Ok(None);
         }
-        // Each one's record is read once nobody works on it any more.
+        // Each record is read when no other tool works on it any more.
         let named = |id: &Id| -> Result<Document> {
             let mut document = Document::new();
             document.set(id)?;

@@ -1,14 +1,14 @@
 //! Joins a container's network namespace to its bridge.
 //!
 //! # Does
-//! Leases an address of the bridge's subnet; makes a veth pair, one side a port of the bridge, the other `eth0` in the
-//! namespace; gives `eth0` the address and a default route by the gateway.
+//! Leases an address of the bridge's subnet. Makes a veth pair: one side is a port of the bridge, the other is `eth0` in the
+//! namespace. Gives `eth0` the address and a default route through the gateway.
 //! # Reads
 //! `network`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
 //! `network.cni`: a CNI 1.1.0 result.
 //! # Undoes
-//! The veth pair, and with it address and route; the lease.
+//! The veth pair, with its address and route; the lease.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
@@ -22,7 +22,7 @@ use lease::Lease;
 use netlink::{Connection, Link, LinkOperation, Mac, Peer, veth_name};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
-/// Its name in the container.
+/// The name of the interface in the container.
 const INTERFACE: &str = "eth0";
 
 /// Make a veth pair between a network namespace and its bridge, with an address and a default route
@@ -91,7 +91,7 @@ fn v4(subnet: IpNet) -> Result<Ipv4Net> {
     }
 }
 
-/// The next free address, that of the gateway and others of the bridge aside.
+/// The next free address. The bridge's own addresses, such as the gateway, are left out.
 fn plan_lease(
     context: &Context,
     network: &members::Network,
@@ -109,7 +109,7 @@ fn plan_lease(
             std::net::IpAddr::V6(_) => None,
         })
         .collect();
-    // In doubt it is in use.
+    // If in doubt, the address is in use.
     let in_use = |id: &str| {
         let record = context.scope.run_dir.join(format!("{id}.json"));
         let namespace = std::path::Path::new("/run/netns").join(id);
@@ -125,7 +125,7 @@ fn plan_lease(
     })
 }
 
-/// The pair that is to be made.
+/// The pair to make.
 struct Pair {
     here: (String, Mac),
     inside: Mac,

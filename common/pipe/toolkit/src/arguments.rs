@@ -14,28 +14,28 @@ use operation::Scope;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Options of every tool")]
 pub struct Common {
-    /// The container's name, where no command before has given one
+    /// Name the container; only needed if the document has no id
     #[arg(long, value_name = "ID")]
     pub id: Option<Id>,
-    /// Where images, layers and containers are kept
+    /// Keep images, layers and containers in this directory
     #[arg(long, value_name = "DIR", env = "STAVE_ROOT", hide_env_values = true)]
     pub root: Option<PathBuf>,
-    /// Where records, locks and leases are kept until the next reboot
+    /// Keep records, locks and leases in this directory, until the next reboot
     #[arg(long, value_name = "DIR", env = "STAVE_RUN", hide_env_values = true)]
     pub run_dir: Option<PathBuf>,
     /// Start with an empty document instead of reading standard input
     #[arg(short = 'n', long)]
     pub null_input: bool,
-    /// Take back what the document says that this tool made
+    /// Undo what this tool made, according to the document
     #[arg(long)]
     pub undo: bool,
-    /// Print what would be done, as commands a person would type, and do nothing
+    /// Print what would be done, as commands that you would type, and do nothing
     #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
     pub explain: bool,
-    /// Compare what the document says with what is there, and change nothing
+    /// Compare the document with the machine, and change nothing
     #[arg(long, conflicts_with_all = ["undo", "repair"])]
     pub check: bool,
-    /// Make again what is missing of what the document says
+    /// Make missing parts again, according to the document
     #[arg(long, conflicts_with = "undo")]
     pub repair: bool,
     /// Print the JSON Schema of the members that this tool reads and writes
@@ -44,10 +44,10 @@ pub struct Common {
     /// Print the manual page (man), or completions for a shell (bash, zsh, fish, elvish)
     #[arg(long, value_name = "WHAT", hide = true)]
     pub generate: Option<String>,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long)]
     pub quiet: bool,
-    /// Say more; twice for everything
+    /// Print more; repeat for debug output
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
