@@ -33,7 +33,7 @@ pub fn symlink(tree: &mut Tree, path: &str, target: &str) {
     tree.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), path, target).unwrap();
 }
 
-/// Any root file system tar: what `fill` puts into it.
+/// A tar of a root file system; `fill` adds its content.
 pub fn rootfs(fill: impl FnOnce(&mut Tree)) -> Vec<u8> {
     let mut tree = Tree::new(Vec::new());
     fill(&mut tree);
@@ -44,7 +44,7 @@ pub fn rootfs(fill: impl FnOnce(&mut Tree)) -> Vec<u8> {
 /// page in `/www` that `httpd -f -p 80 -h /www` serves.
 ///
 /// # Panics
-/// Where busybox is missing: `apt-get install busybox-static`.
+/// If busybox is missing: `apt-get install busybox-static`.
 pub fn busybox() -> Vec<u8> {
     let binary = fs::read("/bin/busybox").expect("/bin/busybox is missing: apt-get install busybox-static");
     let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;

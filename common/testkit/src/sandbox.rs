@@ -20,8 +20,8 @@ pub const HOST: &str = "192.0.2.1";
 /// The address of the client outside.
 pub const OUTSIDE: &str = "192.0.2.2";
 
-/// Becomes pid 1 of the sandbox: lays the cable, says so, then reaps what is left to it until its input closes, which
-/// happens at the latest when the test's process ends.
+/// The program of the sandbox's pid 1: it lays the cable, reports that, and reaps processes until its input closes.
+/// That happens at the latest when the test's process ends.
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
@@ -49,7 +49,7 @@ echo ready
 while read -r _; do :; done
 "#;
 
-/// Fails the test where it does not run as root.
+/// Fails the test if it does not run as root.
 ///
 /// # Panics
 /// Without root.
@@ -64,10 +64,10 @@ pub fn require_root() {
     );
 }
 
-/// The directory that holds the tools: that of the profile which the test itself was built in.
+/// The directory with the tools: that of the profile that the test itself was built in.
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).expect("a test stands in target/<profile>/deps").to_owned()
+    test.ancestors().nth(2).expect("a test is in target/<profile>/deps").to_owned()
 }
 
 /// The top of the repository.
@@ -75,7 +75,7 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// What a command did.
+/// The outcome of a command.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The script, for messages.
@@ -99,19 +99,19 @@ impl Outcome {
         }
     }
 
-    /// Its standard output, of a command that must succeed.
+    /// The standard output of a command that must succeed.
     ///
     /// # Panics
-    /// When it did not.
+    /// When it failed.
     #[track_caller]
     pub fn ok(self) -> String {
         self.exits(0).stdout
     }
 
-    /// Itself, of a command that must exit with this status.
+    /// The outcome itself, of a command that must exit with this status.
     ///
     /// # Panics
-    /// When it did not.
+    /// When it exited with another one.
     #[track_caller]
     pub fn exits(self, status: i32) -> Self {
         let Self { script, stdout, stderr, .. } = &self;
@@ -119,10 +119,10 @@ impl Outcome {
         self
     }
 
-    /// Its standard output as JSON, of a command that must succeed.
+    /// The standard output, as JSON, of a command that must succeed.
     ///
     /// # Panics
-    /// When it did not, or when it is no JSON.
+    /// When it failed, or when the output is not JSON.
     #[track_caller]
     pub fn json(self) -> Value {
         let text = self.ok();
@@ -130,7 +130,7 @@ impl Outcome {
     }
 }
 
-/// A host of its own, with an outside world.
+/// A private host with an outside world.
 #[derive(Debug)]
 pub struct Sandbox {
     init: Child,
@@ -138,7 +138,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A fresh one, without images.
+    /// A fresh sandbox without images.
     ///
     /// # Panics
     /// Without root, or when the namespaces cannot be made.
@@ -160,7 +160,7 @@ impl Sandbox {
         sandbox
     }
 
-    /// A fresh one, with the image `busybox` loaded (see [`fixture::busybox`]).
+    /// A fresh sandbox with the image `busybox` (see [`fixture::busybox`]).
     ///
     /// # Panics
     /// As [`Sandbox::new`]; or when `img-load` fails.
@@ -171,8 +171,8 @@ impl Sandbox {
         sandbox
     }
 
-    /// Loads a root file system tar, or an archive, as the image `name`. The document is `name.json` in the sandbox's
-    /// directory, where scripts run: `layer-apply < busybox.json | …`.
+    /// Loads a tar of a root file system, or an archive, as the image `name`. The document is `name.json` in the
+    /// sandbox's directory, where scripts run: `layer-apply < busybox.json | …`.
     ///
     /// # Panics
     /// When `img-load` fails.
@@ -181,7 +181,7 @@ impl Sandbox {
         self.sh_with(&format!("img-load -q -t {name} - > {name}.json"), archive).ok();
     }
 
-    /// A directory of the sandbox's own, in which its commands run; it goes with the sandbox.
+    /// The sandbox's own directory, in which its commands run. It is removed with the sandbox.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -198,7 +198,7 @@ impl Sandbox {
 
     /// The pid of the sandbox's pid 1, as the test's own process sees it.
     pub fn pid(&self) -> u32 {
-        // `unshare --fork` has one child, which is it.
+        // `unshare --fork` has one child: pid 1 of the sandbox.
         let unshare = self.init.id();
         let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
         children.trim().parse().expect("the sandbox's pid 1 is gone")
@@ -223,7 +223,7 @@ impl Sandbox {
         command
     }
 
-    /// Runs a script by `/bin/sh` on the host of the sandbox.
+    /// Runs a script with `/bin/sh` on the host of the sandbox.
     #[track_caller]
     pub fn sh(&self, script: &str) -> Outcome {
         self.sh_with(script, b"")
@@ -235,7 +235,7 @@ impl Sandbox {
         self.feed(self.command("/bin/sh").args(["-c", script]), script, input)
     }
 
-    /// Runs a script by `/bin/sh` in the outside world.
+    /// Runs a script with `/bin/sh` in the outside world.
     #[track_caller]
     pub fn outside(&self, script: &str) -> Outcome {
         let mut command = self.command("nsenter");
@@ -260,16 +260,16 @@ impl Sandbox {
         Outcome::new(script, output.unwrap())
     }
 
-    /// Runs a script by `/bin/sh` with the sandbox's mounts and directories, but in the network of the machine: for what
-    /// fetches packages. It must not make links or rules.
+    /// Runs a script with `/bin/sh` in the sandbox's mounts and directories, but in the network of the machine: for
+    /// fetching packages. It must not make links or rules.
     #[track_caller]
     pub fn sh_connected(&self, script: &str) -> Outcome {
         let mut command = self.enter(&["--mount", "--pid"], "/bin/sh");
         self.feed(command.args(["-c", script]), script, b"")
     }
 
-    /// The body of a page, fetched on the host of the sandbox; tries for three seconds, since a server that was just
-    /// started may not listen yet.
+    /// The body of a page, fetched on the host of the sandbox. It tries for three seconds, because a new server may not
+    /// listen yet.
     ///
     /// # Panics
     /// When there is no answer in that time.
@@ -287,8 +287,8 @@ impl Sandbox {
         patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
     }
 
-    /// Asserts that the sandbox is as it was. Waits for up to ten seconds: the kernel buries processes and network
-    /// namespaces in its own time.
+    /// Asserts that the sandbox is as before. Waits for up to ten seconds, because the kernel removes processes and
+    /// network namespaces with a delay.
     ///
     /// # Panics
     /// When it is not, with what was left behind or lost.
@@ -315,7 +315,7 @@ impl Default for Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // `--kill-child` takes pid 1 along, and that everything in its pid namespace; then the mounts are gone too.
+        // `--kill-child` ends pid 1, and that ends everything in its pid namespace; then the mounts disappear too.
         drop(self.init.stdin.take());
         let _ = self.init.kill();
         let _ = self.init.wait();

@@ -1,14 +1,13 @@
-//! A picture of a sandbox: everything that a tool could leave behind.
+//! A snapshot of a sandbox: everything that a tool could leave behind.
 
 use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use crate::Sandbox;
 
-/// What stands in a sandbox, sorted by kind; each line describes one thing. Equal when nothing was left behind or lost.
+/// The state of a sandbox, sorted by kind; each line describes one thing. Equal when nothing was left behind or lost.
 ///
-/// Not in it: images, unpacked layers (the lowest, `mount-points`, among them) and the build cache, which outlive a
-/// container by contract; locks, which are
-/// empty files of no meaning; counters and times.
+/// Not in it: images, unpacked layers (including the lowest, `mount-points`) and the build cache, which outlive a
+/// container by contract; locks, which are empty files without meaning; counters and times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     kinds: BTreeMap<&'static str, Vec<String>>,
@@ -33,7 +32,7 @@ impl Snapshot {
         kinds.insert("file in /run", files);
         let mut files = Vec::new();
         list(&sandbox.root(), "", &["images", "layers", "cache", "mount-points"], &mut files);
-        // Where builds work; what stands in it would be left behind.
+        // Where builds work. Anything in it would be left behind.
         files.retain(|line| !line.starts_with("build (mode 40755,"));
         kinds.insert("file in STAVE_ROOT", files);
         for lines in kinds.values_mut() {
@@ -48,7 +47,7 @@ impl Snapshot {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }
 
-    /// What `later` has and this has not (`+`), and the reverse (`-`): one thing a line. Empty when both are equal.
+    /// The difference: lines only in `later` (`+`), and lines only in this one (`-`). Empty when both are equal.
     pub fn difference(&self, later: &Self) -> String {
         let mut difference = String::new();
         for (kind, before) in &self.kinds {
@@ -62,10 +61,10 @@ impl Snapshot {
         difference
     }
 
-    /// Asserts that `later` shows the same.
+    /// Asserts that `later` is equal.
     ///
     /// # Panics
-    /// When it does not, with the difference.
+    /// When it is not, with the difference.
     #[track_caller]
     pub fn assert_same(&self, later: &Self) {
         let difference = self.difference(later);
@@ -81,7 +80,7 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// The lines of `these` that `those` has not, or not as often.
+/// The lines of `these` that are missing in `those`, or are there less often.
 fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a String> {
     let mut those: Vec<_> = those.iter().collect();
     let mut rest = Vec::new();
@@ -94,8 +93,8 @@ fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a String> {
     rest
 }
 
-/// The lines that a command prints in the sandbox's network. It runs outside of its pid namespace, so that no picture
-/// shows the photographer.
+/// The lines that a command prints in the sandbox's network. The command runs outside its pid namespace, so that it
+/// does not appear in the snapshot.
 fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
     let output = Command::new("nsenter")
         .args(["--target", &sandbox.pid().to_string(), "--net", "--mount", "/bin/sh", "-c", command])
@@ -105,8 +104,8 @@ fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// Without what the kernel changes by itself: a carrier that comes and goes with what hangs on a bridge, its timers, the
-/// limits that it takes over from its ports.
+/// Without what the kernel changes by itself: the carrier, which depends on the ports of a bridge, the bridge's timers,
+/// and the limits that it takes from its ports.
 fn settled(line: &str) -> String {
     let mut kept = Vec::new();
     let mut words = line.split_whitespace();
@@ -125,13 +124,13 @@ fn settled(line: &str) -> String {
     kept.join(" ")
 }
 
-/// Without those that come with link-local addresses, see [`addresses`].
+/// Without routes of link-local addresses, see [`addresses`].
 fn routes(lines: &[String]) -> Vec<String> {
     let by_itself = |line: &&String| line.contains("fe80:") || line.contains("multicast ff00::/8");
     lines.iter().filter(|line| !by_itself(line)).map(|line| settled(line)).collect()
 }
 
-/// Without lifetimes, and without the link-local addresses that the kernel gives to a link some time after it came up.
+/// Without lifetimes, and without the link-local addresses that the kernel adds some time after a link is up.
 fn addresses(lines: &[String]) -> Vec<String> {
     let lines = lines.iter().filter(|line| !line.contains(" inet6 fe80:"));
     lines.map(|line| line.split('\\').next().unwrap_or_default().trim_end().to_owned()).collect()
@@ -139,11 +138,11 @@ fn addresses(lines: &[String]) -> Vec<String> {
 
 fn mounts(pid: u32) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    // Without the ids, which are given anew: root, mount point, options, then the file system behind the dash.
+    // Without the ids, which differ each time: root, mount point, options, then the file system after the dash.
     table.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
 }
 
-/// The command lines of all processes in the sandbox, zombies (whose parent has yet to look) aside.
+/// The command lines of all processes in the sandbox, except zombies, which their parents have yet to reap.
 fn processes(pid: u32) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/root/proc")).unwrap() {
@@ -151,7 +150,7 @@ fn processes(pid: u32) -> Vec<String> {
         if !path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
             continue;
         }
-        // Whoever ends while we look was not there.
+        // A process that ends meanwhile counts as gone.
         let (Ok(stat), Ok(arguments)) =
             (fs::read_to_string(path.join("stat")), fs::read(path.join("cmdline")))
         else {
@@ -168,7 +167,7 @@ fn processes(pid: u32) -> Vec<String> {
     lines
 }
 
-/// Files and directories below `top`, without those below the `except`ed paths.
+/// Files and directories below `top`, except those below the `except`ed paths.
 fn list(top: &Path, below: &str, except: &[&str], lines: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(top.join(below)) else { return };
     for entry in entries {

@@ -6,7 +6,7 @@ use std::{
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// With `what`, where it does not within `limit`.
+/// When it does not hold within `limit`; the message contains `what`.
 #[track_caller]
 pub fn wait_for(what: &str, limit: Duration, condition: impl Fn() -> bool) {
     let end = Instant::now() + limit;

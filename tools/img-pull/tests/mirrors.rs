@@ -77,7 +77,7 @@ fn wrong_bytes_of_a_mirror_are_replaced() {
             let (status, lines) = pull(&host, root.path(), &flags[..if apply { 7 } else { 6 }], "a/b");
             assert_eq!(status, 0, "{lines}");
             for (mirror, why) in [(&mirror, &why), (&second, &found(&other))] {
-                assert!(lines.contains(&format!("mirror {mirror} passed over: {why}\n")), "{lines}");
+                assert!(lines.contains(&format!("mirror {mirror} skipped: {why}\n")), "{lines}");
             }
             for layer in [&one, &two] {
                 assert_eq!(lines.matches(&format!("{}: Pull complete", short(layer))).count(), 1, "{lines}");

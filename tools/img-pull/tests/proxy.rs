@@ -134,7 +134,7 @@ fn what_a_proxy_does_not_allow() {
         error("HTTPS_PROXY=http://u:secret@127.0.0.1:1 img-pull -q registry.test:5001/a"),
         format!(
             "{get}: proxy http://127.0.0.1:1: Connection refused\n\
-             hint: HTTPS_PROXY names the proxy; NO_PROXY=registry.test:5001 does without\n"
+             hint: HTTPS_PROXY names the proxy; set NO_PROXY=registry.test:5001 to bypass it\n"
         )
     );
     sandbox.sh("touch closed").ok();
@@ -142,7 +142,7 @@ fn what_a_proxy_does_not_allow() {
         error("HTTPS_PROXY=http://u:secret@127.0.0.1:3128 img-pull -q registry.test:5001/a"),
         format!(
             "{get}: proxy http://127.0.0.1:3128: 407 Proxy Authentication Required\n\
-             hint: HTTPS_PROXY=http://user:password@host:port has a password for the proxy\n"
+             hint: set HTTPS_PROXY=http://user:password@host:port to give the proxy a password\n"
         )
     );
     let both = "HTTP_PROXY=http://u:secret@127.0.0.1:3128 HTTPS_PROXY=http://127.0.0.1:3128";
@@ -150,7 +150,7 @@ fn what_a_proxy_does_not_allow() {
         error(&format!("{both} img-pull -q --insecure registry.test:5000/a")),
         "img-pull: get http://registry.test:5000/v2/a/manifests/latest through proxy http://127.0.0.1:3128: \
          407 Proxy Authentication Required\n\
-         hint: HTTP_PROXY=http://user:password@host:port has a password for the proxy\n"
+         hint: set HTTP_PROXY=http://user:password@host:port to give the proxy a password\n"
     );
     assert_eq!(
         error("HTTPS_PROXY=socks5://u:secret@127.0.0.1:3128 img-pull -q registry.test:5001/a"),
@@ -161,7 +161,7 @@ fn what_a_proxy_does_not_allow() {
         error(&format!("HTTPS_PROXY=http://127.0.0.1:1 img-pull -q --insecure {HOST}:9/a")),
         format!(
             "img-pull: get https://{HOST}:9/v2/: proxy http://127.0.0.1:1: Connection refused\n\
-             hint: HTTPS_PROXY names the proxy; NO_PROXY={HOST}:9 does without\n"
+             hint: HTTPS_PROXY names the proxy; set NO_PROXY={HOST}:9 to bypass it\n"
         )
     );
     // It speaks TLS, and what it is asked for is none.

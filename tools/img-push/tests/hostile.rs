@@ -76,7 +76,7 @@ fn what_registries_must_not_answer() {
         (
             "POST ",
             head("202 Accepted", "Location: file:///etc/passwd\r\n"),
-            format!("{uploads}: sent elsewhere: scheme \"file\" is not http or https"),
+            format!("{uploads}: redirected: scheme \"file\" is not http or https"),
         ),
         ("POST ", head("200 OK", ""), format!("{uploads}: answered 200 OK")),
         ("POST ", Vec::new(), format!("{uploads}: no answer for 1 s")),
@@ -152,7 +152,7 @@ fn another_digest_is_told_before_anything_is_sent() {
     let expected = format!("img-push: push {host}/a/b@{layer}: the image has digest sha256:");
     assert_eq!(output.status.code(), Some(1));
     assert!(error.starts_with(&expected), "{error}");
-    assert!(error.ends_with("\nhint: push it under a tag, or under the digest that it has\n"), "{error}");
+    assert!(error.ends_with("\nhint: push it under a tag, or under its own digest\n"), "{error}");
     assert_eq!(*seen.lock().unwrap(), [""; 0]);
 }
 

@@ -1,14 +1,15 @@
 //! The user namespace that this process is in (user_namespaces(7)).
 //!
-//! In any but the machine's first one, root is an ordinary user: files belong to those only who have a mapping, nobody
-//! makes device nodes, and overlayfs keeps its marks in `user.overlay.*`, since `trusted.*` is for the first one's root.
+//! In any namespace but the machine's first one, root is an ordinary user: files can belong only to ids that have a
+//! mapping, device nodes cannot be made, and overlayfs keeps its marks in `user.overlay.*`, because `trusted.*` is only
+//! for the first root.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-/// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. Its map
-/// says less: whoever may map all ids can make another with the same one.
+/// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. The map
+/// does not tell: a process that may map all ids can make another namespace with the same map.
 const FIRST: u64 = 0xEFFF_FFFD;
 
 /// One run of ids that the namespace maps, in the form of OCI runtime-spec's `uidMappings`.
@@ -24,7 +25,7 @@ pub struct Mapping {
     pub size: u32,
 }
 
-/// A user namespace other than the first: whose files there are in it.
+/// A user namespace other than the first: which files can belong to which ids.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Namespace {
@@ -35,10 +36,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The caller's; none in the machine's first one.
+    /// The caller's namespace; none in the machine's first one.
     ///
     /// # Errors
-    /// When `/proc` does not say.
+    /// When `/proc` does not tell.
     pub fn current() -> io::Result<Option<Self>> {
         if fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST {
             return Ok(None);
@@ -69,15 +70,16 @@ impl Namespace {
     }
 }
 
-/// Whether the machine's own directories are the caller's to write to: root's, also in a user namespace which has a root
-/// file system of its own, as a system container does; not in one in which only the caller's own id is mapped.
+/// Whether the caller may write to the machine's own directories, as root does. That holds also in a user namespace
+/// with its own root file system, as in a system container. It does not hold in a namespace that maps only the caller's
+/// id.
 pub fn is_system_root() -> bool {
     let ours = || fs::metadata("/").is_ok_and(|root| root.uid() == 0);
     rustix::process::geteuid().is_root() && (matches!(Namespace::current(), Ok(None)) || ours())
 }
 
-/// Whether processes of the namespace may not change their groups: `unshare --map-root-user` gives that up, since a
-/// user without privileges may not map a group otherwise.
+/// Whether processes of the namespace may not change their groups. `unshare --map-root-user` sets this, because a user
+/// without privileges may not map a group otherwise.
 pub fn denies_setgroups() -> bool {
     fs::read_to_string(own("setgroups")).is_ok_and(|text| text.trim_end() == "deny")
 }
@@ -97,13 +99,13 @@ fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {
     })
 }
 
-/// Lines of three numbers.
+/// Parses lines of three numbers.
 fn parse(text: &str) -> io::Result<Vec<Mapping>> {
     let line = |line: &str| {
         let numbers: Option<Vec<u32>> = line.split_whitespace().map(|number| number.parse().ok()).collect();
         match numbers.as_deref() {
             Some(&[inside, outside, size]) => Ok(Mapping { inside, outside, size }),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is no mapping"))),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is not a mapping"))),
         }
     };
     text.lines().map(line).collect()

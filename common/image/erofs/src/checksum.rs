@@ -1,9 +1,9 @@
-//! CRC-32C as the kernel's `crc32c` function has it: begun with all ones, not inverted at the end.
+//! CRC-32C as the kernel's `crc32c` function computes it: starts with all ones, not inverted at the end.
 
 /// The polynomial of Castagnoli, its bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// The checksum of `data`, which is small: bit by bit is fast enough.
+/// The checksum of `data`. The data is small, so bit by bit is fast enough.
 pub(crate) fn crc32c(data: &[u8]) -> u32 {
     data.iter().fold(u32::MAX, |crc, &byte| {
         (0..8)

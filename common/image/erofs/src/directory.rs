@@ -1,4 +1,4 @@
-//! A directory's content: blocks of entries, sorted, each with the names behind them.
+//! A directory's content: blocks of sorted entries, each block followed by its names.
 
 use crate::{
     BLOCK,
@@ -13,7 +13,7 @@ pub(crate) struct Named<'a> {
     pub(crate) kind: Kind,
 }
 
-/// The blocks, of which all but the last are whole.
+/// The blocks. All but the last are full.
 pub(crate) fn blocks<'a>(entries: impl Iterator<Item = Named<'a>>) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let (mut block, mut size) = (Vec::new(), 0);
@@ -33,7 +33,7 @@ pub(crate) fn blocks<'a>(entries: impl Iterator<Item = Named<'a>>) -> Vec<Vec<u8
     blocks
 }
 
-/// The size that the content of a directory with these names has, in bytes.
+/// The size in bytes of the content of a directory with these names.
 pub(crate) fn size<'a>(names: impl Iterator<Item = &'a [u8]>) -> u64 {
     let (mut whole, mut filled) = (0, 0);
     for name in names {

@@ -3,31 +3,31 @@ use std::io;
 /// Why an image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file that it is written to.
+    /// The file of the image could not be written.
     #[error("write image: {0}")]
     Write(#[from] io::Error),
-    /// More blocks than have numbers: 16 TiB.
+    /// More blocks than there are numbers: 16 TiB.
     #[error("image larger than EROFS can be")]
     TooLarge,
-    /// A name that no file can have.
+    /// A name that is too long for any file.
     #[error("name longer than 255 bytes")]
     NameTooLong,
-    /// An extended attribute with a name that has no place in the format.
-    #[error("extended attribute of a kind that EROFS has not")]
+    /// An extended attribute whose name has no code in the format.
+    #[error("extended attribute of a kind that EROFS does not have")]
     AttributeKind,
-    /// Extended attributes that take more bytes than an inode can tell of.
-    #[error("extended attributes of {size} bytes, where EROFS has room for {limit}")]
+    /// Extended attributes that are too large for an inode.
+    #[error("extended attributes of {size} bytes: EROFS has room for {limit}")]
     Attributes {
-        /// What they take, in bytes.
+        /// Their size, in bytes.
         size: usize,
-        /// What they may take.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// A hard link to a file that has as many as can be counted.
+    /// A hard link to a file that has the largest number of links.
     #[error("too many hard links to one file")]
     Links,
-    /// Data behind the size that was told.
-    #[error("data behind the end of a file")]
+    /// Data after the announced size.
+    #[error("data after the end of a file")]
     Size,
 }
 

@@ -1,27 +1,27 @@
-//! What stands on the disk, little-endian (fs/erofs/erofs_fs.h).
+//! The structures on the disk, little-endian (fs/erofs/erofs_fs.h).
 
 use crate::checksum::crc32c;
 
 /// The unit in which content is laid out, in bytes.
 pub const BLOCK: u64 = 4096;
 
-/// Where the superblock stands in the first block.
+/// The superblock's offset in the first block.
 pub(crate) const SUPERBLOCK: usize = 1024;
-/// Where the root's inode stands: right behind it. Its number must fit into 16 bits.
+/// The offset of the root's inode: directly after the superblock. Its number must fit into 16 bits.
 pub(crate) const ROOT: u64 = SUPERBLOCK as u64 + 128;
-/// The size of an inode of the larger kind, which alone has a time.
+/// The size of the larger kind of inode. Only this kind has a time.
 pub(crate) const INODE: u64 = 64;
-/// Inodes begin at multiples of this, and are numbered by it.
+/// Inodes begin at multiples of this, and their numbers count it.
 pub(crate) const SLOT: u64 = 32;
 /// The size of a directory's entry, without the name.
 pub(crate) const ENTRY: usize = 12;
-/// Where in an inode its number of links stands.
+/// The offset of the number of links in an inode.
 pub(crate) const LINKS: u64 = 0x2c;
 
 pub(crate) const MAGIC: u32 = 0xe0f5_e1e2;
 /// The superblock has a checksum.
 const CHECKSUM: u32 = 1;
-/// Inodes have the time of the last modification, not that of the last change.
+/// Inodes have the time of the last modification, not of the last change.
 const MTIME: u32 = 2;
 /// No blocks of its own.
 const NO_BLOCKS: u32 = u32::MAX;
@@ -56,7 +56,7 @@ impl Kind {
         Self::Symlink,
     ];
 
-    /// As a directory's entry has it: the kernel's `FT_*`.
+    /// The code in a directory's entry: the kernel's `FT_*`.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::File => 1,
@@ -69,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// As a mode has it: `S_IF*`.
+    /// The bits in a mode: `S_IF*`.
     fn mode(self) -> u16 {
         match self {
             Self::File => 0o100_000,
@@ -83,7 +83,7 @@ impl Kind {
     }
 }
 
-/// A time in seconds since the epoch, and nanoseconds (0 to 999,999,999) past them.
+/// A time: seconds since the epoch, and nanoseconds (0 to 999,999,999).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Time {
     /// Seconds, negative before 1970.
@@ -92,7 +92,7 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// What an inode says besides its content.
+/// The attributes of an inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Permissions with suid, sgid and sticky: the low twelve bits.
@@ -103,29 +103,29 @@ pub struct Attributes {
     pub gid: u32,
     /// When the content last changed.
     pub mtime: Time,
-    /// Extended attributes: whole names, and values. Of a name that comes twice the last one counts.
+    /// Extended attributes: whole names, and values. If a name comes twice, the last value counts.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Where an inode's content stands.
+/// Where an inode's content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// No content.
     None,
-    /// In blocks from this one on.
+    /// In blocks, starting with this one.
     Plain(u32),
-    /// In blocks from this one on, its tail behind the inode.
+    /// In blocks, starting with this one, with its tail after the inode.
     Inline(Option<u32>),
     /// The number of a device.
     Device(u32),
 }
 
-/// An inode, with everything that stands in it.
+/// An inode with all its fields.
 #[derive(Debug)]
 pub(crate) struct Inode<'a> {
     pub(crate) kind: Kind,
     pub(crate) attributes: &'a Attributes,
-    /// Extended attributes as they stand behind it.
+    /// Extended attributes as they follow it.
     pub(crate) xattrs: &'a [u8],
     pub(crate) size: u64,
     pub(crate) links: u32,
@@ -135,10 +135,10 @@ pub(crate) struct Inode<'a> {
 }
 
 impl Inode<'_> {
-    /// `struct erofs_inode_extended`, and the extended attributes behind it.
+    /// `struct erofs_inode_extended`, followed by the extended attributes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Attributes { mode, uid, gid, mtime, .. } = self.attributes;
-        // Bit 0: the larger kind of inode; bits 1 to 3: how the content is laid out.
+        // Bit 0: the larger kind of inode; bits 1 to 3: the layout of the content.
         let (format, block): (u16, u32) = match self.content {
             Content::None => (1, NO_BLOCKS),
             Content::Plain(block) => (1, block),
@@ -170,12 +170,12 @@ pub(crate) fn device(major: u32, minor: u32) -> u32 {
     minor & 0xff | (major & 0xfff) << 8 | (minor & !0xff) << 12
 }
 
-/// The number of the inode that stands at `offset`.
+/// The number of the inode at `offset`.
 pub(crate) fn number_at(offset: u64) -> u64 {
     offset / SLOT
 }
 
-/// The first block: superblock, and `root` behind it, which is the root's inode with what belongs to it.
+/// The first block: the superblock, followed by `root`, the root's inode with all that belongs to it.
 pub(crate) fn first_block(root: &[u8], inodes: u64, blocks: u32, uuid: &[u8; 16]) -> Vec<u8> {
     let mut out = vec![0; SUPERBLOCK];
     out.extend(MAGIC.to_le_bytes());
@@ -186,9 +186,9 @@ pub(crate) fn first_block(root: &[u8], inodes: u64, blocks: u32, uuid: &[u8; 16]
     out.extend(inodes.to_le_bytes());
     out.extend([0; 12]); // the time of its making
     out.extend(blocks.to_le_bytes());
-    out.extend([0; 8]); // inodes and shared attributes are counted from the beginning
+    out.extend([0; 8]); // inodes and shared attributes are counted from the start
     out.extend(uuid);
-    out.resize(ROOT as usize, 0); // no name; nothing that a kernel would have to know
+    out.resize(ROOT as usize, 0); // no name, and no feature that a kernel must know
     out.extend(root);
     out.resize(BLOCK as usize, 0);
     let checksum = crc32c(&out[SUPERBLOCK..]).to_le_bytes();

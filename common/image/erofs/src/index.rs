@@ -1,14 +1,14 @@
-//! A hash table of numbers, whose keys stand elsewhere: four bytes a place.
+//! A hash table of numbers. Their keys are elsewhere, so each place takes four bytes.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Where the keys stand.
+/// Where the keys are.
 pub(crate) trait Keys {
     /// The key of the entry with this number.
     fn key(&self, index: u32) -> (u32, &[u8]);
 }
 
-/// Numbers by their keys, none of which goes. The hash is another in every run: names are hostile input.
+/// Numbers by their keys. None is ever removed. The hash differs in every run, because names are hostile input.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// A power of two of them, or none.
@@ -22,7 +22,7 @@ const EMPTY: u32 = u32::MAX;
 const LEAST: usize = 64;
 
 impl Index {
-    /// How many bytes it takes.
+    /// Its size in memory, in bytes.
     pub(crate) fn kept(&self) -> usize {
         self.places.len() * size_of::<u32>()
     }
@@ -34,9 +34,9 @@ impl Index {
             .find(|index| keys.key(*index) == key)
     }
 
-    /// Takes in a number whose key is not there.
+    /// Adds a number whose key is not in the table.
     pub(crate) fn insert(&mut self, index: u32, keys: &impl Keys) {
-        // Three quarters full at most.
+        // At most three quarters full.
         if self.places.len() < (self.used + 1).div_ceil(3) * 4 {
             let size = (self.places.len() * 2).max(LEAST);
             let old = std::mem::replace(&mut self.places, vec![EMPTY; size]);
@@ -53,7 +53,7 @@ impl Index {
         }
     }
 
-    /// The places where a key may stand, one after the other.
+    /// The places where a key can be, one after the other.
     fn walk(&self, key: (u32, &[u8])) -> impl Iterator<Item = usize> + use<> {
         let size = self.places.len();
         let first = self.hasher.hash_one(key) as usize;

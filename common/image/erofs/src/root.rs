@@ -1,4 +1,4 @@
-//! What an image says of its root.
+//! Reading the attributes of an image's root.
 
 use std::io::{self, Read};
 
@@ -7,10 +7,10 @@ use crate::{
     format::{self, MAGIC, ROOT, SUPERBLOCK},
 };
 
-/// What the root's inode says, without the extended attributes, of an image that [`crate::Writer`] made.
+/// The attributes of the root's inode, without the extended ones, of an image that [`crate::Writer`] made.
 ///
 /// # Errors
-/// When it cannot be read, or is no such image.
+/// When it cannot be read, or is not such an image.
 pub fn root(mut image: impl Read) -> io::Result<Attributes> {
     let mut block = [0; BLOCK as usize];
     image.read_exact(&mut block)?;

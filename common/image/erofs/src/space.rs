@@ -1,36 +1,36 @@
-//! Where in the image things stand, and how they get there.
+//! Where things are in the image, and how they are written.
 
 use std::os::fd::OwnedFd;
 
 use crate::{BLOCK, Error, format::SLOT};
 
-/// How much is reserved for inodes at a time, in blocks. It is kept in memory until it is full.
+/// How many blocks are reserved for inodes at a time. They stay in memory until they are full.
 const EXTENT: u64 = 16;
-/// The longest tail that stands behind an inode, in bytes: a longer one wastes less in a block of its own.
+/// The longest tail that follows an inode, in bytes. A longer one wastes less in a block of its own.
 pub(crate) const TAIL: u64 = 3072;
 
 /// The image file.
 #[derive(Debug)]
 pub(crate) struct Space {
     file: OwnedFd,
-    /// The first block that nothing stands in.
+    /// The first free block.
     end: u64,
     /// Where the current extent of inodes begins, in bytes.
     start: u64,
-    /// What stands in it so far.
+    /// The content of the extent so far.
     filled: Vec<u8>,
-    /// How many bytes of it are given away, and how many it has.
+    /// How many bytes of the extent are used, and its size.
     used: u64,
     size: u64,
 }
 
 impl Space {
-    /// An image in an empty file, whose first block is given away.
+    /// An image in an empty file. Its first block is in use.
     pub(crate) fn new(file: OwnedFd) -> Self {
         Self { file, end: 1, start: 0, filled: Vec::new(), used: 0, size: 0 }
     }
 
-    /// The first of `count` blocks that belong together.
+    /// The first of `count` consecutive blocks.
     pub(crate) fn blocks(&mut self, count: u64) -> Result<u32, Error> {
         let first = self.end;
         let end = first.checked_add(count).filter(|end| *end < u64::from(u32::MAX)).ok_or(Error::TooLarge)?;
@@ -38,7 +38,8 @@ impl Space {
         Ok(first as u32)
     }
 
-    /// Where an inode of `head` bytes stands whose tail follows it: at most [`TAIL`] bytes, which no end of a block cuts.
+    /// A place for an inode of `head` bytes followed by its tail. The tail has at most [`TAIL`] bytes and never crosses
+    /// the end of a block.
     pub(crate) fn inode(&mut self, head: u64, tail: u64) -> Result<u64, Error> {
         let mut at = place(self.used, head, tail);
         if at + head + tail > self.size {
@@ -51,7 +52,7 @@ impl Space {
         Ok(self.start + at)
     }
 
-    /// Writes what stands at an offset that [`Space::inode`] gave.
+    /// Writes to an offset that [`Space::inode`] returned.
     pub(crate) fn write_inode(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let Some(at) = offset.checked_sub(self.start).filter(|at| *at < self.size) else {
             return self.write(offset, bytes);
@@ -64,7 +65,7 @@ impl Space {
         Ok(())
     }
 
-    /// Writes what is kept of inodes.
+    /// Writes the inodes that are still in memory.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
         let filled = std::mem::take(&mut self.filled);
         self.write(self.start, &filled)?;
@@ -85,7 +86,7 @@ impl Space {
         Ok(())
     }
 
-    /// Gives the file the size of all its blocks. Returns their number.
+    /// Extends the file to the size of all its blocks. Returns their number.
     pub(crate) fn close(&mut self) -> Result<u32, Error> {
         self.flush()?;
         rustix::fs::ftruncate(&self.file, self.end * BLOCK)?;
@@ -93,8 +94,9 @@ impl Space {
     }
 }
 
-/// The first place from `at` on, in bytes from the beginning of a block. An inode with a tail is in one block with that where
-/// one can hold both: else kernels before late 2024 (fs/erofs/inode.c, `erofs_fill_symlink`) take a symbolic link for damaged.
+/// The first place from `at` on, in bytes from the start of a block. An inode and its tail share one block if one block
+/// can hold both. Otherwise kernels before late 2024 (fs/erofs/inode.c, `erofs_fill_symlink`) report a symbolic link as
+/// damaged.
 fn place(at: u64, head: u64, tail: u64) -> u64 {
     let fits = |at: u64| match tail > 0 && head + tail <= BLOCK {
         true => at % BLOCK + head + tail <= BLOCK,

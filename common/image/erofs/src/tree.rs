@@ -1,4 +1,4 @@
-//! The directories of an image, and the names in them: all that is kept in memory.
+//! The directories of an image, and the names in them. Nothing else stays in memory.
 
 use crate::{
     Attributes, Error, Kind,
@@ -18,15 +18,15 @@ impl Directory {
     }
 }
 
-/// Anything but a directory, which has been written: the number of its inode.
+/// Anything but a directory, written already: the number of its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct File {
-    /// Which kind.
+    /// Its kind.
     pub kind: Kind,
     pub(crate) number: u64,
 }
 
-/// What stands under a name.
+/// What a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// A directory.
@@ -39,17 +39,17 @@ pub enum Entry {
 #[derive(Debug)]
 struct Name {
     directory: u32,
-    /// Where the name begins: its length, in one byte, before it.
+    /// Where the name begins. Its length, in one byte, precedes it.
     at: u32,
-    /// The entry of the same directory that was made before; [`NONE`] for the first.
+    /// The previous entry of the same directory; [`NONE`] for the first.
     before: u32,
-    /// What stands under it: a number of 48 bits, and the code of the kind; 0 where it was removed.
+    /// What the entry refers to: a number of 48 bits and the code of the kind; 0 if it was removed.
     low: u32,
     high: u16,
     kind: u8,
 }
 
-/// The number of no entry.
+/// The number that means no entry.
 const NONE: u32 = u32::MAX;
 
 impl Name {
@@ -70,16 +70,16 @@ impl Name {
     }
 }
 
-/// What is known of a directory.
+/// What is known about a directory.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) attributes: Attributes,
     pub(crate) parent: Directory,
-    /// The entry that was made last.
+    /// The newest entry.
     last: u32,
 }
 
-/// All directories, also those that were removed.
+/// All directories, including removed ones.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
@@ -113,7 +113,7 @@ impl Tree {
         Self { nodes: vec![root], names: Names::default(), index: Index::default() }
     }
 
-    /// About how many bytes all this takes, the directories' attributes aside.
+    /// About how many bytes all this takes, without the directories' attributes.
     pub(crate) fn kept(&self) -> usize {
         self.nodes.len() * size_of::<Node>()
             + self.names.entries.len() * size_of::<Name>()
@@ -129,16 +129,16 @@ impl Tree {
         self.names.entries[self.find(directory, name)? as usize].get()
     }
 
-    /// A new directory, which stands under no name yet.
+    /// A new directory, without a name yet.
     pub(crate) fn add(&mut self, parent: Directory) -> Result<Directory, Error> {
         let index = u32::try_from(self.nodes.len()).map_err(|_| Error::TooLarge)?;
         self.nodes.push(Node { attributes: Attributes::default(), parent, last: NONE });
         Ok(Directory(index))
     }
 
-    /// Gives `entry` a name, under which nothing stands.
+    /// Gives `entry` a name that is not in use.
     pub(crate) fn insert(&mut self, directory: Directory, name: &[u8], entry: Entry) -> Result<(), Error> {
-        // The longest name has as many bytes as one counts (erofs_fs.h, EROFS_NAME_LEN).
+        // The longest name has 255 bytes (erofs_fs.h, EROFS_NAME_LEN).
         let length = u8::try_from(name.len()).map_err(|_| Error::NameTooLong)?;
         if let Some(found) = self.find(directory, name) {
             self.names.entries[found as usize].set(entry);
@@ -156,7 +156,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a name away, and what is below it. Returns the files that stood under these names.
+    /// Removes a name and everything below it. Returns the files that had these names.
     pub(crate) fn remove(&mut self, directory: Directory, name: &[u8]) -> Vec<File> {
         let (mut left, mut files) = (Vec::from_iter(self.find(directory, name)), Vec::new());
         while let Some(index) = left.pop() {
@@ -172,15 +172,15 @@ impl Tree {
         files
     }
 
-    /// The entries of a directory, also those that were removed, the last one first.
+    /// The entries of a directory, including removed ones, newest first.
     fn entries(&self, directory: Directory) -> impl Iterator<Item = u32> {
         let number = |at: u32| (at != NONE).then_some(at);
         let before = move |at: &u32| number(self.names.entries[*at as usize].before);
         std::iter::successors(number(self.nodes[directory.index()].last), before)
     }
 
-    /// What stands in a directory, in order, with the two names that every directory has: none stands for itself and its
-    /// parent.
+    /// The entries of a directory, in order, with the two that every directory has. Those have no target: they mean the
+    /// directory itself and its parent.
     pub(crate) fn sorted(&self, directory: Directory) -> Vec<(&[u8], Entry)> {
         let parent = self.nodes[directory.index()].parent;
         let own = [(&b"."[..], Entry::Directory(directory)), (b"..", Entry::Directory(parent))];
@@ -193,7 +193,7 @@ impl Tree {
         sorted
     }
 
-    /// The directories that stand, each before those in it.
+    /// The directories that were not removed. Parents come before children.
     pub(crate) fn standing(&self) -> Vec<Directory> {
         let (mut found, mut left) = (Vec::new(), vec![Directory::ROOT]);
         while let Some(directory) = left.pop() {

@@ -1,4 +1,4 @@
-//! The calls by which an image is made.
+//! The calls that make an image.
 
 use std::{collections::HashMap, os::fd::OwnedFd};
 
@@ -16,19 +16,19 @@ use crate::{
 pub struct Writer {
     space: Space,
     tree: Tree,
-    /// Numbers of links, of files that have another than one.
+    /// Numbers of links, of files that do not have exactly one.
     links: HashMap<u64, u32>,
-    /// How many files stand under a name.
+    /// How many files have a name.
     files: u64,
     /// The bytes of directories' extended attributes.
     attributes: usize,
 }
 
-/// A regular file whose content is being written.
+/// A regular file that is being written.
 #[derive(Debug)]
 pub struct Open {
     file: File,
-    /// Where its inode is.
+    /// The place of its inode.
     inode: Vec<u8>,
     /// Where its blocks begin.
     start: u64,
@@ -49,7 +49,7 @@ pub struct Summary {
 }
 
 impl Writer {
-    /// Starts an image in `file`, which is empty and open for writing; its root is an empty directory.
+    /// Starts an image in `file`, which must be empty and open for writing. Its root is an empty directory.
     pub fn new(file: OwnedFd) -> Self {
         Self { space: Space::new(file), tree: Tree::new(), links: HashMap::new(), files: 0, attributes: 0 }
     }
@@ -59,12 +59,12 @@ impl Writer {
         self.tree.kept() + self.attributes + self.links.len() * 32
     }
 
-    /// What stands as `name` in `directory`.
+    /// What `name` in `directory` refers to.
     pub fn get(&self, directory: Directory, name: &[u8]) -> Option<Entry> {
         self.tree.get(directory, name)
     }
 
-    /// Makes a directory, under which name nothing stands. Its attributes come later.
+    /// Makes a directory, under a name that is not in use. Its attributes come later.
     ///
     /// # Errors
     /// When the name is too long.
@@ -74,7 +74,7 @@ impl Writer {
         Ok(directory)
     }
 
-    /// Sets what a directory's inode says.
+    /// Sets the attributes of a directory.
     pub fn set_attributes(&mut self, directory: Directory, attributes: Attributes) {
         let bytes = |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len();
         if let Some(node) = self.tree.nodes.get_mut(directory.index()) {
@@ -83,17 +83,18 @@ impl Writer {
         }
     }
 
-    /// Begins a regular file of `size` bytes, which are zeros where nothing gets written.
+    /// Begins a regular file of `size` bytes. Parts that are not written are zeros.
     ///
     /// # Errors
-    /// When its attributes have no place, or the image gets too large.
+    /// When its attributes do not fit, or the image gets too large.
     pub fn file(&mut self, attributes: &Attributes, size: u64) -> Result<Open, Error> {
         self.open(Kind::File, attributes, size)
     }
 
     fn open(&mut self, kind: Kind, attributes: &Attributes, size: u64) -> Result<Open, Error> {
         let xattrs = xattr::encode(&attributes.xattrs)?;
-        // A link's target that is no tail of one block with its inode is read by all kernels from a block of its own.
+        // A link's target that does not share a block with its inode gets a block of its own. All kernels can read
+        // that.
         let room = if kind == Kind::Symlink { BLOCK - INODE } else { u64::MAX };
         let tail = match size % BLOCK {
             tail if tail <= TAIL && xattrs.len() as u64 + tail <= room => tail,
@@ -119,7 +120,7 @@ impl Writer {
     /// Writes `data` at `offset` of a file.
     ///
     /// # Errors
-    /// When it does not fit into the file's size, or cannot be written.
+    /// When it does not fit into the size of the file, or cannot be written.
     pub fn write(&self, open: &mut Open, offset: u64, data: &[u8]) -> Result<(), Error> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= open.size).ok_or(Error::Size)?;
         let (body, rest) = data.split_at(open.blocks.saturating_sub(offset).min(data.len() as u64) as usize);
@@ -131,7 +132,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends a file. It stands under no name yet.
+    /// Ends a file. It has no name yet.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -142,7 +143,7 @@ impl Writer {
         Ok(file)
     }
 
-    /// Makes a symbolic link. It stands under no name yet.
+    /// Makes a symbolic link. It has no name yet.
     ///
     /// # Errors
     /// As [`Writer::file`].
@@ -152,7 +153,7 @@ impl Writer {
         self.close(open)
     }
 
-    /// Makes a device, by its major and minor number, a named pipe or a socket. It stands under no name yet.
+    /// Makes a device (with major and minor number), a named pipe or a socket. It has no name yet.
     ///
     /// # Errors
     /// As [`Writer::file`].
@@ -174,17 +175,17 @@ impl Writer {
         Ok(File { kind, number })
     }
 
-    /// Gives a file a name, under which nothing stands. The second name, and each after it, is a hard link.
+    /// Gives a file a name that is not in use. The second name, and each after it, is a hard link.
     ///
     /// # Errors
-    /// When the name is too long, or the file has too many.
+    /// When the name is too long, or the file has too many names.
     pub fn name(&mut self, directory: Directory, name: &[u8], file: File) -> Result<(), Error> {
         self.tree.insert(directory, name, Entry::File(file))?;
         self.files += 1;
         Ok(())
     }
 
-    /// Gives a file that stands under a name another.
+    /// Gives another name to a file that has one.
     ///
     /// # Errors
     /// As [`Writer::name`].
@@ -195,7 +196,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes away what stands as `name` in `directory`, with all that is below it.
+    /// Removes `name` from `directory`, with everything below it.
     pub fn remove(&mut self, directory: Directory, name: &[u8]) {
         for file in self.tree.remove(directory, name) {
             match self.links.get_mut(&file.number) {
@@ -205,10 +206,10 @@ impl Writer {
         }
     }
 
-    /// Writes directories and superblock. Images that are mounted together should differ in their `uuid`.
+    /// Writes directories and the superblock. Images that are mounted together should differ in their `uuid`.
     ///
     /// # Errors
-    /// When the attributes of a directory have no place, or something cannot be written.
+    /// When the attributes of a directory do not fit, or something cannot be written.
     pub fn finish(mut self, uuid: [u8; 16]) -> Result<Summary, Error> {
         self.space.flush()?;
         for (number, links) in &self.links {
@@ -216,7 +217,7 @@ impl Writer {
         }
         let directories = self.tree.standing();
         let inodes = self.files + directories.len() as u64;
-        // Each entry names a number: all are known before the first is written.
+        // Each entry contains a number, so all numbers are known before the first entry is written.
         let mut placed = vec![Place::default(); self.tree.nodes.len()];
         for directory in &directories {
             placed[directory.index()] = self.place(*directory)?;
@@ -264,7 +265,7 @@ impl Writer {
         let number = |directory: Directory| format::number_at(placed[directory.index()].offset);
         let sorted = self.tree.sorted(directory);
         let is_directory = |(_, entry): &&(&[u8], Entry)| matches!(entry, Entry::Directory(_));
-        // One link for each: "." in it, its own name or "..", and ".." in each of those in it.
+        // The links: its own "." and its name (for the root, ".."), and ".." of each directory in it.
         let links = sorted.iter().filter(is_directory).count() as u32;
         let entries = sorted.into_iter().map(|(name, entry)| {
             let (kind, number) = match entry {
@@ -297,7 +298,7 @@ impl Writer {
     }
 }
 
-/// Where a directory stands.
+/// Where a directory is.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// Its inode.
@@ -306,6 +307,6 @@ struct Place {
     start: Option<u32>,
     /// The size of its content.
     size: u64,
-    /// How much of it follows the inode.
+    /// How much of the content follows the inode.
     tail: u64,
 }

@@ -1,20 +1,20 @@
-//! Extended attributes, as they stand behind an inode.
+//! Extended attributes, as they follow an inode.
 
 use std::collections::BTreeMap;
 
 use crate::Error;
 
-/// The head of them all: a filter of names, of which zero says nothing, and how many are shared.
+/// The header: a filter of names (zero means no filter), and the number of shared attributes.
 const HEAD: usize = 12;
-/// An inode counts them in units of 4 bytes behind the head, in 16 bits.
+/// An inode counts them in units of 4 bytes after the header, in 16 bits.
 const LIMIT: usize = HEAD + (u16::MAX as usize - 1) * 4;
 
-/// What a name begins with, and the number that stands for it.
+/// A prefix of a name, and the number for it.
 const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
-/// Whole names with a number of their own.
+/// Whole names that have a number of their own.
 const NAMES: [(&[u8], u8); 2] = [(b"system.posix_acl_access", 2), (b"system.posix_acl_default", 3)];
 
-/// The attributes behind an inode, with padding; nothing where there are none.
+/// The attributes after an inode, with padding; nothing if there are none.
 pub(crate) fn encode(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>, Error> {
     if xattrs.is_empty() {
         return Ok(Vec::new());
@@ -38,7 +38,7 @@ pub(crate) fn encode(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// How an inode tells of as many encoded bytes.
+/// How an inode encodes this size.
 pub(crate) fn count(encoded: &[u8]) -> u16 {
     match encoded.len() {
         0 => 0,

@@ -1,4 +1,4 @@
-//! Images, as the kernel and as fsck.erofs read them.
+//! Images, read by the kernel and by fsck.erofs.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -51,7 +51,7 @@ fn attributes(mode: u32) -> Attributes {
 
 fn add(writer: &mut Writer, directory: Directory, name: &str, content: &[u8]) -> erofs::File {
     let mut open = writer.file(&attributes(0o644), content.len() as u64).unwrap();
-    // In pieces that fit no block.
+    // In pieces that do not match blocks.
     for (at, piece) in content.chunks(1000).enumerate() {
         writer.write(&mut open, at as u64 * 1000, piece).unwrap();
     }
@@ -148,7 +148,7 @@ fn every_kind_with_all_that_an_inode_says() {
 
 #[test]
 fn large_directories_and_odd_names() {
-    // Before, between and behind "." and "..".
+    // Before, between and after "." and "..".
     let odd: Vec<Vec<u8>> =
         ["!", "-", ".!", ".-", "...", "..a", ".a", "0", "a\n", "\u{fc}"].map(|name| name.into()).to_vec();
     let odd = [odd, vec![b"\xff\xfe".to_vec(), vec![b'n'; 255]]].concat();
@@ -245,7 +245,7 @@ fn what_cannot_be() {
     assert!(matches!(first.file(&attributes(0), 1 << 60), Err(Error::TooLarge)));
     let mut open = first.file(&attributes(0), 10).unwrap();
     assert!(matches!(first.write(&mut open, 8, b"abc"), Err(Error::Size)));
-    // The root stands in the first block, with all its attributes.
+    // The root is in the first block, with all its attributes.
     let xattrs = vec![(b"user.large".to_vec(), vec![0; 3000])];
     first.set_attributes(Directory::ROOT, Attributes { xattrs, ..attributes(0o755) });
     assert!(matches!(first.finish([0; 16]), Err(Error::Attributes { size: 3024, limit: 2880 })));

@@ -14,24 +14,24 @@ use crate::{
     url::{Url, is_loopback},
 };
 
-/// What the user said about how to reach registries.
+/// The user's options for reaching registries.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whether a registry may speak plain HTTP, or have a certificate that nobody vouches for.
+    /// Whether a registry may speak plain HTTP, or have an untrusted certificate.
     pub insecure: bool,
-    /// A file of certificates (PEM) to trust beside the system's.
+    /// A file of certificates (PEM) to trust in addition to the system's.
     pub cacert: Option<PathBuf>,
-    /// Hosts, with a path or without, that are asked before the registry itself when an image is pulled.
+    /// Hosts, with or without a path, that are asked before the registry itself when an image is pulled.
     pub mirrors: Vec<String>,
     /// The file with credentials, instead of the usual ones.
     pub authfile: Option<PathBuf>,
-    /// How often something that went wrong is tried again while nothing moves.
+    /// How many times an error is retried without progress.
     pub retries: u32,
-    /// How long a server may say nothing.
+    /// How long a server may be silent.
     pub timeout: Duration,
-    /// How little may pass before a connection is given up.
+    /// The slowest acceptable connection.
     pub pace: Pace,
-    /// How many blobs are under way at once.
+    /// How many blobs are transferred at once.
     pub jobs: usize,
 }
 
@@ -50,21 +50,21 @@ impl Default for Options {
     }
 }
 
-/// Reaches registries in the way that its options say.
+/// Reaches registries as its options say.
 #[derive(Debug)]
 pub struct Client {
     options: Options,
 }
 
-/// Docker's own registry has another name than its images.
+/// Docker's own registry has another host than the names of its images.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 impl Client {
-    /// One with these options.
+    /// A client with these options.
     pub fn new(options: Options) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
-            // That another one was installed before is fine.
+            // It does not matter if a provider was installed before.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         Self { options }
@@ -84,7 +84,7 @@ impl Client {
         places::to_pull(&self.options.mirrors, reference)
     }
 
-    /// Reaches one of the places that an image is in.
+    /// Reaches one of the places of an image.
     pub(crate) fn open(&self, place: &Place, access: Access) -> Result<Repository, Error> {
         let Place { registry, repository, .. } = place;
         let insecure = self.options.insecure || place.insecure;
@@ -101,7 +101,7 @@ impl Client {
         Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
     }
 
-    /// Whether a registry that may speak plain HTTP does.
+    /// Whether a registry that may speak plain HTTP does so.
     fn detect(&self, http: &Http, host: &str) -> Result<Url, Error> {
         let tls = Url::host(true, host);
         let probe =
@@ -113,7 +113,7 @@ impl Client {
                 let plain = Url::host(false, host);
                 match probe(&plain) {
                     Ok(_) => Ok(plain),
-                    // Without the proxy there may be no way at all: that is not what has to be mended.
+                    // There may be no other way than the proxy, so its error counts.
                     Err(_) if error.is_at_proxy() => Err(error),
                     Err(error) => Err(error),
                 }

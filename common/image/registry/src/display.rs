@@ -1,4 +1,4 @@
-//! What people see of a pull or a push, on standard error: bars on a terminal, else the lines that Docker prints.
+//! The progress of a pull or a push, on standard error: bars on a terminal, otherwise the lines that Docker prints.
 
 use std::{
     collections::HashMap,
@@ -11,19 +11,19 @@ use oci::Digest;
 
 use crate::progress::{Event, Progress};
 
-/// Tells people what happens.
+/// Shows progress to people.
 #[derive(Debug)]
 pub struct Display {
     form: Form,
     job: Job,
 }
 
-/// What is being done.
+/// The kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Layers are fetched.
+    /// Layers are downloaded.
     Pull,
-    /// Layers are fetched and unpacked.
+    /// Layers are downloaded and unpacked.
     PullAndApply,
     /// Layers are sent.
     Push,
@@ -37,7 +37,7 @@ enum Form {
 }
 
 impl Display {
-    /// One that fits standard error; with `quiet`, one that says nothing.
+    /// A display that fits standard error; with `quiet`, one that prints nothing.
     pub fn new(job: Job, quiet: bool) -> Self {
         let form = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Form::Quiet,
@@ -47,17 +47,17 @@ impl Display {
         Self { form, job }
     }
 
-    /// A line, above the bars where there are some.
+    /// Prints a line, above the bars if there are any.
     pub fn line(&self, text: &str) {
         match &self.form {
             Form::Quiet => {}
             Form::Lines => eprintln!("{text}"),
-            // That a terminal is gone stops nothing.
+            // A terminal that has gone does not stop the work.
             Form::Bars { all, .. } => drop(all.println(text)),
         }
     }
 
-    /// Docker's words for what happened.
+    /// Docker's words for an event.
     fn words(&self, event: &Event) -> Option<String> {
         let words = match (event, self.job) {
             (Event::Planned(_), Job::Push) => "Preparing",
@@ -100,7 +100,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bar of a blob; a new one stands below the others.
+/// The bar of a blob. A new bar appears below the others.
 fn bar(
     all: &MultiProgress,
     mut each: MutexGuard<HashMap<Digest, ProgressBar>>,
@@ -133,7 +133,7 @@ fn show(bar: &ProgressBar, event: &Event, words: Option<String>, job: Job) {
     }
     let Some(words) = words else { return };
     if matches!(event, Event::Retrying(..)) {
-        // The bar comes back with the next bytes.
+        // The bar returns with the next bytes.
         bar.set_position(0);
     }
     bar.set_style(style("{prefix}: {msg}"));

@@ -1,4 +1,4 @@
-//! One blob from a registry into the store, also while somebody reads it already.
+//! Downloads one blob from a registry into the store. It can be read while it arrives.
 
 use std::{
     fs::File,
@@ -26,13 +26,13 @@ use crate::{
     repository::Repository,
 };
 
-/// Bytes taken from a connection before they are written.
+/// How many bytes are taken from a connection before they are written.
 const BUFFER: usize = 256 << 10;
-/// An attempt that brought as many bytes was worth it: the next one is the first again.
+/// After an attempt that brought this many bytes, counting starts again.
 const PROGRESS: u64 = 64 << 10;
 
-/// A blob that grows. Its reader waits for what is not there yet, and sees its end only when all of it was checked. Where
-/// its bytes were wrong and come once more from elsewhere, whoever read the wrong ones gets an error, and begins anew.
+/// A blob that grows. Its reader waits for bytes that have not arrived, and sees the end only after all of it was
+/// checked. If the bytes were wrong and are downloaded again from elsewhere, the reader gets an error and starts again.
 #[derive(Debug, Default)]
 pub(crate) struct Growing {
     state: Mutex<State>,
@@ -42,14 +42,14 @@ pub(crate) struct Growing {
 #[derive(Debug, Default)]
 struct State {
     file: Option<Arc<File>>,
-    /// So many bytes can be read.
+    /// How many bytes can be read.
     size: u64,
     end: Option<End>,
-    /// How often it was begun.
+    /// How often the download was started.
     beginnings: u32,
-    /// Which of its beginnings was opened last.
+    /// Which of the starts was opened last.
     opened: u32,
-    /// Whether it will be begun once more should its bytes turn out to be wrong.
+    /// Whether it will be started again if its bytes turn out to be wrong.
     replaceable: bool,
 }
 
@@ -69,7 +69,7 @@ impl Growing {
         self.changed.notify_all();
     }
 
-    /// Begins it, in this file.
+    /// Starts it, in this file.
     fn begin(&self, writer: &BlobWriter) -> io::Result<()> {
         let file = Arc::new(writer.file()?);
         self.change(|state| {
@@ -79,7 +79,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Whether it was begun once more since it was opened. Where that may still happen, waits for it.
+    /// Whether it was started again since it was opened. Waits while that may still happen.
     pub(crate) fn begun_again(&self) -> bool {
         let mut state = self.lock();
         while state.beginnings <= state.opened && state.end.is_none() && state.replaceable {
@@ -88,21 +88,21 @@ impl Growing {
         state.beginnings > state.opened && !matches!(state.end, Some(End::Failed))
     }
 
-    /// Reads it from its present beginning on.
+    /// Reads it, from its current start.
     pub(crate) fn follow(self: &Arc<Self>) -> Following {
         let mut state = self.lock();
         state.opened = state.beginnings.max(1);
         Following { blob: self.clone(), position: 0, beginning: state.opened }
     }
 
-    /// There will be no more of it.
+    /// Marks it as failed: there will be no more bytes.
     pub(crate) fn fail(&self) {
         self.change(|state| {
             state.end.get_or_insert(End::Failed);
         });
     }
 
-    /// Waits until there is something beyond `position`: how much there is then, and whether that is all.
+    /// Waits until there is something after `position`. Returns how much there is, and whether that is all.
     fn wait(&self, position: u64, beginning: u32) -> io::Result<(Arc<File>, u64, bool)> {
         let mut state = self.lock();
         loop {
@@ -124,7 +124,7 @@ impl Growing {
 pub(crate) struct Following {
     blob: Arc<Growing>,
     position: u64,
-    /// Which of its beginnings is read.
+    /// Which of the starts is read.
     beginning: u32,
 }
 
@@ -141,21 +141,21 @@ impl Read for Following {
     }
 }
 
-/// What every download of a pull has in common.
+/// The data that all downloads of a pull share.
 #[derive(Clone, Copy)]
 pub(crate) struct Downloads<'a> {
     pub(crate) sources: &'a Sources<'a>,
     pub(crate) layout: &'a Layout,
     pub(crate) progress: &'a dyn Progress,
-    /// Set when another one failed.
+    /// Set when another download failed.
     pub(crate) given_up: &'a AtomicBool,
 }
 
 impl Downloads<'_> {
-    /// Fetches a blob into its place: from one source after the other, each as often as it takes.
+    /// Downloads a blob to its place: from one source after the other, with retries.
     ///
-    /// Where one fails, the next goes on; where the bytes are wrong, the next begins anew. If some of the wrong bytes came
-    /// from the source before, it may be the other's fault, and the same source begins anew.
+    /// If a source fails, the next one continues. If the bytes are wrong, the next one starts again. If some of the
+    /// wrong bytes came from an earlier source, that one may be at fault, and the same source starts again.
     pub(crate) fn fetch(&self, descriptor: &Descriptor, blob: &Growing) -> Result<(), Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         let begin = || -> Result<BlobWriter, Error> {
@@ -174,7 +174,7 @@ impl Downloads<'_> {
                         Err(error) if error.is_wrong_content() => writer = begin()?,
                         outcome => return outcome,
                     }
-                    // Now it is all its own.
+                    // From here on, all bytes come from this source.
                 }
                 blob.change(|state| state.replaceable = !is_last);
                 self.receive_all(source, descriptor, &mut writer, blob)
@@ -200,7 +200,7 @@ impl Downloads<'_> {
         Err(last)
     }
 
-    /// Puts a blob that was checked into its place.
+    /// Moves a checked blob to its place.
     fn place(&self, digest: &Digest, writer: BlobWriter, blob: &Growing) -> Result<(), Error> {
         let sealed: SealedBlob = writer.seal()?;
         let size = sealed.size();
@@ -213,7 +213,7 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// From one source, as often as it takes, and checked.
+    /// Downloads from one source, with retries, and checks the digest.
     fn receive_all(
         &self,
         source: &Repository,
@@ -238,7 +238,7 @@ impl Downloads<'_> {
         }
     }
 
-    /// What is missing of the blob, over one connection.
+    /// Downloads the missing part of the blob over one connection.
     fn receive(
         &self,
         source: &Repository,
@@ -258,7 +258,7 @@ impl Downloads<'_> {
         let mut skip = match answer.status.as_u16() {
             206 => begins_at(&answer, from).map(|()| 0)?,
             416 => return Err(too_little(digest, size, from)),
-            // It knows no ranges, and begins at the start.
+            // This server does not support ranges, and starts from the beginning.
             _ => from,
         };
         let length = answer.length();
@@ -269,7 +269,7 @@ impl Downloads<'_> {
             let found = if more { size } else { found };
             return Err(Mismatch::Size { digest: digest.clone(), expected: size, found, more }.into());
         }
-        // Only an answer that says where it ends can be too short; any other can be cut off.
+        // Only an answer with a known end can be too short. Any other can be cut off.
         let framed = length.is_some() || answer.header(header::TRANSFER_ENCODING).is_some();
         let broken =
             Error::Connection { request: answer.request.clone(), cause: crate::error::Cause::Broken };
@@ -299,7 +299,7 @@ impl Downloads<'_> {
     }
 }
 
-/// Fills the buffer: how far, and whether the end was seen or what went wrong.
+/// Fills the buffer. Returns how far, and whether the end was reached or an error occurred.
 fn fill(body: &mut crate::http::AnswerBody, buffer: &mut [u8]) -> (usize, Result<bool, Error>) {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -333,7 +333,7 @@ pub(crate) fn failed(verb: &'static str, digest: &Digest) -> impl FnOnce(io::Err
     move |source| Error::Blob { verb, digest, source }
 }
 
-/// A mismatch that the writer saw is told as itself.
+/// Reports a mismatch that the writer found as itself.
 fn written(digest: &Digest, error: io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
         Some(mismatch) => mismatch.clone().into(),

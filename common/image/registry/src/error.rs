@@ -13,72 +13,72 @@ use crate::{
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No answer, or only a part of one.
+    /// No answer, or only part of one.
     #[error("{request}: {cause}")]
     Connection {
-        /// What was asked for.
+        /// The request.
         request: Request,
-        /// Why there was no answer.
+        /// The cause.
         cause: Cause,
     },
-    /// An answer that says no.
+    /// An answer that refuses the request.
     #[error("{request}: {status}{}", detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default())]
     Refused {
-        /// What was asked for.
+        /// The request.
         request: Request,
         /// The status: `404 Not Found`.
         status: ureq::http::StatusCode,
-        /// What the registry says about it.
+        /// The registry's explanation.
         detail: Option<Box<str>>,
-        /// When the registry wants to be asked again.
+        /// When the registry wants the next attempt.
         retry_after: Option<Duration>,
     },
-    /// An answer that no registry should give.
+    /// An answer that a registry must not give.
     #[error("{request}: {problem}")]
     Answer {
-        /// What was asked for.
+        /// The request.
         request: Request,
-        /// What is wrong with the answer.
+        /// The problem with the answer.
         problem: String,
     },
-    /// Credentials that could not be had.
+    /// Credentials that could not be read.
     #[error("read credentials for {registry} from {from}: {problem}")]
     Credentials {
         /// The registry's host.
         registry: String,
         /// The file, or the program.
         from: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A variable of the environment that should be a proxy's address, and is none.
+    /// An environment variable that does not hold the address of a proxy.
     #[error("read {variable}: {problem}")]
     Proxy {
         /// Its name.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A file with certificates.
+    /// A file of certificates could not be used.
     #[error("read certificates {path:?}: {problem}")]
     Certificates {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A host that cannot be one.
+    /// A host name that is not valid.
     #[error("{0:?} is not a registry's host and port")]
     Host(String),
-    /// A file that says where images are.
+    /// A file of the containers-registries.conf(5) kind could not be used.
     #[error("read {}: {problem}", path.display())]
     Places {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A registry that such a file forbids.
+    /// A registry that such a file blocks.
     #[error("{name} is blocked by {}", path.display())]
     Blocked {
         /// The image.
@@ -91,7 +91,7 @@ pub enum Error {
     Destination {
         /// The name.
         name: String,
-        /// Why not.
+        /// The reason.
         problem: String,
     },
     /// The image store.
@@ -100,15 +100,15 @@ pub enum Error {
     /// A blob that could not be written to the store, or read from it.
     #[error("{verb} blob {digest}: {source}")]
     Blob {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
         /// The blob.
         digest: String,
-        /// Why it went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// Another download failed before.
-    #[error("given up")]
+    #[error("aborted: another download failed")]
     GivenUp,
 }
 
@@ -125,12 +125,12 @@ impl From<oci::digest::InvalidDigest> for Error {
 }
 
 impl Error {
-    /// Whether the registry wants other credentials, or some.
+    /// Whether the registry wants credentials, or other ones.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403))
     }
 
-    /// Whether the registry says that there is no such thing.
+    /// Whether the registry says that the thing does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.as_u16() == 404)
     }
@@ -140,7 +140,7 @@ impl Error {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
     }
 
-    /// Whether it was the proxy that gave no way to the server.
+    /// Whether the proxy wants a password.
     pub(crate) fn is_at_proxy(&self) -> bool {
         matches!(self, Self::Connection { cause: Cause::Proxy { .. }, .. })
     }
@@ -155,7 +155,7 @@ impl Error {
         }
     }
 
-    /// The variable that named the proxy, and the host that was asked for.
+    /// The variable that names the proxy, and the requested host.
     fn at_proxy(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::Connection { request, .. } | Self::Refused { request, .. } => {
@@ -165,39 +165,37 @@ impl Error {
         }
     }
 
-    /// Whether what came is not what its digest and its size say.
+    /// Whether the bytes do not match their digest or size.
     pub(crate) fn is_wrong_content(&self) -> bool {
         matches!(self, Self::Store(layout::Error::Mismatch(_)))
     }
 
-    /// What a person can do about it; `registry` is the host that was asked.
+    /// What the user can do about it; `registry` is the requested host.
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
-            _ if self.is_denied() => {
-                Some(format!("docker login, podman login or skopeo login {registry} keep a password for it"))
+            _ if self.is_denied() => Some(format!(
+                "log in with `docker login {registry}`, `podman login {registry}` or `skopeo login {registry}`"
+            )),
+            _ if self.is_untrusted() => {
+                Some("trust its certificate with --cacert FILE, or accept any with --insecure".to_owned())
             }
-            _ if self.is_untrusted() => Some(
-                "name a file that vouches for it with --cacert FILE, or allow any with --insecure".to_owned(),
-            ),
             _ if self.wants_proxy_password() => {
                 let (variable, _) = self.at_proxy()?;
-                Some(format!("{variable}=http://user:password@host:port has a password for the proxy"))
+                Some(format!("set {variable}=http://user:password@host:port to give the proxy a password"))
             }
             Self::Connection { cause: Cause::Proxy { .. }, .. } => {
                 let (variable, host) = self.at_proxy()?;
-                Some(format!("{variable} names the proxy; NO_PROXY={host} does without"))
+                Some(format!("{variable} names the proxy; set NO_PROXY={host} to bypass it"))
             }
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
-            Self::Destination { .. } => {
-                Some("push it under a tag, or under the digest that it has".to_owned())
-            }
+            Self::Destination { .. } => Some("push it under a tag, or under its own digest".to_owned()),
             _ => None,
         }
     }
 
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Connection { cause, .. } => cause.is_passing(),
@@ -207,7 +205,7 @@ impl Error {
     }
 }
 
-/// Whether an answer with this status may be another one the next time.
+/// Whether the next answer may have another status.
 fn passes(status: ureq::http::StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502..=504)
 }
@@ -215,29 +213,29 @@ fn passes(status: ureq::http::StatusCode) -> bool {
 /// Why a connection gave no answer.
 #[derive(Debug)]
 pub enum Cause {
-    /// The registry's host has no address.
+    /// The host has no address.
     Name,
-    /// The system's words.
+    /// An error of the system.
     System(io::Error),
-    /// The server said nothing for so long.
+    /// The server was silent for this long.
     Silence(Duration),
-    /// Less passed than must.
+    /// The connection was too slow.
     Slow(Pace),
-    /// The connection ended in the middle.
+    /// The connection ended early.
     Broken,
     /// The server's certificate is not trusted.
     Certificate(String),
-    /// What came is not TLS.
+    /// The server does not speak TLS.
     NotTls,
-    /// What came is not HTTP, or another thing that does not pass.
+    /// The server does not speak HTTP, or sent something else that a retry does not change.
     Protocol(String),
-    /// A proxy's answer to who wanted a tunnel.
+    /// The status with which a proxy refused a tunnel.
     Status(ureq::http::StatusCode),
-    /// There was no way through the proxy.
+    /// The proxy could not be used.
     Proxy {
         /// Its address, without user and password.
         proxy: String,
-        /// Why not.
+        /// The cause.
         cause: Box<Cause>,
     },
 }
@@ -252,7 +250,7 @@ impl Cause {
         }
     }
 
-    /// Whether there was nobody who could have answered.
+    /// Whether no server was there to answer.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
             Self::Name => true,
@@ -290,7 +288,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A request, for messages: `get http://localhost:5000/v2/`. What follows a `?` is left out: it may hold a secret.
+/// A request, for messages: `get http://localhost:5000/v2/`. The part after `?` is left out, because it may hold a
+/// secret.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(crate) method: &'static str,
@@ -309,7 +308,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// What a server wrote, fit for one line of a terminal.
+/// A server's text, made fit for one line of a terminal.
 pub(crate) fn plain(text: &str) -> String {
     let words = text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");

@@ -27,7 +27,7 @@ use crate::{
     url::Url,
 };
 
-/// The most that is read of an answer which only says why something did not work, in bytes.
+/// How much is read of an answer that only explains an error, in bytes.
 const MAX_DETAIL: u64 = 64 << 10;
 /// Where Docker and podman keep the certificates that users trust for one registry.
 const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
@@ -42,10 +42,10 @@ pub(crate) struct Http {
     timeout: Duration,
 }
 
-/// What is sent: a reader and its size in bytes.
+/// The body to send: a reader and its size in bytes.
 pub(crate) type Body<'a> = (&'a mut dyn Read, u64);
 
-/// The beginning of an answer; the rest of it is in its body.
+/// The head of an answer. The rest is in its body.
 pub(crate) struct Answer {
     pub(crate) request: Request,
     pub(crate) status: StatusCode,
@@ -62,13 +62,13 @@ impl Http {
         }
         let config = Config::builder()
             .tls_config(tls.build())
-            // Who the proxy is, we say ourselves, for each address.
+            // We choose the proxy ourselves, for each address.
             .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("stave/", env!("CARGO_PKG_VERSION")))
-            // What a proxy would compress on the way has another digest.
+            // A body that a proxy compressed on the way would have another digest.
             .accept_encoding("identity")
             .allow_non_standard_methods(false)
             .max_response_header_size(64 << 10)
@@ -79,7 +79,7 @@ impl Http {
             .timeout_per_write(Some(options.timeout))
             .build();
         let proxies = Arc::new(Proxies::from_environment());
-        // What ureq's own chain has, with the meter between TCP and TLS, and our own way through proxies.
+        // The same chain as ureq's own, with the meter between TCP and TLS, and with our own code for proxies.
         let connector =
             ().chain(TcpConnector::default())
                 .chain(Metered(options.pace))
@@ -131,21 +131,21 @@ impl Http {
 }
 
 impl Answer {
-    /// A header, where it is there and is text.
+    /// A header, if it exists and is text.
     pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// `Content-Length`, of an answer that has one.
+    /// `Content-Length`, if the answer has one.
     pub(crate) fn length(&self) -> Option<u64> {
         self.header(header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// Where the registry sends us, in full.
+    /// The address that the registry redirects to, in full.
     pub(crate) fn location(&self) -> Result<Url, Error> {
         let location =
             self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
-        self.request.url.join(location).map_err(|problem| self.wrong(format!("sent elsewhere: {problem}")))
+        self.request.url.join(location).map_err(|problem| self.wrong(format!("redirected: {problem}")))
     }
 
     pub(crate) fn wrong(&self, problem: impl Into<String>) -> Error {
@@ -158,12 +158,12 @@ impl Answer {
         AnswerBody { request, reader: body.into_with_config().limit(u64::MAX).reader(), timeout }
     }
 
-    /// All of the rest, of at most `limit` bytes.
+    /// All of the rest, which must have at most `limit` bytes.
     pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>, Error> {
         let request = self.request.clone();
         let too_large = || Error::Answer {
             request: request.clone(),
-            problem: format!("more than {} KiB are refused", limit >> 10),
+            problem: format!("it has more than {} KiB", limit >> 10),
         };
         if self.length().is_some_and(|length| length > limit) {
             return Err(too_large());
@@ -183,7 +183,7 @@ impl Answer {
         }
     }
 
-    /// The answer as an error, with what the registry says (OCI distribution-spec, "Error Codes").
+    /// The answer as an error, with the registry's explanation (OCI distribution-spec, "Error Codes").
     pub(crate) fn refused(self) -> Error {
         let (request, status) = (self.request.clone(), self.status);
         let retry_after = self.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok());
@@ -237,7 +237,7 @@ fn detail(text: &[u8]) -> Option<String> {
     (!said.is_empty()).then_some(said)
 }
 
-/// Why a request got no answer, and whether that was the proxy.
+/// Why a request got no answer, and whether the proxy was the cause.
 fn no_answer(mut request: Request, error: ureq::Error, timeout: Duration) -> Error {
     let (at_proxy, why) = match error {
         ureq::Error::Other(other) => match other.downcast::<AtProxy>().map(|at_proxy| *at_proxy) {
@@ -258,7 +258,7 @@ fn no_answer(mut request: Request, error: ureq::Error, timeout: Duration) -> Err
     Error::Connection { request, cause }
 }
 
-/// What went wrong with a connection, in our words.
+/// The cause of a connection error, in our words.
 fn cause(error: ureq::Error, timeout: Duration) -> Cause {
     match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => Cause::Silence(timeout.min(Duration::from_secs(30))),
@@ -268,7 +268,7 @@ fn cause(error: ureq::Error, timeout: Duration) -> Cause {
         ureq::Error::Io(error) => io_cause(error),
         ureq::Error::Protocol(error) => Cause::Protocol(format!("the server does not speak HTTP: {error}")),
         ureq::Error::LargeResponseHeader(_, limit) => {
-            Cause::Protocol(format!("headers of more than {} KiB are refused", limit >> 10))
+            Cause::Protocol(format!("its headers have more than {} KiB", limit >> 10))
         }
         ureq::Error::Other(error) => Cause::Protocol(plain(&error.to_string())),
         error => Cause::Protocol(plain(&error.to_string())),
@@ -302,7 +302,7 @@ fn tls_cause(error: &rustls::Error) -> Cause {
     }
 }
 
-/// The system's certificates, those that the user trusts for this host, and those in the file that he gave.
+/// The system's certificates, those that the user trusts for this host, and those in the user's file.
 fn trusted(cacert: Option<&Path>, host: &str) -> Result<Vec<Certificate<'static>>, Error> {
     let mut trusted: Vec<_> = rustls_native_certs::load_native_certs()
         .certs
@@ -333,7 +333,7 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
         }
     }
     if found.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
+        return Err(wrong("it has no certificate".to_owned()));
     }
     Ok(found)
 }

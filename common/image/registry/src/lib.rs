@@ -1,12 +1,13 @@
 //! Images from and to registries: the OCI distribution-spec as a client, over blocking HTTP.
 //!
 //! * [`Client`]: how registries are reached (TLS, credentials, mirrors, retries).
-//! * [`pull`]: a name in a registry → an image in the store. Layers come side by side and can be read while they come.
+//! * [`pull`]: a name in a registry → an image in the store. Several layers arrive at once, and can be read while they
+//!   arrive.
 //! * [`push`]: an image in the store → a name in a registry.
-//! * [`Display`]: what people see of it.
+//! * [`Display`]: what the user sees of it.
 //!
-//! Whatever a registry sends is hostile input: nothing counts before its digest was checked, a manifest has a size that
-//! it may have, a server that says nothing is given up, and credentials go to the host only that they are meant for.
+//! Everything that a registry sends is hostile input. Nothing counts before its digest was checked; manifests have a
+//! limited size; connections to silent servers are aborted; credentials go only to the host that they belong to.
 
 mod auth;
 mod client;

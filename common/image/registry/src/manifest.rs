@@ -16,7 +16,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: &str = "docker-content-digest";
 
-/// A manifest or an index, in the bytes that its digest is of.
+/// A manifest or an index, with the bytes that its digest belongs to.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     pub(crate) descriptor: Descriptor,
@@ -24,7 +24,7 @@ pub(crate) struct Manifest {
 }
 
 impl Repository {
-    /// The manifest or index of this tag or digest. With a digest, it is what the digest says.
+    /// The manifest or index of this tag or digest. With a digest, the content is checked.
     pub(crate) fn manifest(
         &self,
         target: &str,
@@ -41,7 +41,7 @@ impl Repository {
         })
     }
 
-    /// The digest that a tag stands for, if the registry says; it is only its word.
+    /// The digest of a tag, if the registry tells. It is not checked.
     pub(crate) fn digest_of(&self, tag: &str) -> Result<Option<Digest>, Error> {
         let answer = self.expect("HEAD", self.url(&format!("manifests/{tag}"))?, &accept(), None, &[200])?;
         Ok(answer.header(DIGEST).and_then(|digest| digest.parse().ok()))
@@ -99,7 +99,7 @@ fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
     Ok(Manifest { descriptor: Descriptor::new(media_type, content.len() as u64, digest), content })
 }
 
-/// What the registry sent. A document that can be read as two things is refused (CVE-2021-41190).
+/// The registry's document. One that can be read in two ways is rejected (CVE-2021-41190).
 fn media_type(content: &[u8], content_type: &str) -> Result<MediaType, String> {
     let value: Value = oci::json::from_slice(content).map_err(|error| format!("not a manifest: {error}"))?;
     let own = value["mediaType"].as_str();

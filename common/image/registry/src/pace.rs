@@ -1,8 +1,8 @@
-//! Connections that are given up when too little passes.
+//! Connections that are aborted when they are too slow.
 //!
-//! A timeout on each read is no bound: a server that sends a byte now and then is never silent. So the bytes are counted
-//! right above the socket, where everything passes: TLS, heads, bodies, and what is sent. The time that counts is the time
-//! in which we wait for the other side; what we do ourselves in between, and how long a connection lies unused, does not.
+//! A timeout on each read is no limit: a server that sends a byte now and then is never silent. So bytes are counted
+//! right above the socket, where everything passes: TLS, heads, bodies, and uploads. Only the time that we wait for the
+//! other side counts. The time for our own work, and the time that a connection is unused, do not count.
 
 use std::{
     cell::Cell,
@@ -15,15 +15,15 @@ use ureq::{
     unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
 
-/// The most that is sent without a look at the clock, in bytes.
+/// How much is sent without looking at the clock, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// The least that must pass. Both as in curl's `--speed-limit` and `--speed-time`.
+/// The slowest acceptable speed. Both values as in curl's `--speed-limit` and `--speed-time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Bytes a second; 0 is content with anything.
+    /// Bytes a second; 0 for no limit.
     pub limit: u64,
-    /// Over how long a time, in which the other side was waited for.
+    /// The time over which the speed is measured. Only waiting for the other side counts.
     pub time: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Default for Pace {
     }
 }
 
-/// Less passed than must.
+/// The connection was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooSlow(pub(crate) Pace);
 
@@ -47,7 +47,7 @@ impl fmt::Display for TooSlow {
 impl std::error::Error for TooSlow {}
 
 impl TooSlow {
-    /// Whether that is what an error of a connection says; it may stand below one of ureq's.
+    /// Whether an error of a connection says this. It may be wrapped by an error of ureq.
     pub(crate) fn behind(error: &io::Error) -> Option<Self> {
         let inner = error.get_ref()?;
         match inner.downcast_ref::<ureq::Error>() {
@@ -57,15 +57,15 @@ impl TooSlow {
     }
 }
 
-/// The most that may come before something of it is content, in bytes: heads and the framing of chunks.
+/// How much may come before content, in bytes: heads and the framing of chunks.
 const MOST_BESIDES: u64 = 4 << 20;
 
 thread_local! {
-    /// What may still come. A request is made, and its answer read, on one thread.
+    /// How much may still come. One thread makes a request and reads its answer.
     static ALLOWANCE: Cell<u64> = const { Cell::new(MOST_BESIDES) };
 }
 
-/// Something was had of an answer, or a request begins. Trailers of chunks, say, have no end that a server could not put off.
+/// Content of an answer has arrived, or a request begins. A server could otherwise send trailers of chunks forever.
 pub(crate) fn allow_more() {
     ALLOWANCE.set(MOST_BESIDES);
 }
@@ -76,11 +76,11 @@ fn spend(bytes: u64) -> Result<(), Error> {
             ALLOWANCE.set(left);
             Ok(())
         }
-        None => Err(Error::Other("more than 4 MiB besides the content are refused".into())),
+        None => Err(Error::Other("more than 4 MiB that are not content".into())),
     }
 }
 
-/// What has passed since the pace was looked at last.
+/// The bytes since the speed was checked last.
 #[derive(Debug)]
 struct Meter {
     pace: Pace,
@@ -125,13 +125,13 @@ impl<In: Transport> Connector<In> for Metered {
 pub(crate) struct Connection<T> {
     inner: T,
     meter: Meter,
-    /// Whether something was sent and nothing has come yet. A server may think about it: for that there is the timeout.
+    /// Whether something was sent and nothing has come back yet. A server may think about it; the timeout covers that.
     asked: bool,
 }
 
 impl<T: Transport> Connection<T> {
-    /// The kernel takes bytes in lumps, as it gets rid of some: a piece may wait long for the last one. It waits no longer
-    /// than for the time in which more must pass.
+    /// The kernel accepts bytes in lumps, when it has sent some. So a piece may wait long for its last byte. It waits
+    /// at most for the time over which the speed is measured.
     fn transmit(&mut self, piece: usize, timeout: NextTimeout) -> Result<(), Error> {
         let pace = self.meter.pace;
         let ours = pace.limit > 0 && timeout.per_write.is_none_or(|limit| *limit > pace.time);
@@ -163,7 +163,7 @@ impl<T: Transport> Transport for Connection<T> {
             if left == 0 {
                 return Ok(());
             }
-            // It always sends from the beginning of the buffer.
+            // It always sends from the start of the buffer.
             self.inner.buffers().output().copy_within(piece..piece + left, 0);
         }
     }
@@ -198,15 +198,15 @@ mod tests {
         let pace = Pace { limit: 100, time: Duration::from_secs(10) };
         let mut meter = Meter { pace, bytes: 0, waited: Duration::ZERO };
         let second = Duration::from_secs(1);
-        // Fast and then silent, within the time: on the whole it is enough.
+        // Fast and then silent, within the time: on average it is enough.
         assert_eq!(meter.count(1000, second), Ok(()));
         assert_eq!(meter.count(0, 9 * second), Ok(()));
-        // What was fast before does not count for what comes after.
+        // Earlier speed does not count for later bytes.
         for _ in 0..9 {
             assert_eq!(meter.count(99, second), Ok(()));
         }
         assert_eq!(meter.count(99, second), Err(TooSlow(pace)));
-        // A long wait is measured as long as it was.
+        // A long wait counts in full.
         assert_eq!(meter.count(2000, 30 * second), Err(TooSlow(pace)));
         let mut meter = Meter { pace: Pace { limit: 0, ..pace }, bytes: 0, waited: Duration::ZERO };
         assert_eq!(meter.count(0, 1000 * second), Ok(()));

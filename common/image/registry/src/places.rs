@@ -1,5 +1,5 @@
-//! Where an image is asked for: mirrors that the user names, mirrors and other places that containers-registries.conf(5)
-//! names, the registry itself.
+//! Where an image is looked for: the user's mirrors, the mirrors and other places of containers-registries.conf(5), and
+//! the registry itself.
 
 use std::{
     env,
@@ -16,15 +16,15 @@ use crate::Error;
 /// A repository in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The host, with its port where it has one.
+    /// The host, with its port if it has one.
     pub(crate) registry: String,
     pub(crate) repository: String,
-    /// Whether it may speak plain HTTP, or have a certificate that nobody vouches for.
+    /// Whether it may speak plain HTTP, or have an untrusted certificate.
     pub(crate) insecure: bool,
 }
 
-/// The tables of registries.conf that say where images are. The others (short names, say) are podman's own affair: a short
-/// name is Docker's here.
+/// The tables of registries.conf that say where images are. The others, such as short names, only matter to podman:
+/// here a short name belongs to Docker's registry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
@@ -50,19 +50,19 @@ struct Mirror {
     pull_from_mirror: String,
 }
 
-/// The rule that a file has for an image.
+/// The rule of a file for an image.
 struct Rule {
     file: PathBuf,
     registry: Registry,
 }
 
-/// Where an image is pulled from, in the order in which the places are asked.
+/// The places that an image is pulled from, in order.
 pub(crate) fn to_pull(mirrors: &[String], reference: &Reference) -> Result<Vec<Place>, Error> {
     let rule = Rule::find(files(environment), &reference.name())?;
     places(rule, mirrors, reference)
 }
 
-/// Where an image is pushed to: its registry, and no other.
+/// The place that an image is pushed to: only its registry.
 pub(crate) fn to_push(reference: &Reference) -> Result<Place, Error> {
     let rule = Rule::find(files(environment), &reference.name())?;
     let own = Place { insecure: rule.as_ref().is_some_and(|rule| rule.registry.insecure), ..own(reference) };
@@ -109,7 +109,7 @@ fn places(rule: Option<Rule>, mirrors: &[String], reference: &Reference) -> Resu
 fn place(text: &str, insecure: bool) -> Result<Place, Error> {
     let wrong = || Error::Host(text.to_owned());
     let (registry, repository) = text.split_once('/').ok_or_else(wrong)?;
-    // Whatever would be no name of an image has no place in an address either.
+    // A string that cannot be an image's name cannot be part of an address either.
     text.parse::<Reference>().map_err(|_| wrong())?;
     Ok(Place { registry: registry.to_owned(), repository: repository.to_owned(), insecure })
 }
@@ -121,7 +121,7 @@ impl Registry {
 }
 
 impl Rule {
-    /// Of all files the rule whose prefix says most; of two with the same prefix the one in the later file.
+    /// Of all files, the rule with the longest prefix; of two with the same prefix, the one in the later file.
     fn find(files: Vec<PathBuf>, name: &str) -> Result<Option<Self>, Error> {
         let mut best: Option<(usize, Self)> = None;
         for file in files {
@@ -152,7 +152,7 @@ impl Rule {
     }
 }
 
-/// How much of the name a prefix is: whole parts of it, or with `*.` hosts below a domain.
+/// How much of the name a prefix covers: whole parts of it, or with `*.` hosts below a domain.
 fn matched(prefix: &str, name: &str) -> Option<usize> {
     let host = name.split('/').next().unwrap_or_default();
     if let Some(domain) = prefix.strip_prefix('*') {
@@ -167,7 +167,7 @@ fn environment(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The files, the one that counts most last: the user's, or the system's; then what stands beside it in registries.conf.d.
+/// The files, in the order in which later ones override: the user's or the system's, then registries.conf.d beside it.
 fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     if let Some(path) = variable("CONTAINERS_REGISTRIES_CONF") {
         return vec![path.into()];
@@ -193,7 +193,7 @@ fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// The places for an image, as `registry|repository`, with `!` where they are insecure.
+    /// The places for an image, as `registry|repository`, with `!` if they are insecure.
     fn found(conf: &str, mirrors: &[&str], name: &str) -> Result<Vec<String>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("registries.conf");

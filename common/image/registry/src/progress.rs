@@ -1,4 +1,4 @@
-//! What happens to the blobs of an image, as it happens.
+//! Events about the blobs of an image, as they happen.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use oci::Digest;
 
 use crate::Error;
 
-/// What happened to a blob.
+/// An event about a blob.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It will be fetched or sent; its size in bytes.
+    /// It will be downloaded or sent; its size in bytes.
     Planned(u64),
-    /// It is where it should go already.
+    /// It is in its place already.
     Exists,
-    /// So many bytes of it have passed.
+    /// This many bytes of it have been transferred.
     Passed(u64),
-    /// Something went wrong; it is tried again after a pause.
+    /// An error occurred; it is retried after a pause.
     Retrying(&'a Error, Duration),
-    /// All of it is here, and checked.
+    /// All of it has arrived, and is checked.
     Fetched,
     /// It is in its place.
     Done,
@@ -25,15 +25,15 @@ pub enum Event<'a> {
     Mounted(&'a str),
 }
 
-/// Who wants to know. Called by several threads at once.
+/// A receiver of events. Several threads call it at the same time.
 pub trait Progress: Sync {
-    /// What happened to the blob of this digest.
+    /// An event about the blob with this digest.
     fn tell(&self, digest: &Digest, event: Event);
-    /// Something that concerns no blob, in a line.
+    /// A line that is not about a blob.
     fn note(&self, line: &str);
 }
 
-/// Nobody does.
+/// Ignores all events.
 impl Progress for () {
     fn tell(&self, _: &Digest, _: Event) {}
     fn note(&self, _: &str) {}

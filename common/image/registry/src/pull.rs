@@ -29,10 +29,10 @@ use crate::{
     repository::{Access, Repository},
 };
 
-/// How deep indexes may stand in indexes.
+/// How deep indexes may be nested.
 const MAX_NESTING: u32 = 4;
 
-/// Where an image can be pulled from: mirrors, then the registry itself. Each is reached when it is needed.
+/// The places that an image can be pulled from: mirrors, then the registry itself. Each is connected when it is needed.
 pub(crate) struct Sources<'a> {
     client: &'a Client,
     places: Vec<Place>,
@@ -57,7 +57,7 @@ impl<'a> Sources<'a> {
         Ok(self.opened[index].get_or_init(|| open))
     }
 
-    /// The numbers of those that may have the blobs of the image whose manifest was found.
+    /// The numbers of the places that may have the blobs of the image whose manifest was found.
     pub(crate) fn remaining(&self) -> Range<usize> {
         self.answered.load(Ordering::Relaxed)..self.places.len()
     }
@@ -66,17 +66,17 @@ impl<'a> Sources<'a> {
         index + 1 == self.places.len()
     }
 
-    /// Says that what was wanted is looked for in the next one.
+    /// Says that the next place is asked.
     pub(crate) fn passed_over(&self, index: usize, error: &Error) {
         let mirror = match error.is_wrong_content() {
             true => format!("mirror {}", self.places[index].registry),
             // Other errors name it.
             false => "mirror".to_owned(),
         };
-        self.progress.note(&format!("{mirror} passed over: {error}"));
+        self.progress.note(&format!("{mirror} skipped: {error}"));
     }
 
-    /// What the first source that can gives. Mirrors that cannot are passed over, with a word about it.
+    /// The result of the first source that has one. Other mirrors are skipped, with a message.
     fn first<T>(&self, act: impl Fn(&Repository) -> Result<T, Error>) -> Result<T, Error> {
         for index in self.remaining() {
             match self.get(index).and_then(&act) {
@@ -92,25 +92,25 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// An image that is being pulled: manifests and configuration are in the store, its layers may not be yet.
+/// An image that is being pulled: manifests and configuration are in the store, its layers may not be.
 pub struct Pull<'a> {
     layout: &'a Layout,
     sources: Sources<'a>,
     reference: &'a Reference,
     progress: &'a dyn Progress,
     jobs: usize,
-    /// What the name stands for: a manifest, or an index.
+    /// The descriptor that the name refers to: of a manifest or an index.
     pub descriptor: Descriptor,
     /// The image for the platform.
     pub image: Image,
-    /// Whether the name stood for the same in the store already, with all that belongs to it.
+    /// Whether the name meant the same in the store already, with all that belongs to it.
     pub up_to_date: bool,
 }
 
-/// Asks the registry what a name stands for, and fetches all but the layers.
+/// Asks the registry what a name refers to, and fetches everything except the layers.
 ///
 /// # Errors
-/// When the registry, or what it says, does not allow it.
+/// When the registry refuses, or sends something unusable.
 pub fn resolve<'a>(
     client: &'a Client,
     layout: &'a Layout,
@@ -138,9 +138,9 @@ struct Resolving<'a> {
 }
 
 impl Resolving<'_> {
-    /// The manifest or index that the name stands for now.
+    /// The manifest or index that the name refers to now.
     fn named(&self, reference: &Reference, local: Option<&Descriptor>) -> Result<Descriptor, Error> {
-        // What a digest stands for cannot change.
+        // The content of a digest cannot change.
         if let (Some(_), Some(local)) = (reference.digest(), local)
             && self.layout.has_blob(local)?
         {
@@ -150,7 +150,7 @@ impl Resolving<'_> {
         let target = digest.map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
         let manifest = self.sources.first(|source| {
             if let Some(local) = local
-                // Asking is cheap, and some registries count how often manifests are fetched.
+                // This request is cheap, and some registries limit how often manifests are fetched.
                 && source.digest_of(&target).ok().flatten().is_some_and(|now| is(local, &now))
                 && self.layout.has_blob(local)?
             {
@@ -229,7 +229,7 @@ impl Resolving<'_> {
             self.layout.touch_blob(&digest);
             return Ok(());
         }
-        // It is no layer, and nobody wants to hear of it.
+        // It is not a layer, so it is not shown.
         let (progress, given_up) = (&() as &dyn Progress, &AtomicBool::new(false));
         let downloads = Downloads { sources: self.sources, layout: self.layout, progress, given_up };
         downloads.fetch(descriptor, &Growing::default())
@@ -240,7 +240,7 @@ fn is(descriptor: &Descriptor, digest: &Digest) -> bool {
     descriptor.digest().as_ref() == digest.to_string()
 }
 
-/// The digest of what is read whole, and therefore must not be large.
+/// The digest of a blob that is read whole, and so must not be large.
 fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
     let digest = Digest::try_from(descriptor.digest())?;
     match descriptor.size() > MAX_JSON {
@@ -260,18 +260,18 @@ fn missing(layout: &Layout, image: &Image) -> Result<Vec<Descriptor>, Error> {
     Ok(missing)
 }
 
-/// The layers while they come.
+/// The layers while they arrive.
 pub struct Layers<'a> {
     layout: &'a Layout,
     coming: HashMap<Digest, Arc<Growing>>,
 }
 
 impl Layers<'_> {
-    /// Reads a layer's blob from its start, as far as it is here, and waits for the rest. Its end is seen only if the
-    /// content was what the descriptor says; where it was not, see [`Layers::begun_again`].
+    /// Reads a layer's blob from its start, as far as it has arrived, and waits for the rest. The end is seen only if
+    /// the content matches the descriptor; otherwise see [`Layers::begun_again`].
     ///
     /// # Errors
-    /// When it is neither in the store nor coming.
+    /// When it is neither in the store nor being downloaded.
     pub fn open(&self, descriptor: &Descriptor) -> std::io::Result<Box<dyn Read + Send>> {
         let digest = Digest::try_from(descriptor.digest()).map_err(std::io::Error::other)?;
         match self.coming.get(&digest) {
@@ -284,18 +284,18 @@ impl Layers<'_> {
         }
     }
 
-    /// Whether a layer that was opened, and turned out to be no good, can be opened anew, with bytes from elsewhere. Waits
-    /// where a mirror's bytes were not checked yet.
+    /// Whether a layer that was opened and turned out to be wrong can be opened again, with bytes from elsewhere. Waits
+    /// while a mirror's bytes have not been checked.
     pub fn begun_again(&self, digest: &Digest) -> bool {
         self.coming.get(digest).is_some_and(|blob| blob.begun_again())
     }
 }
 
 impl Pull<'_> {
-    /// Fetches the layers, several at once, while `meanwhile` may read them. Then the image has its name.
+    /// Downloads the layers, several at once, while `meanwhile` may read them. Then the image gets its name.
     ///
     /// # Errors
-    /// What went wrong with a layer, before what `meanwhile` made of it; else what `meanwhile` returned.
+    /// The error of a layer takes precedence over the result of `meanwhile`.
     pub fn fetch<T, E: From<Error>>(&self, meanwhile: impl FnOnce(&Layers) -> Result<T, E>) -> Result<T, E> {
         let missing = missing(self.layout, &self.image)?;
         self.announce(&missing)?;
@@ -331,7 +331,7 @@ impl Pull<'_> {
             (_, Err(error)) => Err(error),
             (Some(error), Ok(_)) => Err(error.into()),
             (None, Ok(value)) => {
-                // What came first may be old by now: img-gc goes by the age of what has no name yet.
+                // The first blobs may be old by now, and img-gc removes old blobs without a name.
                 for blob in self.image.manifest.layers().iter().chain([self.image.manifest.config()]) {
                     self.layout.touch_blob(&Digest::try_from(blob.digest()).map_err(Error::from)?);
                 }
@@ -348,7 +348,7 @@ impl Pull<'_> {
                 true => self.progress.tell(&digest, Event::Planned(layer.size())),
                 false => {
                     self.layout.touch_blob(&digest);
-                    // Of an image that is up to date Docker says just that.
+                    // For an image that is up to date, Docker prints only that.
                     if !self.up_to_date {
                         self.progress.tell(&digest, Event::Exists);
                     }
@@ -359,7 +359,7 @@ impl Pull<'_> {
     }
 }
 
-/// Fetches one blob after the other until none is left, or one fails.
+/// Downloads one blob after the other until none is left, or one fails.
 fn work(
     downloads: Downloads,
     queue: &Mutex<VecDeque<(Descriptor, Arc<Growing>)>>,

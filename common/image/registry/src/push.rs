@@ -22,10 +22,10 @@ use crate::{
     upload::{Uploaded, Uploads},
 };
 
-/// What was pushed.
+/// The result of a push.
 #[derive(Debug)]
 pub struct Pushed {
-    /// What the name stands for in the registry now.
+    /// What the name refers to in the registry now.
     pub descriptor: Descriptor,
     /// How many blobs were sent.
     pub sent: usize,
@@ -35,13 +35,14 @@ pub struct Pushed {
     pub mounted: usize,
 }
 
-/// Sends an image, blobs first, then its manifests, then the one that gets the name.
+/// Sends an image: first blobs, then manifests, last the one that gets the name.
 ///
-/// An index is sent whole if the images for all its platforms are in the store; else the image for `platform` alone. Layers
-/// are sent in the bytes that they have in the store, also uncompressed ones: others would make it another image.
+/// An index is sent whole if the images of all its platforms are in the store; otherwise only the image for `platform`
+/// is sent. Layers are sent as they are in the store, even uncompressed ones, because compression would make another
+/// image.
 ///
 /// # Errors
-/// When the store does not have it, or the registry does not take it.
+/// When the store does not have it, or the registry refuses it.
 pub fn push(
     client: &Client,
     layout: &Layout,
@@ -69,7 +70,7 @@ pub fn push(
     let uploads = Uploads { repository: &repository, layout, progress, origins: &origins };
     let counts = send_all(&uploads, blobs, client.options().jobs.max(1))?;
     put_manifests(&repository, layout, &whole, destination, progress)?;
-    // It is only a help for the next push, and the store may be read-only.
+    // It only helps the next push, and the store may be read-only.
     let _ = layout.remember_push(destination, &root);
     let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
     Ok(Pushed {
@@ -80,7 +81,7 @@ pub fn push(
     })
 }
 
-/// A name with a digest is that of one image: no other is sent to it.
+/// A name with a digest belongs to one image: no other is sent to it.
 fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
     let digest = Digest::try_from(root.digest())?;
     match destination.digest() {
@@ -92,7 +93,8 @@ fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error>
     }
 }
 
-/// All manifests and indexes below a descriptor, each after what it names. Whether all of them are in the store.
+/// All manifests and indexes below a descriptor, each after those that it names; and whether all of them are in the
+/// store.
 fn collect(layout: &Layout, descriptor: &Descriptor, found: &mut Vec<Descriptor>) -> Result<bool, Error> {
     if !layout.has_blob(descriptor)? || found.len() > 1000 {
         return Ok(false);
@@ -116,7 +118,7 @@ fn collect(layout: &Layout, descriptor: &Descriptor, found: &mut Vec<Descriptor>
     Ok(true)
 }
 
-/// The configurations and layers of these manifests, each once; layers first, as people know it.
+/// The configurations and layers of these manifests, each once; layers first, as users expect.
 fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, bool)>, Error> {
     let mut blobs: Vec<(Descriptor, bool)> = Vec::new();
     for descriptor in manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest) {
@@ -131,19 +133,19 @@ fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, b
     Ok(blobs)
 }
 
-/// For each layer of an image that was pushed to the same registry, or has a name there: the repository that the registry
-/// can take it from.
+/// For each layer of an image that was pushed to the same registry, or has a name there: the repository that the
+/// registry can take it from.
 fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, String>, Error> {
     let mut origins = HashMap::new();
     let named = layout.list()?.into_iter().filter_map(|entry| Some((entry.reference?, entry.descriptor)));
-    // Of what was pushed it is known that the registry has it, most likely of the last: these come last, and count.
+    // The registry has had what was pushed, most likely the last one. Those come last, and override.
     for (reference, descriptor) in named.chain(layout.pushed().into_iter().rev()) {
         if reference.registry() != destination.registry()
             || reference.repository() == destination.repository()
         {
             continue;
         }
-        // An image that cannot be read is nothing to take from.
+        // An image that cannot be read offers no layers.
         for (_, manifest) in layout.manifests(&descriptor).unwrap_or_default() {
             for layer in manifest.layers() {
                 origins.insert(layer.digest().to_string(), reference.repository().to_owned());
@@ -182,7 +184,7 @@ fn send_all(uploads: &Uploads, blobs: Vec<(Descriptor, bool)>, jobs: usize) -> R
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The manifests, of which the last gets the name.
+/// The manifests. The last one gets the name.
 fn put_manifests(
     repository: &Repository,
     layout: &Layout,

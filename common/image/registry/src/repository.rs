@@ -1,4 +1,4 @@
-//! A repository of a registry: requests to it, with whatever it takes to be let in.
+//! A repository of a registry: requests to it, with authentication.
 
 use std::{
     io::Read,
@@ -17,17 +17,17 @@ use crate::{
     url::Url,
 };
 
-/// The most redirections on the way to one blob.
+/// The limit of redirections for one blob.
 const MAX_REDIRECTIONS: u32 = 10;
 
-/// What is to be done in a repository.
+/// The kind of access to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
     Push,
 }
 
-/// A repository, at the place where it is reached.
+/// A repository, at one of its places.
 #[derive(Debug)]
 pub(crate) struct Repository {
     http: Http,
@@ -41,7 +41,7 @@ pub(crate) struct Repository {
     dispensable: bool,
 }
 
-/// Makes the body of a request, each time that it is sent.
+/// Makes the body of a request. Called for each attempt.
 pub(crate) type MakeBody<'a> = &'a mut dyn FnMut() -> Result<(Box<dyn Read + 'a>, u64), Error>;
 
 impl Repository {
@@ -59,7 +59,7 @@ impl Repository {
         Self { http, base, name, authority, retries, reached, dispensable: false }
     }
 
-    /// The same, as one of several places: it is not waited for as long as it has never answered.
+    /// The same, as one of several places: without retries as long as it has never answered.
     pub(crate) fn dispensable(self) -> Self {
         Self { dispensable: true, ..self }
     }
@@ -74,7 +74,7 @@ impl Repository {
         Attempts::new(self.retries)
     }
 
-    /// Does something as often as it takes.
+    /// Does something, with retries.
     pub(crate) fn patiently<T>(
         &self,
         tell: &dyn Fn(&Error, Duration),
@@ -83,7 +83,7 @@ impl Repository {
         let mut attempts = self.attempts();
         loop {
             match act() {
-                // A name that was mistyped should not take half a minute.
+                // A mistyped name should not take half a minute.
                 Err(error) if !self.reached.load(Ordering::Relaxed) && self.is_absent(&error) => {
                     return Err(error);
                 }
@@ -93,10 +93,10 @@ impl Repository {
         }
     }
 
-    /// Asks, is let in, follows where it is sent. The answer may have any status.
+    /// Sends a request, authenticates, and follows redirections. The answer may have any status.
     ///
     /// # Errors
-    /// When there is no answer, or the registry does not let us in.
+    /// When there is no answer, or authentication fails.
     pub(crate) fn ask<'a>(
         &self,
         method: &'static str,
@@ -106,7 +106,7 @@ impl Repository {
     ) -> Result<Answer, Error> {
         let (mut url, mut redirections, mut renewals) = (url, 0, 0);
         loop {
-            // Who is elsewhere must not see what is meant for the registry.
+            // Another host must not see what is meant for the registry.
             let at_home = url.same_origin(&self.base);
             let authorization = if at_home { self.authority.header() } else { None };
             let mut headers = headers.to_vec();
@@ -131,7 +131,7 @@ impl Repository {
                     }
                     let next = answer.location()?;
                     if url.is_tls() && !next.is_tls() {
-                        return Err(answer.wrong(format!("sent elsewhere without encryption: {next}")));
+                        return Err(answer.wrong(format!("redirected to an address without TLS: {next}")));
                     }
                     url = next;
                 }
@@ -140,7 +140,7 @@ impl Repository {
         }
     }
 
-    /// As [`Repository::ask`], for an answer that must be one of these statuses.
+    /// As [`Repository::ask`], for an answer that must have one of these statuses.
     pub(crate) fn expect<'a>(
         &self,
         method: &'static str,

@@ -1,4 +1,4 @@
-//! Trying again.
+//! Retries.
 
 use std::{thread, time::Duration};
 
@@ -8,10 +8,10 @@ use crate::Error;
 const FIRST: Duration = Duration::from_millis(250);
 /// The longest pause of our own.
 const LONGEST: Duration = Duration::from_secs(30);
-/// A registry that asks for a longer pause than that is told on, rather than waited for.
+/// If a registry asks for a longer pause than this, its error is reported at once.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often something was tried, and how often it may be.
+/// The number of attempts, and their limit.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     left: u32,
@@ -24,7 +24,7 @@ impl Attempts {
         Self { left: limit, pause: FIRST, limit }
     }
 
-    /// The last attempt came further than the one before: begin to count anew.
+    /// The last attempt made progress: start counting again.
     pub(crate) fn progressed(&mut self) {
         *self = Self::new(self.limit);
     }
@@ -32,7 +32,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The error itself, if it does not pass or nothing is left to try.
+    /// The error itself, if a retry cannot help or no attempt is left.
     pub(crate) fn wait(&mut self, error: Error, tell: impl FnOnce(&Error, Duration)) -> Result<(), Error> {
         let wanted = match &error {
             Error::Refused { retry_after, .. } => *retry_after,

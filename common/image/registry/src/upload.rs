@@ -16,7 +16,7 @@ use crate::{
     url::Url,
 };
 
-/// How a blob came to be in the registry.
+/// How a blob got into the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Uploaded {
     Existed,
@@ -24,16 +24,16 @@ pub(crate) enum Uploaded {
     Sent,
 }
 
-/// What every upload of a push has in common.
+/// The data that all uploads of a push share.
 pub(crate) struct Uploads<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) layout: &'a Layout,
     pub(crate) progress: &'a dyn Progress,
-    /// Digest → another repository of the registry that has it.
+    /// Digest → another repository of the registry that has the blob.
     pub(crate) origins: &'a HashMap<String, String>,
 }
 
-/// What a request for an upload came to.
+/// The result of a request for an upload.
 enum Session {
     Mounted,
     At(Url),
@@ -47,7 +47,7 @@ impl Uploads<'_> {
         Ok(())
     }
 
-    /// Sends a blob, unless the registry has it; of a layer, people are told.
+    /// Sends a blob, unless the registry has it. Progress of a layer is shown.
     pub(crate) fn send(&self, descriptor: &Descriptor, is_layer: bool) -> Result<Uploaded, Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         let progress = if is_layer { self.progress } else { &() };
@@ -75,12 +75,12 @@ impl Uploads<'_> {
         })
     }
 
-    /// Asks for a place to send to, or for the blob of another repository.
+    /// Asks for an address to send to, or for the blob of another repository.
     fn begin(&self, digest: &Digest, from: Option<&str>) -> Result<Session, Error> {
         let url = self.repository.url("blobs/uploads/")?;
         if let Some(from) = from {
             let url = url.clone().with("mount", &digest.to_string()).with("from", from);
-            // A registry that does not want to mount it takes it in the ordinary way.
+            // A registry that refuses to mount it accepts it in the ordinary way.
             if let Ok(answer) = self.repository.expect("POST", url, &[], None, &[201, 202]) {
                 return Ok(match answer.status.as_u16() {
                     201 => Session::Mounted,
@@ -92,7 +92,7 @@ impl Uploads<'_> {
         Ok(Session::At(answer.location()?))
     }
 
-    /// All of it in one request.
+    /// Sends all of it in one request.
     fn put(
         &self,
         descriptor: &Descriptor,
@@ -112,7 +112,7 @@ impl Uploads<'_> {
     }
 }
 
-/// Tells how much of a blob was read.
+/// Counts how much of a blob was read.
 struct Told<'a> {
     reader: BlobReader,
     progress: &'a dyn Progress,

@@ -2,25 +2,25 @@
 
 use std::fmt;
 
-/// `http` or `https`, a host, and what follows it. No other scheme can be one, and no user or password in it.
+/// `http` or `https`, a host, and the rest. Other schemes, a user or a password are not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     tls: bool,
-    /// Host, and port where one was given.
+    /// Host, and port if it was given.
     authority: String,
     /// Begins with `/`; with the query.
     path: String,
 }
 
 impl Url {
-    /// The top of a host: `https://host:port/`.
+    /// The root of a host: `https://host:port/`.
     pub(crate) fn host(tls: bool, authority: &str) -> Self {
         Self { tls, authority: authority.to_owned(), path: "/".to_owned() }
     }
 
     /// As [`Url::join`] on an absolute address.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("{text:?} is no address"))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("{text:?} is not an address"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
@@ -40,7 +40,7 @@ impl Url {
         Ok(Self { tls, authority: authority.to_ascii_lowercase(), path })
     }
 
-    /// What `location` means in an answer from here (RFC 3986, section 5.2, without dot segments).
+    /// What `location` means in an answer from this address (RFC 3986, section 5.2, without dot segments).
     pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
         let scheme = if self.tls { "https" } else { "http" };
         let head = location.split(['/', '?']).next().unwrap_or_default();
@@ -66,7 +66,7 @@ impl Url {
         self
     }
 
-    /// Host, and port where one was given.
+    /// Host, and port if it was given.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -75,7 +75,7 @@ impl Url {
         self.tls
     }
 
-    /// Whether what one of them may know, the other may know too: the same host and port, equally secure.
+    /// Whether secrets for one may be sent to the other: the same host and port, equally secure.
     pub(crate) fn same_origin(&self, other: &Self) -> bool {
         self.tls == other.tls && self.host_and_port() == other.host_and_port()
     }
@@ -85,13 +85,13 @@ impl Url {
         split_port(&self.authority).unwrap_or((&self.authority, default))
     }
 
-    /// The whole of it, as it is asked for.
+    /// The whole address, as it is requested.
     pub(crate) fn full(&self) -> String {
         format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority, self.path)
     }
 }
 
-/// Without its query, which may hold a signature or a token.
+/// Without the query, which may hold a signature or a token.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let full = self.full();
@@ -99,12 +99,12 @@ impl fmt::Display for Url {
     }
 }
 
-/// Host and port, where one was given.
+/// Host and port, if it was given.
 pub(crate) fn split_port(authority: &str) -> Option<(&str, &str)> {
     authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
 }
 
-/// Whether a host, with or without a port, is this machine itself.
+/// Whether a host, with or without a port, is this machine.
 pub(crate) fn is_loopback(authority: &str) -> bool {
     let host = split_port(authority).map_or(authority, |(host, _)| host).to_ascii_lowercase();
     let bare = host.trim_start_matches('[').trim_end_matches(']');

@@ -1,10 +1,10 @@
 //! Leases: which container has which address of a subnet.
 //!
-//! A lease is a file `$STAVE_RUN/leases/<subnet>/<address>` that holds the container's id; the subnet's slash is written
-//! as `_`. The file `cursor` beside them holds the address given last, so that the next one is found at once and an
-//! address rests for as long as it can before it is given again.
+//! A lease is a file `$STAVE_RUN/leases/<subnet>/<address>` that holds the container's id. The subnet's slash is
+//! written as `_`. The file `cursor` in the same directory holds the last address. So the next address is found at
+//! once, and a freed address is not used again soon.
 //!
-//! Whoever plans a lease holds a lock until it is applied; the lease itself is made exclusively all the same.
+//! The caller holds a lock from the plan until the lease is applied. The lease itself is made exclusively all the same.
 
 mod operation;
 mod subnet;
@@ -24,22 +24,22 @@ pub use subnet::gateway;
 /// Why an address could not be leased.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Every address of the subnet is given.
-    #[error("lease an address of {subnet}: all {given} are given")]
+    /// Every address of the subnet is in use.
+    #[error("lease an address of {subnet}: all {given} are in use")]
     UsedUp {
         /// The subnet.
         subnet: Ipv4Net,
         /// How many there are.
         given: usize,
     },
-    /// A file of a lease.
+    /// The file of a lease could not be used.
     #[error("{verb} lease {path:?}: {source}")]
     File {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -50,7 +50,7 @@ impl Error {
     }
 }
 
-/// So many addresses are tried one by one before all leases are listed.
+/// How many addresses are tried one by one before all leases are listed.
 const PROBES: u64 = 16;
 
 pub(crate) const CURSOR: &str = "cursor";
@@ -61,10 +61,10 @@ pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
 }
 
 /// Plans a lease of the next free address for the container `holder`; changes nothing. The network's own address, its
-/// broadcast address and those in `reserved` (the gateway) are never given.
+/// broadcast address and those in `reserved` (the gateway) are never used.
 ///
-/// Where all are given, one whose container is gone may be taken over: `in_use` is asked for the container's id, and
-/// answers `true` unless it is certain that no record, namespace or link of it is left.
+/// If all are in use, the lease of a container that is gone may be taken over. `in_use` gets the container's id. It
+/// must return `true` unless it is certain that no record, namespace or link of the container is left.
 ///
 /// # Errors
 /// [`Error::UsedUp`]; [`Error::File`] when the leases cannot be read.
@@ -101,7 +101,7 @@ pub fn plan(
     Err(Error::UsedUp { subnet, given: given.len() })
 }
 
-/// The addresses that are given.
+/// The addresses in use.
 fn list(directory: &Path) -> Result<HashSet<Ipv4Addr>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

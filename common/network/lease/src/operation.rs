@@ -20,7 +20,7 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// The container's id.
     pub holder: String,
-    /// The id of a container that is gone and whose lease is taken over.
+    /// The id of a container that is gone, whose lease is taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<String>,
 }
@@ -30,12 +30,12 @@ impl Lease {
         self.directory.join(self.address.to_string())
     }
 
-    /// The lease before it has its name. Nothing else is called so: ids do not begin with a dot.
+    /// The lease before it has its name. Nothing else has such a name: ids do not begin with a dot.
     fn beside(&self) -> PathBuf {
         self.directory.join(format!(".{}", self.holder))
     }
 
-    /// Who has the address.
+    /// The holder of the address.
     fn held_by(&self) -> Result<Option<String>, Error> {
         match fs::read_to_string(self.path()) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
@@ -44,7 +44,7 @@ impl Lease {
         }
     }
 
-    /// Gives the file its name, which must be free; or, where a lease is taken over, be that lease.
+    /// Gives the file its name. The name must be free, or belong to the lease that is taken over.
     fn take(&self) -> Result<(), Error> {
         let flags = match &self.instead_of {
             Some(earlier) if self.held_by()?.as_deref() == Some(earlier) => RenameFlags::empty(),
@@ -56,7 +56,7 @@ impl Lease {
 
     fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
         let leases = scope.run_dir.join("leases");
-        // The holder is a part of a path; an id has no slash.
+        // The holder is part of a path; an id has no slash.
         if self.directory.parent() == Some(&leases) && !self.holder.contains('/') && !self.holder.is_empty() {
             scope.contain(&self.directory)?;
             return Ok(());
@@ -93,7 +93,7 @@ impl Operation for Lease {
             let _ = remove(&beside);
             return Err(error.into());
         }
-        // A cursor that cannot be written, or is written in half, costs only a longer search.
+        // A cursor that is missing or half written only costs a longer search.
         let _ = fs::write(self.directory.join(CURSOR), format!("{}\n", self.address));
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Operation for Lease {
         if self.held_by()?.as_deref() == Some(&self.holder) {
             remove(&self.path())?;
         }
-        // The last one takes the directories along.
+        // The last lease removes the directories as well.
         if !operation::holds_another(&self.directory, CURSOR).unwrap_or(true) {
             remove(&self.directory.join(CURSOR))?;
             let _ = fs::remove_dir(&self.directory);

@@ -4,15 +4,15 @@ use ipnet::Ipv4Net;
 
 use crate::CURSOR;
 
-/// The address of the bridge, which containers use as their gateway: the first of the subnet.
+/// The address of the bridge, which is the gateway of the containers: the first of the subnet.
 pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     (u32::from(subnet.network()) + 1).into()
 }
 
-/// The subnet's addresses for hosts, each once: those after `cursor` first.
+/// The subnet's addresses for hosts, each once, starting after `cursor`.
 pub(crate) fn addresses(subnet: Ipv4Net, cursor: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
     let network = u32::from(subnet.network());
-    // A subnet of two addresses or one has neither a network's nor a broadcast address (RFC 3021).
+    // A subnet with one or two addresses has no network or broadcast address (RFC 3021).
     let (first, last) = match subnet.prefix_len() {
         31 | 32 => (network, u32::from(subnet.broadcast())),
         _ => (network + 1, u32::from(subnet.broadcast()) - 1),
@@ -21,7 +21,7 @@ pub(crate) fn addresses(subnet: Ipv4Net, cursor: Option<Ipv4Addr>) -> impl Itera
     (start..=last).chain(first..start).map(Ipv4Addr::from)
 }
 
-/// The address that was given last, where that is known.
+/// The last address, if it is known.
 pub(crate) fn cursor(directory: &Path) -> Option<Ipv4Addr> {
     fs::read_to_string(directory.join(CURSOR)).ok()?.trim().parse().ok()
 }

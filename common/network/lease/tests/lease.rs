@@ -40,7 +40,7 @@ fn the_next_free_address_and_every_one_of_them() {
     assert_eq!(leases.iter().map(last).collect::<Vec<_>>(), [2, 4, 5, 6, 3], "one given back comes last");
     assert_eq!(
         lease(&scope, "10.0.0.0/29", "g").unwrap_err(),
-        "lease an address of 10.0.0.0/29: all 5 are given"
+        "lease an address of 10.0.0.0/29: all 5 are in use"
     );
     for lease in &leases {
         assert_eq!(lease.check(&scope).unwrap(), Condition::Present);
@@ -94,7 +94,7 @@ fn a_lease_of_a_container_that_is_gone_is_taken_over_when_all_are_given() {
     new.apply(&scope).unwrap();
     gone.undo(&scope).unwrap();
     assert_eq!(new.check(&scope).unwrap(), Condition::Present);
-    // Whoever took it over meanwhile keeps it.
+    // The container that took it over meanwhile keeps it.
     let mut late = Lease { holder: "late".into(), instead_of: Some("gone".into()), ..new.clone() };
     assert!(late.apply(&scope).is_err());
     new.undo(&scope).unwrap();

@@ -1,8 +1,8 @@
-//! `WWW-Authenticate` (RFC 9110, section 11.6.1): what a registry wants to see.
+//! `WWW-Authenticate` (RFC 9110, section 11.6.1): the credentials that a registry asks for.
 
 use std::collections::HashMap;
 
-/// One of the ways in.
+/// A kind of credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// A name and a password.
@@ -11,7 +11,7 @@ pub(super) enum Challenge {
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-/// The challenges of a header that we know, in its order.
+/// The challenges of a header that we know, in the order of the header.
 pub(super) fn parse(header: &str) -> Vec<Challenge> {
     let mut found: Vec<(String, HashMap<String, String>)> = Vec::new();
     let mut rest = header.trim_start_matches([' ', ',', '\t']);
@@ -55,7 +55,7 @@ fn take_token(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// A token, or a quoted string with `\` before what stands for itself.
+/// A token, or a quoted string in which `\` escapes a character.
 fn take_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', '\t', ',']).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! Being let in: what stands in the `Authorization` header for one repository.
+//! Authentication: the `Authorization` header for one repository.
 
 mod challenge;
 
@@ -15,16 +15,16 @@ use crate::{
 };
 use challenge::Challenge;
 
-/// The most that a token server may say, in bytes.
+/// The largest answer of a token server, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
 
-/// What the registry was told so far.
+/// The state of the authentication.
 #[derive(Debug)]
 pub(crate) struct Authority {
     credentials: Option<Credentials>,
-    /// `repository:<name>:pull` or the like, in case that the registry does not say itself what it wants.
+    /// `repository:<name>:pull` or similar, in case the registry does not name a scope.
     scope: String,
-    /// The header that let us in last.
+    /// The last header that the registry accepted.
     header: Mutex<Option<String>>,
 }
 
@@ -48,12 +48,12 @@ impl Authority {
         self.lock().clone()
     }
 
-    /// A header to send instead of `used`, after an answer that did not let us in.
+    /// A header to send instead of `used`, after an answer that rejected it.
     ///
     /// # Errors
-    /// The answer as an error, where there is no other; or why there is none.
+    /// The answer as an error, if there is no other header; or why there is none.
     pub(crate) fn renew(&self, http: &Http, used: Option<&str>, answer: Answer) -> Result<String, Error> {
-        // Held while the token is fetched: the other threads wait for it rather than fetch one each.
+        // Held while the token is fetched: other threads wait for it and do not fetch their own.
         let mut header = self.lock();
         if let Some(newer) = header.as_deref().filter(|current| Some(*current) != used) {
             return Ok(newer.to_owned());
@@ -135,8 +135,8 @@ impl Authority {
     }
 }
 
-/// What a token is asked for: all that the registry names (several scopes come in one string: Docker's token
-/// authentication, "Resource scope"), and all that is about to be done, so that one token does for it.
+/// The scopes to ask for: all that the registry names (several in one string; Docker's token authentication, "Resource
+/// scope"), and all that we are about to do. So one token is enough.
 fn scopes(named: &str, own: &str) -> Vec<String> {
     let mut scopes: Vec<String> = vec![own.to_owned()];
     for scope in named.split(' ').filter(|scope| !scope.is_empty()) {

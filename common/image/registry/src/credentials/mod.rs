@@ -1,4 +1,4 @@
-//! Who the user is, as Docker, podman and skopeo keep it.
+//! The user's credentials, as Docker, podman and skopeo store them.
 
 mod program;
 
@@ -12,23 +12,23 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// What a registry is told.
+/// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// A name and a password.
     Password(String, String),
-    /// A token, which the registry's token server changes into others.
+    /// A token that the registry's token server exchanges for others.
     IdentityToken(String),
 }
 
-/// Secrets are in no message.
+/// Messages never contain secrets.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials")
     }
 }
 
-/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which is its twin.
+/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which has the same form.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
@@ -51,7 +51,7 @@ const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docke
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 impl Credentials {
-    /// Those for a repository; none where the files have none.
+    /// The credentials for a repository; none if the files have none.
     pub(crate) fn find(
         authfile: Option<&Path>,
         registry: &str,
@@ -60,7 +60,7 @@ impl Credentials {
         for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
             let text = match fs::read(&path) {
                 Ok(text) => text,
-                // A file that the user named must be there; the others may be missing, or be somebody else's.
+                // A file that the user named must exist. The others may be missing, or be unreadable.
                 Err(_) if Some(path.as_path()) != authfile => continue,
                 Err(error) => return Err(wrong(registry, path.display(), error)),
             };
@@ -88,7 +88,7 @@ fn wrong(registry: &str, from: impl ToString, problem: impl ToString) -> Error {
     Error::Credentials { registry: registry.to_owned(), from: from.to_string(), problem: problem.to_string() }
 }
 
-/// Where credentials may stand, in the order of containers-auth.json(5).
+/// The files that may have credentials, in the order of containers-auth.json(5).
 fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> {
     if let Some(path) = authfile {
         return vec![path.to_owned()];
@@ -134,7 +134,7 @@ impl File {
             .map_err(|problem| wrong(registry, path.display(), format!("auths of {key:?}: {problem}")))
     }
 
-    /// The entry that says most about the repository: of `host/a/b`, `host/a`, `host` the first that is there.
+    /// The most specific entry for the repository: the first of `host/a/b`, `host/a`, `host` that exists.
     fn entry(&self, registry: &str, repository: &str, hub: bool) -> Option<(&str, &Entry)> {
         let registry = if hub { "docker.io" } else { registry };
         let full = format!("{registry}/{repository}");
@@ -150,7 +150,7 @@ impl File {
     }
 }
 
-/// A key of `auths` without what Docker of old added to it: `https://host/v1/` is `host`.
+/// A key of `auths` without what old versions of Docker added: `https://host/v1/` is `host`.
 fn normalised(key: &str) -> &str {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let name = match rest {

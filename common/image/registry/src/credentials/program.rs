@@ -1,4 +1,4 @@
-//! Credential helpers: programs that the user has named in his configuration (docker-credential-helpers' protocol).
+//! Credential helpers: programs that the user has configured (docker-credential-helpers' protocol).
 
 use std::{
     io::Write,
@@ -17,7 +17,7 @@ struct Answer {
     secret: String,
 }
 
-/// Asks `docker-credential-<name>` what it keeps for a server; none where it keeps nothing.
+/// Asks `docker-credential-<name>` for the credentials of a server; none if it has none.
 pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, String> {
     let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !name.bytes().all(valid) {
@@ -31,14 +31,14 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, Strin
         .spawn()
         .map_err(|error| error.to_string())?;
     if let Some(mut input) = helper.stdin.take() {
-        // A helper that has gone says why in its status.
+        // If the helper has already ended, its status says why.
         let _ = input.write_all(server.as_bytes());
     }
     let output = helper.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         let said = plain(&String::from_utf8_lossy(&output.stdout));
         return match said.as_str() {
-            // The words by which Docker knows it.
+            // Docker recognises this case by the same words.
             "credentials not found in native keychain" => Ok(None),
             "" => Err(output.status.to_string()),
             _ => Err(said),

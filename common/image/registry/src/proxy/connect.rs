@@ -1,7 +1,7 @@
-//! Connections by way of a proxy (RFC 9110, section 9.3.6; RFC 9112, section 3.2).
+//! Connections through a proxy (RFC 9110, section 9.3.6; RFC 9112, section 3.2).
 //!
-//! With TLS the proxy is asked for a tunnel. Without, it is asked for the address itself, in full: many proxies make no
-//! tunnel to port 80, and one that keeps what it has seen could not see it. ureq can do the former only.
+//! With TLS we ask the proxy for a tunnel. Without TLS we send it the full address, because many proxies refuse a
+//! tunnel to port 80, and a caching proxy could not see the content. ureq supports only the former.
 
 use std::{
     fmt,
@@ -25,15 +25,15 @@ use ureq::{
 
 use super::{Proxies, Proxy};
 
-/// The most that a proxy may say about a tunnel, in bytes.
+/// The largest answer of a proxy about a tunnel, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// What went wrong at the proxy, before there was a way to the server.
+/// An error at the proxy, before there was a connection to the server.
 #[derive(Debug)]
 pub(crate) enum AtProxy {
-    /// It did not want to.
+    /// It refused.
     Refused(StatusCode),
-    /// There was no answer, or none that could be read.
+    /// It gave no answer, or an unreadable one.
     Failed(Error),
 }
 
@@ -54,7 +54,7 @@ impl From<AtProxy> for Error {
     }
 }
 
-/// Finds the address to connect to: that of the proxy where there is one. It alone may know the server's.
+/// Finds the address to connect to: the proxy's if there is one. Only the proxy may know the server's address.
 #[derive(Debug)]
 pub(crate) struct Resolve {
     pub(crate) proxies: Arc<Proxies>,
@@ -73,7 +73,7 @@ impl Resolver for Resolve {
     }
 }
 
-/// Makes of a connection to a proxy one to the server.
+/// Turns a connection to a proxy into one to the server.
 #[derive(Debug)]
 pub(crate) struct Dial {
     pub(crate) proxies: Arc<Proxies>,
@@ -160,7 +160,7 @@ fn tunnel(
     }
 }
 
-/// All up to the empty line, and nothing of what follows: that is the server's.
+/// Reads up to the empty line and nothing after it, because that belongs to the server.
 fn read_head(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -171,13 +171,13 @@ fn read_head(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Of `HTTP/1.1 200 Connection established`.
+/// The status of `HTTP/1.1 200 Connection established`.
 fn status(head: &[u8]) -> Option<StatusCode> {
     let rest = head.strip_prefix(b"HTTP/1.")?;
     StatusCode::from_bytes(rest.get(2..5)?).ok()
 }
 
-/// The header line with the proxy's user and password, where it has some.
+/// The header line with the proxy's user and password, if it has any.
 fn authorization(proxy: &Proxy) -> String {
     let (user, password) = (proxy.0.username(), proxy.0.password());
     if user.is_none() && password.is_none() {
@@ -187,11 +187,11 @@ fn authorization(proxy: &Proxy) -> String {
     format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(both))
 }
 
-/// A connection by way of a proxy.
+/// A connection through a proxy.
 #[derive(Debug)]
 pub(crate) struct Proxied {
     inner: Box<dyn Transport>,
-    /// Of a connection on which the proxy is told where each request goes.
+    /// A connection on which each request names its address to the proxy.
     forward: Option<Forward>,
 }
 
@@ -200,7 +200,7 @@ struct Forward {
     /// `http://host:port`
     server: String,
     authorization: String,
-    /// Whether what is sent next is the head of a request. Nothing is read between it and the end of its body.
+    /// Whether the next bytes are the head of a request. Nothing is read between it and the end of its body.
     at_head: bool,
 }
 
@@ -217,7 +217,7 @@ impl Forward {
         Self { server, authorization: authorization(proxy), at_head: true }
     }
 
-    /// `GET /v2/ HTTP/1.1…` → `GET http://host/v2/ HTTP/1.1…`, in place: how long it is then.
+    /// `GET /v2/ HTTP/1.1…` → `GET http://host/v2/ HTTP/1.1…`, in place. Returns the new length.
     fn rewrite(&self, output: &mut [u8], size: usize) -> Result<usize, Error> {
         let wrong = || Error::Other("the head of the request is too long".into());
         let old = output.get(..size).ok_or_else(wrong)?;
@@ -263,7 +263,7 @@ impl Transport for Proxied {
         self.inner.is_open()
     }
 
-    /// That the proxy is reached with TLS does not make the way to the server safe.
+    /// TLS to the proxy does not make the way to the server safe.
     fn is_tls(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! What `NO_PROXY` lists.
+//! The entries of `NO_PROXY`.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use std::net::IpAddr;
 pub(super) enum Exception {
     /// `*`
     All,
-    /// `10.0.0.0/8`: the first bits of addresses, and how many they are.
+    /// `10.0.0.0/8`: the first bits of addresses, and their number.
     Network(IpAddr, u32),
     /// `10.1.2.3` or `10.1.2.3:80`
     Address(IpAddr, Option<String>),
-    /// `example.org`, or `.example.org` and `*.example.org`, which are the hosts below alone; with a port or without.
+    /// `example.org`, or `.example.org` and `*.example.org` (only the hosts below); with or without a port.
     Domain {
-        /// With the dot in front.
+        /// With the leading dot.
         suffix: String,
         itself: bool,
         port: Option<String>,
@@ -21,7 +21,7 @@ pub(super) enum Exception {
 }
 
 impl Exception {
-    /// One entry of the list. What is none is passed over, as Go does.
+    /// Parses one entry of the list. Invalid ones are ignored, as in Go.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         if text == "*" {
@@ -51,7 +51,7 @@ impl Exception {
         }
     }
 
-    /// Whether it is about a host (in lower case, an IPv6 address without brackets) and port.
+    /// Whether it applies to a host (in lower case, an IPv6 address without brackets) and port.
     pub(super) fn covers(&self, host: &str, port: &str) -> bool {
         let address = || host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
         let same_port = |own: &Option<String>| own.as_deref().is_none_or(|own| own == port);
@@ -67,7 +67,7 @@ impl Exception {
     }
 }
 
-/// Bits of an address.
+/// The bits of an address.
 fn width(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }

@@ -1,7 +1,7 @@
-//! The proxy for an address, as the environment names it.
+//! The proxy for an address, according to the environment.
 //!
-//! Docker, podman and skopeo are Go programs: the rules are those of golang.org/x/net/http/httpproxy. ureq has rules of its
-//! own, which are others: it takes one variable for all addresses, and knows neither ports nor networks in `NO_PROXY`.
+//! Docker, podman and skopeo are Go programs, so the rules are those of golang.org/x/net/http/httpproxy. ureq's own
+//! rules differ: it reads one variable for all addresses, and supports neither ports nor networks in `NO_PROXY`.
 
 mod connect;
 mod exception;
@@ -18,7 +18,7 @@ use crate::{
     url::{is_loopback, split_port},
 };
 
-/// The proxies that the environment names, and the hosts that are reached without.
+/// The proxies in the environment, and the hosts that are reached without one.
 #[derive(Debug)]
 pub(crate) struct Proxies {
     plain: Setting,
@@ -26,20 +26,20 @@ pub(crate) struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// What a variable says. A wrong one is no error as long as nothing is to be asked by way of it.
+/// The value of a variable. A wrong one is an error only when it would be used.
 type Setting = Option<Result<Proxy, String>>;
 
 /// A proxy that speaks HTTP.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy(ureq::Proxy);
 
-/// The variable that names the proxy for addresses with TLS, or for those without.
+/// The variable that names the proxy for addresses with or without TLS.
 pub(crate) fn variable(tls: bool) -> &'static str {
     if tls { "HTTPS_PROXY" } else { "HTTP_PROXY" }
 }
 
 impl Proxies {
-    /// What the process's environment says.
+    /// Reads the process's environment.
     pub(crate) fn from_environment() -> Self {
         Self::read(|name| env::var(name).ok())
     }
@@ -58,10 +58,10 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a host, with its port or without; none where it is reached directly.
+    /// The proxy for a host, with or without a port; none if it is reached directly.
     ///
     /// # Errors
-    /// When the variable for it is no proxy's address.
+    /// When the variable does not hold the address of a proxy.
     pub(crate) fn choose(&self, tls: bool, authority: &str) -> Result<Option<&Proxy>, Error> {
         let Some(setting) = (if tls { &self.tls } else { &self.plain }) else { return Ok(None) };
         let (host, port) = split_port(authority).unwrap_or((authority, if tls { "443" } else { "80" }));
@@ -73,14 +73,15 @@ impl Proxies {
         setting.as_ref().map(Some).map_err(wrong)
     }
 
-    /// As [`Proxies::choose`], inside of ureq, which is only given what could be chosen for.
+    /// As [`Proxies::choose`], inside ureq, which only gets addresses that have a valid choice.
     fn of(&self, uri: &Uri) -> Option<&Proxy> {
         self.choose(uri.scheme_str() == Some("https"), uri.authority()?.as_str()).ok().flatten()
     }
 }
 
 impl Proxy {
-    /// `[http://][user[:password]@]host[:port]`, also with `https`. The problem does not repeat it: it may hold a password.
+    /// Parses `[http://][user[:password]@]host[:port]`, also with `https`. The error does not repeat the text, because
+    /// it may hold a password.
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -90,12 +91,12 @@ impl Proxy {
                 Err(format!("scheme {scheme:?} is not http or https"))
             }
             Ok(proxy) if proxy.has_port() => Ok(proxy),
-            Ok(_) => Err("its port is no number".to_owned()),
+            Ok(_) => Err("its port is not a number".to_owned()),
             Err(_) => Err("it is not [http://][user:password@]host[:port]".to_owned()),
         }
     }
 
-    /// Whether its port, where it has one, can be one: ureq takes the default for what is none.
+    /// Whether the port, if there is one, is valid: ureq replaces an invalid one with the default.
     fn has_port(&self) -> bool {
         let authority = self.0.uri().authority().map_or("", |authority| authority.as_str());
         let host_and_port = authority.rsplit('@').next().unwrap_or_default();
@@ -180,7 +181,7 @@ mod tests {
     fn a_wrong_variable_is_named_and_not_shown() {
         for (value, problem) in [
             ("socks5://u:secret@p", "scheme \"socks5\" is not http or https"),
-            ("http://u:secret@p:port", "its port is no number"),
+            ("http://u:secret@p:port", "its port is not a number"),
             ("u:secret@", "it is not [http://][user:password@]host[:port]"),
             ("gopher://p", "scheme \"gopher\" is not http or https"),
         ] {
