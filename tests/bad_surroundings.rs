@@ -204,8 +204,8 @@ fn an_image_of_another_store() {
     let before = sandbox.snapshot();
     let elsewhere = sandbox.directory().canonicalize().unwrap().join("elsewhere");
     let hint = format!(
-        "hint: this looked in the store {elsewhere:?} (--root, STAVE_ROOT): use the one that the image was built, loaded or \
-         pulled into, or img-pull it to here\n"
+        "hint: the store is {elsewhere:?} (--root, STAVE_ROOT): use the store that has the image, or img-pull it into this \
+         one\n"
     );
     let apply = "layer-apply --root elsewhere < busybox.json > document";
     let outcome = sandbox.sh(apply).exits(1);

@@ -84,7 +84,7 @@ fn the_mounts_are_explained_checked_and_repaired() {
     let said = sandbox.sh("union-mount < bare.json > /dev/null").exits(1).stderr;
     assert!(
         said.starts_with(&format!(
-            "union-mount: look at layer {:?}: it is no EROFS image of a layer\n",
+            "union-mount: look at layer {:?}: it is not an EROFS image of a layer\n",
             images[1]
         )),
         "{said}"

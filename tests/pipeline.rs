@@ -269,7 +269,7 @@ fn a_document_takes_back_no_other_container_of_its_id() {
     let says = |tool: &str| {
         format!(
             "{tool}: container \"web\" exists: \"/run/stave/web.json\" is of another container than this document\n\
-             hint: `unwind web` takes it back; `--id` names another\n"
+             hint: run `unwind web`, or choose another `--id`\n"
         )
     };
     for (tool, line) in [
@@ -373,7 +373,7 @@ fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     // After a restart nothing is mounted, and /run is empty.
     sandbox.sh("umount root/containers/web/rootfs && rm -r /run/others").ok();
     let taken = sandbox.sh("layer-apply --id web < busybox.json | union-mount").exits(1).stderr;
-    assert!(taken.ends_with("hint: `unwind web` takes it back; `--id` names another\n"), "{taken}");
+    assert!(taken.ends_with("hint: run `unwind web`, or choose another `--id`\n"), "{taken}");
     sandbox.sh("unwind web > /dev/null").ok();
     assert!(
         directory.join("upper/mine").exists(),

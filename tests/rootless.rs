@@ -240,8 +240,8 @@ fn owners_without_a_mapping_and_devices() {
             Some(1),
             format!(
                 "layer-apply: layer {digest}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
-                 hint: with subordinate ids (`unshare --map-auto`) a namespace has more owners; `layer-apply --rootless` \
-                 does without\n"
+                 hint: use subordinate ids (`unshare --map-auto`) for more owners, or `layer-apply \
+                 --rootless`\n"
             )
         )
     );
@@ -366,8 +366,8 @@ fn a_build_on_owners_without_a_mapping() {
     assert_eq!(failed.status.code(), Some(1));
     assert!(
         stderr.ends_with(
-            ": entry \"suid\": owner 8:12 has no mapping in this user namespace\nhint: with subordinate ids \
-             (`unshare --map-auto`) a namespace has more owners; `img-build --rootless` does without\n"
+            ": entry \"suid\": owner 8:12 has no mapping in this user namespace\nhint: use subordinate ids \
+             (`unshare --map-auto`) for more owners, or `img-build --rootless`\n"
         ) && stderr.lines().count() == 2,
         "{stderr}"
     );
@@ -408,7 +408,7 @@ fn pulled_and_unpacked_at_once() {
             Some(1),
             format!(
                 "img-pull: layer {}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
-                 hint: with subordinate ids (`unshare --map-auto`) a namespace has more owners; `--rootless` does \
+                 hint: use subordinate ids (`unshare --map-auto`) for more owners; `--rootless` does \
                  without\n",
                 Digest::of(&owned())
             )

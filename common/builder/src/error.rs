@@ -188,7 +188,7 @@ impl Cause {
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
             Self::Unpack { source, .. } => match &**source {
                 layer::apply::Error::Entry { source, .. } => {
-                    source.hint().map(|what| format!("{what}; `img-build --rootless` does without"))
+                    source.hint().map(|what| format!("{what}, or `img-build --rootless`"))
                 }
                 _ => None,
             },

@@ -41,7 +41,7 @@ impl Source for ImgInspect {
 
     fn make(&self, context: &toolkit::Context) -> Result<Image> {
         let hinted = |error: oci::layout::Error| {
-            hint(error, "img-ls lists what is there; img-pull fetches from a registry")
+            hint(error, "img-ls lists the images; img-pull fetches one from a registry")
         };
         let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
         let found = layout.find_listed(&self.image).map_err(hinted)?;

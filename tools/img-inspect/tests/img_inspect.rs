@@ -43,6 +43,6 @@ fn starts_a_document_by_name_and_by_id() {
     }
     inspect("db").code(1).stderr(
         "img-inspect: no image \"db\" in the image store\n\
-         hint: img-ls lists what is there; img-pull fetches from a registry\n",
+         hint: img-ls lists the images; img-pull fetches one from a registry\n",
     );
 }

@@ -48,7 +48,7 @@ fn names_and_ids_in_all_forms() {
     for (name, says) in [
         (
             "debian:12",
-            "no image \"debian:12\" in the image store\nhint: img-ls lists what is there; img-pull fetches from a registry",
+            "no image \"debian:12\" in the image store\nhint: img-ls lists the images; img-pull fetches one from a registry",
         ),
         (&*format!("debian@{app}"), "no image "),
         ("Debian", "\"Debian\" cannot be the name of an image: it must be lower case"),

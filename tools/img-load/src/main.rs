@@ -98,7 +98,7 @@ impl Load {
         if self.file == Path::new("-") && io::stdin().is_terminal() {
             return Err(hint(
                 anyhow!("an archive cannot be read from a terminal"),
-                "give it a FILE, or a pipe",
+                "name a FILE, or use a pipe",
             ));
         }
         let limits = Limits { size: self.max_size, ratio: self.max_ratio };
@@ -106,7 +106,7 @@ impl Load {
         match input.form() {
             Form::RootFs if self.tag.is_none() => Err(hint(
                 anyhow!("{} is a root file system and has no name of its own", self.file.display()),
-                "give it one with -t NAME",
+                "name it with -t NAME",
             )),
             _ => Ok(input),
         }

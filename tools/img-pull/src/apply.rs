@@ -47,7 +47,7 @@ impl Unpacking {
 /// Adds a hint for an ordinary user.
 pub(crate) fn hinted(error: Error) -> Error {
     let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
-    let owners = owners.map(|what| format!("{what}; `--rootless` does without"));
+    let owners = owners.map(|what| format!("{what}, or `--rootless`"));
     match owners.or_else(|| toolkit::namespace_hint(&error)) {
         Some(what) => hint(error, what),
         None => error,

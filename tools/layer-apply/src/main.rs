@@ -88,7 +88,7 @@ impl Filter for LayerApply {
 
     fn advise(error: &anyhow::Error) -> Option<String> {
         let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
-        let owners = owners.map(|what| format!("{what}; `layer-apply --rootless` does without"));
+        let owners = owners.map(|what| format!("{what}, or `layer-apply --rootless`"));
         let is_namespace = |cause: &(dyn std::error::Error + 'static)| {
             matches!(
                 cause.downcast_ref::<Box<apply::Error>>().map(|error| &**error),
@@ -96,7 +96,7 @@ impl Filter for LayerApply {
             )
         };
         let directories = || {
-            let told = "`--format directory`, as without the flag, does without mounts";
+            let told = "use `--format directory`, the default: it needs no mounts";
             error.chain().any(is_namespace).then(|| told.to_owned())
         };
         owners.or_else(directories).or_else(|| toolkit::namespace_hint(error))
@@ -113,8 +113,8 @@ fn elsewhere(root: &Path, error: anyhow::Error) -> anyhow::Error {
     if !matches!(error.root_cause().downcast_ref(), Some(NoBlob(_) | NotALayout(_))) {
         return error;
     }
-    let what = "use the one that the image was built, loaded or pulled into, or img-pull it to here";
-    hint(error, format!("this looked in the store {root:?} (--root, STAVE_ROOT): {what}"))
+    let what = "use the store that has the image, or img-pull it into this one";
+    hint(error, format!("the store is {root:?} (--root, STAVE_ROOT): {what}"))
 }
 
 fn member(apply: &layer::Apply) -> members::Layers {

@@ -228,7 +228,7 @@ fn a_user_namespace_has_directories_only() {
         said,
         format!(
             "layer-apply: layer {layer}: EROFS images cannot be mounted in a user namespace\n\
-             hint: `--format directory`, as without the flag, does without mounts\n"
+             hint: use `--format directory`, the default: it needs no mounts\n"
         )
     );
 }

@@ -109,7 +109,7 @@ impl Report for LayerDiff {
 
 impl LayerDiff {
     fn rootfs(&self) -> Result<(members::Rootfs, Document)> {
-        let from = "name an upper directory, or stand it behind union-mount";
+        let from = "name an upper directory, or run it after union-mount";
         let document = toolkit::report_document(self, from)?;
         Ok((document.require()?, document))
     }

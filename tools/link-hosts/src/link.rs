@@ -24,7 +24,7 @@ impl FromStr for Link {
             || !alias.starts_with(|c: char| c.is_ascii_alphanumeric())
         {
             return Err(format!(
-                "{alias:?} cannot be the name of a host: it takes letters, digits, `_`, `.` and `-`"
+                "{alias:?} cannot be the name of a host: use letters, digits, `_`, `.` and `-`"
             ));
         }
         Ok(Self { container, alias: alias.to_owned() })
@@ -40,11 +40,11 @@ mod tests {
         for (text, parsed) in [
             ("db:database", "db database"),
             ("db", "db db"),
-            ("db:", "\"\" cannot be the name of a host: it takes letters, digits, `_`, `.` and `-`"),
-            ("db:a b", "\"a b\" cannot be the name of a host: it takes letters, digits, `_`, `.` and `-`"),
+            ("db:", "\"\" cannot be the name of a host: use letters, digits, `_`, `.` and `-`"),
+            ("db:a b", "\"a b\" cannot be the name of a host: use letters, digits, `_`, `.` and `-`"),
             (
                 "db:a\n1.2.3.4 x",
-                "\"a\\n1.2.3.4 x\" cannot be the name of a host: it takes letters, digits, `_`, `.` and `-`",
+                "\"a\\n1.2.3.4 x\" cannot be the name of a host: use letters, digits, `_`, `.` and `-`",
             ),
             (
                 "../x:db",

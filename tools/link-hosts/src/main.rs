@@ -48,7 +48,7 @@ impl Filter for LinkHosts {
             let path = context.scope.run_dir.join(format!("{}.json", link.container));
             let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
                 let error = anyhow!("container \"{}\" has no record {path:?}", link.container);
-                hint(error, "a container is linked to while it is there: start it first")
+                hint(error, "start the container first")
             })?;
             let ip = address(&other, link).with_context(|| format!("read record {path:?}"))??;
             // As with Docker: the alias first, then the container's own name, each once.
@@ -67,7 +67,7 @@ fn address(other: &Document, link: &Link) -> Result<Result<IpAddr>, document::Er
     let ip = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
     Ok(ip.ok_or_else(|| {
         let error = anyhow!("container \"{}\" has no address", link.container);
-        hint(error, "only a container with a veth-pair of its own can be linked to")
+        hint(error, "a link needs a container with its own veth-pair")
     }))
 }
 

@@ -23,7 +23,9 @@ pub(crate) struct Bridge {
 pub(crate) fn parse_name(name: &str) -> Result<String, String> {
     let forbidden = |c: char| c == '/' || c == ':' || c == '"' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(forbidden) {
-        return Err("the name of an interface has 1 to 15 characters, no spaces, slashes and colons".into());
+        return Err(
+            "the name of an interface has 1 to 15 characters, and no spaces, slashes or colons".into()
+        );
     }
     Ok(name.to_owned())
 }

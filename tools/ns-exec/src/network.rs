@@ -32,7 +32,7 @@ pub(crate) fn choose(tool: &NsExec, context: &Context, document: &Document) -> R
     };
     let (network, name, addresses) = match (&tool.network, &member) {
         (Some(_), Some(_)) => {
-            let error = anyhow!("the document brings a network of its own, and --network names another");
+            let error = anyhow!("the document has a network, and --network names another");
             return Err(hint(error, "leave out --network, or the network tools"));
         }
         (Some(Mode::Container(id)), None) => return shared(tool, context, id),

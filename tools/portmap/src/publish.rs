@@ -74,7 +74,7 @@ fn of_host(host: RangeInclusive<u16>, wanted: usize) -> Result<Host, String> {
     match (host.len(), wanted) {
         (has, wanted) if has == wanted => Ok(Host::Ports(host)),
         (_, 1) => Ok(Host::OneOf(host)),
-        (has, wanted) => Err(format!("{has} ports of the host for {wanted} of the container")),
+        (has, wanted) => Err(format!("{has} host ports for {wanted} container ports")),
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
             ("[::1]:80:80", "\"[::1]\" is not an IPv4 address"),
             ("80:80/icmp", "\"icmp\" is not tcp, udp or sctp"),
             ("80:80/", "\"\" is not tcp, udp or sctp"),
-            ("8000-8002:80-81", "3 ports of the host for 2 of the container"),
+            ("8000-8002:80-81", "3 host ports for 2 container ports"),
             ("8002-8000:80-82", "range \"8002-8000\" ends before it begins"),
         ] {
             let shown = match text.parse::<Publish>() {

@@ -50,7 +50,7 @@ fn look(place: &Place) -> Result<(u32, u32, u32)> {
 /// Mounts an image below the container's directory, once, and says where.
 fn image_mount(image: &Path, container: &Path, operations: &mut Vec<MountOperation>) -> Result<PathBuf> {
     let layers = container.join("layers");
-    let name = image.file_stem().ok_or_else(|| anyhow!("layer {image:?} is no image"))?;
+    let name = image.file_stem().ok_or_else(|| anyhow!("layer {image:?} is not an image"))?;
     let target = layers.join(name);
     let is_there =
         |path: &Path| operations.iter().any(|operation| *operation == directory(path, 0o700, None));

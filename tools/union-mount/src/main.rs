@@ -60,7 +60,7 @@ impl Filter for UnionMount {
         let refused = error.chain().find_map(|cause| cause.downcast_ref::<mount::Error>());
         match refused.map(mount::Error::errno) {
             Some(Errno::UCLEAN) => Some(
-                "`unwind` takes the container back with all that it wrote; with `--durable` its top outlives a crash"
+                "`unwind` removes the container with all that it wrote; with `--durable` its top survives a crash"
                     .to_owned(),
             ),
             Some(Errno::BUSY) => Some("end it first, or `unwind` the container".to_owned()),
@@ -76,7 +76,7 @@ impl Filter for UnionMount {
         let container = context.scope.root.join("containers").join(&context.id);
         if container.symlink_metadata().is_ok() {
             let error = anyhow!("container {:?} exists: {container:?}", context.id);
-            return Err(hint(error, format!("`unwind {}` takes it back; `--id` names another", context.id)));
+            return Err(hint(error, format!("run `unwind {}`, or choose another `--id`", context.id)));
         }
         let points = context.scope.root.join("mount-points");
         let mut lower = vec![points.clone()];

@@ -333,7 +333,7 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     let upper = fixture.container().join("upper");
     let expected = format!(
         "union-mount: mount overlay on {rootfs:?}: {upper:?} was mounted before the machine was started anew, and may be half written\n\
-         hint: `unwind` takes the container back with all that it wrote; with `--durable` its top outlives a crash\n"
+         hint: `unwind` removes the container with all that it wrote; with `--durable` its top survives a crash\n"
     );
     assert_eq!((status, stderr), (1, expected));
     assert!(fixture.container().join("work/work/incompat/volatile").exists());

@@ -22,7 +22,7 @@ pub fn root(mut image: impl Read) -> io::Result<Attributes> {
         && u64::from(u16_at(SUPERBLOCK + 14)) == format::number_at(ROOT)
         && u16_at(root) & 1 == 1;
     if !is_ours {
-        return Err(io::Error::other("it is no EROFS image of a layer"));
+        return Err(io::Error::other("it is not an EROFS image of a layer"));
     }
     let mtime = Time { seconds: u64_at(root + 32) as i64, nanoseconds: u32_at(root + 40) };
     let (uid, gid) = (u32_at(root + 24), u32_at(root + 28));

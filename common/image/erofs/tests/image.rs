@@ -267,6 +267,6 @@ fn the_root_is_told_without_mounting() {
     write(&path, |writer| writer.set_attributes(Directory::ROOT, said.clone()));
     assert_eq!(erofs::root(File::open(&path).unwrap()).unwrap(), said);
     let refused = |content: &[u8]| erofs::root(content).unwrap_err().to_string();
-    assert_eq!(refused(&[0; 4096]), "it is no EROFS image of a layer");
+    assert_eq!(refused(&[0; 4096]), "it is not an EROFS image of a layer");
     assert_eq!(refused(&[0; 4095]), "failed to fill whole buffer");
 }

@@ -217,6 +217,6 @@ pub fn differs(record: &Record, id: &Id) -> anyhow::Error {
 fn exists(record: &Record, id: &Id, how: &str) -> anyhow::Error {
     hint(
         anyhow!("container \"{id}\" exists: {:?} {how}", record.path()),
-        format!("`unwind {id}` takes it back; `--id` names another"),
+        format!("run `unwind {id}`, or choose another `--id`"),
     )
 }

@@ -170,7 +170,7 @@ fn a_name_that_is_taken_stays_the_others() {
     let path = place.run_dir().join("web.json");
     let taken = format!(
         "leave-note: container \"web\" exists: {path:?} is its record\n\
-         hint: `unwind web` takes it back; `--id` names another\n"
+         hint: run `unwind web`, or choose another `--id`\n"
     );
     let (status, _, errors) = place.run(&["-n", "--id", "web", "b"], "");
     assert_eq!((status, errors), (1, taken));

@@ -173,7 +173,7 @@ impl EntryError {
     /// [`super::Options::rootless`] does.
     pub fn hint(&self) -> Option<&'static str> {
         let beyond = matches!(self, Self::Owner { .. } | Self::NamespaceDevice);
-        beyond.then_some("with subordinate ids (`unshare --map-auto`) a namespace has more owners")
+        beyond.then_some("use subordinate ids (`unshare --map-auto`) for more owners")
     }
 
     /// As `map_err` takes it: the kernel refused `verb`.
