@@ -1,5 +1,5 @@
-//! What every tool does with input that it cannot work on: one line that says what failed on what, the right exit
-//! status, nothing left behind and nothing lost.
+//! What every tool does with input that it cannot work on: a one-line error that names the action and the object, the
+//! right exit status, nothing left behind and nothing lost.
 #![allow(clippy::unwrap_used)]
 
 mod stages;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use stages::{name, status, unwind, with_stages};
 use testkit::{Outcome, Sandbox};
 
-/// A filter with arguments that are right, the member that it needs, and what it says when that is missing.
+/// A filter with valid arguments, the member that it needs, and its error when that is missing.
 const FILTERS: [(&str, Option<(&str, &str)>); 8] = [
     ("layer-apply", Some(("image", "no `image`: run img-build, img-pull or img-load first"))),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
@@ -22,7 +22,7 @@ const FILTERS: [(&str, Option<(&str, &str)>); 8] = [
     ("img-commit", Some(("rootfs", "no `rootfs`: run union-mount first"))),
 ];
 
-/// What a filter wrote as its document: ns-exec's standard output is its command's, so there it is a file.
+/// The document that a filter wrote. For ns-exec it is a file, because standard output belongs to the command.
 fn run(sandbox: &Sandbox, command: &str, input: &str) -> (Outcome, Value) {
     let script = match command.strip_prefix("ns-exec ") {
         Some(rest) => format!("ns-exec --document document {rest}"),
@@ -192,7 +192,7 @@ fn a_broken_pipe_after_the_act_takes_it_back() {
     let mut document = stages[0].1.clone();
     for (command, _) in &stages {
         let before = sandbox.snapshot();
-        // The reader is gone before the tool has anything to read, let alone to write.
+        // The reader is gone before the tool can read anything, let alone write.
         let mut tool = sandbox.command("/bin/sh");
         tool.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut tool = tool.spawn().unwrap();

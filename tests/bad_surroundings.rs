@@ -1,5 +1,6 @@
-//! What every tool does where it cannot do its work: names, ports, addresses that others have, a disk that is full or
-//! read-only, no root. One line that says what failed on what, the right exit status, nothing left behind and nothing lost.
+//! What every tool does when it cannot do its work: names, ports and addresses in use, a disk that is full or
+//! read-only, no root. A one-line error that names the action and the object, the right exit status, nothing left
+//! behind and nothing lost.
 #![allow(clippy::unwrap_used)]
 
 mod stages;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use stages::{name, status, unwind, with_stages};
 use testkit::Sandbox;
 
-/// What the tools before have found and made, for another container.
+/// What earlier tools have found and made, for another container.
 fn of_no_container(document: &str) -> String {
     let mut value: Value = serde_json::from_str(document).unwrap();
     for member in ["id", "steps"] {
@@ -74,7 +75,7 @@ fn a_range_of_addresses_that_another_interface_has() {
         assert_eq!(outcome.stderr, line);
         sandbox.assert_as(&before);
     }
-    // An address that came later keeps nobody from a bridge that stands.
+    // An address that was added later does not prevent the use of an existing bridge.
     sandbox
         .sh("netns-bridge -n --id a --subnet 10.9.9.0/24 > a.json && ip addr add 10.9.9.1/32 dev lan0")
         .ok();
@@ -88,7 +89,7 @@ fn a_root_that_cannot_be_written_to() {
     let (sandbox, stages) = with_stages();
     unwind(&sandbox);
     let before = sandbox.snapshot();
-    // Read-only for these commands alone: in a mount namespace of their own.
+    // Read-only for these commands only: in their own mount namespace.
     for (command, document) in &stages[..2] {
         let command = if name(command) == "layer-apply" { "layer-apply --id new" } else { command };
         let script = format!(
@@ -101,7 +102,7 @@ fn a_root_that_cannot_be_written_to() {
         };
         let outcome = sandbox.sh_with(&script, input.as_bytes());
         if name(command) == "layer-apply" {
-            // The layers stand already: nothing has to be written.
+            // The layers exist already: nothing has to be written.
             outcome.ok();
             sandbox.sh("unwind new").ok();
             continue;
@@ -150,13 +151,13 @@ fn a_full_disk() {
     assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     assert_eq!(sandbox.sh("find small -type f -size +0 | grep -v -e index.json -e oci-layout").stdout, "");
 
-    // One that takes the image but not the unpacked layer.
+    // A root with room for the image but not for the unpacked layer.
     sandbox.sh("mount -o remount,size=3m small && img-load --root small -t busybox busybox.tar > image").ok();
     let outcome = sandbox.sh("layer-apply --root small < image > document").exits(1);
     assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     assert_eq!(sandbox.sh("ls small/layers").stdout, "", "nothing half unpacked stays");
 
-    // A full run directory: nothing is made without a record.
+    // A full run directory: without a record, nothing is made.
     sandbox
         .sh("mkdir run && mount -t tmpfs -o size=64k tmpfs run && dd if=/dev/zero of=run/fill bs=4k; true")
         .ok();
@@ -171,9 +172,9 @@ fn a_full_disk() {
 fn without_root() {
     let (sandbox, stages) = with_stages();
     let before = sandbox.snapshot();
-    // The tools must be where another user can read them.
+    // The tools must be in a place that another user can read.
     sandbox.sh("mkdir -m 755 /run/bin").ok();
-    // layer-apply needs none for an image of the user's own.
+    // layer-apply needs no root for an image of the user's own.
     for (command, document) in &stages[1..] {
         let command = command.replace("10080", "10081");
         sandbox.sh(&format!("cp {}/{} /run/bin", testkit::binaries().display(), name(&command))).ok();
@@ -216,7 +217,7 @@ fn an_image_of_another_store() {
     assert_eq!(outcome.stderr, format!("{line}{hint}"));
     assert!(!elsewhere.exists());
 
-    // A store, but of other images.
+    // A store with other images.
     std::fs::write(
         sandbox.directory().join("other.tar"),
         testkit::rootfs(|tree| testkit::directory(tree, "x")),

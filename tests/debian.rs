@@ -1,6 +1,6 @@
 //! The main job on real input: Debian, apt-get in a Dockerfile, and a web server behind a published port.
 //!
-//! Packages come through the machine's own network, as they do for a person; everything else happens in a sandbox.
+//! Packages come through the machine's own network, as for a user; everything else happens in a sandbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
@@ -54,8 +54,8 @@ fn build(sandbox: &Sandbox, name: &str, dockerfile: &str) -> Outcome {
     sandbox.sh_connected(&format!("img-build --network host -t {name} {name} > {name}.json"))
 }
 
-/// Builds FROM debian with these instructions, twice; the second time all comes from the cache. Then runs apache2 from
-/// the image and fetches its page.
+/// Builds FROM debian with these instructions, twice; the second time everything comes from the cache. Then runs
+/// apache2 from the image and fetches its page.
 fn serves(sandbox: &Sandbox, instructions: &[&str]) {
     let dockerfile = format!("FROM debian\n{}CMD [\"/bin/bash\"]\n", instructions.concat());
     let steps = instructions.len() + 2;

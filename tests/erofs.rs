@@ -34,14 +34,14 @@ fn a_container_runs_writes_to_its_top_alone_and_leaves_nothing() {
     let upper = document["rootfs"]["upper"].as_str().unwrap();
     assert_eq!(sandbox.sh(&format!("cd {upper} && find . -type f | sort")).ok(), "./d/new\n./f\n");
     assert_eq!(sandbox.sh(images).ok(), sums);
-    // All on one file system, as it is with directories: `tar --one-file-system` sees every file.
+    // All on one file system, as with directories: `tar --one-file-system` sees every file.
     let rootfs = document["rootfs"]["path"].as_str().unwrap();
     assert_eq!(sandbox.sh(&format!("find {rootfs} -printf '%D\\n' | sort -u | wc -l")).ok(), "1\n");
     let mounted = "awk '$(NF-2) == \"erofs\"' /proc/self/mountinfo | wc -l";
     assert_eq!(sandbox.sh(mounted).ok(), "4\n");
     sandbox.sh("unwind < done.json > /dev/null").ok();
     assert_eq!(sandbox.sh(mounted).ok(), "0\n");
-    // What a pipe leaves on purpose are the layers.
+    // A pipe leaves the layers on purpose.
     sandbox.sh("rm -r root/layers/*.erofs*").ok();
     sandbox.assert_as(&before);
 }
@@ -72,7 +72,7 @@ fn the_mounts_are_explained_checked_and_repaired() {
     sandbox.sh("union-mount --check < mounted.json > /dev/null").ok();
     assert_eq!(sandbox.sh(&format!("cat {rootfs}/f")).ok(), "one\ntwo\n");
     sandbox.sh("unwind < mounted.json > /dev/null").ok();
-    // An image that is gone, or no image.
+    // A missing image, or a file that is not an image.
     sandbox.sh(&format!("jq -c 'del(.id, .steps)' layers.json > bare.json; mv {} kept", images[1])).ok();
     let missing = sandbox.sh("union-mount < bare.json > /dev/null").exits(1);
     let said = format!(

@@ -1,5 +1,5 @@
-//! `--explain` names everything that the real run changes: each tool is run under strace, what the system calls changed
-//! is read from the trace, and every bit of it must stand in the explanation.
+//! `--explain` names everything that the real run changes. Each tool runs under strace. Everything that the system
+//! calls in the trace changed must appear in the explanation.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -11,10 +11,10 @@ const CALLS: &str = "mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,linkat,r
     rmdir,open,openat,openat2,creat,mount,umount2,move_mount,fsconfig,fsopen,mount_setattr,pivot_root,unshare,setns,clone,clone3,\
     sethostname,sendto,sendmsg,chown,lchown,fchownat,chmod,fchmodat,truncate,ftruncate,write";
 
-/// One thing that a system call changed, in words that the explanation must hold.
+/// One thing that a system call changed, in words that the explanation must contain.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
-    /// What must stand in one line of the explanation, all of it.
+    /// Words that must all appear in one line of the explanation.
     words: Vec<String>,
     /// The line of the trace.
     call: String,
@@ -36,7 +36,7 @@ fn explanations_name_all_that_a_run_changes() {
     std::fs::write(sandbox.directory().join("busybox.tar"), testkit::busybox()).unwrap();
     let other = "img-load -q -t busybox busybox.tar | layer-apply --id db | union-mount | netns-bridge --bridge other0 --subnet 10.8.0.0/24 | veth-pair";
     sandbox.sh(&format!("{other} | ns-exec -d -- sleep 1000 > db.json && rm -r \"$STAVE_ROOT\"/layers")).ok();
-    // The layers are gone for this run, so that layer-apply has something to do.
+    // The layers are removed for this run, so that layer-apply has something to do.
     let mut document = sandbox.sh("img-load -q -t busybox busybox.tar").ok();
     for command in PIPE.into_iter().chain(["ns-exec -d -- sleep 0.1"]) {
         document = explained(&sandbox, command, &document);
@@ -52,8 +52,8 @@ fn explanations_of_images_in_one_file() {
     }
 }
 
-/// The tools of images: what they change are files below `$STAVE_ROOT`, whose names are digests that nobody knows
-/// beforehand. The explanation names the directories; the mounts and namespaces of a step are its `buildah run`.
+/// The tools of images change files below `$STAVE_ROOT` whose names are digests that are not known beforehand. The
+/// explanation names the directories. `buildah run` stands for the mounts and namespaces of a step.
 #[test]
 fn explanations_of_image_tools_name_all_places() {
     let sandbox = Sandbox::with_busybox();
@@ -82,7 +82,7 @@ fn explanations_of_image_tools_name_all_places() {
             }
         }
         assert!(!places.is_empty(), "{command}: the trace shows no change, so it shows nothing:\n{trace}");
-        // By tag and name alone the store is Docker's own place for images: here it is `images`.
+        // With only a tag or a name, the store is Docker's own place for images: here it is `images`.
         let store = |place: &String| place == "images" && explanation.starts_with("docker ");
         let unnamed: Vec<_> =
             places.iter().filter(|place| !explanation.contains(*place) && !store(place)).collect();
@@ -94,7 +94,7 @@ fn explanations_of_image_tools_name_all_places() {
     }
 }
 
-/// The directory below `$STAVE_ROOT`, or the file in the current directory, that a call's last path is in; none for the
+/// The directory below `$STAVE_ROOT`, or the file in the current directory, of a call's last path; none for the
 /// surroundings of a step.
 fn place(sandbox: &Sandbox, arguments: &str) -> Option<String> {
     let path = quoted(arguments).pop()?;
@@ -116,7 +116,7 @@ fn to_explain_is_to_change_nothing() {
     let start = "img-tag busybox second && layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000 > web.json";
     sandbox.sh(start).ok();
     sandbox.sh("mkdir upper context && echo FROM busybox > context/Dockerfile && echo x > upper/x").ok();
-    // A blob that nothing refers to.
+    // An unused blob.
     sandbox.sh("layer-diff upper > /dev/null").ok();
     let everything = "find \"$STAVE_ROOT\" . -xdev -not -name trace -printf '%p %m %s %T@ %C@\\n' | sort";
     let files = sandbox.sh(everything).ok();
@@ -144,7 +144,7 @@ fn to_explain_is_to_change_nothing() {
     ] {
         let input = if input.is_empty() { "/dev/null" } else { input };
         let outcome = sandbox.sh(&format!("{command} < {input}"));
-        // What is no archive cannot be explained either.
+        // A file that is not an archive cannot be explained either.
         assert!(outcome.status == 0 || command.starts_with("img-load"), "{command}: {}", outcome.stderr);
         assert!(!outcome.stdout.starts_with(['{', '[']), "{command}: {}", outcome.stdout);
         assert_eq!(sandbox.sh(everything).ok(), files, "{command}");
@@ -164,7 +164,7 @@ fn to_explain_is_to_change_nothing() {
     assert_eq!(before.difference(&sandbox.snapshot()), "");
 }
 
-/// What a command says that it will do, what it wrote, and what strace saw.
+/// The explanation of a command, the document that it wrote, and its trace.
 struct Traced {
     explanation: String,
     after: String,
@@ -202,11 +202,11 @@ fn explained(sandbox: &Sandbox, command: &str, document: &str) -> String {
     after
 }
 
-/// What the calls of a trace changed, each thing once.
+/// The changes of the calls in a trace, each once.
 fn changes(trace: &str) -> Vec<Change> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    // A file system that was attached nowhere is no change by itself; what was written in it is.
+    // A file system that was never attached is no change by itself; writing in it is.
     let attached = trace.contains("move_mount(");
     for call in joined(trace).into_iter().filter(|call| attached || !call.starts_with("fsopen(")) {
         for words in changed_by(&call).into_iter().filter(|words| !words.is_empty()) {
@@ -218,7 +218,7 @@ fn changes(trace: &str) -> Vec<Change> {
     found
 }
 
-/// The calls of a trace that succeeded, those that strace cut in two (`<unfinished ...>`, `<... resumed>`) joined.
+/// The calls of a trace that succeeded. Calls that strace splits (`<unfinished ...>`, `<... resumed>`) are joined.
 fn joined(trace: &str) -> Vec<String> {
     let mut open: Vec<(String, String)> = Vec::new();
     let mut calls = Vec::new();
@@ -244,7 +244,7 @@ fn joined(trace: &str) -> Vec<String> {
     calls
 }
 
-/// What one call changed: for each thing the words that name it.
+/// The changes of one call: for each thing, the words that name it.
 fn changed_by(call: &str) -> Vec<Vec<String>> {
     let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
     match name {
@@ -272,7 +272,7 @@ fn changed_by(call: &str) -> Vec<Vec<String>> {
 fn file(arguments: &str) -> Vec<Vec<String>> {
     let Some(path) = quoted(arguments).pop() else { return Vec::new() };
     let whole = format!("{arguments} {path}");
-    // The record and the locks are the toolkit's, the same for every tool; what stands in a layer is named by the layer.
+    // The record and the locks belong to the toolkit, and are the same for every tool. The layer names what is in it.
     let of_the_toolkit =
         whole.contains("/locks") || path.contains(".json") || path.ends_with("/run/stave") || path == "stave";
     if of_the_toolkit || path == "." || path.is_empty() || whole.contains("/dev/null\"") {
@@ -282,7 +282,7 @@ fn file(arguments: &str) -> Vec<Vec<String>> {
         return vec![vec!["layers".to_owned()]];
     }
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    // Written beside its place, and renamed into it.
+    // Written under another name, and renamed.
     let name = last.trim_start_matches('.');
     vec![vec![name.strip_suffix(".new").unwrap_or(name).to_owned()]]
 }
@@ -303,7 +303,7 @@ fn namespaces(arguments: &str) -> Vec<Vec<String>> {
     .collect()
 }
 
-/// Names and addresses in a message that makes or removes something; for nf_tables the kind of object.
+/// Names and addresses in a message that makes or removes something; for nf_tables, the kind of object.
 fn netlink(arguments: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (attribute, value) in arguments.split("nla_type=").skip(1).filter_map(|part| part.split_once('}')) {

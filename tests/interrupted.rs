@@ -1,4 +1,4 @@
-//! Pipes that are killed, and pipes that run at once: nothing is left behind, nothing is given twice.
+//! Killed pipes, and pipes that run at the same time: nothing is left behind, and nothing is used twice.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -28,7 +28,7 @@ const PIPE: [(&str, &str); 7] = [
     ("ns-exec", "-d -- sleep 1000"),
 ];
 
-/// The pipe up to the tool at this place, with `before` set in front of that one.
+/// The pipe up to the tool at this place, with `before` put in front of that tool.
 fn pipe(last: usize, before: &str) -> String {
     let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
         let before = if place == last { before } else { "" };
@@ -38,13 +38,13 @@ fn pipe(last: usize, before: &str) -> String {
     PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
 }
 
-/// The record of the container that link-hosts links to. Nothing of it stands, so that the bridge is made and goes with the
-/// container that is killed.
+/// The record of the container that link-hosts links to. Nothing of that container exists, so that the bridge is made
+/// and removed with the container that is killed.
 const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
     "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
     "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;
 
-/// A sandbox with unpacked layers, so that all runs do the same, and with what the pipe needs.
+/// A sandbox with unpacked layers, so that all runs do the same, and with everything that the pipe needs.
 fn ready() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
@@ -52,8 +52,8 @@ fn ready() -> Sandbox {
     sandbox
 }
 
-/// Kills the tool at this place of the pipe when it is about to make its first, second, … of each system call; then its
-/// `--undo` likewise.
+/// Kills the tool at this place of the pipe just before its first, second, … call of each system call; then its
+/// `--undo` in the same way.
 fn killed_at_every_change(at: usize) {
     let sandbox = ready();
     let before = sandbox.snapshot();
@@ -66,7 +66,7 @@ fn killed_at_every_change(at: usize) {
     // strace stays until the last of the processes has ended.
     let moments = killing::moments(&sandbox, |strace| pipe(at, strace).replace("sleep 1000", "sleep 0.1"));
     unwound("once in peace");
-    // layer-apply finds its work done, and makes only its claim; link-hosts makes none at all.
+    // layer-apply finds its work done, and only makes its claim; link-hosts makes none at all.
     assert!(moments.len() >= 5, "too few to be true: {moments:?}");
     for moment in moments {
         sandbox.sh(&pipe(at, &killing::at(&moment)));
@@ -120,7 +120,7 @@ fn ns_exec_is_killed_at_every_change() {
     killed_at_every_change(6);
 }
 
-/// Numbers that look drawn, the same in every run (xorshift).
+/// Pseudo-random numbers, the same in every run (xorshift).
 struct Draw(u64);
 
 impl Draw {
@@ -132,8 +132,8 @@ impl Draw {
     }
 }
 
-/// Starts a script in a process group of its own, and kills all of the group after a while, as a power cut would: nobody of
-/// it is at anything any more when this returns.
+/// Starts a script in its own process group, and kills the whole group after a while, as a power cut would. When this
+/// returns, none of its processes does anything any more.
 fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
     let mut command = sandbox.command("/bin/sh");
     command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -145,11 +145,12 @@ fn cut_off(sandbox: &Sandbox, script: &str, after: Duration) {
         .status()
         .unwrap();
     child.wait().unwrap();
-    // It ends with the last one that holds it, who has then come out of the system call in which the signal met it.
+    // The pipe closes when the last process that holds it has ended, and has left the system call in which the signal
+    // met it.
     io::copy(&mut child.stderr.take().unwrap(), &mut io::sink()).unwrap();
 }
 
-/// How long the whole pipe takes here, in microseconds. What it made is taken back.
+/// How long the whole pipe takes here, in microseconds. What it made is undone.
 fn time_of_a_pipe(sandbox: &Sandbox) -> u64 {
     let begin = Instant::now();
     sandbox.sh(&pipe(PIPE.len() - 1, "")).ok();
@@ -169,7 +170,7 @@ fn two_hundred_pipes_are_cut_off_at_random_moments() {
         cut_off(&sandbox, &pipe(PIPE.len() - 1, ""), after);
         let context = format!("run {run}, cut off after {after:?}");
         if run % 4 == 0 {
-            // The power goes again while things are taken back.
+            // The power fails again during undo.
             cut_off(&sandbox, "unwind web", Duration::from_micros(draw.below(whole / 3)));
         }
         let unwound = sandbox.sh("unwind web");
@@ -178,7 +179,7 @@ fn two_hundred_pipes_are_cut_off_at_random_moments() {
     }
 }
 
-/// Whoever takes a container back while its pipe still runs takes all of it, or comes before there is any.
+/// `unwind` of a container whose pipe is still running removes all of it, or comes before anything is made.
 #[test]
 fn a_container_is_taken_back_while_its_pipe_still_runs() {
     let sandbox = ready();
@@ -206,7 +207,7 @@ fn a_container_is_taken_back_while_its_pipe_still_runs() {
     assert!(refused >= 20, "only {refused} pipes were met in their midst");
 }
 
-/// Runs pipes at once, each with its own id and port; their documents.
+/// Runs pipes at the same time, each with its own id and port. Returns their documents.
 fn at_once(sandbox: &Sandbox, count: usize, port: impl Fn(usize) -> usize + Sync) -> Vec<Value> {
     thread::scope(|scope| {
         let run = |n: usize| {
@@ -265,7 +266,7 @@ fn of_twenty_who_want_one_port_one_gets_it() {
     sandbox.assert_as(&before);
 }
 
-/// Twenty pipes, each in a process group of its own, each killed at a moment of its own while the others go on.
+/// Twenty pipes, each in its own process group, each killed at its own moment while the others continue.
 #[test]
 fn twenty_pipes_at_once_are_cut_off_at_random_moments() {
     let sandbox = ready();

@@ -1,12 +1,12 @@
-//! The tools of the store on one that cannot be written to, and on a full disk: one line that says what failed on what,
-//! another what to do, nothing left behind and nothing lost.
+//! The tools of the store on a store that cannot be written, and on a full disk: one line that names the action and the
+//! object, another that says what to do, nothing left behind and nothing lost.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;
 use testkit::{Outcome, Sandbox, file, rootfs};
 
-/// Everything that writes to the store, or by `img-save` elsewhere. Each works where there is room.
+/// Everything that writes to the store, or elsewhere with `img-save`. Each works when there is room.
 const COMMANDS: [&str; 10] = [
     "img-build -q -t new context",
     "img-load -q -t new new.tar",
@@ -20,11 +20,11 @@ const COMMANDS: [&str; 10] = [
     "img-gc -q --grace 0s",
 ];
 
-/// A store with an image and with garbage; what an image is made from; a container that wrote something; a registry.
+/// A store with an image and with garbage, the sources of an image, a container that wrote something, and a registry.
 fn ready() -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     let write = |name: &str, content: &[u8]| std::fs::write(sandbox.directory().join(name), content).unwrap();
-    // More than the room that is left in the tests, also compressed.
+    // More than the free room in the tests, also when compressed.
     let noise: Vec<u8> =
         (0_u32..100_000).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
     let image = rootfs(|tree| file(tree, "noise", 0o644, &noise));
@@ -47,7 +47,7 @@ fn ready() -> Sandbox {
     sandbox
 }
 
-/// All that stands in a store, with its content; without locks, which are empty, and the directory that builds work in.
+/// The whole content of a store, without locks, which are empty, and without the directory that builds work in.
 fn store(sandbox: &Sandbox, root: &str) -> String {
     let files = format!(
         "cd {root} && find . -xdev -not -name '*lock' -not -path ./build -not -path './containers/*' -printf '%y %m %p %l\\n' | sort && \
@@ -56,11 +56,11 @@ fn store(sandbox: &Sandbox, root: &str) -> String {
     sandbox.sh(&files).ok()
 }
 
-/// Blobs whose content is not what their name says.
+/// Blobs whose content does not match their name.
 const FALSE_BLOBS: &str = "cd full/images/blobs/sha256 && sha256sum * | while read -r sum name; do \
     test $sum = $name || echo $name; done";
 
-/// The lines of `these` that `those` has not.
+/// The lines of `these` that are missing in `those`.
 fn surplus<'a>(these: &'a str, those: &str) -> Vec<&'a str> {
     these.lines().filter(|line| !those.lines().any(|other| other == *line)).collect()
 }
@@ -112,12 +112,12 @@ fn a_full_disk() {
             let script = format!("export STAVE_ROOT=$PWD/full; {command} > document");
             let outcome = sandbox.sh(&script);
             if command.starts_with("img-gc") {
-                // It is what helps.
+                // This is the remedy.
                 outcome.ok();
                 assert!(store(&sandbox, "full").len() < files.len(), "{context}");
                 continue;
             }
-            // A list of names is small, and takes the place of what is only a help.
+            // A list of names is small, and replaces a file that only helps.
             if ["img-tag", "img-rm"].iter().any(|tool| command.starts_with(tool)) {
                 outcome.ok();
                 continue;
@@ -125,7 +125,7 @@ fn a_full_disk() {
             says(&context, command, &outcome, "No space left on device", FULL);
             let after = store(&sandbox, "full");
             let left = surplus(&after, &files);
-            // Blobs that came whole stay for the next attempt, until img-gc.
+            // Complete blobs stay for the next attempt, until img-gc.
             let blobs = left.iter().filter(|line| line.contains("./images/blobs/sha256/"));
             assert!(
                 blobs.count() == left.len() && (left.is_empty() || command.starts_with("img-pull")),

@@ -14,7 +14,7 @@ use oci::Digest;
 use serde_json::json;
 use testkit::{binaries, busybox, require_root};
 
-/// Unpacks Debian's kernel, and makes of it, the tools and busybox a machine that boots into memory.
+/// Unpacks Debian's kernel, and makes a machine that boots into memory from it, the tools and busybox.
 const MAKE: &str = r#"
 set -eu
 package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/ { print $2 }')
@@ -35,8 +35,8 @@ cp start.sh start/init
 cd start && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > ../initrd
 "#;
 
-/// Enters a file system on a disk: no root is pivoted away from the one that a kernel starts with, and no tmpfs of this
-/// age has `user.*` attributes.
+/// Enters a file system on a disk: the root that a kernel starts with cannot be pivoted away, and no tmpfs of this age
+/// has `user.*` attributes.
 const START: &str = "#!/bin/busybox sh
 busybox mount -t devtmpfs dev /dev
 busybox insmod /overlay.ko; busybox insmod /loop.ko

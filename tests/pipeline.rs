@@ -35,7 +35,7 @@ fn a_published_port_answers_from_everywhere_and_unwind_leaves_nothing() {
         document["network"]["cni"]["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
     assert_eq!(sandbox.fetch(&format!("http://{address}/")), page);
 
-    // The container speaks to the outside in the host's name, and to itself by its published port (hairpin).
+    // The container reaches the outside with the host's address, and itself by its published port (hairpin).
     sandbox.outside("mkdir -p www && echo outside > www/index.html && busybox httpd -p 8080 -h www").ok();
     let inside = |url: &str| sandbox.sh(&format!("nsenter --net=/run/netns/web curl -s -m 3 {url}")).ok();
     assert_eq!(inside(&format!("http://{OUTSIDE}:8080/")), "outside\n");
@@ -60,8 +60,8 @@ fn the_clients_address_arrives_in_the_container() {
     assert!(seen.stdout.contains(&format!("{OUTSIDE}:")), "{seen:?}");
 }
 
-/// A router advertisement of a container must not give the host a route (CVE-2020-10749), and a network of IPv4 alone has no
-/// IPv6 address, as with Docker. Within the container `::1` answers.
+/// A router advertisement of a container must not give the host a route (CVE-2020-10749). An IPv4 network has no IPv6
+/// address, as with Docker. `::1` answers within the container.
 #[test]
 fn ipv6_is_off_but_for_the_containers_own_loopback() {
     let sandbox = Sandbox::with_busybox();
@@ -88,7 +88,7 @@ fn udp_and_a_single_host_address() {
     assert_eq!(sandbox.fetch("http://127.0.0.1:8080/"), "a page of the image\n");
     let other = format!("curl -s -m 1 http://{HOST}:8080/");
     assert_ne!(sandbox.outside(&other).status, 0, "published on 127.0.0.1 alone");
-    // busybox has no UDP server: perl stands in the container's network, with the host's files.
+    // busybox has no UDP server: perl runs in the container's network, with the host's files.
     let socket = "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp',";
     for (name, rest) in [
         (
@@ -107,7 +107,7 @@ fn udp_and_a_single_host_address() {
     assert_eq!(sandbox.outside(&format!("perl client.pl {HOST}:5353")).ok(), "answer to ask");
 }
 
-/// Docker's networks are apart (DOCKER-ISOLATION): containers of one reach those of another by published ports alone.
+/// Docker's networks are separate (DOCKER-ISOLATION): containers of one reach those of another only by published ports.
 #[test]
 fn networks_reach_each_other_by_published_ports_alone() {
     let sandbox = Sandbox::with_busybox();
@@ -136,7 +136,7 @@ fn networks_reach_each_other_by_published_ports_alone() {
         }
     };
     apart("as made");
-    // Whoever leaves by neither of them is not asked.
+    // Packets that leave through neither of them are not checked.
     let server = "busybox httpd -f -p 8080 -h www > /dev/null 2>&1 & echo $! > httpd.pid; \
         until ss -Hlnt | grep -q ':8080 '; do sleep 0.01; done";
     sandbox.outside(&format!("mkdir -p www && echo outside > www/index.html; {server}")).ok();
@@ -194,7 +194,7 @@ fn exit_status_and_output_are_the_commands_own() {
         let outcome = sandbox.sh(&format!("{mounted} | ns-exec -- {command}")).exits(status);
         assert_eq!(outcome.stdout, output, "{command}");
     }
-    // The first process of a pid namespace is killed from outside alone (pid_namespaces(7)).
+    // The first process of a pid namespace can only be killed from outside (pid_namespaces(7)).
     let script = format!(
         "{mounted} > mounted.json; mkfifo status; ns-exec --from mounted.json --status-fd 3 -- sleep 1000 3> status &
         read -r line < status; kill -KILL $(echo $line | jq .pid); wait $!"
@@ -258,7 +258,7 @@ fn check_tells_what_is_missing_and_repair_makes_it_again() {
     sandbox.sh("unwind < web.json > /dev/null").ok();
 }
 
-/// A document outlives its container; another one may have the id by then, made by the same steps.
+/// A document can outlive its container. Another container may have the id by then, made by the same steps.
 #[test]
 fn a_document_takes_back_no_other_container_of_its_id() {
     let sandbox = Sandbox::with_busybox();
@@ -281,12 +281,12 @@ fn a_document_takes_back_no_other_container_of_its_id() {
         assert_eq!(sandbox.sh(line).exits(1).stderr, says(tool));
     }
     sandbox.sh("union-mount --check < new.json && test -e root/containers/web/rootfs/mine").ok();
-    // A document of the same container that is older, and one of which part was taken back already.
+    // An older document of the same container, and one of which a part was already undone.
     sandbox.sh("union-mount --undo < new.json > /dev/null; unwind < new.json > /dev/null").ok();
     sandbox.assert_as(&before);
 }
 
-/// What a container of before a restart has left goes under its lock, and not from under one that is begun meanwhile.
+/// Remains of a container from before a restart are removed under its lock, and not if a new one is being made.
 #[test]
 fn what_is_left_goes_once() {
     let sandbox = Sandbox::with_busybox();
@@ -301,7 +301,7 @@ fn what_is_left_goes_once() {
         .ok();
 }
 
-/// What is made again can be found: the record tells of it, and goes on telling of all the rest.
+/// `--repair` is recorded: the record names what was made again, and still everything else.
 #[test]
 fn repair_loses_nothing_of_the_record() {
     let sandbox = Sandbox::with_busybox();
@@ -310,18 +310,18 @@ fn repair_loses_nothing_of_the_record() {
     sandbox.sh(pipe).ok();
     let record = sandbox.run().join("stave/web.json");
     let recorded = std::fs::read(&record).unwrap();
-    // A document of before the network was made.
+    // A document from before the network was made.
     let repair = "umount root/containers/web/rootfs; union-mount --repair < mounted.json > /dev/null";
     sandbox.sh(repair).ok();
     assert_eq!(std::fs::read_to_string(&record).unwrap(), String::from_utf8(recorded.clone()).unwrap());
-    // One of another container of the name.
+    // A document of another container with the name.
     sandbox.sh("jq -c '.steps[-1].version = \"0\"' mounted.json > other.json").ok();
     let refused = sandbox.sh("union-mount --repair < other.json").exits(1).stderr;
     assert!(
         refused.contains(r#"container "web" exists: "/run/stave/web.json" lists other steps"#),
         "{refused}"
     );
-    // One that is being taken back.
+    // A container that is being unwound.
     sandbox.sh("jq -c '.error = {tool: \"unwind\", step: \"undo\", message: \"\"}' web.json > /run/stave/web.json").ok();
     for line in ["union-mount --repair < web.json", "portmap -p 80 < web.json"] {
         let refused = sandbox.sh(line).exits(1).stderr;
@@ -339,7 +339,7 @@ fn repair_loses_nothing_of_the_record() {
     sandbox.assert_as(&before);
 }
 
-/// The namespace that it has made is another one than the record knows by its inode.
+/// The namespace that it made is not the one that the record knows by its inode.
 #[test]
 fn a_repair_that_was_killed_is_taken_back() {
     let sandbox = Sandbox::with_busybox();
@@ -358,7 +358,7 @@ fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json; touch root/containers/web/upper/mine").ok();
-    // Somebody else's, who keeps his records elsewhere.
+    // A container of somebody who keeps records elsewhere.
     sandbox.sh("mv /run/stave /run/others && mkdir /run/stave").ok();
     let refused = sandbox.sh("unwind web").exits(1);
     let directory = sandbox.root().join("containers/web");

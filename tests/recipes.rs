@@ -1,7 +1,7 @@
-//! Runs every recipe of docs/recipes.md, in the order in which they stand there, on one host.
+//! Runs every recipe of docs/recipes.md, in order, on one host.
 //!
-//! A recipe is a fenced block of `sh`. It must succeed; a block of `text` behind it is what it prints; and afterwards
-//! the host must be as before, files of its own and images aside.
+//! A recipe is a fenced block of `sh`. It must succeed, and print the `text` block that follows it. Afterwards the host
+//! must be as before, except for its own files and images.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -9,7 +9,7 @@ use std::fs;
 
 use testkit::{Sandbox, repository};
 
-/// A fenced block: its language, its text, and the heading that it stands under.
+/// A fenced block: its language, its text, and its heading.
 struct Block {
     language: String,
     text: String,

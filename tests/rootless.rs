@@ -1,4 +1,4 @@
-//! The pipe of an ordinary user, who is root of a user namespace and nothing else.
+//! The pipe of an ordinary user, who is root only in a user namespace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
@@ -15,22 +15,22 @@ use oci::Digest;
 use serde_json::{Value, json};
 use testkit::{binaries, busybox, require_root};
 
-/// Debian's `nobody`: somebody with no rights on this machine.
+/// Debian's `nobody`: a user without rights on this machine.
 const USER: u32 = 65534;
-/// Where the subordinate ids begin that a namespace has from 1 on.
+/// The first subordinate id; a namespace maps it to 1.
 const SUBORDINATE: u32 = 300_000;
 
 /// `$STAVE_ROOT` and `$STAVE_RUN` of an ordinary user.
 struct Home(tempfile::TempDir);
 
-/// The ids that the user's namespace has.
+/// The ids of the user's namespace.
 #[derive(Clone, Copy, PartialEq)]
 enum Ids {
-    /// None: it is the machine's own.
+    /// None: the machine's own namespace.
     Outside,
-    /// 0 alone: the user's own. As `unshare --map-root-user` makes it.
+    /// Only 0: the user's own id, as with `unshare --map-root-user`.
     Own,
-    /// 0, and 65536 more from 1 on: as newuidmap makes it of `/etc/subuid`.
+    /// 0, and 65536 more from 1 on, as newuidmap makes it from `/etc/subuid`.
     Subordinate,
 }
 
@@ -50,7 +50,7 @@ impl Home {
 
     /// Runs a script as the user, root of a new user namespace.
     fn namespace(&self, ids: Ids, script: &str) -> Output {
-        // The tools may stand where only root can go: they are mounted where the user can.
+        // Only root may be able to enter the directory of the tools, so it is mounted in a place for the user.
         let start = "mount --bind \"$BINARIES\" bin && exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", start, "start"]);
@@ -58,7 +58,7 @@ impl Home {
             Ids::Outside => command.args(["sh", "-c", script]),
             Ids::Own => command.args(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]),
             Ids::Subordinate => {
-                // Namespaces of mounts and all else are made once the maps stand.
+                // Mount namespaces and others are made after the maps.
                 let wait = "echo $$; read mapped && exec setpriv --clear-groups unshare --mount sh -c \"$1\"";
                 command.args(["unshare", "--user", "sh", "-c", wait, "wait", script])
             }
@@ -91,7 +91,7 @@ impl Home {
         child.wait_with_output().unwrap()
     }
 
-    /// The same; what it says on standard output. It must succeed without a word on standard error.
+    /// The same. It must succeed and print nothing on standard error. Returns its standard output.
     #[track_caller]
     fn says(&self, ids: Ids, script: &str) -> String {
         let output = self.namespace(ids, script);
@@ -100,7 +100,7 @@ impl Home {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Writes an image of these layers, as `docker save` does; returns its file's name.
+    /// Writes an image of these layers, as `docker save` does; returns the file's name.
     fn image(&self, layers: &[Vec<u8>]) -> &'static str {
         let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
         let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
@@ -141,7 +141,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Two layers: files and directories, and what takes some of them away. All of it is root's.
+/// Two layers: files and directories, and removals of some of them. Root owns everything.
 fn plain() -> Vec<Vec<u8>> {
     let root = (0, 0);
     let below = archive(&[
@@ -206,7 +206,7 @@ fn a_container_outlives_its_shell_and_goes_from_outside() {
     let pid = home.says(Ids::Own, &script);
     let process = Path::new("/proc").join(pid.trim());
     assert_eq!(fs::metadata(&process).unwrap().uid(), USER);
-    // No longer in the namespace, whose mounts go with the last process in it.
+    // Not in the namespace: its mounts disappear with its last process.
     home.says(Ids::Outside, "unwind web > /dev/null");
     assert!(!process.exists());
     assert!(!home.path("root/containers").exists());
@@ -253,12 +253,12 @@ fn owners_without_a_mapping_and_devices() {
         let found = fs::symlink_metadata(directory.join(name)).unwrap();
         (found.mode(), found.uid(), found.gid())
     };
-    // No program gets anybody's rights but the one that the layer means.
+    // A program gets only the rights that the layer gives it.
     assert_eq!(look("suid"), (0o100755, USER, USER));
     assert_eq!(look("shadow"), (0o100640, USER, USER));
     assert_eq!(look("home"), (0o040750, USER, USER));
     assert_eq!(look("home/null"), (0o100666, USER, USER));
-    // What is only near to the layer is none to those who did not ask for it.
+    // A layer that is only close to the original is not used without `--rootless`.
     let failed = home.namespace(Ids::Own, "layer-apply < image.json > /dev/null");
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(PathBuf::from(home.says(Ids::Own, apply).trim()), directory);
@@ -314,7 +314,7 @@ fn a_layer_is_never_taken_for_that_of_another_namespace() {
         [opaque(&own), opaque(&subordinate), opaque(&root)],
         [[false, true], [false, true], [true, false]]
     );
-    // Each finds its own again.
+    // Each user finds their own layer again.
     assert_eq!(serde_json::from_str::<Vec<PathBuf>>(&home.says(Ids::Own, apply)).unwrap(), own);
     assert_eq!(
         serde_json::from_str::<Vec<PathBuf>>(&home.says(Ids::Subordinate, apply)).unwrap(),
@@ -346,7 +346,7 @@ fn a_build_is_the_same_as_that_of_root() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(by_root.stdout).unwrap(), own);
-    // What was built is all there: nothing is built or unpacked twice.
+    // Everything is there: nothing is built or unpacked twice.
     let before = home.layers();
     let run = format!("{build} | layer-apply | union-mount | ns-exec");
     assert_eq!(home.says(Ids::Own, &run), "/b:\n\n/d:\ny\n0\n");
@@ -373,7 +373,7 @@ fn a_build_on_owners_without_a_mapping() {
     );
     let seen = "layer-apply --rootless | jq -r '.layers[-1].directory' | sed 's,$,/seen,' | xargs cat";
     assert_eq!(home.says(Ids::Own, &format!("{build} --rootless | {seen}")), "0:0:755\n0:0:640\n");
-    // The step of a build that sees the right owners is another one.
+    // The step of a build that sees the right owners is a different one.
     let apply = seen.replace(" --rootless", "");
     let failed = home.namespace(Ids::Own, &format!("{build} | {apply}"));
     assert!(String::from_utf8(failed.stderr).unwrap().contains("has no mapping"), "not from the cache");
@@ -390,7 +390,7 @@ fn a_build_outside_of_a_namespace_says_what_to_do() {
     assert!(failed.status.code() == Some(1) && stderr.ends_with(hint), "{stderr}");
 }
 
-/// The registry's own tests serve one like this; here it only has to give away one image.
+/// The registry's own tests have a server like this; here it only has to serve one image.
 #[path = "../tools/img-pull/tests/server/mod.rs"]
 mod server;
 
@@ -417,12 +417,12 @@ fn pulled_and_unpacked_at_once() {
     let near = home.says(Ids::Own, &format!("{pull} --rootless > image.json; ls root/layers/*/shadow"));
     let shadow = fs::metadata(home.path(near.trim())).unwrap();
     assert_eq!((shadow.mode(), shadow.uid(), shadow.gid()), (0o100640, USER, USER));
-    // It is what layer-apply unpacks with the same flag, and finds: nothing is unpacked twice.
+    // layer-apply with the same flag unpacks the same, and finds it: nothing is unpacked twice.
     let before = home.layers();
     let script = "layer-apply --rootless --id web < image.json | union-mount | ns-exec -- stat -c %u:%g:%a /suid /shadow";
     assert_eq!(home.says(Ids::Own, script), "0:0:755\n0:0:640\n");
     assert_eq!(home.layers(), before);
-    // Devices: refused as such where that was asked for; else since the namespace cannot have them.
+    // Devices are rejected if that was asked for; otherwise because the namespace cannot have them.
     for (flag, expected) in
         [("--no-devices", "device nodes are not allowed"), ("", "a user namespace has no device nodes")]
     {

@@ -1,4 +1,4 @@
-//! `scripts/stave` with the flags that somebody who knows Docker tries first.
+//! `scripts/stave` with the flags that people who know Docker try first.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{Outcome, Sandbox, repository};
@@ -9,7 +9,7 @@ struct Host(Sandbox);
 impl Host {
     fn new() -> Self {
         let sandbox = Sandbox::with_busybox();
-        // By a link, so that it does not find the tools of another build beside itself.
+        // Through a link, so that it does not find the tools of another build next to itself.
         sandbox.sh(&format!("ln -s {}/scripts/stave stave", repository().display())).ok();
         Self(sandbox)
     }
@@ -24,22 +24,22 @@ impl Host {
         assert_eq!(self.stave(arguments).ok().trim_end(), expected, "{arguments}");
     }
 
-    /// Lets the next call of a tool be this script, in which the tool's name means the tool.
+    /// Replaces the next call of a tool with this script. In it, the tool's name means the tool.
     #[track_caller]
     fn instead_of(&self, tool: &str, script: &str) {
-        // `stave` finds it first, since it stands beside it.
+        // `stave` finds it first, because it is in the same directory.
         let script = format!("printf '#!/bin/sh\\nrm {tool}\\n%s\\n' '{script}' > {tool}; chmod +x {tool}");
         self.0.sh(&script).ok();
     }
 
-    /// That the container's process runs, and its file system stands.
+    /// Asserts that the container's process runs, and that its file system exists.
     #[track_caller]
     fn runs(&self, name: &str) {
         self.prints("ps -q", name);
         self.prints(&format!("exec {name} echo hi"), "hi");
     }
 
-    /// That it exits with this status, says this in its first line, and prints nothing.
+    /// Asserts that it exits with this status, with this first line, and prints nothing.
     #[track_caller]
     fn fails(&self, arguments: &str, status: i32, line: &str) {
         let outcome = self.stave(arguments).exits(status);
@@ -142,8 +142,8 @@ fn an_interrupt_is_for_the_command() {
             host.prints("run -d --name web busybox sleep 1000", "web");
         }
         let image = if command == "exec" { "web" } else { "busybox" };
-        // setsid makes a process group, which gets the signal as from a terminal; what a shell starts with `&` would ignore
-        // it but for env. What the round before printed is not to be taken for this one's.
+        // setsid makes a process group, which gets the signal as from a terminal. env resets signals, because a shell
+        // lets background commands ignore them. The output of the previous round must not count for this one.
         let outcome = host.0.sh(&format!(
             "rm -f out; env --default-signal=INT setsid -w sh -c 'exec ./stave {command} {image} sh -c \"$1\"' sh '{script}' > out & \
              until grep -q begun out; do sleep 0.02; done; kill -INT -$(ps -o pgid= -p $(pgrep -n ns-exec) | tr -d ' '); wait $!"
@@ -155,7 +155,7 @@ fn an_interrupt_is_for_the_command() {
     host.0.assert_as(&before);
 }
 
-/// A signal that goes to `stave` alone is passed on as well.
+/// A signal to `stave` alone is passed on as well.
 #[test]
 fn a_signal_is_passed_on() {
     let host = Host::new();
@@ -169,7 +169,7 @@ fn a_signal_is_passed_on() {
     host.0.assert_as(&before);
 }
 
-/// As from a terminal, to all that `stave` has started: whatever they were doing, nothing is left.
+/// As from a terminal, to everything that `stave` has started: whatever these processes were doing, nothing is left.
 #[test]
 fn signals_at_any_moment_leave_nothing() {
     let host = Host::new();
@@ -182,7 +182,7 @@ fn signals_at_any_moment_leave_nothing() {
                     "env --default-signal=INT setsid -w sh -c '{run}' > out 2> errors & \
                      sleep 0.0{after:02}; kill -{signal} -$(pgrep -of 'stave run') 2> /dev/null; wait $!"
                 ));
-                // With -d it may have been left running before the signal came.
+                // With -d, the container may have been left running before the signal came.
                 if flag == "-d" && host.0.sh("cat out").ok() == "web\n" {
                     host.prints("rm -f web", "web");
                 }
@@ -197,7 +197,7 @@ fn signals_at_any_moment_leave_nothing() {
 fn in_the_background_it_holds_nobody_up() {
     let host = Host::new();
     let before = host.0.snapshot();
-    // Whoever reads what it prints sees the end of it at once.
+    // A reader of its output sees the end at once.
     assert_eq!(host.0.sh("timeout 5 ./stave run -d --rm --name web busybox sleep 1000 | cat").ok(), "web\n");
     host.0.sh("./stave exec -d web nothing").exits(127);
     host.prints("exec -d web sleep 1001", "");
@@ -207,7 +207,7 @@ fn in_the_background_it_holds_nobody_up() {
     host.0.assert_as(&before);
 }
 
-/// A container that runs, and one that takes its place.
+/// A container that runs, and one that replaces it.
 const WEB: &str = "run -d --network none --name web busybox sleep 1000";
 const ANOTHER: &str =
     "(./stave rm -f web; ./stave run -d --network none --name web busybox sleep 1000) > /dev/null";
@@ -242,7 +242,7 @@ fn at_its_end_a_container_in_the_background_is_removed_and_no_other() {
     host.prints(&WEB.replace("-d", "-d --rm"), "web");
     host.0.sh("until pgrep -x tail; do sleep 0.02; done").ok();
     host.0.sh(ANOTHER).ok();
-    // The brackets: so that it does not find this shell.
+    // The brackets keep it from finding this shell.
     host.0.sh("while pgrep -f 'stave [r]un'; do sleep 0.02; done").ok();
     host.runs("web");
     host.prints("rm -f web", "web");

@@ -1,4 +1,4 @@
-//! Killing a tool when it is about to change something: by strace, which counts and injects.
+//! Kills a tool just before it changes something: strace counts and injects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,22 +8,21 @@ use std::{
 
 use testkit::{Sandbox, Snapshot};
 
-/// The system calls by which a tool changes something that outlives it. Those that open a file are, where they create it.
+/// The system calls by which a tool changes something that outlives it. Opening a file counts if it creates the file.
 const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
     link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
     mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock,open,openat,openat2";
 
-/// A system call at which a tool is killed: its name, and the number that it has among those of that name in its process.
+/// A system call at which a tool is killed: its name, and its number among the calls with that name in its process.
 pub(crate) type Moment = (String, usize);
 
-/// The moments at which a tool is about to change something, those of all its processes. `script` puts strace in front of
-/// the tool.
+/// The moments just before a tool changes something, in all its processes. `script` puts strace in front of the tool.
 pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTreeSet<Moment> {
     sandbox.sh(&script(&format!("strace -f -qq -o trace -e signal=none -e trace={CHANGES}"))).ok();
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut moments = BTreeSet::new();
     for line in sandbox.sh("cat trace").ok().lines() {
-        // `1234 mkdir("…") = 0`; a call in two parts has its name and the parenthesis in the first one.
+        // `1234 mkdir("…") = 0`; a split call has its name and the parenthesis in the first part.
         let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
         let Some((name, arguments)) = call.trim().split_once('(') else { continue };
         if !CHANGES.split(',').any(|change| change == name) {
@@ -38,13 +37,13 @@ pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTr
     moments
 }
 
-/// What stands before a tool to kill it at this moment. What runs in spite of it, a container say, is left by strace after
-/// a moment, and goes on.
+/// A prefix that kills a tool at this moment. If something keeps running, such as a container, strace leaves it after a
+/// moment.
 pub(crate) fn at((call, when): &Moment) -> String {
     format!("timeout 1 strace -I 2 -f -qq -o /dev/null -e inject={call}:signal=SIGKILL:when={when}")
 }
 
-/// As [`Sandbox::assert_as`], saying after what.
+/// As [`Sandbox::assert_as`], with the moment in the message.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
     let end = Instant::now() + Duration::from_secs(10);

@@ -1,1 +1,1 @@
-//! Tests over the whole workspace; see the files beside this folder.
+//! Tests of the whole workspace; see the files next to this folder.

@@ -1,4 +1,4 @@
-//! The stages of a container's pipe, for tests that run each of them where it cannot succeed.
+//! The stages of a container's pipe, for tests in which each of them fails.
 
 use testkit::Sandbox;
 
@@ -7,12 +7,12 @@ pub(crate) fn name(command: &str) -> &str {
     command.split(' ').next().unwrap()
 }
 
-/// The status of a tool whose input is no good; ns-exec has its own for all of them.
+/// The status of a tool with bad input; ns-exec has its own status.
 pub(crate) fn status(command: &str, status: i32) -> i32 {
     if name(command) == "ns-exec" { 125 } else { status }
 }
 
-/// The commands of the pipe, each with a document that it can work on.
+/// The commands of the pipe, each with a valid document.
 fn stages(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     let pipe = ["layer-apply --id web", "union-mount", "netns-bridge", "veth-pair", "portmap -p 10080:80"];
     let mut document = sandbox.sh("img-ls > /dev/null; img-load -q -t busybox2 busybox.tar").ok();
@@ -33,7 +33,7 @@ pub(crate) fn with_stages() -> (Sandbox, Vec<(&'static str, String)>) {
     (sandbox, stages)
 }
 
-/// Takes `web` back, and waits for what its tools leave to processes of their own.
+/// Unwinds `web`, and waits for the processes that its tools leave behind.
 pub(crate) fn unwind(sandbox: &Sandbox) {
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox
