@@ -1,4 +1,4 @@
-//! A container as the listing shows it.
+//! A container in the listing.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use document::{
 use serde::Serialize;
 use serde_json::Value;
 
-/// Whether its process runs.
+/// Its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -26,7 +26,7 @@ enum State {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
     id: Id,
-    /// What tells it from another one that has its id later.
+    /// Tells it from a later container with its id.
     instance: Option<Instance>,
     image: Option<String>,
     command: Vec<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// What the record tells of the container `id`.
+    /// The row for the container `id`, from its record.
     pub(crate) fn new(id: &Id, record: &Document) -> Result<Self, document::Error> {
         let process = record.get::<Process>()?;
         let state = match &process {
@@ -68,23 +68,23 @@ impl Container {
         })
     }
 
-    /// Whether its process runs.
+    /// Whether its process is running.
     pub(crate) fn is_running(&self) -> bool {
         self.state == State::Running
     }
 }
 
-/// Whether the process is there, is no zombie, and is the one that was started, not a later one of the same pid.
+/// Whether the process exists, is not a zombie, and is the one that was started, not a later one with the same pid.
 fn runs(process: &Process) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
-    // The name in parentheses may hold anything; the state is field 3, the start time field 22 (proc(5)).
+    // The name in parentheses may contain anything; the state is field 3, the start time field 22 (proc(5)).
     let Some((_, fields)) = stat.rsplit_once(')') else { return false };
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let alive = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
     alive && fields.get(19).and_then(|time| time.parse().ok()) == Some(process.start_time)
 }
 
-/// What asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
+/// The signal that asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
 fn stop_signal(image: Option<&Image>) -> String {
     let config = image.and_then(|image| image.configuration.config().as_ref());
     let signal = config.and_then(|config| config.stop_signal().as_deref()).unwrap_or("TERM");
@@ -96,13 +96,13 @@ fn arguments(spec: &Value) -> Vec<String> {
     words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
 }
 
-/// A port as `docker ps` writes it: `0.0.0.0:10080->80/tcp`.
+/// A port in the form of `docker ps`: `0.0.0.0:10080->80/tcp`.
 fn published(port: &document::members::PortMapping) -> String {
     let address = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
     format!("{address}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
 }
 
-/// A value as a word: lists are joined, what is not there is empty.
+/// A value as a word: lists are joined, and a missing value is empty.
 fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -133,7 +133,7 @@ pub(crate) fn fill(format: &str, row: &Value) -> String {
     text + rest
 }
 
-/// The rows under headings, in columns as wide as what stands in them.
+/// The rows under headings, in columns as wide as their content.
 pub(crate) fn table(rows: &[&Value]) -> String {
     let status = |row: &Value| match (word(&row["state"]).as_str(), &row["exitStatus"]) {
         ("exited", Value::Number(status)) => format!("exited ({status})"),

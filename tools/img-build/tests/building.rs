@@ -1,4 +1,4 @@
-//! The cache, failures, and what is left of a build that was killed.
+//! The cache, failures, and the remains of a killed build.
 
 mod common;
 

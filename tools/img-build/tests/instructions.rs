@@ -1,4 +1,4 @@
-//! Every instruction, by its effect in the configuration or in a layer.
+//! Every instruction, by its effect on the configuration or on a layer.
 
 mod common;
 

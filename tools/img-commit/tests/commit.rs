@@ -1,4 +1,4 @@
-//! A container's changes as an image, and what skopeo and umoci make of it.
+//! A container's changes as an image, also read by skopeo and umoci.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -11,7 +11,7 @@ use testkit::{Sandbox, directory, file, rootfs};
 const WORK: &str = "echo new > /added; rm /etc/gone; rm -r /old; mkdir /old; echo x > /old/only; \
                     echo changed >> /etc/kept; ln /added /linked; chmod 4711 /added; mkdir -m 700 /srv; echo in > /data/in/f";
 
-/// A container `web`, which has done its work; the document is web.json.
+/// A container `web` that has done its work; the document is web.json.
 fn with_container(work: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     let busybox = std::fs::read("/bin/busybox").unwrap();
@@ -69,7 +69,7 @@ fn files_whiteouts_and_opaque_directories() {
         "srv/",
     ];
     assert_eq!(list.lines().collect::<Vec<_>>(), expected, "and nothing of what was only mounted on");
-    // layer-diff takes the same for a layer.
+    // layer-diff makes the same layer.
     let other = sandbox.sh("layer-diff --compression none -o layer.tar < web.json").json();
     assert_eq!(other["diffID"], document["image"]["configuration"]["rootfs"]["diff_ids"][1]);
     // By its id, from the record: the same layer.
@@ -85,7 +85,7 @@ fn files_whiteouts_and_opaque_directories() {
         sandbox.sh(seen).ok(),
         ".\n./added\n./etc\n./etc/kept\n./linked\n./old\n./old/only\n./srv\nnew\nx\nkept\nchanged\n4711 2\n700 2\n"
     );
-    // And so do we, in a container that is made from it.
+    // So do we, in a container made from it.
     let again = "img-inspect made | layer-apply --id again | union-mount | ns-exec --network none --document again.json -- \
                  /bin/busybox cat /added /old/only; unwind again > /dev/null";
     assert_eq!(sandbox.sh(again).ok(), "new\nx\n");
@@ -136,7 +136,7 @@ fn configuration_and_history() {
         -c 'CMD ["serve", "$HOME"]' -c 'ENTRYPOINT ["/bin/sh", "-c"]' -c 'ENV A=1 B="two words"' -c 'ENV C=$A' \
         -c 'EXPOSE 80 53/udp' -c 'LABEL x=y' -c 'USER 7:8' -c 'VOLUME /data' -c 'WORKDIR /srv' -c 'WORKDIR $B'"#;
     let id = sandbox.sh(&format!("img-commit {flags} web > made.json")).exits(0).stderr;
-    // skopeo reads the configuration as it reads any other.
+    // skopeo reads the configuration like any other.
     let images = sandbox.root().join("images");
     let inspect = format!("skopeo inspect --config --raw oci:{}:docker.io/library/made:1", images.display());
     let configuration = sandbox.sh(&inspect).json();
@@ -162,13 +162,13 @@ fn configuration_and_history() {
     }
     assert!(sandbox.sh("img-history --table made:1").ok().contains("what is new"));
 
-    // On top of what was committed: an ENTRYPOINT alone drops the CMD that came with the image.
+    // On top of the commit: an ENTRYPOINT alone drops the CMD of the image.
     let again = "img-inspect made:1 | layer-apply --id again | union-mount | img-commit -q -c 'ENTRYPOINT x' | tee new.json | unwind";
     assert_eq!(sandbox.sh(again).json()["steps"], json!([]), "what it passes on can be unwound");
     let document = sandbox.sh("cat new.json").json();
     let configuration = &document["image"]["configuration"];
     assert_eq!(configuration["config"].get("Cmd"), None);
-    // Nothing was written: no layer, and the history says so.
+    // Nothing was written: there is no layer, and the history says so.
     assert_eq!(configuration["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
     assert_eq!(configuration["history"][2]["empty_layer"], true);
     sandbox.sh("unwind web").ok();
@@ -205,7 +205,7 @@ fn what_cannot_be_committed() {
     let wrong = sandbox.sh("img-commit -t A < web.json").exits(2);
     assert!(wrong.stderr.contains("it must be lower case"), "{}", wrong.stderr);
     assert_eq!(sandbox.sh(images).ok(), before, "and no image was added");
-    // A layer of the image that is gone is missed before anything is written.
+    // A missing layer of the image is noticed before anything is written.
     let missing = "jq -r '.layers[0].descriptor.digest' web.json | sed 's/.*://' | xargs -I{} rm $STAVE_ROOT/images/blobs/sha256/{}; \
                    img-commit web";
     let outcome = sandbox.sh(missing).exits(1);

@@ -1,4 +1,4 @@
-//! The tools of the image store, together: names come and go, and what nobody mentions goes.
+//! The tools of the image store together: names are added and removed, and unused data is removed.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -42,7 +42,7 @@ impl Store {
         serde_json::from_str(&self.text(tool, arguments)).unwrap()
     }
 
-    /// What the tool says when it fails.
+    /// The error of the tool.
     fn refused(&self, tool: &str, arguments: &[&str]) -> String {
         let output = self.run(tool, arguments);
         assert_eq!(output.status.code(), Some(1));
@@ -61,7 +61,7 @@ impl Store {
         Digest::of(&rootfs)
     }
 
-    /// Something that looks like the unpacked layer.
+    /// Something that looks like an unpacked layer.
     fn unpack(&self, diff_id: &Digest) -> PathBuf {
         let directory = self.path("root/layers").join(diff_id.hex());
         fs::create_dir_all(directory.join("etc")).unwrap();
@@ -103,7 +103,7 @@ fn what_somebody_mentions_stays() {
     assert_eq!(would(&["--grace", "0"]), (2, 0), "the build cache");
     fs::remove_dir_all(&cache).unwrap();
 
-    // What cannot be read may mention anything.
+    // An unreadable file may name anything.
     fs::create_dir(&record).unwrap();
     assert_eq!(
         store.refused("img-gc", &["--grace", "0"]),
@@ -151,7 +151,7 @@ fn names_and_ids() {
              hint: remove it by its names, or with --force\n"
         )
     );
-    // One that is wrong, and none is removed.
+    // If one is wrong, none is removed.
     assert_eq!(store.refused("img-rm", &["b:1", "nope"]), "img-rm: no image \"nope\" in the image store\n");
     let removed = store.json("img-rm", &["-q", "a:1"]);
     assert_eq!(removed, json!({"untagged": ["a:1"], "deleted": []}));

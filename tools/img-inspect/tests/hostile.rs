@@ -1,4 +1,4 @@
-//! Layouts, indexes and manifests that are not what they should be: an error of one line, and nothing lost.
+//! Invalid layouts, indexes and manifests: a one-line error, and nothing lost.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -13,7 +13,7 @@ use std::{
 use oci::Digest;
 use serde_json::{Value, json};
 
-/// A store of one image, `image`.
+/// A store with one image, `image`.
 struct Store {
     root: tempfile::TempDir,
     index: String,
@@ -46,7 +46,7 @@ impl Store {
         serde_json::from_str::<Value>(&self.index).unwrap()["manifests"][0].clone()
     }
 
-    /// `index.json` whose entry has these members in the place of its own.
+    /// `index.json` whose entry has these members instead of its own.
     fn with_entry(&self, members: &Value) -> String {
         let mut index: Value = serde_json::from_str(&self.index).unwrap();
         for (name, value) in members.as_object().unwrap() {
@@ -62,14 +62,14 @@ impl Store {
         self.with_entry(&json!({"digest": digest, "size": text.len()}))
     }
 
-    /// The same, of the store's own manifest with a change.
+    /// The same, with a changed copy of the store's own manifest.
     fn with_change(&self, change: impl FnOnce(&mut Value)) -> String {
         let mut manifest = self.manifest.clone();
         change(&mut manifest);
         self.with_manifest(&manifest.to_string())
     }
 
-    /// What every tool that needs the image says, of which none may change `index.json` or take a blob.
+    /// The error of every tool that needs the image. None of them may change `index.json` or remove a blob.
     #[track_caller]
     fn refused(&self, index: &str, expected: &str) {
         fs::write(self.images().join("index.json"), index).unwrap();
@@ -89,7 +89,7 @@ impl Store {
         if serde_json::from_str::<Value>(index)
             .is_ok_and(|index| index["manifests"][0]["digest"] == self.entry()["digest"])
         {
-            // What cannot be read is in doubt, and takes nothing with it.
+            // An unreadable image is in doubt, and nothing is removed.
             let _ = tool("img-gc", self.root.path(), &["--grace", "0"]);
         }
         assert_eq!(fs::read_to_string(self.images().join("index.json")).unwrap(), index);
@@ -138,7 +138,7 @@ fn entries_of_the_index() {
             " is no image but \"application/vnd.oci.image.layer.v1.tar\"".to_owned(),
         ),
     ] {
-        // What only the entry spoke of stays as well: it is in doubt.
+        // A blob that only the entry named stays as well: it is in doubt.
         if members.get("digest").is_none() {
             store.refused(&store.with_entry(&members), &expected);
             continue;
@@ -162,7 +162,7 @@ fn an_entry_that_is_no_descriptor_is_listed_and_kept() {
     assert_eq!(listed["images"][0]["references"], json!(["image:latest"]));
     let problem = "its entry in index.json is no descriptor: invalid value: integer `-1`, expected u64";
     assert_eq!(listed["images"][0]["error"], problem);
-    // Another name is given beside it.
+    // Another name is added.
     let other = store.root.path().join("a.tar");
     assert_eq!(tool("img-load", store.root.path(), &["-q", "-t", "other", other.to_str().unwrap()]).0, 0);
     let after: Value = serde_json::from_slice(&fs::read(store.images().join("index.json")).unwrap()).unwrap();
@@ -284,7 +284,7 @@ fn files_that_are_none() {
     let (status, error) = tool("img-inspect", store.root.path(), &["image"]);
     assert!(status == 1 && error.contains("index.json\": not a regular file"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(5));
-    // Nobody waited on its other side.
+    // No process waited at the other end.
     assert!(
         fs::File::options()
             .write(true)

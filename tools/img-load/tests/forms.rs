@@ -1,4 +1,4 @@
-//! Every form that images come in, told apart by content.
+//! Every form of an image, recognised by content.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn a_root_file_system_is_an_image_of_one_layer() {
     let diff_id = image["configuration"]["rootfs"]["diff_ids"][0].clone();
     assert_eq!(diff_id, oci::Digest::of(&rootfs).to_string());
 
-    // Compressed, it is the same image to whoever runs it.
+    // Compressed, it is the same image.
     let mut gzip = std::process::Command::new("gzip")
         .arg("-c")
         .stdin(std::process::Stdio::piped())

@@ -1,4 +1,4 @@
-//! Registries that lie, break off, say nothing or send elsewhere.
+//! Registries that lie, break off, are silent, or redirect elsewhere.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -26,7 +26,7 @@ fn registry(lie: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 's
     serve(content, lie)
 }
 
-/// The exit status and standard error of a pull into a new store, in which nothing may be left when it fails.
+/// The exit status and standard error of a pull into a new store. If it fails, nothing may be left there.
 fn pull(host: &str, flags: &[&str]) -> (i32, String) {
     let root = tempfile::tempdir().unwrap();
     let (status, error) =
@@ -93,7 +93,7 @@ fn a_busy_registry_is_asked_again() {
     assert_eq!(pull(&host, &[]), (0, String::new()));
 }
 
-/// What is asked for.
+/// The requests.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     Layer,
@@ -101,7 +101,7 @@ enum At {
     Manifest,
 }
 
-/// Answers `at` with these bytes, and after them with `then` again and again, or with nothing for ever.
+/// Answers `at` with these bytes, followed by `then` again and again, or by silence.
 fn refused(at: At, answer: Vec<u8>, then: Option<Vec<u8>>) -> String {
     let layer = Digest::of(&layer()).to_string();
     let (host, _) = registry(move |request, _, stream| {

@@ -1,4 +1,4 @@
-//! Mirrors that send wrong bytes: the next one is asked, from the start, and nothing of theirs is left.
+//! Mirrors that send wrong bytes: the next one is asked from the start, and nothing of the wrong bytes is left.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -16,7 +16,7 @@ fn layer(name: &str) -> Vec<u8> {
     })
 }
 
-/// What is in the layers' directories, and nothing else: `<digest>/<name>`.
+/// Everything in the layers' directories: `<digest>/<name>`.
 fn unpacked(root: &Path) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for layer in fs::read_dir(root.join("layers")).unwrap().flatten() {
@@ -31,7 +31,7 @@ fn unpacked(root: &Path) -> BTreeSet<String> {
     names
 }
 
-/// A server that has the image, and sends `wrong` where the layer is asked for from its start.
+/// A server that has the image, and sends `wrong` when the layer is requested from its start.
 fn liar(content: &Content, layer: &[u8], wrong: Vec<u8>) -> (String, Seen) {
     let path = format!("GET /v2/a/b/blobs/{} ", Digest::of(layer));
     serve(content.clone(), move |request, _, stream| {
@@ -45,7 +45,8 @@ fn wrong_bytes_of_a_mirror_are_replaced() {
     let mut content = Content::new();
     image(&mut content, "latest", &[one.clone(), two.clone()]);
     let path = format!("/v2/a/b/blobs/{}", Digest::of(&two));
-    // An archive of as many bytes with a file that must not be left, one with a wrong end, one that is no archive.
+    // An archive of the same size with a file that must not be left, one with a wrong end, and one that is not an
+    // archive.
     let mut other = layer("3");
     other.resize(two.len(), 0);
     let mut late = two.clone();
@@ -95,7 +96,7 @@ fn wrong_bytes_of_a_mirror_are_replaced() {
 
 #[test]
 fn the_rest_of_what_a_mirror_began_is_not_blamed() {
-    // The mirror sends wrong bytes and breaks off; the registry's own end does not fit to them.
+    // The mirror sends wrong bytes and breaks off; the registry's correct end does not fit to them.
     let one = layer("1");
     let mut content = Content::new();
     image(&mut content, "latest", std::slice::from_ref(&one));
@@ -130,7 +131,7 @@ fn what_is_wrong_everywhere_ends_the_pull() {
         }
         assert!(!fs::read_to_string(root.path().join("images/index.json")).unwrap().contains("a/b"));
     }
-    // The right bytes of a layer that is no good are nobody's fault: nobody else is asked.
+    // If the right bytes of a layer are unusable, no other source is asked.
     let mut content = Content::new();
     image_of(&mut content, "latest", configuration(&[Digest::of(&garbage)]), std::slice::from_ref(&garbage));
     let (mirror, _) = serve(content.clone(), |_, _, _| false);

@@ -1,4 +1,4 @@
-//! Servers that are never silent, and never come to an end.
+//! Servers that are never silent and never finish.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -14,7 +14,7 @@ use std::{
 use oci::Digest;
 use server::{Content, gets, image, ok, partial, pull, range, serve};
 
-/// No read takes as long as that.
+/// No read takes this long.
 const PAUSE: Duration = Duration::from_millis(50);
 const FLAGS: [&str; 7] = ["-q", "--timeout", "5", "--speed-limit", "1000", "--speed-time", "1"];
 
@@ -22,7 +22,7 @@ fn layer() -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, "name", 0o644, &[7; 300_000]))
 }
 
-/// A byte now and then, as long as somebody takes them.
+/// Sends a byte now and then, as long as they are read.
 fn drip(stream: &mut TcpStream, content: &[u8]) -> bool {
     for byte in content {
         if stream.write_all(&[*byte]).is_err() {

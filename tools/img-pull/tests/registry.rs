@@ -1,4 +1,4 @@
-//! A real registry, Debian's docker-registry, with skopeo on its other side.
+//! A real registry, Debian's docker-registry, with skopeo as the other client.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -86,7 +86,7 @@ fn there_and_back() {
     assert!(other.stderr.contains(&format!("\n{short}: Mounted from lib/a\n")), "{}", other.stderr);
     let uploads = "grep -c 'PUT /v2/lib/b/blobs/uploads/' plain.log || :";
     assert_eq!(sandbox.sh(uploads).ok(), "1\n", "only the configuration was sent");
-    // Also of an image that has no name at this registry in the store, but was pushed there.
+    // Also from an image that has no name at this registry in the store, but was pushed there.
     sandbox.sh("img-tag localhost:5000/lib/a web; img-rm localhost:5000/lib/a").ok();
     sandbox.sh("img-push -q web localhost:5000/web/a > /dev/null").ok();
     let mounted = sandbox.sh("img-push -q web localhost:5000/web/b").json();
@@ -194,7 +194,7 @@ fn an_image_for_several_platforms() {
             none.stderr
         );
     }
-    // Of a store that has one of them, that one is pushed, and it is said.
+    // A store with only one of them pushes that one, and says so.
     let one = sandbox
         .sh("img-push --root fresh localhost:5000/multi:docker localhost:5000/one --platform linux/arm64");
     assert!(one.exits(0).stderr.contains("only the image for linux/arm64 is pushed\n"));
@@ -214,7 +214,7 @@ fn certificates_and_passwords() {
     let flags = "-q --cacert cert.pem --authfile auth.json";
     sandbox.sh(&format!("img-push {flags} localhost:5000/lib/a {name}")).ok();
     sandbox.sh(&format!("img-pull {flags} {name}")).ok();
-    // A host's certificates where Docker keeps them; the password in ~/.docker/config.json.
+    // A host's certificates in Docker's directory; the password in ~/.docker/config.json.
     let home = "mkdir -p home/.docker && cp auth.json home/.docker/config.json
         mkdir certs && mount -t tmpfs tmpfs /etc/docker && mkdir -p /etc/docker/certs.d/localhost:5001
         cp cert.pem /etc/docker/certs.d/localhost:5001/ca.crt";
@@ -246,7 +246,7 @@ fn certificates_and_passwords() {
 #[test]
 fn tokens() {
     let sandbox = with_registries();
-    // The token server speaks TLS too: a password is not told to one that does not.
+    // The token server speaks TLS too: a password is not sent to one without TLS.
     sandbox
         .sh("socat OPENSSL-LISTEN:5004,bind=127.0.0.1,fork,reuseaddr,cert=cert.pem,key=key.pem,verify=0 TCP:127.0.0.1:5003 > /dev/null 2>&1 &
             for try in $(seq 100); do grep -q ':138C .* 0A ' /proc/net/tcp && break; sleep 0.05; done")
@@ -259,12 +259,13 @@ fn tokens() {
     }
     let asked = log();
     assert!(asked.contains("GET known=yes service=registry&scope=repository:private/a:pull,push"), "{asked}");
-    // Each push: one token, not one for each blob; and one with which the layer is taken from the first repository.
+    // Each push gets one token, not one for each blob. The token also allows to take the layer from the first
+    // repository.
     assert_eq!(asked.lines().count(), 3, "{asked}");
     assert!(asked.ends_with("public/a:pull,push&scope=repository:private/a:pull&\n"), "{asked}");
     sandbox.sh(&format!("img-pull {known} --root fresh localhost:5002/private/a")).ok();
     assert_eq!(log(), "GET known=yes service=registry&scope=repository:private/a:pull&\n");
-    // Whoever has no name gets what is for everybody.
+    // Without a user name, public images can be read.
     sandbox.sh(&format!("img-pull {nobody} --root other localhost:5002/public/a")).ok();
     let denied = sandbox.sh(&format!("img-pull {nobody} localhost:5002/private/a")).exits(1).stderr;
     assert!(
@@ -276,7 +277,7 @@ fn tokens() {
         sandbox.sh(&format!("img-push {nobody} localhost:5000/lib/a localhost:5002/public/b")).exits(1);
     assert!(denied.stderr.contains("401 Unauthorized"), "{}", denied.stderr);
     log();
-    // `docker login` may have left a token instead of a password.
+    // `docker login` may have stored a token instead of a password.
     sandbox
         .sh("img-pull -q --cacert cert.pem --authfile identity.json --root third localhost:5002/private/a")
         .ok();
@@ -296,7 +297,7 @@ fn tokens() {
 #[test]
 fn a_way_with_tls_does_not_go_on_without() {
     let sandbox = with_registries();
-    // What begins with a ClientHello is no request.
+    // A ClientHello is not a request.
     let elsewhere = r#"#!/bin/bash
         read -r -N 4 method && [ "$method" = "GET " ] && read -r path _ || exit
         while read -r line && [ "${line%$'\r'}" ]; do :; done
@@ -320,7 +321,7 @@ fn a_way_with_tls_does_not_go_on_without() {
         "img-pull: get https://localhost:5006/v2/lib/a/manifests/latest: redirected to an address without TLS: \
          http://localhost:5000/v2/lib/a/manifests/latest\n"
     );
-    // Who began without goes where it is sent.
+    // A client that began without TLS follows.
     sandbox.sh("img-pull -q --insecure --root fresh localhost:5007/lib/a > /dev/null").ok();
 }
 
@@ -363,7 +364,7 @@ fn mirrors() {
         )
     );
     assert_eq!(sandbox.sh("img-ls --root one | jq -r '.images[0].references[0]'").ok(), "debian:latest\n");
-    // A mirror that has it not, or is not there, is passed over.
+    // A mirror that does not have it, or does not answer, is skipped.
     let second = "img-pull --root two --mirror localhost:9 --mirror localhost:5000/hub --mirror localhost:5000 debian:latest";
     let lines = sandbox.sh(second).exits(0).stderr;
     let passed: Vec<_> = lines.lines().filter(|line| line.starts_with("mirror skipped: ")).collect();
@@ -373,7 +374,7 @@ fn mirrors() {
         passed[1].ends_with("/v2/hub/library/debian/manifests/latest: 404 Not Found: manifest unknown"),
         "{lines}"
     );
-    // And what containers-registries.conf(5) says.
+    // And the rules of containers-registries.conf(5).
     let conf = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
                 [[registry.mirror]]\nlocation = \"localhost:5000/hub\"\n\
                 [[registry]]\nprefix = \"example.org/team\"\nlocation = \"localhost:5001/lib\"\ninsecure = true\n\

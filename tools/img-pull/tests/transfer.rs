@@ -1,4 +1,4 @@
-//! How layers come: side by side, each once, again where the connection broke, and unpacked meanwhile.
+//! How layers are downloaded: several at once, each once, continued where the connection broke, and unpacked meanwhile.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -24,7 +24,7 @@ fn layer(name: &str) -> Vec<u8> {
     testkit::rootfs(|tree| testkit::file(tree, name, 0o644, &vec![name.as_bytes()[0]; 300_000]))
 }
 
-/// Waits until it is so, for five seconds at most; whether it came to be.
+/// Waits until the condition holds, for five seconds at most; returns whether it does.
 fn until(condition: impl Fn() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(5);
     while !condition() {
@@ -48,7 +48,7 @@ fn layers_come_side_by_side() {
         let (host, _) = serve(content.clone(), move |request, _, _| {
             if digests.iter().any(|digest| request.contains(digest)) {
                 highest.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                // The others have time to come, too many of them as well.
+                // There is time for the others to start, and for too many of them.
                 until(|| highest.load(Ordering::SeqCst) >= at_once);
                 thread::sleep(Duration::from_millis(50));
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -106,7 +106,7 @@ fn what_is_there_is_not_fetched_again() {
         1,
         "the second time it was only asked for its digest"
     );
-    // By digest, which cannot have changed, nobody is asked at all.
+    // By digest, which cannot have changed, no server is asked.
     let requests = seen.lock().unwrap().len();
     let name = format!("a/b@{digest}");
     assert_eq!(pull(&host, root.path(), &["-q"], &name).0, 0);
@@ -174,7 +174,7 @@ fn a_layer_becomes_an_image_while_it_comes() {
     assert_eq!(status, 2, "{error}");
 }
 
-/// Where a file stands below `layers`, also of a layer that is still being unpacked.
+/// The path of a file below `layers`, also of a layer that is still being unpacked.
 fn unpacked(root: &Path, name: &str) -> Option<PathBuf> {
     let mut left = vec![root.join("layers")];
     while let Some(directory) = left.pop() {
@@ -304,7 +304,7 @@ fn a_mirror_that_says_nothing_is_not_waited_for_long_and_one_that_breaks_off_is_
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     assert!(lines.starts_with("mirror skipped: get http"), "{lines}");
     assert!(seen_silent.lock().unwrap().len() <= 2, "{:?}", seen_silent.lock().unwrap());
-    // The registry itself sent the end of the layer only.
+    // The registry itself sent only the end of the layer.
     let requests = seen.lock().unwrap().join("").to_ascii_lowercase();
     assert!(requests.contains("range: bytes="), "{requests}");
     assert!(!requests.contains("/manifests/"), "{requests}");

@@ -1,4 +1,4 @@
-//! Pushing to registries that lie, refuse, say nothing or send elsewhere.
+//! Pushes to registries that lie, refuse, are silent, or redirect elsewhere.
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -19,7 +19,7 @@ use serde_json::json;
 use server::{Content, Seen, serve};
 use tempfile::TempDir;
 
-/// A store with the image `x`, of one layer.
+/// A store with the image `x`, which has one layer.
 fn store() -> (TempDir, Digest) {
     let root = tempfile::tempdir().unwrap();
     let archive = testkit::rootfs(|tree| testkit::file(tree, "etc/name", 0o644, &vec![7; 100_000]));
@@ -120,7 +120,7 @@ fn sent_again_after_it_broke_and_not_when_it_is_there() {
     let (root, layer) = store();
     let digest = layer.to_string();
     let (host, seen) = registry(move |request, count, stream| {
-        // The registry has the configuration; the first upload of the layer breaks, the second one is refused.
+        // The registry has the configuration. The first upload of the layer breaks, the second one is refused.
         if request.starts_with("HEAD ") && !request.contains(&digest) {
             return stream.write_all(&head("200 OK", "")).is_ok();
         }
@@ -184,7 +184,7 @@ fn passwords_stay_at_home() {
 #[test]
 fn a_registry_that_hardly_reads_is_given_up() {
     let (root, _) = store();
-    // More than the sockets' buffers hold, and nothing that compresses.
+    // More than the sockets' buffers hold, and incompressible.
     let file = root.path().join("large.tar");
     let content: Vec<u8> =
         (0..6_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();

@@ -1,4 +1,4 @@
-//! With what others made: skopeo, umoci, podman, docker, both ways, on archives and on the store itself.
+//! Interoperation with skopeo, umoci, podman and docker, both ways, with archives and with the store itself.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A store, and a podman and a docker with stores of their own.
+/// A store, and private stores of podman and docker.
 struct Bench {
     dir: TempDir,
 }
@@ -19,7 +19,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         testkit::require_root();
-        // podman makes a name of an image from the path, and that must be lower case.
+        // podman makes the name of an image from the path, and it must be lower case.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("stave-peers-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bench = Self { dir: tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().unwrap() };
@@ -37,7 +37,7 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    /// `oci:` and the store, as containers/image writes it.
+    /// `oci:` and the store, in the form of containers/image.
     fn store(&self, name: &str) -> String {
         format!("oci:{}:{name}", self.path("root/images").display())
     }
@@ -99,7 +99,7 @@ fn skopeo_and_umoci_work_on_the_store_itself() {
     assert_eq!(bench.id("short"), bench.id("base:1"));
     assert_ne!(bench.id("umoci:4"), bench.id("base:1"));
 
-    // And what we do to theirs is seen by them.
+    // And they see what we do to their images.
     bench.tool("img-tag", &["umoci:4", "ours:5"]);
     bench.tool("img-rm", &["umoci:3", "short"]);
     let layout = bench.path("root/images").display().to_string();
@@ -134,7 +134,7 @@ fn podman_and_skopeo_read_and_write_both_archives() {
         bench.run("podman", &["save", "-q", "--format", transport, "-o", "theirs.tar", &name]);
         let image = bench.tool("img-load", &["theirs.tar"]);
         assert_eq!(image["image"]["reference"], name);
-        // podman compresses layers for an OCI archive; what the image is stays the same.
+        // podman compresses layers for an OCI archive; the image stays the same.
         assert_eq!(bench.id(&name), id);
         fs::remove_file(bench.path("theirs.tar")).unwrap();
         let target = format!("{transport}:{}:docker.io/a/{transport}:2", bench.path("theirs.tar").display());
@@ -145,7 +145,7 @@ fn podman_and_skopeo_read_and_write_both_archives() {
     }
 }
 
-/// Runs in a network namespace of its own, with its own `/run`.
+/// Runs in its own network namespace, with its own `/run`.
 const DOCKER: &str = r#"
 mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up
 export DOCKER_HOST=unix://$PWD/docker.sock

@@ -1,4 +1,4 @@
-//! Layers that were made to do harm.
+//! Malicious layers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -65,13 +65,13 @@ fn links_never_lead_out() {
         std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(found, ["secret"]);
     assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
-    // A file of the same name replaces the link and is not written through it.
+    // A file of the same name replaces the link; nothing is written through the link.
     let secret = format!("s -> {path}/secret");
     apply(&[tar(&[&secret, "s"])]);
     assert_eq!(std::fs::read(outside.path().join("secret")).unwrap(), b"s");
 }
 
-/// A layer below has a link to outside where one above it has a directory: what the link shows is nobody's.
+/// A lower layer has a link to the outside where an upper layer has a directory. The link's target must not be used.
 #[test]
 fn links_that_a_layer_between_hides_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn devices() {
     assert_eq!(Store::new().refuse(&[device(Kind::BlockDevice, (8, 0))], &["--no-devices"]), message);
     let message = r#"entry "dev/x": character device 0:0 is a whiteout of overlayfs"#;
     assert_eq!(Store::new().refuse(&[device(Kind::CharDevice, (0, 0))], &[]), message);
-    // The kernel would cut 4096:0 to the whiteout.
+    // The kernel would truncate 4096:0 to the whiteout.
     let cut = altered(device(Kind::CharDevice, (0, 0)), 329, b"0010000\0");
     assert_eq!(Store::new().refuse(&[cut], &[]), "header at byte 0: device that is no number of Linux");
     // A layer that was unpacked when they were allowed is refused as well; one without them is not.
@@ -113,7 +113,7 @@ fn devices() {
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
 }
 
-/// An archive with some bytes of its first header changed, and the header's checksum made right again.
+/// An archive with some changed bytes in its first header, and a correct checksum of the header.
 fn altered(mut archive: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     archive[at..at + bytes.len()].copy_from_slice(bytes);
     archive[148..156].fill(b' ');
@@ -144,7 +144,7 @@ fn headers_that_lie() {
             altered(plain.clone(), 108, b"\x80\0\0\x01\0\0\0\0"),
             "header at byte 0: owner that is no id of Linux",
         ),
-        // chown(2) would take it for "leave it as it is", with root.
+        // As root, chown(2) would take it as "leave it unchanged".
         (
             altered(plain.clone(), 108, b"\x80\0\0\0\xff\xff\xff\xff"),
             "header at byte 0: owner that is no id of Linux",
@@ -184,7 +184,7 @@ fn endless_extended_headers() {
     assert_eq!(Store::new().refuse(&[empty], &[]), "extended header at byte 8192: more than any entry needs");
     let large = header(2 << 20);
     assert_eq!(Store::new().refuse(&[large], &[]), "extended header at byte 0: more than any entry needs");
-    // Headers for all entries, of which there may be many: what they say is kept.
+    // Headers for all entries. There may be many of them, and their content is kept.
     let global = |records: &str| {
         let size = format!("{:011o}\0", records.len());
         let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"g"), 124, size.as_bytes());
@@ -199,7 +199,7 @@ fn endless_extended_headers() {
     let message = "more than any archive says of all its entries";
     let refused = Store::new().refuse(&[endless], &[]);
     assert!(refused.ends_with(message), "{refused}");
-    // A name with a NUL, as only PAX can say it.
+    // A name with a NUL, which only PAX can express.
     let record = b"12 path=a\0b\n";
     let head = altered(altered(tar(&["f"])[..512].to_vec(), 156, b"x"), 124, b"00000000014\0");
     let nul = [&head[..], record, &[0; 500], &tar(&["f"])].concat();
@@ -214,11 +214,11 @@ fn limits() {
     let refuse = |arguments: &[&str]| Store::new().refuse_blobs(&[(&bomb, &big)], arguments);
     assert_eq!(refuse(&["--max-size", "16M"]), "unpacked size exceeds 16777216 bytes");
     assert_eq!(refuse(&["--max-ratio", "100"]), "unpacked size exceeds 100 times the compressed size");
-    // zstd makes 80 MiB of zeros to some KiB.
+    // zstd compresses 80 MiB of zeros to some KiB.
     let zstd = zstd::bulk::compress(&big, 1).unwrap();
     let refused = Store::new().refuse_blobs(&[(&zstd, &big)], &["--max-ratio", "1000"]);
     assert_eq!(refused, "unpacked size exceeds 1000 times the compressed size");
-    // Holes, and copies of what the layers below have, count as well.
+    // Holes, and copies from lower layers, count as well.
     let size = 20_u64 << 20;
     let hole = Entry { size, sparse: Some(Vec::new()), ..Entry::new(Kind::File, "f") };
     let hole = sparse(&hole);
@@ -239,7 +239,7 @@ fn limits() {
     assert_eq!(store.run(&store.image(&[(&many, &many)]), &["--max-entries", "3"]).status, 0);
 }
 
-/// How much memory it takes to decompress a frame of zstd is written in it, by whoever made it.
+/// A frame of zstd says how much memory its decompression takes, and an attacker can choose the value.
 #[test]
 fn a_window_that_is_too_large() {
     let plain = archive(&[file("f", &vec![7; 1 << 20])]);
@@ -256,7 +256,7 @@ fn a_window_that_is_too_large() {
     assert_eq!((run.status, run.stderr.as_str()), (0, ""));
 }
 
-/// What is known of a directory is kept until the end of its layer.
+/// Everything known about a directory is kept until the end of its layer.
 #[test]
 fn attributes_that_would_fill_the_memory() {
     let value = vec![0; 65_000];
@@ -285,7 +285,7 @@ fn damaged_blobs() {
     for (blob, message) in [
         (blob[..blob.len() - 1].to_vec(), "decompress blob: unexpected end of file"),
         (blob[..12].to_vec(), "decompress blob: incomplete deflate stream"),
-        // The archive is right: only what gzip says of it is not.
+        // The archive is right: only gzip's trailer is wrong.
         (from_end(8), checksum),
         (from_end(1), checksum),
         // The second of two members.
@@ -296,7 +296,7 @@ fn damaged_blobs() {
     ] {
         assert_eq!(Store::new().refuse_blobs(&[(&blob, &plain)], &[]), message);
     }
-    // Blobs whose bytes were changed in the store: that is told, whatever became of them on the way.
+    // Blobs whose bytes were changed in the store are reported as such, whatever error occurred first.
     let mut other_name = plain.clone();
     other_name[600] ^= 1;
     let mut no_header = plain.clone();
@@ -335,7 +335,7 @@ fn sparse_files_that_do_not_hold_together() {
     let short = altered(archive.clone(), 483, b"00000000005\0");
     let message = "header at byte 0: sparse file with a map that does not hold together";
     assert_eq!(Store::new().refuse(&[short], &[]), message);
-    // Version 1.0: a map of more runs than anybody needs, of which only the number is there.
+    // Version 1.0: a map with an absurd number of runs, of which only the number exists.
     let hole = Entry { size: 1, sparse: Some(Vec::new()), ..Entry::new(Kind::File, "f") };
     let mut many = sparse(&hole);
     let map = many.len() - 1024 - 512;
@@ -356,7 +356,7 @@ fn a_deep_tree_that_becomes_a_file() {
     assert_eq!(std::fs::read(directories[0].join("d")).unwrap(), b"x");
 }
 
-/// An archive of one file of nothing but a hole, as GNU tar's version 1.0 has it.
+/// An archive of one file that is only a hole, in the form of GNU tar's version 1.0.
 fn sparse(entry: &Entry) -> Vec<u8> {
     let records: String = [
         ("GNU.sparse.major", "1".to_owned()),

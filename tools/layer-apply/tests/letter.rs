@@ -17,10 +17,10 @@ fn whiteouts_in_any_order() {
     let base = tar(&["etc/", "etc/a", "etc/b", "etc/d/", "etc/d/x", "etc/d/y"]);
     let cases: [(&[&str], &[&str]); 11] = [
         (&["etc/.wh.a"], &["etc/", "etc/a (wh)"]),
-        // Whiteouts speak of the layers below only: what the same layer has stays.
+        // Whiteouts apply only to lower layers: what the same layer has stays.
         (&["etc/.wh.a", "etc/a"], &["etc/", "etc/a"]),
         (&["etc/a", "etc/.wh.a"], &["etc/", "etc/a"]),
-        // A directory that is deleted and made anew hides what is below.
+        // A directory that is deleted and made again hides what is below.
         (&["etc/.wh.d", "etc/d/", "etc/d/z"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
         (&["etc/d/", "etc/d/z", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
         (&["etc/d/z", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
@@ -28,9 +28,9 @@ fn whiteouts_in_any_order() {
         (&["etc/d/", "etc/d/z", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)", "etc/d/z"]),
         // In an opaque directory there is nothing left to delete.
         (&["etc/d/.wh.x", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)"]),
-        // Nor where no layer below has the directory: the mount would show the whiteout.
+        // The same if no lower layer has the directory: the mount would show the whiteout.
         (&["new/.wh.x", "new/y"], &["new/", "new/y"]),
-        // AUFS's own files are none of the layer's; it made whiteouts as hard links.
+        // AUFS's own files do not belong to the layer; it made whiteouts as hard links.
         (
             &[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"],
             &["etc/", "etc/a (wh)"],
@@ -48,7 +48,7 @@ fn whiteouts_at_the_root() {
     let base = tar(&["a", "b/", "b/x", "c"]);
     let directories = store.apply(&[base.clone(), tar(&[".wh.a"])]);
     assert_eq!(list(&directories[1]), ["a (wh)"]);
-    // overlayfs does not look at a root's attributes: each name is deleted.
+    // overlayfs ignores a root's attributes, so each name is deleted.
     let directories = store.apply(&[base, tar(&["b/", "b/z", ".wh..wh..opq"])]);
     assert_eq!(list(&directories[1]), ["a (wh)", "b/ (opaque)", "b/z", "c (wh)"]);
     let directories = store.apply(&[tar(&[".wh.a", ".wh..wh..opq", "x"])]);
@@ -65,7 +65,7 @@ fn everything_an_entry_says() {
         mtime: time,
         ..Entry::new(kind, name)
     };
-    // A capability's attribute has a fixed form: version 2, cap_net_bind_service.
+    // The attribute of a capability has a fixed form: version 2, cap_net_bind_service.
     let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
     let acl = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff".to_vec();
     let xattrs = vec![
@@ -147,7 +147,7 @@ fn repeated_and_replaced_entries() {
         (&["a", "a"], &["a"]),
         (&["a -> x", "a"], &["a"]),
         (&["a/", "a/b/", "a/b/c", "a"], &["a"]),
-        // The file hid what the layer below has in the directory, and the directory is a new one.
+        // The file hid the content of the directory below, and the directory is a new one.
         (&["d", "d/", "d/y"], &["d/ (opaque)", "d/y"]),
         (&["a/", "a/b", "a/"], &["a/", "a/b"]),
         (&["a/b", "a/"], &["a/", "a/b"]),
@@ -187,7 +187,7 @@ fn parents_that_the_archive_does_not_list_are_as_below() {
             assert_eq!(rustix::fs::lgetxattr(&path, "user.k", &mut [0_u8; 8][..]).unwrap(), 1);
         }
     }
-    // Where the directory is deleted first, nothing comes from below.
+    // If the directory is deleted first, nothing comes from below.
     let directories = store.apply(&[base, tar(&[".wh.a", "a/f"])]);
     assert_eq!(fs::metadata(directories[1].join("a")).unwrap().mode() & 0o7777, 0o755);
 }
@@ -225,7 +225,7 @@ fn hard_links() {
     };
     assert!(same(&directories[1], "a/x", "a/y"));
     assert!(same(&directories[1], "late", "comes"));
-    // The target lies in the layer below: both names come to stand in this one.
+    // The target is in the layer below: both names appear in this one.
     assert!(same(&directories[1], "etc2/l", "etc/target"));
     assert_eq!(fs::read(directories[1].join("etc2/l")).unwrap(), b"content");
     assert_eq!(fs::metadata(directories[1].join("etc")).unwrap().uid(), 3);

@@ -11,11 +11,11 @@ use serde_json::json;
 fn sh(directory: &Path, script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    // A name that is no UTF-8 is compared by what is left of it.
+    // A name that is not UTF-8 is compared by its valid part.
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A tree with most of what a tree can hold.
+/// A tree with most kinds of content.
 const TREE: &str = r"
     mkdir -p t/etc/deep/er t/bin t/empty; cd t
     echo content > etc/file; ln etc/file bin/hard; ln -s ../etc/file bin/soft; ln -s /nowhere dangling
@@ -29,7 +29,7 @@ const TREE: &str = r"
     touch -d '1969-12-31 23:59:58.25 UTC' etc/deep/er/f4; touch -d '2100-01-01 00:00:00.123456789' etc/deep/er/f5
     touch -d @1000000000 etc bin empty .";
 
-/// Everything that tar can say of a tree, but for the root's own time.
+/// Everything that tar can tell about a tree, except the root's own time.
 fn picture(directory: &Path) -> String {
     sh(
         directory,
@@ -98,7 +98,7 @@ fn what_umoci_makes_of_several_layers() {
     let blobs: Vec<(&[u8], &[u8])> = layers.iter().map(|layer| (&layer[..], &layer[..])).collect();
     let mut document = store.image(&blobs);
     let directories = store.run(&document, &[]).directories();
-    // umoci goes by the media type, which here says what the blobs are.
+    // umoci relies on the media type, which here is correct.
     let descriptors: Vec<_> = layers
         .iter()
         .map(|layer| store.layout.write_blob(oci::spec::MediaType::ImageLayer, layer).unwrap())
@@ -117,7 +117,7 @@ fn what_umoci_makes_of_several_layers() {
     let lower: Vec<_> = directories.iter().rev().map(|path| path.display().to_string()).collect();
     let merged = dir.path().join("merged");
     fs::create_dir(&merged).unwrap();
-    // Parents that an archive does not list are dated by umoci when it meets them, so directories' times are left out.
+    // umoci sets the time of unlisted parents to when it meets them, so directories' times are left out.
     let list = "find . -mindepth 1 \\( -type d -printf '%p %y %m %U %G\\n' -o -printf '%p %y %m %U %G %T@ %s %l\\n' \\) | LC_ALL=C sort;
         find . -type f -exec sha256sum {} + | LC_ALL=C sort";
     let ours = sh(

@@ -1,4 +1,4 @@
-//! Layers that are unpacked several at a time.
+//! Layers that are unpacked at the same time.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -16,7 +16,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// A layer that says nothing of the directory in which it has something: it looks at those below.
+/// A layer that does not list the directory of its files: it looks at the layers below.
 fn looks_below(name: &str, size: usize) -> Vec<u8> {
     archive(&[file(&format!("d/{name}"), &vec![7; size])])
 }
@@ -75,7 +75,7 @@ fn one_layer_that_fails_ends_the_others() {
         names.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")),
         "nothing half-done is left"
     );
-    // What stands of the others can be used.
+    // Complete layers can be used.
     let rest = [layers[0].clone(), good];
     assert_eq!(mode(&store.apply(&rest)[1].join("d")), 0o755);
 }

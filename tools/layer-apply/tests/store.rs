@@ -1,4 +1,4 @@
-//! The store of unpacked layers: work done once, what is trusted, and what depends on the layers below.
+//! The store of unpacked layers: work done once, trust in layers, and dependencies on lower layers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -98,13 +98,13 @@ fn a_layer_of_another_boot_counts_only_once_it_was_synced() {
     let directory = store.apply(&layers).remove(0);
     let before = inode(&directory);
     assert_eq!(note(&directory)["synced"], false);
-    // As a power cut may leave it: the note is there, files are not.
+    // As a power cut may leave it: the note exists, files do not.
     fs::remove_file(directory.join("b")).unwrap();
     change(&directory, |note| note["bootID"] = "another".into());
     store.apply(&layers);
     assert_ne!(inode(&directory), before);
     assert_eq!(list(&directory), ["a", "b"]);
-    // After a while it is synced, when it is used: then it is trusted in any boot.
+    // After a while it is synced when it is used: then it is trusted after any restart.
     let old = fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(600));
     fs::File::open(directory.with_added_extension("json")).unwrap().set_times(old).unwrap();
     store.apply(&layers);
@@ -125,7 +125,7 @@ fn what_was_left_half_done_is_done_again() {
     fs::create_dir_all(store.layers().join(format!(".{hex}.part/x/y"))).unwrap();
     fs::create_dir_all(place.join("stale")).unwrap();
     assert_eq!(list(&store.apply(&layers)[0]), ["a", "b"]);
-    // A note that says nothing, or of another layer.
+    // A note without content, or of another layer.
     for text in ["", "{", r#"{"diffID":"sha256:00","bootID":"x","synced":true}"#] {
         fs::write(place.with_added_extension("json"), text).unwrap();
         fs::write(place.join("stale"), "").unwrap();
@@ -168,7 +168,7 @@ fn a_layer_on_other_layers() {
     // Both stay, and are found again.
     assert_eq!(store.apply(&[base(0o700), top.clone()])[1], first);
     assert_eq!(store.apply(&[base(0o750), top.clone()])[1], second);
-    // Something else below that says the same: the directory is shared.
+    // Another lower layer with the same content: the directory is shared.
     let other = archive(&[(Entry { mode: 0o700, ..directory("etc/") }, b""), file("other", b"x")]);
     assert_eq!(store.apply(&[other, top])[1], first);
     // A layer that lists all its parents is the same everywhere.

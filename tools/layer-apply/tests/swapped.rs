@@ -1,4 +1,4 @@
-//! Somebody changes a layer's directory while it is unpacked.
+//! A layer's directory is changed while it is unpacked.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
@@ -26,7 +26,7 @@ use oci::Digest;
 const OTHERS: usize = 300;
 
 /// `victim/` with a file, many other directories so that it has to be opened again, a file that takes a while, and then
-/// more in `victim`, or `inside` it. All of it is open to everybody once it is finished.
+/// more in `victim`, or `inside` it. Everybody may write to all of it when it is finished.
 fn layer(inside: &str) -> Vec<u8> {
     let big = vec![7; 120 << 20];
     let mut entries: Vec<(Entry, &[u8])> = vec![(Entry { mode: 0o777, ..directory("victim/") }, b"")];
@@ -80,7 +80,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_directory_becomes_a_symbolic_link() {
-    // Itself, and one on the way to it: each is refused by another rule of openat2.
+    // The directory itself, and one on the way to it: different rules of openat2 refuse them.
     for (inside, error) in [("", "Not a directory"), ("sub/", "Too many levels of symbolic links")] {
         becomes_a_link(inside, error);
     }
@@ -93,7 +93,7 @@ fn becomes_a_link(inside: &str, error: &str) {
     let store = Store::new();
     let layer = layer(inside);
     let stopped = stopped(&store, &layer);
-    // Nobody else comes near, whatever modes the layer gives its directories in the end.
+    // No other user can enter, whatever modes the layer gives its directories.
     assert_eq!((mode(&stopped.part), mode(&stopped.part.join("victim"))), (0o700, 0o700));
     fs::rename(stopped.part.join("victim"), stopped.part.join("moved")).unwrap();
     symlink(outside.path(), stopped.part.join("victim")).unwrap();
@@ -103,7 +103,7 @@ fn becomes_a_link(inside: &str, error: &str) {
         format!("layer-apply: layer {digest}: entry \"victim/{inside}second\": open directory: {error}\n");
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), message));
     assert_eq!(fs::read_dir(there).unwrap().count(), 0);
-    // What was unpacked so far is gone, and the link with it; not what it pointed to.
+    // The unpacked files are gone, and the link with them; but not the link's target.
     let left: Vec<_> =
         fs::read_dir(store.layers()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [".lock"]);
@@ -119,7 +119,7 @@ fn the_whole_directory_becomes_a_symbolic_link() {
     fs::rename(&part, store.layers().join("moved")).unwrap();
     symlink(outside.path(), &part).unwrap();
     let output = stopped.go_on();
-    // It goes on in the directory that it made, and does not take what has its name for the layer.
+    // It continues in the directory that it made, and does not take another with the same name.
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     let digest = Digest::of(&layer);
     let place = store.layers().join(digest.hex());

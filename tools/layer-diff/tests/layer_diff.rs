@@ -30,7 +30,7 @@ impl Work {
         self.path(name)
     }
 
-    /// Runs layer-diff; its status, what it printed and what it said.
+    /// Runs layer-diff; returns its status, standard output and standard error.
     fn run(&self, arguments: &[&str], input: &str) -> (i32, Value, String) {
         let mut command = cargo_bin_cmd!("layer-diff");
         command
@@ -44,7 +44,7 @@ impl Work {
         (output.status.code().unwrap(), json, String::from_utf8(output.stderr).unwrap())
     }
 
-    /// The layer of these arguments, uncompressed: its entries as `kind name`.
+    /// The layer for these arguments, uncompressed: its entries as `kind name`.
     fn entries(&self, arguments: &[&str]) -> Vec<String> {
         let (status, _, stderr) =
             self.run(&[arguments, &["--compression", "none", "-o", "out.tar"]].concat(), "");
@@ -109,7 +109,7 @@ fn an_upper_directory() {
     assert_eq!(work.entries(&["upper"]), expected);
 }
 
-/// A directory that was only copied up tells everything of it again, since its entry replaces the one below.
+/// The entry of a directory that was only copied up has all attributes, because it replaces the entry below.
 #[test]
 fn attributes_of_directories_stay() {
     let work = Work::new();
@@ -130,7 +130,7 @@ fn attributes_of_directories_stay() {
     }
 }
 
-/// What is no document ends it as it ends a filter.
+/// Input that is not a document ends it as it ends a filter.
 #[test]
 fn the_documents_of_others() {
     let work = Work::new();
@@ -173,7 +173,7 @@ fn the_same_bytes_each_time_and_in_each_compression() {
         let blob = fs::read(work.path("root/images/blobs").join(&digest)).unwrap();
         assert_eq!(blob.len() as u64, first["descriptor"]["size"].as_u64().unwrap());
         diff_ids.push(first["diffID"].clone());
-        // Programs that everybody has read it too.
+        // Common programs read it too.
         let program = compression.split(':').next().unwrap();
         if program != "none" {
             let path = work.path("root/images/blobs").join(&digest);
@@ -191,7 +191,7 @@ fn an_empty_upper_is_the_empty_archive() {
     let work = Work::new();
     work.directory("upper");
     let (status, printed, _) = work.run(&["upper"], "");
-    // 1024 bytes of zeros, the DiffID that everybody's empty layer has.
+    // 1024 bytes of zeros, the usual DiffID of an empty layer.
     let empty = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
     assert_eq!((status, printed["diffID"].as_str(), printed["entries"].as_u64()), (0, Some(empty), Some(0)));
 }
@@ -210,7 +210,7 @@ fn what_a_container_wrote() {
     let none = serde_json::json!({});
     let (status, printed, _) = work.run(&[], &document(none.clone()));
     assert_eq!((status, printed["entries"].as_u64()), (0, Some(1)));
-    // The root itself was changed in the container: then it has an entry.
+    // The container changed the root itself: then it has an entry.
     chown(&upper, Some(5), Some(5)).unwrap();
     let (_, printed, _) = work.run(&[], &document(none));
     assert_eq!(printed["entries"], 2);
@@ -255,7 +255,7 @@ fn what_no_layer_can_say() {
     assert_eq!((status, stderr.as_str()), (1, "layer-diff: open \"missing\": No such file or directory\n"));
 }
 
-/// Two trees, the difference between them, and what the kernel makes of it on top of the first.
+/// Two trees, their difference, and the kernel's view of it on top of the first.
 #[test]
 fn two_trees() {
     let work = Work::new();
@@ -289,7 +289,7 @@ fn two_trees() {
     fs::write(upper.join("tree"), "now a file").unwrap();
     fs::create_dir(upper.join("kind")).unwrap();
     fs::write(upper.join("kind/new"), "x").unwrap();
-    // Of the same size and time: only its bytes tell.
+    // With the same size and time: only its bytes differ.
     fs::write(upper.join("content"), "CONTENT").unwrap();
     touch("content", "content");
     fs::remove_file(upper.join("link")).unwrap();
@@ -348,10 +348,10 @@ fn where_the_layer_goes() {
         assert!(output.status.success(), "{output:?}");
         output.stdout
     };
-    // On standard output it stands alone.
+    // On standard output there is nothing else.
     assert!(printed(&["upper", "-o", "-"]) == expected);
     assert!(!work.path("-").exists());
-    // A file is replaced, and what is no file is written to.
+    // A file is replaced; something other than a file is written to.
     assert_eq!(work.run(&["upper", "-o", "file.tar"], "").0, 0);
     let null = work.path("null");
     mknodat(CWD, &null, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3))

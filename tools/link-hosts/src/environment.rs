@@ -1,4 +1,5 @@
-//! The variables that Docker's links set: where the other container's ports are, and what its image and `-e` set.
+//! The variables of Docker's links: the addresses of the other container's ports, and the environment from its image
+//! and `-e`.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,7 +12,7 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     let configuration = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let mut variables = Vec::new();
 
-    // By number, and tcp before udp: the first is the one that ALIAS_PORT names.
+    // By number, and tcp before udp: ALIAS_PORT names the first.
     let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
     let published = other.get::<members::Ports>()?.map(|ports| ports.0).unwrap_or_default();
     let published = published.into_iter().map(|mapping| (mapping.container_port, mapping.protocol));
@@ -29,7 +30,7 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     variables.push(format!("{prefix}_NAME=/{id}/{alias}"));
     let of_image = configuration.and_then(|config| config.env().clone()).unwrap_or_default();
     for (name, value) in set_for(other, of_image)?.iter().filter_map(|variable| variable.split_once('=')) {
-        // Where the other one finds its own programs and files, and what it is, says nothing here.
+        // These describe the other container's own programs and files, and mean nothing here.
         if !matches!(name, "PATH" | "HOME" | "HOSTNAME" | "TERM") {
             variables.push(format!("{prefix}_ENV_{name}={value}"));
         }
@@ -37,7 +38,7 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     Ok(variables)
 }
 
-/// The environment of the other container, as its image and its command line set it: without what its own links added.
+/// The environment of the other container, from its image and its command line, without the variables of its own links.
 fn set_for(other: &Document, of_image: Vec<String>) -> Result<Vec<String>, Error> {
     let Some(process) = other.get::<members::Process>()? else { return Ok(of_image) };
     let links = other.get::<members::Hosts>()?.unwrap_or_default().environment;

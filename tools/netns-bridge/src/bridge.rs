@@ -1,4 +1,4 @@
-//! Which bridge, which subnet, and what there is to do for them.
+//! Chooses the bridge and the subnet, and plans what to do for them.
 
 use std::net::Ipv4Addr;
 
@@ -9,17 +9,17 @@ use toolkit::hint;
 
 /// Docker's own default.
 const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16);
-/// Marks an address that we put on somebody else's bridge (IFA_PROTO): "S".
+/// Marks an address that we put on a bridge of others (IFA_PROTO): "S".
 const PROTOCOL: u8 = 0x53;
 
-/// What was decided.
+/// The choice.
 pub(crate) struct Bridge {
     pub(crate) subnet: Ipv4Net,
     pub(crate) gateway: Ipv4Addr,
     pub(crate) operations: Vec<LinkOperation>,
 }
 
-/// The name of an interface, as the kernel takes it (net/core/dev.c, `dev_valid_name`).
+/// The name of an interface, by the kernel's rules (net/core/dev.c, `dev_valid_name`).
 pub(crate) fn parse_name(name: &str) -> Result<String, String> {
     let forbidden = |c: char| c == '/' || c == ':' || c == '"' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(forbidden) {
@@ -42,7 +42,7 @@ pub(crate) fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
     Ok(subnet)
 }
 
-/// Looks at what is there and decides.
+/// Looks at the system and chooses.
 pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     let connection = Connection::open(None)?;
     let standing = connection.link(name)?;
@@ -66,8 +66,8 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
             format!("use it with --subnet {}, or another --bridge", other.address.trunc()),
         ));
     }
-    // With the address there, whoever brought it answered for that; and to look at all there are takes the longer the
-    // more containers run.
+    // If the address exists, this was checked when it was added. Looking at all addresses takes longer when more
+    // containers run.
     if present.is_none() {
         refuse_collision(&connection, subnet)?;
     }
@@ -84,7 +84,7 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     let operations = match standing {
         Some(link) if link.mac != Some(ours) => {
             refuse_unusable(&link)?;
-            // An address that the bridge came with is not ours to remove.
+            // An address that the bridge had before must not be removed by us.
             let mark = Some(PROTOCOL);
             let came_with_it = present.is_some_and(|(_, protocol)| protocol != mark);
             if came_with_it { vec![] } else { vec![add_address(None, mark)] }
@@ -103,7 +103,7 @@ fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
     (u32::from(subnet.network()) + 1).into()
 }
 
-/// An address of another interface within the subnet, or around it, would make one of the two unreachable.
+/// An address of another interface inside or around the subnet would make one of the two unreachable.
 fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<()> {
     for other in connection.addresses(None)? {
         let IpNet::V4(net) = other.address else { continue };

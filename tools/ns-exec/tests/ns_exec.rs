@@ -1,10 +1,10 @@
-//! ns-exec at the end of a pipe, as people use it. Needs root; what stands in the namespaces is tested in common/process/runtime.
+//! ns-exec at the end of a pipe, as users run it. Needs root. The tests of common/process/runtime cover the namespaces.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::json;
 use testkit::Sandbox;
 
-/// A sandbox with `ready.json`: a document to which only the process is missing.
+/// A sandbox with `ready.json`: a document that only lacks the process.
 fn ready(network: &str) -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount {network} > ready.json")).ok();
@@ -43,7 +43,7 @@ fn in_the_background_with_a_log_until_it_is_taken_back() {
 fn taking_it_back_ends_all_that_it_started() {
     let sandbox = ready("");
     let before = sandbox.snapshot();
-    // What starts them ignores signals, and they have left its session.
+    // Their parent ignores signals, and they have left its session.
     let script = "trap '' TERM INT HUP; setsid sleep 1001 & setsid setsid sleep 1002 & sleep 1003";
     sandbox.sh(&format!("ns-exec -d --log /run/own.log -- sh -c \"{script}\" < ready.json > run.json")).ok();
     sandbox.sh("for i in $(seq 100); do pgrep -f 'sleep 1003' && break; sleep 0.02; done").ok();
@@ -55,8 +55,8 @@ fn taking_it_back_ends_all_that_it_started() {
 #[test]
 fn a_terminal_of_its_own() {
     let sandbox = ready("");
-    // script(1) is the terminal on our side. It would type a NUL where its own input ends: that of a pipe which is open for
-    // writing too has no end.
+    // script(1) is the terminal on our side. At the end of its own input it would type a NUL. The input of a pipe that
+    // is also open for writing has no end.
     let command =
         "ns-exec --from ready.json -t -- sh -c 'tty; stty size; test -t 0 && test -t 1 && echo both; exit 4'";
     let outcome = sandbox.sh(&format!(
@@ -65,7 +65,7 @@ fn a_terminal_of_its_own() {
     ));
     assert_eq!(outcome.status, 4, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.replace('\r', ""), "/dev/pts/0\n33 111\nboth\n");
-    // What it shows is standard output's, wherever that goes; nobody has to have a terminal.
+    // Its output goes to standard output, wherever that leads. No terminal is needed.
     let fresh = || {
         sandbox
             .sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json")
@@ -81,7 +81,7 @@ fn a_terminal_of_its_own() {
         "ns-exec: read what is typed: standard input is not a terminal\n\
          hint: leave -t out, and the command reads from a pipe or a file\n"
     );
-    // Whoever reads no more holds nobody up.
+    // A reader that has gone does not block the container.
     fresh();
     let command = "{ setsid -w ns-exec --from ready.json -t -- sh -c 'seq 100000; exit 5' < /dev/null; echo $? > status; }";
     let seen = sandbox.sh(&format!("{command} | head -n 1 | tr -d '\\r'; cat status"));
@@ -104,7 +104,7 @@ fn a_log_is_not_the_programs_to_truncate() {
         sandbox.sh("container-ls --format '{state}' -- web; pgrep -cxf 'sleep 1001'").ok(),
         "running\n1\n"
     );
-    // What was printed last is there when the exit status is.
+    // The last output arrives before the exit status.
     sandbox.sh("unwind web; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
     sandbox.sh("ns-exec -d -- sh -c 'seq 100000; exit 3' < ready.json > /dev/null").ok();
     sandbox.sh("until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done").ok();
@@ -181,7 +181,7 @@ fn status_and_document_go_beside_the_commands_output() {
     let lines = sandbox.sh("jq -s . status").json();
     assert_eq!(lines[0]["pid"], document["process"]["pid"]);
     assert_eq!((&lines[1]["exitStatus"], &document["process"]["exitStatus"]), (&json!(5), &json!(5)));
-    // The process is gone: with that its operation has nothing left to take back.
+    // The process is gone, so its operation has nothing left to undo.
     sandbox.sh("unwind < out.json > /dev/null").ok();
 }
 

@@ -17,11 +17,11 @@ use toolkit::hint;
 
 use crate::publish::Publish;
 
-/// Decides what is published: what is told first, so that nothing that is chosen takes its place. In the order of
-/// `publish`.
+/// Chooses what is published, in the order of `publish`. Given ports come first, so that no chosen port takes their
+/// place.
 ///
 /// # Errors
-/// When a port that is told is taken or given twice, and when there is none left to choose.
+/// When a given port is taken or given twice, and when no port is left to choose.
 pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Mapping>> {
     let any = if publish.iter().all(Publish::is_fixed) { Vec::new() } else { given_out()? };
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
@@ -55,8 +55,8 @@ fn first_free(candidates: impl Iterator<Item = Mapping>, chosen: &[Mapping]) -> 
     Err(hint(anyhow!("all {tried} host ports to choose from are taken"), "choose another host port"))
 }
 
-/// The ports that the kernel gives to whoever asks for any (ip(7), ip_local_port_range), which Docker takes as well; not
-/// from the first on, so that a port that was just given up is not another container's at once.
+/// The ports that the kernel hands out (ip(7), ip_local_port_range), which Docker uses as well. The search does not
+/// start at the first one, so that another container does not get a port that has just been freed.
 fn given_out() -> Result<Vec<u16>> {
     let path = "/proc/sys/net/ipv4/ip_local_port_range";
     let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
@@ -71,13 +71,13 @@ fn given_out() -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-/// Under its address where it has one: `127.0.0.1:80/tcp`.
+/// With its address if it has one: `127.0.0.1:80/tcp`.
 fn shown(mapping: &Mapping) -> String {
     let address = mapping.host_ip.map(|ip| format!("{ip}:")).unwrap_or_default();
     format!("{address}{}/{}", mapping.host_port, mapping.protocol)
 }
 
-/// The same port twice on one command line.
+/// Rejects the same port twice on one command line.
 fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
     let mut on_all = HashSet::new();
     let mut on_one = HashSet::new();
@@ -96,7 +96,7 @@ fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
     Ok(())
 }
 
-/// A port that another container has, or a process of the host.
+/// Rejects a port that another container has, or a process of the host.
 fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
     if let Some((mapping, holder)) = nat::taken(mappings)? {
         let by = holder
@@ -112,7 +112,7 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
     Ok(())
 }
 
-/// Binds the port, only to see whether somebody of the host has.
+/// Binds the port, only to see whether a process of the host has it.
 fn is_listening(mapping: &Mapping) -> Result<bool> {
     let (kind, protocol) = match mapping.protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
@@ -120,12 +120,12 @@ fn is_listening(mapping: &Mapping) -> Result<bool> {
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
     let socket = match socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol)) {
-        // A kernel without SCTP sockets passes it on all the same, and nobody here can listen to it.
+        // A kernel without SCTP sockets still forwards SCTP, and no process here can listen to it.
         Err(Errno::PROTONOSUPPORT) => return Ok(false),
         socket => socket.with_context(|| format!("look for host port {}", shown(mapping)))?,
     };
     if mapping.protocol == Protocol::Tcp {
-        // A connection that lingers after its server ended is no server.
+        // A connection that lingers after its server ended is not a server.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     let address = SocketAddrV4::new(mapping.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), mapping.host_port);

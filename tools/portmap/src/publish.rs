@@ -1,10 +1,10 @@
-//! `[[hostIP:][hostPort]:]containerPort[/protocol]`, as `docker run -p` takes it.
+//! `[[hostIP:][hostPort]:]containerPort[/protocol]`, as in `docker run -p`.
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
 use nat::{Mapping, Protocol};
 
-/// What one `-p` says.
+/// The value of one `-p`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     host_ip: Option<Ipv4Addr>,
@@ -16,16 +16,16 @@ pub(crate) struct Publish {
 /// The ports of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
-    /// Each for the container's one at the same place.
+    /// Each for the container's port at the same place.
     Ports(RangeInclusive<u16>),
-    /// One of these for the container's one.
+    /// One of these for the container's port.
     OneOf(RangeInclusive<u16>),
-    /// Any, from those that the kernel gives out.
+    /// Any port that the kernel hands out.
     Any,
 }
 
 fn port(text: &str) -> Result<u16, String> {
-    // "+80" is a number to Rust.
+    // Rust accepts "+80" as a number.
     let number = text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     match number {
         Some(port) if port > 0 => Ok(port),
@@ -79,8 +79,8 @@ fn of_host(host: RangeInclusive<u16>, wanted: usize) -> Result<Host, String> {
 }
 
 impl Publish {
-    /// One list for each port of the container: the mappings that would do for it, in the order in which they are to be
-    /// tried; one alone where the port of the host is told. `any` are the ports to take where none is.
+    /// One list for each port of the container: the possible mappings, in the order in which to try them. There is only
+    /// one if the port of the host is given. `any` are the ports to choose from otherwise.
     pub(crate) fn candidates<'a>(
         &'a self,
         container_ip: Ipv4Addr,
@@ -98,7 +98,7 @@ impl Publish {
         })
     }
 
-    /// Whether the ports of the host are told, so that there is nothing to choose.
+    /// Whether the ports of the host are given, so that there is nothing to choose.
     pub(crate) fn is_fixed(&self) -> bool {
         matches!(self.host, Host::Ports(_))
     }

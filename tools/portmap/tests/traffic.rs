@@ -1,10 +1,10 @@
-//! Published ports with real traffic: who reaches whom, and who must not. The container is a namespace with a server in
-//! it, no more. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap built.
+//! Published ports with real traffic: who reaches whom, and who must not. The container is only a namespace with a
+//! server in it. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap.
 #![allow(clippy::unwrap_used)]
 
 use testkit::{HOST, Sandbox};
 
-/// A host with forwarding off, as a fresh machine has it.
+/// A host without forwarding, like a fresh machine.
 fn sandbox() -> Sandbox {
     testkit::require_root();
     let sandbox = Sandbox::new();
@@ -21,10 +21,10 @@ fn stop(sandbox: &Sandbox, id: &str) {
     sandbox.sh(&format!("portmap --undo < {id}.json | veth-pair --undo | netns-bridge --undo")).ok();
 }
 
-/// A server in the namespace `id` that answers `text`, and the address of who asked.
+/// A server in the namespace `id` that answers `text`, and the client's address.
 fn serve(sandbox: &Sandbox, id: &str, listen: &str, text: &str) {
     let port = listen.rsplit_once(':').unwrap().1;
-    // `>&-`: the shell's own pipes must not be held by what it leaves behind.
+    // `>&-`: the background process must not hold the shell's own pipes.
     sandbox
         .sh(&format!(
             "ip netns exec {id} socat {listen},fork,reuseaddr SYSTEM:'read q; echo {text} $SOCAT_PEERADDR' \
@@ -34,7 +34,7 @@ fn serve(sandbox: &Sandbox, id: &str, listen: &str, text: &str) {
         .ok();
 }
 
-/// What comes back, asked from the host, from a namespace on it, or from outside (`outside`).
+/// The answer to a request from the host, from a namespace on it, or from outside (`outside`).
 fn ask(sandbox: &Sandbox, from: &str, to: &str) -> String {
     let ask = format!("echo ? | timeout 2 socat -t1 - {to},connect-timeout=1 2>/dev/null || true");
     let ask_udp = format!("echo ? | timeout 2 socat -t1 - {to} 2>/dev/null || true");
@@ -68,7 +68,7 @@ fn a_published_port_is_reached_from_everywhere() {
         assert_eq!(ask(&sandbox, from, &format!("TCP4:{to}:10080")), answer, "{from} asks {to}");
     }
     assert_eq!(ask(&sandbox, "other", "TCP4:172.17.0.2:80"), "web 172.17.0.3", "directly, as it is");
-    // What a container sends outside bears the host's address.
+    // A container's packets to the outside have the host's address.
     let server = "socat TCP4-LISTEN:99,fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_PEERADDR' >/dev/null 2>&1 </dev/null &";
     sandbox.outside(&format!("{server} until ss -Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
     assert_eq!(ask(&sandbox, "web", "TCP4:192.0.2.2:99"), "outside 192.0.2.1");
@@ -101,8 +101,8 @@ fn a_port_on_one_address_is_reached_by_that_one_alone() {
     }
 }
 
-/// CVE-2020-8558, and the same by a port published on 127.0.0.1: a neighbour, on the bridge or outside, sends a packet
-/// to 127.0.0.1 by our hardware address.
+/// CVE-2020-8558, and the same through a port published on 127.0.0.1: a neighbour, on the bridge or outside, sends a
+/// packet to 127.0.0.1 with our hardware address.
 #[test]
 fn the_hosts_loopback_is_closed_to_neighbours() {
     let sandbox = sandbox();
@@ -115,7 +115,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
         .ok();
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:7777"), "private");
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:10080"), "web 172.17.0.1");
-    // 127.0.0.1 is elsewhere for the neighbour: by the gateway, from its own address.
+    // The neighbour routes 127.0.0.1 through the gateway, from its own address.
     let neighbour = |own: &str, gateway: &str, link: &str| {
         format!(
             "ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; \
@@ -131,7 +131,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
             assert_eq!(ask(&sandbox, from, &format!("TCP4:127.0.0.1:{port}")), "", "{from} asks port {port}");
         }
     }
-    // Without the rules they would: the test tests something.
+    // Without the rules the packet arrives, so the test is valid.
     sandbox.sh("nft flush chain ip stave martians").ok();
     assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "private");
     assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "web 192.0.2.2");
@@ -142,7 +142,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
 #[test]
 fn udp_at_once_even_to_a_client_that_never_stops() {
     let sandbox = sandbox();
-    // The client keeps its port, and so its connection as the kernel remembers it.
+    // The client keeps its port, and so the connection that the kernel remembers.
     let client = format!("UDP4:{HOST}:10053,sourceport=4444");
     start(&sandbox, "first", "");
     assert_eq!(ask(&sandbox, "outside", &client), "", "nobody listens yet");
@@ -163,7 +163,7 @@ fn ports_that_are_not_told_are_chosen() {
     let sandbox = sandbox();
     let before = sandbox.snapshot();
     sandbox.sh("echo 40000 40003 > /proc/sys/net/ipv4/ip_local_port_range").ok();
-    // Two of the four are somebody's: a process's, and that of a port that is told.
+    // Two of the four are taken: by a process, and by a port that is given.
     sandbox.sh("socat TCP4-LISTEN:40001,fork /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q :40001; do sleep 0.01; done").ok();
     start(&sandbox, "web", "-p 127.0.0.1::80 -p 81 -p 40002:82 -p 40000-40009:83");
     let ports = sandbox.sh("cat web.json").json()["ports"].clone();
@@ -176,7 +176,7 @@ fn ports_that_are_not_told_are_chosen() {
     assert_eq!((ports[0]["hostIP"].as_str(), port(2), port(3)), (Some("127.0.0.1"), 40_002, 40_004));
     serve(&sandbox, "web", "TCP4-LISTEN:81", "web");
     assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{}", port(1))), "web 192.0.2.2");
-    // The next one has none left.
+    // For the next one, none is left.
     let none = "netns-bridge -n --id late | veth-pair | portmap -p 80 > late.json";
     let errors = sandbox.sh(none).exits(1).stderr;
     assert_eq!(

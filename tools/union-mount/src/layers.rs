@@ -1,4 +1,4 @@
-//! Layers as directories that lie one over the other: those that are images are mounted first.
+//! Layers as directories for the overlay. EROFS images are mounted first.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use toolkit::prelude::*;
 
 use crate::directory;
 
-/// Adds each layer's directory to `lower`, and what has to be done for it to `operations`. Returns mode, user and group of
-/// the topmost one's root, which is the root of the whole.
+/// Adds each layer's directory to `lower`, and what has to be done for it to `operations`. Returns mode, user and group
+/// of the topmost layer's root, which become those of the overlay's root.
 pub(crate) fn place(
     layers: &[Layer],
     container: &Path,
@@ -47,7 +47,7 @@ fn look(place: &Place) -> Result<(u32, u32, u32)> {
     }
 }
 
-/// Mounts an image below the container's directory, once, and says where.
+/// Mounts an image below the container's directory, once, and returns the path.
 fn image_mount(image: &Path, container: &Path, operations: &mut Vec<MountOperation>) -> Result<PathBuf> {
     let layers = container.join("layers");
     let name = image.file_stem().ok_or_else(|| anyhow!("layer {image:?} is not an image"))?;

@@ -1,4 +1,4 @@
-//! A store with a small Linux in it, and a context to build from.
+//! A store with a small Linux, and a context to build from.
 #![allow(dead_code, unreachable_pub)] // Each test uses its part.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
@@ -20,7 +20,7 @@ pub struct Fixture {
     dir: tempfile::TempDir,
 }
 
-/// What a build said.
+/// The output of a build.
 pub struct Built {
     pub status: i32,
     pub stderr: String,
@@ -38,7 +38,7 @@ impl Fixture {
         fixture
     }
 
-    /// Puts an image of one layer, not compressed, into the store.
+    /// Puts an image with one uncompressed layer into the store.
     pub fn load(&self, name: &str, tar: &[u8], config: Value) {
         let layout = self.layout();
         let layer = layout.write_blob(MediaType::ImageLayer, tar).unwrap();
@@ -93,17 +93,17 @@ impl Fixture {
         Built::new(output)
     }
 
-    /// Builds the context, which must work.
+    /// Builds the context. The build must succeed.
     pub fn build(&self, dockerfile: &str) -> Built {
         self.build_with(dockerfile, &[]).ok()
     }
 
-    /// The configuration that a Dockerfile ends with.
+    /// The final configuration of a Dockerfile.
     pub fn config(&self, dockerfile: &str) -> Value {
         self.build(dockerfile).configuration()
     }
 
-    /// The files in the layers that an image has above its first `below`: for each layer a map from names to
+    /// The files in the layers that an image has above its first `below` layers: for each layer a map from names to
     /// `mode uid:gid content`.
     pub fn layers(&self, built: &Built, below: usize) -> Vec<BTreeMap<String, String>> {
         let layout = self.layout();
@@ -162,13 +162,13 @@ impl Built {
         self.document["image"]["configuration"].clone()
     }
 
-    /// The last line on standard error but for a hint: the error.
+    /// The error: the last line on standard error that is not a hint.
     pub fn error(&self) -> &str {
         assert_eq!(self.status, 1, "{}", self.stderr);
         self.stderr.lines().rfind(|line| !line.starts_with("hint: ")).unwrap_or_default()
     }
 
-    /// How many steps were not run.
+    /// How many steps came from the cache.
     pub fn cached(&self) -> usize {
         self.stderr.matches(" ---> Using cache").count()
     }
@@ -179,7 +179,7 @@ pub fn files<const N: usize>(list: [(&str, &str); N]) -> BTreeMap<String, String
     list.into_iter().map(|(name, what)| (name.to_owned(), what.to_owned())).collect()
 }
 
-/// Whether a process somewhere has this text in its command line.
+/// Whether some process has this text in its command line.
 pub fn runs(text: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -187,7 +187,7 @@ pub fn runs(text: &str) -> bool {
     })
 }
 
-/// The names in a directory; none where it is missing.
+/// The names in a directory; none if it is missing.
 pub fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(path)
         .into_iter()

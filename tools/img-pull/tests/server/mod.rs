@@ -1,4 +1,4 @@
-//! A registry on loopback that tells the truth, but for what a test makes of it.
+//! A correct registry on loopback, except for what a test changes.
 
 #![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it; a broken fixture is a failed test.
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 /// Request line and headers of each request so far.
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
-/// What the registry has: path → content.
+/// The content of the registry: path → content.
 pub(crate) type Content = BTreeMap<String, Vec<u8>>;
 
 /// A descriptor of some content.
@@ -63,8 +63,8 @@ pub(crate) fn ok(content: &[u8]) -> Vec<u8> {
     [head.as_bytes(), content].concat()
 }
 
-/// Starts a registry. `meddle` is given each request, how many came before for the same path, and the connection; it
-/// returns whether it has answered.
+/// Starts a registry. `meddle` gets each request, the number of earlier requests for the same path, and the connection.
+/// It returns whether it has answered.
 pub(crate) fn serve(
     content: Content,
     meddle: impl Fn(&str, usize, &mut TcpStream) -> bool + Send + Sync + 'static,
@@ -80,7 +80,7 @@ pub(crate) fn serve(
                 let (content, meddle, seen) = &*shared;
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
                 let mut request = String::new();
-                // A ClientHello is no text: this registry has no TLS.
+                // A ClientHello is not text: this registry has no TLS.
                 while reader.read_line(&mut request).is_ok_and(|count| count > 2) {}
                 if !request.contains("HTTP/1.1") {
                     return;
@@ -118,12 +118,12 @@ pub(crate) fn serve(
     (host, seen)
 }
 
-/// How often each path was asked for with GET.
+/// How often each path was requested with GET.
 pub(crate) fn gets(seen: &Seen, path: &str) -> usize {
     seen.lock().unwrap().iter().filter(|request| request.starts_with(&format!("GET {path} "))).count()
 }
 
-/// Exit status and standard error of a pull, the host's name put as HOST.
+/// Exit status and standard error of a pull, with HOST for the host's name.
 pub(crate) fn pull(host: &str, root: &std::path::Path, arguments: &[&str], name: &str) -> (i32, String) {
     let mut command = Command::new(testkit::binaries().join("img-pull"));
     let output =
@@ -137,7 +137,7 @@ pub(crate) fn short(content: &[u8]) -> String {
     Digest::of(content).hex()[..12].to_owned()
 }
 
-/// Where the range begins that a request asks for; none where it asks for all.
+/// The start of the requested range; none if everything was requested.
 pub(crate) fn range(request: &str) -> Option<usize> {
     let request = request.to_ascii_lowercase();
     let range = request.split("range: bytes=").nth(1)?;

@@ -1,4 +1,4 @@
-//! A store with an image of hand-made layers, and layer-apply run on it.
+//! A store with an image of handmade layers, and layer-apply run on it.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub, missing_docs)]
 
 use std::{
@@ -22,7 +22,7 @@ pub struct Store {
     pub layout: Layout,
 }
 
-/// What a run gave.
+/// The outcome of a run.
 pub struct Run {
     pub status: i32,
     pub stderr: String,
@@ -86,7 +86,7 @@ impl Store {
         }
     }
 
-    /// Applies plain archives, lowest first, which must succeed; returns their directories.
+    /// Applies plain archives, lowest first. That must succeed. Returns their directories.
     pub fn apply(&self, archives: &[Vec<u8>]) -> Vec<PathBuf> {
         let blobs: Vec<(&[u8], &[u8])> =
             archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
@@ -95,7 +95,7 @@ impl Store {
         run.directories()
     }
 
-    /// Applies plain archives of which the last must be refused. Returns what was said after the layer's name.
+    /// Applies plain archives. The last one must be refused. Returns the text after the layer's name.
     pub fn refuse(&self, archives: &[Vec<u8>], arguments: &[&str]) -> String {
         let blobs: Vec<(&[u8], &[u8])> =
             archives.iter().map(|archive| (&archive[..], &archive[..])).collect();
@@ -120,14 +120,14 @@ impl Store {
     }
 }
 
-/// Applies plain archives in a store of their own, as [`Store::apply`].
+/// Applies plain archives in a private store, as [`Store::apply`].
 pub fn apply(archives: &[Vec<u8>]) -> Applied {
     let store = Store::new();
     let directories = store.apply(archives);
     Applied { _store: store, directories }
 }
 
-/// The directories of layers, and the store that they stand in.
+/// The directories of layers, and their store.
 pub struct Applied {
     _store: Store,
     directories: Vec<PathBuf>,
@@ -157,8 +157,8 @@ pub fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// An archive of short forms: `name/` a directory, `name` a file that holds its own name, `name -> target` a symbolic
-/// link, `name => target` a hard link.
+/// An archive of short forms: `name/` is a directory, `name` a file that contains its own name, `name -> target` a
+/// symbolic link, `name => target` a hard link.
 pub fn tar(names: &[&str]) -> Vec<u8> {
     let entries: Vec<(Entry, &[u8])> = names.iter().map(|name| short(name)).collect();
     archive(&entries)
