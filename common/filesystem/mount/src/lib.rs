@@ -1,8 +1,8 @@
-//! Mounts by the kernel's mount API (`fsopen`, `fsmount`, `open_tree`, `move_mount`, `mount_setattr`), and the
+//! Mounts with the kernel's mount API (`fsopen`, `fsmount`, `open_tree`, `move_mount`, `mount_setattr`), and the
 //! directories that they need.
 //!
-//! Everything is reached by descriptors: a target is opened once, without following what a hostile tree could have put
-//! there, and mounted on as it was opened. [`MountOperation`] holds what the tools do of it as plain values.
+//! Everything is reached by descriptors. A target is opened once, without following links in a hostile tree, and
+//! mounted on as it was opened. [`MountOperation`] holds the operations of the tools as plain values.
 
 mod detached;
 mod error;

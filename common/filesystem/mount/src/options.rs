@@ -1,21 +1,21 @@
-//! Mount options as `mount -o`, `/etc/fstab` and the OCI runtime-spec write them.
+//! Mount options in the form of `mount -o`, `/etc/fstab` and the OCI runtime-spec.
 
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
-/// Options of one mount, sorted by whom they concern.
+/// Options of one mount, sorted by their kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Attributes of the mount that are set: read-only, nosuid, nodev, noexec, access times.
+    /// Attributes of the mount to set: read-only, nosuid, nodev, noexec, access times.
     pub attributes: MountAttrFlags,
-    /// Attributes that are cleared: of a bind mount, whose others stay as they were.
+    /// Attributes of a bind mount to clear. The others stay.
     pub cleared: MountAttrFlags,
     /// Whether access times are among the attributes.
     pub sets_times: bool,
-    /// A bind mount: `Some(true)` takes along what is mounted below.
+    /// A bind mount; `Some(true)` includes the mounts below.
     pub bind: Option<bool>,
-    /// How mounts below spread; `REC` for those below too.
+    /// Propagation; with `REC` also of the mounts below.
     pub propagation: Option<MountPropagationFlags>,
-    /// What only the file system knows, as `key=value` or `flag`.
+    /// Options for the file system, as `key=value` or `flag`.
     pub data: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ fn meaning(word: &str) -> Option<Meaning> {
 }
 
 impl Options {
-    /// Sorts the words; later ones win.
+    /// Sorts the words; later ones override.
     pub fn parse<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Self {
         let mut options = Self::default();
         for word in words {
@@ -103,7 +103,7 @@ impl Options {
         options
     }
 
-    /// Whether what is below gets the same propagation.
+    /// Whether the mounts below get the same propagation.
     pub fn is_recursive(&self) -> bool {
         self.propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::REC))
     }

@@ -1,5 +1,5 @@
-//! Paths to descriptors, without being led astray: absolute ones without any symbolic link, and those of a container
-//! with its links resolved inside of its own root.
+//! Paths to descriptors, safely: absolute paths without any symbolic link, and paths of a container, whose links are
+//! resolved inside its own root.
 
 use std::{
     collections::VecDeque,
@@ -16,28 +16,28 @@ use rustix::{
     io::Errno,
 };
 
-/// As many links as the kernel follows in one path.
+/// The kernel's limit for links in one path.
 const MAX_LINKS: usize = 40;
 
 /// Opens `path` (absolute) with `O_PATH` and without following a symbolic link anywhere in it.
 ///
 /// # Errors
-/// [`Errno::LOOP`] where there is one.
+/// [`Errno::LOOP`] if there is one.
 pub fn place(path: &Path) -> Result<OwnedFd, Errno> {
     openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
-/// Opens the directory above `path` in the same way; returns the last name too.
+/// Opens the parent of `path` in the same way; returns the last name too.
 ///
 /// # Errors
-/// [`Errno::INVAL`] where `path` has no last name; those of [`place`].
+/// [`Errno::INVAL`] if `path` has no last name; those of [`place`].
 pub fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), Errno> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok((openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?, name))
 }
 
-/// Opens `path` as a process would that has `root` for its root directory.
+/// Opens `path` as a process would whose root directory is `root`.
 ///
 /// # Errors
 /// Those of openat2(2).
@@ -45,14 +45,14 @@ pub fn open_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, E
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         match openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // A rename somewhere on the way: the kernel could not be sure that the path stayed inside.
+            // After a rename on the way, the kernel cannot be sure that the path stays inside.
             Err(Errno::AGAIN) => {}
             result => return result,
         }
     }
 }
 
-/// What is to stand at a path.
+/// What a path should lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaf {
     /// A directory.
@@ -61,11 +61,11 @@ pub enum Leaf {
     File,
 }
 
-/// Opens `path` inside of `root` with `O_PATH`; what is missing of it is made: directories of mode 0755, an empty file
-/// of mode 0644.
+/// Opens `path` inside `root` with `O_PATH`. Missing parts are made: directories of mode 0755, an empty file of mode
+/// 0644.
 ///
 /// # Errors
-/// [`Errno::NOTDIR`] or [`Errno::ISDIR`] where something of the other kind stands; those of the system.
+/// [`Errno::NOTDIR`] or [`Errno::ISDIR`] if the path has the other kind; those of the system.
 pub fn create_in(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     let found = match open_in(root, path, OFlags::PATH) {
@@ -91,8 +91,8 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
     })
 }
 
-/// Makes the last name of `path`, in a directory that is there: what nearly always is missing. None where more is, or
-/// the name is taken, by a link that leads nowhere.
+/// Makes the last name of `path` in an existing directory, which is the usual case. None if more is missing, or if the
+/// name is taken by a dangling link.
 fn make_last(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<Option<OwnedFd>, Errno> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let directory = match open_in(root, above, OFlags::PATH | OFlags::DIRECTORY) {
@@ -109,7 +109,7 @@ fn make_last(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<Option<OwnedFd>
 fn make(root: impl AsFd, path: &Path, leaf: Leaf) -> Result<OwnedFd, Errno> {
     let root = root.as_fd();
     let mut ahead: VecDeque<OsString> = parts(path).collect();
-    // Holds no link and no `..`: what was walked so far.
+    // The part walked so far, without links or `..`.
     let mut walked = PathBuf::from("/");
     let mut links = 0;
     while let Some(name) = ahead.pop_front() {
@@ -153,7 +153,7 @@ fn create(directory: &OwnedFd, name: &OsStr, file: bool) -> Result<(), Errno> {
     } else {
         rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))
     };
-    // Somebody else made it just now: then it is looked at like any other.
+    // Another process has just made it: treat it like any other.
     if result == Err(Errno::EXIST) { Ok(()) } else { result }
 }
 
@@ -162,7 +162,7 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
-/// Where an open descriptor lies now, as this process sees it.
+/// The current path of an open descriptor, as this process sees it.
 ///
 /// # Errors
 /// When `/proc` is not mounted.

@@ -1,4 +1,4 @@
-//! What rustix has no function for: one system call of the mount API, and loop devices.
+//! Functions that rustix does not have: one system call of the mount API, and loop devices.
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
@@ -18,14 +18,15 @@ pub(crate) struct Attributes {
     pub(crate) userns: u64,
 }
 
-/// mount_setattr(2) on the mount that `mount` is the root of, and on all below it if `recursive`.
+/// mount_setattr(2) on the mount with the root `mount`, and on all mounts below it if `recursive`.
 pub(crate) fn mount_setattr(
     mount: BorrowedFd<'_>,
     recursive: bool,
     attributes: &Attributes,
 ) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string, `attributes` has the kernel's layout and its size is told; the kernel only reads.
+    // SAFETY: the path is a C string, and `attributes` has the kernel's layout and the given size; the kernel only
+    // reads.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -69,17 +70,17 @@ const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// The number of a loop device that nobody uses at this moment. `control` is `/dev/loop-control`.
+/// The number of a loop device that is free at this moment. `control` is `/dev/loop-control`.
 pub(crate) fn free_loop(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     // SAFETY: this ioctl takes no argument.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
     u32::try_from(number).map_err(|_| last_error())
 }
 
-/// Makes the loop device show `file`, read-only, until its last user is gone; `path` is what `losetup` says of it.
+/// Connects the loop device to `file`, read-only, until its last user is gone; `losetup` shows `path` for it.
 ///
 /// # Errors
-/// `EBUSY` when somebody else was quicker.
+/// `EBUSY` when another process was faster.
 pub(crate) fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     let mut file_name = [0; 64];
     let name = path.as_os_str().as_encoded_bytes();

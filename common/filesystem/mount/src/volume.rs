@@ -3,18 +3,18 @@ use std::{
     str::FromStr,
 };
 
-/// A directory or a file of the host that a container gets: `SRC:DST[:ro]`, as Docker's `-v` writes it.
+/// A directory or a file of the host for a container: `SRC:DST[:ro]`, as in Docker's `-v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Absolute path on the host.
     pub source: PathBuf,
     /// Absolute path in the container, without `.` and `..`.
     pub target: PathBuf,
-    /// Refuse writing.
+    /// Make it read-only.
     pub readonly: bool,
 }
 
-/// Text that is no volume.
+/// Text that is not a volume.
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?}: {reason}")]
 pub struct InvalidVolume {
@@ -47,7 +47,7 @@ impl FromStr for Volume {
     }
 }
 
-/// An absolute path below `/`, spelled in one way; none for others.
+/// An absolute path below `/` in its normal form; none for other paths.
 pub fn plain(path: &Path) -> Option<PathBuf> {
     let mut spelled = PathBuf::from("/");
     for part in path.components() {

@@ -24,15 +24,15 @@ pub struct Layer {
     /// The digest of the layer's archive.
     #[serde(rename = "diffID")]
     pub diff_id: Digest,
-    /// Where it stands; where it is expected until it was applied.
+    /// Its place; before it is applied, the expected one.
     #[serde(flatten)]
     pub place: Place,
 }
 
-/// Makes sure that an image's layers stand unpacked below `$STAVE_ROOT/layers`.
+/// Makes sure that an image's layers are unpacked below `$STAVE_ROOT/layers`.
 ///
-/// They are shared and no part of a container: undoing it leaves them, and who uses them is told by the containers'
-/// records. Those that nobody uses go with `img-gc`.
+/// They are shared and not part of a container, so undo leaves them. The records of containers show which ones are
+/// used. `img-gc` removes unused ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "layer-apply", rename_all = "camelCase")]
 pub struct Apply {
@@ -40,27 +40,27 @@ pub struct Apply {
     pub layers: Vec<Layer>,
     /// The largest archive that a layer may have, in bytes.
     pub max_size: u64,
-    /// The most entries that a layer may have.
+    /// The largest number of entries in a layer.
     pub max_entries: u64,
     /// How many times larger than its blob a layer may be.
     pub max_ratio: u64,
-    /// Whether layers may hold device nodes.
+    /// Whether layers may contain device nodes.
     pub devices: bool,
-    /// Whether a layer is unpacked as near as can be where a user namespace cannot hold what it says.
+    /// Whether a layer is unpacked as closely as possible when a user namespace cannot represent it.
     #[serde(default)]
     pub rootless: bool,
-    /// What the layers become.
+    /// The form of the layers.
     #[serde(default)]
     pub format: Format,
-    /// Told of each layer that stands, and whether it was unpacked just now.
+    /// Called for each layer that is ready, with whether it was unpacked just now.
     #[serde(skip)]
     pub tell: Option<Tell>,
 }
 
-/// Told of a layer that stands, and whether it was unpacked just now.
+/// A function that is called for a layer that is ready, with whether it was unpacked just now.
 pub type Tell = fn(&Layer, bool);
 
-/// A layer that was unpacked a while ago has been written by the kernel but for little: then syncing it costs little.
+/// The kernel has written most of a layer that was unpacked a while ago, so syncing it is cheap then.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Apply {
@@ -94,15 +94,15 @@ impl Apply {
             layer.place = standing.place;
         }
         if unsettled {
-            // That it cannot be done now takes nothing from the layers: they would be unpacked again after a crash.
+            // If this fails, the layers are still good: after a crash they would be unpacked again.
             let _ = store.settle(SETTLED);
         }
         Ok(())
     }
 }
 
-/// What went wrong with a layer, or that its blob is not what its digest says: then that is why. (Right is what the DiffID
-/// says; the blob's own digest would tell nothing more, and takes a tenth of the time.)
+/// The error of a layer; or that its blob does not match its digest, if that is the cause. (The DiffID decides.
+/// Checking the digest of every blob would add nothing, and would take a tenth of the time.)
 fn blame(layout: &Layout, layers: &[Layer], error: Error) -> Error {
     let Error::Layer { digest, source } = error else { return error };
     let is_its = |blob: &&Descriptor| blob.digest().to_string() == digest.to_string();
@@ -124,7 +124,7 @@ impl Operation for Apply {
     fn explain(&self) -> Vec<String> {
         let line = |layer: &Layer| {
             let place = quote(&layer.place.path().to_string_lossy());
-            // `$STAVE_ROOT/layers/<name>` beside `$STAVE_ROOT/images`.
+            // `$STAVE_ROOT/layers/<name>` next to `$STAVE_ROOT/images`.
             let root = layer.place.path().ancestors().nth(2).unwrap_or(Path::new("/"));
             let name = layer.descriptor.digest().to_string().replace(':', "/");
             let blob = root.join("images/blobs").join(name);

@@ -8,23 +8,23 @@ use rustix::{
     io::Errno,
 };
 
-/// The prefix of the extended attributes that speak to overlayfs: for mounts by root, and by a user (`userxattr`).
+/// The prefix of overlayfs's extended attributes: for mounts by root, and by a user (`userxattr`).
 pub(crate) const PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// The attribute of an opaque directory, in the same order.
 pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
-/// Whether the attribute speaks to overlayfs, and so is no part of a layer.
+/// Whether the attribute belongs to overlayfs, and so not to a layer.
 pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a file of this status is a whiteout: a character device 0:0.
+/// Whether a file with this status is a whiteout: a character device 0:0.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// The attribute's value, of a file that is open for reading; none where it is not set.
+/// The attribute's value, for a file that is open for reading; none if it is not set.
 pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 64];
     loop {
@@ -43,7 +43,7 @@ pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<
     }
 }
 
-/// Whether the directory hides what the layers below have in it.
+/// Whether the directory hides its content in lower layers.
 pub(crate) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
     for name in OPAQUE {
         if xattr(directory.as_fd(), name)?.is_some_and(|value| value == b"y") {
@@ -53,8 +53,8 @@ pub(crate) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-/// The path by which the kernel's older calls reach an entry of an open directory, or (with an empty name) a
-/// file that was opened with `O_PATH`.
+/// The path by which the kernel's older calls reach an entry of an open directory, or (with an empty name) a file that
+/// was opened with `O_PATH`.
 pub(crate) fn proc_path(directory: impl AsFd, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()).into_bytes();
     if !name.is_empty() {
@@ -64,7 +64,7 @@ pub(crate) fn proc_path(directory: impl AsFd, name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// The extended attributes of the entry, sorted by name, without those of overlayfs. Symbolic links are not followed.
+/// The extended attributes of the entry, sorted by name, without overlayfs's. Symbolic links are not followed.
 pub(crate) fn xattrs(directory: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = proc_path(directory, name);
     let mut names = all_xattr_names(&path)?;
@@ -80,7 +80,7 @@ pub(crate) fn all_xattr_names(path: &[u8]) -> rustix::io::Result<Vec<Vec<u8>>> {
         Ok(length) => list[..length].to_vec(),
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Err(Errno::RANGE) => {
-            // The kernel's own limit on such a list is 64 KiB.
+            // The kernel limits such a list to 64 KiB.
             let mut list = vec![0_u8; 1 << 16];
             let length = rustix::fs::llistxattr(path, &mut list[..])?;
             list.truncate(length);

@@ -1,4 +1,4 @@
-//! Removing a tree that may be as deep and as odd as whoever wrote the layer pleased.
+//! Removes a tree, however deep and odd the author of the layer made it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -7,13 +7,14 @@ use rustix::{
     io::Errno,
 };
 
-/// Removes `name` in `parent` with all that is below it. Success where there is nothing of that name. Follows no
-/// symbolic link and enters no other file system.
+/// Removes `name` in `parent` with everything below it. Succeeds if the name does not exist. Follows no symbolic link
+/// and enters no other file system.
 ///
-/// A directory in a directory is moved up before it is emptied, so that neither paths nor open files grow with depth.
+/// A directory in a directory is moved up before it is emptied, so that neither paths nor open files grow with the
+/// depth.
 ///
 /// # Errors
-/// The first call of the kernel that failed: `ENOTEMPTY` or `EXDEV` where something is mounted inside.
+/// The first error of the kernel: `ENOTEMPTY` or `EXDEV` if something is mounted inside.
 pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     let parent = parent.as_fd();
     match unlinkat(parent, name, AtFlags::empty()) {
@@ -23,7 +24,7 @@ pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     }
     let top = open(parent, name)?;
     let mut moved = 0_u64;
-    // What lies in `top` already may have the names that the moved directories get: a round ends when it is empty.
+    // Entries of `top` may have the names that moved directories get: a round ends when it is empty.
     loop {
         let children = empty(&top)?;
         if children.is_empty() {
@@ -48,7 +49,7 @@ fn move_up(from: &OwnedFd, name: &[u8], top: &OwnedFd, moved: &mut u64) -> rusti
         let to = format!(".removed-{moved}");
         match rustix::fs::renameat_with(from, name, top, &to, rustix::fs::RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
-            // A file system without RENAME_NOREPLACE: onto a directory that is not empty, rename fails as well.
+            // A file system without RENAME_NOREPLACE: rename to a directory that is not empty fails as well.
             Err(Errno::INVAL) => match renameat(from, name, top, &to) {
                 Err(Errno::EXIST | Errno::NOTEMPTY) => {}
                 other => return other,
@@ -68,7 +69,7 @@ fn open(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// Removes everything in the directory but directories, and returns their names.
+/// Removes everything in the directory except directories, and returns their names.
 fn empty(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     let mut directories = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -81,7 +82,7 @@ fn empty(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
         if !is_directory {
             match unlinkat(directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => continue,
-                // The file system did not say what it is.
+                // The file system did not tell its kind.
                 Err(Errno::ISDIR | Errno::PERM) => {}
                 Err(error) => return Err(error),
             }

@@ -1,4 +1,4 @@
-//! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while bytes pass by.
+//! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while bytes pass.
 
 use std::{
     fmt,
@@ -10,12 +10,12 @@ use oci_spec::image as spec;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-/// An algorithm that the image-spec registers. No other is accepted: what cannot be checked cannot be trusted.
+/// An algorithm that the image-spec registers. Others are not accepted, because their digests could not be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-256, which everybody uses.
+    /// SHA-256, the usual one.
     Sha256,
-    /// SHA-512, which readers must know too.
+    /// SHA-512, which readers must support too.
     Sha512,
 }
 
@@ -45,13 +45,13 @@ pub struct Digest {
     hex: String,
 }
 
-/// A string that is no [`Digest`].
+/// A string that is not a [`Digest`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a digest: it takes \"sha256:\" and 64 hexadecimal digits, or \"sha512:\" and 128")]
 pub struct InvalidDigest(String);
 
 impl Digest {
-    /// The digest of `content` by SHA-256.
+    /// The SHA-256 digest of `content`.
     pub fn of(content: &[u8]) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(content);
@@ -63,12 +63,12 @@ impl Digest {
         self.algorithm
     }
 
-    /// The hexadecimal digits alone, as they name a layer's directory.
+    /// Only the hexadecimal digits. They name a layer's directory.
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// The first twelve digits, as people see them.
+    /// The first twelve digits, for people.
     pub fn short(&self) -> &str {
         &self.hex[..12]
     }
@@ -130,7 +130,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A digest in the making.
+/// A digest that is being computed.
 #[derive(Debug, Clone)]
 pub struct Hasher(State);
 
@@ -141,7 +141,7 @@ enum State {
 }
 
 impl Hasher {
-    /// One that has seen nothing yet.
+    /// A digest of nothing so far.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
@@ -149,7 +149,7 @@ impl Hasher {
         })
     }
 
-    /// Takes more content.
+    /// Adds content.
     pub fn update(&mut self, content: &[u8]) {
         match &mut self.0 {
             State::Sha256(state) => state.update(content),
@@ -157,7 +157,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all that it took.
+    /// The digest of all content.
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(state) => Digest { algorithm: Algorithm::Sha256, hex: to_hex(&state.finalize()) },
@@ -171,7 +171,7 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Hashes and counts what passes through: what is read from `R`, or written to `W`.
+/// Hashes and counts the bytes that are read from `R` or written to `W`.
 #[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
@@ -223,36 +223,37 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// Content that is not what its descriptor says.
+/// Content that does not match its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Other bytes.
+    /// Wrong bytes.
     #[error("content of {expected} has digest {found}")]
     Digest {
-        /// What the descriptor says.
+        /// The expected digest.
         expected: Digest,
-        /// What the content has.
+        /// The actual digest.
         found: Digest,
     },
-    /// More or fewer bytes.
+    /// The wrong number of bytes.
     #[error("content of {digest} has {}{found} bytes, its descriptor says {expected}", if *.more { "more than " } else { "" })]
     Size {
-        /// The content.
+        /// The expected digest.
         digest: Digest,
-        /// What the descriptor says.
+        /// The expected size.
         expected: u64,
-        /// How many bytes were seen.
+        /// The number of bytes seen.
         found: u64,
-        /// Whether there were more than those.
+        /// Whether there were more.
         more: bool,
     },
 }
 
-/// Reads content of a known digest and size, and fails at its end, or as soon as it is too long, if it is not that.
+/// Reads content with a known digest and size. It fails at the end if the content does not match, or as soon as it is
+/// too long.
 #[derive(Debug)]
 pub struct Verifying<R> {
     inner: R,
-    /// Gone once the content was found to be right.
+    /// None after the content was checked.
     hasher: Option<Hasher>,
     expected: Digest,
     size: u64,
@@ -260,16 +261,16 @@ pub struct Verifying<R> {
 }
 
 impl<R: Read> Verifying<R> {
-    /// Wraps a reader of content that must have `expected` as digest and be `size` bytes long.
+    /// Wraps a reader of content that must have the digest `expected` and `size` bytes.
     pub fn new(inner: R, expected: Digest, size: u64) -> Self {
         Self { inner, hasher: Some(Hasher::new(expected.algorithm())), expected, size, seen: 0 }
     }
 
-    /// Reads what is left and checks the whole. For readers that know the end of what they want before the content ends,
-    /// as those of tar do.
+    /// Reads the rest and checks the whole. For readers that know the end of their part before the content ends, such
+    /// as tar.
     ///
     /// # Errors
-    /// When it cannot be read or is not what it must be ([`Mismatch`] inside).
+    /// When it cannot be read or does not match ([`Mismatch`] inside).
     pub fn finish(mut self) -> io::Result<R> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(self.inner)

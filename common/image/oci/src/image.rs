@@ -1,4 +1,4 @@
-//! An image: its manifest and its configuration, chosen from an index by platform.
+//! An image: a manifest and a configuration, chosen from an index by platform.
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{
     platform::Platform,
 };
 
-/// How deep indexes may stand in indexes.
+/// How deep indexes may be nested.
 pub(crate) const MAX_NESTING: u32 = 4;
 
 /// An image in the store, without its layers' content.
@@ -20,19 +20,19 @@ pub(crate) const MAX_NESTING: u32 = 4;
 pub struct Image {
     /// The image manifest's descriptor.
     pub descriptor: Descriptor,
-    /// The image manifest; Docker's schema 2 too.
+    /// The image manifest; also Docker's schema 2.
     pub manifest: ImageManifest,
     /// The image configuration.
     pub configuration: ImageConfiguration,
-    /// The configuration with the members that its type does not have: Docker's `Healthcheck`, `OnBuild`, `Shell`.
+    /// The configuration with the members that its type lacks: Docker's `Healthcheck`, `OnBuild`, `Shell`.
     pub raw_configuration: Value,
 }
 
 impl Image {
-    /// The image's id as Docker shows it: the digest of its configuration.
+    /// The image's id in Docker's sense: the digest of its configuration.
     ///
     /// # Errors
-    /// When its algorithm is not known.
+    /// When its algorithm is unknown.
     pub fn id(&self) -> Result<Digest, Error> {
         Ok(Digest::try_from(self.manifest.config().digest())?)
     }
@@ -45,7 +45,7 @@ impl Image {
     /// The layers, lowest first, each with its DiffID.
     ///
     /// # Errors
-    /// When one of the DiffIDs is no digest.
+    /// When one of the DiffIDs is not a digest.
     pub fn layers(&self) -> Result<Vec<(&Descriptor, Digest)>, Error> {
         let diff_ids = self.configuration.rootfs().diff_ids();
         let pair = |(descriptor, diff_id): (_, &String)| Ok((descriptor, diff_id.parse::<Digest>()?));
@@ -54,12 +54,12 @@ impl Image {
 }
 
 impl Layout {
-    /// The image that a descriptor of a manifest or an index stands for. From an index the best one for `platform` is
-    /// taken, by default this machine's, or, where that is not in the store, the first that is. A single image is taken
-    /// as it is, unless `platform` asks for another.
+    /// The image for a descriptor of a manifest or an index. From an index, the best one for `platform` is taken. The
+    /// default platform is this machine's; if its image is not in the store, the first image in the store is taken. A
+    /// single image is taken as it is, unless `platform` asks for another.
     ///
     /// # Errors
-    /// When something of it is missing or malformed, or there is no image for the platform.
+    /// When a part of it is missing or malformed, or there is no image for the platform.
     pub fn image(&self, descriptor: &Descriptor, platform: Option<&Platform>) -> Result<Image, Error> {
         let (descriptor, manifest) = self.choose(descriptor, platform, 0)?;
         if matches!(kind(manifest.config()), Kind::Manifest | Kind::Index | Kind::Layer) {
@@ -99,25 +99,25 @@ impl Layout {
         json::document(&content, expected).map_err(malformed(descriptor, what(expected)))
     }
 
-    /// The manifest that a descriptor points at.
+    /// The manifest of a descriptor.
     ///
     /// # Errors
-    /// When it is missing, is not what the descriptor says, or is no manifest.
+    /// When it is missing, does not match the descriptor, or is not a manifest.
     pub fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest, Error> {
         let value = self.read_value(descriptor)?;
         ImageManifest::deserialize(value).map_err(malformed(descriptor, "an image manifest"))
     }
 
-    /// The index that a descriptor points at.
+    /// The index of a descriptor.
     ///
     /// # Errors
-    /// When it is missing, is not what the descriptor says, or is no index.
+    /// When it is missing, does not match the descriptor, or is not an index.
     pub fn index(&self, descriptor: &Descriptor) -> Result<ImageIndex, Error> {
         let value = self.read_value(descriptor)?;
         ImageIndex::deserialize(value).map_err(malformed(descriptor, "an image index"))
     }
 
-    /// All manifests that a descriptor stands for: itself, or those of an index that are in the store.
+    /// All manifests of a descriptor: itself, or those of an index that are in the store.
     ///
     /// # Errors
     /// When one of them is malformed, or the only one is missing.
@@ -137,7 +137,7 @@ impl Layout {
             Kind::Manifest => found.push((descriptor.clone(), self.manifest(descriptor)?)),
             Kind::Index if depth < MAX_NESTING => {
                 for child in self.index(descriptor)?.manifests() {
-                    // An image of several platforms need not be there for all of them.
+                    // The store need not have an image for every platform.
                     match self.collect_manifests(child, depth + 1, found) {
                         Err(Error::NoBlob(_)) => {}
                         result => result?,
@@ -149,7 +149,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The child of an index that was chosen for this machine, or the first image that is in the store instead of it.
+    /// The entry of an index for this machine, or else the first image that is in the store.
     fn present_child<'a>(
         &self,
         index: &'a ImageIndex,
@@ -192,7 +192,7 @@ impl Layout {
     }
 }
 
-/// The best entry of an index for the platform. An entry that names none could be for any, and is the last choice.
+/// The best entry of an index for the platform. An entry without a platform could be for any, and is the last choice.
 pub fn choose_child<'a>(
     index: &'a ImageIndex,
     descriptor: &Descriptor,
@@ -228,7 +228,7 @@ pub fn choose_child<'a>(
     }
 }
 
-/// Whether an entry of an index is an image for some platform. Signatures and the like stand there for an unknown one.
+/// Whether an entry of an index is an image for a platform. Signatures and the like have an unknown one.
 fn is_image(entry: &Descriptor) -> bool {
     let known = |platform: &_| Platform::from(platform).to_string() != "unknown/unknown";
     matches!(kind(entry), Kind::Manifest | Kind::Index) && entry.platform().as_ref().is_none_or(known)

@@ -1,5 +1,5 @@
-//! JSON that comes out the same each time, so that its digest does; and JSON of strangers, read so that nobody else can read
-//! it as something else.
+//! JSON with fixed bytes, so that its digest is fixed; and foreign JSON, read so that no other program can read it
+//! differently.
 
 use std::fmt;
 
@@ -11,22 +11,22 @@ use serde_json::{Map, Number, Value};
 
 use crate::media_type::{Kind, kind_of};
 
-/// `value` as JSON without spaces and with the members of every object in the order of their names. Types that hold
-/// hash maps (labels, annotations, volumes) would otherwise give other bytes each time.
+/// `value` as JSON, without spaces, with the members of every object sorted by name. Types with hash maps (labels,
+/// annotations, volumes) would otherwise give different bytes each time.
 ///
 /// # Errors
-/// When the value cannot be JSON, as a map whose keys are no strings.
+/// When the value cannot be JSON, for example a map whose keys are not strings.
 pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut value = serde_json::to_value(value)?;
     value.sort_all_objects();
     serde_json::to_vec(&value)
 }
 
-/// Parses JSON in which no object has a member twice. Of two of one name some programs take the first and some the last (RFC
-/// 8259, section 4): what one has checked, another would not see.
+/// Parses JSON in which no object has a member twice. Of two members with the same name, some programs take the first
+/// and some the last (RFC 8259, section 4). One program would then check what another does not see.
 ///
 /// # Errors
-/// What is wrong with it, and where.
+/// The problem, and its place.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict.deserialize(&mut deserializer)?;
@@ -34,11 +34,11 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Err
     T::deserialize(value)
 }
 
-/// Parses a manifest or an index, and holds that it is one, and nothing else at the same time (CVE-2021-41190). Lists that
-/// Go wrote as `null` are empty.
+/// Parses a manifest or an index, and checks that it is not something else at the same time (CVE-2021-41190). Lists
+/// that Go wrote as `null` are empty.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem.
 pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error> {
     let mut value: Value = from_slice(text)?;
     for list in ["/layers", "/manifests", "/rootfs/diff_ids"] {
@@ -50,7 +50,7 @@ pub fn document(text: &[u8], expected: Kind) -> Result<Value, serde_json::Error>
     Ok(value)
 }
 
-/// Holds what [`document`] does.
+/// Checks what [`document`] promises.
 pub(crate) fn hold(value: &Value, expected: Kind) -> Result<(), serde_json::Error> {
     let wrong = |problem: String| Err(serde_json::Error::custom(problem));
     match value.get("schemaVersion") {
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// Gives a list that Go wrote as `null` (an empty slice) its elements: none.
+/// Reads a list that Go wrote as `null` (an empty slice) as empty.
 pub(crate) fn null_as_empty(value: &mut Value, pointer: &str) {
     if let Some(list @ Value::Null) = value.pointer_mut(pointer) {
         *list = Value::Array(Vec::new());

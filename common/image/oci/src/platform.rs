@@ -11,13 +11,13 @@ pub struct Platform {
     pub os: String,
     /// The architecture: `amd64`.
     pub architecture: String,
-    /// The variant, where the architecture has some: `v7`.
+    /// The variant, if the architecture has any: `v7`.
     pub variant: Option<String>,
 }
 
-/// A string that is no [`Platform`].
+/// A string that is not a [`Platform`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a platform: it takes os/architecture or os/architecture/variant, as in linux/arm64")]
+#[error("{0:?} is not a platform: write os/architecture or os/architecture/variant, as in linux/arm64")]
 pub struct InvalidPlatform(String);
 
 impl Platform {
@@ -38,13 +38,13 @@ impl Platform {
             other => (other, None),
         };
         let variant = variant.or_else(|| implied.map(str::to_owned)).filter(|variant| {
-            // The variants that everybody means when they give none.
+            // The usual variants, which are meant when none is given.
             !matches!((architecture, variant.as_str()), ("arm64", "v8" | "8") | ("amd64", "v1") | (_, ""))
         });
         Self { os, architecture: architecture.to_owned(), variant }
     }
 
-    /// How well an image for `offered` runs here: none if it does not, else lower is better.
+    /// How well an image for `offered` runs here: none if it does not, otherwise lower is better.
     pub fn rank(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
@@ -55,7 +55,7 @@ impl Platform {
         };
         match (level(self), level(offered)) {
             _ if self.variant == offered.variant => Some(0),
-            // A processor also runs what was made for an earlier variant of it; the latest of those is best.
+            // A processor also runs images for an earlier variant; the latest of those is best.
             (Some(ours), Some(theirs)) if theirs < ours => Some(ours - theirs),
             _ => None,
         }

@@ -1,4 +1,4 @@
-//! Names of images, as Docker's users write them.
+//! Names of images in Docker's form.
 
 use std::{fmt, str::FromStr};
 
@@ -8,13 +8,13 @@ use crate::digest::{Digest, InvalidDigest};
 
 const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
-/// The longest repository name, with its registry.
+/// The longest repository name, including its registry.
 const MAX_NAME: usize = 255;
 
 /// A full reference: registry, repository, and a tag, a digest or both.
 ///
-/// What a person leaves out is filled in as Docker does it: `debian` is `docker.io/library/debian:latest`. It is shown
-/// in the short form again; [`Reference::canonical`] is the long one.
+/// Missing parts are filled in as Docker does it: `debian` is `docker.io/library/debian:latest`. The short form is used
+/// for display; [`Reference::canonical`] gives the long one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
@@ -24,7 +24,7 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// A string that is no [`Reference`].
+/// A string that is not a [`Reference`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} cannot be the name of an image: {reason}")]
 pub struct InvalidReference {
@@ -55,7 +55,7 @@ enum Reason {
 }
 
 impl Reference {
-    /// The registry's host, with its port where it has one: `docker.io`, `localhost:5000`.
+    /// The registry's host, with its port if it has one: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -65,12 +65,12 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag; none where only a digest was given.
+    /// The tag; none if only a digest was given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, where one was given. It decides, also where there is a tag.
+    /// The digest, if one was given. It takes precedence over a tag.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
@@ -90,7 +90,7 @@ impl Reference {
             Some(short) if !short.contains('/') && !looks_like_id(short) && !is_algorithm(short) => {
                 short.to_owned()
             }
-            // Nor would "docker.io/a.b/c" without the registry.
+            // The same holds for "docker.io/a.b/c" without the registry.
             _ if self.repository.split_once('/').is_some_and(|(first, _)| is_registry(first)) => self.name(),
             _ => self.repository.clone(),
         }
@@ -106,7 +106,7 @@ impl Reference {
         Self { digest: Some(digest), tag: None, ..self.clone() }
     }
 
-    /// The same, without the tag where there is a digest: nobody knows whether the tag stands for that, or at all.
+    /// The same, without the tag if there is a digest: the tag may refer to something else, or not exist.
     pub fn pinned(self) -> Self {
         if self.digest.is_some() { Self { tag: None, ..self } } else { self }
     }
@@ -145,7 +145,7 @@ impl Reference {
     }
 }
 
-/// The first part is a registry if it could not be a part of a repository's name, or is `localhost` (as in Docker's
+/// The first part is a registry if it could not be part of a repository's name, or if it is `localhost` (as in Docker's
 /// distribution/reference, normalize.go).
 fn is_registry(part: &str) -> bool {
     part.contains(['.', ':']) || part == "localhost" || part.contains(|c: char| c.is_ascii_uppercase())
@@ -175,14 +175,14 @@ fn looks_like_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// `sha256:4a` is an image's id. Docker does not give such names either.
+/// `sha256:4a` is an image's id. Docker does not allow such names either.
 fn is_algorithm(name: &str) -> bool {
     matches!(name, "sha256" | "sha512")
 }
 
 fn is_host_and_port(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
-        // "[::1]" without a port ends in its bracket.
+        // "[::1]" without a port ends with its bracket.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
     };

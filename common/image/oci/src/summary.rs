@@ -1,4 +1,4 @@
-//! What there is in a store, for people and programs to look at.
+//! The content of a store, for people and programs.
 
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
@@ -18,17 +18,17 @@ use crate::{
 pub struct Summary {
     /// Its names, in the short form.
     pub references: Vec<String>,
-    /// The digest of its configuration; none where it cannot be read.
+    /// The digest of its configuration; none if it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Digest>,
     /// The digest of its manifest or index.
     pub digest: String,
-    /// When it was made (RFC 3339), where it says so.
+    /// When it was made (RFC 3339), if it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The bytes of its configuration and its layers, as they are stored.
+    /// The size of its configuration and its layers, as they are stored.
     pub size: u64,
-    /// The platform that it is for; of an index, the one that this machine would run.
+    /// Its platform; for an index, the one that this machine would run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// All platforms of an index that are in the store.
@@ -42,7 +42,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// One of which no more is known yet.
+    /// An image of which no more is known yet.
     fn new(digest: String, references: Vec<String>) -> Self {
         Self {
             references,
@@ -59,7 +59,7 @@ impl Summary {
 }
 
 impl Layout {
-    /// All images, the newest first. What cannot be read is listed with the reason.
+    /// All images, newest first. Unreadable ones are listed with the reason.
     ///
     /// # Errors
     /// When `index.json` cannot be read.

@@ -1,8 +1,8 @@
-//! Tables as Docker's commands print them.
+//! Tables in the form of Docker's commands.
 
-/// Between two columns, in spaces.
+/// The gap between two columns, in spaces.
 const GAP: usize = 3;
-/// The narrowest column, with the gap behind it.
+/// The narrowest column, including the gap.
 const NARROWEST: usize = 10;
 
 /// Lines of text with the columns aligned. `rows` have as many cells as `heads`.

@@ -1,16 +1,16 @@
-//! Names and hardware addresses: decided, never drawn.
+//! Names and hardware addresses: derived, never random.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The hardware address of an interface. One that was derived is the mark by which undo knows its own interface.
+/// The hardware address of an interface. A derived address is the mark by which undo recognises its own interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
-/// A string that is not six hexadecimal bytes with colons between them.
+/// A string that is not six hexadecimal bytes separated by colons.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a hardware address")]
 pub struct InvalidMac(String);
@@ -32,7 +32,7 @@ pub fn veth_name(id: &str, interface: &str) -> String {
 }
 
 fn hash(purpose: &str, id: &str, interface: &str) -> [u8; 32] {
-    // Neither an id nor the name of an interface holds a slash: no two triples read the same.
+    // Neither an id nor the name of an interface has a slash, so no two inputs give the same text.
     Sha256::digest(format!("{purpose}/{id}/{interface}")).into()
 }
 

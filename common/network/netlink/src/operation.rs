@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::Mac;
 
-/// A change to links, addresses or routes. A link is known as our own by its hardware address: what carries the same
-/// name and another address was made by somebody else, is an error to apply and stays when it is undone.
+/// A change to links, addresses or routes. The hardware address marks a link as ours. Another link with the same name
+/// belongs to others: applying is then an error, and undo leaves it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum LinkOperation {
-    /// Makes a bridge. One that stands already with this address is as well; it stays where it has ports.
+    /// Makes a bridge. An existing bridge with this address is fine. Undo leaves it while it has ports.
     BridgeAdd {
         /// Its name.
         name: String,
         /// Its hardware address.
         mac: Mac,
     },
-    /// Makes a veth pair in one go: both sides under their final names, one a port of a bridge here, the other in its
-    /// namespace.
+    /// Makes a veth pair in one step: both sides get their final names; one becomes a port of a bridge here, the other
+    /// goes into its namespace.
     VethAdd {
         /// The name of the side that stays here.
         name: String,
@@ -32,26 +32,26 @@ pub enum LinkOperation {
         /// The other side.
         peer: Peer,
     },
-    /// Switches IPv6 off on a link here that is not up yet: the host shall not take the router advertisements of a
-    /// container (CVE-2020-10749), and the kernel need not keep an address and routes for each port of a bridge. It goes
-    /// with the link.
+    /// Disables IPv6 on a link here that is not up yet. The host must not accept the router advertisements of a
+    /// container (CVE-2020-10749), and the kernel need not keep an address and routes for each port of a bridge. It
+    /// ends with the link.
     Ipv6Off {
         /// The link.
         link: String,
         /// The link's hardware address.
         mac: Mac,
     },
-    /// Lets a port of a bridge send frames back the way they came: without it a container does not reach itself by a
-    /// published port, where bridged frames pass through netfilter (br_netfilter). It goes with the link.
+    /// Lets a port of a bridge send frames back the way they came. Without it, a container does not reach itself by a
+    /// published port when bridged frames pass through netfilter (br_netfilter). It ends with the link.
     Hairpin {
         /// The port.
         link: String,
         /// The port's hardware address.
         mac: Mac,
     },
-    /// Sets a link up. It goes with the link. (The kernel refuses to make the far side of a veth pair up at once.)
+    /// Sets a link up. It ends with the link. (The kernel refuses to make the far side of a veth pair up at once.)
     LinkUp {
-        /// Where the link is; here where there is none.
+        /// The namespace of the link; here if there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The link.
@@ -61,7 +61,7 @@ pub enum LinkOperation {
     },
     /// Gives a link an address.
     AddressAdd {
-        /// Where the link is; here where there is none.
+        /// The namespace of the link; here if there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The link.
@@ -71,27 +71,27 @@ pub enum LinkOperation {
         mac: Option<Mac>,
         /// The address with its prefix length.
         address: IpNet,
-        /// Who put it there (IFA_PROTO): the mark of an address on a link that others made.
+        /// The origin of the address (IFA_PROTO): it marks an address on a link of others.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
-    /// Makes a route by a gateway.
+    /// Makes a route through a gateway.
     RouteAdd {
-        /// Where the link is; here where there is none.
+        /// The namespace of the link; here if there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
         /// The destination; `0.0.0.0/0` is the default route.
         destination: IpNet,
         /// The next hop.
         gateway: IpAddr,
-        /// The link that it is reached by.
+        /// The link of the route.
         link: String,
         /// The link's hardware address.
         mac: Mac,
     },
 }
 
-/// The side of a veth pair that stands in another namespace.
+/// The side of a veth pair in another namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its name there.

@@ -1,4 +1,4 @@
-//! Operations against the kernel. Needs root: each test works in network and mount namespaces of its own.
+//! Operations against the kernel. Needs root: each test works in its own network and mount namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{fs, path::PathBuf, process::Command};
@@ -14,7 +14,7 @@ fn scope() -> Scope {
     Scope { root: "/run/root".into(), run_dir: "/run/stave".into() }
 }
 
-/// Runs on a thread with a network of its own, an empty `/run`, and `/proc/sys/net` as that network has it.
+/// Runs on a thread with its own network, an empty `/run`, and the `/proc/sys/net` of that network.
 fn sandbox(work: impl FnOnce() + Send) {
     std::thread::scope(|threads| {
         let started = threads.spawn(|| {
@@ -39,7 +39,7 @@ fn sh(script: &str) -> String {
 }
 
 fn picture() -> String {
-    // Whether an IPv6 address is still tentative, and the indices, differ from one time to the next.
+    // The indices, and whether an IPv6 address is still tentative, differ between runs.
     sh("ip -d -o link | cut -d: -f2-; ip -4 -o addr; ip route show table all | grep -v fe80 || true; \
         sysctl net.ipv4.ip_forward; find /run | sort")
 }
@@ -54,7 +54,7 @@ fn bridge() -> Op {
     Op::BridgeAdd { name: "stave0".into(), mac: Mac::derive("", "stave0") }
 }
 
-/// What netns-bridge and veth-pair do to links, for the container `id` with this address.
+/// The link operations of netns-bridge and veth-pair, for the container `id` with this address.
 fn container(id: &str, address: &str) -> Vec<Op> {
     let (name, mac, inside) = (veth_name(id, "eth0"), Mac::derive(id, "host"), Mac::derive(id, "eth0"));
     let namespace = PathBuf::from(format!("/run/netns/{id}"));
@@ -105,7 +105,7 @@ fn applied_checked_and_undone_at_every_length() {
                 assert_eq!(operation.check(&scope()).unwrap(), Condition::Present, "{operation:?}");
             }
             for operation in &list[length..] {
-                // What goes with the link is not looked for apart from it.
+                // Things that end with the link are not checked separately.
                 let with_link = matches!(operation, Op::Hairpin { .. });
                 let found = operation.check(&scope()).unwrap();
                 assert!(
@@ -130,7 +130,7 @@ fn the_explanation_typed_by_a_person_does_the_same() {
         let inside = "; ip -n web -d -o link show eth0; ip -n web -o -4 addr; ip -n web route; \
                       bridge -d link | grep -o 'hairpin on'";
         let see = || {
-            // The bridge comes up in the kernel's own time after its port.
+            // The bridge comes up some time after its port.
             sh("for n in $(seq 300); do ip link show stave0 | grep -q 'state UP' && break; sleep 0.01; done");
             let text = picture() + &sh(&inside[2..]);
             // Indices of interfaces count upwards.

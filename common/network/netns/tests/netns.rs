@@ -1,4 +1,4 @@
-//! Namespaces for real. Needs root: each test works in a mount namespace of its own, with an empty `/run`.
+//! Namespaces in the kernel. Needs root: each test works in its own mount namespace, with an empty `/run`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
@@ -14,7 +14,7 @@ use nix::{
 };
 use operation::{Condition, Operation, Scope};
 
-/// Runs on a thread with a mount namespace of its own, `/run` a fresh tmpfs in it.
+/// Runs on a thread with its own mount namespace and a fresh tmpfs on `/run`.
 fn sandbox(work: impl FnOnce(&Scope) + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -61,7 +61,7 @@ fn made_entered_checked_and_removed() {
     });
 }
 
-/// Root of a user namespace may go into network namespaces that he has made, and not back into the one that he came from.
+/// Root of a user namespace may enter network namespaces that it made, but not return to the original one.
 #[test]
 fn where_there_is_no_way_back() {
     // SAFETY: the child ends by _exit.

@@ -1,8 +1,8 @@
-//! A document as text. Works on the text that was read, so that nothing of it is read as numbers and written otherwise.
+//! A document as text. It works on the text that was read, so that numbers are not parsed and written differently.
 
 use serde_json::value::RawValue;
 
-/// The members as one line. Values keep their own text, except that line breaks between their tokens go.
+/// The members on one line. Values keep their text, except for line breaks between tokens.
 pub(crate) fn line(members: &[(String, Box<RawValue>)]) -> String {
     let mut out = String::from("{");
     for (at, (name, value)) in members.iter().enumerate() {
@@ -17,14 +17,14 @@ pub(crate) fn line(members: &[(String, Box<RawValue>)]) -> String {
     out
 }
 
-/// JSON text, indented by two spaces a level as `jq` does it.
+/// JSON text, indented by two spaces a level like `jq`.
 pub(crate) fn indent(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut opened = false;
     let new_line = |out: &mut String, depth: usize| {
         out.push('\n');
-        // What is nested this deep nobody reads; the indentation alone would grow with the square of it.
+        // Nobody reads such deep nesting, and indentation would grow with the square of the depth.
         out.push_str(&"  ".repeat(depth.min(100)));
     };
     tokens(json, |token| {
@@ -53,7 +53,7 @@ pub(crate) fn indent(json: &str) -> String {
     out
 }
 
-/// Calls `each` with every token of a valid JSON text: punctuation alone, strings with their quotes, the rest in runs.
+/// Calls `each` with every token of a valid JSON text: single punctuation, strings with their quotes, the rest in runs.
 fn tokens(json: &str, mut each: impl FnMut(&str)) {
     let bytes = json.as_bytes();
     let mut at = 0;

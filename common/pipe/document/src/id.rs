@@ -21,7 +21,7 @@ pub struct Id(String);
 pub struct InvalidId(String);
 
 impl Id {
-    /// A new id at random, of twelve hexadecimal digits as Docker shows them.
+    /// A new random id of twelve hexadecimal digits, as Docker shows them.
     pub fn random() -> Self {
         Self(format!("{:012x}", drawn() >> 16))
     }
@@ -67,13 +67,13 @@ impl Member for Id {
     const MADE_BY: &'static str = "layer-apply, or give --id";
 }
 
-/// `instance`: what tells a container from another one that has its id later.
+/// `instance`: tells a container from a later one with its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Instance(String);
 
 impl Instance {
-    /// A new one at random, of sixteen hexadecimal digits.
+    /// A new random one of sixteen hexadecimal digits.
     pub fn random() -> Self {
         Self(format!("{:016x}", drawn()))
     }
@@ -84,8 +84,8 @@ impl Member for Instance {
     const MADE_BY: &'static str = "the first tool of a container";
 }
 
-/// The standard library's hash keys are drawn from the system's random source, once a process; a container needs no secret,
-/// only a name that nobody else has.
+/// The standard library's hash keys come from the system's random source, once a process. A container needs a unique
+/// name and not a secret.
 fn drawn() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()))

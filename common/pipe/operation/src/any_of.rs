@@ -6,7 +6,7 @@
 ///     pub enum Op { Claim(operation::Claim), Netns(netns::NetnsOperation), Link(operation::Shared<netlink::LinkOperation>) }
 /// }
 /// ```
-/// In JSON the name of the variant is not seen: the `op` member of the inner value tells which one it is.
+/// The name of the variant is not part of the JSON: the `op` member of the inner value tells which one it is.
 #[macro_export]
 macro_rules! any_of {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident($inner:ty)),+ $(,)? }) => {

@@ -1,7 +1,7 @@
-//! A process of its own, which nobody waits for.
+//! A separate process that is not waited for.
 //!
-//! Some of what the kernel is asked for returns only after every processor has let go of something (RCU), long after it
-//! has taken effect. A process inside of such a call cannot end before it returns, so it is another one that makes it.
+//! Some system calls return only after every processor has let go of something (RCU), long after they have taken
+//! effect. A process in such a call cannot end before it returns, so another process makes the call.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -11,38 +11,40 @@ use nix::{
     unistd::{ForkResult, chdir, fork},
 };
 
-/// Runs `work` in a process that holds nothing of the caller's meanwhile but `kept`: these are its descriptors 0, 1 and so
-/// on. Returns as soon as it is forked. For a program that ends soon, whose child it is until then, and is not waited for.
+/// Runs `work` in a process that keeps nothing of the caller but `kept`, as its descriptors 0, 1 and so on. Returns as
+/// soon as it is forked. For a program that ends soon: the process is its child until then, and is not waited for.
 ///
 /// # Safety
-/// `work` makes system calls only: it allocates nothing, takes no lock, and uses no descriptor but those.
+/// `work` only makes system calls: it allocates nothing, takes no lock, and uses no descriptor but those.
 ///
 /// # Errors
-/// When there are no processes to be had; when one of `kept` stands in the place of another.
+/// When no process can be made; when a descriptor of `kept` has the number of another's place.
 pub unsafe fn run(kept: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<(), Errno> {
     if kept.iter().any(|descriptor| (descriptor.as_raw_fd().unsigned_abs() as usize) < kept.len()) {
         return Err(Errno::EBADF);
     }
-    // SAFETY: the child makes system calls only, none of which allocates or takes a lock, and leaves by _exit.
+    // SAFETY: the child only makes system calls that neither allocate nor take a lock, and ends with _exit.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
         ForkResult::Child => {
             if keep_only(kept).is_ok() {
                 work();
             }
-            // SAFETY: ends the process; what the parent set up is the parent's to run and to flush.
+            // SAFETY: ends the process; handlers and buffers that the parent set up are the parent's to run and to
+            // flush.
             unsafe { libc::_exit(0) }
         }
     }
 }
 
-/// Leaves no descriptor but these, under the first numbers, and no directory of the caller's.
+/// Leaves only these descriptors, under the first numbers, and no directory of the caller.
 fn keep_only(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     for (number, descriptor) in (0..).zip(kept) {
-        // SAFETY: none of `kept` has this number, and nothing else uses what has it in this process.
+        // SAFETY: none of `kept` has this number, and nothing else in this process uses the descriptor with this
+        // number.
         Errno::result(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
     }
-    // SAFETY: nothing uses the descriptors that are closed here any more in this process.
+    // SAFETY: nothing in this process uses the descriptors that are closed here any more.
     unsafe { libc::close_range(kept.len() as u32, u32::MAX, 0) };
     chdir(c"/")
 }
@@ -78,7 +80,7 @@ mod tests {
         let mut text = [0; 5];
         File::from(answer).read_exact(&mut text).unwrap();
         assert_eq!(&text, b"alone");
-        // The other pipe ends here although that process still runs.
+        // The other pipe ends here, although that process is still running.
         (&held).write_all(b"x").unwrap();
         drop(held);
         assert_eq!(other.read_to_end(&mut Vec::new()).unwrap(), 1);

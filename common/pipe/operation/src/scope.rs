@@ -1,6 +1,6 @@
 use std::path::{Component, Path, PathBuf};
 
-/// Where a tool keeps its things; what undo may remove and unmount lies below these.
+/// The directories of a tool. Undo removes and unmounts only below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// `--root`: images, layers, containers, cache. Survives a reboot.
@@ -9,7 +9,7 @@ pub struct Scope {
     pub run_dir: PathBuf,
 }
 
-/// A path in a document that lies outside every directory that undo may touch.
+/// A path in a document outside every directory that undo may touch.
 #[derive(Debug, thiserror::Error)]
 #[error("path {path:?} is outside {root:?}, {run_dir:?} and /run/netns")]
 pub struct OutOfScope {
@@ -19,8 +19,8 @@ pub struct OutOfScope {
 }
 
 impl Scope {
-    /// Holds `path` (absolute, without `.` and `..`) against the scope: it must lie strictly below `root`, `run_dir` or
-    /// `/run/netns`. Lexical only: whoever opens the path still refuses symbolic links below these directories.
+    /// Checks `path` (absolute, without `.` and `..`): it must be strictly below `root`, `run_dir` or `/run/netns`. The
+    /// check is lexical only; opening the path must still refuse symbolic links below these directories.
     ///
     /// # Errors
     /// [`OutOfScope`] if it does not.

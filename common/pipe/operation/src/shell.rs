@@ -1,6 +1,6 @@
 //! Words for a shell, for explanations.
 
-/// `word` as a POSIX shell reads it back: as it is where nothing in it is special, else in single quotes.
+/// `word` as a POSIX shell reads it back: unchanged if nothing in it is special, otherwise in single quotes.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%_+=:,./-".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -9,7 +9,7 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The words as one command line, each quoted where it must be.
+/// The words as one command line, quoted where needed.
 pub fn words<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> String {
     words.into_iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
 }

@@ -1,17 +1,17 @@
 use std::process::ExitCode;
 
-/// How a tool ends; `docs/exit-codes.md`.
+/// The exit status of a tool; `docs/exit-codes.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0.
     Done,
-    /// 1: what it made was taken back, the document left with `error`.
+    /// 1: failed; what it made was undone, and the document left with `error`.
     Failed,
     /// 2: wrong usage; a document on standard input was passed on with `error`.
     Usage,
-    /// 3: a command before failed; nothing was done.
+    /// 3: an earlier command failed; nothing was done.
     Upstream,
-    /// 4: what came in is not a document that this version can read.
+    /// 4: the input is not a document that this version can read.
     Unreadable,
 }
 

@@ -1,4 +1,4 @@
-//! The way through a filter, on the tool in `examples/leave-note.rs`.
+//! The run of a filter, with the tool in `examples/leave-note.rs`.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -38,7 +38,7 @@ impl Place {
         self.0.path().canonicalize().unwrap().join("run")
     }
 
-    /// Everything below the run directory but the directories themselves.
+    /// Everything below the run directory except directories.
     fn files(&self) -> Vec<String> {
         fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -175,7 +175,7 @@ fn a_name_that_is_taken_stays_the_others() {
     let (status, _, errors) = place.run(&["-n", "--id", "web", "b"], "");
     assert_eq!((status, errors), (1, taken));
     assert_eq!(place.files(), files);
-    // A document from before the record went on would lose sight of what it lists.
+    // Continuing with an older document would lose what the record lists.
     let (status, both, _) = place.run(&["b"], &first.to_string());
     assert_eq!(status, 0);
     assert_eq!(place.run(&["c"], &first.to_string()).0, 1);

@@ -1,4 +1,4 @@
-//! `/sys/fs/cgroup` as a container sees it: as the host has it, from its own cgroup namespace.
+//! `/sys/fs/cgroup` of a container: the host's hierarchies, seen from the container's cgroup namespace.
 
 use std::{ffi::OsString, fs, path::Path};
 
@@ -11,10 +11,10 @@ const CGROUP: &str = "/sys/fs/cgroup";
 /// linux/magic.h
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
-/// What a mount of the type `cgroup` means on this host.
+/// The meaning of a mount of type `cgroup` on this host.
 #[derive(Debug, Default)]
 pub(crate) struct Expanded {
-    /// One for cgroup v2; a tmpfs and one for each hierarchy for v1; none where the host has none.
+    /// One for cgroup v2; a tmpfs and one for each hierarchy for v1; none if the host has none.
     pub(crate) mounts: Vec<Mount>,
     /// Names of controllers that share a hierarchy: link and target.
     pub(crate) links: Vec<(OsString, OsString)>,
@@ -22,7 +22,7 @@ pub(crate) struct Expanded {
 
 pub(crate) fn expand(mount: &Mount) -> Result<Expanded> {
     let top = Path::new(CGROUP);
-    // What most hosts have: no need to read through all their mounts.
+    // Most hosts have this, and then the mount table need not be read.
     if rustix::fs::statfs(top).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
         let mounts = vec![plain(mount, "cgroup2", mount.destination(), &[])?];
         return Ok(Expanded { mounts, links: vec![] });
@@ -31,11 +31,11 @@ pub(crate) fn expand(mount: &Mount) -> Result<Expanded> {
     let hierarchies: Vec<_> = table.iter().filter(|entry| entry.kind.starts_with("cgroup")).collect();
     let mut mounts = Vec::new();
     for entry in hierarchies {
-        // One directory for each, right below.
+        // One directory for each, directly below.
         let Some(name) = entry.target.file_name().filter(|_| entry.target.parent() == Some(top)) else {
             continue;
         };
-        // Mounted over one another, by whoever made the host's own namespaces: one of each.
+        // Hierarchies can be mounted on each other, if the host's own namespaces were made that way: take one of each.
         let target = mount.destination().join(name);
         if mounts.iter().any(|mount: &Mount| *mount.destination() == target) {
             continue;
@@ -53,7 +53,7 @@ pub(crate) fn expand(mount: &Mount) -> Result<Expanded> {
     Ok(Expanded { mounts, links: links(top) })
 }
 
-/// Not what the mount table says beside them.
+/// Whether the option is a controller, and not another option in the mount table.
 fn is_controller(option: &str) -> bool {
     !matches!(
         option,
@@ -79,7 +79,7 @@ fn links(top: &Path) -> Vec<(OsString, OsString)> {
         .filter_map(|entry| {
             let entry = entry.ok().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))?;
             let target = fs::read_link(entry.path()).ok()?;
-            // A name beside it; what leads elsewhere means nothing in the container.
+            // A link to a name in the same directory. Links to other places mean nothing in the container.
             (target.components().count() == 1).then(|| (entry.file_name(), target.into_os_string()))
         })
         .collect();

@@ -1,4 +1,4 @@
-//! A specification as the commands that a person would type for it, in the order in which they are done.
+//! A specification as the commands that you would type for it, in order.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ fn mounts(root: &str, mount: &Mount) -> Vec<String> {
     if mount.typ().as_deref() != Some("cgroup") {
         return vec![one_mount(root, mount)];
     }
-    // That the host's cgroups cannot be listed is said when it is done.
+    // If the host's cgroups cannot be listed, the real run reports it.
     let expanded = cgroup::expand(mount).unwrap_or_default();
     let links = expanded.links.iter().map(|(name, target)| {
         let link = inside(root, &mount.destination().join(name));
@@ -138,7 +138,7 @@ fn devices(root: &str, spec: &Spec) -> Vec<String> {
 }
 
 fn mask(path: &str) -> String {
-    // Of the host's files, which are of the same kinds: those of `/proc` and `/sys`.
+    // The host's files have the same kinds: those of `/proc` and `/sys`.
     if Path::new(path).is_dir() {
         words(["mount", "-t", "tmpfs", "-o", "ro,nosuid,nodev,noexec", "tmpfs", path])
     } else {
@@ -181,7 +181,7 @@ fn process(process: &Process) -> Vec<String> {
     lines
 }
 
-/// As setpriv(1) takes it: nothing but these.
+/// For setpriv(1): only these.
 fn set(capabilities: &Option<Capabilities>) -> String {
     let mut names: Vec<String> = capabilities
         .iter()

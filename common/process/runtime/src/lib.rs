@@ -1,8 +1,9 @@
-//! Processes in namespaces, on a root file system of their own.
+//! Processes in namespaces, on their own root file system.
 //!
-//! What is to run is an OCI runtime-spec [`oci_spec::runtime::Spec`]: [`spec`] makes one of an image's configuration as
-//! Docker does, [`start`] runs any. The caller stays the parent; the process waits before it executes anything until
-//! [`Started::release`], so that its pid can be written down first; if the caller dies before, it ends.
+//! An OCI runtime-spec [`oci_spec::runtime::Spec`] describes the process. [`spec`] makes one from an image's
+//! configuration, as Docker does; [`start`] runs any. The caller stays the parent. The process waits before it executes
+//! its command until [`Started::release`], so that its pid can be recorded first. If the caller dies before that, the
+//! process ends.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! All that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
+//! Everything that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,7 +14,8 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-/// fork(2). In the child `body` runs, whose result is the exit status; nothing of the caller is unwound or dropped there.
+/// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
+/// there.
 pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
     // SAFETY: the C library's fork leaves its allocator usable in the child, of a program with other threads too; no
     // lock of the standard library is held by this thread, and `body` starts no thread.
@@ -40,8 +41,8 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Lets all signals through, each with the system's own disposition. The Rust runtime ignores SIGPIPE, callers block
-/// what they wait for.
+/// Unblocks all signals and resets their dispositions. The Rust runtime ignores SIGPIPE, and callers block the signals
+/// that they wait for.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -51,7 +52,7 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(errno)
 }
 
-/// Writing to a pipe that nobody reads fails, and does no more.
+/// Writing to a pipe without a reader fails with an error and sends no signal.
 pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: a signal that is ignored runs no code of this program.
@@ -59,7 +60,7 @@ pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Brings the loopback interface of the caller's network namespace up.
+/// Sets the loopback interface of the caller's network namespace up.
 pub(crate) fn raise_loopback() -> Result<(), Errno> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: all zeros is a valid `ifreq`.
@@ -72,7 +73,7 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Lets reads and writes of a terminal or a pipe of our own return at once. Where it cannot be, they wait.
+/// Makes a terminal or a pipe of our own non-blocking. If that is impossible, reads and writes wait.
 pub(crate) fn set_nonblocking(fd: impl AsFd) {
     if let Ok(flags) = fcntl_getfl(&fd) {
         let _ = fcntl_setfl(&fd, flags | OFlags::NONBLOCK);
@@ -86,14 +87,14 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Closes all descriptors but those of `kept` and the first three. For a process that was just forked, and that drops
-/// nothing of what it inherited.
+/// Closes all descriptors except `kept` and the first three. For a process that was just forked, and drops nothing that
+/// it inherited.
 pub(crate) fn close_others(kept: &mut [i32]) {
     kept.sort_unstable();
     let mut first = 3_u32;
     for end in kept.iter().map(|fd| fd.unsigned_abs()).chain([u32::MAX]) {
         if first < end {
-            // SAFETY: whoever owns these descriptors never runs again in this process; see above.
+            // SAFETY: the owners of these descriptors never run again in this process; see above.
             unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
         }
         first = end.saturating_add(1);

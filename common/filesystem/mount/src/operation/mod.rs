@@ -1,4 +1,4 @@
-//! What the tools do to mounts and directories, as plain values.
+//! Operations on mounts and directories, as plain values.
 
 mod directory;
 mod mount_points;
@@ -15,49 +15,49 @@ use crate::Overlay;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum MountOperation {
-    /// Makes a directory that is not there yet. Undone with everything in it; a directory above that is empty then
-    /// goes too, if it lies within the scope.
+    /// Makes a new directory. Undo removes it with everything in it, and also its parent if that is empty and lies
+    /// within the scope.
     DirectoryAdd {
         /// Absolute path.
         path: PathBuf,
         /// Permissions, as a number.
         mode: u32,
-        /// User and group; the caller's where there is none.
+        /// User and group; by default the caller's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<(u32, u32)>,
     },
-    /// Makes a file that is not there yet.
+    /// Makes a new file.
     FileAdd {
         /// Absolute path.
         path: PathBuf,
-        /// What is in it.
+        /// Its content.
         content: String,
         /// Permissions, as a number.
         mode: u32,
     },
-    /// Makes sure that the directory stands which is the lowest layer of every container: `/dev`, `/proc`, `/etc/hosts`
-    /// and what else is mounted on. It is shared, so undoing leaves it.
+    /// Makes sure that the lowest layer of every container exists: a directory with `/dev`, `/proc`, `/etc/hosts` and
+    /// other mount points. It is shared, so undo leaves it.
     MountPointsAdd {
         /// Absolute path.
         path: PathBuf,
-        /// Where it is made first, to be renamed to `path`.
+        /// Where it is made first; then it is renamed to `path`.
         beside: PathBuf,
     },
-    /// Fills a directory with what a directory of a container holds, if that is there: for a new volume. Goes with the
-    /// directory.
+    /// Fills a directory for a new volume with the content of a container's directory, if that exists. It is removed
+    /// with the directory.
     TreeCopy {
         /// The container's root file system.
         within: PathBuf,
-        /// The directory in it; its symbolic links lead nowhere outside.
+        /// The directory in it. Its symbolic links cannot lead outside.
         source: PathBuf,
-        /// Absolute path of the directory that is filled.
+        /// Absolute path of the directory to fill.
         target: PathBuf,
     },
     /// Mounts an EROFS image, read-only.
     ImageMount {
         /// Absolute path of the image.
         image: PathBuf,
-        /// Absolute path of the directory that it is mounted on.
+        /// Absolute path of the mount point.
         target: PathBuf,
     },
     /// Mounts an overlay.
@@ -70,11 +70,11 @@ pub enum MountOperation {
         within: PathBuf,
         /// The path in it, made if it is missing.
         target: PathBuf,
-        /// Refuse writing.
+        /// Make it read-only.
         #[serde(default)]
         readonly: bool,
     },
-    /// Refuses writing to what is mounted, but not to what is mounted in it.
+    /// Makes a mount read-only, but not the mounts below it.
     MountSeal {
         /// Absolute path.
         target: PathBuf,
@@ -83,11 +83,11 @@ pub enum MountOperation {
     Mount {
         /// Its type: `tmpfs`, `erofs`.
         fstype: String,
-        /// What is mounted.
+        /// The source of the mount.
         source: String,
-        /// Absolute path of the directory that it is mounted on.
+        /// Absolute path of the mount point.
         target: PathBuf,
-        /// As `mount -o` takes them.
+        /// In the form of `mount -o`.
         #[serde(default)]
         options: Vec<String>,
     },
@@ -170,12 +170,12 @@ impl operation::Operation for MountOperation {
                 if let Some(parent) = path.parent()
                     && scope.contain(parent).is_ok()
                 {
-                    // Made for the first of its kind. That it is not empty, or gone, is fine.
+                    // The parent was made for the first container. It may be gone, or in use.
                     let _ = std::fs::remove_dir(parent);
                 }
             }
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
-            // They go with the directory, and with the mount.
+            // They are removed with the directory, and with the mount.
             Self::TreeCopy { .. } | Self::MountSeal { .. } => {}
             Self::ImageMount { target, .. } => {
                 mounted::undo(scope.contain(target)?, |entry| entry.kind == crate::image::KIND)?;
@@ -223,7 +223,7 @@ impl operation::Operation for MountOperation {
     }
 }
 
-/// A path of a container, as the host writes it.
+/// A path in a container, as a path of the host.
 fn inside(within: &std::path::Path, target: &std::path::Path) -> PathBuf {
     within.join(target.strip_prefix("/").unwrap_or(target))
 }

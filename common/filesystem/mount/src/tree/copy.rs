@@ -1,4 +1,4 @@
-//! Copying a tree as `cp --archive` does: for a volume that starts with what the image has in its place.
+//! Copies a tree like `cp --archive`: for a volume that starts with the image's content.
 
 use std::{
     collections::HashMap,
@@ -19,8 +19,8 @@ use rustix::{
 
 use crate::detached::EntryBuffer;
 
-/// Copies what is in the directory `from` into the directory `to`, which takes over mode, owner, times and extended
-/// attributes too. Hard links within the tree stay links. What is mounted below is not entered.
+/// Copies the content of the directory `from` into the directory `to`, which also gets mode, owner, times and extended
+/// attributes. Hard links within the tree stay links. Mounts below are not entered.
 ///
 /// # Errors
 /// The system's, at the first entry that could not be copied.
@@ -35,7 +35,7 @@ pub fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
         copying.content(done)?;
         done += 1;
     }
-    // What is in a directory changes its times, and its mode may not let anything in.
+    // Entries change a directory's times, and its mode may forbid them.
     for (path, stat) in copying.directories.iter().rev() {
         let (original, copy) = (open(from, path)?, open(to, path)?);
         owner_and_mode(copy.as_fd(), stat)?;
@@ -49,10 +49,10 @@ struct Copying<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     device: u64,
-    /// Of files with several names: the directory and the name of their first copy.
+    /// For files with several names: the directory and the name of the first copy.
     links: HashMap<u64, (Vec<u8>, CString)>,
-    /// Paths of directories that were made, those above before those below: a tree is as deep as its author pleased, and
-    /// neither the stack nor the number of open files grows with it.
+    /// Paths of new directories, parents first. A hostile tree may be very deep, so neither the stack nor the number of
+    /// open files grows with it.
     directories: Vec<(Vec<u8>, Stat)>,
 }
 
@@ -62,7 +62,7 @@ fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 impl Copying<'_> {
-    /// Copies what is in one of the directories; those in it are made, and their turn comes.
+    /// Copies the content of one directory. Its subdirectories are made and queued.
     fn content(&mut self, at: usize) -> Result<(), Errno> {
         let path = self.directories[at].0.clone();
         let (from, to) = (open(self.from, &path)?, open(self.to, &path)?);
@@ -127,7 +127,7 @@ fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> R
     Ok(())
 }
 
-/// The owner first, and attributes after both: changing it takes setuid bits and file capabilities away.
+/// The owner first, and attributes last: changing the owner removes setuid bits and file capabilities.
 fn owner_and_mode(to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     chownat(to, c"", uid(stat), gid(stat), AtFlags::EMPTY_PATH)?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
@@ -146,7 +146,7 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         }
         let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())?;
         match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
-            // The volume's file system may not have what the image's has.
+            // The volume's file system may not support what the image's does.
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(errno) => return Err(errno),
         }
@@ -162,7 +162,7 @@ fn gid(stat: &Stat) -> Option<Gid> {
     Some(Gid::from_raw(stat.st_gid))
 }
 
-#[allow(clippy::cast_possible_wrap)] // Nanoseconds are below a thousand million.
+#[allow(clippy::cast_possible_wrap)] // Nanoseconds are below 1,000,000,000.
 fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },

@@ -1,5 +1,4 @@
-//! POSIX ACLs as extended attributes hold them (linux/posix_acl_xattr.h), as far as setting one changes more than the
-//! attribute.
+//! POSIX ACLs in extended attributes (linux/posix_acl_xattr.h), as far as setting one changes more than the attribute.
 
 use rustix::io::Errno;
 
@@ -13,16 +12,16 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// What an ACL comes to when it is set.
+/// The effect of setting an ACL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Acl {
-    /// The permissions that the file has then.
+    /// The file's permissions afterwards.
     pub(super) mode: u32,
-    /// Whether it says no more than these.
+    /// Whether it contains nothing else.
     pub(super) is_mode: bool,
 }
 
-/// Reads an ACL, which must hold what the kernel asks of one; none where it is empty, which takes an ACL away.
+/// Reads an ACL, which must be valid for the kernel; none if it is empty, because that removes an ACL.
 pub(super) fn read(value: &[u8]) -> Result<Option<Acl>, Errno> {
     let (version, entries) = value.split_first_chunk::<4>().ok_or(Errno::INVAL)?;
     if *version != VERSION {
@@ -40,12 +39,12 @@ pub(super) fn read(value: &[u8]) -> Result<Option<Acl>, Errno> {
     for [tag @ .., p0, p1, i0, i1, i2, i3] in entries {
         let (tag, permissions) = (u16::from_le_bytes(*tag), u32::from(u16::from_le_bytes([*p0, *p1])));
         let nobody = u32::from_le_bytes([*i0, *i1, *i2, *i3]) == u32::MAX;
-        // Sorted; of some tags there may be several, and who they speak of must be somebody.
+        // The entries are sorted. Some tags may appear several times, and then must name a user or group.
         let follows = match (last, tag) {
             (0, USER_OBJ) | (USER_OBJ | USER, GROUP_OBJ) => true,
             (USER_OBJ | USER, USER) | (GROUP_OBJ | GROUP, GROUP) => !nobody,
             (GROUP_OBJ | GROUP, MASK) => true,
-            // Where somebody is named, there must be a mask.
+            // If a user or group is named, there must be a mask.
             (GROUP_OBJ, OTHER) => acl.is_mode,
             (MASK, OTHER) => true,
             _ => false,

@@ -1,8 +1,8 @@
-//! Names of entries: cleaned, or refused.
+//! Names of entries: normalised, or refused.
 
 use super::EntryError;
 
-/// What the name of an entry speaks of. Paths are relative to the layer's root, without `.`, `..` and empty parts.
+/// The meaning of an entry's name. Paths are relative to the layer's root, without `.`, `..` and empty parts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// The layer's root.
@@ -11,21 +11,22 @@ pub(super) enum Target {
     Path { parent: Vec<u8>, name: Vec<u8> },
     /// `name` in `parent` is deleted.
     Whiteout { parent: Vec<u8>, name: Vec<u8> },
-    /// Whatever `parent` has in the layers below is hidden.
+    /// Everything that lower layers have in `parent` is hidden.
     Opaque { parent: Vec<u8> },
-    /// AUFS's own files, `.wh..wh.aufs`, `.wh..wh.plnk` and what is in it: no part of a layer. Old Docker wrote them.
+    /// AUFS's own files, `.wh..wh.aufs`, `.wh..wh.plnk` and its content. They do not belong to a layer. Old versions of
+    /// Docker wrote them.
     Aufs,
 }
 
-/// PATH_MAX, with room for the descriptor's own path where a call needs one.
+/// PATH_MAX, with room for the descriptor's own path in calls that need one.
 const LONGEST: usize = 4064;
-/// What the name of a whiteout begins with.
+/// The prefix of a whiteout's name.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 impl Target {
-    /// Reads a name. A leading `/` counts for nothing, as in tar.
+    /// Reads a name. A leading `/` is ignored, as in tar.
     pub(super) fn of(path: &[u8]) -> Result<Self, EntryError> {
         if path.contains(&0) {
             return Err(EntryError::Nul);
@@ -72,7 +73,7 @@ impl Target {
     }
 }
 
-/// `directory/name`, and `name` alone in the root.
+/// `directory/name`, or only `name` in the root.
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }

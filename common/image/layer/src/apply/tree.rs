@@ -1,39 +1,39 @@
-//! What is known of the directories of the layer that is being unpacked.
+//! The directories of the layer that is being unpacked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{form::Facts, name};
 
-/// A directory that stands in the layer.
+/// A directory of the layer.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// What its entry says; none where it is only there because something in it is.
+    /// The attributes of its entry; none if no entry lists it.
     pub(super) listed: Option<Facts>,
-    /// An opaque whiteout was met: what the layers below have in it is hidden.
+    /// An opaque whiteout was found: the content in lower layers is hidden.
     pub(super) opaque: bool,
-    /// The layer itself deleted, or replaced, what the layers below have under its name: it is a new one.
+    /// The layer itself deleted or replaced the directory of the lower layers: this is a new one.
     pub(super) new: bool,
     /// Names deleted in it.
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
 }
 
-/// All directories by their paths; the root's is empty. A path that is in here is a real directory in the layer, and so
+/// All directories by their paths; the root's path is empty. Each path in here is a real directory in the layer, and so
 /// are all its parents.
 pub(super) struct Tree {
     pub(super) directories: BTreeMap<Vec<u8>, Directory>,
-    /// How many directories were made that no entry lists.
+    /// How many directories were made without an entry.
     pub(super) implied: u64,
     /// About how many bytes all this takes.
     pub(super) kept: usize,
-    /// The last directory that was asked for: entries come one directory after the other.
+    /// The last directory that was looked up: entries usually come directory by directory.
     last: Vec<u8>,
 }
 
-/// What the kept things take beside their bytes, about.
+/// The approximate overhead for each kept thing, in bytes.
 const OVERHEAD: usize = 100;
 
 impl Tree {
-    /// The root alone.
+    /// Only the root.
     pub(super) fn new() -> Self {
         let directories = BTreeMap::from([(Vec::new(), Directory::default())]);
         Self { directories, implied: 0, kept: 0, last: Vec::new() }
@@ -51,7 +51,7 @@ impl Tree {
         found
     }
 
-    /// Takes in a directory that was made though no entry lists it (yet).
+    /// Adds a directory that was made without an entry (so far).
     pub(super) fn imply(&mut self, path: &[u8]) {
         self.implied += 1;
         self.keep(path.len());
@@ -63,18 +63,18 @@ impl Tree {
         self.kept = self.kept.saturating_add(length + OVERHEAD);
     }
 
-    /// Forgets the directory at `path`, if it is one, with all that are below it.
+    /// Removes the directory at `path`, if it is one, and all below it.
     pub(super) fn remove(&mut self, path: &[u8]) {
         if self.directories.remove(path).is_some() {
             let (from, to) = ([path, b"/"].concat(), [path, b"0"].concat());
             let below: Vec<_> = self.directories.range(from..to).map(|(path, _)| path.clone()).collect();
             below.iter().for_each(|path| drop(self.directories.remove(path)));
         }
-        // The root never goes.
+        // The root is never removed.
         self.last.clear();
     }
 
-    /// Whether the layers below can be seen at `path`: nothing in this layer hides them. `path` itself need not be there.
+    /// Whether lower layers are visible at `path`: nothing in this layer hides them. `path` itself need not exist.
     pub(super) fn shows_below(&self, path: &[u8]) -> bool {
         let mut path = path;
         while !path.is_empty() {

@@ -1,4 +1,4 @@
-//! What stands in an upper directory only because something was mounted on it.
+//! Mount points that exist in an upper directory only because something was mounted there.
 
 use std::{
     collections::BTreeSet,
@@ -21,9 +21,9 @@ use super::{
 };
 use crate::overlay;
 
-/// Of the places `mounted` (paths in the container) and the directories above them: those that a mount needed and `lower`
-/// (lowest first) does not have. They are empty files and directories, and directories that hold nothing else and are
-/// otherwise as they are below: no part of what the container wrote.
+/// Of the paths `mounted` (in the container) and their parents: those that were made for a mount and that `lower`
+/// (lowest first) does not have. These are empty files and directories, and directories that contain nothing else and
+/// otherwise match the lower layers. The container did not write them.
 ///
 /// # Errors
 /// When the upper directory cannot be read.
@@ -40,7 +40,7 @@ pub fn stubs(upper: BorrowedFd, lower: &[PathBuf], mounted: &[PathBuf]) -> Resul
         }
     }
     let mut found = BTreeSet::new();
-    // What is below a directory comes before it.
+    // The content of a directory comes before the directory.
     for place in places.iter().rev() {
         if is_stub(upper, &lower, place, &found)? {
             found.insert(place.as_os_str().as_bytes().to_vec());
@@ -86,7 +86,7 @@ fn is_stub(
     }
 }
 
-/// The status of what stands at `place` below `root` itself, through no link.
+/// The status of `place` below `root` itself, without following links.
 fn look(root: BorrowedFd, place: &Path) -> Option<Stat> {
     let above = place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

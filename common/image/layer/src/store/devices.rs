@@ -1,4 +1,4 @@
-//! Whether a layer that stands holds device nodes: whoever unpacked it may have allowed them.
+//! Whether an unpacked layer contains device nodes: earlier runs may have allowed them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

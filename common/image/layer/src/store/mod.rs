@@ -1,17 +1,18 @@
 //! The unpacked layers, `$STAVE_ROOT/layers`.
 //!
 //! * `<hex>`: the directory of the layer whose DiffID is `sha256:<hex>`; `<hex>.erofs`: its image.
-//! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written once they are whole. What has none is not trusted.
-//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace: there
-//!   other ids own the files, and overlayfs's marks have other names. One is never taken for the other.
-//!   What an archive does not say of a directory on the way to an entry comes from the layers below; where these say
-//!   something else than was noted, the layer is unpacked once more.
-//! * `.<hex>.part`: a layer that is being unpacked, by whoever holds its lock; left behind by a kill, it goes with the next
-//!   one who takes the lock.
-//! * `.lock`: never read or written. A layer's lock is the one on the byte of that number which its digest gives.
+//! * `<hex>.json`, `<hex>.erofs.json`: their [`Note`]s, written when they are complete. A layer without a note is not
+//!   trusted.
+//! * `<hex>.<16 hex digits>`, `<hex>.<16 hex digits>.erofs`: the same layer on other layers, or in a user namespace,
+//!   where other ids own the files and overlayfs's marks have other names. One is never taken for another. Attributes
+//!   of parent directories that an archive does not list come from lower layers. If these differ from the note, the
+//!   layer is unpacked once more.
+//! * `.<hex>.part`: a layer that is being unpacked by the holder of its lock. After a kill, the next holder of the lock
+//!   removes it.
+//! * `.lock`: never read or written. A layer's lock is the lock on the byte with the number from its digest.
 //!
-//! Nothing is synced when it is unpacked. Instead the note holds the boot in which that was: after another, a layer that
-//! was not synced meanwhile is unpacked again ([`Store::settle`]).
+//! Nothing is synced when it is unpacked. Instead the note holds the id of the boot. After a restart, a layer that was
+//! not synced meanwhile is unpacked again ([`Store::settle`]).
 
 mod devices;
 mod lock;
@@ -56,12 +57,12 @@ pub struct Store {
     namespace: Option<Namespace>,
 }
 
-/// A layer that stands.
+/// A complete layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// What is known of it.
+    /// Its note.
     pub note: Note,
     /// Whether it was unpacked just now.
     pub fresh: bool,
@@ -73,14 +74,14 @@ impl Standing {
     }
 }
 
-/// As `map_err` takes it: `verb` on `path`.
+/// For `map_err`: `verb` on `path`.
 fn error<E: Into<io::Error>>(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Error {
     let path = path.into();
     move |source| Error::Store { verb, path, source: source.into() }
 }
 
 impl Store {
-    /// Opens the store below `root` (`$STAVE_ROOT`), and makes it where it is missing.
+    /// Opens the store below `root` (`$STAVE_ROOT`), and makes it if it is missing.
     ///
     /// # Errors
     /// When it cannot be made or opened.
@@ -100,16 +101,16 @@ impl Store {
         Ok(Self { path, fd, boot, namespace })
     }
 
-    /// Where the layer stands or will stand below `root` (`$STAVE_ROOT`), unless what is below it asks for another place.
+    /// The place of the layer below `root` (`$STAVE_ROOT`), unless the layers below need another one.
     pub fn place_of(root: &Path, diff_id: &Digest, format: Format) -> Place {
         format.place(root.join("layers").join(format.name(diff_id)))
     }
 
-    /// The layer in this form, if it stands and can be trusted, fits on the layers below, and was made for the caller's
-    /// user namespace; with `rootless` also where it is only near to what the layer says.
+    /// The layer in this form, if it is complete, trusted, fits on the layers below, and was made for the caller's user
+    /// namespace; with `rootless` also if it is only close to the original.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When this cannot be determined.
     pub fn find(
         &self,
         diff_id: &Digest,
@@ -139,8 +140,8 @@ impl Store {
         Ok(None)
     }
 
-    /// The layer: found, or unpacked from the blob that `open` opens, which must hold what `diff_id` says.
-    /// Whoever comes second waits for the first, and finds it.
+    /// The layer: found, or unpacked from the blob that `open` opens, which must match `diff_id`. A second caller waits
+    /// for the first, and then finds it.
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
@@ -166,7 +167,7 @@ impl Store {
         below: &Below,
         options: &Options,
     ) -> Result<Standing, Error> {
-        // Whoever held the lock before may have made it.
+        // The previous holder of the lock may have made it.
         if let Some(standing) = self.find_allowed(diff_id, below, options)? {
             return Ok(standing);
         }
@@ -174,13 +175,13 @@ impl Store {
         self.remove_name(&part)?;
         let outcome = self.unpack(&part, diff_id, open, below, options);
         if outcome.is_err() {
-            // What cannot be removed now goes with the next who takes the lock.
+            // If it cannot be removed now, the next holder of the lock removes it.
             let _ = remove_tree(&self.fd, part.as_bytes());
         }
         outcome
     }
 
-    /// As [`Store::find`]; a layer that somebody else unpacked is held against what this one allows.
+    /// As [`Store::find`]; a layer from another run is compared with the limits of this one.
     fn find_allowed(
         &self,
         diff_id: &Digest,
@@ -228,7 +229,7 @@ impl Store {
         };
         let mut standing = self.place(part, diff_id, options.format, note)?;
         standing.fresh = true;
-        // A name is all that was moved: it must be that of what was unpacked to.
+        // Only a name was moved, so compare it with what was unpacked.
         let stands =
             self.open_layer(standing.name()).and_then(fstat).map_err(error("open", standing.place.path()))?;
         if (stands.st_dev, stands.st_ino) != made {
@@ -237,7 +238,7 @@ impl Store {
         Ok(standing)
     }
 
-    /// Makes what a layer is unpacked to, beside its place, and says which file that is.
+    /// Makes the file or directory to unpack to, next to the final place, and tells which file it is.
     fn make_part(&self, part: &str, diff_id: &Digest, format: Format) -> Result<(Target, Inode), Error> {
         let path = || self.path.join(part);
         let fd = match format {
@@ -248,7 +249,7 @@ impl Store {
             Format::Erofs => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                // It holds what only the layer's own modes keep from others.
+                // Only the layer's own modes protect its content from others.
                 openat(&self.fd, part, flags, Mode::RUSR | Mode::WUSR).map_err(error("create", path()))?
             }
         };
@@ -260,12 +261,12 @@ impl Store {
         Ok((target, (made.st_dev, made.st_ino)))
     }
 
-    /// Takes over a directory that already is what the layer `diff_id` unpacks to: the upper directory of a step of a
-    /// build, which was written out as that layer and is no longer mounted. It is renamed. Where the layer stands already,
-    /// `upper` is left alone.
+    /// Takes over a directory that already has the content of the layer `diff_id`: the upper directory of a build step
+    /// that was written as that layer and is no longer mounted. It is renamed. If the layer exists already, `upper` is
+    /// left alone.
     ///
     /// # Errors
-    /// When it cannot be renamed: `EXDEV` where it is on another file system.
+    /// When it cannot be renamed: `EXDEV` if it is on another file system.
     pub fn adopt(&self, upper: &Path, diff_id: &Digest) -> Result<Standing, Error> {
         let _lock = self.lock(diff_id)?;
         let note = Note { namespace: self.namespace.clone(), ..Note::new(diff_id, &self.boot) };
@@ -284,10 +285,10 @@ impl Store {
         Ok(standing)
     }
 
-    /// Moves what is finished, `part`, to its place and writes its note. The caller holds the layer's lock.
+    /// Moves the finished `part` to its place and writes its note. The caller holds the layer's lock.
     fn place(&self, part: &str, diff_id: &Digest, format: Format, note: Note) -> Result<Standing, Error> {
         let name = self.name_of(&note, diff_id, format)?;
-        // What stands there was not trusted.
+        // An existing one was not trusted.
         self.remove_name(&format!("{name}.json"))?;
         self.remove_name(&name)?;
         renameat_with(&self.fd, part, &self.fd, &name, RenameFlags::NOREPLACE)
@@ -296,7 +297,7 @@ impl Store {
         Ok(self.standing(&name, note))
     }
 
-    /// The name of what `note` tells of.
+    /// The name for `note`.
     fn name_of(&self, note: &Note, diff_id: &Digest, format: Format) -> Result<String, Error> {
         let name = format.name(diff_id);
         Ok(match (&note.namespace, self.note(&name, diff_id)?) {
@@ -305,11 +306,11 @@ impl Store {
         })
     }
 
-    /// Removes all that stands of a layer, where `unused` says so: it is asked under the layer's lock, and once more when nobody
-    /// can find the layer any longer. Returns whether it was removed.
+    /// Removes everything of a layer, if `unused` agrees. It is asked under the layer's lock, and again when the layer
+    /// can no longer be found. Returns whether it was removed.
     ///
     /// # Errors
-    /// What `unused` returns; when something cannot be removed.
+    /// The error of `unused`; when something cannot be removed.
     pub fn remove<E: From<Error>>(
         &self,
         diff_id: &Digest,
@@ -330,7 +331,7 @@ impl Store {
             }
             self.remove_name(&format!("{name}.json"))?;
         }
-        // Whoever has found it before has a record by now, or is a mount.
+        // A process that found it before has a record by now, or a mount.
         let unused = unused();
         if !matches!(unused, Ok(true)) {
             for (name, note) in notes {
@@ -344,7 +345,7 @@ impl Store {
         Ok(true)
     }
 
-    /// All that stands of a layer, with the notes.
+    /// All files and directories of a layer, with the notes.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -363,7 +364,7 @@ impl Store {
         Ok(names)
     }
 
-    /// The DiffIDs of all layers of which something stands, whole or not, sorted.
+    /// The DiffIDs of all layers that exist in part or whole, sorted.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -380,11 +381,11 @@ impl Store {
         Ok(found)
     }
 
-    /// Makes layers safe from a power cut that were unpacked at least `age` ago, when the kernel has written most of them
-    /// already: one sync of the file system for all of them. Returns how many.
+    /// Protects layers from a power cut that were unpacked at least `age` ago. The kernel has written most of them by
+    /// then, and one sync of the file system covers all. Returns how many.
     ///
     /// # Errors
-    /// When the file system cannot be synced, or a note not be written.
+    /// When the file system cannot be synced, or a note cannot be written.
     pub fn settle(&self, age: Duration) -> Result<usize, Error> {
         let mut waiting = Vec::new();
         for name in self.names()? {
@@ -409,7 +410,7 @@ impl Store {
         for (name, note, written) in waiting {
             let Ok(diff_id) = note.diff_id.parse::<Digest>() else { continue };
             let _lock = self.lock(&diff_id)?;
-            // Somebody may have removed it, or made it anew, meanwhile; the note of what is made anew says the same.
+            // It may have been removed or made again meanwhile; the note of a new one has the same content.
             let now = Note::read(&self.fd, &name).map_err(error("read", self.path.join(&name)))?;
             if now == Some((note.clone(), written)) && self.open_layer(&name).is_ok() {
                 let note = Note { synced: true, ..note };
@@ -419,7 +420,7 @@ impl Store {
         Ok(count)
     }
 
-    /// The note of what stands under this name and can be trusted.
+    /// The note of the layer with this name, if it can be trusted.
     fn note(&self, name: &str, diff_id: &Digest) -> Result<Option<Note>, Error> {
         let path = || self.path.join(format!("{name}.json"));
         let Some((note, _)) = Note::read(&self.fd, name).map_err(error("read", path()))? else {
@@ -448,7 +449,7 @@ impl Store {
         names().map_err(error("read", &self.path))
     }
 
-    /// Opens the directory, or the image, of this name.
+    /// Opens the directory or the image with this name.
     fn open_layer(&self, name: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let (flags, kind) = match Format::of(name) {
@@ -472,7 +473,7 @@ impl Store {
     }
 }
 
-/// Which file something is: device and inode.
+/// Identifies a file: device and inode.
 type Inode = (u64, u64);
 
 fn part(diff_id: &Digest) -> String {

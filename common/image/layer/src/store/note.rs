@@ -1,4 +1,4 @@
-//! What is known of a layer's directory, in a file beside it.
+//! The note about a layer's directory, in a file next to it.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use userns::Namespace;
 
 use crate::apply::Dependency;
 
-/// What is known of a layer's directory.
+/// The note about a layer's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
@@ -29,13 +29,13 @@ pub struct Note {
     pub boot_id: String,
     /// Whether it has been synced to disk since.
     pub synced: bool,
-    /// Size of its archive in bytes; 0 where it was not unpacked from one.
+    /// Size of its archive in bytes; 0 if it was not unpacked from one.
     #[serde(default)]
     pub size: u64,
     /// The user namespace that it was unpacked in and for; none for the machine's first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
-    /// Whether something in it is not as the layer says, since that namespace cannot hold it.
+    /// Whether something in it differs from the layer, because that namespace cannot represent it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approximated: bool,
     /// What it took from the layers below.
@@ -43,7 +43,7 @@ pub struct Note {
     pub dependencies: Vec<Dependency>,
 }
 
-/// A longer note is none of ours, in bytes.
+/// The largest note, in bytes.
 const LONGEST: u64 = 256 << 20;
 
 impl Note {
@@ -59,7 +59,7 @@ impl Note {
         }
     }
 
-    /// What tells the directory from those of the same layer on other layers, and in other user namespaces.
+    /// Tells the directory from those of the same layer on other layers, and in other user namespaces.
     pub(super) fn variant(&self) -> String {
         let facts = match &self.namespace {
             None => serde_json::to_vec(&self.dependencies),
@@ -69,8 +69,8 @@ impl Note {
         Digest::of(&facts).hex()[..16].to_owned()
     }
 
-    /// The note of the directory `name`, and when it was written. None where there is none that can be read: a power cut
-    /// may have left anything.
+    /// The note of the directory `name`, and when it was written. None if it cannot be read: a power cut may have left
+    /// anything.
     pub(super) fn read(store: &OwnedFd, name: &str) -> io::Result<Option<(Self, SystemTime)>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(store, format!("{name}.json"), flags, Mode::empty()) {

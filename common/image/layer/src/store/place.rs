@@ -1,4 +1,4 @@
-//! What a layer stands as, and under which name.
+//! The place of a layer, and its name.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
-/// The form in which a layer stands.
+/// The form of a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -19,7 +19,7 @@ pub enum Format {
     Erofs,
 }
 
-/// Where a layer stands; as the document has it, `"directory": PATH` or `"erofs": PATH`.
+/// The place of a layer; in the document, `"directory": PATH` or `"erofs": PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
@@ -29,7 +29,7 @@ pub enum Place {
     Erofs(PathBuf),
 }
 
-/// A word that is the name of no [`Format`].
+/// A word that is not a [`Format`].
 #[derive(Debug, thiserror::Error)]
 #[error("a layer becomes a directory or erofs")]
 pub struct InvalidFormat;
@@ -49,7 +49,7 @@ impl FromStr for Format {
 impl Format {
     const SUFFIX: &'static str = ".erofs";
 
-    /// What the names of layers of this form end with.
+    /// The suffix of the names of layers in this form.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Directory => "",
@@ -57,12 +57,12 @@ impl Format {
         }
     }
 
-    /// The form of the layer that has this name.
+    /// The form of the layer with this name.
     pub(super) fn of(name: &str) -> Self {
         if name.ends_with(Self::SUFFIX) { Self::Erofs } else { Self::Directory }
     }
 
-    /// The name of a layer that stands alone, as on any layers below.
+    /// The name of a layer that does not depend on the layers below.
     pub(super) fn name(self, diff_id: &Digest) -> String {
         format!("{}{}", diff_id.hex(), self.suffix())
     }

@@ -1,11 +1,11 @@
-//! An image's layers, several at a time.
+//! An image's layers, several at the same time.
 //!
-//! A layer's archive seldom says nothing of a directory that it has something in, so it seldom has to look at the layers
-//! below before its end. Each is therefore begun while those below it are still being unpacked, and waits for them only
-//! where it looks ([`Below::coming`]).
+//! A layer's archive usually lists the parent directories of its entries, so it seldom needs the layers below before
+//! its end. So each layer starts while those below it are still being unpacked, and waits for them only when it looks
+//! at them ([`Below::coming`]).
 //!
-//! Layers take their locks from the lowest up. Whoever waits for one holds only those of layers below it, and these come to
-//! their end without it: so two tools that unpack the same layers in different orders never wait for each other.
+//! Layers take their locks from the lowest up. A layer that waits for a lock holds only those of layers below it, and
+//! these finish without it. So two tools that unpack the same layers in different orders never wait for each other.
 
 use std::{
     io::{self, Read},
@@ -21,7 +21,7 @@ use oci::Digest;
 use super::{Standing, Store, lock::Lock};
 use crate::apply::{Below, Error, Options, Root};
 
-/// More at once than this, and what they hold in memory together passes the bound on it.
+/// More at once than this would exceed the limit on memory.
 const AT_ONCE: usize = 3;
 
 /// One of an image's layers.
@@ -34,11 +34,11 @@ pub struct Wanted {
 }
 
 impl Store {
-    /// An image's layers, which are given lowest first: each found, or unpacked from the blob that
-    /// `open` opens by its number. `tell` is told of each as soon as it stands.
+    /// An image's layers, lowest first: each is found, or unpacked from the blob that `open` opens by its number.
+    /// `tell` is called for each as soon as it is ready.
     ///
     /// # Errors
-    /// What went wrong first, as [`Error::Layer`]; nothing of that layer is left behind.
+    /// The first error, as [`Error::Layer`]; nothing of that layer is left behind.
     pub fn apply_all<R: Read + Send>(
         &self,
         layers: &[Wanted],
@@ -70,7 +70,7 @@ impl Store {
     }
 }
 
-/// A panic elsewhere takes nothing from what a lock guards.
+/// A panic elsewhere does not damage the data under a lock.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -79,17 +79,17 @@ struct Shared<'a> {
     store: &'a Store,
     layers: &'a [Wanted],
     options: &'a Options,
-    /// Where the layers stand, for those above.
+    /// The places of the layers, for those above.
     roots: Vec<Arc<Root>>,
     standing: Vec<OnceLock<Standing>>,
-    /// The number of the layer to be begun next; held until it may be unpacked.
+    /// The number of the next layer; held until it may be unpacked.
     turn: Mutex<usize>,
     failed: AtomicBool,
-    /// The first.
+    /// The first error.
     error: Mutex<Option<Error>>,
 }
 
-/// What was found out about a layer when it was its turn.
+/// The result of the lookup when it was a layer's turn.
 enum Begun {
     Stands(Standing),
     ToUnpack(Lock),
@@ -144,12 +144,12 @@ impl Shared<'_> {
     }
 }
 
-/// Whatever becomes of a layer, those above do not wait for it any longer.
+/// In every case, the layers above stop waiting for this one.
 struct End<'a>(&'a Root);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        // Where it stands, this comes too late to say that it does not.
+        // If it is ready already, this has no effect.
         self.0.fails();
     }
 }

@@ -1,4 +1,4 @@
-//! What can be seen of a tree, by the kernel's calls and nothing of ours.
+//! Everything visible of a tree, read with the kernel's calls and none of our code.
 
 use std::{
     collections::BTreeMap,
@@ -7,19 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Everything that can be seen of a tree.
+/// Everything visible of a tree.
 pub(crate) fn walk(root: &Path) -> BTreeMap<PathBuf, String> {
     let (mut found, mut left) = (BTreeMap::new(), vec![root.to_owned()]);
     let mut links: BTreeMap<u64, PathBuf> = BTreeMap::new();
     while let Some(path) = left.pop() {
-        // With the slash, since the root is behind a link in /proc.
+        // With the slash, because the root is a link in /proc.
         let name = path.strip_prefix(root).unwrap().to_owned();
         let status = if name.as_os_str().is_empty() { path.metadata() } else { path.symlink_metadata() };
         let status = status.unwrap();
         let kind = status.file_type();
         let whiteout = status.mode() & 0o170_000 == 0o020_000 && status.rdev() == 0;
         let mut line = format!("{:o} {}:{} {:x}", status.mode(), status.uid(), status.gid(), status.rdev());
-        // Nobody sees when a whiteout was made.
+        // The time of a whiteout is not visible.
         if !whiteout {
             line += &format!(" {}.{:09}", status.mtime(), status.mtime_nsec());
         }

@@ -1,4 +1,4 @@
-//! From what a person writes (a name, an id, the beginning of an id) to the image.
+//! From a user's text (a name, an id, the first digits of an id) to the image.
 
 use oci_spec::image::Descriptor;
 
@@ -6,12 +6,12 @@ use super::{Entry, Error, Layout, Malformed};
 use crate::{digest::Digest, reference::Reference};
 
 impl Layout {
-    /// The image of this name, this id, or an id that begins so. An id is the digest of an image's configuration, as
-    /// Docker shows it, or of its manifest or index, with or without `sha256:`: that of a configuration or a manifest means
-    /// one image of an index, for its platform. None where there is no such image.
+    /// The image with this name or id, or whose id begins with these digits. An id is the digest of an image's
+    /// configuration, as Docker shows it, or of its manifest or index, with or without `sha256:`. The id of a
+    /// configuration or a manifest means one image of an index, for its platform. None if there is no such image.
     ///
     /// # Errors
-    /// When the store cannot be read, the text is neither a name nor an id, or begins more than one id.
+    /// When the store cannot be read, when the text is neither a name nor an id, or when several ids begin with it.
     pub fn resolve(&self, text: &str) -> Result<Option<Descriptor>, Error> {
         Ok(self.look_up(text)?.map(|found| found.image))
     }
@@ -39,7 +39,7 @@ impl Layout {
         Ok(found)
     }
 
-    /// That there is a name, and nothing that can be read under it, is told.
+    /// A name whose image cannot be read is an error.
     fn not_malformed(&self, name: &str) -> Result<(), Error> {
         let reference = name.parse::<Reference>().ok();
         match self
@@ -54,7 +54,7 @@ impl Layout {
         }
     }
 
-    /// As [`Layout::resolve`], for those who cannot do without.
+    /// As [`Layout::resolve`], but the image must exist.
     ///
     /// # Errors
     /// As [`Layout::resolve`]; [`Error::NoImage`].
@@ -62,7 +62,7 @@ impl Layout {
         self.resolve(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// As [`Layout::find`], with what `index.json` lists of it.
+    /// As [`Layout::find`], with its entries in `index.json`.
     ///
     /// # Errors
     /// As [`Layout::find`].
@@ -70,7 +70,7 @@ impl Layout {
         self.look_up(text)?.ok_or_else(|| Error::NoImage(text.to_owned()))
     }
 
-    /// Two entries of one id, which are one image stored twice (plain and compressed, say), are no ambiguity.
+    /// Two entries with the same id are one image stored twice (plain and compressed, for example), and not ambiguous.
     fn by_id(&self, entries: &[Entry], id: &str, text: &str) -> Result<Option<Found>, Error> {
         let mut found: Option<(Digest, Found)> = None;
         for Entry { descriptor, .. } in entries {
@@ -87,8 +87,8 @@ impl Layout {
         Ok(found.map(|(_, found)| found))
     }
 
-    /// The digest of the configuration of one of its images, of one of their manifests, or its own, if it begins so, and
-    /// what it is the id of. What cannot be read has no id but its own.
+    /// The digest that begins with these digits (of the configuration of one of its images, of one of their manifests,
+    /// or its own), and the image that it belongs to. An unreadable image has only its own digest.
     fn id_that_begins(&self, descriptor: &Descriptor, id: &str) -> Option<(Digest, Descriptor)> {
         let manifests = self.manifests(descriptor).unwrap_or_default();
         let inner = manifests
@@ -101,18 +101,18 @@ impl Layout {
     }
 }
 
-/// What a name or an id has led to.
+/// The result for a name or an id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The name, if it was found by that.
+    /// The name, if it was found by its name.
     pub name: Option<Reference>,
-    /// The entries of `index.json` that are the image or hold it, each once.
+    /// The entries of `index.json` that are the image or contain it, each once.
     pub entries: Vec<Descriptor>,
-    /// What was meant: one of the entries, or of their manifests.
+    /// The image: one of the entries, or of their manifests.
     pub image: Descriptor,
 }
 
-/// By name. Of two entries of one name, which other tools may have made, the later one is the newer.
+/// By name. If other tools have made two entries with one name, the later one is newer.
 fn by_reference(entries: &[Entry], reference: &Reference) -> Option<Descriptor> {
     let named = |entry: &&Entry| match reference.digest() {
         None => entry.reference.as_ref() == Some(reference),

@@ -12,7 +12,7 @@ fn layout() -> (tempfile::TempDir, Layout) {
     (dir, layout)
 }
 
-/// An image without layers that differs from others by its author.
+/// An image without layers; the author makes it unique.
 fn image(layout: &Layout, author: &str, architecture: &str) -> Descriptor {
     let configuration = json!({"architecture": architecture, "os": "linux", "author": author,
         "rootfs": {"type": "layers", "diff_ids": []}});
@@ -68,14 +68,14 @@ fn a_blob_is_there_once_or_not_at_all() {
     assert_eq!(files(&layout).len(), before.len() + 1);
     assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
 
-    // Cut short by a power cut: seen, and mended by the next writer.
+    // Truncated by a power cut: it is noticed, and the next writer repairs it.
     fs::write(layout.blob_path(&Digest::of(b"blob")), b"bl").unwrap();
     let problem = layout.read_blob(&promised).unwrap_err().to_string();
     assert_eq!(problem, format!("content of {} has 2 bytes, its descriptor says 4", Digest::of(b"blob")));
     layout.write_blob(MediaType::ImageLayer, b"blob").unwrap();
     assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
 
-    // The same size and other content: seen at its end, not before.
+    // The same size with other content: noticed at its end, not before.
     fs::write(layout.blob_path(&Digest::of(b"blob")), b"blot").unwrap();
     let mut reader = layout.blob_reader(&promised).unwrap();
     let mut four = [0; 4];
@@ -112,7 +112,7 @@ fn names_and_ids_lead_to_the_image() {
     assert_eq!(layout.find("nope").unwrap_err().to_string(), "no image \"nope\" in the image store");
     assert!(layout.resolve("NOPE").is_err());
 
-    // The name moves, and goes.
+    // The name moves, and is removed.
     layout.tag(&name("debian"), &two).unwrap();
     assert_eq!(digest_of("debian").as_ref(), Some(two.digest()));
     assert!(layout.untag(&name("debian")).unwrap());
@@ -164,7 +164,7 @@ fn index(layout: &Layout, architectures: &[&str]) -> Descriptor {
     layout.write_json(MediaType::ImageIndex, &index).unwrap()
 }
 
-/// An id is of one image, whatever else is in the index, and whatever this machine runs.
+/// An id belongs to one image, whatever else is in the index, and on every machine.
 #[test]
 fn an_id_in_an_index_is_of_one_image() {
     let (_dir, layout) = layout();
@@ -177,21 +177,21 @@ fn an_id_in_an_index_is_of_one_image() {
             let found = layout.find(text).unwrap();
             assert_eq!(found.digest(), one.descriptor.digest(), "{text}");
             assert_eq!(layout.image(&found, None).unwrap().id().unwrap(), id);
-            // What is listed is the whole.
+            // The listed one is the whole.
             let listed = vec![layout.list().unwrap()[0].descriptor.clone()];
             let expected = Found { name: None, entries: listed, image: found };
             assert_eq!(layout.find_listed(text).unwrap(), expected);
         }
     }
     assert_eq!(layout.find("multi").unwrap().digest(), index.digest());
-    // It may have a name of its own beside.
+    // It may also have a name of its own.
     let arm = layout.image(&index, Some(&"linux/arm64".parse().unwrap())).unwrap();
     layout.tag(&name("arm"), &arm.descriptor).unwrap();
     assert_eq!(layout.find_listed(arm.id().unwrap().short()).unwrap().entries.len(), 2);
     assert_eq!(layout.find(index.digest().as_ref()).unwrap().digest(), index.digest());
 }
 
-/// As after `img-pull --platform`: what is there is what is meant.
+/// As after `img-pull --platform`: the image in the store is meant.
 #[test]
 fn an_index_with_an_image_for_another_machine_alone() {
     let (_dir, layout) = layout();
@@ -282,7 +282,7 @@ fn only_a_layout_is_opened() {
     assert!(Layout::open_or_create(dir.path()).is_err(), "a later version is left alone");
 }
 
-/// img-gc may have been there between looking an image up and naming it.
+/// img-gc may have run between the lookup of an image and its naming.
 #[test]
 fn what_is_gone_gets_no_name() {
     let (_dir, layout) = layout();
@@ -313,7 +313,7 @@ fn an_image_goes_unless_it_has_got_another_name() {
     assert_eq!(layout.list().unwrap(), []);
 }
 
-/// Whoever writes what is there already relies on it from then on: img-gc goes by its age.
+/// A writer that finds its blob in the store relies on it from then on. img-gc looks at its age.
 #[test]
 fn a_blob_that_is_written_again_is_young() {
     let (_dir, layout) = layout();

@@ -22,7 +22,7 @@ const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
-/// All names, as far as the kernel has them.
+/// All names that the kernel knows.
 const ALL: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -67,7 +67,7 @@ const ALL: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// A name that is no capability's.
+/// A name that is not a capability.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a capability: see capabilities(7)")]
 pub struct Unknown(String);
@@ -89,7 +89,7 @@ fn parse_all(names: &[String]) -> Result<Capabilities, Unknown> {
     names.iter().try_fold(Capabilities::new(), |all, name| Ok(all.union(&parse(name)?).copied().collect()))
 }
 
-/// Docker's rule: dropping all leaves what is added, adding all leaves out what is dropped.
+/// Docker's rule: `drop ALL` leaves only added ones, `add ALL` leaves out dropped ones.
 pub(super) fn sets(overrides: &Overrides) -> Result<LinuxCapabilities, Unknown> {
     let (added, dropped) = (parse_all(&overrides.cap_add)?, parse_all(&overrides.cap_drop)?);
     let everything = all().len();

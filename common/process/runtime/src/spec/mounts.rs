@@ -21,18 +21,18 @@ const STANDARD: [(&str, &str, &[&str]); 7] = [
     ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
 ];
 
-/// What a privileged container does not get by them.
+/// Options that a privileged container does not get.
 fn is_restriction(target: &str, option: &str) -> bool {
     matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro") | ("/dev", "nodev"))
 }
 
-/// What is left out in a user namespace without the group that terminals have on Debian.
+/// Options that are left out in a user namespace without Debian's group of terminals.
 fn is_impossible(option: &str, namespace: Option<&Namespace>) -> bool {
     option == "gid=5" && namespace.is_some_and(|namespace| !namespace.has_group(5))
 }
 
 pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Vec<Mount>, OciSpecError> {
-    // sysfs shows the devices of a network namespace: who does not own that has no right to a mount of it.
+    // sysfs shows the devices of a network namespace. Only its owner may mount it.
     let bound_sys = namespace.is_some() && overrides.network == Network::Host;
     let standard = STANDARD.iter().map(|(target, kind, options)| {
         let kept = options.iter().filter(|option| {
@@ -52,7 +52,7 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
         MountBuilder::default().destination(*target).typ(*kind).source(source).options(options).build()
     });
     let mut volumes: Vec<&Volume> = overrides.volumes.iter().collect();
-    // One below another's target comes after it, whatever order they were named in.
+    // A volume below another's target comes after it, in whatever order they were named.
     volumes.sort_by_key(|volume| volume.target.components().count());
     standard.chain(volumes.into_iter().map(|volume| bind(volume, overrides.privileged))).collect()
 }

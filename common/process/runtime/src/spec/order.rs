@@ -1,11 +1,10 @@
-//! One order for what oci-spec keeps in sets and maps, which have none: so that the same container gives the same
-//! document.
+//! A fixed order for oci-spec's sets and maps, which have none. So the same container gives the same document.
 
 use oci_spec::runtime::{Process, Spec};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// The process as it stands in a document.
+/// The process in the form of the document.
 ///
 /// # Errors
 /// When it cannot be written as JSON.
