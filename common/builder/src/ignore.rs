@@ -1,12 +1,12 @@
-//! `.dockerignore`: what of the context a build does not see.
+//! `.dockerignore`: the part of the context that a build does not see.
 
 use crate::glob::{BadPattern, DoubleStar, Glob};
 
-/// A list of patterns, in order; the last one that fits decides.
+/// A list of patterns; the last match decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {
     rules: Vec<Rule>,
-    /// Whether any rule takes files back in: only then must an ignored directory be looked into.
+    /// Whether any rule includes files again. Only then must ignored directories be searched.
     exceptions: bool,
 }
 
@@ -16,13 +16,13 @@ struct Rule {
     exception: bool,
 }
 
-/// A line that is no pattern.
+/// A line that is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IgnoreError {
     /// A `!` alone.
     #[error("illegal exclusion pattern: \"!\"")]
     BareException,
-    /// Something that no pattern can be.
+    /// An invalid pattern.
     #[error(transparent)]
     Pattern(#[from] BadPattern),
 }
@@ -38,7 +38,7 @@ impl Ignore {
         Self::new(text.lines().filter(|line| !line.starts_with('#')))
     }
 
-    /// A list of patterns, as `--exclude` gives them.
+    /// A list of patterns from `--exclude`.
     ///
     /// # Errors
     /// [`IgnoreError`].
@@ -67,12 +67,12 @@ impl Ignore {
         self.rules.is_empty()
     }
 
-    /// Whether something below an ignored directory may still be taken.
+    /// Whether something below an ignored directory may still be included.
     pub fn has_exceptions(&self) -> bool {
         self.exceptions
     }
 
-    /// Whether `path` (relative, without `.` and `..`) is ignored: by itself, or because a directory above it is.
+    /// Whether `path` (relative, without `.` and `..`) is ignored: itself, or by a parent directory.
     pub fn ignores(&self, path: &str) -> bool {
         let above = || path.match_indices('/').map(|(end, _)| &path[..end]);
         let fits =
@@ -81,7 +81,7 @@ impl Ignore {
     }
 }
 
-/// The path without `.`, `..`, doubled slashes and slashes at its ends (Go's `filepath.Clean`, from the context's root).
+/// The path without `.`, `..`, double slashes and slashes at its ends (Go's `filepath.Clean`, from the context's root).
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -1,4 +1,4 @@
-//! The manifest of an image that was made here.
+//! The manifest of an image that was built here.
 
 use oci::{
     Layout,
@@ -7,7 +7,7 @@ use oci::{
 
 use crate::error::Cause;
 
-/// Layers of a base may be Docker's; in an OCI manifest they go by the OCI's names.
+/// Layers of a base may have Docker's media types; an OCI manifest uses OCI's.
 fn as_oci(descriptor: &Descriptor) -> Descriptor {
     let mut descriptor = descriptor.clone();
     let media_type = match descriptor.media_type().to_string().as_str() {

@@ -9,30 +9,30 @@ use crate::{
     },
 };
 
-/// Why such an instruction cannot be followed.
+/// Why such an instruction failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
     /// A variable in it.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// EXPOSE of what is no port.
+    /// EXPOSE of something other than a port.
     #[error("invalid containerPort: {0}")]
     Port(String),
     /// EXPOSE with another protocol.
     #[error("invalid proto: {0}")]
     Protocol(String),
-    /// STOPSIGNAL of what is no signal.
+    /// STOPSIGNAL of something other than a signal.
     #[error("invalid signal: {0}")]
     Signal(String),
-    /// A name that became empty.
+    /// An empty name.
     #[error("{0} names can not be blank")]
     Blank(&'static str),
-    /// VOLUME of a variable that is empty.
+    /// VOLUME of an empty variable.
     #[error("VOLUME specified can not be an empty string")]
     Volume,
 }
 
-/// What a list of words looks like in the history: `["/bin/bash" "-c"]`.
+/// A list of words in the form of the history: `["/bin/bash" "-c"]`.
 fn quoted(words: &[String]) -> String {
     format!("[{}]", words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "))
 }
@@ -48,17 +48,17 @@ fn words_of(command: &CommandLine, config: &Config) -> Vec<String> {
     }
 }
 
-/// What an instruction does to a configuration, its variables expanded.
+/// The change of a configuration by an instruction, with variables expanded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The instruction as the history has it.
+    /// The instruction in the form of the history.
     pub text: String,
-    /// The configuration afterwards, without an entry in the history.
+    /// The new configuration, without an entry in the history.
     pub image: Image,
 }
 
-/// Follows an instruction. `command_is_set` says whether this stage had a CMD before: an ENTRYPOINT drops one that was
-/// inherited. None for instructions that do more than change the configuration.
+/// Follows an instruction. `command_is_set` says whether this stage had a CMD before: an ENTRYPOINT drops an inherited
+/// CMD. None for instructions that do more than change the configuration.
 ///
 /// # Errors
 /// [`MetadataError`].
@@ -132,7 +132,7 @@ pub fn change(
     Ok(Some(Change { text, image }))
 }
 
-/// Names and values expanded: all of them with what was set before the instruction.
+/// Expands names and values with the variables that were set before the instruction.
 fn expanded(
     pairs: &[Pair],
     expander: &Expander,
@@ -175,7 +175,7 @@ fn expose(ports: &[String], config: &mut Config, expander: &Expander) -> Result<
     Ok(format!("EXPOSE [{}]", exposed.join(" ")))
 }
 
-/// `80`, `53/udp`, `8000-8010/tcp`; of `8080:80` the last part is the container's.
+/// `80`, `53/udp`, `8000-8010/tcp`; of `8080:80`, the last part is the container's port.
 fn port_range(word: &str) -> Result<Vec<String>, MetadataError> {
     let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
@@ -211,7 +211,7 @@ fn healthcheck(check: &Healthcheck, config: &mut Config) -> String {
     text
 }
 
-/// A signal by its number or its name, `SIG` or not.
+/// A signal, by number or by name, with or without `SIG`.
 fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=64).contains(&number);

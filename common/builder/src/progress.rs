@@ -1,34 +1,34 @@
-//! What people see of a build, on standard error: the lines that they know from Docker.
+//! The output of a build on standard error, in Docker's form.
 
 use std::io::Write;
 
 /// Prints the steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Say nothing.
+    /// Print nothing.
     pub quiet: bool,
 }
 
 impl Progress {
-    /// A line of any kind.
+    /// Prints a line of any kind.
     pub fn line(&self, text: &str) {
         if !self.quiet {
-            // Whoever closed standard error wants to see nothing; the build goes on.
+            // If standard error is closed, the build goes on.
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
 
-    /// `Step 2/4 : RUN make`; of an instruction of several lines all, as they were joined.
+    /// `Step 2/4 : RUN make`; the joined lines of an instruction.
     pub fn step(&self, number: usize, of: usize, text: &str) {
         self.line(&format!("Step {number}/{of} : {text}"));
     }
 
-    /// The image as it is after a step: the first twelve digits of its id.
+    /// The image after a step: the first twelve digits of its id.
     pub fn id(&self, id: &oci::Digest) {
         self.line(&format!(" ---> {}", id.short()));
     }
 
-    /// A step that was not run.
+    /// A step from the cache.
     pub fn cached(&self) {
         self.line(" ---> Using cache");
     }

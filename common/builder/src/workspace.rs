@@ -1,5 +1,5 @@
-//! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A build that was killed leaves its directory;
-//! the next one, or img-gc, sees that nobody holds its lock any more, and removes it.
+//! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A killed build leaves its directory. The
+//! next build, or img-gc, finds that its lock is free, and removes it.
 
 use std::{
     cell::Cell,
@@ -26,16 +26,16 @@ pub struct Workspace {
 pub struct StepDirectories {
     /// What the step writes.
     pub upper: PathBuf,
-    /// overlayfs's own.
+    /// overlayfs's own directory.
     pub work: PathBuf,
-    /// Where it is mounted.
+    /// The mount point.
     pub rootfs: PathBuf,
     /// An empty directory, for an image without layers.
     pub empty: PathBuf,
 }
 
 impl Workspace {
-    /// Makes one below `root` (`$STAVE_ROOT`), and removes those that were left there.
+    /// Makes a directory below `root` (`$STAVE_ROOT`), and removes those of killed builds.
     ///
     /// # Errors
     /// When it cannot be made: the path, and why.
@@ -48,7 +48,7 @@ impl Workspace {
         fs::create_dir_all(&all).map_err(at(&all))?;
         let gate = gate(&all).map_err(at(&all))?;
         for name in left(&all) {
-            // What cannot be removed now is tried again by the next build.
+            // If it cannot be removed now, the next build tries again.
             let _ = layer::remove_tree(gate.as_fd(), name.as_bytes());
         }
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -94,14 +94,15 @@ fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
     }
 }
 
-/// Opens the directory of all builds, and keeps others from looking for left ones between making one and locking it.
+/// Opens the directory of all builds. While it is open, other builds do not look for remains, so that a new directory
+/// can be locked.
 fn gate(all: &Path) -> io::Result<File> {
     let gate = File::open(all)?;
     lock(&gate, FlockOperation::LockExclusive)?;
     Ok(gate)
 }
 
-/// The names of those whose builds were killed: nobody holds their locks.
+/// The names of killed builds: their locks are free.
 fn left(all: &Path) -> Vec<OsString> {
     let is_left = |path: PathBuf| {
         File::open(path).is_ok_and(|left| lock(&left, FlockOperation::NonBlockingLockExclusive).is_ok())
@@ -110,7 +111,7 @@ fn left(all: &Path) -> Vec<OsString> {
     entries.filter(|entry| is_left(entry.path())).map(|entry| entry.file_name()).collect()
 }
 
-/// Removes what builds left below `root` (`$STAVE_ROOT`) that were killed; with `dry_run` only lists it. Returns the
+/// Removes the remains of killed builds below `root` (`$STAVE_ROOT`); with `dry_run` only lists them. Returns the
 /// directories.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! `--chmod`: octal, or symbolic as chmod(1) takes it.
+//! `--chmod`: octal, or symbolic as for chmod(1).
 
-/// A mode to set, or a change to the mode that is there.
+/// A mode to set, or a change of the existing mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chmod {
     /// `755`.
@@ -25,7 +25,7 @@ pub struct Change {
     copy_from: Option<u32>,
 }
 
-/// Text that is no mode.
+/// Text that is not a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
 pub struct ChmodError(String);
@@ -48,7 +48,7 @@ impl Chmod {
         Ok(Self::Symbolic(changes))
     }
 
-    /// The mode (permission bits only) that a file of mode `old` gets.
+    /// The new mode (permission bits only) of a file with the mode `old`.
     pub fn apply(&self, old: u32, directory: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
@@ -71,7 +71,7 @@ fn clause_changes(clause: &str, changes: &mut Vec<Change>) -> Option<()> {
             _ => return None,
         };
     }
-    // Without a class all are meant; a umask plays no part in a build.
+    // Without a class, all are meant; there is no umask in a build.
     let who = if who == 0 { 7 } else { who };
     let mut rest = clause[end..].chars().peekable();
     while let Some(operator) = rest.next() {
@@ -126,7 +126,7 @@ impl Change {
         match self.operator {
             '+' => mode | set,
             '-' => mode & !set,
-            // GNU chmod leaves the set-id bits of directories alone unless they are named.
+            // GNU chmod changes the set-id bits of directories only if they are named.
             _ if directory => mode & !(touched & 0o777) | set,
             _ => mode & !touched | set,
         }

@@ -14,7 +14,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// A name that the image does not know.
+/// A name that the image does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OwnerError {
     /// No such user.
@@ -26,8 +26,8 @@ pub enum OwnerError {
 }
 
 impl Owner {
-    /// Resolves `user[:group]` in the image below `root`. Where no group is given, it is the user's own by
-    /// `/etc/passwd` for a name, and the same number for a number.
+    /// Resolves `user[:group]` in the image below `root`. Without a group, a name gets its group from `/etc/passwd`,
+    /// and a number gets the same number as group.
     ///
     /// # Errors
     /// [`OwnerError`].
@@ -61,14 +61,14 @@ fn by_name<'a>(file: &'a str, name: &str) -> Option<Vec<&'a str>> {
     file.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.first() == Some(&name))
 }
 
-/// The text of a file in the image; empty where there is none.
+/// The text of a file in the image; empty if it does not exist.
 fn file(root: &OwnedFd, path: &str) -> String {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) else {
         return String::new();
     };
     let mut bytes = Vec::new();
-    // A passwd file of more than this is none.
+    // A larger file is not a passwd file.
     let _ = std::fs::File::from(file).take(16 << 20).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -19,10 +19,10 @@ pub enum ExpandError {
     /// `${}`, `${{x}`.
     #[error("syntax error: bad substitution")]
     BadSubstitution,
-    /// `${x:=y}` and others that a Dockerfile does not have.
+    /// `${x:=y}` and other operators that a Dockerfile does not have.
     #[error("unsupported modifier ({0}) in substitution")]
     UnsupportedModifier(String),
-    /// `${x:?message}` where x is not set.
+    /// `${x:?message}` if x is not set.
     #[error("{name}: {message}")]
     Required {
         /// The variable.
@@ -30,23 +30,23 @@ pub enum ExpandError {
         /// The words after the `?`, or a default.
         message: String,
     },
-    /// A pattern that cannot be one.
+    /// An invalid pattern.
     #[error("invalid pattern ({pattern}) in substitution: {source}")]
     Pattern {
         /// The pattern as written.
         pattern: String,
-        /// What is wrong with it.
+        /// The problem.
         source: PatternError,
     },
-    /// More than 64 substitutions in one another.
+    /// More than 64 nested substitutions.
     #[error("substitutions are nested too deeply")]
     TooDeep,
 }
 
-/// Where the values of variables come from.
+/// The source of the values.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands words; the fields say which parts of the notation count.
+/// Expands words. The fields select the parts of the notation.
 #[derive(Clone, Copy)]
 pub struct Expander<'a> {
     /// The escape character of the file.
@@ -57,14 +57,14 @@ pub struct Expander<'a> {
     pub raw_quotes: bool,
     /// Escape characters stay in the result.
     pub raw_escapes: bool,
-    /// Quotes are characters like others.
+    /// Quotes are ordinary characters.
     pub skip_quotes: bool,
-    /// `$x` stays as it is written where x is not set.
+    /// `$x` stays unchanged if x is not set.
     pub skip_unset: bool,
 }
 
 impl<'a> Expander<'a> {
-    /// An expander as most instructions use it: quotes and escapes go, what is not set is empty.
+    /// The usual expander of instructions: quotes and escapes are removed, and unset variables are empty.
     pub fn new(escape: char, lookup: Lookup<'a>) -> Self {
         Self { escape, lookup, raw_quotes: false, raw_escapes: false, skip_quotes: false, skip_unset: false }
     }
@@ -74,14 +74,14 @@ impl<'a> Expander<'a> {
     /// # Errors
     /// [`ExpandError`].
     pub fn word(&self, text: &str) -> Result<String, ExpandError> {
-        // Nothing in it that could mean anything: the common case.
+        // Nothing special in it: the common case.
         if !text.contains(['$', '\'', '"', self.escape]) {
             return Ok(text.to_owned());
         }
         Ok(Lexer::new(self, text).until(None, self.raw_escapes)?.text)
     }
 
-    /// The text as words, split at white space that is neither quoted nor escaped; values of variables are split too.
+    /// The text as words, split at white space that is neither quoted nor escaped. Values of variables are split too.
     ///
     /// # Errors
     /// [`ExpandError`].
@@ -90,7 +90,7 @@ impl<'a> Expander<'a> {
     }
 }
 
-/// What was read so far, as one text and as words.
+/// The result so far, as one text and as words.
 #[derive(Default)]
 struct Output {
     text: String,
@@ -144,7 +144,7 @@ impl<'a> Lexer<'a> {
         Some(c)
     }
 
-    /// Reads up to `stop` and past it, or to the end where there is no `stop`.
+    /// Reads up to and including `stop`, or to the end if there is no `stop`.
     fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<Output, ExpandError> {
         if self.depth > MAX_DEPTH {
             return Err(ExpandError::TooDeep);
@@ -185,7 +185,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `<<` and the white space after it belong to one word with what follows.
+    /// `<<` and the white space after it belong to the following word.
     fn here_document_mark(&mut self) -> String {
         self.at += 1;
         let mut mark = String::from("<<");
@@ -217,7 +217,8 @@ impl<'a> Lexer<'a> {
                     if self.raw_escapes {
                         out.push(c);
                     }
-                    // Only these three are escaped within double quotes; before others the escape character is itself.
+                    // Only these three can be escaped within double quotes. Before other characters the escape
+                    // character is literal.
                     match self.peek() {
                         None => {}
                         Some(escaped) if matches!(escaped, '"' | '$') || escaped == c => {

@@ -1,6 +1,6 @@
 //! The flags of an instruction.
 
-/// Flags of one instruction, taken one by one; what is left in the end is unknown.
+/// The flags of one instruction. Known ones are taken out one by one, and the rest is unknown.
 pub(super) struct Flags(Vec<(String, Option<String>)>);
 
 impl Flags {
@@ -17,7 +17,7 @@ impl Flags {
         self.0.iter().any(|(flag, _)| flag == name)
     }
 
-    /// Every value of a flag that may come more than once.
+    /// All values of a repeatable flag.
     pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, String> {
         let mut values = Vec::new();
         for (flag, value) in self.0.extract_if(.., |(flag, _)| flag == name) {
@@ -26,7 +26,7 @@ impl Flags {
         Ok(values)
     }
 
-    /// The value of a flag that may come once.
+    /// The value of a flag that may appear once.
     pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, String> {
         let mut values = self.strings(name)?;
         if values.len() > 1 {
@@ -35,7 +35,7 @@ impl Flags {
         Ok(values.pop())
     }
 
-    /// A flag that is true, false or not there.
+    /// A flag that is true, false or missing.
     pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, String> {
         let found: Vec<_> = self.0.extract_if(.., |(flag, _)| flag == name).map(|(_, value)| value).collect();
         match found.as_slice() {
@@ -51,7 +51,7 @@ impl Flags {
         }
     }
 
-    /// Nothing may be left.
+    /// Fails if a flag is left.
     pub(super) fn finish(self) -> Result<(), String> {
         match self.0.first() {
             None => Ok(()),

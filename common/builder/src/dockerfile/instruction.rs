@@ -9,12 +9,12 @@ pub struct HereDocument {
     pub content: String,
     /// Whether variables in it are expanded: no part of the word was quoted.
     pub expand: bool,
-    /// `<<-`: tabs at the start of lines go.
+    /// `<<-`: tabs at the start of lines are removed.
     pub strip_tabs: bool,
 }
 
 impl HereDocument {
-    /// The content, without leading tabs where the document was announced with `<<-`.
+    /// The content, without leading tabs for `<<-`.
     pub fn text(&self) -> String {
         if !self.strip_tabs {
             return self.content.clone();
@@ -41,7 +41,7 @@ pub struct Pair {
     pub value: String,
 }
 
-/// One ARG: a name, with a default or without.
+/// One ARG: a name, with or without a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
     /// The name.
@@ -57,7 +57,7 @@ pub struct Copy {
     pub sources: Vec<String>,
     /// Here-documents, which become files.
     pub documents: Vec<HereDocument>,
-    /// Where it goes.
+    /// The destination.
     pub destination: String,
     /// `--from`: a stage or an image.
     pub from: Option<String>,
@@ -71,14 +71,14 @@ pub struct Copy {
     pub parents: bool,
     /// `--exclude`, each a pattern.
     pub exclude: Vec<String>,
-    /// `--unpack` of ADD, where it is given.
+    /// `--unpack` of ADD, if it is given.
     pub unpack: Option<bool>,
 }
 
-/// The network that a RUN has, by `--network`.
+/// The network of a RUN, by `--network`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunNetwork {
-    /// What the build was started with.
+    /// The network of the whole build.
     Default,
     /// Only a loopback interface.
     None,
@@ -89,17 +89,17 @@ pub enum RunNetwork {
 /// RUN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// What to run.
+    /// The command.
     pub command: CommandLine,
     /// Here-documents in it.
     pub documents: Vec<HereDocument>,
-    /// `--mount`, each as it is written; read by [`super::mount::parse`] once variables are known.
+    /// `--mount`, each as written; [`super::mount::parse`] reads it when variables are known.
     pub mounts: Vec<String>,
     /// `--network`.
     pub network: RunNetwork,
 }
 
-/// HEALTHCHECK, in the form in which it stands in the image configuration. Times are nanoseconds, 0 where not given.
+/// HEALTHCHECK, in the form of the image configuration. Times are nanoseconds, 0 if not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Healthcheck {
     /// `NONE`, or `CMD` and its words, or `CMD-SHELL` and a command line.
@@ -131,7 +131,7 @@ pub enum Instruction {
     Entrypoint(CommandLine),
     /// ENV.
     Env(Vec<Pair>),
-    /// EXPOSE: words that may hold variables.
+    /// EXPOSE: words that may contain variables.
     Expose(Vec<String>),
     /// HEALTHCHECK.
     Healthcheck(Healthcheck),
@@ -139,7 +139,7 @@ pub enum Instruction {
     Label(Vec<Pair>),
     /// MAINTAINER.
     Maintainer(String),
-    /// ONBUILD: the instruction's text, with its here-documents behind it.
+    /// ONBUILD: the instruction's text, followed by its here-documents.
     Onbuild(String),
     /// RUN.
     Run(Run),
@@ -155,25 +155,25 @@ pub enum Instruction {
     Workdir(String),
 }
 
-/// An instruction and where it stands.
+/// An instruction and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// The number of its first line, from 1.
     pub line: usize,
     /// Its text, continued lines joined.
     pub text: String,
-    /// What it says.
+    /// The instruction.
     pub instruction: Instruction,
 }
 
-/// FROM, and what follows it up to the next FROM.
+/// FROM, and everything up to the next FROM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     /// The number of FROM's line, from 1.
     pub line: usize,
     /// FROM's text.
     pub text: String,
-    /// The image, the stage before, or `scratch`; may hold variables.
+    /// The image, an earlier stage, or `scratch`; may contain variables.
     pub base: String,
     /// `AS name`, in lower case.
     pub name: Option<String>,

@@ -1,5 +1,5 @@
-//! A Dockerfile as instructions in text form: directives read, comments gone, continued lines joined, here-documents
-//! taken out.
+//! A Dockerfile as instructions in text form: directives are read, comments removed, continued lines joined, and
+//! here-documents taken out.
 
 use super::{Error, expand::Expander, instruction::HereDocument, words};
 
@@ -17,7 +17,7 @@ pub(super) struct Lines {
     pub(super) escape: char,
     pub(super) syntax: Option<String>,
     pub(super) lines: Vec<Line>,
-    /// First lines of instructions that have an empty line within, which Docker warns of.
+    /// First lines of instructions with an empty line inside, of which Docker warns.
     pub(super) empty_continuations: Vec<usize>,
 }
 
@@ -30,7 +30,7 @@ struct Directives {
 }
 
 impl Directives {
-    /// Looks at one line without the white space at its start.
+    /// Looks at one line, without leading white space.
     fn read(&mut self, line: &str) -> Result<(), String> {
         if self.done {
             return Ok(());
@@ -58,8 +58,8 @@ impl Directives {
     }
 }
 
-/// The line without its continuation mark, and whether there was one: an escape character, alone or after another
-/// character that is none, with nothing but spaces and tabs behind it.
+/// The line without its continuation mark, and whether there was one: an escape character after another character or
+/// alone, followed only by spaces and tabs.
 fn continued(line: &str, escape: char) -> (&str, bool) {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(rest) if !rest.ends_with(escape) => (rest, true),
@@ -117,7 +117,7 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
     Ok(Lines { escape: directives.escape, syntax: directives.syntax, lines, empty_continuations })
 }
 
-/// Takes the here-documents that `text` announces out of the lines that follow it.
+/// Takes the here-documents of `text` out of the lines that follow it.
 fn documents<'a>(
     first: usize,
     text: &str,
@@ -130,7 +130,7 @@ fn documents<'a>(
     let unset = |_: &str| None;
     let expander =
         Expander { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Expander::new('\\', &unset) };
-    // Text that is no list of words (an apostrophe in a shell script, say) announces nothing.
+    // Text that is not a list of words (with an apostrophe in a shell script, for example) has no here-documents.
     let words = expander.words(text).unwrap_or_default();
     let mut documents = Vec::new();
     for mut document in words.iter().filter_map(|word| announced(word)) {
@@ -150,8 +150,7 @@ fn documents<'a>(
     Ok(documents)
 }
 
-/// Whether the instruction is one that here-documents may follow: RUN, COPY or ADD, also after ONBUILD, not in JSON
-/// form.
+/// Whether here-documents may follow the instruction: RUN, COPY or ADD, also after ONBUILD, but not in JSON form.
 fn takes_documents(text: &str, escape: char) -> bool {
     let (name, _, rest) = words::split_instruction(text, escape);
     match name.to_ascii_uppercase().as_str() {
@@ -164,7 +163,7 @@ fn takes_documents(text: &str, escape: char) -> bool {
     }
 }
 
-/// The here-document that a word announces: `<<EOF`, `3<<-"EOF"`.
+/// The here-document of a word: `<<EOF`, `3<<-"EOF"`.
 pub(super) fn announced(word: &str) -> Option<HereDocument> {
     let (descriptor, rest) = word.split_once("<<")?;
     if !descriptor.bytes().all(|byte| byte.is_ascii_digit()) || rest.contains('<') {
@@ -181,7 +180,7 @@ pub(super) fn announced(word: &str) -> Option<HereDocument> {
         [name] => name.clone(),
         _ => return None,
     };
-    // Any part of the word quoted: nothing in the document is expanded, as in a shell.
+    // If any part of the word is quoted, nothing in the document is expanded, as in a shell.
     let raw = Expander { raw_quotes: true, ..expander }.words(rest).ok()?.concat();
     let quotes = |text: &str| text.matches(['\'', '"']).count();
     let expand = quotes(&name) == quotes(&raw);

@@ -1,4 +1,4 @@
-//! Patterns in substitutions: `?` is any one character, `*` any number of them, a backslash takes either literally.
+//! Patterns in substitutions: `?` is any one character, `*` any number of them, and a backslash makes either literal.
 
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +11,13 @@ enum Part {
     Many,
 }
 
-/// A backslash before a character that needs none.
+/// A backslash before a character that does not need one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid escape '\\{0}'")]
 pub struct PatternError(String);
 
 impl Pattern {
-    /// Parses a pattern as it stands between `${x#` and `}`; `\}` and `\/` there stand for the character alone.
+    /// Parses the pattern between `${x#` and `}`. `\}` and `\/` in it mean only the character.
     ///
     /// # Errors
     /// [`PatternError`].
@@ -51,8 +51,8 @@ impl Pattern {
         chars[reversed.prefix(&chars, longest).unwrap_or(0)..].iter().rev().collect()
     }
 
-    /// `value` with the first match, or all of them, replaced. Matches are as long as they can be; an empty match
-    /// replaces nothing, as in bash.
+    /// `value` with the first match, or all matches, replaced. Matches are as long as possible. An empty match replaces
+    /// nothing, as in bash.
     pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
         let mut out = String::new();
@@ -76,8 +76,8 @@ impl Pattern {
         out
     }
 
-    /// The length of the shortest or longest match at the start of `chars`. Walks all positions in the pattern at once,
-    /// so that its time is the product of both lengths whatever the pattern.
+    /// The length of the shortest or longest match at the start of `chars`. It follows all positions in the pattern at
+    /// once, so its time is at most the product of both lengths.
     fn prefix(&self, chars: &[char], longest: bool) -> Option<usize> {
         let mut at = vec![false; self.0.len() + 1];
         self.enter(&mut at, 0);
@@ -107,7 +107,7 @@ impl Pattern {
         found
     }
 
-    /// Marks a position, and those behind it that a `*` reaches without a character.
+    /// Marks a position, and the following ones that a `*` reaches without a character.
     fn enter(&self, at: &mut [bool], mut position: usize) {
         while !std::mem::replace(&mut at[position], true) && self.0.get(position) == Some(&Part::Many) {
             position += 1;

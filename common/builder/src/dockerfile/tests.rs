@@ -6,7 +6,7 @@ use super::{
     *,
 };
 
-/// The one instruction behind `FROM scratch`.
+/// The only instruction after `FROM scratch`.
 fn instruction(text: &str) -> Result<Instruction, String> {
     let file = parse(format!("FROM scratch\n{text}").as_bytes()).map_err(|error| error.message)?;
     Ok(file.stages[0].statements[0].instruction.clone())

@@ -22,7 +22,7 @@ fn flags(text: &str, escape: char) -> (Vec<String>, &str) {
     (flags, rest)
 }
 
-/// The word at the start of `text` with quotes and escapes resolved, and what follows it.
+/// The first word of `text` with quotes and escapes resolved, and the rest.
 fn unquoted_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
     let mut quote = None;
@@ -61,9 +61,9 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
             Some(open) if c == open => quote = None,
             _ => {}
         }
-        // Nothing is escaped between single quotes.
+        // Single quotes have no escapes.
         if c == escape && quote != Some('\'') {
-            // An escape character at the very end counts for nothing.
+            // An escape character at the very end is ignored.
             let Some(escaped) = chars.next() else { break };
             word.extend([c, escaped]);
         } else {
@@ -76,14 +76,14 @@ pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
     words
 }
 
-/// What [`json`] found.
+/// The result of [`json`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Json {
     /// An array of strings.
     Strings(Vec<String>),
     /// An array with something else in it.
     Mixed,
-    /// Not a JSON array: then it is shell form, or plain words.
+    /// Not a JSON array: shell form, or plain words.
     None,
 }
 

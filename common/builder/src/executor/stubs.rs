@@ -1,5 +1,5 @@
-//! Places that things are mounted on while a command runs (`/proc`, `/etc/resolv.conf`) are made where the image does not
-//! have them. They are no part of what the command did, and go before its layer is made.
+//! Mount points for a running command (`/proc`, `/etc/resolv.conf`) are made if the image does not have them. They do
+//! not belong to the command's changes, and are removed before its layer is made.
 
 use std::{
     ffi::OsStr,
@@ -14,12 +14,12 @@ use rustix::{
 
 use crate::copy::clean;
 
-/// Places that were missing in an image before a command ran.
+/// Paths that were missing in an image before a command ran.
 #[derive(Debug, Default)]
 pub(super) struct Stubs {
-    /// Each missing path; those above come before those below.
+    /// Each missing path; parents come before children.
     missing: Vec<PathBuf>,
-    /// Directories that were there, and in which something was missing.
+    /// Existing directories in which something was missing.
     touched: Vec<(PathBuf, Stat)>,
 }
 
@@ -29,7 +29,8 @@ fn open(root: &OwnedFd, path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, E
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-/// Where a mount on `path` ends up: a link that leads nowhere yet is followed (`/etc/resolv.conf` to a file in `/run`).
+/// The target of a mount on `path`. A link is followed even if its target is missing (`/etc/resolv.conf` to a file in
+/// `/run`).
 fn through_links(root: &OwnedFd, path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // The kernel follows forty.
@@ -44,7 +45,7 @@ fn through_links(root: &OwnedFd, path: &Path) -> PathBuf {
 }
 
 impl Stubs {
-    /// Looks which of `targets` (paths below the root) the file system `root` does not have.
+    /// Finds which of `targets` (paths below the root) are missing in the file system `root`.
     pub(super) fn find<'a>(root: &OwnedFd, targets: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut stubs = Self::default();
         for target in targets {
@@ -71,8 +72,8 @@ impl Stubs {
         stubs
     }
 
-    /// Removes from `upper` what is there only because something was mounted on it: empty files and directories where
-    /// nothing was before, and directories above them in which nothing else happened.
+    /// Removes mount points from `upper`: empty files and directories that did not exist before, and their parents if
+    /// nothing else changed in them.
     pub(super) fn remove(&self, upper: &OwnedFd) {
         for path in self.missing.iter().rev() {
             remove_if_empty(upper, path, |stat| match FileType::from_raw_mode(stat.st_mode) {
@@ -90,7 +91,7 @@ impl Stubs {
     }
 }
 
-/// Removes the file or the empty directory at `path`, if `condition` holds for it. That it stays is no harm.
+/// Removes the file or the empty directory at `path`, if `condition` holds for it. If it stays, no harm is done.
 fn remove_if_empty(upper: &OwnedFd, path: &Path, condition: impl Fn(&Stat) -> bool) {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let above = path.parent().unwrap_or(Path::new(""));
@@ -108,7 +109,7 @@ fn remove_if_empty(upper: &OwnedFd, path: &Path, condition: impl Fn(&Stat) -> bo
     let _ = rustix::fs::unlinkat(&above, name, flags);
 }
 
-/// Whether a directory hides what is below it: then it is there because the command made it anew.
+/// Whether a directory hides what is below it: then the command made it.
 fn is_opaque(above: std::os::fd::BorrowedFd, name: &OsStr) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut value = [0_u8; 8];
