@@ -408,8 +408,7 @@ fn pulled_and_unpacked_at_once() {
             Some(1),
             format!(
                 "img-pull: layer {}: entry \"suid\": owner 8:12 has no mapping in this user namespace\n\
-                 hint: use subordinate ids (`unshare --map-auto`) for more owners; `--rootless` does \
-                 without\n",
+                 hint: use subordinate ids (`unshare --map-auto`) for more owners, or `--rootless`\n",
                 Digest::of(&owned())
             )
         )
