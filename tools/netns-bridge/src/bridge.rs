@@ -71,7 +71,7 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     if present.is_none() {
         refuse_collision(&connection, subnet)?;
     }
-    let gateway = present.map_or_else(|| first_address(subnet), |(net, _)| net.addr());
+    let gateway = present.map_or_else(|| lease::gateway(subnet), |(net, _)| net.addr());
     let address = IpNet::from(Ipv4Net::new(gateway, subnet.prefix_len())?);
     let add_address = |mac, protocol| LinkOperation::AddressAdd {
         namespace: None,
@@ -97,10 +97,6 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
         ],
     };
     Ok(Bridge { subnet, gateway, operations })
-}
-
-fn first_address(subnet: Ipv4Net) -> Ipv4Addr {
-    (u32::from(subnet.network()) + 1).into()
 }
 
 /// An address of another interface inside or around the subnet would make one of the two unreachable.
@@ -154,6 +150,5 @@ mod tests {
         ] {
             assert_eq!(parse_name(name).is_ok(), valid, "{name}");
         }
-        assert_eq!(first_address(DEFAULT_SUBNET), Ipv4Addr::new(172, 17, 0, 1));
     }
 }

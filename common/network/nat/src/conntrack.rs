@@ -1,9 +1,10 @@
 //! Connections that the kernel remembers. One over UDP is remembered by its ports alone, so a client that goes on
 //! sending would be led to a container that is gone, or past one that was just published, for as long as it sends.
 
+use netlink::{Refusal, attribute::Attribute, netfilter::Netfilter};
 use nix::errno::Errno;
 
-use crate::{Mapping, Protocol, attribute::Attribute, socket::Socket};
+use crate::{Mapping, Protocol};
 
 /// IPCTNL_MSG_CT_DELETE.
 const DELETE: u8 = 2;
@@ -24,20 +25,20 @@ fn protocol(number: u8, port_kind: u16, port: u16) -> Attribute {
 }
 
 /// Forgets connections over UDP that the mapping, now that it stands, leads elsewhere.
-pub(crate) fn forget_before(socket: &Socket, mapping: &Mapping) -> Result<(), Errno> {
+pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let tuple = Attribute::Nested(TUPLE_ORIGINAL, vec![protocol(17, 3, mapping.host_port)]);
     forget(socket, mapping, tuple, (FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT))
 }
 
 /// Forgets connections over UDP that the mapping, now gone, led to the container.
-pub(crate) fn forget_after(socket: &Socket, mapping: &Mapping) -> Result<(), Errno> {
+pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let address = Attribute::Bytes(1, mapping.container_ip.octets().to_vec());
     let parts = vec![Attribute::Nested(1, vec![address]), protocol(17, 2, mapping.container_port)];
     let flags = BY_SOURCE_ADDRESS | BY_PROTOCOL | BY_SOURCE_PORT;
     forget(socket, mapping, Attribute::Nested(TUPLE_REPLY, parts), (FILTER_REPLY, flags))
 }
 
-fn forget(socket: &Socket, mapping: &Mapping, tuple: Attribute, by: (u16, u32)) -> Result<(), Errno> {
+fn forget(socket: &Netfilter, mapping: &Mapping, tuple: Attribute, by: (u16, u32)) -> Result<(), Refusal> {
     if mapping.protocol != Protocol::Udp {
         return Ok(());
     }
@@ -46,9 +47,9 @@ fn forget(socket: &Socket, mapping: &Mapping, tuple: Attribute, by: (u16, u32)) 
     let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };
     let filter = Attribute::Nested(FILTER, vec![flags(by.0, by.1), flags(other, 0)]);
     match socket.conntrack(DELETE, &[tuple, filter]) {
-        Err(Errno::ENOENT) => Ok(()),
-        // A kernel that cannot filter: it would forget everything, or nothing; connections time out by themselves.
-        Err(Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(()),
+        // None to forget; or a kernel that cannot filter: it would forget everything, or nothing, and connections time out by
+        // themselves.
+        Err(refusal) if [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EINVAL].contains(&refusal.errno) => Ok(()),
         result => result,
     }
 }

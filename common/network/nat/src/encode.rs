@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use netlink::attribute::Attribute;
+
 use crate::{
     TABLE,
-    attribute::Attribute,
     ruleset::{Chain, Element, Field, Rule, Set, Statement, Type, Value},
 };
 
@@ -145,7 +146,7 @@ fn comment(text: &str) -> Vec<u8> {
 pub(crate) fn read_comment(bytes: &[u8]) -> Option<String> {
     let length = usize::from(*bytes.get(1)?);
     let text = bytes.get(2..2 + length)?;
-    (bytes[0] == 0).then(|| crate::attribute::string(text))
+    (bytes[0] == 0).then(|| netlink::attribute::string(text))
 }
 
 /// The members of the list of elements that an element is: two for a range of single values, else one.

@@ -1,16 +1,13 @@
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-use nix::errno::Errno;
+use netlink::{
+    Error, Refusal,
+    attribute::find,
+    netfilter::{IPV4, Kind, Netfilter},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error,
-    attribute::find,
-    encode,
-    ruleset::Element,
-    socket::{Kind, Socket},
-    table,
-};
+use crate::{encode, ruleset::Element, table};
 
 /// A protocol with ports. The value is its number (IANA, Protocol Numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,7 +87,7 @@ impl Standing {
 }
 
 /// The element that stands under the key of this one.
-pub(crate) fn look_up(socket: &Socket, element: &Element) -> Result<Option<Standing>, Errno> {
+pub(crate) fn look_up(socket: &Netfilter, element: &Element) -> Result<Option<Standing>, Refusal> {
     let answer = socket.get(Kind::GetElement, &encode::element_to_find(element))?;
     Ok(answer.and_then(|answer| {
         let list = find(&answer, 3)?;
@@ -99,10 +96,10 @@ pub(crate) fn look_up(socket: &Socket, element: &Element) -> Result<Option<Stand
 }
 
 /// The keys of all elements of a set.
-pub(crate) fn keys(socket: &Socket, set: &str) -> Result<Vec<Vec<u8>>, Errno> {
-    let messages = socket.dump(Kind::GetElement, &encode::named(set))?;
+pub(crate) fn keys(socket: &Netfilter, set: &str) -> Result<Vec<Vec<u8>>, Refusal> {
+    let messages = socket.dump(Kind::GetElement, IPV4, &encode::named(set))?;
     let lists = messages.iter().filter_map(|message| find(message, 3));
-    let members = lists.flat_map(|list| crate::attribute::read(list).map(|(_, member)| member));
+    let members = lists.flat_map(|list| netlink::attribute::read(list).map(|(_, member)| member));
     Ok(members.filter_map(|member| find(find(member, 1)?, 1).map(<[u8]>::to_vec)).collect())
 }
 
@@ -113,7 +110,7 @@ pub(crate) fn keys(socket: &Socket, set: &str) -> Result<Vec<Vec<u8>>, Errno> {
 /// When the kernel does not say.
 pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>, Error> {
     let failed = |source| Error::new("look for", "published ports", source);
-    let socket = Socket::of_this_thread().map_err(failed)?;
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
     let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
     let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
     let at_one = if all { keys(&socket, table::PUBLISHED_AT.name).map_err(failed)? } else { Vec::new() };

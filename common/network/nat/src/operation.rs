@@ -1,13 +1,16 @@
 use ipnet::Ipv4Net;
+use netlink::{
+    Error, NLM_F_CREATE, NLM_F_EXCL,
+    netfilter::{Kind, Netfilter},
+};
 use nix::errno::Errno;
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Mapping, Protocol, TABLE, conntrack, mapping,
+    Mapping, Protocol, TABLE, conntrack, mapping,
     reconcile::{Change, commit, missing, surplus, transact},
     ruleset::Element,
-    socket::{Kind, NLM_F_CREATE, NLM_F_EXCL, Socket},
     table,
 };
 
@@ -100,17 +103,17 @@ impl operation::Operation for NatOperation {
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
-        let socket = Socket::of_this_thread().map_err(failed)?;
+        let socket = Netfilter::of_this_thread().map_err(failed)?;
         match self {
             Self::Bridge { bridge, subnet } => match missing(&socket, bridge, *subnet) {
                 Ok(changes) => Ok(changes
                     .into_iter()
                     .next()
                     .map_or(Condition::Present, |change| Condition::Missing(change.object))),
-                Err(Errno::EEXIST) => {
+                Err(refusal) if refusal.errno == Errno::EEXIST => {
                     Ok(Condition::Different(format!("table ip {TABLE} is not as this version makes it")))
                 }
-                Err(errno) => Err(failed(errno).into()),
+                Err(refusal) => Err(failed(refusal).into()),
             },
             Self::Publish { holder, mappings } => {
                 for mapping in mappings {
@@ -130,7 +133,7 @@ impl operation::Operation for NatOperation {
 
 fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let failed = |source| Error::new("add", format!("elements of table ip {TABLE}"), source);
-    let socket = Socket::of_this_thread().map_err(failed)?;
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
     let add = |mapping| {
         let element = table::mapping_element(mapping, holder);
         Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
@@ -138,8 +141,8 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let changes: Vec<_> = mappings.iter().map(add).collect();
     match commit(&socket, None, &changes) {
         // Some of them may be ours: a part of them was lost, and is made again.
-        Err((_, Errno::EEXIST)) => publish_rest(&socket, holder, mappings)?,
-        Err((object, errno)) => return Err(Error::new("add", object, errno)),
+        Err((_, refusal)) if refusal.errno == Errno::EEXIST => publish_rest(&socket, holder, mappings)?,
+        Err((object, refusal)) => return Err(Error::new("add", object, refusal)),
         Ok(()) => {}
     }
     mappings
@@ -149,7 +152,7 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
 }
 
 /// Adds those that are not there yet.
-fn publish_rest(socket: &Socket, holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
+fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let mut changes = Vec::new();
     for mapping in mappings {
         let element = table::mapping_element(mapping, holder);
@@ -160,7 +163,7 @@ fn publish_rest(socket: &Socket, holder: &str, mappings: &[Mapping]) -> Result<(
             _ => changes.push(change),
         }
     }
-    commit(socket, None, &changes).map_err(|(object, errno)| Error::new("add", object, errno))
+    commit(socket, None, &changes).map_err(|(object, refusal)| Error::new("add", object, refusal))
 }
 
 fn withdraw(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
@@ -176,6 +179,6 @@ fn withdraw(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         Ok(changes)
     })?;
     let failed = |source| Error::new("forget", "connections to the published ports", source);
-    let socket = Socket::of_this_thread().map_err(failed)?;
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
     mappings.iter().try_for_each(|mapping| conntrack::forget_after(&socket, mapping)).map_err(failed)
 }

@@ -1,14 +1,16 @@
 //! The table as it is, and what is missing of it.
 
 use ipnet::Ipv4Net;
+use netlink::{
+    Error, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal, Refused,
+    attribute::{Attribute, covers, find, string},
+    netfilter::{IPV4, Kind, Message, Netfilter},
+};
 use nix::errno::Errno;
 
 use crate::{
-    Error, TABLE,
-    attribute::{Attribute, covers, find, string},
-    encode, mapping,
+    TABLE, encode, mapping,
     ruleset::{Element, Rule},
-    socket::{Kind, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket},
     table,
 };
 
@@ -40,41 +42,41 @@ impl Change {
 /// Repeats what looks and then changes for as long as somebody else changes the rules in between.
 pub(crate) fn transact(
     verb: &'static str,
-    attempt: impl Fn(&Socket) -> Result<Vec<Change>, Errno>,
+    attempt: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
 ) -> Result<(), Error> {
     const ATTEMPTS: usize = 200;
     let failed = |source| Error::new(verb, format!("table ip {TABLE}"), source);
-    let socket = Socket::of_this_thread().map_err(failed)?;
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
     for _ in 0..ATTEMPTS {
         let generation = socket.generation().map_err(failed)?;
         let changes = match attempt(&socket) {
-            Err(Errno::ERESTART) => continue,
+            Err(refusal) if refusal.errno == Errno::ERESTART => continue,
             changes => changes.map_err(failed)?,
         };
         match commit(&socket, Some(generation), &changes) {
-            Err((_, Errno::ERESTART)) => {}
-            Err((object, errno)) => return Err(Error::new(verb, object, errno)),
+            Err((_, refusal)) if refusal.errno == Errno::ERESTART => {}
+            Err((object, refusal)) => return Err(Error::new(verb, object, refusal)),
             Ok(()) => return Ok(()),
         }
     }
-    Err(failed(Errno::EBUSY))
+    Err(failed(Errno::EBUSY.into()))
 }
 
 /// Sends the changes as one transaction; the object and the error of the first that was refused.
 pub(crate) fn commit(
-    socket: &Socket,
+    socket: &Netfilter,
     generation: Option<u32>,
     changes: &[Change],
-) -> Result<(), (String, Errno)> {
+) -> Result<(), (String, Refusal)> {
     let batch: Vec<_> = changes.iter().map(|change| change.message.clone()).collect();
-    socket.commit(generation, &batch).map_err(|Refused { at, errno }| {
+    socket.commit(generation, &batch).map_err(|Refused { at, refusal, .. }| {
         let object = at.and_then(|at| changes.get(at)).map(|change| change.object.clone());
-        (object.unwrap_or_else(|| format!("table ip {TABLE}")), errno)
+        (object.unwrap_or_else(|| format!("table ip {TABLE}")), refusal)
     })
 }
 
 /// What has to be added for the table to stand with this bridge in it. Empty where all of it stands.
-pub(crate) fn missing(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Errno> {
+pub(crate) fn missing(socket: &Netfilter, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Refusal> {
     let mut changes = Vec::new();
     let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
     let none = table.is_none();
@@ -91,14 +93,14 @@ pub(crate) fn missing(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<
         };
         // All but the id, which is only for the batch that makes it.
         if !covers(&standing, &wanted[..wanted.len() - 1]) {
-            return Err(Errno::EEXIST);
+            return Err(Errno::EEXIST.into());
         }
     }
     for chain in &table::CHAINS {
         let wanted = encode::chain(chain);
         let standing = if none { None } else { socket.get(Kind::GetChain, &wanted[..2])? };
         match standing {
-            Some(standing) if !covers(&standing, &wanted) => return Err(Errno::EEXIST),
+            Some(standing) if !covers(&standing, &wanted) => return Err(Errno::EEXIST.into()),
             Some(_) => {}
             None => {
                 let object = format!("chain {} of table ip {TABLE}", chain.name);
@@ -106,7 +108,7 @@ pub(crate) fn missing(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<
             }
         }
     }
-    let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, &encode::table()[..1])? };
+    let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, IPV4, &encode::table()[..1])? };
     missing_rules(&dumped, &mut changes);
     for element in table::bridge_elements(bridge, subnet) {
         if none || mapping::look_up(socket, &element)?.is_none() {
@@ -140,7 +142,7 @@ fn missing_rules(dumped: &[Vec<u8>], changes: &mut Vec<Change>) {
 }
 
 /// What has to be removed for the bridge to be gone: its elements, or the table where no other bridge is in it.
-pub(crate) fn surplus(socket: &Socket, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Errno> {
+pub(crate) fn surplus(socket: &Netfilter, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Refusal> {
     if socket.get(Kind::GetTable, &encode::table()[..1])?.is_none() {
         return Ok(Vec::new());
     }

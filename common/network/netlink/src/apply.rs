@@ -7,14 +7,18 @@ use nix::errno::Errno;
 use operation::Condition;
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_core::{NLM_F_ACK, NLM_F_REQUEST},
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
+        RouteNetlinkMessage,
         link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkMessage},
         route::RouteMessage,
     },
 };
 
-use crate::{Address, Connection, Error, Link, LinkOperation, Mac, Peer, error::io_errno, removal, sysctl};
+use crate::{Address, Connection, Error, Link, LinkOperation, Mac, Peer, errno_of, removal, sysctl};
+
+/// To make what must not be there.
+const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// Whether an error says that the thing to remove is not there.
 fn is_gone(error: &Error) -> bool {
@@ -81,8 +85,8 @@ impl LinkOperation {
                     .set_port_kind(InfoPortKind::Bridge)
                     .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
                 // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes what is there.
-                let request = connection.handle.link().add(port.build()).set_flags(NLM_F_REQUEST | NLM_F_ACK);
-                connection.run("set hairpin on", format!("link {:?}", link.name), request.execute())
+                let message = RouteNetlinkMessage::NewLink(port.build());
+                connection.change("set hairpin on", format!("link {:?}", link.name), &message, 0)
             }
             Self::LinkUp { namespace, link, mac } => {
                 let (connection, link) = need("set", "up", namespace.as_deref(), link, *mac)?;
@@ -99,7 +103,7 @@ impl LinkOperation {
                 let what = format!("{destination} by {gateway}");
                 let route = route(destination, gateway, link.index)
                     .map_err(|source| connection.error("add route", &what, source))?;
-                connection.run("add route", what, connection.handle.route().add(route).execute())
+                connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
             }
         }
     }
@@ -125,16 +129,16 @@ impl LinkOperation {
                     return Ok(());
                 }
                 let Some(message) = wanted.message() else { return Ok(()) };
-                let request = connection.handle.address().del(message).execute();
-                unless_gone(connection.run("remove address", address.to_string(), request))
+                let message = RouteNetlinkMessage::DelAddress(message);
+                unless_gone(connection.change("remove address", address.to_string(), &message, 0))
             }
             Self::RouteAdd { namespace, destination, gateway, link, mac } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
                 };
                 let Ok(route) = route(destination, gateway, link.index) else { return Ok(()) };
-                let request = connection.handle.route().del(route).execute();
-                unless_gone(connection.run("remove route", destination.to_string(), request))
+                let message = RouteNetlinkMessage::DelRoute(route);
+                unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
             }
         }
     }
@@ -192,7 +196,7 @@ fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {
     let connection = Connection::open(None)?;
     // Not LinkBridge::new, which sets it up at once.
     let bridge = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).build();
-    connection.run("create link", format!("{name:?}"), connection.handle.link().add(bridge).execute())
+    connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(bridge), CREATE)
 }
 
 fn set_up(connection: &Connection, link: &Link) -> Result<(), Error> {
@@ -200,7 +204,7 @@ fn set_up(connection: &Connection, link: &Link) -> Result<(), Error> {
         return Ok(());
     }
     let up = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).up().build();
-    connection.run("set up", format!("link {:?}", link.name), connection.handle.link().set(up).execute())
+    connection.change("set up", format!("link {:?}", link.name), &RouteNetlinkMessage::SetLink(up), 0)
 }
 
 fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result<(), Error> {
@@ -209,7 +213,7 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
     let bridge =
         connection.link(master)?.ok_or_else(|| connection.error("create link", &what, Errno::ENODEV))?;
     let namespace = File::open(&peer.namespace).map_err(|source| {
-        Error::new("enter", "network namespace", io_errno(&source)).within(Some(&peer.namespace))
+        Error::new("enter", "network namespace", errno_of(&source)).within(Some(&peer.namespace))
     })?;
     let there: LinkMessage = LinkMessageBuilder::<LinkUnspec>::new()
         .name(peer.name.as_str())
@@ -223,7 +227,7 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
         .mtu(mtu)
         .controller(bridge.index)
         .build();
-    connection.run("create link", format!("{name:?}"), connection.handle.link().add(here).execute())
+    connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(here), CREATE)
 }
 
 fn add_address(
@@ -236,9 +240,7 @@ fn add_address(
     let wanted = Address { link: link.index, address, protocol };
     let message =
         wanted.message().ok_or_else(|| connection.error("add address", &what, Errno::EAFNOSUPPORT))?;
-    let mut request = connection.handle.address().add(link.index, address.addr(), address.prefix_len());
-    *request.message_mut() = message;
-    match connection.run("add address", what, request.execute()) {
+    match connection.change("add address", what, &RouteNetlinkMessage::NewAddress(message), CREATE) {
         // Ours already: a bridge's address is there for all its containers.
         Err(error)
             if error.errno() == Errno::EEXIST
@@ -268,26 +270,28 @@ fn has_route(
     gateway: &std::net::IpAddr,
     link: u32,
 ) -> Result<bool, Error> {
-    use futures_util::TryStreamExt;
     use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
     let wanted = route(destination, gateway, link)
         .map_err(|source| connection.error("look for route", destination.to_string(), source))?;
-    let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(link).build();
-    let mut request = connection.handle.route().get(all);
+    let mut all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(link).build();
     // A dump takes the family and the link; the kernel refuses the other fields as filters.
-    let header = &mut request.message_mut().header;
-    header.table = 0;
-    header.protocol = 0.into();
-    header.scope = 0.into();
-    header.kind = 0.into();
-    let routes: Vec<RouteMessage> = connection.run("list", "routes", request.execute().try_collect())?;
+    all.header.table = 0;
+    all.header.protocol = 0.into();
+    all.header.scope = 0.into();
+    all.header.kind = 0.into();
+    let answer = connection.list("routes", &RouteNetlinkMessage::GetRoute(all))?;
+    let routes = answer.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    });
     let is_gateway = |attribute: &RouteAttribute| match (attribute, gateway) {
         (RouteAttribute::Gateway(RouteAddress::Inet(found)), std::net::IpAddr::V4(gateway)) => {
             found == gateway
         }
         _ => false,
     };
-    Ok(routes.iter().any(|found| {
+    let mut routes = routes;
+    Ok(routes.any(|found| {
         let same_link = found.attributes.contains(&RouteAttribute::Oif(link));
         let prefix = wanted.header.destination_prefix_length;
         let to = |route: &RouteMessage| {

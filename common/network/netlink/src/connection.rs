@@ -7,29 +7,27 @@ use std::{
     rc::Rc,
 };
 
-use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
-    AddressMessageBuilder, Handle,
+    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec,
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable},
     packet_route::{
-        AddressFamily,
+        AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
     },
 };
-use tokio::runtime::{Builder, Runtime};
 
-use crate::{
-    Error, Mac,
-    error::{errno, io_errno},
-};
+use crate::{Error, Family, Mac, Refusal, Request, Socket, errno_of, namespace};
+
+/// The interface `lo` is the first in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// A connection to the kernel's rtnetlink in one network namespace.
 #[derive(Clone)]
 pub struct Connection {
-    pub(crate) runtime: Rc<Runtime>,
-    pub(crate) handle: Handle,
+    pub(crate) socket: Rc<Socket>,
     pub(crate) namespace: Option<PathBuf>,
 }
 
@@ -50,6 +48,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is a bridge itself.
     pub bridge: bool,
+    /// What was noted at it, for people and for whoever looks for his own.
+    pub alias: Option<String>,
 }
 
 /// An address of an interface.
@@ -64,62 +64,112 @@ pub struct Address {
 }
 
 thread_local! {
-    /// The connections of this thread, by the inode of the namespace; the first is that of the thread itself. They hold
+    /// The connections of this thread, by the inode of the namespace; none is that of the thread itself. They hold
     /// their namespace, so its inode is not given again meanwhile.
     static CONNECTIONS: RefCell<Vec<(Option<u64>, Connection)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How often a list is asked for that changes while it is listed.
+const ATTEMPTS: usize = 100;
+
 impl Connection {
     /// The connection to the namespace at this path; to the one that this thread is in where there is none. Made once
-    /// in a thread, which must not change its own namespace after that.
+    /// in a thread, which must not change its own namespace after that; anew where an answer got lost.
     ///
     /// # Errors
     /// When the namespace cannot be entered, or no socket be opened.
     pub fn open(namespace: Option<&Path>) -> Result<Self, Error> {
         let fail = |source| Error::new("enter", "network namespace", source).within(namespace);
         let inode = match namespace {
-            Some(path) => Some(fs::metadata(path).map_err(|source| fail(io_errno(&source)))?.ino()),
+            Some(path) => Some(fs::metadata(path).map_err(|source| fail(errno_of(&source)))?.ino()),
             None => None,
         };
-        let known = CONNECTIONS.with_borrow(|known| {
+        let known = CONNECTIONS.with_borrow_mut(|known| {
+            known.retain(|(_, connection)| !connection.socket.is_lost());
             known.iter().find(|(key, _)| *key == inode).map(|(_, connection)| connection.clone())
         });
         if let Some(connection) = known {
             return Ok(connection);
         }
-        let runtime = CONNECTIONS
-            .with_borrow(|known| known.first().map(|(_, first)| first.runtime.clone()))
-            .map_or_else(|| Builder::new_current_thread().enable_io().build().map(Rc::new), Ok)
-            .map_err(|source| Error::new("open", "netlink socket", io_errno(&source)))?;
-        let context = runtime.handle().clone();
-        let connect = move || {
-            let _inside = context.enter();
-            rtnetlink::new_connection_with_strict_check()
-        };
-        let opened = match namespace {
-            Some(path) => netns::enter(path, connect).map_err(|source| fail(source.errno()))?,
-            None => connect(),
-        };
-        let (connection, handle, _) = opened
-            .map_err(|source| Error::new("open", "netlink socket", io_errno(&source)).within(namespace))?;
-        runtime.spawn(connection);
-        let connection = Self { runtime, handle, namespace: namespace.map(Path::to_owned) };
+        let connection = match namespace {
+            Some(path) => {
+                Self::of(namespace::enter(path, || Socket::open(Family::Route)).map_err(fail)?, namespace)
+            }
+            None => Self::of(Socket::open(Family::Route), namespace),
+        }?;
         CONNECTIONS.with_borrow_mut(|known| known.push((inode, connection.clone())));
         Ok(connection)
     }
 
-    pub(crate) fn error(&self, verb: &'static str, object: impl Into<String>, source: Errno) -> Error {
-        Error::new(verb, object, source).within(self.namespace.as_deref())
+    /// A connection to the namespace that this thread is in at the moment. It is not kept for others.
+    ///
+    /// # Errors
+    /// When no socket can be opened.
+    pub fn here() -> Result<Self, Error> {
+        Self::of(Socket::open(Family::Route), None)
     }
 
-    /// Runs a request to its end.
-    pub(crate) fn run<T>(
+    fn of(socket: Result<Socket, Errno>, namespace: Option<&Path>) -> Result<Self, Error> {
+        let socket =
+            socket.map_err(|source| Error::new("open", "netlink socket", source).within(namespace))?;
+        Ok(Self { socket: Rc::new(socket), namespace: namespace.map(Path::to_owned) })
+    }
+
+    pub(crate) fn error(
         &self,
         verb: &'static str,
         object: impl Into<String>,
-        request: impl Future<Output = Result<T, rtnetlink::Error>>,
-    ) -> Result<T, Error> {
-        self.runtime.block_on(request).map_err(|source| self.error(verb, object, errno(&source)))
+        source: impl Into<Refusal>,
+    ) -> Error {
+        Error::new(verb, object, source).within(self.namespace.as_deref())
+    }
+
+    /// Sends a request and returns the whole answer.
+    fn ask(&self, message: &RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        let request = Request { kind: message.message_type(), flags, body };
+        let answer = self.socket.request(&request)?;
+        answer.into_iter().map(|(kind, payload)| read(kind, &payload)).collect()
+    }
+
+    /// Has the kernel change something, and waits for its word.
+    pub(crate) fn change(
+        &self,
+        verb: &'static str,
+        object: impl Into<String>,
+        message: &RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), Error> {
+        self.ask(message, flags | NLM_F_ACK).map(drop).map_err(|refusal| self.error(verb, object, refusal))
+    }
+
+    /// Lists what the request asks for.
+    pub(crate) fn list(
+        &self,
+        what: &str,
+        message: &RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut answer = self.ask(message, NLM_F_DUMP);
+        for _ in 1..ATTEMPTS {
+            match &answer {
+                Err(refusal) if refusal.errno == Errno::ERESTART => answer = self.ask(message, NLM_F_DUMP),
+                _ => break,
+            }
+        }
+        answer.map_err(|refusal| self.error("list", what, refusal))
+    }
+
+    /// The one interface that the request asks for; none where there is none.
+    fn one(&self, object: impl Into<String>, message: LinkMessage) -> Result<Option<Link>, Error> {
+        match self.ask(&RouteNetlinkMessage::GetLink(message), 0) {
+            Ok(answer) => match answer.into_iter().next() {
+                Some(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::from(message))),
+                _ => Err(self.error("look for", object, Errno::EPROTO)),
+            },
+            Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+            Err(refusal) => Err(self.error("look for", object, refusal)),
+        }
     }
 
     /// The interface of this name; none where there is none.
@@ -127,16 +177,9 @@ impl Connection {
     /// # Errors
     /// When the kernel does not say.
     pub fn link(&self, name: &str) -> Result<Option<Link>, Error> {
-        let request = self.handle.link().get().match_name(name).execute();
-        let answer = self.run("look for", format!("link {name:?}"), async move {
-            futures_util::pin_mut!(request);
-            request.try_next().await
-        });
-        match answer {
-            Ok(message) => Ok(message.map(Link::from)),
-            Err(error) if error.errno() == Errno::ENODEV => Ok(None),
-            Err(error) => Err(error),
-        }
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.one(format!("link {name:?}"), message)
     }
 
     /// All bridges.
@@ -160,11 +203,14 @@ impl Connection {
 
     /// The links that the kernel lists under `filter`.
     fn links(&self, filter: LinkAttribute, what: &str) -> Result<Vec<Link>, Error> {
-        let mask = vec![LinkExtentMask::SkipStats];
-        let mut request = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, mask);
-        request.message_mut().attributes.push(filter);
-        let links: Vec<LinkMessage> = self.run("list", what, request.execute().try_collect())?;
-        Ok(links.into_iter().map(Link::from).collect())
+        let mut message = LinkMessage::default();
+        message.attributes.extend([LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]), filter]);
+        let answer = self.list(what, &RouteNetlinkMessage::GetLink(message))?;
+        let links = answer.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
+            _ => None,
+        });
+        Ok(links.collect())
     }
 
     /// The IPv4 addresses of the interface with this index; of all of them without one.
@@ -172,14 +218,14 @@ impl Connection {
     /// # Errors
     /// When the kernel does not say.
     pub fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        if let Some(index) = link {
-            request.message_mut().header.index = index;
-        }
-        let addresses: Vec<AddressMessage> =
-            self.run("list", "addresses", request.execute().try_collect())?;
-        let found = addresses.iter().filter_map(Address::read);
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.index = link.unwrap_or_default();
+        let answer = self.list("addresses", &RouteNetlinkMessage::GetAddress(message))?;
+        let found = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Address::read(address),
+            _ => None,
+        });
         Ok(found.filter(|address| link.is_none_or(|index| address.link == index)).collect())
     }
 
@@ -188,13 +234,29 @@ impl Connection {
     /// # Errors
     /// When there is none.
     pub fn name(&self, index: u32) -> Result<String, Error> {
-        let request = self.handle.link().get().match_index(index).execute();
-        let answer = self.run("look for", format!("link {index}"), async move {
-            futures_util::pin_mut!(request);
-            request.try_next().await
-        })?;
-        Ok(answer.map(|message| Link::from(message).name).unwrap_or_default())
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let object = || format!("link {index}");
+        let link = self.one(object(), message)?;
+        link.map(|link| link.name).ok_or_else(|| self.error("look for", object(), Errno::ENODEV))
     }
+
+    /// Sets up `lo`, which every namespace begins with, and gives it an alias.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn start_loopback(&self, alias: &str) -> Result<(), Error> {
+        let up = LinkMessageBuilder::<LinkUnspec>::new().index(LOOPBACK).alias(alias).up().build();
+        self.change("set up", "link \"lo\"", &RouteNetlinkMessage::SetLink(up), 0)
+    }
+}
+
+/// A message of the kernel's. One that cannot be read is an error: what it tells of is there.
+fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    RouteNetlinkMessage::deserialize(&header, payload)
+        .map_err(|error| Refusal { errno: Errno::EBADMSG, text: Some(error.to_string()) })
 }
 
 impl From<LinkMessage> for Link {
@@ -207,11 +269,13 @@ impl From<LinkMessage> for Link {
             up: message.header.flags.contains(LinkFlags::Up),
             master: None,
             bridge: false,
+            alias: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(address) => link.mac = address.try_into().ok().map(Mac),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {

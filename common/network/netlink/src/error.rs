@@ -2,23 +2,33 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::Refusal;
+
 /// What the kernel would not do, on which object, in which namespace.
 #[derive(Debug, thiserror::Error)]
-#[error("{verb} {object}{}: {}", place(.namespace.as_deref()), .source.desc())]
+#[error("{verb} {object}{}: {}{}", place(.namespace.as_deref()), .source.desc(), words(.text.as_deref()))]
 pub struct Error {
     pub(crate) verb: &'static str,
     pub(crate) object: String,
     pub(crate) namespace: Option<PathBuf>,
     pub(crate) source: Errno,
+    /// What the kernel says about it.
+    pub(crate) text: Option<String>,
 }
 
 fn place(namespace: Option<&Path>) -> String {
     namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default()
 }
 
+fn words(text: Option<&str>) -> String {
+    text.map(|text| format!(" ({text})")).unwrap_or_default()
+}
+
 impl Error {
-    pub(crate) fn new(verb: &'static str, object: impl Into<String>, source: Errno) -> Self {
-        Self { verb, object: object.into(), namespace: None, source }
+    /// That `verb` failed on `object`.
+    pub fn new(verb: &'static str, object: impl Into<String>, refusal: impl Into<Refusal>) -> Self {
+        let Refusal { errno, text } = refusal.into();
+        Self { verb, object: object.into(), namespace: None, source: errno, text }
     }
 
     pub(crate) fn within(mut self, namespace: Option<&Path>) -> Self {
@@ -32,13 +42,7 @@ impl Error {
     }
 }
 
-pub(crate) fn errno(error: &rtnetlink::Error) -> Errno {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Errno::from_raw(message.raw_code().abs()),
-        _ => Errno::EPROTO,
-    }
-}
-
-pub(crate) fn io_errno(error: &std::io::Error) -> Errno {
+/// The system's number of an error.
+pub fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

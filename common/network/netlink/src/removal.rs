@@ -15,16 +15,16 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     net::if_::if_nametoindex,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
+    sys::socket::{MsgFlags, recv, send},
     unistd::{pipe2, read, write},
 };
 use operation::aside;
 use rtnetlink::{
-    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
+    packet_core::{NLM_F_ACK, NetlinkSerializable},
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 
-use crate::{Connection, Error, Link};
+use crate::{Connection, Error, Family, Link, Request, Socket, frame::frames};
 
 /// How often it is looked whether the link is gone.
 const INTERVAL: Duration = Duration::from_micros(100);
@@ -32,40 +32,48 @@ const INTERVAL: Duration = Duration::from_micros(100);
 /// Removes a link of this thread's own namespace; returns once nothing finds it any more.
 pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> {
     let object = format!("{:?}", link.name);
-    let failed = |source| connection.error("remove link", &object, source);
-    let answer = request(link.index).map_err(failed)?;
-    while if_nametoindex(link.name.as_str()) == Ok(link.index) {
+    let failed = |source: Errno| connection.error("remove link", &object, source);
+    let message = message(link.index);
+    let answer = request(&message).map_err(failed)?;
+    // Where it cannot be looked (too many open files), the answer is waited for.
+    while !is_gone(link) {
         let mut code = [0; 4];
         match read(&answer, &mut code) {
             Err(Errno::EAGAIN) => thread::sleep(INTERVAL),
             Ok(4) if code == [0; 4] => break,
             Ok(4) => return Err(failed(Errno::from_raw(i32::from_ne_bytes(code)))),
-            // Whoever was to answer was killed.
-            _ => {
-                let request = connection.handle.link().del(link.index).execute();
-                return connection.run("remove link", object, request);
-            }
+            // Whoever was to answer was killed, or does not know.
+            _ => return connection.change("remove link", object, &message, 0),
         }
     }
     Ok(())
 }
 
-/// Has another process request that the link goes. What can be read in the end is the system's error, or 0, as four bytes.
-fn request(index: u32) -> Result<OwnedFd, Errno> {
+/// Whether it is certain that nothing finds the link any more.
+fn is_gone(link: &Link) -> bool {
+    match if_nametoindex(link.name.as_str()) {
+        Ok(index) => index != link.index,
+        Err(errno) => errno == Errno::ENODEV,
+    }
+}
+
+fn message(index: u32) -> RouteNetlinkMessage {
     let mut link = LinkMessage::default();
     link.header.index = index;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::DelLink(link)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+    RouteNetlinkMessage::DelLink(link)
+}
 
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+/// Has another process request that the link goes. What can be read in the end is the system's error, or 0, as four bytes;
+/// nothing where that is not known.
+fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
+    let mut body = vec![0; message.buffer_len()];
+    message.serialize(&mut body);
+    let mut bytes = Vec::new();
+    Request { kind: message.message_type(), flags: NLM_F_ACK, body }.write(1, &mut bytes);
+    let socket = Socket::open(Family::Route)?;
     let (answer, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     // SAFETY: it makes system calls only, with the two descriptors.
-    unsafe { aside::run(&[socket.as_fd(), told.as_fd()], || deliver(&bytes)) }?;
+    unsafe { aside::run(&[socket.descriptor().as_fd(), told.as_fd()], || deliver(&bytes)) }?;
     Ok(answer)
 }
 
@@ -75,17 +83,17 @@ const PIPE: i32 = 1;
 /// Sends the request, waits for its answer, and tells it. Without an answer the request is made again, by whoever waits
 /// for it.
 fn deliver(message: &[u8]) {
-    let code = ask(message).unwrap_or_else(|errno| errno as i32);
+    let Some(code) = ask(message) else { return };
     // SAFETY: it is open: the pipe was put there.
     let pipe = unsafe { BorrowedFd::borrow_raw(PIPE) };
     let _ = write(pipe, &code.to_ne_bytes());
 }
 
-/// The kernel's answer to the request: an error's number, or 0.
-fn ask(message: &[u8]) -> Result<i32, Errno> {
-    send(SOCKET, message, MsgFlags::empty())?;
-    let mut answer = [0; 64];
-    recv(SOCKET, &mut answer, MsgFlags::empty())?;
-    // struct nlmsgerr: the error follows the header.
-    Ok(i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]).abs())
+/// The kernel's answer to the request: an error's number, or 0. None where it got lost.
+fn ask(message: &[u8]) -> Option<i32> {
+    send(SOCKET, message, MsgFlags::empty()).ok()?;
+    let mut answer = [0; 1024];
+    let length = recv(SOCKET, &mut answer, MsgFlags::empty()).ok()?;
+    let word = frames(answer.get(..length)?).next()?.ok()?.code()?;
+    Some(word)
 }

@@ -1,13 +1,22 @@
+//! Variables of the network.
+
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+    unistd::write,
+};
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Connection, Error, Mac, error::io_errno};
+use crate::{Connection, Error, Mac, errno_of};
 
 /// A variable of the network that is set. Only these: an undo never writes to whatever path a document names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +116,21 @@ pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
     if !conf.is_plain() {
         return Err(failed(Errno::EINVAL));
     }
-    netns::switch_ipv6_off(link).map_err(failed)
+    let proc = File::open("/proc").map_err(|source| failed(errno_of(&source)))?;
+    switch_ipv6_off_by(proc, link).map_err(failed)
+}
+
+/// Switches IPv6 off on the interface of this name, or on all that are to come (`default`), by the proc file system `proc`: in
+/// the network namespace of this thread. A kernel without IPv6 has nothing to switch off.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
+    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(()),
+        file => write(file?, b"1").map(drop),
+    }
 }
 
 /// Whether IPv6 is off on a link of this namespace.
@@ -126,7 +149,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn failed(verb: &'static str, object: &str) -> impl Fn(io::Error) -> Error {
-    move |source| Error::new(verb, object, io_errno(&source))
+    move |source| Error::new(verb, object, errno_of(&source))
 }
 
 impl Sysctl {

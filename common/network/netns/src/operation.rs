@@ -1,30 +1,24 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{
-        fd::AsFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use ::mount::FileSystem;
+use netlink::{Connection, errno_of, namespace, sysctl::switch_ipv6_off_by};
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat},
+    fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
-    sys::{
-        stat::Mode,
-        statfs::{NSFS_MAGIC, fstatfs},
-    },
-    unistd::write,
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 use operation::{Condition, Scope, words};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, away, errno, loopback};
+use crate::{Error, error, io_error};
 
 /// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that come into it
 /// later have IPv6 switched off until somebody who gives them an address switches it on, as in Docker's containers.
@@ -63,12 +57,11 @@ impl NetnsOperation {
     }
 
     fn error(&self, verb: &'static str) -> impl Fn(Errno) -> Error {
-        Error::new(verb, &self.path)
+        error(verb, &self.path)
     }
 
     fn io(&self, verb: &'static str) -> impl Fn(io::Error) -> Error {
-        let error = self.error(verb);
-        move |source| error(errno(&source))
+        io_error(verb, &self.path)
     }
 
     fn find(&self) -> Result<Found, Error> {
@@ -76,11 +69,11 @@ impl NetnsOperation {
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) if errno(&error) == Errno::ELOOP => return Ok(Found::Other("a symbolic link")),
-            Err(error) => return Err(self.io("open network namespace")(error)),
+            Err(error) if errno_of(&error) == Errno::ELOOP => return Ok(Found::Other("a symbolic link")),
+            Err(error) => return Err(self.io("open")(error)),
         };
-        let look = self.error("look at network namespace");
-        let metadata = file.metadata().map_err(self.io("look at network namespace"))?;
+        let look = self.error("look at");
+        let metadata = file.metadata().map_err(self.io("look at"))?;
         if fstatfs(&file).map_err(&look)?.filesystem_type() != NSFS_MAGIC {
             let empty = metadata.is_file() && metadata.len() == 0;
             return Ok(if empty { Found::Empty } else { Found::Other("a file that holds something") });
@@ -89,25 +82,29 @@ impl NetnsOperation {
             return Ok(Found::Ours);
         }
         // Not known yet, or of the one before: a repair that was killed had made another.
-        let alias = crate::enter(&self.path, loopback::alias)?.map_err(look)?;
+        let loopback = || Connection::here()?.link("lo");
+        let alias = namespace::enter(&self.path, loopback).map_err(look)??.and_then(|lo| lo.alias);
         Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
     }
 
     /// Mounts a new namespace on the file at the path.
     fn mount(&self) -> Result<(), Error> {
-        let error = self.error("create network namespace");
-        away(&error, || {
+        let made = namespace::away(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            loopback::up(&self.alias())?;
+            if let Err(error) = Connection::here().and_then(|here| here.start_loopback(&self.alias())) {
+                return Ok(Err(error));
+            }
             switch_ipv6_off_from_now_on()?;
-            mount(Some("/proc/thread-self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        })
+            let (own, mode) = ("/proc/thread-self/ns/net", MsFlags::MS_BIND);
+            mount(Some(own), &self.path, None::<&str>, mode, None::<&str>).map(Ok)
+        });
+        made.map_err(self.error("create"))?
     }
 
     fn unmount(&self) -> Result<(), Error> {
         // Detached: somebody who looks into it just now must not keep us from it. It goes with its last user.
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        umount2(&self.path, flags).map_err(self.error("unmount network namespace"))
+        umount2(&self.path, flags).map_err(self.error("unmount"))
     }
 
     /// Creates the file to mount on, which must not be there.
@@ -119,17 +116,15 @@ impl NetnsOperation {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.path.parent().map_or(Ok(()), create_directory)?;
                 }
-                created => return created.map(drop).map_err(self.io("create network namespace")),
+                created => return created.map(drop).map_err(self.io("create")),
             }
         }
-        Err(self.error("create network namespace")(Errno::ENOENT))
+        Err(self.error("create")(Errno::ENOENT))
     }
 
     fn remove_file(&self) -> Result<(), Error> {
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.io("remove network namespace")(error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("remove")(error)),
             _ => {
                 // The last one takes the directory along, unless `ip netns` made a mount of it.
                 let _ = self
@@ -145,16 +140,7 @@ impl NetnsOperation {
 
 const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
 
-/// Switches IPv6 off in the namespace of this thread, on the interface of this name. A kernel without IPv6 has nothing to
-/// switch off.
-///
-/// # Errors
-/// When the kernel refuses it.
-pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
-    set_ipv6_off(File::open("/proc").map_err(|source| errno(&source))?, interface)
-}
-
-/// The same for all interfaces to come, of a namespace that was just made.
+/// Switches IPv6 off for all interfaces to come of the namespace of this thread, which was just made.
 ///
 /// What was looked up below `/proc/sys/net` stays with its mount for as long as the namespace lasts, and since all namespaces'
 /// entries have one name, the kernel has them in one list, which each later look-up of any namespace goes through. So this
@@ -162,17 +148,8 @@ pub fn switch_ipv6_off(interface: &str) -> Result<(), Errno> {
 fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
     let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
     match own {
-        Ok(proc) => set_ipv6_off(proc, "default"),
-        Err(_) => switch_ipv6_off("default"),
-    }
-}
-
-/// The same by the proc file system `proc`.
-fn set_ipv6_off(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
-    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENOENT) => Ok(()),
-        file => write(file?, b"1").map(drop),
+        Ok(proc) => switch_ipv6_off_by(proc, "default"),
+        Err(_) => switch_ipv6_off_by(File::open("/proc").map_err(|source| errno_of(&source))?, "default"),
     }
 }
 
@@ -182,7 +159,7 @@ fn create_directory(path: &Path) -> Result<(), Error> {
         .recursive(true)
         .mode(0o755)
         .create(path)
-        .map_err(|source| Error::new("create directory", path)(errno(&source)))
+        .map_err(|source| Error::new("create directory", format!("{path:?}"), errno_of(&source)))
 }
 
 impl operation::Operation for NetnsOperation {
@@ -212,9 +189,7 @@ impl operation::Operation for NetnsOperation {
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         scope.contain(&self.path)?;
         self.create_file()?;
-        let made = self
-            .mount()
-            .and_then(|()| fs::metadata(&self.path).map_err(self.io("look at network namespace")));
+        let made = self.mount().and_then(|()| fs::metadata(&self.path).map_err(self.io("look at")));
         match made {
             Ok(metadata) => self.inode = Some(metadata.ino()),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Netlink attributes: built as a tree, written, and found again in what the kernel dumps.
+//! Netlink attributes: built as a tree, written, and found again in the kernel's messages.
 
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
@@ -6,29 +6,35 @@ const HEADER: usize = 4;
 
 /// One attribute. Numbers in nfnetlink are big-endian; values of packet fields stand as they stand in a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Attribute {
+pub enum Attribute {
+    /// Its type and its value.
     Bytes(u16, Vec<u8>),
+    /// Its type and the attributes in it.
     Nested(u16, Vec<Attribute>),
 }
 
 impl Attribute {
-    pub(crate) fn string(kind: u16, text: &str) -> Self {
+    /// A string, with a zero at its end.
+    pub fn string(kind: u16, text: &str) -> Self {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         Self::Bytes(kind, bytes)
     }
 
-    pub(crate) fn number(kind: u16, value: u32) -> Self {
+    /// A number, big-endian.
+    pub fn number(kind: u16, value: u32) -> Self {
         Self::Bytes(kind, value.to_be_bytes().to_vec())
     }
 
-    fn kind(&self) -> u16 {
+    /// Its type.
+    pub fn kind(&self) -> u16 {
         match self {
             Self::Bytes(kind, _) | Self::Nested(kind, _) => *kind,
         }
     }
 
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    /// Appends it to a message, padded to four bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend([0; HEADER]);
         let kind = match self {
@@ -50,7 +56,7 @@ impl Attribute {
 }
 
 /// The attributes in a message of the kernel: their types, without flags, and payloads.
-pub(crate) fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..HEADER)?.try_into().ok()?) & TYPE_MASK;
@@ -61,23 +67,23 @@ pub(crate) fn read(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The payload of the attribute of this type.
-pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     read(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// A number.
-pub(crate) fn number(value: &[u8]) -> Option<u32> {
+pub fn number(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// A string, without the zero at its end.
-pub(crate) fn string(value: &[u8]) -> String {
+pub fn string(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 /// Whether the kernel's `bytes` have all of `ours`: it adds attributes of its own (handles, counters, defaults), but a
 /// list has as many members here as there.
-pub(crate) fn covers(bytes: &[u8], ours: &[Attribute]) -> bool {
+pub fn covers(bytes: &[u8], ours: &[Attribute]) -> bool {
     const LIST_MEMBER: u16 = 1;
     let is_list = ours.len() > 1 && ours.iter().all(|attribute| attribute.kind() == LIST_MEMBER);
     if is_list && read(bytes).count() != ours.len() {

@@ -1,0 +1,194 @@
+//! nf_tables and connection tracking by netlink (linux/netfilter/nfnetlink.h): single requests, lists, and batches that
+//! nf_tables takes as one transaction. What the rules are is no concern of this module.
+
+use std::{
+    cell::{Cell, RefCell},
+    os::fd::AsFd,
+    rc::Rc,
+    thread,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use operation::aside;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP};
+
+use crate::{
+    Family, Refusal, Refused, Request, Socket,
+    attribute::{Attribute, find, number},
+};
+
+const SUBSYSTEM_CTNETLINK: u16 = 1;
+const SUBSYSTEM_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const GENERATION: u16 = 1;
+/// Of no family, and of all of them (`NFPROTO_UNSPEC`).
+pub const UNSPEC: u8 = 0;
+/// `NFPROTO_IPV4`.
+pub const IPV4: u8 = 2;
+/// struct nfgenmsg: family, version, resource.
+const GENERIC: usize = 4;
+
+/// What a message is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The names are the kernel's.
+pub enum Kind {
+    NewTable = 0,
+    GetTable = 1,
+    DelTable = 2,
+    NewChain = 3,
+    GetChain = 4,
+    NewRule = 6,
+    GetRule = 7,
+    DelRule = 8,
+    NewSet = 9,
+    GetSet = 10,
+    NewElement = 12,
+    GetElement = 13,
+    DelElement = 14,
+    GetGeneration = 16,
+}
+
+impl Kind {
+    fn removes(self) -> bool {
+        matches!(self, Self::DelTable | Self::DelRule | Self::DelElement)
+    }
+}
+
+/// One message of a batch, of the family IPv4.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// What it is about.
+    pub kind: Kind,
+    /// Flags of its header: `NLM_F_CREATE` and the like.
+    pub flags: u16,
+    /// What it says.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A socket to netfilter.
+pub struct Netfilter {
+    socket: Socket,
+    /// Whether a transaction removed something.
+    removed: Cell<bool>,
+}
+
+thread_local! {
+    static NETFILTER: RefCell<Option<Rc<Netfilter>>> = const { RefCell::new(None) };
+}
+
+fn request(kind: u16, flags: u16, generic: [u8; GENERIC], attributes: &[Attribute]) -> Request {
+    let mut body = generic.to_vec();
+    attributes.iter().for_each(|attribute| attribute.write(&mut body));
+    Request { kind, flags, body }
+}
+
+fn about(kind: Kind, flags: u16, family: u8, attributes: &[Attribute]) -> Request {
+    request(SUBSYSTEM_NFTABLES << 8 | kind as u16, flags, [family, 0, 0, 0], attributes)
+}
+
+/// A message's attributes.
+fn attributes_of((_, payload): (u16, Vec<u8>)) -> Result<Vec<u8>, Refusal> {
+    payload.get(GENERIC..).map(<[u8]>::to_vec).ok_or_else(|| Errno::EBADMSG.into())
+}
+
+impl Netfilter {
+    /// The socket of this thread, opened by the first who asks in the network namespace that the thread is in then; anew
+    /// where an answer got lost. See [`close`].
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub fn of_this_thread() -> Result<Rc<Self>, Refusal> {
+        NETFILTER.with_borrow_mut(|known| match known {
+            Some(open) if !open.socket.is_lost() => Ok(open.clone()),
+            _ => {
+                let removed = Cell::new(known.as_ref().is_some_and(|lost| lost.removed.get()));
+                let opened = Rc::new(Self { socket: Socket::open(Family::Netfilter)?, removed });
+                *known = Some(opened.clone());
+                Ok(opened)
+            }
+        })
+    }
+
+    /// Asks for one thing of IPv4, by its name. None where there is no such thing. The answer's attributes.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn get(&self, kind: Kind, attributes: &[Attribute]) -> Result<Option<Vec<u8>>, Refusal> {
+        let answer = match self.socket.request(&about(kind, 0, IPV4, attributes)) {
+            Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
+            answer => answer?,
+        };
+        answer.into_iter().next().ok_or(Errno::EPROTO.into()).and_then(attributes_of).map(Some)
+    }
+
+    /// Lists all there is of a kind and family, as the attributes filter it. Nothing where that which it would be in is
+    /// missing.
+    ///
+    /// # Errors
+    /// When the kernel does not say; ERESTART when somebody changed the rules meanwhile.
+    pub fn dump(&self, kind: Kind, family: u8, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
+        match self.socket.request(&about(kind, NLM_F_DUMP, family, attributes)) {
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+            answer => answer?.into_iter().map(attributes_of).collect(),
+        }
+    }
+
+    /// The number of transactions so far: a batch that names it is refused (ERESTART) once another came between.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn generation(&self) -> Result<u32, Refusal> {
+        let answer = self.get(Kind::GetGeneration, &[])?;
+        answer.and_then(|answer| find(&answer, GENERATION).and_then(number)).ok_or(Errno::EPROTO.into())
+    }
+
+    /// Sends the messages as one transaction: all of them take effect at once, or none.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn commit(&self, generation: Option<u32>, batch: &[Message]) -> Result<(), Refused> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let edge = [UNSPEC, 0, 0, SUBSYSTEM_NFTABLES as u8];
+        let guard: Vec<_> = generation.iter().map(|now| Attribute::number(GENERATION, *now)).collect();
+        let requests: Vec<_> = batch
+            .iter()
+            .enumerate()
+            .map(|(at, message)| {
+                let confirm = if at + 1 == batch.len() { NLM_F_ACK } else { 0 };
+                about(message.kind, message.flags | confirm, IPV4, &message.attributes)
+            })
+            .collect();
+        self.removed.set(self.removed.get() || batch.iter().any(|message| message.kind.removes()));
+        let (begin, end) = (request(BATCH_BEGIN, 0, edge, &guard), request(BATCH_END, 0, edge, &[]));
+        self.socket.batch(&begin, &requests, &end)
+    }
+
+    /// Asks connection tracking for something, and waits for its word.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn conntrack(&self, kind: u8, attributes: &[Attribute]) -> Result<(), Refusal> {
+        let kind = SUBSYSTEM_CTNETLINK << 8 | u16::from(kind);
+        self.socket.request(&request(kind, NLM_F_ACK, [IPV4, 0, 0, 0], attributes)).map(drop)
+    }
+}
+
+/// In which the kernel has freed what a transaction removed, as a rule.
+const FREED: Duration = Duration::from_millis(50);
+
+/// Closes this thread's socket to nf_tables. To be called last, by a `main` whose process does nothing after it.
+///
+/// A socket that is closed waits until the kernel has freed what transactions removed, under the lock that every other
+/// change to the rules needs, and every link that goes (nf_tables_api.c, `nft_rcv_nl_event`). So one that removed something
+/// is left open until that is done, by a process that nobody waits for.
+pub fn close() {
+    let open = NETFILTER.with_borrow_mut(Option::take);
+    if let Some(open) = open.filter(|open| open.removed.get()) {
+        // SAFETY: it makes one system call. Where there is no process to be had, the socket is closed at once.
+        let _ = unsafe { aside::run(&[open.socket.descriptor().as_fd()], || thread::sleep(FREED)) };
+    }
+}

@@ -1,0 +1,343 @@
+//! A netlink socket that waits: one request and its whole answer, or a batch that is one transaction.
+//!
+//! Not knowing is not "gone": an answer that got lost (no room for it, cut off, out of order, none at all) is an error, and the
+//! socket is not used again, for what comes next on it may belong to the question before.
+
+use std::{cell::Cell, os::fd::AsFd, time::Duration};
+
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLMSG_NOOP, NLMSG_OVERRUN},
+    sys::{self, protocols},
+};
+
+use rustix::net::{RecvFlags, SendFlags, netlink::SocketAddrNetlink, recvfrom, send, sockopt};
+
+use crate::{
+    error::errno_of,
+    frame::{Request, frames},
+};
+
+/// How long an answer is waited for. The kernel works on a request while it is sent, so that its answer is there by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The kernel gives at most 32 KiB at once.
+const BUFFER: usize = 1 << 16;
+
+/// Which part of the kernel a socket speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Links, addresses, routes.
+    Route,
+    /// nf_tables and connection tracking.
+    Netfilter,
+}
+
+/// Why the kernel did not do something, or was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The system's error.
+    pub errno: Errno,
+    /// What the kernel says about it (its extended acknowledgement), where it does.
+    pub text: Option<String>,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self { errno, text: None }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The message that the kernel refused, by its index; none when it was not about one of them.
+    pub at: Option<usize>,
+    /// Why.
+    pub refusal: Refusal,
+    /// Whether the kernel may have done it all the same: its answer got lost.
+    pub in_doubt: bool,
+}
+
+/// A netlink socket.
+pub struct Socket {
+    descriptor: sys::Socket,
+    sequence: Cell<u32>,
+    lost: Cell<Option<Errno>>,
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+impl Socket {
+    /// Opens a socket in the network namespace that this thread is in.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub fn open(family: Family) -> Result<Self, Errno> {
+        let protocol = match family {
+            Family::Route => protocols::NETLINK_ROUTE,
+            Family::Netfilter => protocols::NETLINK_NETFILTER,
+        };
+        let open = || -> std::io::Result<sys::Socket> {
+            let mut socket = sys::Socket::new(protocol)?;
+            socket.bind_auto()?;
+            // Errors with a text, and without the request repeated in them.
+            socket.set_ext_ack(true)?;
+            socket.set_cap_ack(true)?;
+            if family == Family::Route {
+                // The kernel filters what it lists, and refuses a filter that it does not know.
+                socket.set_netlink_get_strict_chk(true)?;
+            }
+            Ok(socket)
+        };
+        let descriptor = open().map_err(|error| errno_of(&error))?;
+        sockopt::set_socket_timeout(&descriptor, sockopt::Timeout::Recv, Some(PATIENCE)).map_err(errno)?;
+        Ok(Self { descriptor, sequence: Cell::new(0), lost: Cell::new(None) })
+    }
+
+    /// Whether an answer got lost: then nothing more is asked here.
+    pub fn is_lost(&self) -> bool {
+        self.lost.get().is_some()
+    }
+
+    /// Its descriptor, for whoever waits for an answer in another process.
+    pub(crate) fn descriptor(&self) -> &impl AsFd {
+        &self.descriptor
+    }
+
+    /// Notes that an answer got lost.
+    fn lose(&self, errno: Errno) -> Errno {
+        self.lost.set(Some(errno));
+        errno
+    }
+
+    /// Takes `count` numbers for messages; the first of them.
+    fn number(&self, count: u32) -> u32 {
+        let first = self.sequence.get().checked_add(1).filter(|first| first.checked_add(count).is_some());
+        let first = first.unwrap_or(1);
+        self.sequence.set(first + count - 1);
+        first
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        if let Some(errno) = self.lost.get() {
+            return Err(errno);
+        }
+        // A range of many ports is one batch, and so one datagram: more than a socket takes by itself.
+        if bytes.len() > BUFFER {
+            sockopt::set_socket_send_buffer_size_force(&self.descriptor, bytes.len() * 2).map_err(errno)?;
+        }
+        match send(&self.descriptor, bytes, SendFlags::empty()) {
+            Ok(length) if length == bytes.len() => Ok(()),
+            Ok(_) => Err(self.lose(Errno::EMSGSIZE)),
+            Err(error) => Err(self.lose(errno(error))),
+        }
+    }
+
+    /// The next datagram of the kernel.
+    fn receive<'a>(&self, buffer: &'a mut Vec<u8>, flags: RecvFlags) -> Result<&'a [u8], Errno> {
+        buffer.resize(BUFFER, 0);
+        loop {
+            match recvfrom(&self.descriptor, &mut buffer[..], flags | RecvFlags::TRUNC).map_err(errno) {
+                // Not of the kernel, which has port 0.
+                Ok((_, _, Some(from)))
+                    if SocketAddrNetlink::try_from(from.clone()).is_ok_and(|from| from.pid() != 0) => {}
+                // Cut off.
+                Ok((_, length, _)) if length > BUFFER => return Err(Errno::EMSGSIZE),
+                Ok((_, length, _)) => return Ok(&buffer[..length]),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Sends one request and returns all that the kernel answers: the messages' types and payloads. A request with
+    /// `NLM_F_DUMP` lists, one with `NLM_F_ACK` ends with the kernel's word, another with one message.
+    ///
+    /// # Errors
+    /// The kernel's refusal; ERESTART where a list changed while it was listed; whatever else kept the whole answer from
+    /// arriving, after which [`Socket::is_lost`].
+    pub fn request(&self, request: &Request) -> Result<Vec<(u16, Vec<u8>)>, Refusal> {
+        let sequence = self.number(1);
+        let mut bytes = Vec::new();
+        request.write(sequence, &mut bytes);
+        self.send(&bytes)?;
+        let expects_word = request.flags & NLM_F_ACK != 0 || request.flags & NLM_F_DUMP == NLM_F_DUMP;
+        let mut answer = Vec::new();
+        let mut interrupted = false;
+        let mut buffer = Vec::new();
+        loop {
+            let datagram = match self.receive(&mut buffer, RecvFlags::empty()) {
+                Ok(datagram) => datagram,
+                Err(Errno::EAGAIN) => return Err(self.lose(Errno::ETIMEDOUT).into()),
+                Err(errno) => return Err(self.lose(errno).into()),
+            };
+            for frame in frames(datagram) {
+                let frame = frame.map_err(|errno| self.lose(errno))?;
+                if frame.sequence != sequence || frame.kind == NLMSG_OVERRUN {
+                    return Err(self.lose(Errno::EPROTO).into());
+                }
+                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+                match frame.verdict() {
+                    // Somebody changed things meanwhile: what was listed may be from before and after.
+                    Some(Ok(())) if interrupted => return Err(Errno::ERESTART.into()),
+                    Some(Ok(())) => return Ok(answer),
+                    Some(Err(refusal)) => return Err(refusal),
+                    None if frame.kind == NLMSG_NOOP => {}
+                    None => {
+                        answer.push((frame.kind, frame.payload.to_vec()));
+                        if !expects_word && frame.flags & NLM_F_MULTIPART == 0 {
+                            return Ok(answer);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends requests in one datagram, between `begin` and `end`, which are not answered: one transaction of nf_tables. The
+    /// last of the requests is to have `NLM_F_ACK`.
+    ///
+    /// # Errors
+    /// The first refusal. Whether the kernel did it is in doubt when its answer got lost.
+    pub fn batch(&self, begin: &Request, requests: &[Request], end: &Request) -> Result<(), Refused> {
+        let count = requests.len() as u32;
+        let first = self.number(count + 2) + 1;
+        let mut bytes = Vec::new();
+        begin.write(first - 1, &mut bytes);
+        for (sequence, request) in (first..).zip(requests) {
+            request.write(sequence, &mut bytes);
+        }
+        end.write(first + count, &mut bytes);
+        let failed = |in_doubt| move |errno: Errno| Refused { at: None, refusal: errno.into(), in_doubt };
+        self.send(&bytes).map_err(failed(false))?;
+
+        // The kernel has worked on it to the end by the time that it is sent.
+        let mut buffer = Vec::new();
+        let (mut refused, mut confirmed, mut overrun) = (None, false, false);
+        loop {
+            let datagram = match self.receive(&mut buffer, RecvFlags::DONTWAIT) {
+                Ok(datagram) => datagram,
+                Err(Errno::EAGAIN) => break,
+                // More refusals than the socket holds: the first of them are there.
+                Err(Errno::ENOBUFS) => {
+                    overrun = true;
+                    continue;
+                }
+                Err(errno) => return Err(failed(true)(self.lose(errno))),
+            };
+            for frame in frames(datagram) {
+                let frame = frame.map_err(|errno| failed(true)(self.lose(errno)))?;
+                if !(first - 1..=first + count).contains(&frame.sequence) {
+                    return Err(failed(true)(self.lose(Errno::EPROTO)));
+                }
+                match frame.verdict() {
+                    Some(Err(refusal)) => {
+                        let at = frame.sequence.checked_sub(first).map(|at| at as usize);
+                        let at = at.filter(|at| *at < requests.len());
+                        refused.get_or_insert(Refused { at, refusal, in_doubt: false });
+                    }
+                    Some(Ok(())) => confirmed = true,
+                    None => {}
+                }
+            }
+        }
+        match refused {
+            Some(refused) => Err(refused),
+            None if overrun => Err(failed(true)(self.lose(Errno::ENOBUFS))),
+            None if confirmed => Ok(()),
+            None => Err(failed(true)(self.lose(Errno::EPROTO))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::{
+        LinkMessageBuilder, LinkUnspec,
+        packet_core::NetlinkSerializable,
+        packet_route::{RouteNetlinkMessage, link::LinkMessage},
+    };
+
+    use super::*;
+    use crate::Connection;
+
+    /// Runs in a network of its own.
+    fn apart(work: impl FnOnce() + Send) {
+        std::thread::scope(|threads| {
+            let started = threads.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+                work();
+            });
+            if let Err(panic) = started.join() {
+                std::panic::resume_unwind(panic);
+            }
+        });
+    }
+
+    fn request(message: &RouteNetlinkMessage, flags: u16) -> Request {
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        Request { kind: message.message_type(), flags, body }
+    }
+
+    fn links() -> Request {
+        request(&RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)
+    }
+
+    #[test]
+    fn an_answer_to_another_question_closes_the_socket() {
+        apart(|| {
+            let socket = Socket::open(Family::Route).unwrap();
+            assert_eq!(socket.request(&links()).unwrap().len(), 1, "lo");
+            let mut stale = Vec::new();
+            links().write(99, &mut stale);
+            socket.send(&stale).unwrap();
+            assert_eq!(socket.request(&links()).unwrap_err().errno, Errno::EPROTO);
+            assert!(socket.is_lost());
+            assert_eq!(socket.request(&links()).unwrap_err().errno, Errno::EPROTO, "nothing more is asked");
+        });
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_an_error() {
+        apart(|| {
+            let socket = Socket::open(Family::Route).unwrap();
+            let patience = Some(Duration::from_millis(50));
+            sockopt::set_socket_timeout(&socket.descriptor, sockopt::Timeout::Recv, patience).unwrap();
+            // The kernel says nothing to a change that asks for no word.
+            let up = LinkMessageBuilder::<LinkUnspec>::new().index(1).up().build();
+            let silent = request(&RouteNetlinkMessage::SetLink(up), 0);
+            assert_eq!(socket.request(&silent).unwrap_err().errno, Errno::ETIMEDOUT);
+            assert!(socket.is_lost());
+        });
+    }
+
+    #[test]
+    fn a_lost_connection_is_made_anew_and_what_it_did_not_say_is_not_missing() {
+        apart(|| {
+            let connection = Connection::open(None).unwrap();
+            assert!(connection.link("lo").unwrap().is_some());
+            assert!(connection.link("none0").unwrap().is_none());
+            connection.socket.lose(Errno::ENOBUFS);
+            let error = connection.link("none0").unwrap_err().to_string();
+            assert_eq!(error, "look for link \"none0\": No buffer space available");
+            assert!(Connection::open(None).unwrap().link("lo").unwrap().is_some());
+        });
+    }
+
+    #[test]
+    fn a_refusal_has_the_kernels_own_words() {
+        apart(|| {
+            let socket = Socket::open(Family::Route).unwrap();
+            let mut link = LinkMessage::default();
+            link.header.index = 77;
+            let refusal =
+                socket.request(&request(&RouteNetlinkMessage::DelLink(link), NLM_F_ACK)).unwrap_err();
+            assert_eq!(refusal.errno, Errno::ENODEV);
+            assert!(!socket.is_lost(), "a refusal is an answer");
+        });
+    }
+}
