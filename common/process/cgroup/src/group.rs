@@ -1,0 +1,192 @@
+use std::{
+    io::{Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
+    io::Errno,
+};
+
+use crate::{Error, Hierarchy, error::Result, hierarchy::is_gone};
+
+/// How long the processes of a cgroup that is removed may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cgroup of version 2: a directory that is open.
+#[derive(Debug)]
+pub struct Group {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Group {
+    /// Makes the cgroup at `path` (absolute, in the hierarchy), and those above it. The last one must not be there yet.
+    ///
+    /// # Errors
+    /// EEXIST for one that is there; EACCES for a user who may not make any.
+    pub fn create(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
+        let action = || format!("create cgroup {path:?}");
+        let names = names(path).map_err(Error::at(action()))?;
+        let mut above =
+            hierarchy.as_fd().try_clone_to_owned().map_err(|_| Error::at(action())(Errno::MFILE))?;
+        for (at, name) in names.iter().enumerate() {
+            match mkdirat(&above, *name, Mode::from_raw_mode(0o755)) {
+                Err(Errno::EXIST) if at + 1 < names.len() => {}
+                made => made.map_err(Error::at(action()))?,
+            }
+            above = open_below(&above, Path::new(name)).map_err(Error::at(action()))?;
+        }
+        Ok(Self { directory: above, path: path.to_owned() })
+    }
+
+    /// Opens the cgroup; none if it is not there.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn open(hierarchy: &Hierarchy, path: &Path) -> Result<Option<Self>> {
+        let action = || format!("open cgroup {path:?}");
+        let names = names(path).map_err(Error::at(action()))?;
+        match open_below(hierarchy, &names.iter().collect::<PathBuf>()) {
+            Err(errno) if is_gone(errno) => Ok(None),
+            opened => {
+                let directory = opened.map_err(Error::at(action()))?;
+                Ok(Some(Self { directory, path: path.to_owned() }))
+            }
+        }
+    }
+
+    /// Where it is in the hierarchy.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves a process into it, with all its threads; 0 is the caller.
+    ///
+    /// # Errors
+    /// EACCES, EBUSY, ESRCH: cgroups(7).
+    pub fn admit(&self, pid: i32) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    /// Whether a process lives in it, or in a cgroup below it.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn is_populated(&self) -> Result<bool> {
+        Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Ends every process in it and below it with SIGKILL. Returns at once.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP in a threaded cgroup; ENOENT on a kernel before 5.14.
+    pub fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Ends every process in it, and removes it and all cgroups below it. One that is gone is fine.
+    ///
+    /// # Errors
+    /// EBUSY where a process has not ended after ten seconds.
+    pub fn remove(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+        let Some(group) = Self::open(hierarchy, path)? else { return Ok(()) };
+        let deadline = Instant::now() + PATIENCE;
+        if group.is_populated()? {
+            group.kill()?;
+            while group.is_populated()? && Instant::now() < deadline {
+                sleep(Duration::from_millis(1));
+            }
+        }
+        loop {
+            match group.remove_emptied(hierarchy) {
+                // The kernel lets go of a process's cgroup a moment after its end was told.
+                Err(Errno::BUSY) if Instant::now() < deadline => sleep(Duration::from_millis(1)),
+                Err(errno) if is_gone(errno) => return Ok(()),
+                result => return result.map_err(Error::at(format_args!("remove cgroup {path:?}"))),
+            }
+        }
+    }
+
+    fn remove_emptied(&self, hierarchy: &Hierarchy) -> std::result::Result<(), Errno> {
+        remove_below(self.directory.as_fd())?;
+        let names = names(&self.path)?;
+        let Some((last, above)) = names.split_last() else { return Err(Errno::INVAL) };
+        let above = open_below(hierarchy, &above.iter().collect::<PathBuf>())?;
+        unlinkat(&above, *last, AtFlags::REMOVEDIR)
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Result<String> {
+        let read = || -> std::result::Result<String, Errno> {
+            let file =
+                openat2(&self.directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
+            let mut text = String::new();
+            let read = std::fs::File::from(file).read_to_string(&mut text);
+            read.map(|_| text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        read().map_err(Error::at(format_args!("read {file} of cgroup {:?}", self.path)))
+    }
+
+    pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
+        let write = || -> std::result::Result<(), Errno> {
+            let file =
+                openat2(&self.directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
+            let written = std::fs::File::from(file).write_all(text.as_bytes());
+            written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        write().map_err(Error::at(format_args!("write {text:?} to {file} of cgroup {:?}", self.path)))
+    }
+}
+
+impl AsFd for Group {
+    /// The directory: what CLONE_INTO_CGROUP takes.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+fn open_below(directory: impl AsFd, path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(directory, path, flags, Mode::empty(), BENEATH)
+}
+
+/// The names in an absolute path without `.` and `..`; EINVAL for another path, and for that of the hierarchy itself.
+fn names(path: &Path) -> std::result::Result<Vec<&std::ffi::OsStr>, Errno> {
+    let mut parts = path.components();
+    if parts.next() != Some(Component::RootDir) {
+        return Err(Errno::INVAL);
+    }
+    let names = parts.map(|part| match part {
+        Component::Normal(name) => Ok(name),
+        _ => Err(Errno::INVAL),
+    });
+    let names = names.collect::<std::result::Result<Vec<_>, _>>()?;
+    if names.is_empty() { Err(Errno::INVAL) } else { Ok(names) }
+}
+
+/// Removes the cgroups below one, deepest first.
+fn remove_below(directory: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !entry.file_type().is_dir() || [c".", c".."].contains(&name) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let below = openat2(directory, name, flags, Mode::empty(), BENEATH);
+        match below
+            .and_then(|below| remove_below(below.as_fd()))
+            .and_then(|()| unlinkat(directory, name, AtFlags::REMOVEDIR))
+        {
+            Err(errno) if is_gone(errno) => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}

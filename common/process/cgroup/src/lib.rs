@@ -1,0 +1,17 @@
+//! Control groups: the container's own cgroup, and which devices it may use (Documentation/admin-guide/cgroup-v2.rst).
+//!
+//! Every container has a cgroup of its own in the hierarchy of version 2, whatever else is mounted: its cgroup namespace is
+//! rooted there, so nothing in it can name a cgroup of the host. The hierarchy is reached by a mount of its own that is
+//! attached nowhere ([`Hierarchy`]): the host's mounts stay as they are, and a host without any works too.
+
+mod devices;
+mod error;
+mod group;
+mod hierarchy;
+mod operation;
+
+pub use devices::{Program as DeviceProgram, docker as docker_devices};
+pub use error::Error;
+pub use group::Group;
+pub use hierarchy::Hierarchy;
+pub use operation::CgroupOperation;
