@@ -5,9 +5,13 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Parser;
 use document::{Document, Id, Member, members};
 use mount::Volume;
-use toolkit::{Common, Context, Filter, Plan};
+use toolkit::{Common, Context, Filter, Plan, prelude::Result};
 
-use crate::plan::{self, ContainerOperation};
+use crate::{
+    operation::ContainerOperation,
+    plan,
+    request::{Log, Mode, Request},
+};
 
 /// Run a process in namespaces, on a root file system
 #[derive(Debug, Parser)]
@@ -86,14 +90,6 @@ pub(crate) struct NsExec {
     pub(crate) command: Vec<String>,
 }
 
-/// A network named on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Host,
-    None,
-    Container(Id),
-}
-
 impl FromStr for Mode {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -109,12 +105,6 @@ impl FromStr for Mode {
 }
 
 impl NsExec {
-    /// Whether the command line asks for something that every tool does in the same way.
-    pub(crate) fn is_aside(&self) -> bool {
-        let common = &self.common;
-        common.undo || common.check || common.repair || common.schema || common.generate.is_some()
-    }
-
     /// The variables to set, each with a value.
     pub(crate) fn variables(&self) -> Vec<String> {
         let with_value = |variable: &String| match variable.contains('=') {
@@ -122,6 +112,32 @@ impl NsExec {
             false => std::env::var(variable).ok().map(|value| format!("{variable}={value}")),
         };
         self.env.iter().filter_map(with_value).collect()
+    }
+
+    fn request(&self) -> Request {
+        let entrypoint = |program: &String| if program.is_empty() { vec![] } else { vec![program.clone()] };
+        Request {
+            rootfs: self.rootfs.clone(),
+            read_only: self.read_only,
+            network: self.network.clone(),
+            hostname: self.hostname.clone(),
+            entrypoint: self.entrypoint.as_ref().map(entrypoint),
+            command: self.command.clone(),
+            variables: self.variables(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            volumes: self.volumes.clone(),
+            terminal: self.tty,
+            no_new_privileges: self.no_new_privs,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            privileged: self.privileged,
+            log: match (&self.log, self.detach) {
+                (_, false) => Log::None,
+                (None, true) => Log::Own,
+                (Some(path), true) => Log::File(path.clone()),
+            },
+        }
     }
 }
 
@@ -135,8 +151,19 @@ impl Filter for NsExec {
         &self.common
     }
 
-    fn plan(&self, context: &Context, document: &Document) -> toolkit::prelude::Result<Plan<Self>> {
-        let (member, operations) = plan::plan(self, context, document)?;
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        let (member, operations) = plan::plan(self.request(), context, document)?;
         Ok(Plan { member, operations })
+    }
+
+    fn finish(
+        &self,
+        mut member: members::Process,
+        operations: &[ContainerOperation],
+    ) -> Result<members::Process> {
+        if let Some(identity) = operations.last().and_then(ContainerOperation::identity) {
+            (member.pid, member.start_time) = (identity.pid, identity.start_time);
+        }
+        Ok(member)
     }
 }

@@ -19,10 +19,10 @@ pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
 }
 
 fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
-    let mut output = Output::open(tool)?;
+    let mut output = Output::open(tool.document.as_deref(), tool.status_fd, tool.detach)?;
     let scope = tool.common.scope()?;
     let (document, container) = record::running(&scope.run_dir, id)?;
-    let terminal = start::terminal(tool)?;
+    let terminal = start::terminal(tool.tty && !tool.detach, tool.interactive, tool.interactive)?;
     let root = container.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
     let Some(recorded) = container.spec.process() else {
         bail!("container \"{id}\" has no process recorded")
@@ -44,7 +44,8 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     for warning in std::mem::take(&mut joined.warnings) {
         eprintln!("ns-exec: warning: {warning}");
     }
-    output.started(&document, joined.identity())?;
+    output.runs(joined.identity())?;
+    output.started(&document)?;
     if tool.detach {
         return Ok(0);
     }

@@ -18,35 +18,27 @@ mod arguments;
 mod files;
 mod join;
 mod network;
+mod operation;
 mod output;
 mod plan;
 mod record;
+mod request;
+mod salvage;
 mod start;
-mod usage;
 
 use std::process::ExitCode;
 
 use arguments::NsExec;
-use clap::Parser;
+use start::Start;
+use toolkit::Invocation;
 
 /// The exit status when the command did not start.
 const NOT_STARTED: u8 = 125;
 
 fn main() -> ExitCode {
-    match NsExec::try_parse() {
-        Ok(tool) if tool.is_aside() => toolkit::filter::<NsExec>(),
-        Ok(tool) => match &tool.join {
-            Some(id) => join::run(&tool, id).into(),
-            None => start::run(&tool).into(),
-        },
-        Err(error) if !error.use_stderr() => {
-            // A reader may close the pipe before it has read all of the help.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            usage::wrong(&error);
-            NOT_STARTED.into()
-        }
+    let invocation = Invocation::<NsExec>::parse();
+    match invocation.job().and_then(|tool| tool.join.as_ref().map(|id| join::run(tool, id))) {
+        Some(status) => status.into(),
+        None => toolkit::filter_with::<NsExec, Start>(invocation),
     }
 }

@@ -10,9 +10,9 @@ use runtime::spec;
 use toolkit::prelude::*;
 
 use crate::{
-    arguments::{Mode, NsExec},
     files::{self, Content, File},
     record,
+    request::{Mode, Request},
 };
 
 /// A network and its surroundings.
@@ -23,23 +23,23 @@ pub(crate) struct Network {
     pub(crate) files: Vec<File>,
 }
 
-pub(crate) fn choose(tool: &NsExec, context: &Context, document: &Document) -> Result<Network> {
+pub(crate) fn choose(request: &Request, context: &Context, document: &Document) -> Result<Network> {
     let member: Option<Member> = document.get()?;
     let entries = document.get::<Hosts>()?.unwrap_or_default().entries;
     let own_name = || {
         let short = context.id.chars().take(12).collect();
-        tool.hostname.clone().unwrap_or(short)
+        request.hostname.clone().unwrap_or(short)
     };
-    let (network, name, addresses) = match (&tool.network, &member) {
+    let (network, name, addresses) = match (&request.network, &member) {
         (Some(_), Some(_)) => {
             let error = anyhow!("the document has a network, and --network names another");
             return Err(hint(error, "leave out --network, or the network tools"));
         }
-        (Some(Mode::Container(id)), None) => return shared(tool, context, id),
+        (Some(Mode::Container(id)), None) => return shared(request, context, id),
         (Some(Mode::Host), None) => {
-            let name = tool.hostname.clone().unwrap_or_else(host_name);
+            let name = request.hostname.clone().unwrap_or_else(host_name);
             let files = files::of_host(&name, &entries);
-            return Ok(Network { network: spec::Network::Host, hostname: tool.hostname.clone(), files });
+            return Ok(Network { network: spec::Network::Host, hostname: request.hostname.clone(), files });
         }
         (None | Some(Mode::None), None) => (spec::Network::None, own_name(), Vec::new()),
         (None, Some(member)) => {
@@ -54,7 +54,7 @@ pub(crate) fn choose(tool: &NsExec, context: &Context, document: &Document) -> R
 }
 
 /// Another container's network, with its name and its files, as with Docker.
-fn shared(tool: &NsExec, context: &Context, id: &Id) -> Result<Network> {
+fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
     let (document, other) = record::running(&context.scope.run_dir, id)?;
     let namespace = match document.get::<Member>()? {
         Some(member) => member.namespace,
@@ -67,7 +67,7 @@ fn shared(tool: &NsExec, context: &Context, id: &Id) -> Result<Network> {
     };
     Ok(Network {
         network: spec::Network::Shared(namespace),
-        hostname: tool.hostname.clone().or(other.spec.hostname().clone()),
+        hostname: request.hostname.clone().or(other.spec.hostname().clone()),
         files: files::NAMES.iter().filter_map(mounted).collect(),
     })
 }

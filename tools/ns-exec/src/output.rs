@@ -12,8 +12,6 @@ use runtime::Identity;
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-use crate::arguments::NsExec;
-
 /// `--document`, `--status-fd` and, with `-d`, standard output.
 #[derive(Default)]
 pub(crate) struct Output {
@@ -22,20 +20,21 @@ pub(crate) struct Output {
     is_regular: bool,
     status: Option<File>,
     detached: bool,
+    /// Standard output has failed; nothing more is written to it.
+    is_broken: bool,
 }
 
 impl Output {
     /// Opens what is asked for; so what cannot be written is found out before anything is made.
-    pub(crate) fn open(tool: &NsExec) -> Result<Self> {
+    pub(crate) fn open(document: Option<&Path>, status_fd: Option<u32>, detached: bool) -> Result<Self> {
         let open =
             |path: &str| File::options().write(true).open(path).with_context(|| format!("open {path:?}"));
-        let output = tool.document.as_deref().map(Self::to).transpose()?;
-        let status = tool.status_fd.map(|number| open(&format!("/proc/self/fd/{number}"))).transpose()?;
-        Ok(Self { status, detached: tool.detach, ..output.unwrap_or_default() })
+        let output = document.map(Self::to).transpose()?;
+        let status = status_fd.map(|number| open(&format!("/proc/self/fd/{number}"))).transpose()?;
+        Ok(Self { status, detached, ..output.unwrap_or_default() })
     }
 
-    /// The document's file alone.
-    pub(crate) fn to(path: &Path) -> Result<Self> {
+    fn to(path: &Path) -> Result<Self> {
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path).with_context(|| format!("open {path:?}"))?;
@@ -44,13 +43,19 @@ impl Output {
     }
 
     /// That the command runs.
-    pub(crate) fn started(&mut self, document: &Document, identity: Identity) -> Result<()> {
-        self.tell(&json!({"pid": identity.pid, "startTime": identity.start_time}))?;
+    pub(crate) fn runs(&mut self, identity: Identity) -> Result<()> {
+        self.tell(&json!({"pid": identity.pid, "startTime": identity.start_time}))
+    }
+
+    /// The document of a command that runs.
+    pub(crate) fn started(&mut self, document: &Document) -> Result<()> {
         if self.is_regular || self.detached {
             self.write(document)?;
         }
         if self.detached {
-            toolkit::write_document(document).context("write the document to standard output")?;
+            let written = toolkit::write_document(document);
+            self.is_broken = written.is_err();
+            written.context("write the document to standard output")?;
         }
         Ok(())
     }
@@ -64,7 +69,7 @@ impl Output {
     /// That it did not start: the document, which tells why. What cannot be written then is no news.
     pub(crate) fn pass_on(&mut self, document: &Document) {
         let _ = self.write(document);
-        if self.detached {
+        if self.detached && !self.is_broken {
             let _ = toolkit::write_document(document);
         }
     }

@@ -7,7 +7,7 @@ use runtime::Identity;
 use serde::Deserialize;
 use toolkit::prelude::*;
 
-use crate::plan::ContainerOperation;
+use crate::operation::ContainerOperation;
 
 /// The record of a container that runs, and what runs in it.
 pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::ProcessOperation)> {
@@ -29,13 +29,21 @@ pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Pro
 pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> Result<()> {
     let Some(record) = Record::lock_existing(run_dir, id)? else { return Ok(()) };
     if let Some(mut document) = record.read()?
-        && let Some(mut process) = document.get::<Process>()?
-        && (process.pid, process.start_time) == (identity.pid, identity.start_time)
+        && ended(&mut document, identity, status)?
     {
-        process.exit_status = Some(status);
-        document.set(&process)?;
         record.write(&document)?;
     }
     record.release();
     Ok(())
+}
+
+/// Writes the exit status of a process into a document, if that tells of it.
+pub(crate) fn ended(document: &mut Document, identity: Identity, status: i32) -> Result<bool> {
+    let Some(mut process) = document.get::<Process>()? else { return Ok(false) };
+    if (process.pid, process.start_time) != (identity.pid, identity.start_time) {
+        return Ok(false);
+    }
+    process.exit_status = Some(status);
+    document.set(&process)?;
+    Ok(true)
 }

@@ -141,6 +141,7 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// What the command line asks for.
+#[derive(Debug)]
 pub(crate) enum Asked<T> {
     /// The tool's job.
     Job(T),
@@ -151,29 +152,47 @@ pub(crate) enum Asked<T> {
 }
 
 /// A command line, and whose it is.
-pub(crate) struct Invocation<T> {
+#[derive(Debug)]
+pub struct Invocation<T> {
     /// The tool's name, as its command is called.
     pub(crate) tool: String,
     /// The version that goes into a step.
     pub(crate) version: String,
+    /// The words, the tool's own among them.
+    pub(crate) arguments: Vec<OsString>,
     pub(crate) asked: Asked<T>,
 }
 
-/// Parses the command line. The tool's own arguments are required only for its job.
-pub(crate) fn parse<T: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> Invocation<T> {
-    // Built once: it is a good part of what a tool takes to start.
-    let mut command = T::command();
-    let tool = command.get_name().to_owned();
-    let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let asked = match aside(&command, &arguments) {
-        Some(common) => Asked::Aside(common),
-        None => match strict(&mut command, &arguments) {
-            Ok(tool) => Asked::Job(tool),
-            Err(error) => Asked::Usage(error),
-        },
-    };
-    Invocation { tool, version, asked }
+impl<T: clap::Parser> Invocation<T> {
+    /// The command line of this process.
+    pub fn parse() -> Self {
+        Self::of(std::env::args_os())
+    }
+
+    /// Parses a command line. The tool's own arguments are required only for its job.
+    fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        // Built once: it is a good part of what a tool takes to start.
+        let mut command = T::command();
+        let tool = command.get_name().to_owned();
+        let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let asked = match aside(&command, &arguments) {
+            Some(common) => Asked::Aside(common),
+            None => match strict(&mut command, &arguments) {
+                Ok(tool) => Asked::Job(tool),
+                Err(error) => Asked::Usage(error),
+            },
+        };
+        Self { tool, version, arguments, asked }
+    }
+
+    /// The tool with its arguments, where its job is asked for.
+    pub fn job(&self) -> Option<&T> {
+        match &self.asked {
+            Asked::Job(tool) => Some(tool),
+            _ => None,
+        }
+    }
 }
 
 /// What is asked for that is not the tool's job.
@@ -208,7 +227,7 @@ mod tests {
     }
 
     fn asked(line: &str) -> Asked<Tool> {
-        parse(line.split(' ').map(OsString::from)).asked
+        Invocation::of(line.split(' ').map(OsString::from)).asked
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn print(tool: &str, error: &anyhow::Error) {
 }
 
 /// The error as the member `error`.
-pub fn member(tool: &str, step: &str, error: &anyhow::Error) -> Failure {
+pub(crate) fn member(tool: &str, step: &str, error: &anyhow::Error) -> Failure {
     let mut lines = lines(error).into_iter();
     Failure {
         tool: tool.to_owned(),

@@ -1,37 +1,33 @@
 //! What every tool's `main` needs: arguments, the document in and out, the record, undo, explain, check, exit statuses.
 //!
-//! A tool is one of four kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
+//! A tool is one of five kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
 //! member to it, a [`Source`] starts a document, a [`Report`] speaks of the store, an [`Export`] makes something of a
-//! container that outlives it. `docs/architecture.md` tells what
-//! happens when a filter runs, `docs/exit-codes.md` what the statuses mean.
+//! container that outlives it, a [`Walker`] goes over the steps of documents. The traits say what a tool is (`tool`); what
+//! runs it is apart from that (`run`). `docs/architecture.md` tells what happens when a filter runs,
+//! `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;
-mod check;
 mod exit;
-mod export;
 mod failure;
-mod filter;
+mod input;
 mod output;
+mod run;
 mod schema;
 pub mod session;
-mod source;
 mod streams;
+mod tool;
 mod transfer;
-mod undo;
-mod walker;
 
-pub use arguments::{Common, Context};
+pub use arguments::{Common, Context, Invocation};
 pub use exit::Exit;
-pub use export::{Export, export};
-pub use failure::{hint, member as failure_member, namespace_hint, print as print_error, report_line};
-pub use filter::{Filter, Plan, filter, usage_error};
+pub use failure::{hint, namespace_hint, print as print_error, report_line};
+pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
+pub use run::{Hooks, export, filter, filter_with, report, report_document, source, undo_step, walker};
 pub use session::{Session, Stage};
-pub use source::{Report, Source, report, report_document, source};
-pub use streams::{read_document, write_document};
+pub use streams::write_document;
+pub use tool::{Export, Filter, Plan, Report, Source, Walker};
 pub use transfer::Transfer;
-pub use undo::undo_step;
-pub use walker::{Walker, walker};
 
 /// What the tools' mains use, so that a tool depends on one crate for it.
 pub mod prelude {

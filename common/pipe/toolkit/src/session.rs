@@ -3,10 +3,13 @@
 use std::fmt;
 
 use anyhow::{anyhow, bail};
-use document::{Document, Id, Instance, Member, Step, StepState, record::Record};
+use document::{
+    Document, Id, Instance, Member, Step, StepState,
+    record::{Lock, Record},
+};
 use operation::{Operation, Scope};
 
-use crate::hint;
+use crate::{Filter, hint};
 
 /// What a tool was at when it failed: the `step` of the document's `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +197,11 @@ impl Session {
     pub fn into_document(self) -> Document {
         self.document
     }
+}
+
+/// The tool's own lock. It is taken after the record's.
+pub(crate) fn lock<F: Filter>(scope: &Scope) -> anyhow::Result<Option<Lock>> {
+    Ok(F::LOCK.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
 }
 
 /// That the record has `error`, which `unwind` puts there when it begins.

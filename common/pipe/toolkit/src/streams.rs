@@ -10,7 +10,7 @@ use crate::{Exit, failure};
 ///
 /// # Errors
 /// Those of [`Document::read`].
-pub fn read_document() -> Result<Document, document::Error> {
+pub(crate) fn read_document() -> Result<Document, document::Error> {
     Document::read(io::stdin().lock())
 }
 

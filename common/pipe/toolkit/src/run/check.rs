@@ -5,10 +5,10 @@ use document::{Document, Id, record::Record};
 use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
+use super::advice::{advised, from_boxed};
 use crate::{
     Common, Filter, failure,
-    filter::{advised, from_boxed, lock},
-    session,
+    session::{self, lock},
 };
 
 /// Compares the operations of every step of this tool with what is there; with `--repair` applies those again that are

@@ -4,10 +4,10 @@ use anyhow::anyhow;
 use document::{Document, Instance, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
+use super::advice::from_boxed;
 use crate::{
     Common, Filter, failure,
-    filter::{from_boxed, lock},
-    session,
+    session::{self, lock},
 };
 
 /// `--undo`: takes back the last step of this tool in the document, and in the record where the same step stands there.

@@ -1,0 +1,101 @@
+//! Where a document comes from.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, anyhow};
+use document::{Document, Error};
+
+use crate::{Common, Exit, failure, hint, streams};
+
+/// What to do where there is no document.
+pub(crate) const FROM_TOOL: &str = "stand it behind another tool, or start with -n";
+
+/// The same, for a tool that takes a container by its id as well.
+pub(crate) const FROM_CONTAINER: &str = "name a container, or give it the document of one";
+
+/// Where a document comes from.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Standard input, with a hint for a person at a terminal there.
+    Standard(&'static str),
+    /// A file.
+    File(PathBuf),
+    /// Nowhere: it is a new one.
+    Empty,
+}
+
+/// Why there is no document.
+#[derive(Debug)]
+pub struct Unread {
+    error: anyhow::Error,
+    exit: Exit,
+}
+
+impl Input {
+    /// Standard input, unless `-n` was given.
+    pub(crate) fn of(common: &Common, from: &'static str) -> Self {
+        if common.null_input { Self::Empty } else { Self::Standard(from) }
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Standard(_) => !io::stdin().is_terminal(),
+            Self::File(_) => true,
+            Self::Empty => false,
+        }
+    }
+
+    /// The document.
+    ///
+    /// # Errors
+    /// When there is none; a terminal counts as wrong usage.
+    pub fn read(&self) -> Result<Document, Unread> {
+        match self {
+            Self::Empty => Ok(Document::new()),
+            Self::Standard(from) if !self.is_there() => {
+                let error = hint(anyhow!("standard input is a terminal, not a document"), *from);
+                Err(Unread { error, exit: Exit::Usage })
+            }
+            Self::Standard(_) => streams::read_document()
+                .map_err(|error| Unread { error: error.into(), exit: Exit::Unreadable }),
+            Self::File(path) => {
+                let opened = File::open(path).with_context(|| format!("open {path:?}"));
+                let read =
+                    opened.and_then(|file| Document::read(file).with_context(|| format!("read {path:?}")));
+                read.map_err(|error| Unread { error, exit: Exit::Unreadable })
+            }
+        }
+    }
+}
+
+impl Unread {
+    /// The document of another version, which is to be passed on as it came: nothing in it may get lost on the way to
+    /// whoever can read it.
+    pub(crate) fn of_other_version(&self) -> Option<&Document> {
+        match self.error.downcast_ref() {
+            Some(Error::Version { document, .. }) => Some(document),
+            _ => None,
+        }
+    }
+
+    /// Says why, and how the tool ends.
+    pub(crate) fn tell(self, tool: &str) -> Exit {
+        failure::print(tool, &self.error);
+        self.exit
+    }
+}
+
+/// The document from standard input for a tool that writes it to standard output, or how the tool ends without one.
+pub(crate) fn read(tool: &str, common: &Common, from: &'static str) -> Result<Document, Exit> {
+    Input::of(common, from).read().map_err(|unread| {
+        if let Some(document) = unread.of_other_version() {
+            let _ = streams::write_document(document);
+        }
+        unread.tell(tool)
+    })
+}

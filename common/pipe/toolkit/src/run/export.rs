@@ -1,0 +1,74 @@
+//! Runs an [`Export`].
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use document::{Document, Id, Member, record};
+
+use super::{fail, to_output, usage, written};
+use crate::{
+    Common, Exit, Export, Stage,
+    arguments::{Asked, Invocation},
+    hint,
+    input::{self, FROM_CONTAINER, FROM_TOOL, Input},
+    schema,
+    streams::explained,
+};
+
+/// The whole `main` of an export.
+pub fn export<E: Export>() -> ExitCode {
+    let Invocation { tool, arguments, asked, .. } = Invocation::<E>::parse();
+    let exit = match asked {
+        Asked::Job(export) => job(&tool, &export),
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])
+        }
+        // There is no step of it that could be undone or checked.
+        Asked::Aside(common) => match input::read(&tool, &common, FROM_TOOL) {
+            Ok(document) => written(&tool, &document),
+            Err(exit) => exit,
+        },
+        Asked::Usage(error) => {
+            let is_new = arguments.iter().any(|argument| argument == "-n" || argument == "--null-input");
+            let input = if is_new { Input::Empty } else { Input::Standard(FROM_CONTAINER) };
+            usage(&tool, &error, &input, to_output)
+        }
+    };
+    exit.into()
+}
+
+fn job<E: Export>(tool: &str, export: &E) -> Exit {
+    let common = export.common();
+    let mut document = match export.container() {
+        None => match input::read(tool, common, FROM_CONTAINER) {
+            Ok(document) => document,
+            Err(exit) => return exit,
+        },
+        Some(id) => match recorded(common, id) {
+            Ok(document) => document,
+            Err(error) => return fail(tool, Document::new(), Stage::Record, &error, to_output),
+        },
+    };
+    if document.has_failed() && export.container().is_none() {
+        to_output(&document);
+        return Exit::Upstream;
+    }
+    let context = document.id().map_err(anyhow::Error::from).and_then(|id| common.context(id.as_ref()));
+    if common.explain {
+        return explained(tool, context.and_then(|context| export.explain(&context, &document)));
+    }
+    let made = context
+        .and_then(|context| export.make(&context, &document))
+        .and_then(|member| Ok(document.set(&member)?));
+    match made {
+        Ok(()) => written(tool, &document),
+        Err(error) => fail(tool, document, Stage::Apply, &error, to_output),
+    }
+}
+
+fn recorded(common: &Common, id: &Id) -> anyhow::Result<Document> {
+    let run_dir = common.scope()?.run_dir;
+    record::read(&run_dir, id)?.ok_or_else(|| {
+        hint(anyhow!("no container \"{id}\" in {}", run_dir.display()), "container-ls lists them")
+    })
+}

@@ -1,0 +1,171 @@
+//! What happens when a filter runs: input, plan, record begun, apply, launch, record done, release, write. The same words
+//! stand in `docs/architecture.md`.
+
+use std::process::ExitCode;
+
+use document::{Document, Id, Member};
+use operation::{Operation, apply_all, interrupt};
+
+use super::{
+    advice::advised,
+    check, fail,
+    hooks::{Hooks, Pipe},
+    take_back::{Attempt, Failed},
+    to_output, undo, usage, written,
+};
+use crate::{
+    Common, Exit, Filter, Plan, Session, Stage,
+    arguments::{Asked, Invocation},
+    failure,
+    input::{self, FROM_TOOL},
+    schema, session,
+    streams::{close_output, explained},
+};
+
+/// The whole `main` of a filter.
+pub fn filter<F: Filter>() -> ExitCode {
+    filter_with::<F, Pipe>(Invocation::parse())
+}
+
+/// The same, for a tool that does something of it in its own way.
+pub fn filter_with<F: Filter, H: Hooks<F>>(invocation: Invocation<F>) -> ExitCode {
+    let Invocation { tool, version, arguments, asked } = invocation;
+    let status = match asked {
+        Asked::Job(filter) => job::<F, H>(&tool, &version, &filter),
+        Asked::Aside(common) => aside::<F>(&tool, &common) as u8,
+        Asked::Usage(error) => {
+            let mut hooks = H::salvage(&arguments);
+            let exit = usage(&tool, &error, &hooks.input(), |document| hooks.pass_on(document));
+            H::status(exit, None)
+        }
+    };
+    status.into()
+}
+
+fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
+    let mut hooks = match H::open(filter) {
+        Ok(hooks) => hooks,
+        Err(error) => {
+            failure::print(tool, &error);
+            return H::status(Exit::Failed, Some(&error));
+        }
+    };
+    let document = match hooks.input().read() {
+        Ok(document) => document,
+        Err(unread) => {
+            if let Some(document) = unread.of_other_version() {
+                hooks.pass_on(document);
+            }
+            return H::status(unread.tell(tool), None);
+        }
+    };
+    if document.has_failed() {
+        hooks.pass_on(&document);
+        return H::status(Exit::Upstream, None);
+    }
+    if filter.common().explain {
+        return H::status(explained(tool, explain(filter, &document)), None);
+    }
+    match attempt(tool, version, filter, &mut hooks, document) {
+        Ok((document, Some(process))) => hooks.stay(process, document),
+        Ok((_, None)) => H::status(Exit::Done, None),
+        Err(Failed { document, stage, error }) => {
+            let exit = fail(tool, *document, stage, &error, |document| hooks.pass_on(document));
+            H::status(exit, Some(&error))
+        }
+    }
+}
+
+/// Does the job, or nothing. All locks are released when this returns.
+fn attempt<F: Filter, H: Hooks<F>>(
+    tool: &str,
+    version: &str,
+    filter: &F,
+    hooks: &mut H,
+    document: Document,
+) -> Result<(Document, Option<H::Process>), Failed> {
+    let common = filter.common();
+    let scope = common.scope().map_err(|error| Failed::new(document.clone(), Stage::Arguments, error))?;
+    let session = Session::open(tool, version, &scope, document.clone(), common.id.as_ref())
+        .map_err(|error| Failed::new(document, Stage::Record, error))?;
+
+    // The tool's lock is taken after the record's, here and in --undo.
+    let prepared = session::lock::<F>(&scope).and_then(|lock| {
+        let context = common.context_in(scope.clone(), Some(session.id()));
+        let mut plan = filter.plan(&context, session.document())?;
+        interrupt::block()?;
+        hooks.prepare(&mut plan)?;
+        Ok((lock, plan))
+    });
+    let (_lock, Plan { member, operations }) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(Failed::new(session.give_up(), Stage::Plan, error)),
+    };
+    let mut attempt = Attempt { tool, scope: &scope, session, operations };
+    let applied = attempt.operations.len().saturating_sub(usize::from(H::LAUNCHES));
+    if (applied > 0 || !H::LAUNCHES)
+        && let Err(error) = attempt.session.begin(&attempt.operations)
+    {
+        return Err(attempt.give_up(Vec::new(), Stage::Record, error));
+    }
+    if let Err((error, left)) = apply_all(&mut attempt.operations[..applied], &scope) {
+        return Err(attempt.give_up(left, Stage::Apply, advised::<F>(error)));
+    }
+    match conclude(&mut attempt, filter, hooks, member, applied) {
+        Ok(process) => Ok((attempt.session.into_document(), process)),
+        Err((stage, error)) => Err(attempt.take_back(stage, error)),
+    }
+}
+
+/// What comes once all operations but one to be launched are applied.
+fn conclude<F: Filter, H: Hooks<F>>(
+    attempt: &mut Attempt<F::Operation>,
+    filter: &F,
+    hooks: &mut H,
+    member: F::Member,
+    applied: usize,
+) -> Result<Option<H::Process>, (Stage, anyhow::Error)> {
+    let Attempt { scope, session, operations, .. } = attempt;
+    let id = session.id().clone();
+    let launched = operations[applied..].first_mut().map(|operation| hooks.launch(scope, &id, operation));
+    let mut process = launched.transpose().map_err(|error| (Stage::Apply, error))?;
+    let recorded = filter.finish(member, operations).and_then(|member| session.done(operations, &member));
+    recorded.map_err(|error| (Stage::Record, error))?;
+    if let Some(process) = &mut process {
+        hooks.release(process).map_err(|error| (Stage::Apply, error))?;
+    }
+    hooks.write(session.document()).map_err(|error| (Stage::Write, error))?;
+    Ok(process)
+}
+
+fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<String>> {
+    let id = document.id()?.or(filter.common().id.clone()).unwrap_or_else(Id::random);
+    let plan = filter.plan(&filter.common().context(Some(&id))?, document)?;
+    Ok(plan.operations.iter().flat_map(Operation::explain).collect())
+}
+
+fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
+    if common.schema || common.generate.is_some() {
+        return schema::print::<F>(tool, common, F::READS, &[F::Member::NAME]);
+    }
+    let mut document = match input::read(tool, common, FROM_TOOL) {
+        Ok(document) => document,
+        Err(exit) => return exit,
+    };
+    let (stage, result) = match common.undo {
+        true => (Stage::Undo, undo::run::<F>(tool, common, &mut document)),
+        false if document.has_failed() => {
+            to_output(&document);
+            return Exit::Upstream;
+        }
+        false => (Stage::Check, check::run::<F>(tool, common, &mut document)),
+    };
+    match result {
+        Ok(()) => {
+            let exit = written(tool, &document);
+            close_output();
+            exit
+        }
+        Err(error) => fail(tool, document, stage, &error, to_output),
+    }
+}

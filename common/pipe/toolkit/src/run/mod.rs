@@ -1,0 +1,93 @@
+//! What runs a tool. A [`Filter`](crate::Filter) goes through [`filter`], with [`Hooks`] where it starts a process; the
+//! other kinds have a runner of their own each. All of them end by what is in this file.
+
+mod advice;
+mod check;
+mod export;
+mod filter;
+mod hooks;
+mod report;
+mod source;
+mod take_back;
+mod undo;
+mod walker;
+
+use anyhow::Context as _;
+use document::Document;
+
+use crate::{Exit, Stage, failure, hint, input::Input, streams::write_document};
+
+pub use export::export;
+pub use filter::{filter, filter_with};
+pub use hooks::Hooks;
+pub use report::{report, report_document};
+pub use source::source;
+pub use undo::undo_step;
+pub use walker::walker;
+
+/// Says what failed, and passes the document on with it.
+fn fail(
+    tool: &str,
+    mut document: Document,
+    stage: Stage,
+    error: &anyhow::Error,
+    pass_on: impl FnOnce(&Document),
+) -> Exit {
+    failure::print(tool, error);
+    if document.set(&failure::member(tool, &stage.to_string(), error)).is_ok() {
+        pass_on(&document);
+    }
+    Exit::Failed
+}
+
+/// Passes a document on to standard output. Whoever reads no more hears of the failure by the exit status.
+fn to_output(document: &Document) {
+    let _ = write_document(document);
+}
+
+/// Writes the document at the end of a job that keeps what it has made, or else says why it cannot.
+fn written(tool: &str, document: &Document) -> Exit {
+    match write_document(document).context("write the document to standard output") {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            failure::print(tool, &error);
+            Exit::Failed
+        }
+    }
+}
+
+/// Wrong usage, `--help` or `--version`. In mid-pipe the document is passed on with the error.
+fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&Document)) -> Exit {
+    if !error.use_stderr() {
+        // Help that nobody reads to its end is no failure.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    let error = usage_error(tool, error);
+    match input.is_there().then(|| input.read()) {
+        Some(Ok(document)) if !document.has_failed() => {
+            fail(tool, document, Stage::Arguments, &error, pass_on);
+            return Exit::Usage;
+        }
+        Some(Ok(document)) => pass_on(&document),
+        Some(Err(unread)) => {
+            if let Some(document) = unread.of_other_version() {
+                pass_on(document);
+            }
+        }
+        None => {}
+    }
+    failure::print(tool, &error);
+    Exit::Usage
+}
+
+/// clap's words in one line, without what it appends of usage and tips.
+fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or_default();
+    let told = told.strip_prefix("error: ").unwrap_or(told).split("\n\n").next().unwrap_or_default();
+    hint(
+        anyhow::anyhow!("{}", told.split_whitespace().collect::<Vec<_>>().join(" ")),
+        format!("`{tool} --help` lists the arguments"),
+    )
+}

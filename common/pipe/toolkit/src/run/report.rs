@@ -1,0 +1,85 @@
+//! Runs a [`Report`].
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use document::Document;
+use serde_json::Value;
+
+use super::{to_output, usage_error};
+use crate::{
+    Exit, Report,
+    arguments::{Asked, Invocation},
+    failure::{self, Ended},
+    input, schema,
+    streams::explained,
+};
+
+/// The document of the container that a [`Report`] speaks of, from standard input. `from` says where to get one, for the
+/// hint.
+///
+/// # Errors
+/// Where there is none, or one of a version that this one does not know, or of a command that failed. Returned by
+/// [`Report::report`] and [`Report::explain`], it ends the tool as it would end a filter.
+pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Result<Document> {
+    let document = input::read(R::command().get_name(), report.common(), from).map_err(Ended)?;
+    match document.has_failed() {
+        true => {
+            to_output(&document);
+            Err(Ended(Exit::Upstream).into())
+        }
+        false => Ok(document),
+    }
+}
+
+/// The whole `main` of a report.
+pub fn report<R: Report>() -> ExitCode {
+    run::<R>().into()
+}
+
+fn run<R: Report>() -> Exit {
+    let Invocation { tool, asked, .. } = Invocation::<R>::parse();
+    let report = match asked {
+        Asked::Job(report) => report,
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            return schema::print::<R>(&tool, &common, &[], &[]);
+        }
+        Asked::Aside(_) => {
+            failure::print(&tool, &anyhow::anyhow!("it makes nothing that could be undone or checked"));
+            return Exit::Usage;
+        }
+        Asked::Usage(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return Exit::Done;
+        }
+        Asked::Usage(error) => {
+            failure::print(&tool, &usage_error(&tool, &error));
+            return Exit::Usage;
+        }
+    };
+    let context = report.common().context(None);
+    if report.common().explain {
+        return explained(&tool, context.and_then(|context| report.explain(&context)));
+    }
+    let printed =
+        context.and_then(|context| report.report(&context)).and_then(|value| Ok(print(&report, &value)?));
+    match printed {
+        Ok(()) => Exit::Done,
+        Err(error) => failure::end(&tool, &error),
+    }
+}
+
+fn print<R: Report>(report: &R, value: &Value) -> io::Result<()> {
+    let text = match report.text(value) {
+        Some(text) => text,
+        None if io::IsTerminal::is_terminal(&io::stdout()) => format!("{value:#}\n"),
+        None => format!("{value}\n"),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough, as in `img-ls --table | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,80 @@
+//! Runs a [`Source`].
+
+use std::process::ExitCode;
+
+use document::{Document, Member, Step, StepState};
+use operation::Nothing;
+use serde_json::Value;
+
+use super::{fail, to_output, undo::undo_step, usage_error, written};
+use crate::{
+    Common, Exit, Source, Stage,
+    arguments::{Asked, Invocation},
+    input::{self, FROM_TOOL},
+    schema,
+    streams::explained,
+};
+
+/// The whole `main` of a source.
+pub fn source<S: Source>() -> ExitCode {
+    run::<S>().into()
+}
+
+fn run<S: Source>() -> Exit {
+    let Invocation { tool, version, asked, .. } = Invocation::<S>::parse();
+    let source = match asked {
+        Asked::Job(source) => source,
+        Asked::Aside(common) => return aside::<S>(&tool, &common),
+        Asked::Usage(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return Exit::Done;
+        }
+        Asked::Usage(error) => {
+            // The tools behind this one then see that a command before them failed.
+            fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
+            return Exit::Usage;
+        }
+    };
+    if source.common().explain {
+        return explained(&tool, source.common().context(None).and_then(|context| source.explain(&context)));
+    }
+    let made = source.common().context(None).and_then(|context| source.make(&context)).and_then(|member| {
+        let mut document = Document::new();
+        if let Some(id) = &source.common().id {
+            document.set(id)?;
+        }
+        let operations: Vec<Value> = Vec::new();
+        document.push_step(&Step { tool: tool.clone(), version, state: StepState::Done, operations })?;
+        document.set(&member)?;
+        Ok(document)
+    });
+    match made {
+        Err(error) => fail(&tool, Document::new(), Stage::Apply, &error, to_output),
+        Ok(document) => written(&tool, &document),
+    }
+}
+
+/// A source's `--undo` only takes its member and its step out: the image stays in the store.
+fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
+    if common.schema || common.generate.is_some() {
+        return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);
+    }
+    let mut document = match input::read(tool, common, FROM_TOOL) {
+        Ok(document) => document,
+        Err(exit) => return exit,
+    };
+    let undone = || -> anyhow::Result<()> {
+        if !common.undo {
+            return Ok(());
+        }
+        let forget = |document: &mut Document| {
+            document.remove(S::Member::NAME);
+            Ok(())
+        };
+        undo_step::<Nothing>(tool, &common.scope()?, &mut document, || Ok(None), forget)
+    }();
+    match undone {
+        Err(error) => fail(tool, document, Stage::Undo, &error, to_output),
+        Ok(()) => written(tool, &document),
+    }
+}

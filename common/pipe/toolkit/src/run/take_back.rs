@@ -1,0 +1,61 @@
+//! The one place where a step that did not come to be done is taken back.
+
+use document::Document;
+use operation::{Operation, Scope, undo_all};
+
+use super::advice::from_boxed;
+use crate::{Session, Stage, failure, hint};
+
+/// The document as it is to leave, and why.
+pub(super) struct Failed {
+    pub(super) document: Box<Document>,
+    pub(super) stage: Stage,
+    pub(super) error: anyhow::Error,
+}
+
+impl Failed {
+    /// Nothing was begun: the document leaves as it came.
+    pub(super) fn new(document: Document, stage: Stage, error: anyhow::Error) -> Self {
+        Self { document: Box::new(document), stage, error }
+    }
+}
+
+/// A step that stands in the record, or is about to.
+pub(super) struct Attempt<'a, O> {
+    pub(super) tool: &'a str,
+    pub(super) scope: &'a Scope,
+    pub(super) session: Session,
+    pub(super) operations: Vec<O>,
+}
+
+impl<O: Operation> Attempt<'_, O> {
+    /// Undoes all operations, and gives the step up.
+    pub(super) fn take_back(self, stage: Stage, error: anyhow::Error) -> Failed {
+        let left = undo_all(&self.operations, self.scope);
+        self.give_up(left, stage, error)
+    }
+
+    /// Gives the step up, whose operations were undone but for `left`, and says what is left.
+    pub(super) fn give_up(
+        self,
+        left: Vec<(usize, operation::Error)>,
+        stage: Stage,
+        error: anyhow::Error,
+    ) -> Failed {
+        let Self { tool, session, operations, .. } = self;
+        let id = session.id().clone();
+        let indices: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
+        for (_, error) in left {
+            failure::print(tool, &from_boxed(error).context("take back"));
+        }
+        let (document, restored) = session.abandon(&operations, &indices);
+        if let Err(error) = restored {
+            failure::print(tool, &error);
+        }
+        let error = match indices.is_empty() {
+            true => error,
+            false => hint(error, format!("`unwind {id}` tries again to take back what is left")),
+        };
+        Failed::new(document, stage, error)
+    }
+}

@@ -1,0 +1,76 @@
+//! Runs a [`Walker`].
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use document::{Document, Member, members::Failure};
+
+use super::{fail, to_output, usage, written};
+use crate::{
+    Exit, Stage, Walker,
+    arguments::{Asked, Invocation},
+    failure,
+    input::{self, FROM_CONTAINER, Input},
+    schema,
+    streams::explained,
+};
+
+/// The whole `main` of a walker. Prints every document on a line of its own, as it then is.
+pub fn walker<W: Walker>() -> Exit {
+    let Invocation { tool, arguments, asked, .. } = Invocation::<W>::parse();
+    let walker = match asked {
+        Asked::Job(walker) => walker,
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            return schema::print::<W>(&tool, &common, &[], &[]);
+        }
+        Asked::Aside(_) => {
+            let words = format!("{tool} makes nothing that could be undone, checked or repaired");
+            let error = W::command().error(ErrorKind::ArgumentConflict, words);
+            return usage(&tool, &error, &source(&arguments), to_output);
+        }
+        Asked::Usage(error) => return usage(&tool, &error, &source(&arguments), to_output),
+    };
+    let common = walker.common();
+    let documents = match walker.documents() {
+        Ok(Some(documents)) => documents,
+        Ok(None) => match input::read(&tool, common, FROM_CONTAINER) {
+            Ok(document) => vec![document],
+            Err(exit) => return exit,
+        },
+        Err(error) => {
+            failure::print(&tool, &error);
+            return Exit::Failed;
+        }
+    };
+    if common.explain {
+        let lines = documents.iter().map(|document| walker.explain(document));
+        return explained(&tool, lines.collect::<anyhow::Result<Vec<_>>>().map(|lines| lines.concat()));
+    }
+    let mut exit = Exit::Done;
+    for document in documents {
+        if walk(&tool, &walker, document) != Exit::Done {
+            exit = Exit::Failed;
+        }
+    }
+    exit
+}
+
+/// With ids among the arguments, standard input is somebody else's.
+fn source(arguments: &[OsString]) -> Input {
+    let names = arguments.iter().skip(1).any(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
+    if names { Input::Empty } else { Input::Standard(FROM_CONTAINER) }
+}
+
+fn walk<W: Walker>(tool: &str, walker: &W, mut document: Document) -> Exit {
+    let errors = walker.walk(&mut document).unwrap_or_else(|error| vec![error]);
+    let mut errors = errors.into_iter();
+    if let Some(first) = errors.next() {
+        errors.for_each(|error| failure::print(tool, &error));
+        return fail(tool, document, Stage::Undo, &first, to_output);
+    }
+    let told = document.raw(Failure::NAME).is_some();
+    match written(tool, &document) {
+        Exit::Done if told => Exit::Failed,
+        exit => exit,
+    }
+}
