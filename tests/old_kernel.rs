@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use layer::archive::{Entry, Kind, Writer};
+use archive::{Entry, Kind, Writer};
 use oci::Digest;
 use serde_json::json;
 use testkit::{binaries, busybox, require_root};

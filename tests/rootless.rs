@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use layer::archive::{Entry, Kind, Writer};
+use archive::{Entry, Kind, Writer};
 use oci::Digest;
 use serde_json::{Value, json};
 use testkit::{binaries, busybox, require_root};

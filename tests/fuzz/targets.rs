@@ -10,13 +10,11 @@ use std::{
     sync::OnceLock,
 };
 
-use layer::{
-    apply::{Below, Limits, Options, Target, unpack},
-    archive::{Entry, Kind, Reader, Writer},
-};
+use archive::{Entry, Kind, Reader, Writer};
+use layer::apply::{Below, Limits, Options, Target, unpack};
 use oci::{
     Digest, Layout, Platform, Reference,
-    archive::Input,
+    load::Input,
     spec::{Descriptor, MediaType},
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};

@@ -116,8 +116,12 @@ fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause>
         .map_err(Cause::system("open", &commit.upper))?;
     let without: BTreeSet<Vec<u8>> =
         diff::stubs(upper.as_fd(), &commit.lower, &commit.mounted).map_err(Cause::Diff)?;
-    let options =
-        diff::Options { compression: commit.compression, below: commit.lower.last().cloned(), without };
+    let options = diff::Options {
+        compression: commit.compression,
+        below: commit.lower.last().cloned(),
+        without,
+        newest: oci::timestamp::source_date_epoch(),
+    };
     let mut writer = layout.writer()?;
     let summary = diff::upper(upper.as_fd(), &mut writer, &options).map_err(Cause::Diff)?;
     if summary.entries == 0 {

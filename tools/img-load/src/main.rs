@@ -23,8 +23,7 @@ use clap::Parser;
 use document::members::Image;
 use oci::{
     Layout, Platform, Reference,
-    archive::{Form, Found, Input},
-    compression::Limits,
+    load::{Form, Found, Input, Limits},
 };
 use toolkit::prelude::*;
 
@@ -62,6 +61,7 @@ impl Source for Load {
         let input = self.input()?;
         let layout = Layout::open_or_create(context.scope.root.join("images"))?;
         let intake = input.read(&layout, self.platform.as_ref())?;
+        self.hold_name(intake.form())?;
         let images = intake.commit(self.tag.as_ref())?;
         if !context.quiet {
             images.iter().for_each(|image| report(&layout, image));
@@ -78,7 +78,9 @@ impl Source for Load {
         let to = tag.as_deref().map(|name| format!(":{name}")).unwrap_or_default();
         let store =
             format!("oci:{}{to}", operation::quote(&context.scope.root.join("images").to_string_lossy()));
-        Ok(match self.input()?.form() {
+        let form = self.input()?.form();
+        self.hold_name(form)?;
+        Ok(match form {
             Form::RootFs => {
                 let name = tag.unwrap_or_default();
                 vec![
@@ -93,7 +95,7 @@ impl Source for Load {
 }
 
 impl Load {
-    /// The input. A root file system has no name of its own and needs `--tag`.
+    /// The input.
     fn input(&self) -> Result<Input> {
         if self.file == Path::new("-") && io::stdin().is_terminal() {
             return Err(hint(
@@ -101,14 +103,18 @@ impl Load {
                 "name a FILE, or use a pipe",
             ));
         }
-        let limits = Limits { size: self.max_size, ratio: self.max_ratio };
-        let input = Input::open(&self.file)?.within(limits);
-        match input.form() {
+        let limits = Limits { size: self.max_size, ratio: self.max_ratio, ..Limits::default() };
+        Ok(Input::open(&self.file)?.within(limits))
+    }
+
+    /// A root file system has no name of its own.
+    fn hold_name(&self, form: Form) -> Result<()> {
+        match form {
             Form::RootFs if self.tag.is_none() => Err(hint(
                 anyhow!("{} is a root file system and has no name of its own", self.file.display()),
                 "name it with -t NAME",
             )),
-            _ => Ok(input),
+            _ => Ok(()),
         }
     }
 }

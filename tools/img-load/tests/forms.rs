@@ -90,6 +90,87 @@ fn of_several_images_all_are_loaded_and_one_is_asked_for() {
     assert_eq!(store.loaded(&[], &several())["reference"], "a:1");
 }
 
+/// A tar without its end, so that another may follow.
+fn before(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = common::tar(files);
+    archive.truncate(archive.len() - 1024);
+    archive
+}
+
+/// What the first member is called says little: the lists do, near the beginning and far from it.
+#[test]
+fn lists_of_images_may_stand_anywhere() {
+    for first in [vec![1], vec![1; 3 << 20]] {
+        for archive in [docker(json!(["x:1"]), |_| {}), Oci::new("x:1").archive()] {
+            let odd = [before(&[(".DS_Store", &first)]), archive].concat();
+            let zstd = zstd::encode_all(&odd[..], 1).unwrap();
+            for input in [odd, zstd] {
+                let store = Store::new();
+                assert_eq!(store.loaded(&[], &input)["reference"], "x:1");
+                assert_eq!(store.names(), ["docker.io/library/x:1"]);
+            }
+        }
+    }
+    // An application for the web has one of its own, and is a root file system.
+    let web = common::tar(&[("app/x", b"x"), ("manifest.json", br#"{"name": "app"}"#)]);
+    assert_eq!(Store::new().loaded(&["-t", "web"], &web)["reference"], "web:latest");
+    let line = Store::new().refused(&[], &web);
+    assert_eq!(line, "img-load: - is a root file system and has no name of its own");
+}
+
+/// Docker 25.0.0 writes an index with `null` for what is saved by its id, and its own list.
+#[test]
+fn an_index_without_images_beside_a_list_of_docker_s() {
+    let layer = common::layer();
+    let configuration = common::configuration(&[oci::Digest::of(&layer)]);
+    let name = |content: &[u8]| format!("blobs/sha256/{}", oci::Digest::of(content).hex());
+    let list = json!([{"Config": name(&configuration), "RepoTags": null, "Layers": [name(&layer)]}]);
+    let archive = common::tar(&[
+        (&name(&layer), &layer),
+        (&name(&configuration), &configuration),
+        ("index.json", br#"{"schemaVersion":2,"manifests":null}"#),
+        ("manifest.json", list.to_string().as_bytes()),
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
+    ]);
+    assert_eq!(Store::new().loaded(&["-t", "x"], &archive)["reference"], "x:latest");
+}
+
+/// What `oras copy -r` and cosign put beside an image, and a configuration as Docker 1.10 pushed it.
+#[test]
+fn artifacts_beside_an_image_and_an_odd_configuration() {
+    let manifest_of = |archive: &mut Oci, change: &dyn Fn(&mut serde_json::Value)| {
+        let own = archive.manifest["digest"].as_str().unwrap()[7..].to_owned();
+        let (_, content) = archive.files.iter().find(|(name, _)| name.ends_with(&own)).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(content).unwrap();
+        change(&mut manifest);
+        let content = manifest.to_string().into_bytes();
+        let digest = oci::Digest::of(&content);
+        let mut entry = archive.manifest.clone();
+        (entry["digest"], entry["size"]) = (json!(digest), json!(content.len()));
+        archive.files.push((format!("blobs/sha256/{}", digest.hex()), content));
+        entry
+    };
+    let mut archive = Oci::new("x:1");
+    let empty = b"{}".to_vec();
+    let digest = oci::Digest::of(&empty);
+    archive.files.push((format!("blobs/sha256/{}", digest.hex()), empty));
+    let mut artifact = manifest_of(&mut archive, &|manifest| {
+        manifest["config"] =
+            json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": 2});
+    });
+    artifact["annotations"] = json!(null);
+    let entries = json!([artifact, archive.manifest.clone()]);
+    let store = Store::new();
+    assert_eq!(store.loaded(&[], &archive.with_index(entries))["reference"], "x:1");
+    assert_eq!(store.names().len(), 1);
+
+    let mut archive = Oci::new("x:1");
+    let old = manifest_of(&mut archive, &|manifest| {
+        manifest["config"]["mediaType"] = json!("application/octet-stream");
+    });
+    assert_eq!(Store::new().loaded(&[], &archive.with_index(json!([old])))["reference"], "x:1");
+}
+
 #[test]
 fn an_index_needs_only_the_image_that_is_wanted() {
     let archive = || {

@@ -141,7 +141,7 @@ fn damaged_streams() {
     let whole = docker(json!(["x"]), |_| {});
     assert_eq!(
         store.refused(&[], &whole[..whole.len() / 2]),
-        "img-load: read standard input: the tar ends within a member"
+        "img-load: read standard input: archive ends in the middle of an entry"
     );
     let mut compressed = zstd::encode_all(&whole[..], 3).unwrap();
     compressed.extend(zstd::encode_all(&b"what follows the tar"[..], 3).unwrap());
@@ -160,7 +160,7 @@ fn damaged_streams() {
     let rootfs = testkit::rootfs(|tree| testkit::file(tree, "bin/large", 0o755, &vec![7; 3 << 20]));
     assert_eq!(
         store.refused(&["-t", "x"], &rootfs[..2 << 20]),
-        "img-load: read standard input: the tar ends within a member"
+        "img-load: read standard input: archive ends in the middle of an entry"
     );
     let mut huge = tar::Header::new_ustar();
     huge.set_path("bin/x").unwrap();

@@ -21,7 +21,7 @@ use document::{Document, members};
 use layer::{
     Layer,
     apply::{self, EntryError},
-    store::{Format, Place, Store},
+    store::{Format, Place, Standing, Store},
 };
 use oci::{Digest, Layout};
 use toolkit::{Common, Context, Filter, Plan, hint};
@@ -129,9 +129,16 @@ fn member(apply: &layer::Apply) -> members::Layers {
     members::Layers(apply.layers.iter().map(layer).collect())
 }
 
-fn tell(layer: &Layer, fresh: bool) {
-    let done = if fresh { "unpacked into" } else { "already in" };
-    eprintln!("layer {}: {done} {:?}", layer.descriptor.digest(), layer.place.path());
+fn tell(layer: &Layer, standing: &Standing) {
+    let digest = layer.descriptor.digest();
+    let done = if standing.fresh { "unpacked into" } else { "already in" };
+    eprintln!("layer {digest}: {done} {:?}", layer.place.path());
+    if standing.left_out > 0 {
+        eprintln!("layer {digest}: left out {} extended attributes of other systems", standing.left_out);
+    }
+    if let Some(at) = standing.trailing {
+        eprintln!("layer {digest}: ignored data after the end of the archive at byte {at}");
+    }
 }
 
 fn main() -> ExitCode {

@@ -11,8 +11,8 @@ use std::{
     slice::from_ref,
 };
 
+use archive::{Entry, Kind};
 use common::{Run, Store, archive, directory, file, gzip, list, tar};
-use layer::archive::{Entry, Kind};
 use oci::Digest;
 use serde_json::{Value, json};
 

@@ -9,13 +9,13 @@ use std::{
     path::Path,
 };
 
+use archive::{Entry, Kind, Time};
 use common::{Store, apply, archive, directory, file, gzip, list, tar};
-use layer::archive::{Entry, Kind, Time};
 
 #[test]
 fn whiteouts_in_any_order() {
     let base = tar(&["etc/", "etc/a", "etc/b", "etc/d/", "etc/d/x", "etc/d/y"]);
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (&["etc/.wh.a"], &["etc/", "etc/a (wh)"]),
         // Whiteouts apply only to lower layers: what the same layer has stays.
         (&["etc/.wh.a", "etc/a"], &["etc/", "etc/a"]),
@@ -30,6 +30,11 @@ fn whiteouts_in_any_order() {
         (&["etc/d/.wh.x", "etc/d/.wh..wh..opq"], &["etc/", "etc/d/ (opaque)"]),
         // The same if no lower layer has the directory: the mount would show the whiteout.
         (&["new/.wh.x", "new/y"], &["new/", "new/y"]),
+        // A whiteout is no file that would keep its directory.
+        (&["etc/.wh.d", "etc/d/.wh.x"], &["etc/", "etc/d (wh)"]),
+        (&["etc/d/.wh.x", "etc/.wh.d"], &["etc/", "etc/d (wh)"]),
+        (&["etc/d/e/f/.wh.x", "etc/.wh.d", "etc/d/.wh.y"], &["etc/", "etc/d (wh)"]),
+        (&["etc/d/e/f", "etc/d/.wh.x", "etc/.wh.d"], &["etc/", "etc/d/ (opaque)", "etc/d/e/", "etc/d/e/f"]),
         // AUFS's own files do not belong to the layer; it made whiteouts as hard links.
         (
             &[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.plnk/1.2", "etc/.wh.a => .wh..wh.aufs"],
@@ -132,11 +137,20 @@ fn everything_an_entry_says() {
 
 #[test]
 fn attributes_that_speak_to_overlayfs_are_left_out() {
-    let xattrs =
-        ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque", "security.selinux"];
+    // And those of another system, for which Linux has no name space.
+    let xattrs = [
+        "trusted.overlay.opaque",
+        "trusted.overlay.redirect",
+        "user.overlay.opaque",
+        "security.selinux",
+        "com.apple.provenance",
+    ];
     let xattrs = xattrs.map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).to_vec();
     let layer = archive(&[(Entry { xattrs, ..directory("d/") }, b"")]);
-    let directories = apply(&[tar(&["d/", "d/x"]), layer]);
+    let directories = apply(&[tar(&["d/", "d/x"]), layer.clone()]);
+    let store = Store::new();
+    let told = store.run(&store.image(&[(&layer, &layer)]), &["-v"]).stderr;
+    assert!(told.contains(": left out 5 extended attributes of other systems\n"), "{told}");
     let mut names = [0; 100];
     assert_eq!(rustix::fs::llistxattr(directories[1].join("d"), &mut names[..]).unwrap(), 0);
 }
@@ -263,6 +277,31 @@ fn every_compression_and_the_wrong_media_type() {
         assert_eq!(run.stderr, "");
         assert_eq!(list(&run.directories()[0]), ["a/", "a/b"]);
     }
+}
+
+/// What docker, containerd and umoci all unpack: of what is behind the end of an archive nothing counts but its digest.
+#[test]
+fn ends_of_archives() {
+    let plain = tar(&["a/", "a/b"]);
+    let behind = tar(&["stargz.index.json"]);
+    let last = plain.len() - 1024;
+    for archive in [
+        // estargz: its table of contents is a tar of its own.
+        [&plain[..], &behind].concat(),
+        [&plain[..], b"tail"].concat(),
+        // The end may be one block, or missing, also with the zeros that fill the last entry's block.
+        plain[..last + 512].to_vec(),
+        plain[..last].to_vec(),
+        plain[..last - 500].to_vec(),
+    ] {
+        let directories = apply(&[archive]);
+        assert_eq!(list(&directories[0]), ["a/", "a/b"]);
+    }
+    let tail = [&plain[..], b"\0\0tail"].concat();
+    let store = Store::new();
+    let told = store.run(&store.image(&[(&tail, &tail)]), &["-v"]).stderr;
+    let at = plain.len() + 2;
+    assert!(told.contains(&format!(": ignored data after the end of the archive at byte {at}\n")), "{told}");
 }
 
 #[test]

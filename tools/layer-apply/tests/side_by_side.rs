@@ -5,8 +5,8 @@ mod common;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
+use archive::{Entry, Kind};
 use common::{Store, apply, archive, directory, file, list, tar};
-use layer::archive::{Entry, Kind};
 
 fn blobs(archives: &[Vec<u8>]) -> Vec<(&[u8], &[u8])> {
     archives.iter().map(|archive| (&archive[..], &archive[..])).collect()

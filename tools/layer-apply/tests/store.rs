@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use archive::Entry;
 use common::{Store, archive, directory, file, list, tar};
-use layer::archive::Entry;
 use oci::Digest;
 
 fn inode(path: &Path) -> u64 {

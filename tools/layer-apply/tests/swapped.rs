@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use archive::Entry;
 use common::{Store, archive, directory, file};
-use layer::archive::Entry;
 use nix::{
     sys::{
         signal::{Signal, kill},

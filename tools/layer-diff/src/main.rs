@@ -151,16 +151,17 @@ enum Trees {
 
 impl Trees {
     fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
+        let newest = oci::timestamp::source_date_epoch();
         Ok(match self {
             Self::Upper { upper, below, without } => {
-                let options = Options { compression, below: below.clone(), without: without.clone() };
+                let options = Options { compression, below: below.clone(), without: without.clone(), newest };
                 diff::upper(upper.as_fd(), out, &options)?
             }
             Self::Both { lower, upper } => diff::trees(
                 lower.as_fd(),
                 upper.as_fd(),
                 out,
-                &Options { compression, ..Options::default() },
+                &Options { compression, newest, ..Options::default() },
             )?,
         })
     }

@@ -8,8 +8,8 @@ use std::{
     process::Command,
 };
 
+use archive::{Kind, Reader};
 use assert_cmd::cargo::cargo_bin_cmd;
-use layer::archive::{Kind, Reader};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use serde_json::Value;
 
@@ -184,6 +184,37 @@ fn the_same_bytes_each_time_and_in_each_compression() {
     }
     diff_ids.dedup();
     assert_eq!(diff_ids.len(), 1);
+}
+
+/// Of the same sources the same layer: what was written just now is as old as they are.
+#[test]
+fn source_date_epoch_makes_files_as_old_as_the_sources() {
+    let digest = || {
+        let work = Work::new();
+        let upper = work.directory("upper");
+        fs::write(upper.join("new"), "x").unwrap();
+        fs::write(upper.join("old"), "x").unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(5);
+        fs::File::open(upper.join("old")).unwrap().set_modified(old).unwrap();
+        let mut command = cargo_bin_cmd!("layer-diff");
+        command.env("SOURCE_DATE_EPOCH", "1000000000").args(["--compression", "none", "-o", "-"]).arg(&upper);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut reader = Reader::new(&output.stdout[..]);
+        let mut times = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            times.push((
+                String::from_utf8(entry.path).unwrap(),
+                entry.mtime.seconds,
+                entry.mtime.nanoseconds,
+            ));
+        }
+        assert_eq!(times, [("new".to_owned(), 1_000_000_000, 0), ("old".to_owned(), 5, 0)]);
+        oci::Digest::of(&output.stdout)
+    };
+    let first = digest();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(digest(), first);
 }
 
 #[test]

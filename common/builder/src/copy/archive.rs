@@ -1,55 +1,35 @@
-//! ADD of a local archive: a tar file, plain or compressed with gzip, bzip2, xz or zstd, told by its content.
+//! ADD of a local archive: a tar file, plain or compressed with gzip, bzip2, xz or zstd, told by its content. What it may ask
+//! of us is limited as for a layer.
 
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, Seek, SeekFrom, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Component, Path, PathBuf},
 };
 
-use layer::archive::{Entry, Kind, Reader};
+use archive::{BLOCK, Decompressed, Entry, Kind, Limits, Reader};
 use rustix::fs::{FileType, Timespec};
 
 use super::{CopyError, Metadata, Owner, Place, place};
 
-/// The decompressed file.
-fn decompressed(file: File) -> io::Result<Box<dyn BufRead>> {
-    let mut file = BufReader::with_capacity(1 << 17, file);
-    let magic = file.fill_buf()?;
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => buffered(flate2::bufread::MultiGzDecoder::new(file)),
-        [b'B', b'Z', b'h', ..] => buffered(bzip2::bufread::MultiBzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => buffered(lzma_rust2::XzReader::new(file, true)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => buffered(zstd::stream::read::Decoder::with_buffer(file)?),
-        _ => Box::new(file),
-    })
-}
-
-fn buffered(reader: impl Read + 'static) -> Box<dyn BufRead> {
-    Box::new(BufReader::with_capacity(1 << 17, reader))
-}
-
-/// Whether a file is an archive: its first block, decompressed, is the header of a tar entry.
+/// Whether a file is an archive: what it begins with, decompressed, is the header of a tar entry.
 pub(super) fn is_archive(file: &File) -> bool {
     let first = || -> io::Result<bool> {
         let mut copy = file.try_clone()?;
         copy.seek(SeekFrom::Start(0))?;
-        let mut block = [0; 512];
-        decompressed(copy)?.read_exact(&mut block)?;
-        Ok(has_checksum(&block))
+        let mut content = Decompressed::new(copy, Limits::default())?;
+        // An archive without entries is none; nor is a disk's image, which begins with zeros and is long.
+        let start = content.fill_buf()?;
+        if start.get(..BLOCK).is_none_or(|block| block.iter().all(|&byte| byte == 0)) {
+            return Ok(false);
+        }
+        Ok(Reader::of_content(content).next()?.is_some())
     };
     let found = first().unwrap_or(false);
     let mut file = file;
     file.seek(SeekFrom::Start(0)).is_ok() && found
-}
-
-/// A tar header says the sum of its bytes, its own eight taken for spaces (POSIX pax, "ustar Interchange Format").
-fn has_checksum(block: &[u8; 512]) -> bool {
-    let text = String::from_utf8_lossy(&block[148..156]).into_owned();
-    let stated = u32::from_str_radix(text.trim_matches(['\0', ' ']), 8);
-    let sum = |from: &[u8]| from.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    stated.is_ok_and(|stated| stated == sum(&block[..148]) + sum(&block[156..]) + 8 * 32)
 }
 
 /// Unpacks an archive below `target`. Owners are those of the archive, unless `owner` gives one.
@@ -61,13 +41,22 @@ pub(super) fn unpack(
     place: &Place,
 ) -> Result<(), CopyError> {
     let failed = |source: io::Error| CopyError::Archive { path: path.to_owned(), source };
-    let mut archive = Reader::new(decompressed(file).map_err(failed)?);
+    let limits = Limits::default();
+    let mut archive = Reader::new(Decompressed::new(file, limits).map_err(failed)?);
     place.ensure(target)?;
-    loop {
-        let entry = archive.next().map_err(|error| failed(io::Error::other(error)))?;
-        let Some(entry) = entry else { return Ok(()) };
-        let Some(name) = inside(&entry.path) else { continue };
+    let (mut count, mut size) = (0, 0_u64);
+    while let Some(entry) = archive.next().map_err(|error| failed(error.into()))? {
+        (count, size) = (count + 1, size.saturating_add(entry.size));
+        limits.hold_entries(count, size).map_err(|error| failed(io::Error::other(error)))?;
+        let name = inside(&entry.path);
+        if name.as_os_str().is_empty() {
+            match entry.kind {
+                Kind::Directory => continue,
+                _ => return Err(failed(io::Error::other("its root must be a directory"))),
+            }
+        }
         let at = target.join(&name);
+        place.make_way(&at, entry.kind == Kind::Directory)?;
         let metadata = metadata(&entry, owner);
         let link = OsStr::from_bytes(&entry.link);
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
@@ -75,28 +64,28 @@ pub(super) fn unpack(
             Kind::File => {
                 place.file(&at, &metadata, &mut Content { archive: &mut archive, entry: &entry })?
             }
-            Kind::Directory if name.as_os_str().is_empty() => {}
             Kind::Directory => place.directory(&at, &metadata)?,
             Kind::Symlink => place.symlink(&at, &metadata, link)?,
-            Kind::HardLink => place.hard_link(&at, &target.join(inside(&entry.link).unwrap_or_default()))?,
+            Kind::HardLink => place.hard_link(&at, &target.join(inside(&entry.link)))?,
             Kind::CharDevice => place.node(&at, &metadata, FileType::CharacterDevice, device)?,
             Kind::BlockDevice => place.node(&at, &metadata, FileType::BlockDevice, device)?,
             Kind::Fifo => place.node(&at, &metadata, FileType::Fifo, 0)?,
         }
     }
+    Ok(())
 }
 
-/// An entry's name below the target; none for one that would leave it.
-fn inside(name: &[u8]) -> Option<PathBuf> {
+/// An entry's name below the target, which is a root to it: `..` leads no further.
+fn inside(name: &[u8]) -> PathBuf {
     let mut path = PathBuf::new();
     for part in Path::new(OsStr::from_bytes(name)).components() {
         match part {
             Component::Normal(part) => path.push(part),
-            Component::ParentDir => path.pop().then_some(())?,
+            Component::ParentDir => drop(path.pop()),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    Some(path)
+    path
 }
 
 fn metadata(entry: &Entry, owner: Option<Owner>) -> Metadata {
@@ -112,7 +101,7 @@ fn metadata(entry: &Entry, owner: Option<Owner>) -> Metadata {
 
 /// The data of one entry.
 struct Content<'a> {
-    archive: &'a mut Reader<Box<dyn BufRead>>,
+    archive: &'a mut Reader<Decompressed<File>>,
     entry: &'a Entry,
 }
 

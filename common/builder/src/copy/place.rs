@@ -206,6 +206,26 @@ impl Place {
         Ok(())
     }
 
+    /// Removes what stands at `path` and is no directory that a directory may be merged with: an archive's entry takes the
+    /// place of anything else.
+    ///
+    /// # Errors
+    /// [`CopyError::OverFile`], [`CopyError::System`].
+    pub fn make_way(&self, path: &Path, for_directory: bool) -> Result<(), CopyError> {
+        let (above, name) = split(path);
+        let above = self.ensure(above)?;
+        let found = self.kind_at(&above, name, path)?;
+        if found.is_none() || (found == Some(Kind::Directory) && for_directory) {
+            return Ok(());
+        }
+        if found == Some(Kind::Directory) {
+            // What is known of it is of a directory that goes.
+            *self.last.borrow_mut() = None;
+            self.times.borrow_mut().retain(|(at, _)| !at.starts_with(path));
+        }
+        layer::remove_tree(&*above, name.as_bytes()).map_err(failed("remove", path))
+    }
+
     fn kind_at(&self, above: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<Kind>, CopyError> {
         match rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(kind(&stat))),

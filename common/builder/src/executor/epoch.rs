@@ -6,11 +6,6 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 use crate::error::Cause;
 
-/// The value of the variable, in seconds.
-pub fn from_environment() -> Option<i64> {
-    std::env::var("SOURCE_DATE_EPOCH").ok()?.trim().parse().ok()
-}
-
 /// Sets the times of what is newer than `epoch` to it (reproducible-builds.org, "SOURCE_DATE_EPOCH").
 pub(super) fn clamp(directory: &Path, epoch: i64) -> Result<(), Cause> {
     use std::os::unix::fs::MetadataExt;

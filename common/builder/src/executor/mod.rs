@@ -21,8 +21,8 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-pub use epoch::from_environment as source_date_epoch;
 pub use explain::explain;
+pub use oci::timestamp::source_date_epoch;
 
 use crate::{
     arguments::Global,

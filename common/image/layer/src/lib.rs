@@ -4,15 +4,10 @@
 //!   descriptors, a path is only ever opened below the layer's root with symbolic links refused.
 //! * [`diff`]: an upper directory of overlayfs, or two directories → a layer.
 //! * [`store`]: the unpacked layers below `$STAVE_ROOT/layers`, each made once and trusted only as far as the disk is.
-//! * [`archive`]: the tar format, read strictly and written deterministically.
 
 pub mod apply;
-pub mod archive;
-mod chunk;
 pub mod compression;
 pub mod diff;
-mod gzip;
-mod input;
 mod operation;
 mod overlay;
 mod pipeline;

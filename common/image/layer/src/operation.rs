@@ -52,13 +52,13 @@ pub struct Apply {
     /// The form of the layers.
     #[serde(default)]
     pub format: Format,
-    /// Called for each layer that is ready, with whether it was unpacked just now.
+    /// Called for each layer that is ready, with what is known of it.
     #[serde(skip)]
     pub tell: Option<Tell>,
 }
 
-/// A function that is called for a layer that is ready, with whether it was unpacked just now.
-pub type Tell = fn(&Layer, bool);
+/// A function that is called for a layer that is ready, with what is known of it.
+pub type Tell = fn(&Layer, &Standing);
 
 /// The kernel has written most of a layer that was unpacked a while ago, so syncing it is cheap then.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(120);
@@ -80,7 +80,7 @@ impl Apply {
         let tell = |index: usize, standing: &Standing| {
             if let Some(tell) = self.tell {
                 let layer = Layer { place: standing.place.clone(), ..self.layers[index].clone() };
-                tell(&layer, standing.fresh);
+                tell(&layer, standing);
             }
         };
         let layout = Layout::open(scope.root.join("images"))?;

@@ -19,6 +19,11 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether the attribute is in one of the name spaces of Linux (xattr(7)).
+pub(crate) fn is_linux_xattr(name: &[u8]) -> bool {
+    [&b"user."[..], b"trusted.", b"security.", b"system."].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Whether a file with this status is a whiteout: a character device 0:0.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0

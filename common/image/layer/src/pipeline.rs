@@ -12,26 +12,16 @@ use std::{
     thread,
 };
 
+use archive::{
+    Limits,
+    decompress::{Chunk, Decoder},
+};
 use oci::digest::{Algorithm, Digest, Hasher};
 
-use crate::{chunk::Chunk, compression};
+pub(crate) use archive::decompress::Error;
 
 /// How many chunks may wait for either of their users.
 const WAITING: usize = 2;
-
-/// How large an archive may grow.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// In bytes.
-    pub(crate) size: u64,
-    /// In times the size of what it was decompressed from, once it has [`Bounds::FLOOR`].
-    pub(crate) ratio: u64,
-}
-
-impl Bounds {
-    /// Below this many bytes no ratio is too high: a small archive of zeros is harmless.
-    pub(crate) const FLOOR: u64 = 64 << 20;
-}
 
 /// What came through.
 #[derive(Debug, Clone)]
@@ -41,29 +31,6 @@ pub(crate) struct Totals {
     pub(crate) uncompressed: u64,
 }
 
-/// Why the archive ended before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The blob could not be read.
-    #[error("read blob: {0}")]
-    Read(io::Error),
-    /// The blob could not be decompressed.
-    #[error("decompress blob: {0}")]
-    Decompress(io::Error),
-    /// More than the limit on the size.
-    #[error("unpacked size exceeds {limit} bytes")]
-    Size {
-        /// The limit.
-        limit: u64,
-    },
-    /// More than the limit on the ratio.
-    #[error("unpacked size exceeds {limit} times the compressed size")]
-    Ratio {
-        /// The limit.
-        limit: u64,
-    },
-}
-
 /// Runs `consume` on the archive that `blob` holds. The blob is read to its end, whatever `consume` leaves of it.
 ///
 /// # Errors
@@ -71,7 +38,7 @@ pub enum Error {
 pub(crate) fn run<T, E: From<Error>>(
     blob: impl Read + Send,
     algorithm: Algorithm,
-    bounds: Bounds,
+    limits: Limits,
     consume: impl FnOnce(&mut Archive) -> Result<T, E>,
 ) -> Result<(T, Totals), E> {
     let (to_consumer, archive) = sync_channel::<Result<Arc<Chunk>, Error>>(WAITING);
@@ -81,13 +48,11 @@ pub(crate) fn run<T, E: From<Error>>(
         let hash_used = used.clone();
         let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &hashed, &hash_used));
         let reader = scope.spawn(move || {
-            let mut blob = Counted { blob, size: 0, error: None };
-            let outcome = decompress(&mut blob, bounds, &to_consumer, &to_hash, &unused);
-            if let Err(error) = outcome {
+            decompress(blob, limits, &to_consumer, &to_hash, &unused).unwrap_or_else(|error| {
                 // A consumer that is gone needs no reason.
                 let _ = to_consumer.send(Err(error));
-            }
-            blob.size
+                0
+            })
         });
         let mut archive = Archive { chunks: archive, current: None, position: 0, used, error: None };
         let consumed = consume(&mut archive).and_then(|value| {
@@ -120,60 +85,25 @@ fn hash(mut hasher: Hasher, chunks: &Receiver<Arc<Chunk>>, used: &Sender<Chunk>)
     (hasher.finish(), size)
 }
 
-fn decompress<R: Read>(
-    blob: &mut Counted<R>,
-    bounds: Bounds,
+/// Returns the blob's size.
+fn decompress(
+    blob: impl Read,
+    limits: Limits,
     to_consumer: &SyncSender<Result<Arc<Chunk>, Error>>,
     to_hash: &SyncSender<Arc<Chunk>>,
     unused: &Receiver<Chunk>,
-) -> Result<(), Error> {
-    let mut decoder = compression::decoder(&mut *blob).map_err(Error::Read)?;
-    let mut total = 0;
+) -> Result<u64, Error> {
+    let mut decoder = Decoder::new(blob, limits)?;
     loop {
         let mut chunk = unused.try_recv().unwrap_or_default();
         chunk.clear();
-        if let Err(error) = decoder.fill(&mut chunk) {
-            drop(decoder);
-            return Err(blob.error.take().map_or(Error::Decompress(error), Error::Read));
-        }
+        decoder.fill(&mut chunk)?;
         if chunk.is_empty() {
-            return Ok(());
-        }
-        total += chunk.bytes().len() as u64;
-        let read = decoder.get_ref().size;
-        if total > bounds.size {
-            return Err(Error::Size { limit: bounds.size });
-        }
-        if total > Bounds::FLOOR && total / bounds.ratio.max(1) > read {
-            return Err(Error::Ratio { limit: bounds.ratio });
+            return Ok(decoder.taken());
         }
         let chunk = Arc::new(chunk);
         if to_hash.send(chunk.clone()).is_err() || to_consumer.send(Ok(chunk)).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// The blob, counted while it is read. Keeps its own error, to tell it from the decompressor's.
-struct Counted<R> {
-    blob: R,
-    size: u64,
-    error: Option<io::Error>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.blob.read(buffer) {
-            Ok(count) => {
-                self.size += count as u64;
-                Ok(count)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                let kind = error.kind();
-                self.error = Some(error);
-                Err(kind.into())
-            }
+            return Ok(decoder.taken());
         }
     }
 }
@@ -244,15 +174,15 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn all(blob: &[u8], bounds: Bounds) -> Result<(Vec<u8>, Totals), Error> {
-        run(blob, Algorithm::Sha256, bounds, |archive| {
+    fn all(blob: &[u8], limits: Limits) -> Result<(Vec<u8>, Totals), Error> {
+        run(blob, Algorithm::Sha256, limits, |archive| {
             let mut data = Vec::new();
             let _ = archive.read_to_end(&mut data);
             Ok(data)
         })
     }
 
-    const WIDE: Bounds = Bounds { size: 1 << 40, ratio: 10_000 };
+    const WIDE: Limits = Limits { size: 1 << 40, ratio: 10_000, entries: 1 };
 
     #[test]
     fn every_compression_comes_through() {
@@ -292,9 +222,9 @@ mod tests {
     #[test]
     fn bombs_are_stopped() {
         let bomb = gzip(&vec![0; 200 << 20]);
-        let error = all(&bomb, Bounds { size: 1 << 40, ratio: 100 }).unwrap_err().to_string();
+        let error = all(&bomb, Limits { ratio: 100, ..WIDE }).unwrap_err().to_string();
         assert_eq!(error, "unpacked size exceeds 100 times the compressed size");
-        let error = all(&bomb, Bounds { size: 1 << 20, ratio: 10_000 }).unwrap_err().to_string();
+        let error = all(&bomb, Limits { size: 1 << 20, ..WIDE }).unwrap_err().to_string();
         assert_eq!(error, "unpacked size exceeds 1048576 bytes");
         assert!(all(&bomb, WIDE).is_ok());
     }
@@ -302,7 +232,9 @@ mod tests {
     #[test]
     fn a_consumer_that_gives_up_stops_it() {
         let outcome: Result<((), _), Error> =
-            run(io::repeat(7).take(1 << 40), Algorithm::Sha256, WIDE, |_| Err(Error::Size { limit: 0 }));
+            run(io::repeat(7).take(1 << 40), Algorithm::Sha256, WIDE, |_| {
+                Err(archive::Exceeded::Size(0).into())
+            });
         assert_eq!(outcome.unwrap_err().to_string(), "unpacked size exceeds 0 bytes");
     }
 }

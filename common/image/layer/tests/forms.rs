@@ -9,10 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use layer::{
-    apply::{Below, Limits, Options, Target, unpack},
-    archive::{Entry, Kind, Segment, Time, Writer},
-};
+use archive::{Entry, Kind, Segment, Time, Writer};
+use layer::apply::{Below, Limits, Options, Target, unpack};
 use proptest::prelude::*;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use seen::walk;

@@ -5,9 +5,9 @@ mod seen;
 
 use std::{fs, os::fd::AsFd, path::Path};
 
+use archive::{Entry, Kind, Time, Writer};
 use layer::{
     apply::{Below, Options, Target, unpack},
-    archive::{Entry, Kind, Time, Writer},
     compression::Compression,
     diff,
 };

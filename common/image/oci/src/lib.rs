@@ -3,13 +3,12 @@
 //! [`layout::Layout`] is the store at `$STAVE_ROOT/images`: an OCI image layout that skopeo, umoci, podman and crane read
 //! and write as it is, also while we do.
 
-pub mod archive;
-pub mod compression;
 pub mod digest;
 pub mod gc;
 pub mod image;
 pub mod json;
 pub mod layout;
+pub mod load;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
@@ -18,7 +17,6 @@ pub mod summary;
 pub mod table;
 pub mod timestamp;
 
-pub use compression::Compression;
 pub use digest::Digest;
 pub use image::Image;
 pub use layout::Layout;

@@ -1,6 +1,7 @@
 //! Media types: what a descriptor points at. Docker's image manifest version 2, schema 2, is read as the OCI's own form,
 //! of which it is the twin.
 
+use archive::Compression;
 use oci_spec::image::{Descriptor, MediaType};
 
 /// `application/vnd.docker.distribution.manifest.v2+json`
@@ -31,6 +32,30 @@ pub enum Kind {
     Other,
 }
 
+/// The media type of a layer that is compressed like this; none where the image-spec has none.
+pub fn of_layer(compression: Compression) -> Option<MediaType> {
+    match compression {
+        Compression::None => Some(MediaType::ImageLayer),
+        Compression::Gzip => Some(MediaType::ImageLayerGzip),
+        Compression::Zstd => Some(MediaType::ImageLayerZstd),
+        Compression::Xz | Compression::Bzip2 => None,
+    }
+}
+
+/// Docker's names for layers that are not to be distributed begin so.
+const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+
+/// Whether a layer is not to be distributed by registries.
+pub fn is_nondistributable(layer: &Descriptor) -> bool {
+    match layer.media_type() {
+        MediaType::ImageLayerNonDistributable
+        | MediaType::ImageLayerNonDistributableGzip
+        | MediaType::ImageLayerNonDistributableZstd => true,
+        MediaType::Other(name) => name.starts_with(DOCKER_FOREIGN),
+        _ => false,
+    }
+}
+
 /// What a descriptor points at.
 pub fn kind(descriptor: &Descriptor) -> Kind {
     kind_of(descriptor.media_type())
@@ -53,7 +78,7 @@ pub fn kind_of(media_type: &MediaType) -> Kind {
             DOCKER_MANIFEST_LIST => Kind::Index,
             DOCKER_CONFIG => Kind::Configuration,
             name if name.starts_with(DOCKER_LAYER) => Kind::Layer,
-            name if name.starts_with("application/vnd.docker.image.rootfs.foreign.diff.tar") => Kind::Layer,
+            name if name.starts_with(DOCKER_FOREIGN) => Kind::Layer,
             _ => Kind::Other,
         },
         _ => Kind::Other,

@@ -10,11 +10,15 @@ use jiff::{
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
+/// The time that `SOURCE_DATE_EPOCH` gives: what is made of the same sources comes out the same each time.
+pub fn source_date_epoch() -> Option<i64> {
+    std::env::var("SOURCE_DATE_EPOCH").ok()?.trim().parse().ok()
+}
+
 /// Now, or the time that `SOURCE_DATE_EPOCH` gives for builds that are to come out the same each time
 /// (reproducible-builds.org).
 pub fn now() -> i64 {
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| {
+    source_date_epoch().unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     })

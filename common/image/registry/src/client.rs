@@ -101,6 +101,13 @@ impl Client {
         Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
     }
 
+    /// Reaches a host that is not a registry, without credentials.
+    pub(crate) fn open_elsewhere(&self, url: &Url) -> Result<Repository, Error> {
+        let http = Http::new(&self.options, url.authority(), self.options.insecure)?;
+        let base = Url::host(url.is_tls(), url.authority());
+        Ok(Repository::new(http, base, "", Access::Pull, self.options.retries, None))
+    }
+
     /// Whether a registry that may speak plain HTTP does so.
     fn detect(&self, http: &Http, host: &str) -> Result<Url, Error> {
         let tls = Url::host(true, host);

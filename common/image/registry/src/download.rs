@@ -24,6 +24,7 @@ use crate::{
     progress::{Event, Progress},
     pull::Sources,
     repository::Repository,
+    url::Url,
 };
 
 /// How many bytes are taken from a connection before they are written.
@@ -170,14 +171,14 @@ impl Downloads<'_> {
             let outcome = self.sources.get(index).and_then(|source| {
                 if writer.size() > 0 {
                     blob.change(|state| state.replaceable = true);
-                    match self.receive_all(source, descriptor, &mut writer, blob) {
+                    match self.receive_all(source, None, descriptor, &mut writer, blob) {
                         Err(error) if error.is_wrong_content() => writer = begin()?,
                         outcome => return outcome,
                     }
                     // From here on, all bytes come from this source.
                 }
                 blob.change(|state| state.replaceable = !is_last);
-                self.receive_all(source, descriptor, &mut writer, blob)
+                self.receive_all(source, None, descriptor, &mut writer, blob)
             });
             match outcome {
                 Ok(()) => return self.place(&digest, writer, blob),
@@ -197,6 +198,25 @@ impl Downloads<'_> {
                 }
             }
         }
+        // Last, where the descriptor says that it is (image-spec, descriptor.md, "urls"): no registry has the base layers of
+        // Windows, which may not be distributed.
+        for url in descriptor.urls().iter().flatten() {
+            let outcome = self.sources.elsewhere(url).and_then(|(source, url)| {
+                if writer.size() > 0 {
+                    writer = begin()?;
+                }
+                self.receive_all(&source, Some(&url), descriptor, &mut writer, blob)
+            });
+            match outcome {
+                Ok(()) => return self.place(&digest, writer, blob),
+                Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp))
+                    if !error.is_wrong_content() =>
+                {
+                    return Err(error);
+                }
+                Err(error) => last = error,
+            }
+        }
         Err(last)
     }
 
@@ -213,10 +233,11 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// Downloads from one source, with retries, and checks the digest.
+    /// Downloads from one source, with retries, and checks the digest. The blob is among the source's blobs, or at `url`.
     fn receive_all(
         &self,
         source: &Repository,
+        url: Option<&Url>,
         descriptor: &Descriptor,
         writer: &mut BlobWriter,
         blob: &Growing,
@@ -225,7 +246,11 @@ impl Downloads<'_> {
         let mut attempts = source.attempts();
         loop {
             let before = writer.size();
-            let error = match self.receive(source, &digest, size, writer, blob) {
+            let url = match url {
+                Some(url) => url.clone(),
+                None => source.url(&format!("blobs/{digest}"))?,
+            };
+            let error = match self.receive(source, url, (&digest, size), writer, blob) {
                 Ok(()) => return Ok(writer.check()?),
                 Err(error @ (Error::Store(_) | Error::Blob { .. } | Error::GivenUp)) => return Err(error),
                 Err(error) => error,
@@ -242,8 +267,8 @@ impl Downloads<'_> {
     fn receive(
         &self,
         source: &Repository,
-        digest: &Digest,
-        size: u64,
+        url: Url,
+        (digest, size): (&Digest, u64),
         writer: &mut BlobWriter,
         blob: &Growing,
     ) -> Result<(), Error> {
@@ -253,7 +278,6 @@ impl Downloads<'_> {
         }
         let range = (from > 0).then(|| (header::RANGE.as_str(), format!("bytes={from}-")));
         let headers: Vec<_> = range.into_iter().collect();
-        let url = source.url(&format!("blobs/{digest}"))?;
         let answer = source.expect("GET", url, &headers, None, &[200, 206, 416])?;
         let mut skip = match answer.status.as_u16() {
             206 => begins_at(&answer, from).map(|()| 0)?,

@@ -70,6 +70,9 @@ pub enum Error {
     /// A host name that is not valid.
     #[error("{0:?} is not a registry's host and port")]
     Host(String),
+    /// A URL in a descriptor cannot be used.
+    #[error("the descriptor's url cannot be used: {0}")]
+    Elsewhere(String),
     /// A file of the containers-registries.conf(5) kind could not be used.
     #[error("read {}: {problem}", path.display())]
     Places {

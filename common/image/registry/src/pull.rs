@@ -27,6 +27,7 @@ use crate::{
     places::Place,
     progress::{Event, Progress},
     repository::{Access, Repository},
+    url::Url,
 };
 
 /// How deep indexes may be nested.
@@ -64,6 +65,12 @@ impl<'a> Sources<'a> {
 
     pub(crate) fn is_last(&self, index: usize) -> bool {
         index + 1 == self.places.len()
+    }
+
+    /// Reaches a URL of a descriptor, without the registry's credentials.
+    pub(crate) fn elsewhere(&self, url: &str) -> Result<(Repository, Url), Error> {
+        let url = Url::parse(url).map_err(Error::Elsewhere)?;
+        Ok((self.client.open_elsewhere(&url)?, url))
     }
 
     /// Says that the next place is asked.

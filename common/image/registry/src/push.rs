@@ -11,7 +11,7 @@ use std::{
 
 use oci::{
     Digest, Layout, Platform, Reference,
-    media_type::{Kind, kind},
+    media_type::{Kind, is_nondistributable, kind},
     spec::{Descriptor, ImageManifest},
 };
 
@@ -107,7 +107,7 @@ fn collect(layout: &Layout, descriptor: &Descriptor, found: &mut Vec<Descriptor>
         }
     } else {
         for layer in layout.manifest(descriptor)?.layers() {
-            if !layout.has_blob(layer)? {
+            if !is_foreign(layer) && !layout.has_blob(layer)? {
                 return Ok(false);
             }
         }
@@ -123,7 +123,8 @@ fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, b
     let mut blobs: Vec<(Descriptor, bool)> = Vec::new();
     for descriptor in manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest) {
         let manifest: ImageManifest = layout.manifest(descriptor)?;
-        let layers = manifest.layers().iter().map(|layer| (layer.clone(), true));
+        let layers = manifest.layers().iter().filter(|layer| !is_foreign(layer));
+        let layers = layers.map(|layer| (layer.clone(), true));
         for (blob, is_layer) in layers.chain([(manifest.config().clone(), false)]) {
             if !blobs.iter().any(|(other, _)| other.digest() == blob.digest()) {
                 blobs.push((blob, is_layer));
@@ -131,6 +132,11 @@ fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, b
         }
     }
     Ok(blobs)
+}
+
+/// Whether a layer is not to be distributed (image-spec, layer.md), and has a URL of its own.
+fn is_foreign(layer: &Descriptor) -> bool {
+    is_nondistributable(layer) && layer.urls().as_ref().is_some_and(|urls| !urls.is_empty())
 }
 
 /// For each layer of an image that was pushed to the same registry, or has a name there: the repository that the

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use archive::{Entry, Kind, Writer};
 use assert_cmd::{Command, cargo::cargo_bin_cmd};
-use layer::archive::{Entry, Kind, Writer};
 use oci::{
     Digest, Layout,
     spec::{Descriptor, MediaType},

@@ -7,13 +7,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use archive::Shown;
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat, statat},
     io::Errno,
 };
 
 use super::{EntryError, Error, name};
-use crate::{archive::Shown, overlay};
+use crate::overlay;
 
 /// The layers below: directories and images, in overlayfs's form.
 #[derive(Debug, Default)]

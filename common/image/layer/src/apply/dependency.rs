@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use archive::Time;
 use oci::digest::{Algorithm, Digest, Hasher};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::{
     form::Facts,
     name,
 };
-use crate::{archive::Time, overlay};
+use crate::overlay;
 
 /// A path in the layers below, and what was seen there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
 };
 
+use archive::{Kind, Shown, Time};
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags, XattrFlags, fsetxattr, fstat, ftruncate,
@@ -19,10 +20,7 @@ use super::{
     form::{Facts, Form, Made, Special, Standing},
     name::join,
 };
-use crate::{
-    archive::{Kind, Shown, Time},
-    overlay, remove_tree,
-};
+use crate::{overlay, remove_tree};
 
 /// How many directories are kept open.
 const OPEN: usize = 200;

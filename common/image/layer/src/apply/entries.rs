@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::BufRead};
 
+use archive::{Entry, Kind, Reader};
 use rustix::io::Errno;
 
 use super::{
@@ -12,10 +13,7 @@ use super::{
     name::{Target, join},
     tree::Tree,
 };
-use crate::{
-    archive::{Entry, Kind, Reader},
-    overlay, pipeline,
-};
+use crate::{overlay, pipeline};
 
 /// A layer that is being unpacked: what its entries mean, whatever the form that it gets.
 pub(super) struct Unpacking<'a, F> {
@@ -76,6 +74,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
             }
             Target::Path { parent, name } => {
                 let parent = self.parent(parent)?;
+                self.tree.fill(&parent);
                 match entry.kind {
                     Kind::Directory => self.directory(&parent, &name, entry)?,
                     Kind::File => self.file(&parent, &name, entry, reader)?,
@@ -89,12 +88,8 @@ impl<'a, F: Form> Unpacking<'a, F> {
 
     /// Whether what `entries` entries, with files of `size` bytes, made so far is within the limits.
     pub(super) fn within(&self, limits: &Limits, entries: u64, size: u64) -> Result<(), Error> {
-        if entries.saturating_add(self.tree.implied) > limits.entries {
-            return Err(Error::Entries { limit: limits.entries });
-        }
-        if size.saturating_add(self.copied) > limits.size {
-            return Err(pipeline::Error::Size { limit: limits.size }.into());
-        }
+        let (entries, size) = (entries.saturating_add(self.tree.implied), size.saturating_add(self.copied));
+        limits.hold_entries(entries, size).map_err(pipeline::Error::Exceeded)?;
         self.within_memory()
     }
 
@@ -250,11 +245,15 @@ impl<'a, F: Form> Unpacking<'a, F> {
     }
 
     /// Leaves the attributes that belong to the file. overlayfs's own would change what the mount shows; a label of SELinux
-    /// and an ACL of NFS speak of the machine that the layer was made on.
+    /// and an ACL of NFS speak of the machine that the layer was made on, and so do those that are not in any of Linux's
+    /// name spaces (xattr(7)): `com.apple.provenance` of macOS, say.
     pub(super) fn keep_own(&mut self, facts: &mut Facts) {
         let all = facts.xattrs.len();
         facts.xattrs.retain(|(name, _)| {
-            !overlay::is_overlay_xattr(name) && name != b"security.selinux" && name != b"system.nfs4_acl"
+            overlay::is_linux_xattr(name)
+                && !overlay::is_overlay_xattr(name)
+                && name != b"security.selinux"
+                && name != b"system.nfs4_acl"
         });
         self.left_out += (all - facts.xattrs.len()) as u64;
     }

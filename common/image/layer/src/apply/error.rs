@@ -1,11 +1,9 @@
 use std::io;
 
+use archive::Shown;
 use oci::Digest;
 
-use crate::{
-    archive::{self, Shown},
-    pipeline,
-};
+use crate::pipeline;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +21,6 @@ pub enum Error {
         name: Shown,
         /// What went wrong.
         source: EntryError,
-    },
-    /// More than the limit on entries.
-    #[error("more than {limit} entries")]
-    Entries {
-        /// The limit.
-        limit: u64,
     },
     /// More directories, deletions and links, and of an image more names, than are kept in memory.
     #[error("its names, directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use archive::Time;
+
 use super::{
     Dependency, EntryError, Error,
     below::Found,
@@ -10,7 +12,6 @@ use super::{
     form::{Facts, Form, Standing},
     name::join,
 };
-use crate::archive::Time;
 
 /// What is known of a layer that is finished.
 pub(super) struct Finished {
@@ -97,8 +98,16 @@ impl<F: Form> Unpacking<'_, F> {
     }
 
     fn hide(&mut self, path: &[u8], name: &[u8], merged: bool) -> Result<(), EntryError> {
-        match self.form.standing(path, name)? {
-            Standing::Directory => self.tree.get(&join(path, name)).new = true,
+        let mut standing = self.form.standing(path, name)?;
+        let at = join(path, name);
+        // Whiteouts in a directory that is deleted are no files that would keep it.
+        if matches!(standing, Standing::Directory) && self.tree.is_hollow(&at) {
+            self.tree.remove(&at);
+            self.form.remove(path, name)?;
+            standing = Standing::Nothing;
+        }
+        match standing {
+            Standing::Directory => self.tree.get(&at).new = true,
             Standing::Nothing if merged => self.form.whiteout(path, name)?,
             _ => {}
         }

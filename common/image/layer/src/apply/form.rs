@@ -1,7 +1,8 @@
 //! What a layer becomes, behind the calls by which the rules of layer.md act on it.
 
+use archive::{Entry, Kind, Time};
+
 use super::{Dependency, EntryError};
-use crate::archive::{Entry, Kind, Time};
 
 /// What an entry says of its file or directory besides its content.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, os::fd::OwnedFd};
 
+use archive::Shown;
 use erofs::{Attributes, Directory, Entry, Kind, Writer};
 use oci::Digest;
 use rustix::io::Errno;
@@ -11,10 +12,7 @@ use super::{
     Dependency, EntryError, acl,
     form::{Facts, Form, Made, Special, Standing},
 };
-use crate::{
-    archive::{self, Shown},
-    overlay,
-};
+use crate::overlay;
 
 /// The longest name, in bytes.
 const NAME: usize = 255;

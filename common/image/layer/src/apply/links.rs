@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use archive::{Entry, Kind, Shown, Time};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat},
     io::Errno,
@@ -18,10 +19,7 @@ use super::{
     form::{Facts, Form, Standing},
     name::{Target, WHITEOUT, join, split},
 };
-use crate::{
-    archive::{Entry, Kind, Shown, Time},
-    overlay,
-};
+use crate::overlay;
 
 /// As many symbolic links as the kernel follows in one path.
 const LINKS: usize = 40;

@@ -23,6 +23,8 @@ mod tree;
 
 use std::{io::Read, os::fd::OwnedFd};
 
+pub use archive::Limits;
+use archive::{Kind, Reader};
 use oci::digest::{Algorithm, Digest};
 use userns::Namespace;
 
@@ -31,34 +33,13 @@ pub(crate) use below::{Root, open_root};
 pub use dependency::Dependency;
 pub use error::{EntryError, Error};
 
-use crate::{
-    archive::{Kind, Reader},
-    pipeline::{self, Bounds},
-    store::Format,
-};
-
-/// What a layer may ask of us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Size of its archive in bytes; also of its files, holes and copies from the layers below included.
-    pub size: u64,
-    /// Number of its entries, with the directories that they imply.
-    pub entries: u64,
-    /// How many times larger its archive may be than its blob. Counts from 64 MiB on.
-    pub ratio: u64,
-}
-
-impl Default for Limits {
-    /// 64 GiB, ten million entries; a ratio of 1000, which is what gzip makes of nothing but zeros.
-    fn default() -> Self {
-        Self { size: 64 << 30, entries: 10_000_000, ratio: 1000 }
-    }
-}
+use crate::{pipeline, store::Format};
 
 /// How a layer is unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// What it may ask.
+    /// What it may ask: the directories that its entries imply count as entries, and what is copied from the layers below
+    /// as size.
     pub limits: Limits,
     /// Whether it may hold device nodes.
     pub devices: bool,
@@ -102,8 +83,11 @@ pub struct Unpacked {
     pub uncompressed: u64,
     /// Number of entries.
     pub entries: u64,
-    /// Extended attributes that were left out, because they would speak to overlayfs or to this machine's policy.
+    /// Extended attributes that were left out, because they would speak to overlayfs or to this machine's policy, or are
+    /// another system's.
     pub left_out: u64,
+    /// Where in the archive data stands behind its end.
+    pub trailing: Option<u64>,
     /// How many entries are not as the layer says ([`Options::rootless`]).
     pub approximated: u64,
     /// What was taken from the layers below: with others below, the directory would be another.
@@ -146,8 +130,7 @@ fn unpack_to(
     below: &Below,
     options: &Options,
 ) -> Result<Unpacked, Error> {
-    let bounds = Bounds { size: options.limits.size, ratio: options.limits.ratio };
-    let outcome = pipeline::run(blob, options.algorithm, bounds, |archive| {
+    let outcome = pipeline::run(blob, options.algorithm, options.limits, |archive| {
         let mut reader = Reader::new(archive);
         let mut unpacking = entries::Unpacking::new(form, below, options);
         let (mut count, mut size) = (0, 0_u64);
@@ -156,26 +139,24 @@ fn unpack_to(
             if count % BETWEEN == 0 {
                 operation::interrupt::checked().map_err(Error::Interrupted)?;
             }
-            // Holes count: who reads the file reads them all.
             size = size.saturating_add(entry.size);
-            if size > bounds.size {
-                return Err(pipeline::Error::Size { limit: bounds.size }.into());
-            }
+            options.limits.hold_entries(count, size).map_err(pipeline::Error::Exceeded)?;
             if !options.devices && matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
                 return Err(Error::entry(&entry.path)(EntryError::Device));
             }
             unpacking.entry(&entry, &mut reader)?;
             unpacking.within(&options.limits, count, size)?;
         }
-        Ok((count, unpacking.finish()?))
+        Ok((count, reader.trailing(), unpacking.finish()?))
     })?;
-    let ((entries, finish::Finished { left_out, approximated, dependencies }), totals) = outcome;
+    let ((entries, trailing, finish::Finished { left_out, approximated, dependencies }), totals) = outcome;
     Ok(Unpacked {
         diff_id: totals.diff_id,
         size: totals.size,
         uncompressed: totals.uncompressed,
         entries,
         left_out,
+        trailing,
         approximated,
         dependencies,
     })

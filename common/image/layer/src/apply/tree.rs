@@ -13,6 +13,8 @@ pub(super) struct Directory {
     pub(super) opaque: bool,
     /// The layer itself deleted or replaced the directory of the lower layers: this is a new one.
     pub(super) new: bool,
+    /// Something stands in it, or in a directory below it, that is more than a whiteout.
+    pub(super) filled: bool,
     /// Names deleted in it.
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
 }
@@ -27,6 +29,8 @@ pub(super) struct Tree {
     pub(super) kept: usize,
     /// The last directory that was looked up: entries usually come directory by directory.
     last: Vec<u8>,
+    /// The last directory that something was put into.
+    last_filled: Option<Vec<u8>>,
 }
 
 /// The approximate overhead for each kept thing, in bytes.
@@ -36,7 +40,7 @@ impl Tree {
     /// Only the root.
     pub(super) fn new() -> Self {
         let directories = BTreeMap::from([(Vec::new(), Directory::default())]);
-        Self { directories, implied: 0, kept: 0, last: Vec::new() }
+        Self { directories, implied: 0, kept: 0, last: Vec::new(), last_filled: None }
     }
 
     pub(super) fn contains(&mut self, path: &[u8]) -> bool {
@@ -58,6 +62,24 @@ impl Tree {
         self.directories.insert(path.to_vec(), Directory::default());
     }
 
+    /// Says that something was put into the directory at `path`, which is in the tree.
+    pub(super) fn fill(&mut self, path: &[u8]) {
+        if self.last_filled.as_deref() == Some(path) {
+            return;
+        }
+        let mut next = path;
+        while !std::mem::replace(&mut self.get(next).filled, true) && !next.is_empty() {
+            next = name::split(next).0;
+        }
+        self.last_filled = Some(path.to_vec());
+    }
+
+    /// Whether the directory at `path`, which is in the tree, is there for whiteouts in it alone.
+    pub(super) fn is_hollow(&mut self, path: &[u8]) -> bool {
+        let directory = self.get(path);
+        directory.listed.is_none() && !directory.filled && !directory.opaque
+    }
+
     /// Counts something of `length` bytes that is kept until the layer is finished.
     pub(super) fn keep(&mut self, length: usize) {
         self.kept = self.kept.saturating_add(length + OVERHEAD);
@@ -72,6 +94,7 @@ impl Tree {
         }
         // The root is never removed.
         self.last.clear();
+        self.last_filled = None;
     }
 
     /// Whether lower layers are visible at `path`: nothing in this layer hides them. `path` itself need not exist.

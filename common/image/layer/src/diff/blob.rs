@@ -22,7 +22,7 @@ use crate::compression::Compression;
 /// The archive's bytes in one block.
 const BLOCK: usize = 1 << 20;
 // Whoever unpacks it decompresses a block at once.
-const _: () = assert!(BLOCK <= crate::chunk::SIZE);
+const _: () = assert!(BLOCK <= archive::decompress::CHUNK);
 /// More compressing threads than this, and reading the files is what takes the time.
 const THREADS: usize = 16;
 
@@ -342,7 +342,9 @@ mod tests {
                 let finished = blob.finish().unwrap();
                 assert_eq!(finished.diff_id, Digest::of(data));
                 assert_eq!((finished.size, finished.uncompressed), (out.len() as u64, data.len() as u64));
-                let back = crate::compression::decompressed(&out[..]).unwrap();
+                let mut back = Vec::new();
+                let mut reader = archive::Decompressed::new(&out[..], archive::Limits::NONE).unwrap();
+                io::Read::read_to_end(&mut reader, &mut back).unwrap();
                 assert!(back == data, "{compression:?} of {} bytes", data.len());
             }
         }

@@ -6,21 +6,20 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use archive::{Entry, Kind, Shown, Time, Writer};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat,
 };
 
 use super::{Error, Summary, blob::Blob};
-use crate::{
-    archive::{Entry, Kind, Shown, Time, Writer},
-    overlay,
-};
+use crate::overlay;
 
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,
     /// Where a file with several names came first, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
+    newest: Option<i64>,
 }
 
 /// Names that mean something else in a layer: whiteouts.
@@ -74,8 +73,8 @@ pub(super) fn kind(stat: &Stat) -> FileType {
 }
 
 impl<W: Write> Entries<W> {
-    pub(super) fn new(blob: Blob<W>) -> Self {
-        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0 }
+    pub(super) fn new(blob: Blob<W>, newest: Option<i64>) -> Self {
+        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0, newest }
     }
 
     pub(super) fn finish(self) -> io::Result<Summary> {
@@ -91,7 +90,12 @@ impl<W: Write> Entries<W> {
 
     fn put(&mut self, entry: &Entry) -> Result<(), Error> {
         self.count += 1;
-        self.writer.entry(entry).map_err(Error::Write)
+        let newest = self.newest.map(|seconds| Time { seconds, nanoseconds: 0 });
+        match newest.filter(|newest| entry.mtime > *newest) {
+            Some(mtime) => self.writer.entry(&Entry { mtime, ..entry.clone() }),
+            None => self.writer.entry(entry),
+        }
+        .map_err(Error::Write)
     }
 
     /// The whiteout of `name` in `directory`. It has no time of its own: that of the deletion says nothing.

@@ -16,9 +16,10 @@ use std::{
     path::PathBuf,
 };
 
+use archive::Shown;
 use oci::Digest;
 
-use crate::{archive::Shown, compression::Compression};
+use crate::compression::Compression;
 
 pub use stubs::stubs;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub below: Option<PathBuf>,
     /// Paths in an upper directory that are left out, as [`stubs`] finds them.
     pub without: BTreeSet<Vec<u8>>,
+    /// Files that are newer get this time, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+    pub newest: Option<i64>,
 }
 
 /// What was written.
@@ -82,7 +85,7 @@ pub enum Error {
 /// [`Error`]: among others where overlayfs left a redirect or a file without its data in the upper directory, which only
 /// the layers below could explain, and for names that are whiteouts in a layer.
 pub fn upper(upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
-    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression));
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options.newest);
     upper::walk(upper, &mut entries, options)?;
     entries.finish().map_err(Error::Write)
 }
@@ -99,7 +102,7 @@ pub fn trees(
     out: impl Write,
     options: &Options,
 ) -> Result<Summary, Error> {
-    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression));
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options.newest);
     trees::walk(lower, upper, &mut entries)?;
     entries.finish().map_err(Error::Write)
 }

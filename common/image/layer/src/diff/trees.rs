@@ -5,13 +5,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use archive::Shown;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 
 use super::{
     Error,
     entries::{Entries, WHITEOUT, join, kind, names, open_directory, stat, tree},
 };
-use crate::{archive::Shown, overlay};
+use crate::overlay;
 
 /// A directory of the upper tree that is still to be read.
 struct Left {

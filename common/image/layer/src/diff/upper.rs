@@ -5,13 +5,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
+use archive::Shown;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 
 use super::{
     Error, Options,
     entries::{Entries, WHITEOUT, join, kind, names, open_directory, stat, tree},
 };
-use crate::{archive::Shown, overlay};
+use crate::overlay;
 
 pub(super) fn walk<W: Write>(
     root: BorrowedFd,

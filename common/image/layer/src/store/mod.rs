@@ -66,6 +66,10 @@ pub struct Standing {
     pub note: Note,
     /// Whether it was unpacked just now.
     pub fresh: bool,
+    /// How many extended attributes were left out then ([`crate::apply::Unpacked::left_out`]).
+    pub left_out: u64,
+    /// Where in its archive data stood behind the end then.
+    pub trailing: Option<u64>,
 }
 
 impl Standing {
@@ -228,7 +232,7 @@ impl Store {
             ..Note::new(diff_id, &self.boot)
         };
         let mut standing = self.place(part, diff_id, options.format, note)?;
-        standing.fresh = true;
+        (standing.fresh, standing.left_out, standing.trailing) = (true, unpacked.left_out, unpacked.trailing);
         // Only a name was moved, so compare it with what was unpacked.
         let stands =
             self.open_layer(standing.name()).and_then(fstat).map_err(error("open", standing.place.path()))?;
@@ -431,7 +435,8 @@ impl Store {
     }
 
     fn standing(&self, name: &str, note: Note) -> Standing {
-        Standing { place: Format::of(name).place(self.path.join(name)), note, fresh: false }
+        let place = Format::of(name).place(self.path.join(name));
+        Standing { place, note, fresh: false, left_out: 0, trailing: None }
     }
 
     fn variants(&self, diff_id: &Digest) -> Result<Vec<String>, Error> {

@@ -247,6 +247,16 @@ impl SealedBlob {
         Ok(content)
     }
 
+    /// Reads it from its start. There is one such reader at a time.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn reader(&self) -> io::Result<impl Read + use<>> {
+        let mut file = self.file.try_clone()?;
+        io::Seek::rewind(&mut file)?;
+        Ok(file)
+    }
+
     /// Puts it into its place; that it is there already is fine.
     ///
     /// # Errors

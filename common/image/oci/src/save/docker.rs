@@ -7,12 +7,12 @@ use std::{
     io::{self, Seek, Write},
 };
 
+use archive::{Compression, Decompressed, Limits, peek};
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
 use super::{Archive, Error, Named};
 use crate::{
-    compression::{Compression, peek},
     digest::{Digest, Hashing},
     image::Image,
     json,
@@ -53,8 +53,8 @@ fn save_layers<W: Write>(
     let mut names = Vec::new();
     for (descriptor, diff_id) in image.layers()? {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
-        let (start, _) =
-            peek(layout.blob_reader(descriptor)?, 8).map_err(|error| Error::Read(digest.clone(), error))?;
+        let (start, _) = peek(layout.blob_reader(descriptor)?, Compression::LOOK)
+            .map_err(|error| Error::Read(digest.clone(), error))?;
         let compression = Compression::detect(&start);
         let name = match compression {
             Compression::None => format!("{}.tar", digest.hex()),
@@ -65,7 +65,7 @@ fn save_layers<W: Write>(
             match compression {
                 Compression::None | Compression::Gzip => archive.blob(layout, &name, descriptor)?,
                 _ => {
-                    let (plain, size) = decompress(layout, descriptor, compression, &diff_id)?;
+                    let (plain, size) = decompress(layout, descriptor, &diff_id)?;
                     archive.content(&name, plain, digest, size)?;
                 }
             }
@@ -76,12 +76,7 @@ fn save_layers<W: Write>(
 }
 
 /// The plain layer in a file without a name: a tar needs its size before its content.
-fn decompress(
-    layout: &Layout,
-    descriptor: &Descriptor,
-    compression: Compression,
-    diff_id: &Digest,
-) -> Result<(File, u64), Error> {
+fn decompress(layout: &Layout, descriptor: &Descriptor, diff_id: &Digest) -> Result<(File, u64), Error> {
     let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
     let blob = layout.blob_reader(descriptor)?;
     let unpack = || -> io::Result<(File, Digest, u64)> {
@@ -91,7 +86,7 @@ fn decompress(
             rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
         )
         .map(File::from)?;
-        let mut plain = Hashing::new(compression.decoder(blob)?, diff_id.algorithm());
+        let mut plain = Hashing::new(Decompressed::new(blob, Limits::NONE)?, diff_id.algorithm());
         io::copy(&mut plain, &mut file)?;
         file.rewind()?;
         let (_, found, size) = plain.finish();

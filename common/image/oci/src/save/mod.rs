@@ -5,6 +5,7 @@ mod oci;
 
 use std::io::{self, Read, Write};
 
+use archive::{Entry, Kind, Writer};
 use oci_spec::image::Descriptor;
 
 use crate::{
@@ -67,37 +68,26 @@ pub fn save(
     platform: Option<&Platform>,
     target: impl Write,
 ) -> Result<(), Error> {
-    let mut archive = Archive(tar::Builder::new(io::BufWriter::with_capacity(256 << 10, target)));
+    let mut archive = Archive(Writer::new(io::BufWriter::with_capacity(256 << 10, target)));
     match format {
         Format::Oci => oci::save(layout, images, platform, &mut archive)?,
         Format::Docker => docker::save(layout, images, platform, &mut archive)?,
     }
-    archive.0.into_inner().and_then(|mut target| target.flush()).map_err(Error::Write)
+    archive.0.finish().and_then(|mut target| target.flush()).map_err(Error::Write)
 }
 
 /// A tar in the making.
-struct Archive<W: Write>(tar::Builder<W>);
+struct Archive<W: Write>(Writer<W>);
 
 impl<W: Write> Archive<W> {
-    fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header
-    }
-
     fn directory(&mut self, name: &str) -> Result<(), Error> {
-        let mut header = Self::header(tar::EntryType::Directory, 0o755, 0);
-        self.0.append_data(&mut header, name, io::empty()).map_err(Error::Write)
+        let entry = Entry { mode: 0o755, ..Entry::new(Kind::Directory, name) };
+        self.0.entry(&entry).map_err(Error::Write)
     }
 
     fn text(&mut self, name: &str, content: &[u8]) -> Result<(), Error> {
-        let mut header = Self::header(tar::EntryType::Regular, 0o644, content.len() as u64);
-        self.0.append_data(&mut header, name, content).map_err(Error::Write)
+        self.0.entry(&file(name, content.len() as u64)).map_err(Error::Write)?;
+        self.0.data(content).map_err(Error::Write)
     }
 
     /// A blob, checked while it is written.
@@ -106,33 +96,27 @@ impl<W: Write> Archive<W> {
         self.content(name, layout.blob_reader(descriptor)?, digest, descriptor.size())
     }
 
-    /// Content of a known size. An error of its reader, which includes that it is not what it must be, is told apart
-    /// from one of the archive's.
-    fn content(&mut self, name: &str, reader: impl Read, digest: Digest, size: u64) -> Result<(), Error> {
-        let mut header = Self::header(tar::EntryType::Regular, 0o644, size);
-        let mut source = Remembering { reader, error: None };
-        let written = self.0.append_data(&mut header, name, &mut source);
-        match (source.error, written) {
-            (Some(error), _) => Err(Error::Read(digest, error)),
-            (None, written) => written.map_err(Error::Write),
+    /// Content of a known size, read to its end: a reader that checks it does so there.
+    fn content(&mut self, name: &str, mut reader: impl Read, digest: Digest, size: u64) -> Result<(), Error> {
+        self.0.entry(&file(name, size)).map_err(Error::Write)?;
+        let (mut buffer, mut left) = (vec![0; 256 << 10], size);
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) if left == 0 => return Ok(()),
+                Ok(0) => return Err(Error::Read(digest, io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => {
+                    let rest = left.checked_sub(count as u64);
+                    left =
+                        rest.ok_or_else(|| Error::Read(digest.clone(), io::ErrorKind::InvalidData.into()))?;
+                    self.0.data(&buffer[..count]).map_err(Error::Write)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Read(digest, error)),
+            }
         }
     }
 }
 
-/// Keeps the error that its reader gave.
-struct Remembering<R> {
-    reader: R,
-    error: Option<io::Error>,
-}
-
-impl<R: Read> Read for Remembering<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => error,
-            kind => {
-                self.error = Some(error);
-                kind.into()
-            }
-        })
-    }
+fn file(name: &str, size: u64) -> Entry {
+    Entry { mode: 0o644, size, stored: size, ..Entry::new(Kind::File, name) }
 }

@@ -9,11 +9,11 @@ use std::io::{self, BufRead, Read};
 use crc32fast::Hasher;
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::{chunk::Chunk, input::Input};
+use super::{chunk::Chunk, input::Input};
 use segments::{Segment, Segments};
 
 /// One gzip member after the other (RFC 1952, 2.2), and nothing behind them.
-pub(crate) struct Gzip<R> {
+pub(super) struct Gzip<R> {
     input: Input<R>,
     segments: Segments,
     inflate: Decompress,
@@ -45,7 +45,7 @@ fn invalid(text: &'static str) -> io::Error {
 }
 
 impl<R: Read> Gzip<R> {
-    pub(crate) fn new(input: Input<R>) -> io::Result<Self> {
+    pub(super) fn new(input: Input<R>) -> io::Result<Self> {
         Ok(Self {
             input,
             segments: Segments::new()?,
@@ -56,15 +56,19 @@ impl<R: Read> Gzip<R> {
         })
     }
 
-    pub(crate) fn get_ref(&self) -> &R {
+    pub(super) fn get_ref(&self) -> &R {
         self.input.get_ref()
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut R {
+        self.input.get_mut()
     }
 
     /// Adds to a chunk what has room in it. It stays as it is only where nothing more comes.
     ///
     /// # Errors
     /// What reading gives, and what is wrong with the blob.
-    pub(crate) fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+    pub(super) fn fill(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         while self.stage != Stage::Done && !chunk.room().is_empty() {
             match self.stage {
                 Stage::Header => self.header()?,
@@ -197,7 +201,7 @@ mod tests {
     fn all(blob: &[u8]) -> Result<Vec<u8>, String> {
         // Three bytes at a time, so that every boundary is met.
         let few = io::BufReader::with_capacity(3, blob);
-        crate::compression::decompressed(few).map_err(|error| error.to_string())
+        super::super::decompressed(few).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -267,7 +271,7 @@ mod tests {
 
     /// Decompressed while it is read in pieces.
     fn read_by(blob: &[u8], at_once: usize) -> io::Result<Vec<u8>> {
-        crate::compression::decompressed(io::BufReader::with_capacity(at_once, blob))
+        super::super::decompressed(io::BufReader::with_capacity(at_once, blob))
     }
 
     proptest! {

@@ -1,6 +1,9 @@
 //! Entries out of a stream.
 
-use std::io::{self, BufRead};
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead, Read},
+};
 
 use super::{BLOCK, Entry, Error, Kind, Segment, Shown, Time, header::Header, pax::Pax, sparse};
 
@@ -32,24 +35,62 @@ impl<R: BufRead> Source<R> {
         Ok(Some(block))
     }
 
-    fn skip(&mut self, mut count: u64) -> Result<(), Error> {
-        while count > 0 {
+    fn skip(&mut self, count: u64) -> Result<(), Error> {
+        match self.skip_up_to(count)? {
+            skipped if skipped == count => Ok(()),
+            _ => Err(Error::Truncated),
+        }
+    }
+
+    /// Skips `count` bytes, or as many as there are; returns how many.
+    fn skip_up_to(&mut self, count: u64) -> Result<u64, Error> {
+        let mut left = count;
+        while left > 0 {
             let available = self.inner.fill_buf()?.len();
             if available == 0 {
-                return Err(Error::Truncated);
+                break;
             }
-            let take = usize::try_from(count).map_or(available, |count| count.min(available));
+            let take = usize::try_from(left).map_or(available, |left| left.min(available));
             self.inner.consume(take);
             self.position += take as u64;
-            count -= take as u64;
+            left -= take as u64;
         }
-        Ok(())
+        Ok(count - left)
+    }
+
+    /// Where the first byte is that is not zero, of the next `most` bytes or as many as there are.
+    fn find_data(&mut self, most: u64) -> Result<Option<u64>, Error> {
+        let mut left = most;
+        while left > 0 {
+            let rest = self.inner.fill_buf()?;
+            if rest.is_empty() {
+                break;
+            }
+            let length = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+            let found = rest[..length].iter().position(|&byte| byte != 0);
+            let passed = found.unwrap_or(length);
+            self.inner.consume(passed);
+            self.position += passed as u64;
+            left -= passed as u64;
+            if found.is_some() {
+                return Ok(Some(self.position));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// Reads the entries of an archive, one after the other, and is strict: what cannot be read for certain is an error.
+///
+/// Where programs that unpack images all take an archive, it is taken: the end may be cut within the zeros that fill the
+/// last block, and what stands behind the two blocks of zeros that end it is read and counts for nothing. (estargz keeps
+/// its table of contents there.)
 pub struct Reader<R> {
     source: Source<R>,
+    /// Only names, links and content count.
+    content_only: bool,
+    /// Where the first byte behind the end is that is not zero.
+    trailing: Option<u64>,
     /// Bytes of the current entry's data that were not read.
     left: u64,
     /// Zeros that fill its last block.
@@ -72,6 +113,8 @@ impl<R: BufRead> Reader<R> {
     pub fn new(inner: R) -> Self {
         Self {
             source: Source { inner, position: 0 },
+            content_only: false,
+            trailing: None,
             left: 0,
             padding: 0,
             global: Pax::default(),
@@ -79,13 +122,30 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next entry; none at the archive's end, up to which everything was then read and found to be zeros.
+    /// The same for an archive that is a container of files and never becomes a file system: entries that are none of
+    /// [`Kind`]'s are passed over, and owners, modes and times that no file can have are 0.
+    pub fn of_content(inner: R) -> Self {
+        Self { content_only: true, ..Self::new(inner) }
+    }
+
+    /// The stream, where it stands.
+    pub fn into_inner(self) -> R {
+        self.source.inner
+    }
+
+    /// Where behind the archive's end there is something else than zeros. Known at the end.
+    pub fn trailing(&self) -> Option<u64> {
+        self.trailing
+    }
+
+    /// The next entry; none at the archive's end, where the stream was read to its own end.
     ///
     /// # Errors
     /// [`Error`]; the archive cannot be read any further then.
     #[allow(clippy::should_implement_trait, reason = "entries are lent in turn, their data between them")]
     pub fn next(&mut self) -> Result<Option<Entry>, Error> {
-        self.source.skip(self.left + self.padding)?;
+        self.source.skip(self.left)?;
+        self.source.skip_up_to(self.padding)?;
         (self.left, self.padding) = (0, 0);
         let mut extended = Extended::default();
         loop {
@@ -103,9 +163,17 @@ impl<R: BufRead> Reader<R> {
             if !header.checksum_holds() {
                 return Err(Error::Header { at, reason: "checksum does not match" });
             }
-            if !self.extend(&mut extended, &header, at)? {
-                return self.entry(extended, &block, at).map(Some);
+            if self.extend(&mut extended, &header, at)? {
+                continue;
             }
+            if self.content_only && kind(&header, b"").is_err() {
+                let size = header.size().ok_or(Error::Header { at, reason: "size that is no number" })?;
+                self.source.skip(size)?;
+                self.source.skip_up_to(padding(size))?;
+                extended = Extended::default();
+                continue;
+            }
+            return self.entry(extended, &block, at).map(Some);
         }
     }
 
@@ -131,20 +199,14 @@ impl<R: BufRead> Reader<R> {
         self.left = self.left.saturating_sub(count as u64);
     }
 
-    /// Behind the first zero block: everything is zero, to the end.
+    /// Behind the first zero block: a second one, or the end of the stream; then anything.
     fn end(&mut self) -> Result<(), Error> {
-        loop {
-            let rest = self.source.inner.fill_buf()?;
-            if rest.is_empty() {
-                return Ok(());
-            }
-            if let Some(at) = rest.iter().position(|&byte| byte != 0) {
-                return Err(Error::Trailing { at: self.source.position + at as u64 });
-            }
-            let length = rest.len();
-            self.source.inner.consume(length);
-            self.source.position += length as u64;
+        if let Some(at) = self.source.find_data(BLOCK as u64)? {
+            return Err(Error::Lone { at });
         }
+        self.trailing = self.source.find_data(u64::MAX)?;
+        self.source.skip_up_to(u64::MAX)?;
+        Ok(())
     }
 
     /// Takes in a header that speaks of the entry after it. False for any other.
@@ -176,11 +238,8 @@ impl<R: BufRead> Reader<R> {
                 *(if kind == b'L' { &mut extended.path } else { &mut extended.link }) = Some(name);
             }
         }
-        if kind == b'g'
-            && (self.global.path.is_some() || self.global.link.is_some() || self.global.size.is_some())
-        {
-            return Err(error("one name or size for all entries"));
-        }
+        // One name or one size for all entries says nothing of any.
+        (self.global.path, self.global.link, self.global.size) = (None, None, None);
         Ok(true)
     }
 
@@ -203,18 +262,22 @@ impl<R: BufRead> Reader<R> {
         let path =
             pax.sparse.name.clone().or(pax.path.clone()).or(extended.path).unwrap_or_else(|| header.path());
         let kind = kind(&header, &path)?;
+        let otherwise = self.content_only.then_some(0);
         let owner = |pax: Option<u32>, field: Option<i64>| {
-            pax.or_else(|| field.and_then(super::pax::id)).ok_or(error("owner that is no id of Linux"))
+            let owner = pax.or_else(|| field.and_then(super::pax::id)).or(otherwise);
+            owner.ok_or(error("owner that is no id of Linux"))
         };
         // A size in the header of anything but a file is not followed by data, whatever it is: so read Go's archive/tar
         // and with it every engine.
-        let stored = match kind {
-            Kind::File => pax.size.or(header.size()).ok_or(error("size that is no number"))?,
-            _ => 0,
+        // What was a file before POSIX may have some, and be a directory by its name.
+        let data = match header.kind() {
+            b'1'..=b'6' => 0,
+            _ => pax.size.or(header.size()).ok_or(error("size that is no number"))?,
         };
-        if stored > i64::MAX as u64 {
+        if data > i64::MAX as u64 {
             return Err(error("size that no file can have"));
         }
+        let stored = if kind == Kind::File { data } else { 0 };
         let mtime = header.mtime().map(|seconds| Time { seconds, nanoseconds: 0 });
         let mut entry = Entry {
             link: pax.link.clone().or(extended.link).unwrap_or_else(|| header.link()),
@@ -223,11 +286,16 @@ impl<R: BufRead> Reader<R> {
             mode: header
                 .mode()
                 .filter(|mode| (0..1 << 21).contains(mode))
+                .or(otherwise.map(i64::from))
                 .ok_or(error("mode that is no number"))? as u32
                 & 0o7777,
             uid: owner(pax.uid, header.uid())?,
             gid: owner(pax.gid, header.gid())?,
-            mtime: pax.mtime.or(mtime).ok_or(error("mtime that is no number"))?,
+            mtime: pax
+                .mtime
+                .or(mtime)
+                .or(otherwise.map(|_| Time::default()))
+                .ok_or(error("mtime that is no number"))?,
             atime: pax.atime,
             device: match kind {
                 Kind::CharDevice | Kind::BlockDevice => {
@@ -241,7 +309,7 @@ impl<R: BufRead> Reader<R> {
             sparse: None,
             path,
         };
-        (self.left, self.padding) = (stored, padding(stored));
+        (self.left, self.padding) = (data, padding(data));
         if kind == Kind::File {
             self.sparse(&mut entry, &header, &pax, at)?;
         }
@@ -276,6 +344,51 @@ impl<R: BufRead> Reader<R> {
         let segments: Vec<Segment> = sparse::segments(&map, size, entry.stored).map_err(error)?;
         (entry.size, entry.sparse) = (size, Some(segments));
         Ok(())
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// The current entry's content, as its file has it: zeros where a sparse file has holes.
+    pub fn content<'a>(&'a mut self, entry: &'a Entry) -> Content<'a, R> {
+        let whole = Segment { offset: 0, length: entry.size };
+        let segments = entry.sparse.as_deref().map_or_else(|| vec![whole], <[_]>::to_vec);
+        Content { reader: self, segments: segments.into(), position: 0, size: entry.size }
+    }
+}
+
+/// Reads the content of an entry.
+pub struct Content<'a, R> {
+    reader: &'a mut Reader<R>,
+    segments: VecDeque<Segment>,
+    position: u64,
+    size: u64,
+}
+
+impl<R: BufRead> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.segments.front().is_some_and(|next| next.offset + next.length <= self.position) {
+            self.segments.pop_front();
+        }
+        let up_to = |end: u64| usize::try_from(end).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let hole = self.segments.front().map_or(self.size, |next| next.offset);
+        let count = match hole.checked_sub(self.position).filter(|&hole| hole > 0) {
+            Some(hole) => {
+                let count = up_to(hole);
+                buffer[..count].fill(0);
+                count
+            }
+            None => {
+                let Some(next) = self.segments.front() else { return Ok(0) };
+                let most = up_to(next.offset + next.length - self.position);
+                let data = self.reader.data()?;
+                let count = data.len().min(most);
+                buffer[..count].copy_from_slice(&data[..count]);
+                self.reader.consume(count);
+                count
+            }
+        };
+        self.position += count as u64;
+        Ok(count)
     }
 }
 

@@ -5,34 +5,39 @@
 
 use std::{
     cell::RefCell,
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     rc::Rc,
 };
 
+use archive::{Compression, Decompressed, Limits, Reader};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
-use super::{
-    Error, Found, Intake,
-    intake::io_error,
-    tar::{Member, Members},
-};
+use super::{Error, Found, Intake, intake::io_error, lists::Lists};
 use crate::{
-    compression::{Compression, Limits},
     digest::{Algorithm, Digest, Hashing},
     json,
-    layout::{self, BlobWriter},
+    layout::{self, BlobWriter, SealedBlob},
+    media_type,
     platform::Platform,
     timestamp,
 };
 
+const BUFFER: usize = 256 << 10;
+
+/// Takes in a root file system. What turns out to list images is none: it is returned, nothing of it lost.
 pub(super) fn rootfs(
     intake: &mut Intake,
     name: &str,
     form: (Compression, Limits),
     source: impl Read,
-) -> Result<(), Error> {
-    let (layer, diff_id, newest) = store_layer(intake, name, form, source)?;
+) -> Result<Option<SealedBlob>, Error> {
+    let Stored { blob, media_type, diff_id, newest, lists_images } = store_layer(intake, name, form, source)?;
+    if lists_images {
+        return Ok(Some(blob));
+    }
+    let layer = Descriptor::new(media_type, blob.size(), blob.digest().clone());
+    intake.add_sealed(blob);
     let platform = intake.platform.clone().unwrap_or_else(Platform::host);
     // As new as its newest file, so that the same root file system is the same image each time.
     let created = timestamp::format(newest.clamp(0, timestamp::now()));
@@ -52,56 +57,72 @@ pub(super) fn rootfs(
     let blobs = [&layer, &config, &descriptor].map(|blob| intake.require(blob));
     intake.need(blobs.into_iter().collect::<Result<Vec<_>, _>>()?);
     intake.images.push(Found { references: Vec::new(), descriptor });
-    Ok(())
+    Ok(None)
 }
 
-/// Stores the layer; returns it with its DiffID and the time of its newest member.
+/// A layer that was stored.
+struct Stored {
+    blob: SealedBlob,
+    media_type: MediaType,
+    diff_id: Digest,
+    /// The time of its newest member.
+    newest: i64,
+    /// Whether it is an archive of images.
+    lists_images: bool,
+}
+
 fn store_layer(
     intake: &mut Intake,
     name: &str,
     (compression, limits): (Compression, Limits),
     source: impl Read,
-) -> Result<(Descriptor, Digest, i64), Error> {
+) -> Result<Stored, Error> {
     let read_error = io_error(name);
     let writer = intake.layout.writer()?;
-    let (sealed, diff_id, newest, media_type) = match compression.layer_media_type() {
+    let (blob, diff_id, (newest, lists_images), media_type) = match media_type::of_layer(compression) {
         Some(media_type) if compression != Compression::None => {
             let writer = Rc::new(RefCell::new(writer));
             let stored = Tee { source, copy: Rc::clone(&writer) };
-            let decoder = limits.decoder(compression, stored).map_err(&read_error)?;
-            let (plain, newest) = walk(Hashing::new(decoder, Algorithm::Sha256)).map_err(&read_error)?;
-            let (decoder, diff_id, _) = plain.finish();
+            let plain =
+                Hashing::new(Decompressed::new(stored, limits).map_err(&read_error)?, Algorithm::Sha256);
+            let plain = BufReader::with_capacity(BUFFER, plain);
+            let (plain, seen) = walk(plain, limits).map_err(&read_error)?;
+            let (decoder, diff_id, _) = plain.into_inner().finish();
             drop(decoder);
             let writer = Rc::try_unwrap(writer).map_err(|_| ()).map(RefCell::into_inner);
             let Ok(writer) = writer else { unreachable!("the decoder had the only other one") };
-            (writer.seal()?, diff_id, newest, media_type)
+            (writer.seal()?, diff_id, seen, media_type)
         }
         _ => {
-            let decoder = limits.decoder(compression, source).map_err(&read_error)?;
-            let (stored, newest) =
-                walk(Tee { source: decoder, copy: Rc::new(RefCell::new(writer)) }).map_err(&read_error)?;
-            let Ok(writer) = Rc::try_unwrap(stored.copy) else { unreachable!("there is no other one") };
+            let plain = Decompressed::new(source, limits).map_err(&read_error)?;
+            let stored = Tee { source: plain, copy: Rc::new(RefCell::new(writer)) };
+            let (stored, seen) =
+                walk(BufReader::with_capacity(BUFFER, stored), limits).map_err(&read_error)?;
+            let Ok(writer) = Rc::try_unwrap(stored.into_inner().copy) else {
+                unreachable!("there is no other one")
+            };
             let sealed = writer.into_inner().seal()?;
             let diff_id = sealed.digest().clone();
-            (sealed, diff_id, newest, MediaType::ImageLayer)
+            (sealed, diff_id, seen, MediaType::ImageLayer)
         }
     };
-    let layer = Descriptor::new(media_type, sealed.size(), sealed.digest().clone());
-    intake.add_sealed(sealed);
-    Ok((layer, diff_id, newest))
+    Ok(Stored { blob, media_type, diff_id, newest, lists_images })
 }
 
-/// Reads a tar to the end of its stream, and checks its form on the way. Returns the time of the newest member.
-fn walk<R: Read>(source: R) -> io::Result<(R, i64)> {
-    let mut members = Members::new(source);
-    let mut newest = 0;
-    while let Some(Member { mtime, .. }) = members.next()? {
-        newest = newest.max(mtime);
+/// Reads a tar to the end of its stream, and checks its form on the way, as whoever unpacks it will. Returns the time of the
+/// newest member, and whether the tar lists images.
+fn walk<R: BufRead>(source: R, limits: Limits) -> io::Result<(R, (i64, bool))> {
+    let (mut reader, mut lists) = (Reader::new(source), Lists::default());
+    let (mut newest, mut count, mut size) = (0, 0, 0_u64);
+    while let Some(entry) = reader.next()? {
+        (count, size) = (count + 1, size.saturating_add(entry.size));
+        limits
+            .hold_entries(count, size)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        newest = newest.max(entry.mtime.seconds);
+        lists.see(&entry, &mut reader);
     }
-    let mut source = members.into_inner();
-    let mut rest = vec![0; 64 << 10];
-    while source.read(&mut rest)? > 0 {}
-    Ok((source, newest))
+    Ok((reader.into_inner(), (newest, lists.are_there())))
 }
 
 /// Writes what is read from `source` into a blob as well.

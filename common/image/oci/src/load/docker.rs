@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use archive::Compression;
 use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -12,10 +13,9 @@ use super::{
     intake::{Stored, normalise},
 };
 use crate::{
-    compression::Compression,
     digest::Digest,
     json::{self, null_as_empty},
-    layout,
+    layout, media_type,
     platform::Platform,
     reference::Reference,
 };
@@ -129,6 +129,6 @@ fn layer(members: &HashMap<String, Stored>, name: &str, diff_id: &Digest) -> Res
     if compression == Compression::None && found != *diff_id {
         return Err(Error::DiffId { name: name.to_owned(), expected: diff_id.clone(), found });
     }
-    let media_type = compression.layer_media_type().ok_or_else(|| Error::Compression(name.to_owned()))?;
+    let media_type = media_type::of_layer(compression).ok_or_else(|| Error::Compression(name.to_owned()))?;
     Ok(Descriptor::new(media_type, size, found))
 }

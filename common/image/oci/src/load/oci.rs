@@ -64,13 +64,21 @@ fn add_entries(
     entries: Vec<Entry>,
     names: &HashMap<String, Vec<Reference>>,
 ) -> Result<(), Error> {
+    let mut other = None;
     for Entry { reference, mut descriptor } in entries {
         // Names belong to the entry of an index, not to the image.
         descriptor.set_annotations(None);
         if !matches!(kind(&descriptor), Kind::Manifest | Kind::Index) {
             continue;
         }
-        let image = walk(intake, &descriptor, 0)?;
+        let image = match walk(intake, &descriptor, 0) {
+            // What refers to an image, a signature or a list of its parts, stands beside it.
+            Err(error @ Error::Layout(layout::Error::NotAnImage { .. })) => {
+                other.get_or_insert(error);
+                continue;
+            }
+            image => image?,
+        };
         let also = image.configurations.iter().find_map(|digest| names.get(digest.hex()));
         let references = match also {
             Some(names) if !names.is_empty() => names.clone(),
@@ -85,7 +93,7 @@ fn add_entries(
             None => intake.images.push(Found { references, descriptor }),
         }
     }
-    Ok(())
+    other.filter(|_| intake.images.is_empty()).map_or(Ok(()), Err)
 }
 
 /// What an image consists of.
@@ -133,8 +141,7 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
     let mut parts = Parts::default();
     parts.blobs.push(intake.require(descriptor)?);
     parts.blobs.push(intake.require(manifest.config())?);
-    if kind(manifest.config()) == Kind::Configuration {
-        let configuration: ImageConfiguration = parse(intake, manifest.config())?;
+    if let Some(configuration) = configuration(intake, &manifest)? {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         let (layers, diff_ids) = (manifest.layers().len(), configuration.rootfs().diff_ids().len());
         if layers != diff_ids {
@@ -157,6 +164,20 @@ fn walk_manifest(intake: &mut Intake, descriptor: &Descriptor, depth: u32) -> Re
         parts.blobs.push(intake.require(layer)?);
     }
     Ok(parts)
+}
+
+/// The image's configuration; none where the manifest is not an image's. Docker 1.10 called it `application/octet-stream`,
+/// so a type that says nothing is no reason to refuse what is a configuration.
+fn configuration(intake: &mut Intake, manifest: &ImageManifest) -> Result<Option<ImageConfiguration>, Error> {
+    match kind(manifest.config()) {
+        Kind::Configuration => parse(intake, manifest.config()).map(Some),
+        Kind::Other if manifest.config().size() <= layout::MAX_JSON => {
+            let content = intake.content(manifest.config())?;
+            let value = json::document(&content, Kind::Other).ok();
+            Ok(value.and_then(|value| ImageConfiguration::deserialize(value).ok()))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn parse<T: DeserializeOwned>(intake: &mut Intake, descriptor: &Descriptor) -> Result<T, Error> {

@@ -19,7 +19,9 @@ pub(super) fn parse(field: &[u8]) -> Option<i64> {
     let start = field.iter().position(|&byte| byte != b' ' && byte != 0).unwrap_or(field.len());
     let digits = &field[start..];
     let end = digits.iter().position(|&byte| byte == b' ' || byte == 0).unwrap_or(digits.len());
-    if digits[end..].iter().any(|&byte| byte != b' ' && byte != 0) {
+    // Behind a NUL nobody reads.
+    let rest = digits[end..].split(|&byte| byte == 0).next().unwrap_or_default();
+    if rest.iter().any(|&byte| byte != b' ') {
         return None;
     }
     digits[..end].iter().try_fold(0_i64, |value, &digit| match digit {
@@ -54,6 +56,7 @@ mod tests {
             (b"77777777777", Some(0o77777777777)),
             (b"0000648\0", None),
             (b"12 34  \0", None),
+            (b"12\x0034567", Some(0o12)),
             (b"-0000001", None),
             (b"\x80\0\0\0\0\0\0\x2a", Some(42)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),

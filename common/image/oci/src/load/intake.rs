@@ -2,18 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, Read},
+    io::{self, BufRead, Read},
 };
 
+use archive::{Compression, Entry, Kind, Reader, peek};
 use oci_spec::image::{Descriptor, MediaType};
 use rustix::process::{Resource, Rlimit};
 
-use super::{
-    Error,
-    tar::{Kind, Member, Members},
-};
+use super::{Error, Form};
 use crate::{
-    compression::Compression,
     digest::{Digest, Mismatch, Verifying},
     layout::{self, Layout, MAX_JSON, SealedBlob},
     platform::Platform,
@@ -42,6 +39,7 @@ pub struct Intake {
     /// Where blobs are copied from that are not held yet.
     pub(super) source: Option<Layout>,
     pub(super) images: Vec<Found>,
+    pub(super) form: Form,
     held: HashMap<Digest, Held>,
     needed: HashSet<Digest>,
     memory: u64,
@@ -61,9 +59,14 @@ pub(super) enum Stored {
 }
 
 impl Intake {
-    pub(super) fn new(layout: Layout, platform: Option<Platform>) -> Self {
+    pub(super) fn new(layout: Layout, platform: Option<Platform>, form: Form) -> Self {
         let (held, needed) = (HashMap::new(), HashSet::new());
-        Self { layout, platform, source: None, images: Vec::new(), held, needed, memory: 0 }
+        Self { layout, platform, source: None, images: Vec::new(), form, held, needed, memory: 0 }
+    }
+
+    /// What the input was found to be once all of it was read.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// The images found.
@@ -75,34 +78,34 @@ impl Intake {
     pub(super) fn collect(
         &mut self,
         name: &str,
-        source: impl Read,
+        source: impl BufRead,
     ) -> Result<HashMap<String, Stored>, Error> {
         raise_file_limit();
-        let read_error = |error| Error::Read(name.to_owned(), error);
-        let mut members = Members::new(source);
+        let read_error = |error: archive::Error| Error::Read(name.to_owned(), error.into());
+        let mut reader = Reader::of_content(source);
         let mut table = HashMap::new();
-        while let Some(member) = members.next().map_err(read_error)? {
+        // It reads to the end of the stream: whoever writes into a pipe may finish, and the checksum at the end of a
+        // compressed stream is seen.
+        while let Some(member) = reader.next().map_err(read_error)? {
             if table.len() == MAX_MEMBERS {
                 return Err(Error::TooMany(MAX_MEMBERS));
             }
-            let path = normalise("", &member.name);
+            let path = normalise("", &text(&member.path));
             let stored = match member.kind {
-                Kind::File => self.store(name, &member, &path, &mut members)?,
-                Kind::Link if member.hard => Stored::Link(normalise("", &member.link)),
-                Kind::Link => Stored::Link(normalise(&path, &member.link)),
-                Kind::Directory | Kind::Other => continue,
+                Kind::File => self.store(name, &member, &path, &mut reader.content(&member))?,
+                Kind::HardLink => Stored::Link(normalise("", &text(&member.link))),
+                Kind::Symlink => Stored::Link(normalise(&path, &text(&member.link))),
+                _ => continue,
             };
             table.insert(path, stored);
         }
-        // Whoever writes into a pipe may finish, and the checksum at the end of a compressed stream is seen.
-        io::copy(&mut members.into_inner(), &mut io::sink()).map_err(read_error)?;
         Ok(table)
     }
 
     fn store(
         &mut self,
         name: &str,
-        member: &Member,
+        member: &Entry,
         path: &str,
         content: &mut impl Read,
     ) -> Result<Stored, Error> {
@@ -126,14 +129,9 @@ impl Intake {
             self.held.entry(digest.clone()).or_insert(Held::Small(bytes));
             return Ok(Stored::Blob { digest, size, compression });
         }
-        let mut start = Vec::new();
-        content
-            .by_ref()
-            .take(8)
-            .read_to_end(&mut start)
-            .map_err(|error| Error::Read(name.to_owned(), error))?;
+        let read_error = |error| Error::Read(name.to_owned(), error);
+        let (start, mut whole) = peek(content, Compression::LOOK).map_err(read_error)?;
         let compression = Compression::detect(&start);
-        let mut whole = start.chain_with(content);
         let digest = match promised {
             Some(blob) if known => {
                 let digest = Digest::try_from(blob.digest()).map_err(layout::Error::from)?;
@@ -283,15 +281,9 @@ impl Intake {
     }
 }
 
-trait ChainWith {
-    /// What was read already, then the rest.
-    fn chain_with<'a>(self, rest: &'a mut dyn Read) -> Box<dyn Read + 'a>;
-}
-
-impl ChainWith for Vec<u8> {
-    fn chain_with<'a>(self, rest: &'a mut dyn Read) -> Box<dyn Read + 'a> {
-        Box::new(io::Cursor::new(self).chain(rest))
-    }
+/// A name as a key of the table, and for messages.
+pub(super) fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// A mismatch that travelled inside an io error is told as itself.

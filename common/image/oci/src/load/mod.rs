@@ -7,8 +7,8 @@
 mod docker;
 mod import;
 mod intake;
+mod lists;
 mod oci;
-mod tar;
 
 use std::{
     fs::File,
@@ -16,14 +16,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use archive::Limits;
+use archive::{Compression, Decompressed, Kind, Reader, peek};
+
 use crate::{
-    compression::{Compression, Limits, peek},
     digest::{Digest, Mismatch},
     layout::{self, Layout},
     platform::Platform,
 };
 
+use intake::text;
 pub use intake::{Found, Intake};
+use lists::Lists;
 
 /// How much of the input is looked at to tell what it is: bzip2 gives nothing before the end of its first block.
 const PEEK: usize = 1 << 20;
@@ -169,7 +173,7 @@ impl Input {
     pub fn stream(name: String, source: impl Read + 'static) -> Result<Self, Error> {
         let (start, source) = peek(source, PEEK).map_err(|error| Error::Read(name.clone(), error))?;
         let compression = Compression::detect(&start);
-        let Some(form) = form(&start, compression) else { return Err(Error::Unknown(name)) };
+        let Some(form) = form(&start) else { return Err(Error::Unknown(name)) };
         let content = Content::Stream(compression, Box::new(source));
         Ok(Self { name, form, content, limits: Limits::default() })
     }
@@ -191,44 +195,61 @@ impl Input {
     /// # Errors
     /// Whatever is wrong with it; then nothing is left in the store.
     pub fn read(self, layout: &Layout, platform: Option<&Platform>) -> Result<Intake, Error> {
-        let mut intake = Intake::new(layout.clone(), platform.cloned());
+        let mut intake = Intake::new(layout.clone(), platform.cloned(), self.form);
+        let (name, limits) = (&self.name, self.limits);
         match self.content {
             Content::Layout(source) => oci::from_layout(&mut intake, source)?,
             Content::Stream(compression, source) if self.form == Form::RootFs => {
-                import::rootfs(&mut intake, &self.name, (compression, self.limits), source)?;
-            }
-            Content::Stream(compression, source) => {
-                let read_error = |error| Error::Read(self.name.clone(), error);
-                let source = self.limits.decoder(compression, source).map_err(read_error)?;
-                let members = intake.collect(&self.name, source)?;
-                if members.contains_key("oci-layout") && members.contains_key("index.json") {
-                    oci::from_archive(&mut intake, &members)?;
-                } else if members.contains_key("manifest.json") {
-                    docker::from_archive(&mut intake, &members)?;
-                } else {
-                    return Err(Error::NoList);
+                // Its lists stood further back than was looked.
+                if let Some(archive) = import::rootfs(&mut intake, name, (compression, limits), source)? {
+                    intake.form = Form::Archive;
+                    let source = archive.reader().map_err(|error| Error::Read(name.clone(), error))?;
+                    from_archive(&mut intake, name, limits, source)?;
                 }
             }
+            Content::Stream(_, source) => from_archive(&mut intake, name, limits, source)?,
         }
         if intake.images.is_empty() { Err(Error::Empty) } else { Ok(intake) }
     }
 }
 
-/// By the name of the first member. None where the input is no tar.
-fn form(start: &[u8], compression: Compression) -> Option<Form> {
-    let decoder = compression.decoder(start).ok()?;
-    let mut members = tar::Members::new(decoder);
-    let mut any = false;
+fn from_archive(intake: &mut Intake, name: &str, limits: Limits, source: impl Read) -> Result<(), Error> {
+    let read_error = |error| Error::Read(name.to_owned(), error);
+    let source = Decompressed::new(source, limits).map_err(read_error)?;
+    let members = intake.collect(name, source)?;
+    let is_docker = members.contains_key("manifest.json");
+    match members.contains_key("oci-layout") && members.contains_key("index.json") {
+        true => oci::from_archive(intake, &members)?,
+        false if !is_docker => return Err(Error::NoList),
+        false => {}
+    }
+    // Docker 25.0 wrote an index without images, and its own list, for what was saved by its id.
+    if intake.images.is_empty() && is_docker {
+        docker::from_archive(intake, &members)?;
+    }
+    Ok(())
+}
+
+/// By the lists of images, as far as is looked, and by the name of the first member. None where the input is no tar.
+fn form(start: &[u8]) -> Option<Form> {
+    let mut members = Reader::of_content(Decompressed::new(start, Limits::default()).ok()?);
+    let (mut root, mut any, mut lists) = (false, false, Lists::default());
     loop {
+        let is_first = !any;
         match members.next() {
             // "./" stands first in what `tar -C DIR -c .` writes.
-            Ok(Some(member)) if is_root(&member.name) => any = true,
+            Ok(Some(member)) if is_root(&text(&member.path)) => root = true,
             Ok(Some(member)) => {
-                return Some(if is_of_archive(&member) { Form::Archive } else { Form::RootFs });
+                lists.see(&member, &mut members);
+                if lists.are_there() || (is_first && is_of_archive(&text(&member.path), member.kind)) {
+                    return Some(Form::Archive);
+                }
+                any = true;
             }
             // An empty root file system is one; an empty file is no tar.
-            Ok(None) => return (any || start.len() >= 1024).then_some(Form::RootFs),
-            Err(_) => return None,
+            Ok(None) => return (any || root || start.len() >= 1024).then_some(Form::RootFs),
+            // What is looked at may end anywhere.
+            Err(_) => return any.then_some(Form::RootFs),
         }
     }
 }
@@ -238,12 +259,12 @@ fn is_root(name: &str) -> bool {
 }
 
 /// Whether an archive of images has such a member, and no root file system at its top.
-fn is_of_archive(member: &tar::Member) -> bool {
-    let name = member.name.trim_start_matches("./").trim_end_matches('/');
+fn is_of_archive(name: &str, kind: Kind) -> bool {
+    let name = name.trim_start_matches("./").trim_end_matches('/');
     let top = name.split('/').next().unwrap_or_default();
     let is_id = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
     let stem = top.strip_prefix("sha256:").unwrap_or(top);
-    match name == top && member.kind != tar::Kind::Directory {
+    match name == top && kind != Kind::Directory {
         true => {
             matches!(name, "oci-layout" | "repositories")
                 || [".json", ".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))

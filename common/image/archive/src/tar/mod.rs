@@ -9,7 +9,7 @@ mod sparse;
 mod writer;
 
 pub use name::Shown;
-pub use reader::Reader;
+pub use reader::{Content, Reader};
 pub use writer::Writer;
 
 /// The unit in which an archive is laid out, in bytes.
@@ -137,10 +137,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Something else than zeros behind the end of the archive.
-    #[error("data after the end of the archive at byte {at}")]
-    Trailing {
-        /// Where.
+    /// A single block of zeros, where two end an archive, and something behind it.
+    #[error("data after a single block of zeros at byte {at}")]
+    Lone {
+        /// Where the data is.
         at: u64,
     },
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Read(error) => error,
+            Error::Truncated => Self::new(std::io::ErrorKind::UnexpectedEof, error),
+            error => Self::new(std::io::ErrorKind::InvalidData, error),
+        }
+    }
 }

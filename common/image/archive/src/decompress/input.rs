@@ -9,14 +9,14 @@ const READ: usize = 256 << 10;
 /// As much as this is had in memory before a search ends, and one reading more at most.
 const ENOUGH: usize = (1 << 20) + READ;
 /// How a flush of deflate ends, after the three bits that begin its block (RFC 1951, 3.2.4).
-pub(crate) const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
+pub(super) const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 /// So many bytes in front of the next ones may be written to: they were used already.
-pub(crate) const BEFORE: usize = 33 << 10;
+pub(super) const BEFORE: usize = 33 << 10;
 /// So many bytes behind those in memory may be written to.
-pub(crate) const BEHIND: usize = 64;
+pub(super) const BEHIND: usize = 64;
 
 /// A blob, of which the next bytes are in memory, with room around them.
-pub(crate) struct Input<R> {
+pub(super) struct Input<R> {
     blob: R,
     memory: Vec<u8>,
     start: usize,
@@ -26,23 +26,27 @@ pub(crate) struct Input<R> {
 }
 
 impl<R: Read> Input<R> {
-    pub(crate) fn new(blob: R) -> Self {
+    pub(super) fn new(blob: R) -> Self {
         // Twice as much, so that what is left is moved to the front as seldom as that many bytes were used.
         let memory = vec![0; BEFORE + 2 * (ENOUGH + READ) + BEHIND];
         Self { blob, memory, start: BEFORE, end: BEFORE, clear: 0 }
     }
 
-    pub(crate) fn get_ref(&self) -> &R {
+    pub(super) fn get_ref(&self) -> &R {
         &self.blob
     }
 
+    pub(super) fn get_mut(&mut self) -> &mut R {
+        &mut self.blob
+    }
+
     /// All the memory, and where in it the blob's next bytes are.
-    pub(crate) fn memory(&mut self) -> (&mut [u8], std::ops::Range<usize>) {
+    pub(super) fn memory(&mut self) -> (&mut [u8], std::ops::Range<usize>) {
         (&mut self.memory, self.start..self.end)
     }
 
     /// The blob's next bytes, as many as are in memory.
-    pub(crate) fn at_hand(&self) -> &[u8] {
+    pub(super) fn at_hand(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
 
@@ -51,7 +55,7 @@ impl<R: Read> Input<R> {
     ///
     /// # Errors
     /// What reading gives.
-    pub(crate) fn find_flush(&mut self, from: usize) -> io::Result<Option<usize>> {
+    pub(super) fn find_flush(&mut self, from: usize) -> io::Result<Option<usize>> {
         let mut from = from.max(self.clear);
         loop {
             let bytes = self.at_hand();
@@ -75,7 +79,7 @@ impl<R: Read> Input<R> {
     ///
     /// # Errors
     /// What reading gives.
-    pub(crate) fn more(&mut self) -> io::Result<bool> {
+    pub(super) fn more(&mut self) -> io::Result<bool> {
         let length = self.end - self.start;
         // What is short is moved sooner, so that the same memory is used again and stays in the processor's cache.
         if self.end + READ + BEHIND > self.memory.len() || length < READ / 4 {

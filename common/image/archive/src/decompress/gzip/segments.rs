@@ -22,7 +22,7 @@ use libdeflate_sys::{
     libdeflate_result_LIBDEFLATE_SUCCESS as SUCCESS,
 };
 
-use crate::{
+use super::super::{
     chunk::{self, Chunk, SPARE, WINDOW},
     input::{self, Input},
 };
@@ -218,8 +218,8 @@ impl Drop for Decompressor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::input::FLUSH;
     use super::*;
-    use crate::input::FLUSH;
     use flate2::{Compression, write::DeflateEncoder};
     use std::io::Write;
 
