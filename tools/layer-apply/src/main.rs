@@ -15,7 +15,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 use document::{Document, members};
 use layer::{
@@ -54,7 +54,7 @@ struct LayerApply {
 }
 
 impl Filter for LayerApply {
-    type Member = members::Layers;
+    type Adds = members::Layers;
     type Operation = layer::Apply;
     const READS: &'static [&'static str] = &["image"];
 
@@ -83,7 +83,11 @@ impl Filter for LayerApply {
             format: self.format,
             tell: (context.verbose > 0).then_some(tell),
         };
-        Ok(Plan { member: member(&apply), operations: vec![apply] })
+        let same_form = |one: &members::Layer, other: &members::Layer| {
+            let forms = [&one.place, &other.place].map(std::mem::discriminant);
+            one.diff_id == other.diff_id && forms[0] == forms[1]
+        };
+        Ok(Plan { adds: further(document, member(&apply), same_form)?, operations: vec![apply] })
     }
 
     fn advise(error: &anyhow::Error) -> Option<String> {
@@ -102,9 +106,32 @@ impl Filter for LayerApply {
         owners.or_else(directories).or_else(|| toolkit::namespace_hint(error))
     }
 
-    fn finish(&self, _: members::Layers, operations: &[layer::Apply]) -> Result<members::Layers> {
-        Ok(members::Layers(operations.iter().flat_map(|apply| member(apply).0).collect()))
+    fn finish(
+        &self,
+        document: &Document,
+        _: members::Layers,
+        operations: &[layer::Apply],
+    ) -> Result<members::Layers> {
+        let all = members::Layers(operations.iter().flat_map(|apply| member(apply).0).collect());
+        further(document, all, |one, other| one == other)
     }
+}
+
+/// The layers that lie above those that the document has already, where an earlier step has applied them.
+fn further(
+    document: &Document,
+    mut all: members::Layers,
+    is_same: impl Fn(&members::Layer, &members::Layer) -> bool,
+) -> Result<members::Layers> {
+    let present = document.get::<members::Layers>()?.map(|layers| layers.0).unwrap_or_default();
+    let is_there =
+        |(at, layer): (usize, &members::Layer)| all.0.get(at).is_some_and(|new| is_same(layer, new));
+    if !present.iter().enumerate().all(is_there) {
+        let error = anyhow!("the document has other `layers` already");
+        return Err(hint(error, "run `layer-apply --undo` first: it removes them from the document"));
+    }
+    all.0.drain(..present.len());
+    Ok(all)
 }
 
 /// Adds a hint when the image is not in the store at all.

@@ -35,7 +35,7 @@ struct LinkHosts {
 }
 
 impl Filter for LinkHosts {
-    type Member = members::Hosts;
+    type Adds = members::Hosts;
     type Operation = operation::Nothing;
 
     fn common(&self) -> &Common {
@@ -43,7 +43,9 @@ impl Filter for LinkHosts {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        let mut hosts = document.get::<members::Hosts>()?.unwrap_or_default();
+        // One of another kind is said to be that.
+        document.get::<members::Hosts>()?;
+        let mut hosts = members::Hosts::default();
         for link in &self.links {
             let path = context.scope.run_dir.join(format!("{}.json", link.container));
             let other = record::read(&context.scope.run_dir, &link.container)?.ok_or_else(|| {
@@ -57,7 +59,7 @@ impl Filter for LinkHosts {
             hosts.entries.push(members::HostEntry { ip, names });
             hosts.environment.extend(environment::variables(&context.id, &link.alias, ip, &other)?);
         }
-        Ok(Plan { member: hosts, operations: Vec::new() })
+        Ok(Plan { adds: hosts, operations: Vec::new() })
     }
 }
 

@@ -51,7 +51,7 @@ operation::any_of! {
 }
 
 impl Filter for NetnsBridge {
-    type Member = members::Network;
+    type Adds = members::Network;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
 
@@ -87,7 +87,7 @@ impl Filter for NetnsBridge {
         operations.extend(bridge.operations.into_iter().map(|link| Shared::new(&claim, link).into()));
         operations.push(sysctl(route_localnet)?.into());
         operations.push(sysctl(Variable::IpForward { bridge: self.bridge.clone() })?.into());
-        let member = members::Network {
+        let adds = members::Network {
             mode: "bridge".into(),
             namespace,
             bridge: members::Bridge {
@@ -99,7 +99,7 @@ impl Filter for NetnsBridge {
             cni: None,
             other: Default::default(),
         };
-        Ok(Plan { member, operations })
+        Ok(Plan { adds, operations })
     }
 }
 

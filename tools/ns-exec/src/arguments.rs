@@ -142,7 +142,7 @@ impl NsExec {
 }
 
 impl Filter for NsExec {
-    type Member = members::Process;
+    type Adds = members::Process;
     type Operation = ContainerOperation;
     const READS: &'static [&'static str] =
         &[members::Rootfs::NAME, members::Image::NAME, members::Network::NAME, members::Hosts::NAME];
@@ -152,18 +152,19 @@ impl Filter for NsExec {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        let (member, operations) = plan::plan(self.request(), context, document)?;
-        Ok(Plan { member, operations })
+        let (adds, operations) = plan::plan(self.request(), context, document)?;
+        Ok(Plan { adds, operations })
     }
 
     fn finish(
         &self,
-        mut member: members::Process,
+        _: &Document,
+        mut process: members::Process,
         operations: &[ContainerOperation],
     ) -> Result<members::Process> {
         if let Some(identity) = operations.last().and_then(ContainerOperation::identity) {
-            (member.pid, member.start_time) = (identity.pid, identity.start_time);
+            (process.pid, process.start_time) = (identity.pid, identity.start_time);
         }
-        Ok(member)
+        Ok(process)
     }
 }

@@ -23,6 +23,10 @@ pub(crate) fn plan(
     context: &Context,
     document: &Document,
 ) -> Result<(Process, Vec<ContainerOperation>)> {
+    if document.get::<Process>()?.is_some() {
+        let error = anyhow!("the container has a process already");
+        return Err(hint(error, "`ns-exec --join ID` runs another command in it; `ns-exec --undo` ends it"));
+    }
     let (rootfs, readonly) = root(&request, document)?;
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
     // A directory that somebody else keeps is used as it is.

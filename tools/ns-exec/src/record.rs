@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use document::{Document, Id, members::Process, record, record::Record};
+use document::{Document, Id, Member, members::Process, record, record::Record};
 use runtime::Identity;
 use serde::Deserialize;
+use serde_json::json;
 use toolkit::prelude::*;
 
 use crate::operation::ContainerOperation;
@@ -39,11 +40,11 @@ pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> R
 
 /// Writes the exit status of a process into a document, if that tells of it.
 pub(crate) fn ended(document: &mut Document, identity: Identity, status: i32) -> Result<bool> {
-    let Some(mut process) = document.get::<Process>()? else { return Ok(false) };
+    let Some(process) = document.get::<Process>()? else { return Ok(false) };
     if (process.pid, process.start_time) != (identity.pid, identity.start_time) {
         return Ok(false);
     }
-    process.exit_status = Some(status);
-    document.set(&process)?;
+    // What the step added stays as it was: a document that was printed while the process ran has the same step.
+    document.add(Process::NAME, &json!({"exitStatus": status}))?;
     Ok(true)
 }

@@ -39,7 +39,7 @@ struct Portmap {
 }
 
 impl Filter for Portmap {
-    type Member = members::Ports;
+    type Adds = members::Ports;
     type Operation = nat::NatOperation;
     const LOCK: Option<&'static str> = Some("network");
     const READS: &'static [&'static str] = &["network"];
@@ -51,10 +51,11 @@ impl Filter for Portmap {
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
         let mappings = free::mappings(&self.publish, container_ip)?;
-        let mut ports = document.get::<members::Ports>()?.unwrap_or(members::Ports(Vec::new()));
-        ports.0.extend(mappings.iter().map(member));
+        // One of another kind is said to be that.
+        document.get::<members::Ports>()?;
+        let adds = members::Ports(mappings.iter().map(member).collect());
         let operation = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
-        Ok(Plan { member: ports, operations: vec![operation] })
+        Ok(Plan { adds, operations: vec![operation] })
     }
 }
 

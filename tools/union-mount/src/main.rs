@@ -48,7 +48,7 @@ struct UnionMount {
 }
 
 impl Filter for UnionMount {
-    type Member = Rootfs;
+    type Adds = Rootfs;
     type Operation = MountOperation;
     const READS: &'static [&'static str] = &[Layers::NAME, Image::NAME];
 
@@ -110,7 +110,7 @@ impl Filter for UnionMount {
         if self.read_only && volumes {
             operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
-        Ok(Plan { member, operations })
+        Ok(Plan { adds: member, operations })
     }
 }
 

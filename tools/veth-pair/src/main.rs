@@ -42,7 +42,7 @@ operation::any_of! {
 }
 
 impl Filter for VethPair {
-    type Member = members::Network;
+    type Adds = members::Attachment;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
     const READS: &'static [&'static str] = &["network"];
@@ -72,8 +72,7 @@ impl Filter for VethPair {
         };
         let operations =
             std::iter::once(lease.into()).chain(pair.operations(&network).map(Op::from)).collect();
-        let cni = Some(pair.result(&network, &bridge));
-        Ok(Plan { member: members::Network { cni, ..network }, operations })
+        Ok(Plan { adds: members::Attachment { cni: pair.result(&network, &bridge) }, operations })
     }
 
     fn forget(document: &mut Document) -> Result<()> {

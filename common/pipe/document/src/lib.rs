@@ -6,19 +6,24 @@
 mod format;
 mod id;
 pub mod members;
+mod object;
 mod order;
 pub mod record;
+mod steps;
+mod sum;
 
 use std::{
     io::{self, Read},
     path::PathBuf,
 };
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use object::Object;
+use serde::de;
 use serde_json::value::RawValue;
 
 pub use id::{Id, Instance, InvalidId};
-pub use members::{Failure, Member, Step, StepState, Steps};
+pub use members::{Contribution, Failure, Member, Step, StepState, Steps};
+pub use steps::SplitOff;
 
 /// The version of the contract, the member `stave`.
 pub const VERSION: u64 = 1;
@@ -69,14 +74,10 @@ pub enum Error {
     },
 }
 
-/// Steps that were taken off a document's stack, as the text that was read.
-#[derive(Debug)]
-pub struct SplitOff(Vec<Box<RawValue>>);
-
 /// One JSON object, its members in order.
 #[derive(Debug, Clone, Default)]
 pub struct Document {
-    members: Vec<(String, Box<RawValue>)>,
+    members: Object,
 }
 
 impl Document {
@@ -108,16 +109,17 @@ impl Document {
         if text.trim_ascii().is_empty() {
             return Err(Error::Empty);
         }
-        let mut document: Self = serde_json::from_slice(text).map_err(Error::NotADocument)?;
+        let members = serde_json::from_slice(text).map_err(Error::NotADocument)?;
+        let mut document = Self { members };
         match document.raw("stave").map(|value| value.get().to_owned()) {
             Some(version) if version == VERSION.to_string() => Ok(document),
             Some(found) => Err(Error::Version { found, document: Box::new(document) }),
             None => {
-                let Some((first, _)) = document.members.first() else { return Ok(Self::new()) };
+                let Some((first, _)) = document.members.0.first() else { return Ok(Self::new()) };
                 // Objects that never were a document (a CNI result, an image manifest) have members of their own and
                 // no version; a document that somebody wrote by hand may do without it.
                 if members::is_known(first) {
-                    document.members.insert(0, Self::new().members.remove(0));
+                    document.members.0.insert(0, Self::new().members.0.remove(0));
                     return Ok(document);
                 }
                 Err(Error::NotADocument(de::Error::custom("an object without the member `stave`")))
@@ -157,19 +159,16 @@ impl Document {
 
     /// Takes a member out, by its name.
     pub fn remove(&mut self, name: &str) {
-        self.members.retain(|(at, _)| at != name);
+        self.members.remove(name);
     }
 
     /// The member as the text that was read, by its name.
     pub fn raw(&self, name: &str) -> Option<&RawValue> {
-        self.members.iter().find(|(at, _)| at == name).map(|(_, value)| &**value)
+        self.members.get(name)
     }
 
     fn set_raw(&mut self, name: &str, value: Box<RawValue>) {
-        match self.members.iter_mut().find(|(at, _)| at == name) {
-            Some((_, place)) => *place = value,
-            None => self.members.push((name.to_owned(), value)),
-        }
+        self.members.set(name, value);
     }
 
     /// The container's id.
@@ -183,69 +182,6 @@ impl Document {
     /// Whether a tool before failed.
     pub fn has_failed(&self) -> bool {
         self.raw("error").is_some()
-    }
-
-    /// The stack of steps; empty where there is none yet.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn steps(&self) -> Result<Vec<Step>, Error> {
-        self.step_list()
-    }
-
-    /// The tools of the stack's steps, the first one first.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn tools(&self) -> Result<Vec<String>, Error> {
-        #[derive(Deserialize)]
-        struct Step {
-            tool: String,
-        }
-        Ok(self.step_list::<Step>()?.into_iter().map(|step| step.tool).collect())
-    }
-
-    /// The last step of a tool, with its index. Those of others are not looked into.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn last_step_of(&self, tool: &str) -> Result<Option<(usize, Step)>, Error> {
-        self.last_step(tool, |_| true)
-    }
-
-    /// The index of the last step that is this one.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn position_of(&self, step: &Step) -> Result<Option<usize>, Error> {
-        Ok(self.last_step(&step.tool, |other| other == step)?.map(|(at, _)| at))
-    }
-
-    fn last_step(&self, tool: &str, is_it: impl Fn(&Step) -> bool) -> Result<Option<(usize, Step)>, Error> {
-        let texts: Vec<&RawValue> = self.step_list()?;
-        for (at, _) in self.tools()?.iter().enumerate().rev().filter(|(_, name)| *name == tool) {
-            let step: Step = serde_json::from_str(texts[at].get()).map_err(malformed_steps)?;
-            if is_it(&step) {
-                return Ok(Some((at, step)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn step_list<'a, S: Deserialize<'a>>(&'a self) -> Result<Vec<S>, Error> {
-        let Some(steps) = self.raw(Steps::NAME) else { return Ok(Vec::new()) };
-        serde_json::from_str(steps.get()).map_err(malformed_steps)
-    }
-
-    /// Whether both have the same stack of steps.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn has_steps_of(&self, other: &Self) -> Result<bool, Error> {
-        let texts = self.raw(Steps::NAME).zip(other.raw(Steps::NAME));
-        // The text is as good as always the same: then it need not be understood.
-        let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
-        Ok(same_text || self.steps()? == other.steps()?)
     }
 
     /// Whether this is a document of the same container as the other; none where one of them has no `instance`, and that
@@ -264,77 +200,6 @@ impl Document {
     /// As there.
     pub fn may_be_of_one_container(&self, other: &Self) -> Result<bool, Error> {
         Ok(self.is_of_one_container(other)?.unwrap_or(true))
-    }
-
-    /// Puts a step on top of the stack; returns its index.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
-    pub fn push_step<O: Serialize>(&mut self, step: &Step<O>) -> Result<usize, Error> {
-        self.edit_steps(|steps| {
-            steps.push(serde_json::value::to_raw_value(step)?);
-            Ok(steps.len() - 1)
-        })
-    }
-
-    /// Puts a step in the place of the one at the index `at`.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
-    ///
-    /// # Panics
-    /// If there is no step at `at`.
-    pub fn replace_step<O: Serialize>(&mut self, at: usize, step: &Step<O>) -> Result<(), Error> {
-        self.edit_steps(|steps| {
-            steps[at] = serde_json::value::to_raw_value(step)?;
-            Ok(())
-        })
-    }
-
-    /// Takes the step at the index `at` out.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
-    ///
-    /// # Panics
-    /// If there is no step at `at`.
-    pub fn remove_step(&mut self, at: usize) -> Result<(), Error> {
-        self.edit_steps(|steps| {
-            steps.remove(at);
-            Ok(())
-        })
-    }
-
-    /// Takes the steps from the index `at` on off the stack.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
-    pub fn split_off_steps(&mut self, at: usize) -> Result<SplitOff, Error> {
-        self.edit_steps(|steps| Ok(SplitOff(steps.split_off(at.min(steps.len())))))
-    }
-
-    /// Puts them on top of the stack again.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
-    pub fn append_steps(&mut self, above: SplitOff) -> Result<(), Error> {
-        self.edit_steps(|steps| {
-            steps.extend(above.0);
-            Ok(())
-        })
-    }
-
-    /// The steps that are not touched keep the text that was read: that of another maker's tool may hold what [`Step`] does
-    /// not know.
-    fn edit_steps<T>(
-        &mut self,
-        edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,
-    ) -> Result<T, Error> {
-        let mut steps = self.step_list()?;
-        let result = edit(&mut steps).map_err(malformed_steps)?;
-        let edited = serde_json::value::to_raw_value(&steps).map_err(malformed_steps)?;
-        self.set_raw(Steps::NAME, edited);
-        Ok(result)
     }
 
     /// The places in the container's file system that its steps mounted something on: `mounts` of an OCI runtime
@@ -356,37 +221,12 @@ impl Document {
 
     /// The document as one line of JSON, without the line's end.
     pub fn to_line(&self) -> String {
-        format::line(&self.members)
+        format::line(&self.members.0)
     }
 
     /// The document as indented JSON, for a terminal.
     pub fn to_pretty(&self) -> String {
         format::indent(&self.to_line())
-    }
-}
-
-fn malformed_steps(source: serde_json::Error) -> Error {
-    Error::Malformed { name: Steps::NAME, source }
-}
-
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Document;
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-                let mut document = Document::default();
-                // A name that comes twice: the last one counts, as with jq.
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    document.set_raw(&name, value);
-                }
-                Ok(document)
-            }
-        }
-        deserializer.deserialize_map(Visitor)
     }
 }
 
@@ -455,7 +295,7 @@ mod tests {
         let theirs = r#"{"tool":"mine","version":"1","state":"done","operations":[{"n":12345678901234567890123,"x":1.0}],"extra":7}"#;
         let mut document =
             Document::parse(format!(r#"{{"stave":1,"steps":[{theirs}]}}"#).as_bytes()).unwrap();
-        let step = |state| Step { tool: "portmap".into(), version: "1".into(), state, operations: vec!["o"] };
+        let step = |state| Step::new("portmap", "1", state, vec!["o"]);
         let text = |state| serde_json::to_string(&step(state)).unwrap();
         let raw = |document: &Document| document.raw("steps").unwrap().get().to_owned();
         assert_eq!(document.push_step(&step(StepState::Begun)).unwrap(), 1);

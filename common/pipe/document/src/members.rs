@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Id, Instance};
 
@@ -16,6 +16,16 @@ pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
     const NAME: &'static str;
     /// The tool to run first where it is missing, as in "no `layers`: run layer-apply first".
     const MADE_BY: &'static str;
+}
+
+/// What a step adds to a member: the member's own type, or a part of it.
+pub trait Contribution: Serialize {
+    /// The member's name.
+    const MEMBER: &'static str;
+}
+
+impl<M: Member> Contribution for M {
+    const MEMBER: &'static str = M::NAME;
 }
 
 macro_rules! member {
@@ -112,9 +122,20 @@ pub struct Network {
     pub cni: Option<CniResult>,
     /// Whatever others put here.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, Value>,
+    pub other: Map<String, Value>,
 }
 member!(Network, "network", "netns-bridge");
+
+/// What veth-pair adds to a [`Network`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Attachment {
+    /// As there.
+    pub cni: CniResult,
+}
+
+impl Contribution for Attachment {
+    const MEMBER: &'static str = Network::NAME;
+}
 
 /// The bridge of a [`Network`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -129,7 +150,7 @@ pub struct Bridge {
     pub gateway: IpAddr,
     /// Whatever others put here.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, Value>,
+    pub other: Map<String, Value>,
 }
 
 /// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.
@@ -152,7 +173,7 @@ pub struct CniResult {
     pub dns: Value,
     /// Whatever else stands in the result.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, Value>,
+    pub other: Map<String, Value>,
 }
 
 /// An interface in a [`CniResult`].
@@ -301,6 +322,16 @@ pub struct Step<O = Value> {
     /// What it made, in the order in which it was made. The tool itself reads them; others only look for the places that
     /// something was mounted on.
     pub operations: Vec<O>,
+    /// What it added to members, by their names, once it is done.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub adds: Map<String, Value>,
+}
+
+impl<O> Step<O> {
+    /// One that adds nothing to members.
+    pub fn new(tool: &str, version: &str, state: StepState, operations: Vec<O>) -> Self {
+        Self { tool: tool.to_owned(), version: version.to_owned(), state, operations, adds: Map::new() }
+    }
 }
 
 /// `steps`: a stack; the last one made is the last in the list and the first to be undone.
@@ -326,4 +357,17 @@ pub(crate) fn is_known(name: &str) -> bool {
         Failure::NAME,
     ]
     .contains(&name)
+}
+
+/// Whether a tool's steps add to this member.
+pub(crate) fn makes(tool: &str, name: &str) -> bool {
+    match name {
+        Network::NAME => ["netns-bridge", "veth-pair"].contains(&tool),
+        Ports::NAME => tool == "portmap",
+        Hosts::NAME => tool == "link-hosts",
+        Layers::NAME => tool == "layer-apply",
+        Rootfs::NAME => tool == "union-mount",
+        Process::NAME => tool == "ns-exec",
+        _ => false,
+    }
 }

@@ -67,7 +67,7 @@ impl Operation for Note {
 }
 
 impl Filter for LeaveNote {
-    type Member = members::Hosts;
+    type Adds = members::Hosts;
     type Operation = Note;
 
     fn common(&self) -> &Common {
@@ -76,7 +76,7 @@ impl Filter for LeaveNote {
 
     fn plan(&self, context: &Context, _: &Document) -> Result<Plan<Self>> {
         let note = |name: &String| Note { path: context.scope.run_dir.join("notes").join(name) };
-        Ok(Plan { member: members::Hosts::default(), operations: self.names.iter().map(note).collect() })
+        Ok(Plan { adds: members::Hosts::default(), operations: self.names.iter().map(note).collect() })
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 
 use anyhow::{anyhow, bail};
 use document::{
-    Document, Id, Instance, Member, Step, StepState,
+    Contribution, Document, Id, Instance, Member, Step, StepState,
     record::{Lock, Record},
 };
 use operation::{Operation, Scope};
+use serde_json::{Map, Value};
 
 use crate::{Filter, hint};
 
@@ -58,6 +59,8 @@ pub struct Session {
     document: Document,
     /// The index of the step, once it stands there.
     step: Option<usize>,
+    /// What the step adds to members, once it is done.
+    adds: Map<String, Value>,
 }
 
 impl Session {
@@ -94,7 +97,8 @@ impl Session {
             opened.set(&Instance::random())?;
         }
         let (tool, version) = (tool.to_owned(), version.to_owned());
-        Ok(Self { tool, version, id, record, before: document, recorded, document: opened, step: None })
+        let (before, document) = (document, opened);
+        Ok(Self { tool, version, id, record, before, recorded, document, step: None, adds: Map::new() })
     }
 
     /// Whether there is a record, after holding the document against it.
@@ -138,19 +142,22 @@ impl Session {
         Ok(self.record.write(&self.document)?)
     }
 
-    /// Marks the step as done, with the operations as they are after they were applied, sets the member, and writes the
-    /// record.
+    /// Marks the step as done, with the operations as they are after they were applied and with what it adds to a member,
+    /// adds that, and writes the record.
     ///
     /// # Errors
     /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
-    pub fn done<O: Operation, M: Member>(&mut self, operations: &[O], member: &M) -> anyhow::Result<()> {
+    pub fn done<O: Operation, C: Contribution>(&mut self, operations: &[O], adds: &C) -> anyhow::Result<()> {
+        let adds = serde_json::to_value(adds)?;
+        self.adds.insert(C::MEMBER.to_owned(), adds.clone());
         self.put_step(StepState::Done, operations.iter().collect())?;
-        self.document.set(member)?;
+        self.document.add(C::MEMBER, &adds)?;
         Ok(self.record.write(&self.document)?)
     }
 
     fn put_step<O: Operation>(&mut self, state: StepState, operations: Vec<&O>) -> anyhow::Result<()> {
-        let step = Step { tool: self.tool.clone(), version: self.version.clone(), state, operations };
+        let adds = self.adds.clone();
+        let step = Step { adds, ..Step::new(&self.tool, &self.version, state, operations) };
         match self.step {
             Some(at) => self.document.replace_step(at, &step)?,
             None => self.step = Some(self.document.push_step(&step)?),

@@ -1,6 +1,6 @@
 //! What a tool is: one of five traits, implemented by the type of its arguments. What runs it is in [`crate::run`].
 
-use document::{Document, Id, Member};
+use document::{Contribution, Document, Id, Member};
 use operation::Operation;
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::{Common, Context};
 
 /// A tool in mid-pipe: reads the document, makes something and adds its member.
 pub trait Filter: clap::Parser {
-    /// What it puts into the document.
-    type Member: Member;
+    /// What each of its steps adds to a member of the document, which is the sum of what all steps add to it.
+    type Adds: Contribution;
     /// What it does.
     type Operation: Operation;
     /// A lock of its own below `$STAVE_RUN/locks`, held from before [`Filter::plan`] until the record is written, and by
@@ -27,13 +27,18 @@ pub trait Filter: clap::Parser {
     /// Whatever makes the job impossible; the document leaves with it, unchanged otherwise.
     fn plan(&self, context: &Context, document: &Document) -> anyhow::Result<Plan<Self>>;
 
-    /// The member once the operations are applied, for facts that only the kernel decides.
+    /// What the step adds once the operations are applied, for facts that only the kernel decides.
     ///
     /// # Errors
     /// Everything is taken back then.
-    fn finish(&self, member: Self::Member, operations: &[Self::Operation]) -> anyhow::Result<Self::Member> {
-        let _ = operations;
-        Ok(member)
+    fn finish(
+        &self,
+        document: &Document,
+        adds: Self::Adds,
+        operations: &[Self::Operation],
+    ) -> anyhow::Result<Self::Adds> {
+        let _ = (document, operations);
+        Ok(adds)
     }
 
     /// What a person can do about an error of its operations, applied or repaired: the line `hint:`.
@@ -42,12 +47,13 @@ pub trait Filter: clap::Parser {
         None
     }
 
-    /// Takes its member out of a document, after its last step was undone.
+    /// Takes what it added out of a document, after its last step was undone, where the steps do not tell what that is:
+    /// those of before version 0.2, and one that did not come to be done.
     ///
     /// # Errors
     /// When a member that it shares with another tool cannot be read.
     fn forget(document: &mut Document) -> anyhow::Result<()> {
-        document.remove(Self::Member::NAME);
+        document.remove(Self::Adds::MEMBER);
         Ok(())
     }
 }
@@ -55,8 +61,8 @@ pub trait Filter: clap::Parser {
 /// What a [`Filter`] decided.
 #[derive(Debug)]
 pub struct Plan<F: Filter> {
-    /// What the document will hold.
-    pub member: F::Member,
+    /// What the step adds to the document.
+    pub adds: F::Adds,
     /// What will be done, in this order.
     pub operations: Vec<F::Operation>,
 }

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use document::{Document, Id, Member};
+use document::{Contribution, Document, Id};
 use operation::{Operation, apply_all, interrupt};
 
 use super::{
@@ -97,7 +97,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
         hooks.prepare(&mut plan)?;
         Ok((lock, plan))
     });
-    let (_lock, Plan { member, operations }) = match prepared {
+    let (_lock, Plan { adds, operations }) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(Failed::new(session.give_up(), Stage::Plan, error)),
     };
@@ -111,7 +111,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
     if let Err((error, left)) = apply_all(&mut attempt.operations[..applied], &scope) {
         return Err(attempt.give_up(left, Stage::Apply, advised::<F>(error)));
     }
-    match conclude(&mut attempt, filter, hooks, member, applied) {
+    match conclude(&mut attempt, filter, hooks, adds, applied) {
         Ok(process) => Ok((attempt.session.into_document(), process)),
         Err((stage, error)) => Err(attempt.take_back(stage, error)),
     }
@@ -122,14 +122,15 @@ fn conclude<F: Filter, H: Hooks<F>>(
     attempt: &mut Attempt<F::Operation>,
     filter: &F,
     hooks: &mut H,
-    member: F::Member,
+    adds: F::Adds,
     applied: usize,
 ) -> Result<Option<H::Process>, (Stage, anyhow::Error)> {
     let Attempt { scope, session, operations, .. } = attempt;
     let id = session.id().clone();
     let launched = operations[applied..].first_mut().map(|operation| hooks.launch(scope, &id, operation));
     let mut process = launched.transpose().map_err(|error| (Stage::Apply, error))?;
-    let recorded = filter.finish(member, operations).and_then(|member| session.done(operations, &member));
+    let recorded =
+        filter.finish(session.document(), adds, operations).and_then(|adds| session.done(operations, &adds));
     recorded.map_err(|error| (Stage::Record, error))?;
     if let Some(process) = &mut process {
         hooks.release(process).map_err(|error| (Stage::Apply, error))?;
@@ -146,7 +147,7 @@ fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<Str
 
 fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
-        return schema::print::<F>(tool, common, F::READS, &[F::Member::NAME]);
+        return schema::print::<F>(tool, common, F::READS, &[F::Adds::MEMBER]);
     }
     let mut document = match input::read(tool, common, FROM_TOOL) {
         Ok(document) => document,

@@ -44,7 +44,7 @@ fn run<S: Source>() -> Exit {
             document.set(id)?;
         }
         let operations: Vec<Value> = Vec::new();
-        document.push_step(&Step { tool: tool.clone(), version, state: StepState::Done, operations })?;
+        document.push_step(&Step::new(&tool, &version, StepState::Done, operations))?;
         document.set(&member)?;
         Ok(document)
     });
@@ -67,11 +67,12 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
         if !common.undo {
             return Ok(());
         }
+        // The image is no sum: the tool that made the last one has put it in its place.
         let forget = |document: &mut Document| {
             document.remove(S::Member::NAME);
             Ok(())
         };
-        undo_step::<Nothing>(tool, &common.scope()?, &mut document, || Ok(None), forget)
+        undo_step::<Nothing>(tool, &common.scope()?, &mut document, S::Member::NAME, || Ok(None), forget)
     }();
     match undone {
         Err(error) => fail(tool, document, Stage::Undo, &error, to_output),

@@ -1,7 +1,7 @@
 //! Taking back what a step lists.
 
 use anyhow::anyhow;
-use document::{Document, Instance, Member, Step, StepState, record::Record};
+use document::{Contribution, Document, Instance, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
 use super::advice::from_boxed;
@@ -13,12 +13,13 @@ use crate::{
 /// `--undo`: takes back the last step of this tool in the document, and in the record where the same step stands there.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
-    undo_step::<F::Operation>(tool, &scope, document, || lock::<F>(&scope), F::forget)
+    undo_step::<F::Operation>(tool, &scope, document, F::Adds::MEMBER, || lock::<F>(&scope), F::forget)
 }
 
-/// Undoes the last step of `tool` in `document`: its operations backwards, then the step and, with the tool's last step,
-/// its member (`forget`). The same is done in the record. What could not be undone stays in the step. A document in
-/// which the tool has no step is left as it is, and so is the record of a container that had the id later.
+/// Undoes the last step of `tool` in `document`: its operations backwards, then the step and what it added to members. Where it
+/// does not tell what that is, `forget` takes that out of `member` with the tool's last step. The same is done in the record. What
+/// could not be undone stays in the step. A document in which the tool has no step is left as it is, and so is the record of
+/// a container that had the id later.
 ///
 /// # Errors
 /// When the document or the record cannot be read or written, or an operation could not be undone; each one is told
@@ -27,9 +28,14 @@ pub fn undo_step<O: Operation>(
     tool: &str,
     scope: &Scope,
     document: &mut Document,
+    member: &str,
     lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let forget = |document: &mut Document| -> anyhow::Result<()> {
+        forget(document)?;
+        Ok(document.complete(member)?)
+    };
     let Some(id) = document.id()? else {
         return undo_locked::<O>(tool, scope, document, None, lock, forget);
     };
@@ -95,7 +101,7 @@ fn replace(
         document.replace_step(at, after)?;
     }
     let tools = document.tools()?;
-    if !tools.contains(&step.tool) {
+    if step.adds.is_empty() && !tools.contains(&step.tool) {
         forget(document)?;
     }
     if tools.is_empty() {
