@@ -12,7 +12,7 @@ use testkit::{Outcome, Sandbox};
 
 /// A filter with valid arguments, the member that it needs, and its error when that is missing.
 const FILTERS: [(&str, Option<(&str, &str)>); 8] = [
-    ("layer-apply", Some(("image", "no `image`: run img-build, img-pull or img-load first"))),
+    ("layer-apply", Some(("image", "no `image`: run img-build, img-pull, img-load or img-inspect first"))),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
     ("netns-bridge", None),
     ("veth-pair", Some(("network", "no `network`: run netns-bridge first"))),

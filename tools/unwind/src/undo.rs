@@ -13,26 +13,10 @@ use document::{
     Document, Id, Instance, Member, SplitOff,
     members::Failure,
     record::{self, Record},
+    table,
 };
 use operation::{Operation as _, Scope, words};
 use toolkit::{Common, Stage, hint, session};
-
-/// The tools that are looked for beside unwind. A document names tools, and unwind may stand in a directory with every
-/// other program of the system: it starts none that is not in this list, unless the caller vouches for a directory.
-const OURS: [&str; 11] = [
-    "img-build",
-    "img-inspect",
-    "img-load",
-    "img-pull",
-    "layer-apply",
-    "link-hosts",
-    "netns-bridge",
-    "ns-exec",
-    "portmap",
-    "union-mount",
-    "veth-pair",
-];
-
 /// How many tools get ready to read while another one works.
 const AHEAD: usize = 2;
 
@@ -129,7 +113,7 @@ impl Tools {
         }
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
-            step: Stage::Undo.to_string(),
+            step: Stage::Undo,
             message: format!("container \"{id}\" is being taken back"),
             causes: Vec::new(),
         })?;
@@ -211,7 +195,7 @@ impl Tools {
 
     fn find(&self, tool: &str) -> Result<PathBuf> {
         let plain = !tool.is_empty() && !tool.contains('/') && !tool.starts_with('.');
-        let beside = OURS.contains(&tool).then_some(&self.beside);
+        let beside = is_ours(tool).then_some(&self.beside);
         let mut places = beside.into_iter().chain(&self.with).map(|directory| directory.join(tool));
         places.find(|path| plain && path.is_file()).ok_or_else(|| {
             hint(
@@ -255,6 +239,12 @@ impl Waiting {
 /// What an error was met at.
 fn undo_step(tool: &str) -> String {
     format!("undo step \"{tool}\"")
+}
+
+/// Whether a tool is looked for beside unwind. A document names tools, and unwind may stand in a directory with every other
+/// program of the system: it starts only those that make members of the contract, unless the caller vouches for a directory.
+fn is_ours(tool: &str) -> bool {
+    table::tools().any(|ours| ours == tool)
 }
 
 /// Whether the record tells of the document's container: at a later moment than a document that was saved in mid-pipe, or at

@@ -64,7 +64,6 @@ impl fmt::Display for Id {
 
 impl Member for Id {
     const NAME: &'static str = "id";
-    const MADE_BY: &'static str = "layer-apply, or give --id";
 }
 
 /// `instance`: tells a container from a later one with its id.
@@ -81,7 +80,6 @@ impl Instance {
 
 impl Member for Instance {
     const NAME: &'static str = "instance";
-    const MADE_BY: &'static str = "the first tool of a container";
 }
 
 /// The standard library's hash keys come from the system's random source, once a process. A container needs a unique

@@ -11,6 +11,7 @@ mod order;
 pub mod record;
 mod steps;
 mod sum;
+pub mod table;
 
 use std::{
     io::{self, Read},
@@ -22,7 +23,7 @@ use serde::de;
 use serde_json::value::RawValue;
 
 pub use id::{Id, Instance, InvalidId};
-pub use members::{Contribution, Failure, Member, Step, StepState, Steps};
+pub use members::{Contribution, Failure, Member, Stage, Step, StepState, Steps};
 pub use steps::SplitOff;
 
 /// The version of the contract, the member `stave`.
@@ -61,8 +62,8 @@ pub enum Error {
     Missing {
         /// The member's name.
         name: &'static str,
-        /// The tool that makes it.
-        made_by: &'static str,
+        /// The tools that make it.
+        made_by: String,
     },
     /// A member that does not have the form that the contract gives it.
     #[error("member `{name}`: {source}")]
@@ -118,7 +119,7 @@ impl Document {
                 let Some((first, _)) = document.members.0.first() else { return Ok(Self::new()) };
                 // Objects that never were a document (a CNI result, an image manifest) have members of their own and
                 // no version; a document that somebody wrote by hand may do without it.
-                if members::is_known(first) {
+                if table::row(first).is_some() {
                     document.members.0.insert(0, Self::new().members.0.remove(0));
                     return Ok(document);
                 }
@@ -143,7 +144,7 @@ impl Document {
     /// # Errors
     /// [`Error::Missing`], which names the tool to run first; [`Error::Malformed`].
     pub fn require<M: Member>(&self) -> Result<M, Error> {
-        self.get()?.ok_or(Error::Missing { name: M::NAME, made_by: M::MADE_BY })
+        self.get()?.ok_or_else(|| Error::Missing { name: M::NAME, made_by: table::made_by(M::NAME) })
     }
 
     /// Puts the member in its place, or at the end where it is new.

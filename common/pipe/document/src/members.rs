@@ -1,21 +1,17 @@
 //! The members of the document, each under the name that the contract gives it. Keys are camelCase; where a standard
 //! has a form (OCI descriptors and configuration, CNI results and port mappings), it is used as it stands there.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Id, Instance};
-
 /// A type that stands in the document under one name.
 pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
     /// The member's name.
     const NAME: &'static str;
-    /// The tool to run first where it is missing, as in "no `layers`: run layer-apply first".
-    const MADE_BY: &'static str;
 }
 
 /// What a step adds to a member: the member's own type, or a part of it.
@@ -29,10 +25,9 @@ impl<M: Member> Contribution for M {
 }
 
 macro_rules! member {
-    ($type:ty, $name:literal, $made_by:literal) => {
+    ($type:ty, $name:literal) => {
         impl Member for $type {
             const NAME: &'static str = $name;
-            const MADE_BY: &'static str = $made_by;
         }
     };
 }
@@ -53,7 +48,7 @@ pub struct Image {
     #[schemars(with = "Value")]
     pub configuration: ImageConfiguration,
 }
-member!(Image, "image", "img-build, img-pull or img-load");
+member!(Image, "image");
 
 /// One of `layers`: an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,7 +80,7 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Layers(pub Vec<Layer>);
-member!(Layers, "layers", "layer-apply");
+member!(Layers, "layers");
 
 /// `rootfs`: the union mount.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -105,7 +100,7 @@ pub struct Rootfs {
     #[serde(default)]
     pub readonly: bool,
 }
-member!(Rootfs, "rootfs", "union-mount");
+member!(Rootfs, "rootfs");
 
 /// `network`: what the container is attached to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -124,7 +119,7 @@ pub struct Network {
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
-member!(Network, "network", "netns-bridge");
+member!(Network, "network");
 
 /// What veth-pair adds to a [`Network`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -236,7 +231,7 @@ pub struct PortMapping {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Ports(pub Vec<PortMapping>);
-member!(Ports, "ports", "portmap");
+member!(Ports, "ports");
 
 /// `hosts`: names for the container's `/etc/hosts`, and what a link adds to its environment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -249,7 +244,7 @@ pub struct Hosts {
     #[serde(default)]
     pub environment: Vec<String>,
 }
-member!(Hosts, "hosts", "link-hosts");
+member!(Hosts, "hosts");
 
 /// One line of an `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -282,22 +277,66 @@ pub struct Process {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
 }
-member!(Process, "process", "ns-exec");
+member!(Process, "process");
+
+/// What a tool was doing when it failed: `step` of `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It read its command line.
+    Arguments,
+    /// It took the record and compared the document with it.
+    Record,
+    /// It decided what to do.
+    Plan,
+    /// It did it.
+    Apply,
+    /// It wrote the document.
+    Write,
+    /// It undid a step.
+    Undo,
+    /// It compared the document with the machine.
+    Check,
+    /// What a tool of another maker calls it.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Stage {
+    /// Those of Stave's tools.
+    pub const ALL: [Self; 7] =
+        [Self::Arguments, Self::Record, Self::Plan, Self::Apply, Self::Write, Self::Undo, Self::Check];
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arguments => "arguments",
+            Self::Record => "record",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Write => "write",
+            Self::Undo => "undo",
+            Self::Check => "check",
+            Self::Other(stage) => stage,
+        })
+    }
+}
 
 /// `error`: what went wrong, in the tool that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// The tool.
     pub tool: String,
-    /// What it was at: `arguments`, `read`, `plan`, `apply`, `undo`, `write`.
-    pub step: String,
+    /// What it was doing.
+    pub step: Stage,
     /// One line: what failed on which object.
     pub message: String,
     /// The chain of causes, the nearest first.
     #[serde(default)]
     pub causes: Vec<String>,
 }
-member!(Failure, "error", "the tool that failed");
+member!(Failure, "error");
 
 /// Whether a step's operations are all in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -338,36 +377,4 @@ impl<O> Step<O> {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Steps(pub Vec<Step>);
-member!(Steps, "steps", "any tool");
-
-/// Whether the contract gives a member of this name.
-pub(crate) fn is_known(name: &str) -> bool {
-    [
-        "stave",
-        Id::NAME,
-        Instance::NAME,
-        Steps::NAME,
-        Image::NAME,
-        Layers::NAME,
-        Rootfs::NAME,
-        Network::NAME,
-        Ports::NAME,
-        Hosts::NAME,
-        Process::NAME,
-        Failure::NAME,
-    ]
-    .contains(&name)
-}
-
-/// Whether a tool's steps add to this member.
-pub(crate) fn makes(tool: &str, name: &str) -> bool {
-    match name {
-        Network::NAME => ["netns-bridge", "veth-pair"].contains(&tool),
-        Ports::NAME => tool == "portmap",
-        Hosts::NAME => tool == "link-hosts",
-        Layers::NAME => tool == "layer-apply",
-        Rootfs::NAME => tool == "union-mount",
-        Process::NAME => tool == "ns-exec",
-        _ => false,
-    }
-}
+member!(Steps, "steps");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{Document, Error, Member, Step, Steps, members, sum};
+use crate::{Document, Error, Member, Step, Steps, sum, table};
 
 /// Steps that were taken off a document's stack, as the text that was read.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Document {
         let Some(current) = self.raw(name) else { return Ok(()) };
         let others = || all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, step)| step);
         let after = sum::of(others().filter_map(|step| step.adds.get(name)))?;
-        let may_add = |step: &Outline| step.adds.is_empty() && members::makes(&step.tool, name);
+        let may_add = |step: &Outline| step.adds.is_empty() && table::makes(&step.tool, name);
         let left = match (&after, others().any(may_add)) {
             (None, false) => None,
             _ => match sum::of(all.iter().filter_map(|step| step.adds.get(name)))? {

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use document::members::Failure;
+use document::members::{Failure, Stage};
 use nix::{errno::Errno, unistd::geteuid};
 
 use crate::Exit;
@@ -93,11 +93,11 @@ pub fn print(tool: &str, error: &anyhow::Error) {
 }
 
 /// The error as the member `error`.
-pub(crate) fn member(tool: &str, step: &str, error: &anyhow::Error) -> Failure {
+pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure {
     let mut lines = lines(error).into_iter();
     Failure {
         tool: tool.to_owned(),
-        step: step.to_owned(),
+        step,
         message: lines.next().unwrap_or_default(),
         causes: lines.collect(),
     }
@@ -157,7 +157,7 @@ mod tests {
         let io = io::Error::from_raw_os_error(17);
         let error = Err::<(), _>(io).context("create link \"v3fa1\"\nin /run/netns/web").unwrap_err();
         assert_eq!(report_line(&error), "create link \"v3fa1\" in /run/netns/web: File exists");
-        let member = member("veth-pair", "apply", &error);
+        let member = member("veth-pair", Stage::Apply, &error);
         assert_eq!(
             (member.message.as_str(), member.causes),
             ("create link \"v3fa1\" in /run/netns/web", vec!["File exists".to_owned()])

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use document::{Member, members};
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use document::table;
+use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{Common, Exit, failure, streams::write_lines};
@@ -46,14 +46,14 @@ fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> io::Result<()> {
 fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let mut properties = serde_json::Map::new();
-    properties.insert("stave".into(), json!({"const": document::VERSION}));
-    for &name in ["id", "instance", "steps", "error"].iter().chain(reads).chain(writes) {
-        let mut schema = member(&mut generator, name);
-        if let Some(object) = schema.as_object_mut() {
-            let known = |names: &[&str]| names.contains(&name);
-            object.insert("readOnly".into(), (known(reads) && !known(writes)).into());
+    let always = ["stave", "id", "instance", "steps", "error"];
+    for &name in always.iter().chain(reads).chain(writes) {
+        let mut schema = table::row(name).map_or_else(Schema::default, |row| (row.schema)(&mut generator));
+        let known = |names: &[&str]| names.contains(&name);
+        if known(reads) && !known(writes) {
+            schema.insert("readOnly".to_owned(), true.into());
         }
-        properties.insert(name.to_owned(), schema);
+        properties.insert(name.to_owned(), schema.to_value());
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -62,24 +62,4 @@ fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
         "properties": properties,
         "$defs": generator.take_definitions(true),
     })
-}
-
-fn member(generator: &mut SchemaGenerator, name: &str) -> Value {
-    fn of<M: Member>(generator: &mut SchemaGenerator) -> Value {
-        generator.subschema_for::<M>().to_value()
-    }
-    match name {
-        document::Id::NAME => of::<document::Id>(generator),
-        document::Instance::NAME => of::<document::Instance>(generator),
-        members::Steps::NAME => of::<members::Steps>(generator),
-        members::Failure::NAME => of::<members::Failure>(generator),
-        members::Image::NAME => of::<members::Image>(generator),
-        members::Layers::NAME => of::<members::Layers>(generator),
-        members::Rootfs::NAME => of::<members::Rootfs>(generator),
-        members::Network::NAME => of::<members::Network>(generator),
-        members::Ports::NAME => of::<members::Ports>(generator),
-        members::Hosts::NAME => of::<members::Hosts>(generator),
-        members::Process::NAME => of::<members::Process>(generator),
-        _ => json!({}),
-    }
 }

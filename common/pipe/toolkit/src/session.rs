@@ -1,7 +1,5 @@
 //! One tool's work on one container: the record locked, the step on the stack.
 
-use std::fmt;
-
 use anyhow::{anyhow, bail};
 use document::{
     Contribution, Document, Id, Instance, Member, Step, StepState,
@@ -11,39 +9,6 @@ use operation::{Operation, Scope};
 use serde_json::{Map, Value};
 
 use crate::{Filter, hint};
-
-/// What a tool was at when it failed: the `step` of the document's `error`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading its command line.
-    Arguments,
-    /// Taking the record and holding the document against it.
-    Record,
-    /// Deciding what to do.
-    Plan,
-    /// Doing it.
-    Apply,
-    /// Writing the document.
-    Write,
-    /// Taking it back.
-    Undo,
-    /// Comparing it.
-    Check,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Arguments => "arguments",
-            Self::Record => "record",
-            Self::Plan => "plan",
-            Self::Apply => "apply",
-            Self::Write => "write",
-            Self::Undo => "undo",
-            Self::Check => "check",
-        })
-    }
-}
 
 /// A document that one tool adds a step to, with its record locked for as long.
 #[derive(Debug)]

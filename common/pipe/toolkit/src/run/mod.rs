@@ -34,7 +34,7 @@ fn fail(
     pass_on: impl FnOnce(&Document),
 ) -> Exit {
     failure::print(tool, error);
-    if document.set(&failure::member(tool, &stage.to_string(), error)).is_ok() {
+    if document.set(&failure::member(tool, stage, error)).is_ok() {
         pass_on(&document);
     }
     Exit::Failed

@@ -1,0 +1,213 @@
+//! The one table of the document's members: what each is called, which tools make it, and what it holds.
+//!
+//! From it come the names that make an object a document, the tool to run where a member is missing, the tools that `unwind`
+//! starts, `--schema`, and the table in `docs/document.md`.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{
+    Id, Instance, Member, VERSION,
+    members::{Failure, Hosts, Image, Layers, Network, Ports, Process, Rootfs, Stage, Steps},
+};
+
+/// A member.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// The tools that make it in a step of theirs, each on its own; the usual one first. `unwind` starts these.
+    makers: &'static [&'static str],
+    /// The tools that add to it what they make in a step of theirs, once it is there. `unwind` starts these too.
+    extenders: &'static [&'static str],
+    /// Who else makes it, for people.
+    others: &'static str,
+    /// What it holds, for people. `{stages}` stands for those of [`Stage`].
+    holds: &'static str,
+    /// Its JSON Schema.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// All of them, in the order in which they come to stand in a document.
+pub const ROWS: [Row; 12] = [
+    Row {
+        name: "stave",
+        makers: &[],
+        extenders: &[],
+        others: "the first tool",
+        holds: "`1`, the version of this contract",
+        schema: |_| json_schema!({"const": VERSION}),
+    },
+    Row {
+        name: Id::NAME,
+        makers: &[],
+        extenders: &[],
+        others: "the first tool that needs one",
+        holds: "the container's id: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 64 characters; given with `--id`, or drawn",
+        schema: of::<Id>,
+    },
+    Row {
+        name: Instance::NAME,
+        makers: &[],
+        extenders: &[],
+        others: "the first tool that makes something of a container",
+        holds: "16 random hexadecimal digits; they tell the container from a later one with the same id",
+        schema: of::<Instance>,
+    },
+    Row {
+        name: Steps::NAME,
+        makers: &[],
+        extenders: &[],
+        others: "every tool",
+        holds: "a stack of `{tool, version, state, operations, adds}` in the order of making; `state` is `begun` or `done`",
+        schema: of::<Steps>,
+    },
+    Row {
+        name: Image::NAME,
+        makers: &["img-build", "img-pull", "img-load", "img-inspect"],
+        extenders: &[],
+        others: "img-commit replaces it with the new image",
+        holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration)",
+        schema: of::<Image>,
+    },
+    Row {
+        name: Layers::NAME,
+        makers: &["layer-apply"],
+        extenders: &[],
+        others: "",
+        holds: "an array, lowest layer first, of `descriptor`, `diffID`, and the place: `directory`, or `erofs`, the image of \
+                `--format erofs`",
+        schema: of::<Layers>,
+    },
+    Row {
+        name: Rootfs::NAME,
+        makers: &["union-mount"],
+        extenders: &[],
+        others: "",
+        holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `upper`, `work`, `readonly`",
+        schema: of::<Rootfs>,
+    },
+    Row {
+        name: Network::NAME,
+        makers: &["netns-bridge"],
+        extenders: &["veth-pair"],
+        others: "",
+        holds: "`mode`, `namespace` (path), `bridge` (`name`, `subnet`, `gateway`), `cni` (a CNI 1.1.0 result, after \
+                veth-pair)",
+        schema: of::<Network>,
+    },
+    Row {
+        name: Ports::NAME,
+        makers: &["portmap"],
+        extenders: &[],
+        others: "",
+        holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`",
+        schema: of::<Ports>,
+    },
+    Row {
+        name: Hosts::NAME,
+        makers: &["link-hosts"],
+        extenders: &[],
+        others: "",
+        holds: "`entries` (`ip`, `names`) for `/etc/hosts`, `environment` (`NAME=value`)",
+        schema: of::<Hosts>,
+    },
+    Row {
+        name: Process::NAME,
+        makers: &["ns-exec"],
+        extenders: &[],
+        others: "",
+        holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus` once known, `log`, `spec` (OCI runtime-spec \
+                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` as used, where they differ from the image's)",
+        schema: of::<Process>,
+    },
+    Row {
+        name: Failure::NAME,
+        makers: &[],
+        extenders: &[],
+        others: "the tool that failed",
+        holds: "`tool`, `step` ({stages}), `message`, `causes`",
+        schema: of::<Failure>,
+    },
+];
+
+impl Row {
+    /// The tools whose steps make it, or add to it.
+    fn tools(&self) -> impl Iterator<Item = &'static str> {
+        self.makers.iter().chain(self.extenders).copied()
+    }
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// The row of a member; none for one that the contract does not know.
+pub fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// The tools whose steps make members. `unwind` starts these without being asked to.
+pub fn tools() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().flat_map(Row::tools)
+}
+
+/// Whether a tool's steps make this member.
+pub(crate) fn makes(tool: &str, name: &str) -> bool {
+    row(name).is_some_and(|row| row.tools().any(|maker| maker == tool))
+}
+
+/// The tools that make a member, in words: `img-build, img-pull or img-load`.
+pub(crate) fn made_by(name: &str) -> String {
+    match row(name).map_or(&[][..], |row| row.makers) {
+        [] => "the tool that makes it".to_owned(),
+        [tool] => (*tool).to_owned(),
+        [tools @ .., last] => format!("{} or {last}", tools.join(", ")),
+    }
+}
+
+/// The table as it stands in `docs/document.md`.
+pub fn markdown() -> String {
+    let stages: Vec<String> = Stage::ALL.iter().map(|stage| format!("`{stage}`")).collect();
+    let line = |row: &Row| {
+        let holds = row.holds.replace("{stages}", &stages.join(", "));
+        let tools: Vec<&str> = row.tools().collect();
+        let made_by = match (tools.join(", "), row.others) {
+            (tools, "") => tools,
+            (tools, others) if tools.is_empty() => others.to_owned(),
+            (tools, others) => format!("{tools}; {others}"),
+        };
+        format!("| `{}` | {made_by} | {holds} |\n", row.name)
+    };
+    let lines: String = ROWS.iter().map(line).collect();
+    format!("| member | made by | holds |\n| --- | --- | --- |\n{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_shows_this_table() {
+        let contract = include_str!("../../../../docs/document.md");
+        let start = contract.find("| member |").unwrap();
+        let shown: String =
+            contract[start..].split_inclusive('\n').take_while(|line| line.starts_with('|')).collect();
+        assert_eq!(shown, markdown(), "docs/document.md shows another table than this crate generates");
+    }
+
+    #[test]
+    fn every_tool_of_the_table_is_there() {
+        let tools_directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tools");
+        for tool in tools() {
+            assert!(tools_directory.join(tool).join("src/main.rs").is_file(), "there is no tool {tool}");
+        }
+    }
+
+    #[test]
+    fn who_makes_what() {
+        assert_eq!(made_by("image"), "img-build, img-pull, img-load or img-inspect");
+        assert_eq!(made_by("network"), "netns-bridge");
+        assert_eq!(made_by("theirs"), "the tool that makes it");
+        assert!(makes("veth-pair", "network") && !makes("veth-pair", "ports"));
+    }
+}
