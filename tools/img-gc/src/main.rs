@@ -33,9 +33,6 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-gc", version)]
 struct Gc {
-    /// Only print what would be removed
-    #[arg(long)]
-    dry_run: bool,
     /// Keep everything younger than this: a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
@@ -44,21 +41,23 @@ struct Gc {
 }
 
 impl Report for Gc {
+    const PLANS: bool = true;
+
     fn common(&self) -> &Common {
         &self.common
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let (blobs, layers) = self.collect(context, self.dry_run)?;
-        let builds = killed_builds(context, self.dry_run)?;
+        let (blobs, layers) = self.collect(context, self.common.dry_run)?;
+        let builds = killed_builds(context, self.common.dry_run)?;
         if !context.quiet {
             let bytes = human_size(blobs.iter().map(|blob| blob.size).sum());
-            let words = if self.dry_run { "Would remove" } else { "Removed" };
+            let words = if self.common.dry_run { "Would remove" } else { "Removed" };
             eprintln!("{words}: {} blobs ({bytes}), {} unpacked layers", blobs.len(), layers.len());
         }
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
         Ok(
-            json!({"blobs": blobs, "layers": layers, "builds": builds, "bytes": bytes, "dryRun": self.dry_run}),
+            json!({"blobs": blobs, "layers": layers, "builds": builds, "bytes": bytes, "dryRun": self.common.dry_run}),
         )
     }
 

@@ -66,6 +66,12 @@ impl Output {
         self.write(document)
     }
 
+    /// That it would start. There is no command that standard output belongs to.
+    pub(crate) fn planned(&mut self, document: &Document) -> Result<()> {
+        self.write(document)?;
+        toolkit::write_document(document).context("write the document to standard output")
+    }
+
     /// That it did not start: the document, which tells why. What cannot be written then is no news.
     pub(crate) fn pass_on(&mut self, document: &Document) {
         let _ = self.write(document);

@@ -8,6 +8,7 @@ use document::{
 };
 use mount::Volume;
 use runtime::spec::{Overrides, from_image, order, run_with};
+use runtime::user::Users;
 use toolkit::prelude::*;
 
 use crate::{
@@ -27,7 +28,7 @@ pub(crate) fn plan(
         let error = anyhow!("the container has a process already");
         return Err(hint(error, "`ns-exec --join ID` runs another command in it; `ns-exec --undo` ends it"));
     }
-    let (rootfs, readonly) = root(&request, document)?;
+    let (rootfs, readonly) = root(&request, context, document)?;
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
     // A directory that somebody else keeps is used as it is.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
@@ -37,6 +38,7 @@ pub(crate) fn plan(
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let overrides = Overrides {
         rootfs,
+        users: users(context, document)?,
         readonly,
         entrypoint: request.entrypoint,
         args: request.command,
@@ -53,7 +55,10 @@ pub(crate) fn plan(
         privileged: request.privileged,
         volumes: volumes(request.volumes, files)?,
     };
-    let spec = from_image(config, &overrides)?;
+    let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
+        Users::None => hint(error, "no layer is unpacked yet, so only numbers can be planned: -u UID:GID"),
+        _ => error.into(),
+    })?;
     let own = run_with(config, &Overrides::default());
     let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
     let member = Process {
@@ -68,8 +73,19 @@ pub(crate) fn plan(
     Ok((member, operations))
 }
 
+/// Where users are looked up: while the root file system is planned only, in the topmost layer that has a list of them.
+fn users(context: &Context, document: &Document) -> Result<Users> {
+    if !context.planned {
+        return Ok(Users::Rootfs);
+    }
+    let rootfs: Option<Rootfs> = document.get()?;
+    let layers = rootfs.map(|rootfs| rootfs.lower).unwrap_or_default();
+    let topmost = layers.into_iter().rev().find(|layer| layer.join("etc/passwd").symlink_metadata().is_ok());
+    Ok(topmost.map_or(Users::None, Users::Directory))
+}
+
 /// The root file system, and whether it is to be read only.
-fn root(request: &Request, document: &Document) -> Result<(PathBuf, bool)> {
+fn root(request: &Request, context: &Context, document: &Document) -> Result<(PathBuf, bool)> {
     let (path, readonly) = match &request.rootfs {
         Some(path) => (path.clone(), false),
         None => {
@@ -77,6 +93,9 @@ fn root(request: &Request, document: &Document) -> Result<(PathBuf, bool)> {
             (rootfs.path, rootfs.readonly)
         }
     };
+    if context.planned && request.rootfs.is_none() {
+        return Ok((path, readonly || request.read_only));
+    }
     let path = path.canonicalize().with_context(|| format!("find root file system {path:?}"))?;
     Ok((path, readonly || request.read_only))
 }

@@ -146,6 +146,10 @@ impl Hooks<NsExec> for Start {
         self.output.started(document)
     }
 
+    fn write_planned(&mut self, document: &Document) -> Result<()> {
+        self.output.planned(document)
+    }
+
     fn pass_on(&mut self, document: &Document) {
         self.output.pass_on(document);
     }

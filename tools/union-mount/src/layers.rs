@@ -17,19 +17,29 @@ use crate::directory;
 pub(crate) fn place(
     layers: &[Layer],
     container: &Path,
+    planned: bool,
     lower: &mut Vec<PathBuf>,
     operations: &mut Vec<MountOperation>,
 ) -> Result<(u32, u32, u32)> {
     let mut top = (0o755, 0, 0);
     for layer in layers {
         let missing = |error| hint(error, "run layer-apply again: it unpacks what is missing");
-        top = look(&layer.place).map_err(missing)?;
+        top = match look(&layer.place) {
+            // Not unpacked yet: most layers have a root like this.
+            Err(error) if planned && is_missing(&error) => (0o755, 0, 0),
+            found => found.map_err(missing)?,
+        };
         lower.push(match &layer.place {
             Place::Directory(path) => path.clone(),
             Place::Erofs(image) => image_mount(image, container, operations)?,
         });
     }
     Ok(top)
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Mode, user and group of a layer's root.

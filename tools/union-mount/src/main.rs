@@ -83,7 +83,7 @@ impl Filter for UnionMount {
         let beside = container.join("mount-points");
         let mut operations =
             vec![directory(&container, 0o700, None), MountOperation::MountPointsAdd { path: points, beside }];
-        let top = layers::place(&layers, &container, &mut lower, &mut operations)?;
+        let top = layers::place(&layers, &container, context.planned, &mut lower, &mut operations)?;
         // Volumes need mount points. These are made in the writable top, before it becomes read-only.
         let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
         // A read-only overlay needs two directories.

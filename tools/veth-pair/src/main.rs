@@ -25,6 +25,9 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 /// The name of the interface in the container.
 const INTERFACE: &str = "eth0";
 
+/// What the kernel gives a new bridge, in bytes.
+const MTU: u32 = 1500;
+
 /// Make a veth pair between a network namespace and its bridge, with an address and a default route
 #[derive(Parser)]
 #[command(name = "veth-pair", version)]
@@ -58,9 +61,14 @@ impl Filter for VethPair {
         }
         let name = &network.bridge.name;
         let connection = Connection::open(None)?;
-        let bridge = connection
-            .link(name)?
-            .ok_or_else(|| hint(anyhow!("no bridge {name:?}"), "make it again with netns-bridge --repair"))?;
+        let bridge = match connection.link(name)? {
+            Some(bridge) => bridge,
+            None if context.planned => planned_bridge(name),
+            None => {
+                let what = "make it again with netns-bridge --repair";
+                return Err(hint(anyhow!("no bridge {name:?}"), what));
+            }
+        };
         let lease = plan_lease(context, &network, &connection, &bridge)?;
         let subnet = v4(network.bridge.subnet)?;
         let address = IpNet::from(Ipv4Net::new(lease.address, subnet.prefix_len())?);
@@ -83,6 +91,20 @@ impl Filter for VethPair {
     }
 }
 
+/// The bridge as netns-bridge is going to make it.
+fn planned_bridge(name: &str) -> Link {
+    Link {
+        index: 0,
+        name: name.to_owned(),
+        mac: Some(Mac::derive("", name)),
+        mtu: MTU,
+        up: true,
+        master: None,
+        bridge: true,
+        alias: None,
+    }
+}
+
 fn v4(subnet: IpNet) -> Result<Ipv4Net> {
     match subnet {
         IpNet::V4(subnet) => Ok(subnet),
@@ -98,7 +120,11 @@ fn plan_lease(
     bridge: &Link,
 ) -> Result<Lease> {
     let subnet = v4(network.bridge.subnet)?;
-    let addresses = connection.addresses(Some(bridge.index))?;
+    // A bridge that is planned has no index, and no address yet.
+    let addresses = match bridge.index {
+        0 => Vec::new(),
+        index => connection.addresses(Some(index))?,
+    };
     let reserved: Vec<Ipv4Addr> = addresses
         .iter()
         .map(|address| address.address.addr())

@@ -180,6 +180,14 @@ impl Document {
         self.get()
     }
 
+    /// Whether nothing of what it tells exists: a tool before was asked for a plan only.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `planned` is neither true nor false.
+    pub fn is_planned(&self) -> Result<bool, Error> {
+        Ok(self.get::<members::Planned>()?.is_some_and(|planned| planned.0))
+    }
+
     /// Whether a tool before failed.
     pub fn has_failed(&self) -> bool {
         self.raw("error").is_some()

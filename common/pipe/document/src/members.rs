@@ -255,6 +255,12 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
+/// `planned`: nothing of what the document tells exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Planned(pub bool);
+member!(Planned, "planned");
+
 /// `process`: what runs in the container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

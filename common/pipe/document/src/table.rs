@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
     Id, Instance, Member, VERSION,
-    members::{Failure, Hosts, Image, Layers, Network, Ports, Process, Rootfs, Stage, Steps},
+    members::{Failure, Hosts, Image, Layers, Network, Planned, Ports, Process, Rootfs, Stage, Steps},
 };
 
 /// A member.
@@ -28,7 +28,7 @@ pub struct Row {
 }
 
 /// All of them, in the order in which they come to stand in a document.
-pub const ROWS: [Row; 12] = [
+pub const ROWS: [Row; 13] = [
     Row {
         name: "stave",
         makers: &[],
@@ -52,6 +52,14 @@ pub const ROWS: [Row; 12] = [
         others: "the first tool that makes something of a container",
         holds: "16 random hexadecimal digits; they tell the container from a later one with the same id",
         schema: of::<Instance>,
+    },
+    Row {
+        name: Planned::NAME,
+        makers: &[],
+        extenders: &[],
+        others: "a filter with `--dry-run`",
+        holds: "`true`: nothing of this exists, and the tools that read it plan as well",
+        schema: of::<Planned>,
     },
     Row {
         name: Steps::NAME,

@@ -32,6 +32,9 @@ pub struct Common {
     /// Print what would be done, as commands that you would type, and do nothing
     #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
     pub explain: bool,
+    /// Print to standard error what would be done, do nothing, and pass the planned document on: the tools behind plan as well
+    #[arg(long, conflicts_with_all = ["undo", "check", "repair", "explain"])]
+    pub dry_run: bool,
     /// Compare the document with the machine, and change nothing
     #[arg(long, conflicts_with_all = ["undo", "repair"])]
     pub check: bool,
@@ -63,6 +66,8 @@ pub struct Context {
     pub quiet: bool,
     /// How much more to say.
     pub verbose: u8,
+    /// Nothing that the document tells of exists, and nothing is going to be made.
+    pub planned: bool,
 }
 
 impl Common {
@@ -104,6 +109,7 @@ impl Common {
             id: id.or(self.id.as_ref()).map(Id::to_string).unwrap_or_default(),
             quiet: self.quiet,
             verbose: self.verbose,
+            planned: false,
         }
     }
 

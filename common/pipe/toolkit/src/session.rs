@@ -41,13 +41,7 @@ impl Session {
         document: Document,
         asked: Option<&Id>,
     ) -> anyhow::Result<Self> {
-        let named = document.id()?;
-        if let (Some(named), Some(asked)) = (&named, asked)
-            && named != asked
-        {
-            bail!("the document is of container \"{named}\", not of \"{asked}\"");
-        }
-        let id = named.or(asked.cloned()).unwrap_or_else(Id::random);
+        let id = container(&document, asked)?;
         let record = Record::lock(&scope.run_dir, &id)?;
         let recorded = match Self::compare(&document, &record, &id) {
             Ok(recorded) => recorded,
@@ -57,10 +51,7 @@ impl Session {
             }
         };
         let mut opened = document.clone();
-        opened.set(&id)?;
-        if opened.raw(Instance::NAME).is_none() {
-            opened.set(&Instance::random())?;
-        }
+        name(&mut opened, &id)?;
         let (tool, version) = (tool.to_owned(), version.to_owned());
         let (before, document) = (document, opened);
         Ok(Self { tool, version, id, record, before, recorded, document, step: None, adds: Map::new() })
@@ -169,6 +160,29 @@ impl Session {
     pub fn into_document(self) -> Document {
         self.document
     }
+}
+
+/// Which container it is: the document's, the one that was asked for, or a new one.
+///
+/// # Errors
+/// When the document is of another one than was asked for.
+pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Result<Id> {
+    let named = document.id()?;
+    if let (Some(named), Some(asked)) = (&named, asked)
+        && named != asked
+    {
+        bail!("the document is of container \"{named}\", not of \"{asked}\"");
+    }
+    Ok(named.or(asked.cloned()).unwrap_or_else(Id::random))
+}
+
+/// Writes into the document which container it is of.
+pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
+    document.set(id)?;
+    if document.raw(Instance::NAME).is_none() {
+        document.set(&Instance::random())?;
+    }
+    Ok(())
 }
 
 /// The tool's own lock. It is taken after the record's.

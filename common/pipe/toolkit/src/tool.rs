@@ -90,6 +90,9 @@ pub trait Source: clap::Parser {
 
 /// A tool of the store (`img-ls`, `img-tag`): prints one JSON value.
 pub trait Report: clap::Parser {
+    /// Whether [`Report::report`] itself heeds `--dry-run`.
+    const PLANS: bool = false;
+
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 

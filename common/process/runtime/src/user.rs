@@ -40,6 +40,30 @@ struct Account {
     home: String,
 }
 
+/// Where users and groups are looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Users {
+    /// On the root file system.
+    #[default]
+    Rootfs,
+    /// In another directory, which has the same `/etc`: a layer of a root file system that is not mounted yet.
+    Directory(std::path::PathBuf),
+    /// Nowhere: numbers only.
+    None,
+}
+
+/// Resolves `user` as [`resolve`] does, by the accounts of `users`.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_by(users: &Users, rootfs: &Path, user: &str) -> Result<User, Error> {
+    match users {
+        Users::Rootfs => resolve(rootfs, user),
+        Users::Directory(directory) => resolve(directory, user),
+        Users::None => resolve_in(None, user),
+    }
+}
+
 /// Resolves `user`, as Docker's `USER` and `--user` write it (`name`, `uid`, `name:group`, `uid:gid`; empty for root),
 /// on the root file system `rootfs`. A number needs no entry. Where the group is not told, it is the account's, or 0,
 /// and the groups that list the account by name come along.
@@ -48,6 +72,11 @@ struct Account {
 /// When a name has no entry, or a number is too large.
 pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
     let root = mount::resolve::place(rootfs).map_err(Error::at(format_args!("open {rootfs:?}")))?;
+    resolve_in(Some(&root), user)
+}
+
+/// Without a root there are no accounts.
+fn resolve_in(root: Option<&OwnedFd>, user: &str) -> Result<User, Error> {
     let (name, group) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
@@ -55,10 +84,10 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
     let name = if name.is_empty() { "0" } else { name };
     let number = id(name);
     // A name of digits is a number, unless the file knows it as a name.
-    let account = find(&root, "/etc/passwd", account, |account: &Account| account.name == name)?;
+    let account = find(root, "/etc/passwd", account, |account: &Account| account.name == name)?;
     let account = match (account, number) {
         (Some(account), _) => Some(account),
-        (None, Some(uid)) => find(&root, "/etc/passwd", self::account, |account| account.uid == uid)?,
+        (None, Some(uid)) => find(root, "/etc/passwd", self::account, |account| account.uid == uid)?,
         (None, None) => {
             return Err(Error::new(format_args!(
                 "find user {name:?} in /etc/passwd of the container: no such user"
@@ -67,12 +96,12 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
     };
     let uid = account.as_ref().map(|account| account.uid).or(number).unwrap_or_default();
     let gid = match group {
-        Some(group) => resolve_group(&root, group)?,
+        Some(group) => resolve_group(root, group)?,
         None => account.as_ref().map_or(0, |account| account.gid),
     };
     let mut groups = vec![gid];
     if let (Some(account), None) = (&account, group) {
-        visit(&root, "/etc/group", |line| {
+        visit(root, "/etc/group", |line| {
             if let Some((_, number, members)) = group_of(line)
                 && members.split(',').any(|member| member == account.name)
             {
@@ -87,7 +116,7 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
     Ok(User { uid, gid, groups, home: home.unwrap_or_else(|| "/".into()) })
 }
 
-fn resolve_group(root: &OwnedFd, group: &str) -> Result<u32, Error> {
+fn resolve_group(root: Option<&OwnedFd>, group: &str) -> Result<u32, Error> {
     let found = find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)?;
     match (found, id(group)) {
         (Some((_, gid)), _) | (None, Some(gid)) => Ok(gid),
@@ -121,7 +150,7 @@ fn group_entry(line: &str) -> Option<(String, u32)> {
 }
 
 fn find<T>(
-    root: &OwnedFd,
+    root: Option<&OwnedFd>,
     path: &str,
     parse: impl Fn(&str) -> Option<T>,
     wanted: impl Fn(&T) -> bool,
@@ -135,7 +164,8 @@ fn find<T>(
 }
 
 /// Calls `each` with every line until it returns true. A file that is missing has no lines.
-fn visit(root: &OwnedFd, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
+fn visit(root: Option<&OwnedFd>, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
+    let Some(root) = root else { return Ok(()) };
     let action = || format!("read {path:?} of the container");
     // Without waiting for the other end of a fifo that somebody put there.
     let file = match mount::resolve::open_in(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use document::{Document, Id, Member, record};
 
-use super::{fail, to_output, usage, written};
+use super::{fail, plan, to_output, usage, written};
 use crate::{
     Common, Exit, Export, Stage,
     arguments::{Asked, Invocation},
@@ -56,6 +56,15 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
     let context = document.id().map_err(anyhow::Error::from).and_then(|id| common.context(id.as_ref()));
     if common.explain {
         return explained(tool, context.and_then(|context| export.explain(&context, &document)));
+    }
+    if common.dry_run || document.is_planned().unwrap_or_default() {
+        return match context.and_then(|context| export.explain(&context, &document)) {
+            Ok(lines) => {
+                plan::print(common, &lines);
+                written(tool, &document)
+            }
+            Err(error) => fail(tool, document, Stage::Plan, &error, to_output),
+        };
     }
     let made = context
         .and_then(|context| export.make(&context, &document))

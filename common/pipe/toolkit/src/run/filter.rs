@@ -10,6 +10,7 @@ use super::{
     advice::advised,
     check, fail,
     hooks::{Hooks, Pipe},
+    plan,
     take_back::{Attempt, Failed},
     to_output, undo, usage, written,
 };
@@ -66,11 +67,45 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
     if filter.common().explain {
         return H::status(explained(tool, explain(filter, &document)), None);
     }
+    match document.is_planned() {
+        Ok(false) if !filter.common().dry_run => {}
+        Ok(_) => return planned(tool, version, filter, &mut hooks, document),
+        Err(error) => {
+            let exit = fail(tool, document, Stage::Plan, &error.into(), |document| hooks.pass_on(document));
+            return H::status(exit, None);
+        }
+    }
     match attempt(tool, version, filter, &mut hooks, document) {
         Ok((document, Some(process))) => hooks.stay(process, document),
         Ok((_, None)) => H::status(Exit::Done, None),
         Err(Failed { document, stage, error }) => {
             let exit = fail(tool, *document, stage, &error, |document| hooks.pass_on(document));
+            H::status(exit, Some(&error))
+        }
+    }
+}
+
+/// Says what it would do, and passes on the document as it would be.
+fn planned<F: Filter, H: Hooks<F>>(
+    tool: &str,
+    version: &str,
+    filter: &F,
+    hooks: &mut H,
+    document: Document,
+) -> u8 {
+    match plan::plan(tool, version, filter, document.clone()) {
+        Ok((document, lines)) => {
+            plan::print(filter.common(), &lines);
+            match hooks.write_planned(&document) {
+                Ok(()) => H::status(Exit::Done, None),
+                Err(error) => {
+                    failure::print(tool, &error);
+                    H::status(Exit::Failed, Some(&error))
+                }
+            }
+        }
+        Err(error) => {
+            let exit = fail(tool, document, Stage::Plan, &error, |document| hooks.pass_on(document));
             H::status(exit, Some(&error))
         }
     }
@@ -153,11 +188,16 @@ fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
         Ok(document) => document,
         Err(exit) => return exit,
     };
+    let planned = document.is_planned().unwrap_or_default();
     let (stage, result) = match common.undo {
+        true if planned => (Stage::Undo, plan::undo(tool, &mut document)),
         true => (Stage::Undo, undo::run::<F>(tool, common, &mut document)),
         false if document.has_failed() => {
             to_output(&document);
             return Exit::Upstream;
+        }
+        false if planned => {
+            (Stage::Check, Err(anyhow::anyhow!("the document is planned: nothing of it exists")))
         }
         false => (Stage::Check, check::run::<F>(tool, common, &mut document)),
     };

@@ -69,6 +69,14 @@ pub trait Hooks<F: Filter>: Sized {
     /// When it cannot be written; everything is taken back then.
     fn write(&mut self, document: &Document) -> Result<()>;
 
+    /// Writes the document of a job that was only planned.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn write_planned(&mut self, document: &Document) -> Result<()> {
+        write_document(document).context("write the document to standard output")
+    }
+
     /// Writes the document of a job that was not done. What cannot be written then is no news.
     fn pass_on(&mut self, document: &Document);
 

@@ -6,6 +6,7 @@ mod check;
 mod export;
 mod filter;
 mod hooks;
+mod plan;
 mod report;
 mod source;
 mod take_back;
@@ -15,7 +16,7 @@ mod walker;
 use anyhow::Context as _;
 use document::Document;
 
-use crate::{Exit, Stage, failure, hint, input::Input, streams::write_document};
+use crate::{Common, Exit, Stage, failure, hint, input::Input, streams::write_document};
 
 pub use export::export;
 pub use filter::{filter, filter_with};
@@ -53,6 +54,17 @@ fn written(tool: &str, document: &Document) -> Exit {
             failure::print(tool, &error);
             Exit::Failed
         }
+    }
+}
+
+/// `--dry-run` of a tool that is no filter: says what it would do, and writes no document.
+fn planned(tool: &str, common: &Common, lines: anyhow::Result<Vec<String>>) -> Exit {
+    match lines {
+        Ok(lines) => {
+            plan::print(common, &lines);
+            Exit::Done
+        }
+        Err(error) => failure::end(tool, &error),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use document::Document;
 use serde_json::Value;
 
-use super::{to_output, usage_error};
+use super::{planned, to_output, usage_error};
 use crate::{
     Exit, Report,
     arguments::{Asked, Invocation},
@@ -60,8 +60,10 @@ fn run<R: Report>() -> Exit {
         }
     };
     let context = report.common().context(None);
-    if report.common().explain {
-        return explained(&tool, context.and_then(|context| report.explain(&context)));
+    let is_plan = report.common().dry_run && !R::PLANS;
+    if report.common().explain || is_plan {
+        let lines = context.and_then(|context| report.explain(&context));
+        return if is_plan { planned(&tool, report.common(), lines) } else { explained(&tool, lines) };
     }
     let printed =
         context.and_then(|context| report.report(&context)).and_then(|value| Ok(print(&report, &value)?));

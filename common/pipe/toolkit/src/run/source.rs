@@ -6,7 +6,7 @@ use document::{Document, Member, Step, StepState};
 use operation::Nothing;
 use serde_json::Value;
 
-use super::{fail, to_output, undo::undo_step, usage_error, written};
+use super::{fail, planned, to_output, undo::undo_step, usage_error, written};
 use crate::{
     Common, Exit, Source, Stage,
     arguments::{Asked, Invocation},
@@ -37,6 +37,10 @@ fn run<S: Source>() -> Exit {
     };
     if source.common().explain {
         return explained(&tool, source.common().context(None).and_then(|context| source.explain(&context)));
+    }
+    if source.common().dry_run {
+        let lines = source.common().context(None).and_then(|context| source.explain(&context));
+        return planned(&tool, source.common(), lines);
     }
     let made = source.common().context(None).and_then(|context| source.make(&context)).and_then(|member| {
         let mut document = Document::new();

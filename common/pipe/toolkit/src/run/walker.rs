@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use document::{Document, Member, members::Failure};
 
-use super::{fail, to_output, usage, written};
+use super::{fail, planned, to_output, usage, written};
 use crate::{
     Exit, Stage, Walker,
     arguments::{Asked, Invocation},
@@ -45,6 +45,10 @@ pub fn walker<W: Walker>() -> Exit {
     if common.explain {
         let lines = documents.iter().map(|document| walker.explain(document));
         return explained(&tool, lines.collect::<anyhow::Result<Vec<_>>>().map(|lines| lines.concat()));
+    }
+    if common.dry_run {
+        let lines = documents.iter().map(|document| walker.explain(document));
+        return planned(&tool, common, lines.collect::<anyhow::Result<Vec<_>>>().map(|lines| lines.concat()));
     }
     let mut exit = Exit::Done;
     for document in documents {

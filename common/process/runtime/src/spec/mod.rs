@@ -52,6 +52,8 @@ pub enum Network {
 pub struct Overrides {
     /// Absolute path of the root file system, without symbolic links.
     pub rootfs: PathBuf,
+    /// Where its users and groups are looked up.
+    pub users: user::Users,
     /// Refuse writing to it.
     pub readonly: bool,
     /// Replaces the image's `Entrypoint`, and makes its `Cmd` void. Empty for none.
@@ -110,7 +112,8 @@ fn invalid(error: OciSpecError) -> Error {
 }
 
 fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
-    let user = user::resolve(&overrides.rootfs, run.user().as_deref().unwrap_or_default())?;
+    let user =
+        user::resolve_by(&overrides.users, &overrides.rootfs, run.user().as_deref().unwrap_or_default())?;
     let cwd = run.working_dir().as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/");
     if !cwd.starts_with('/') {
         return Err(Error::new(format_args!("working directory {cwd:?} is not absolute")));
