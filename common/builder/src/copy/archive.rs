@@ -62,7 +62,9 @@ pub(super) fn unpack(
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         match entry.kind {
             Kind::File => {
-                place.file(&at, &metadata, &mut Content { archive: &mut archive, entry: &entry })?
+                let mut content = Content { archive: &mut archive, entry: &entry, error: None };
+                let made = place.file(&at, &metadata, &mut content);
+                content.error.map_or(made, |error| Err(failed(error)))?;
             }
             Kind::Directory => place.directory(&at, &metadata)?,
             Kind::Symlink => place.symlink(&at, &metadata, link)?,
@@ -103,12 +105,20 @@ fn metadata(entry: &Entry, owner: Option<Owner>) -> Metadata {
 struct Content<'a> {
     archive: &'a mut Reader<Decompressed<File>>,
     entry: &'a Entry,
+    /// What was wrong with the archive, rather than with the file that is written.
+    error: Option<io::Error>,
 }
 
 impl Content<'_> {
     fn copy(&mut self, file: &mut File, mut length: u64) -> io::Result<()> {
         while length > 0 {
-            let data = self.archive.data().map_err(io::Error::other)?;
+            let data = match self.archive.data() {
+                Ok(data) => data,
+                Err(error) => {
+                    self.error = Some(error.into());
+                    return Err(io::ErrorKind::Other.into());
+                }
+            };
             let take = usize::try_from(length).map_or(data.len(), |length| length.min(data.len()));
             if take == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
