@@ -131,7 +131,7 @@ fn nothing_is_made_without_a_record() {
         let outcome = sandbox.sh_with(&script, of_no_container(document).as_bytes());
         assert_eq!(outcome.status, status(&command, 1), "{command}: {}", outcome.stderr);
         let run = sandbox.directory().canonicalize().unwrap().join("run");
-        let hint = "hint: make room there; `img-gc` removes images and layers that nothing refers to\n";
+        let hint = "hint: make room there, or choose another place: --run-dir DIR (STAVE_RUN)\n";
         let line =
             format!("{tool}: write record \"{}/full.json\": No space left on device\n{hint}", run.display());
         assert_eq!(outcome.stderr, line);

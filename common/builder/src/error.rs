@@ -101,7 +101,7 @@ pub enum Cause {
     #[error("make layer: {0}")]
     Diff(#[source] layer::diff::Error),
     /// Mounting.
-    #[error(transparent)]
+    #[error("{0}")]
     Mount(#[from] mount::Error),
     /// The process of a RUN could not be started.
     #[error(transparent)]
@@ -184,15 +184,11 @@ impl Cause {
     }
 
     fn hint(&self) -> Option<String> {
+        let rootless = |what| format!("{what}, or `img-build --rootless`");
         match self {
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
-            Self::Unpack { source, .. } => match &**source {
-                layer::apply::Error::Entry { source, .. } => {
-                    source.hint().map(|what| format!("{what}, or `img-build --rootless`"))
-                }
-                _ => None,
-            },
-            Self::Mount(error) => error.hint().map(str::to_owned),
+            Self::Unpack { source, .. } => source.hint().map(rootless),
+            Self::Layers(source) => source.hint().map(rootless),
             Self::Failed { offline: true, .. } => {
                 Some("the step had no network; if it needs one: img-build --network host".to_owned())
             }
@@ -201,9 +197,21 @@ impl Cause {
     }
 }
 
+impl From<Error> for operation::Error {
+    /// With what a person can do about it. All that a build writes lies below `--root`.
+    fn from(error: Error) -> Self {
+        let hint = error.hint();
+        let error = Self::caused_by(error).of(operation::Place::Store);
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
 impl Error {
     /// What to do about it, where that can be said.
-    pub fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Step { source, .. } => source.hint(),
             Self::Other(cause) => cause.hint(),

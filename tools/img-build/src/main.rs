@@ -74,9 +74,11 @@ impl Source for Build {
     }
 
     fn make(&self, context: &Context) -> Result<Image> {
-        let built = builder::build(&self.options(context)?).map_err(hinted)?;
+        let built = builder::build(&self.options(context)?).map_err(operation::Error::from)?;
         if let Some(path) = &self.id_file {
-            std::fs::write(path, built.id.to_string()).with_context(|| format!("write {path:?}"))?;
+            std::fs::write(path, built.id.to_string()).map_err(|error| {
+                operation::Error::new("write", format_args!("{path:?}"), error).of(operation::Place::File)
+            })?;
         }
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),
@@ -86,22 +88,13 @@ impl Source for Build {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        let mut lines = executor::explain(&self.options(context)?).map_err(hinted)?;
+        let mut lines = executor::explain(&self.options(context)?).map_err(operation::Error::from)?;
         lines.extend(
             self.id_file
                 .iter()
                 .map(|path| format!("echo -n IMAGE-ID > {}", operation::quote(&path.to_string_lossy()))),
         );
         Ok(lines)
-    }
-}
-
-fn hinted(error: builder::Error) -> anyhow::Error {
-    let what = error.hint();
-    let error = anyhow::Error::from(error);
-    match what.or_else(|| toolkit::namespace_hint(&error)) {
-        Some(text) => hint(error, text),
-        None => error,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Once};
 use anyhow::Error;
 
 use layer::{
-    apply::{EntryError, Limits, Options},
+    apply::{Limits, Options},
     store::{Format, Standing, Store, Wanted},
 };
 use oci::{Digest, Image};
@@ -46,11 +46,10 @@ impl Unpacking {
 
 /// Adds a hint for an ordinary user.
 pub(crate) fn hinted(error: Error) -> Error {
-    let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
-    let owners = owners.map(|what| format!("{what}, or `--rootless`"));
-    match owners.or_else(|| toolkit::namespace_hint(&error)) {
-        Some(what) => hint(error, what),
-        None => error,
+    let refused = error.chain().find_map(|cause| cause.downcast_ref::<layer::apply::Error>());
+    match refused.and_then(layer::apply::Error::hint) {
+        Some(what) => hint(error, format!("{what}, or `--rootless`")),
+        None => toolkit::of_place(error, operation::Place::Store),
     }
 }
 

@@ -20,7 +20,6 @@ use clap::Parser;
 use document::{Document, members};
 use layer::{
     Layer,
-    apply::{self, EntryError},
     store::{Format, Place, Standing, Store},
 };
 use oci::{Digest, Layout};
@@ -88,22 +87,6 @@ impl Filter for LayerApply {
             one.diff_id == other.diff_id && forms[0] == forms[1]
         };
         Ok(Plan { adds: further(document, member(&apply), same_form)?, operations: vec![apply] })
-    }
-
-    fn advise(error: &anyhow::Error) -> Option<String> {
-        let owners = error.chain().find_map(|cause| cause.downcast_ref().and_then(EntryError::hint));
-        let owners = owners.map(|what| format!("{what}, or `layer-apply --rootless`"));
-        let is_namespace = |cause: &(dyn std::error::Error + 'static)| {
-            matches!(
-                cause.downcast_ref::<Box<apply::Error>>().map(|error| &**error),
-                Some(apply::Error::Namespace)
-            )
-        };
-        let directories = || {
-            let told = "use `--format directory`, the default: it needs no mounts";
-            error.chain().any(is_namespace).then(|| told.to_owned())
-        };
-        owners.or_else(directories).or_else(|| toolkit::namespace_hint(error))
     }
 
     fn finish(

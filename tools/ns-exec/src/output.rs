@@ -55,7 +55,7 @@ impl Output {
         if self.detached {
             let written = toolkit::write_document(document);
             self.is_broken = written.is_err();
-            written.context("write the document to standard output")?;
+            written?;
         }
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Output {
     /// That it would start. There is no command that standard output belongs to.
     pub(crate) fn planned(&mut self, document: &Document) -> Result<()> {
         self.write(document)?;
-        toolkit::write_document(document).context("write the document to standard output")
+        Ok(toolkit::write_document(document)?)
     }
 
     /// That it did not start: the document, which tells why. What cannot be written then is no news.

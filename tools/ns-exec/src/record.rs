@@ -21,7 +21,13 @@ pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Pro
         Ok(ContainerOperation::Process(process)) => Some(process),
         _ => None,
     });
-    let alive = { process }.find(|process| process.identity.is_alive());
+    let mut alive = None;
+    for process in process {
+        if process.identity.is_alive()? {
+            alive = Some(process);
+            break;
+        }
+    }
     let process = alive.ok_or_else(|| hint(anyhow!("container \"{id}\" does not run"), "start it first"))?;
     Ok((document, process))
 }

@@ -3,7 +3,6 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use document::{Document, Id};
-use mount::Volume;
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{Foreground, Identity, Running, Started, Stdio, Streams, Supervised, Terminal, foreground};
@@ -25,7 +24,6 @@ pub(crate) struct Start {
     detach: bool,
     interactive: bool,
     tty: bool,
-    volumes: Vec<Volume>,
     terminal: Option<Terminal>,
     /// Held back from [`Hooks::prepare`] on; with -d there is nobody to pass them on to.
     signals: Option<Foreground>,
@@ -57,16 +55,7 @@ impl Start {
             (None, true) => Input::Empty,
             (None, false) => Input::Standard(FROM),
         };
-        Self {
-            input,
-            output,
-            detach: false,
-            interactive: false,
-            tty: false,
-            volumes: Vec::new(),
-            terminal: None,
-            signals: None,
-        }
+        Self { input, output, detach: false, interactive: false, tty: false, terminal: None, signals: None }
     }
 }
 
@@ -80,7 +69,6 @@ impl Hooks<NsExec> for Start {
             detach: tool.detach,
             interactive: tool.interactive,
             tty: tool.tty,
-            volumes: tool.volumes.clone(),
             ..Self::new(output, tool.from.clone(), tool.common.null_input)
         })
     }
@@ -124,7 +112,7 @@ impl Hooks<NsExec> for Start {
 
     fn release(&mut self, launched: &mut Launched) -> Result<()> {
         if self.detach {
-            interrupt::checked().map_err(anyhow::Error::from_boxed)?;
+            interrupt::checked()?;
         }
         let released = match std::mem::replace(&mut launched.state, State::Supervised) {
             State::Own(started) => started.release().map(|mut running| {
@@ -136,7 +124,7 @@ impl Hooks<NsExec> for Start {
             }
             state => Ok((state, Vec::new())),
         };
-        let (state, warnings) = released.map_err(|error| self.advised(error.into()))?;
+        let (state, warnings) = released?;
         launched.state = state;
         warnings.iter().for_each(|warning| eprintln!("{TOOL}: warning: {warning}"));
         self.output.runs(launched.identity)
@@ -195,22 +183,6 @@ impl Start {
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
         let streams = Streams { stdin, stdout: Stdio::Inherit, stderr: Stdio::Inherit };
         Ok(State::Own(runtime::start(&process.spec, streams)?))
-    }
-
-    /// With what a person can do about it, where a read-only root file system has no place for a volume.
-    fn advised(&self, error: anyhow::Error) -> anyhow::Error {
-        let message = error.to_string();
-        let refused =
-            |volume: &&Volume| message.ends_with(&format!("on {:?}: Read-only file system", volume.target));
-        match self.volumes.iter().find(refused) {
-            Some(Volume { target, .. }) => hint(
-                error,
-                format!(
-                    "the root file system is read-only and has no {target:?}: `union-mount -v` makes a place for a volume, and mounts it"
-                ),
-            ),
-            None => error,
-        }
     }
 }
 

@@ -26,7 +26,6 @@ use document::{
     members::{Image, Layers, Rootfs},
 };
 use mount::{MountOperation, Overlay, Volume};
-use rustix::io::Errno;
 use toolkit::prelude::*;
 
 /// Mount the layers of an image as one root file system with a writable top
@@ -54,21 +53,6 @@ impl Filter for UnionMount {
 
     fn common(&self) -> &Common {
         &self.common
-    }
-
-    fn advise(error: &anyhow::Error) -> Option<String> {
-        let refused = error.chain().find_map(|cause| cause.downcast_ref::<mount::Error>());
-        match refused.map(mount::Error::errno) {
-            Some(Errno::UCLEAN) => Some(
-                "`unwind` removes the container with all that it wrote; with `--durable` its top survives a crash"
-                    .to_owned(),
-            ),
-            Some(Errno::BUSY) => Some("end it first, or `unwind` the container".to_owned()),
-            _ => {
-                let what = refused.and_then(mount::Error::hint).map(str::to_owned);
-                what.or_else(|| toolkit::namespace_hint(error))
-            }
-        }
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

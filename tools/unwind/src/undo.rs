@@ -96,7 +96,7 @@ impl Tools {
                 if let Some(path) = self.orphan(document)? {
                     // What union-mount makes first has all the rest in it.
                     let made = mount::MountOperation::DirectoryAdd { path, mode: 0o700, owner: None };
-                    made.undo(&self.scope).map_err(anyhow::Error::from_boxed)?;
+                    made.undo(&self.scope)?;
                 }
                 record.release();
             }

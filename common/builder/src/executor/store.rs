@@ -175,8 +175,7 @@ impl Store {
 
     fn mount(&self, mounted: &mut Mounted, lower: Vec<PathBuf>, writable: bool) -> Result<(), Cause> {
         self.isolate()?;
-        let namespace = userns::Namespace::current()
-            .map_err(Cause::system("look at user namespace of", Path::new("/proc/self")))?;
+        let namespace = userns::Namespace::current()?;
         let StepDirectories { upper, work, empty, rootfs } = &mounted.directories;
         let overlay = mount::Overlay {
             source: "stave:build".to_owned(),

@@ -15,7 +15,13 @@ use rustix::{
     },
 };
 
-use crate::{Error, Options, Result, sys};
+use operation::Place;
+
+use crate::{
+    Error, Options, Result,
+    error::{explained, mounting},
+    sys,
+};
 
 /// fsconfig(2) takes a string of this many bytes at most.
 pub(crate) const LONGEST_STRING: usize = 255;
@@ -33,8 +39,9 @@ impl FileSystem {
     /// # Errors
     /// When the kernel does not know the type, or the caller may not mount.
     pub fn open(kind: &str) -> Result<Self> {
-        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
-            .map_err(|errno| Error::new(format_args!("open file system {kind}"), errno))?;
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+            Error::new("open", format_args!("file system {kind}"), errno).of(Place::Namespace)
+        })?;
         Ok(Self { context, kind: kind.to_owned() })
     }
 
@@ -44,7 +51,7 @@ impl FileSystem {
     /// When the file system refuses it.
     pub fn set(&self, key: &str, value: impl rustix::path::Arg + std::fmt::Debug + Copy) -> Result<()> {
         rustix::mount::fsconfig_set_string(self.context.as_fd(), key, value)
-            .map_err(|errno| self.error(format_args!("set {key}={value:?} of {}", self.kind), errno))
+            .map_err(|errno| self.error("set", format_args!("{key}={value:?} of {}", self.kind), errno))
     }
 
     /// Sets options as `mount -o` takes them: `mode=755`, `newinstance`.
@@ -56,7 +63,7 @@ impl FileSystem {
             match option.split_once('=') {
                 Some((key, value)) => self.set(key, value)?,
                 None => rustix::mount::fsconfig_set_flag(self.context.as_fd(), option)
-                    .map_err(|errno| self.error(format_args!("set {option} of {}", self.kind), errno))?,
+                    .map_err(|errno| self.error("set", format_args!("{option} of {}", self.kind), errno))?,
             }
         }
         Ok(())
@@ -71,11 +78,11 @@ impl FileSystem {
             rustix::mount::fsconfig_create(self.context.as_fd())?;
             rustix::mount::fsmount(self.context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         };
-        make().map(Detached).map_err(|errno| self.error(format_args!("mount {}", self.kind), errno))
+        make().map(Detached).map_err(|errno| self.error("mount", &self.kind, errno))
     }
 
     /// The error, with what the file system wrote about it into its context's log.
-    fn error(&self, action: impl std::fmt::Display, errno: Errno) -> Error {
+    fn error(&self, verb: &'static str, object: impl std::fmt::Display, errno: Errno) -> Error {
         let mut line = [0_u8; 1024];
         let mut said = Vec::new();
         while let Ok(length @ 1..) = rustix::io::read(&self.context, &mut line) {
@@ -85,13 +92,11 @@ impl FileSystem {
                 said.push(error.to_owned());
             }
         }
-        match said.pop() {
-            Some(cause) => {
-                let cause = format!("{} ({cause})", crate::strerror(errno));
-                Error::with_cause(action, errno, cause)
-            }
-            None => Error::new(action, errno),
-        }
+        let cause = match said.pop() {
+            Some(cause) => explained(errno, format!("{} ({cause})", crate::strerror(errno))),
+            None => errno.into(),
+        };
+        Error::new(verb, object, cause).of(Place::Namespace)
     }
 }
 
@@ -106,7 +111,7 @@ impl Detached {
     /// # Errors
     /// When there is nothing, or the caller may not mount.
     pub fn copy(path: &Path, recursive: bool) -> Result<Self> {
-        open_tree(rustix::fs::CWD, path, recursive).map_err(Error::on("copy mount of", path))
+        open_tree(rustix::fs::CWD, path, recursive).map_err(mounting("copy mount of", path))
     }
 
     /// The same of what was opened.
@@ -201,7 +206,7 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
 /// # Errors
 /// When it is no mount, or the caller may not.
 pub fn propagate(path: &Path, kind: MountPropagationFlags) -> Result<()> {
-    rustix::mount::mount_change(path, kind).map_err(Error::on("set propagation of", path))
+    rustix::mount::mount_change(path, kind).map_err(mounting("set propagation of", path))
 }
 
 /// Unmounts what is on top at `path`, whose directory is reached without following any symbolic link. A mount that is
@@ -220,7 +225,7 @@ pub fn unmount(path: &Path) -> Result<()> {
             result => result,
         }
     };
-    unmount().map_err(Error::on("unmount", path))
+    unmount().map_err(mounting("unmount", path))
 }
 
 /// mount(2), for kernels whose mount API lacks what is needed.

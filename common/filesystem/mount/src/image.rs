@@ -11,7 +11,14 @@ use rustix::{
     mount::MountAttrFlags,
 };
 
-use crate::{Detached, Error, FileSystem, Result, detached::LONGEST_STRING, resolve, sys};
+use operation::Place;
+
+use crate::{
+    Detached, Error, FileSystem, Result,
+    detached::LONGEST_STRING,
+    error::{mounting, on},
+    resolve, sys,
+};
 
 /// The file system's name.
 pub(crate) const KIND: &str = "erofs";
@@ -32,8 +39,8 @@ pub fn image(path: &Path) -> Result<Detached> {
     };
     match mount(&source) {
         // Before Linux 6.12 only block devices are mounted.
-        Err(error) if error.errno() == Errno::NOTBLK => by_loop(path, &file),
-        result => result.map_err(|error| error.of(format_args!("mount image {path:?}"))),
+        Err(error) if error.errno() == Some(nix::errno::Errno::ENOTBLK) => by_loop(path, &file),
+        result => result.map_err(|error| error.instead("mount", format_args!("image {path:?}"))),
     }
 }
 
@@ -48,25 +55,28 @@ fn mount(source: &Path) -> Result<Detached> {
 fn by_loop(path: &Path, file: &OwnedFd) -> Result<Detached> {
     let control = open(Path::new("/dev/loop-control"), OFlags::RDWR)?;
     for _ in 0..TRIES {
-        let number = sys::free_loop(control.as_fd())
-            .map_err(|errno| Error::new(format_args!("find a loop device for {path:?}"), errno))?;
+        let number = sys::free_loop(control.as_fd()).map_err(mounting("find a loop device for", path))?;
         let name = PathBuf::from(format!("/dev/loop{number}"));
         // Held until it is mounted: else it would be given back at once.
         let device = open(&name, OFlags::RDONLY)?;
         match sys::configure_loop(device.as_fd(), file.as_fd(), path) {
             Err(Errno::BUSY) => {}
-            Err(errno) => return Err(Error::new(format_args!("make {path:?} a loop device"), errno)),
+            Err(errno) => {
+                return Err(
+                    Error::new("make", format_args!("{path:?} a loop device"), errno).of(Place::Namespace)
+                );
+            }
             Ok(()) => {
                 return mount(&name)
-                    .map_err(|error| error.of(format_args!("mount image {path:?} by {name:?}")));
+                    .map_err(|error| error.instead("mount", format_args!("image {path:?} by {name:?}")));
             }
         }
     }
-    Err(Error::new(format_args!("find a loop device for {path:?}"), Errno::BUSY))
+    Err(mounting("find a loop device for", path)(Errno::BUSY))
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(Error::on("open", path))
+    openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(on("open", path))
 }
 
 #[cfg(test)]

@@ -12,14 +12,17 @@ use std::{
 
 use rustix::{
     fs::statfs,
-    io::Errno,
     mount::{MountAttrFlags, MountFlags},
 };
 use serde::{Deserialize, Serialize};
 
+use nix::errno::Errno;
+use operation::Cause;
+
 use crate::{
     Error, FileSystem, Result,
     detached::{LONGEST_STRING, mount_by_string},
+    error::{mounting, on},
     resolve, volatile,
 };
 
@@ -97,15 +100,15 @@ impl Overlay {
     ///
     /// # Errors
     /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
-    /// [`Errno::UCLEAN`] where a crash may have lost something of `upper`, [`Errno::BUSY`] where some process has it mounted,
-    /// [`Errno::OPNOTSUPP`] where its file system cannot hold it.
+    /// [`Errno::EUCLEAN`] where a crash may have lost something of `upper`, [`Errno::EBUSY`] where some process has it mounted,
+    /// [`Errno::EOPNOTSUPP`] where its file system cannot hold it.
     pub fn mount(&self) -> Result<()> {
         volatile::release(self)?;
         let mounted = match self.mount_by_api() {
             // Before Linux 6.7 there is no `lowerdir+`, which takes one directory of any path at a time.
-            Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOSYS) => {
-                self.mount_by_string().map_err(|late| if late.errno() == Errno::INVAL { error } else { late })
-            }
+            Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => self
+                .mount_by_string()
+                .map_err(|late| if late.errno() == Some(Errno::EINVAL) { error } else { late }),
             result => result,
         };
         mounted.map_err(|error| self.unfit().unwrap_or(error))
@@ -124,11 +127,15 @@ impl Overlay {
             _ => return None,
         };
         let cause = format!("{upper:?} is on {on}, which cannot hold the top of an overlay");
-        Some(Error::with_cause(format_args!("mount overlay on {:?}", self.target), Errno::OPNOTSUPP, cause))
+        let error: Error =
+            mounting("mount overlay on", &self.target)(Cause::Explained(Errno::EOPNOTSUPP, cause));
+        Some(error.with_hint(
+            "choose a place on another file system, such as a volume or a tmpfs: --root DIR (STAVE_ROOT)",
+        ))
     }
 
     fn mount_by_api(&self) -> Result<()> {
-        let target = resolve::place(&self.target).map_err(Error::on("open", &self.target))?;
+        let target = resolve::place(&self.target).map_err(on("open", &self.target))?;
         let file_system = FileSystem::open("overlay")?;
         file_system.set("source", self.source.as_str())?;
         // Held until the file system is made: a path that is too long goes by its descriptor.
@@ -140,20 +147,20 @@ impl Overlay {
             if path.as_os_str().len() <= LONGEST_STRING {
                 file_system.set(key, path.as_path())?;
             } else {
-                let place = resolve::place(path).map_err(Error::on("open", path))?;
+                let place = resolve::place(path).map_err(on("open", path))?;
                 file_system.set(key, resolve::proc_path(place.as_fd()).as_path())?;
                 open.push(place);
             }
         }
         file_system.set_data(self.options())?;
         let mount = file_system.mount(self.attributes())?;
-        mount.attach(&target).map_err(Error::on("mount overlay on", &self.target))
+        mount.attach(&target).map_err(mounting("mount overlay on", &self.target))
     }
 
     /// mount(2) takes all options in one page. Two hundred directories fit when they are named by descriptors, and
     /// those by their numbers: relative to `/proc/self/fd`.
     pub(crate) fn mount_by_string(&self) -> Result<()> {
-        let open = |path: &Path| resolve::place(path).map_err(Error::on("open", path));
+        let open = |path: &Path| resolve::place(path).map_err(on("open", path));
         let target = open(&self.target)?;
         let lower = self.distinct().into_iter().rev().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
         let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
@@ -170,8 +177,8 @@ impl Overlay {
             data.push(',');
             data.push_str(option);
         }
-        let error = Error::on("mount overlay on", &self.target);
-        let Ok(data) = CString::new(data) else { return Err(error(Errno::INVAL)) };
+        let error = mounting("mount overlay on", &self.target);
+        let Ok(data) = CString::new(data) else { return Err(error(rustix::io::Errno::INVAL)) };
         let flags = if self.readonly { MountFlags::NODEV | MountFlags::RDONLY } else { MountFlags::NODEV };
         let mount = || {
             let back = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
@@ -305,7 +312,7 @@ mod tests {
         let error = overlay.mount().unwrap_err();
         crate::unmount(&below.target).unwrap();
         drop(dir);
-        assert_eq!(error.errno(), Errno::OPNOTSUPP);
+        assert_eq!(error.errno(), Some(Errno::EOPNOTSUPP));
         assert_eq!(
             error.to_string(),
             format!(

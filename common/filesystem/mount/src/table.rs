@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, error::on};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub fn read() -> Result<Vec<Entry>> {
 pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
     // The kernel does not say how long it is; std would ask for a few bytes first, and for more each time.
     let mut text = Vec::with_capacity(16 << 10);
-    File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(|error| {
-        Error::new(format_args!("read {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    })?;
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .map_err(Error::on("read", format_args!("{path:?}")))?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
@@ -61,7 +61,7 @@ pub fn at(path: &Path) -> Result<Option<Entry>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = match statx(CWD, path, flags, StatxFlags::MNT_ID) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        result => result.map_err(Error::on("look at", path))?,
+        result => result.map_err(on("look at", path))?,
     };
     if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
         return Ok(None);

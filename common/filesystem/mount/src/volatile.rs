@@ -13,7 +13,13 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Overlay, Result, table, tree};
+use operation::is_gone;
+
+use crate::{
+    Error, Overlay, Result,
+    error::{explained, mounting, on},
+    table, tree,
+};
 
 /// Where [`boot`] looks.
 pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -23,10 +29,8 @@ pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// # Errors
 /// When `/proc` is not mounted.
 pub fn boot() -> Result<String> {
-    let read = fs::read_to_string(BOOT).map_err(|error| {
-        Error::new(format_args!("read {BOOT:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    });
-    Ok(read?.trim().to_owned())
+    let read = fs::read_to_string(BOOT).map_err(Error::on("read", format_args!("{BOOT:?}")))?;
+    Ok(read.trim().to_owned())
 }
 
 /// Removes the mark of a top that was mounted before, where nothing can have been lost of it.
@@ -35,26 +39,29 @@ pub(crate) fn release(overlay: &Overlay) -> Result<()> {
     let mark = work.join("work/incompat/volatile");
     match statx(CWD, &mark, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        found => found.map_err(Error::on("look at", &mark))?,
+        found => found.map_err(on("look at", &mark))?,
     };
-    let refused = |errno, cause| {
-        let action = format_args!("mount overlay on {:?}", overlay.target).to_string();
-        Error::with_cause(action, errno, cause)
-    };
+    let refused =
+        |errno, cause| -> Error { mounting("mount overlay on", &overlay.target)(explained(errno, cause)) };
     if overlay.boot.as_ref() != Some(&boot()?) {
         let cause =
             format!("{upper:?} was mounted before the machine was started anew, and may be half written");
-        return Err(refused(Errno::UCLEAN, cause));
+        return Err(refused(Errno::UCLEAN, cause).with_hint(
+            "`unwind` removes the container with all that it wrote; with `--durable` its top survives a crash",
+        ));
     }
-    if let Some(process) = holder(overlay, upper) {
-        return Err(refused(Errno::BUSY, format!("process {process} still has it mounted")));
+    if let Some(process) = holder(overlay, upper)? {
+        let error = refused(Errno::BUSY, format!("process {process} still has it mounted"));
+        return Err(error.with_hint("end it first, or `unwind` the container"));
     }
     tree::remove(&mark)
 }
 
-/// A process in whose mount namespace the overlay is mounted. A process that cannot be looked at is none of this container's,
-/// or has ended.
-fn holder(overlay: &Overlay, upper: &Path) -> Option<String> {
+/// A process in whose mount namespace the overlay is mounted. A process that is somebody else's is none of this container's.
+///
+/// # Errors
+/// When a process cannot be looked at that has not ended: it may be the one.
+fn holder(overlay: &Overlay, upper: &Path) -> Result<Option<String>> {
     let upper = upper.to_string_lossy();
     let is_it = |entry: &table::Entry| {
         let shown = entry.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
@@ -64,13 +71,26 @@ fn holder(overlay: &Overlay, upper: &Path) -> Option<String> {
             && entry.source == overlay.source
             && shown.is_none_or(|shown| until_escaped(shown) == until_escaped(&upper))
     };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut numbers = numbers.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    numbers.find(|number| {
-        let path = PathBuf::from("/proc").join(number).join("mountinfo");
-        table::read_from(&path).is_ok_and(|entries| entries.iter().any(is_it))
-    })
+    let listing = || Error::on("list", "\"/proc\"");
+    for entry in fs::read_dir("/proc").map_err(listing())? {
+        let Ok(number) = entry.map_err(listing())?.file_name().into_string() else { continue };
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        match table::read_from(&PathBuf::from("/proc").join(&number).join("mountinfo")) {
+            Ok(entries) if entries.iter().any(is_it) => return Ok(Some(number)),
+            Ok(_) => {}
+            // Of a zombie, the kernel says "Invalid argument".
+            Err(error) if is_gone(&error) || is_elsewhere(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn is_elsewhere(error: &Error) -> bool {
+    use nix::errno::Errno::{EACCES, EINVAL, EPERM};
+    matches!(error.errno(), Some(EACCES | EPERM | EINVAL))
 }
 
 /// A path up to where overlayfs puts a backslash into it.

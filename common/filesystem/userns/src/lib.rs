@@ -6,6 +6,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
+use operation::Error;
 use serde::{Deserialize, Serialize};
 
 /// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. The map
@@ -40,7 +41,7 @@ impl Namespace {
     ///
     /// # Errors
     /// When `/proc` does not tell.
-    pub fn current() -> io::Result<Option<Self>> {
+    pub fn current() -> Result<Option<Self>, Error> {
         if fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST {
             return Ok(None);
         }
@@ -88,8 +89,8 @@ fn own(name: &str) -> std::path::PathBuf {
     Path::new("/proc/self").join(name)
 }
 
-fn at(name: &'static str) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("read {:?}: {error}", own(name)))
+fn at(name: &'static str) -> impl FnOnce(io::Error) -> Error {
+    Error::on("read", format!("{:?}", own(name)))
 }
 
 fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {

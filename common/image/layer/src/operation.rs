@@ -72,9 +72,10 @@ impl Apply {
 
     fn apply_all(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         operation::interrupt::checked()?;
-        let store = Store::open(&scope.root)?;
+        let store = Store::open(&scope.root).map_err(advised)?;
         let wanted = |layer: &Layer| {
-            Ok(Wanted { blob: Digest::try_from(layer.descriptor.digest())?, diff_id: layer.diff_id.clone() })
+            let blob = Digest::try_from(layer.descriptor.digest()).map_err(operation::Error::caused_by)?;
+            Ok(Wanted { blob, diff_id: layer.diff_id.clone() })
         };
         let wanted = self.layers.iter().map(wanted).collect::<Result<Vec<_>, operation::Error>>()?;
         let tell = |index: usize, standing: &Standing| {
@@ -83,12 +84,12 @@ impl Apply {
                 tell(&layer, standing);
             }
         };
-        let layout = Layout::open(scope.root.join("images"))?;
+        let layout = Layout::open(scope.root.join("images")).map_err(operation::Error::caused_by)?;
         let open =
             |index: usize| layout.blob_unchecked(&self.layers[index].descriptor).map_err(io::Error::other);
         let standing = store
             .apply_all(&wanted, open, &self.options(), tell)
-            .map_err(|error| blame(&layout, &self.layers, error))?;
+            .map_err(|error| advised(blame(&layout, &self.layers, error)))?;
         let unsettled = standing.iter().any(|standing| !standing.fresh && !standing.note.synced);
         for (layer, standing) in self.layers.iter_mut().zip(standing) {
             layer.place = standing.place;
@@ -98,6 +99,22 @@ impl Apply {
             let _ = store.settle(SETTLED);
         }
         Ok(())
+    }
+}
+
+/// The error with what a person can do about it.
+fn advised(error: Error) -> operation::Error {
+    let hint = match &error {
+        Error::Interrupted(_) => None,
+        error if error.is_of_namespace() => {
+            Some("use `--format directory`, the default: it needs no mounts".to_owned())
+        }
+        error => error.hint().map(|what| format!("{what}, or `layer-apply --rootless`")),
+    };
+    let error = operation::Error::caused_by(error).of(operation::Place::Store);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 
@@ -147,11 +164,12 @@ impl Operation for Apply {
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, operation::Error> {
-        let store = Store::open(&scope.root)?;
+        let store = Store::open(&scope.root).map_err(advised)?;
         let mut below: Vec<PathBuf> = Vec::new();
         for layer in &self.layers {
             let place = layer.place.path();
-            let found = store.find(&layer.diff_id, &Below::open(&below)?, self.format, self.rootless)?;
+            let opened = Below::open(&below).map_err(operation::Error::on("open", "the layers below"))?;
+            let found = store.find(&layer.diff_id, &opened, self.format, self.rootless).map_err(advised)?;
             match found.as_ref().map(|standing| standing.place.path()) {
                 Some(path) if path == place => below.push(place.to_owned()),
                 Some(path) => return Ok(Condition::Different(format!("layer in {path:?}"))),

@@ -11,11 +11,12 @@ mod subnet;
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
+use ::operation::{Cause, Place, unless_gone};
 use ipnet::Ipv4Net;
 
 pub use operation::Lease;
@@ -33,21 +34,22 @@ pub enum Error {
         given: usize,
     },
     /// The file of a lease could not be used.
-    #[error("{verb} lease {path:?}: {source}")]
-    File {
-        /// The verb of the attempt.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    #[error("{0}")]
+    File(#[from] ::operation::Error),
 }
 
-impl Error {
-    pub(crate) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File { verb, path: path.to_owned(), source }
+impl From<Error> for ::operation::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::File(error) => error,
+            Error::UsedUp { .. } => Self::caused_by(error),
+        }
     }
+}
+
+/// For `map_err`: the error of `verb` on a file of a lease.
+pub(crate) fn file<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> ::operation::Error {
+    move |cause| ::operation::Error::new(verb, format_args!("lease {path:?}"), cause).of(Place::RunDir)
 }
 
 /// How many addresses are tried one by one before all leases are listed.
@@ -82,7 +84,7 @@ pub fn plan(
     let mut candidates = subnet::addresses(subnet, after).filter(|address| !reserved.contains(address));
     for address in candidates.by_ref().take(PROBES as usize) {
         let path = directory.join(address.to_string());
-        if !path.try_exists().map_err(Error::file("look for", &path))? {
+        if !path.try_exists().map_err(file("look for", &path))? {
             return Ok(lease(address));
         }
     }
@@ -92,7 +94,10 @@ pub fn plan(
     }
     for address in subnet::addresses(subnet, after) {
         let path = directory.join(address.to_string());
-        let Ok(earlier) = fs::read_to_string(&path) else { continue };
+        // It may have been given back meanwhile.
+        let Some(earlier) = unless_gone(fs::read_to_string(&path)).map_err(file("read", &path))? else {
+            continue;
+        };
         let earlier = earlier.trim();
         if !earlier.is_empty() && !in_use(earlier) {
             return Ok(Lease { instead_of: Some(earlier.to_owned()), ..lease(address) });
@@ -103,14 +108,11 @@ pub fn plan(
 
 /// The addresses in use.
 fn list(directory: &Path) -> Result<HashSet<Ipv4Addr>, Error> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
-        Err(error) => return Err(Error::file("list", directory)(error)),
-    };
+    let entries = unless_gone(fs::read_dir(directory)).map_err(file("list", directory))?;
+    let Some(entries) = entries else { return Ok(HashSet::new()) };
     let mut given = HashSet::new();
     for entry in entries {
-        let name = entry.map_err(Error::file("list", directory))?.file_name();
+        let name = entry.map_err(file("list", directory))?.file_name();
         given.extend(name.to_str().and_then(|name| name.parse::<Ipv4Addr>().ok()));
     }
     Ok(given)

@@ -1,14 +1,17 @@
 use std::{
-    fs, io,
+    fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
-use operation::{Condition, Operation, Scope, quote, words};
-use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat};
+use operation::{Condition, Error, Operation, Scope, quote, unless_gone, words};
+use rustix::{
+    fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{CURSOR, Error};
+use crate::{CURSOR, file};
 
 /// A container's lease of an address: a file that holds its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +40,8 @@ impl Lease {
 
     /// The holder of the address.
     fn held_by(&self) -> Result<Option<String>, Error> {
-        match fs::read_to_string(self.path()) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &self.path())(error)),
-        }
+        let text = unless_gone(fs::read_to_string(self.path())).map_err(file("read", &self.path()))?;
+        Ok(text.map(|text| text.trim().to_owned()))
     }
 
     /// Gives the file its name. The name must be free, or belong to the lease that is taken over.
@@ -50,26 +50,22 @@ impl Lease {
             Some(earlier) if self.held_by()?.as_deref() == Some(earlier) => RenameFlags::empty(),
             _ => RenameFlags::NOREPLACE,
         };
-        renameat_with(CWD, self.beside(), CWD, self.path(), flags)
-            .map_err(|source| Error::file("create", &self.path())(source.into()))
+        renameat_with(CWD, self.beside(), CWD, self.path(), flags).map_err(file("create", &self.path()))
     }
 
-    fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
+    fn validate(&self, scope: &Scope) -> Result<(), Error> {
         let leases = scope.run_dir.join("leases");
         // The holder is part of a path; an id has no slash.
         if self.directory.parent() == Some(&leases) && !self.holder.contains('/') && !self.holder.is_empty() {
             scope.contain(&self.directory)?;
             return Ok(());
         }
-        Err(Error::file("find", &self.path())(io::Error::from_raw_os_error(22)).into())
+        Err(file("find", &self.path())(Errno::INVAL))
     }
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
-    match unlinkat(CWD, path, AtFlags::empty()) {
-        Err(error) if error != rustix::io::Errno::NOENT => Err(Error::file("remove", path)(error.into())),
-        _ => Ok(()),
-    }
+    unless_gone(unlinkat(CWD, path, AtFlags::empty())).map(drop).map_err(file("remove", path))
 }
 
 impl Operation for Lease {
@@ -84,21 +80,21 @@ impl Operation for Lease {
         ]
     }
 
-    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         self.validate(scope)?;
-        fs::create_dir_all(&self.directory).map_err(Error::file("create", &self.directory))?;
+        fs::create_dir_all(&self.directory).map_err(file("create", &self.directory))?;
         let beside = self.beside();
-        fs::write(&beside, format!("{}\n", self.holder)).map_err(Error::file("create", &beside))?;
+        fs::write(&beside, format!("{}\n", self.holder)).map_err(file("create", &beside))?;
         if let Err(error) = self.take() {
             let _ = remove(&beside);
-            return Err(error.into());
+            return Err(error);
         }
         // A cursor that is missing or half written only costs a longer search.
         let _ = fs::write(self.directory.join(CURSOR), format!("{}\n", self.address));
         Ok(())
     }
 
-    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
         self.validate(scope)?;
         remove(&self.beside())?;
         if self.held_by()?.as_deref() == Some(&self.holder) {
@@ -113,7 +109,7 @@ impl Operation for Lease {
         Ok(())
     }
 
-    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
         let address = self.address;
         Ok(match self.held_by()? {
             Some(holder) if holder == self.holder => Condition::Present,

@@ -22,7 +22,7 @@ const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// Whether an error says that the thing to remove is not there.
 fn is_gone(error: &Error) -> bool {
-    matches!(error.errno(), Errno::ENODEV | Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
+    operation::is_gone(&error.errno()) || error.errno() == Errno::EADDRNOTAVAIL
 }
 
 fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {

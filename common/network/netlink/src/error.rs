@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use operation::{Cause, Place};
 
 use crate::Refusal;
 
@@ -45,4 +46,18 @@ impl Error {
 /// The system's number of an error.
 pub fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+impl From<Error> for operation::Error {
+    fn from(error: Error) -> Self {
+        let Error { verb, object, namespace, source, text } = error;
+        let object = object + &place(namespace.as_deref());
+        let cause = match text {
+            Some(_) => Cause::Explained(source, format!("{}{}", source.desc(), words(text.as_deref()))),
+            None => Cause::System(source),
+        };
+        // Netlink knows of no files: what is read-only is a variable below /proc/sys.
+        let place = if source == Errno::EROFS { Place::Sysctl } else { Place::Network };
+        Self::new(verb, object, cause).of(place)
+    }
 }

@@ -152,6 +152,12 @@ fn failed(verb: &'static str, object: &str) -> impl Fn(io::Error) -> Error {
     move |source| Error::new(verb, object, errno_of(&source))
 }
 
+/// Why a variable cannot be set.
+fn unset(name: &str) -> impl FnOnce(io::Error) -> operation::Error {
+    let name = name.to_owned();
+    move |error| operation::Error::new("set", name, error).of(operation::Place::Sysctl)
+}
+
 impl Sysctl {
     /// Plans to set `variable`: looks up the value that it had. A link that does not exist yet has 0.
     ///
@@ -170,6 +176,12 @@ impl Sysctl {
 
     fn read(&self) -> Result<Option<String>, Error> {
         read(&self.variable.path()).map_err(failed("read", &self.variable.name()))
+    }
+
+    /// Why the previous value cannot be kept, or forgotten.
+    fn unkept(&self, verb: &'static str) -> impl FnOnce(io::Error) -> operation::Error {
+        let kept = format!("{:?}", self.kept);
+        move |error| operation::Error::new(verb, kept, error).of(operation::Place::RunDir)
     }
 
     /// Keeps the previous value, unless an earlier container did.
@@ -240,10 +252,9 @@ impl operation::Operation for Sysctl {
             return Ok(());
         }
         if !self.kept.exists() {
-            self.keep().map_err(failed("write", &self.kept.to_string_lossy()))?;
+            self.keep().map_err(self.unkept("write"))?;
         }
-        fs::write(self.variable.path(), SET).map_err(failed("set", &name))?;
-        Ok(())
+        fs::write(self.variable.path(), SET).map_err(unset(&name))
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
@@ -251,7 +262,7 @@ impl operation::Operation for Sysctl {
         let name = self.variable.name();
         if !self.kept.exists() {
             // Nothing of ours changed it; at most it was about to.
-            return Ok(self.forget().map_err(failed("remove", &self.kept.to_string_lossy()))?);
+            return self.forget().map_err(self.unkept("remove"));
         }
         if let Variable::IpForward { bridge } = &self.variable
             && is_needed_beside(bridge)?
@@ -261,12 +272,12 @@ impl operation::Operation for Sysctl {
         if self.read()?.is_some_and(|value| value == SET) {
             match fs::write(self.variable.path(), &self.previous) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("set", &name)(error).into());
+                    return Err(unset(&name)(error));
                 }
                 _ => {}
             }
         }
-        Ok(self.forget().map_err(failed("remove", &self.kept.to_string_lossy()))?)
+        self.forget().map_err(self.unkept("remove"))
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {

@@ -14,7 +14,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
-use operation::{Condition, Scope, words};
+use operation::{Condition, Place, Scope, words};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
@@ -195,7 +195,12 @@ impl operation::Operation for NetnsOperation {
             Err(error) => {
                 // Whatever of it stands; the error that counts is the first.
                 let _ = operation::Operation::undo(self, scope);
-                return Err(error.into());
+                // Its file stands: what is read-only is a variable of the new namespace.
+                let error = operation::Error::from(error);
+                return Err(match error.errno() {
+                    Some(Errno::EROFS) => error.of(Place::Sysctl),
+                    _ => error,
+                });
             }
         }
         Ok(())

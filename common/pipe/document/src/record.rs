@@ -10,45 +10,14 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
+pub use operation::Error;
+use operation::{Cause, Place, unless_gone};
+
 use crate::{Document, Id};
 
-/// What went wrong with a record or a lock.
-#[derive(Debug, thiserror::Error)]
-#[error("{verb} {path:?}: {source}")]
-pub struct Error {
-    verb: &'static str,
-    path: PathBuf,
-    source: Cause,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Cause {
-    #[error("{}", strerror(.0))]
-    Io(io::Error),
-    #[error(transparent)]
-    Document(Box<crate::Error>),
-}
-
-/// The system's own words, without the "(os error 2)" that `std` adds.
-fn strerror(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    }
-}
-
-impl Error {
-    fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self { verb, path: path.to_owned(), source: Cause::Io(source) }
-    }
-
-    /// The system's error behind it, where there is one.
-    pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        match &self.source {
-            Cause::Io(error) => Some(error.kind()),
-            Cause::Document(_) => None,
-        }
-    }
+/// For `map_err`: the error of `verb` on a record, a lock or their directory.
+fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
+    move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::RunDir)
 }
 
 /// A file lock (`flock`), held until it is dropped or its process ends, however it ends.
@@ -73,7 +42,7 @@ impl Lock {
                     io::ErrorKind::NotFound => fs::create_dir_all(&directory).and_then(|()| open()),
                     _ => Err(error),
                 })
-                .map_err(Error::io("open lock", &path))?;
+                .map_err(failed("open lock", &path))?;
             if let Some(lock) = Self::wait(&path, file)? {
                 return Ok(lock);
             }
@@ -85,14 +54,14 @@ impl Lock {
         let path = run_dir.join("locks").join(name);
         match File::options().write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            result => Self::wait(&path, result.map_err(Error::io("open lock", &path))?),
+            result => Self::wait(&path, result.map_err(failed("open lock", &path))?),
         }
     }
 
     /// Waits for the lock. None where whoever held it before has removed the file: it is a lock on nothing then.
     fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
-        let held = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| Error::io("lock", path)(errno.into()))?;
+        let held =
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed("lock", path)(errno))?;
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let same = fs::metadata(path).map(inode).ok() == held.metadata().map(inode).ok();
         Ok(same.then(|| Self { path: path.to_owned(), _held: held }))
@@ -158,7 +127,7 @@ impl Record {
         };
         write().map_err(|error| {
             let _ = fs::remove_file(&beside);
-            Error::io("write record", &self.path)(error)
+            failed("write record", &self.path)(error)
         })
     }
 
@@ -191,23 +160,16 @@ fn path(run_dir: &Path, id: &Id) -> PathBuf {
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
+    unless_gone(fs::remove_file(path)).map(drop).map_err(failed("remove", path))
 }
 
 fn read_file(path: &Path) -> Result<Option<Document>, Error> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read record", path)(error)),
+        Err(error) => return Err(failed("read record", path)(error)),
     };
-    let malformed = |error| Error {
-        verb: "read record",
-        path: path.to_owned(),
-        source: Cause::Document(Box::new(error)),
-    };
+    let malformed = |error| failed("read record", path)(Cause::Source(Box::new(error)));
     Document::parse(&text).map(Some).map_err(malformed)
 }
 
@@ -245,11 +207,11 @@ pub fn list(run_dir: &Path) -> Result<Vec<Id>, Error> {
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read directory", run_dir)(error)),
+        Err(error) => return Err(failed("read directory", run_dir)(error)),
     };
     let mut ids = Vec::new();
     for entry in entries {
-        let name = entry.map_err(Error::io("read directory", run_dir))?.file_name();
+        let name = entry.map_err(failed("read directory", run_dir))?.file_name();
         ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok()));
     }
     ids.sort();

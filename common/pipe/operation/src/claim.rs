@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Error, Operation, Scope, words};
+use crate::{Condition, Error, Operation, Place, Scope, unless_gone, words};
 
 /// A container's claim on a shared thing: one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,14 +25,6 @@ pub struct Claim {
     pub directory: PathBuf,
     /// The container's id.
     pub holder: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{verb} claim {path:?}: {source}")]
-struct ClaimError {
-    verb: &'static str,
-    path: PathBuf,
-    source: io::Error,
 }
 
 impl Claim {
@@ -46,9 +38,12 @@ impl Claim {
     }
 
     fn error(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
-        let path = self.path();
-        move |source| ClaimError { verb, path, source }.into()
+        failed(verb, self.path())
     }
+}
+
+fn failed(verb: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::new(verb, format_args!("claim {path:?}"), source).of(Place::RunDir)
 }
 
 /// Whether `directory` has an entry of another name than `own`. One that is missing has none.
@@ -94,10 +89,7 @@ impl Operation for Claim {
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         scope.contain(&self.path())?;
-        match fs::remove_file(self.path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.error("remove")(error)),
-            _ => {}
-        }
+        unless_gone(fs::remove_file(self.path())).map_err(self.error("remove"))?;
         // The last one takes the directories along; that they are not empty, or gone, is fine.
         let _ = fs::remove_dir(&self.directory);
         let _ = self.directory.parent().map(fs::remove_dir);
@@ -143,11 +135,7 @@ impl<O: Operation> Operation for Shared<O> {
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         scope.contain(&self.claims)?;
-        let used = holds_another(&self.claims, &self.holder).map_err(|source| ClaimError {
-            verb: "read",
-            path: self.claims.clone(),
-            source,
-        })?;
+        let used = holds_another(&self.claims, &self.holder).map_err(failed("read", self.claims.clone()))?;
         if used {
             return Ok(());
         }
@@ -174,10 +162,10 @@ mod tests {
             vec![format!("touch {}", self.path.display())]
         }
         fn apply(&mut self, _: &Scope) -> Result<(), Error> {
-            Ok(fs::write(&self.path, "")?)
+            fs::write(&self.path, "").map_err(Error::on("write", self.path.display()))
         }
         fn undo(&self, _: &Scope) -> Result<(), Error> {
-            Ok(fs::remove_file(&self.path)?)
+            fs::remove_file(&self.path).map_err(Error::on("remove", self.path.display()))
         }
         fn check(&self, _: &Scope) -> Result<Condition, Error> {
             Ok(Condition::Present)

@@ -45,10 +45,13 @@ pub fn checked() -> Result<(), Error> {
     if !blocked {
         return Ok(());
     }
-    let queue =
-        SignalFd::with_flags(&SigSet::from_iter(SIGNALS), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    match queue.read_signal()? {
-        Some(signal) => Err(Interrupted(Signal::try_from(signal.ssi_signo as i32)?).into()),
+    let pending = || {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signal = SignalFd::with_flags(&SigSet::from_iter(SIGNALS), flags)?.read_signal()?;
+        signal.map(|signal| Signal::try_from(signal.ssi_signo as i32)).transpose()
+    };
+    match pending().map_err(Error::on("look for", "signals"))? {
+        Some(signal) => Err(Interrupted(signal).into()),
         None => Ok(()),
     }
 }

@@ -7,7 +7,9 @@
 mod any_of;
 pub mod aside;
 mod claim;
+mod error;
 pub mod interrupt;
+mod place;
 pub mod quantity;
 mod scope;
 mod shell;
@@ -15,12 +17,10 @@ mod shell;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use claim::{Claim, Shared, holds_another};
+pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
+pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shell::{quote, words};
-
-/// Why an operation could not be applied, undone or checked. Its message names the object ("link \"v3fa1\" in
-/// /run/netns/web"), its sources are the causes.
-pub type Error = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What [`Operation::check`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 //! # Needs
 //! To be allowed to write to `$STAVE_RUN`. `unwind --with DIR` finds it where it stands.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use operation::{Condition, Error, Operation, Scope, words};
@@ -43,18 +43,16 @@ impl Operation for Note {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
         if let Some(above) = scope.contain(&self.path)?.parent() {
-            fs::create_dir_all(above)?;
+            fs::create_dir_all(above).map_err(Error::on("create", format_args!("{above:?}")))?;
         }
         fs::File::create_new(&self.path)
             .map(drop)
-            .map_err(|e| anyhow!(e).context(format!("create {:?}", self.path)).into())
+            .map_err(Error::on("create", format_args!("{:?}", self.path)))
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
-        match fs::remove_file(scope.contain(&self.path)?) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        let removed = operation::unless_gone(fs::remove_file(scope.contain(&self.path)?));
+        removed.map(drop).map_err(Error::on("remove", format_args!("{:?}", self.path)))
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {

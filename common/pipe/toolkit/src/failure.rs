@@ -1,34 +1,48 @@
 //! Failure in words: for people on standard error, for programs in the document's `error`.
 
-use std::{fmt, io};
+use std::{borrow::Cow, fmt};
 
 use document::members::{Failure, Stage};
-use nix::{errno::Errno, unistd::geteuid};
+use nix::errno::Errno;
+use operation::Place;
 
 use crate::Exit;
 
-/// An error with a line that says what to do about it.
+/// An error, and what is known of what a person can do about it.
 #[derive(Debug)]
-struct Hinted {
+struct Advised {
     error: anyhow::Error,
-    hint: String,
+    advice: Advice,
 }
 
-impl fmt::Display for Hinted {
+#[derive(Debug)]
+enum Advice {
+    /// The line itself.
+    Hint(String),
+    /// The place that was worked on: it tells what to do about an error of the system.
+    Place(Place),
+}
+
+impl fmt::Display for Advised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl std::error::Error for Hinted {
+impl std::error::Error for Advised {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
+        Some(self.error.as_ref())
     }
 }
 
 /// `error`, with a second line for people: `hint: …`.
 pub fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
-    Hinted { error: error.into(), hint: hint.into() }.into()
+    Advised { error: error.into(), advice: Advice::Hint(hint.into()) }.into()
+}
+
+/// `error`, of something that lies in `place`, unless its causes know better.
+pub fn of_place(error: impl Into<anyhow::Error>, place: Place) -> anyhow::Error {
+    Advised { error: error.into(), advice: Advice::Place(place) }.into()
 }
 
 /// That a tool ends with this status, and has said why already.
@@ -62,8 +76,20 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
             .downcast_ref::<Errno>()
             .map_or_else(|| plain(&cause.to_string()), |errno| errno.desc().into());
         let told = lines.last().is_some_and(|before| before.ends_with(&line));
-        if !told && !line.is_empty() {
-            lines.push(line);
+        if told || line.is_empty() {
+            continue;
+        }
+        match cause.downcast_ref::<operation::Error>().map(|error| (error.action(), error.cause())) {
+            // It says nothing itself.
+            Some((action, operation::Cause::Source(_))) if action.is_empty() => {}
+            Some((action, cause)) if !action.is_empty() => {
+                lines.push(plain(&action));
+                // What has causes of its own comes next.
+                if !matches!(cause, operation::Cause::Source(_)) {
+                    lines.push(plain(&cause.to_string()));
+                }
+            }
+            _ => lines.push(line),
         }
     }
     lines
@@ -103,54 +129,56 @@ pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure 
     }
 }
 
-fn hint_of(error: &anyhow::Error) -> Option<String> {
-    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        return Some(hinted.hint.clone());
-    }
-    if is_for_root(error) {
-        return Some("this needs root: try it with sudo".to_owned());
-    }
-    let line = report_line(error);
-    // A file system that is full is the one that was written to; one that is read-only may be a container's own.
-    if [Errno::ENOSPC, Errno::EDQUOT].iter().any(|errno| line.ends_with(errno.desc())) {
-        return Some(FULL.to_owned());
-    }
-    error.chain().any(|cause| is(cause, Errno::EROFS)).then(|| READ_ONLY.to_owned())
-}
-
-const FULL: &str = "make room there; `img-gc` removes images and layers that nothing refers to";
-const READ_ONLY: &str =
-    "choose a place that can be written to: --root DIR (STAVE_ROOT), --run-dir DIR (STAVE_RUN)";
-
-/// Whether a cause is this error of the system.
-fn is(cause: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
-    let io = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-    io == Some(errno as i32) || cause.downcast_ref() == Some(&errno)
-}
-
-/// Whether the system refused something to a user who is not root.
-fn is_for_root(error: &anyhow::Error) -> bool {
-    let denied = |cause: &(dyn std::error::Error + 'static)| {
-        let io =
-            cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
-        let words = cause.to_string();
-        io || words.contains("Permission denied") || words.contains("Operation not permitted")
-    };
-    !geteuid().is_root() && error.chain().any(denied)
-}
-
-/// What to do about such a refusal where being root of a user namespace is enough.
-pub fn namespace_hint(error: &anyhow::Error) -> Option<String> {
-    is_for_root(error).then(|| {
-        "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`"
-            .to_owned()
+/// What a person can do about it: the tool says it, or the operation that failed, or the place where it did. An error of the
+/// system that nobody has named a place for is root's at most.
+fn hint_of(error: &anyhow::Error) -> Option<Cow<'static, str>> {
+    let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()).map(|a| &a.advice);
+    let told = advice().find_map(|advice| match advice {
+        Advice::Hint(hint) => Some(Cow::Owned(hint.clone())),
+        Advice::Place(_) => None,
+    });
+    let place = advice().find_map(|advice| match advice {
+        Advice::Place(place) => Some(*place),
+        Advice::Hint(_) => None,
+    });
+    let cause: &(dyn std::error::Error + 'static) = error.as_ref();
+    let errno = operation::errno_of(cause);
+    told.or_else(|| operation::hint_of(cause)).or_else(|| {
+        let words = match place {
+            Some(place) => place.hint(errno?),
+            None if operation::is_known(cause) => None,
+            None => operation::needs_root(errno?),
+        };
+        words.map(Cow::Borrowed)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn hints_come_from_types_and_never_from_words() {
+        let words = anyhow::anyhow!("write x: No space left on device");
+        assert_eq!(hint_of(&words), None);
+        // The words are at the end of a line, the fault is another one.
+        let name = operation::Error::new("read", "a file called No space left on device", Errno::EIO);
+        assert_eq!(hint_of(&name.of(Place::Store).into()), None);
+        let full = || io::Error::from_raw_os_error(Errno::ENOSPC as i32);
+        assert_eq!(hint_of(&full().into()), None, "nobody knows of which file system");
+        let output = of_place(full(), Place::Output).context("write the document to standard output");
+        assert_eq!(
+            hint_of(&output).as_deref(),
+            Some("make room where standard output goes, or send it elsewhere")
+        );
+        let record = operation::Error::new("write record", "x", full()).of(Place::RunDir);
+        let nearest = of_place(record, Place::Store);
+        assert!(hint_of(&nearest).unwrap().contains("--run-dir DIR"), "{nearest:?}");
+        assert_eq!(hint_of(&hint(nearest, "wait")).as_deref(), Some("wait"));
+    }
 
     #[test]
     fn one_line_with_every_cause_once() {
@@ -165,6 +193,10 @@ mod tests {
         let errno =
             Err::<(), _>(Errno::EPERM).context("create link \"v1\": Operation not permitted").unwrap_err();
         assert_eq!(report_line(&errno), "create link \"v1\": Operation not permitted");
+        assert_eq!(hint_of(&error), None);
+        let ours = operation::Error::new("create", "link \"v1\"", Errno::EEXIST);
+        let behind = anyhow::Error::from(operation::Error::caused_by(ours)).context("take back");
+        assert_eq!(lines(&behind), ["take back", "create link \"v1\"", "File exists"]);
         let hinted = hint(error, "unwind web").context("top");
         assert_eq!(hint_of(&hinted).as_deref(), Some("unwind web"));
         assert_eq!(report_line(&hinted), "top: create link \"v3fa1\" in /run/netns/web: File exists");

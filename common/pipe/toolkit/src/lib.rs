@@ -21,7 +21,7 @@ mod transfer;
 pub use arguments::{Common, Context, Invocation};
 pub use document::Stage;
 pub use exit::Exit;
-pub use failure::{hint, namespace_hint, print as print_error, report_line};
+pub use failure::{hint, of_place, print as print_error, report_line};
 pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
 pub use run::{Hooks, export, filter, filter_with, report, report_document, source, undo_step, walker};

@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::hint;
+use operation::Place;
+
+use crate::{hint, of_place};
 
 /// Whether a path stands for standard output, as `-` does.
 pub fn is_stdout(path: &Path) -> bool {
@@ -26,7 +28,9 @@ pub fn write_output<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<T>,
 ) -> Result<T> {
     if !is_stdout(path) {
-        return into_file(path, write).with_context(|| format!("write {path:?}"));
+        return into_file(path, write)
+            .with_context(|| format!("write {path:?}"))
+            .map_err(|error| of_place(error, Place::File));
     }
     if io::stdout().is_terminal() {
         return Err(hint(
@@ -34,7 +38,7 @@ pub fn write_output<T>(
             "give -o FILE, or send standard output to a file or a pipe",
         ));
     }
-    write(&mut io::stdout().lock())
+    write(&mut io::stdout().lock()).map_err(|error| of_place(error, Place::Output))
 }
 
 fn into_file<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {

@@ -1,12 +1,13 @@
 //! `--schema`, and what else is generated from a tool's own definition.
 
-use std::io::{self, Write};
-
 use document::table;
 use schemars::{Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use crate::{Common, Exit, failure, streams::write_lines};
+use crate::{
+    Common, Exit, failure,
+    streams::{write_lines, write_text},
+};
 
 /// Prints what `common` asks for: the schema, the manual page or completions.
 pub(crate) fn print<T: clap::CommandFactory>(
@@ -17,7 +18,7 @@ pub(crate) fn print<T: clap::CommandFactory>(
 ) -> Exit {
     let printed = match common.generate.as_deref() {
         None => write_lines(&[schema(tool, reads, writes).to_string()]),
-        Some(what) => generate::<T>(tool, what),
+        Some(what) => generate::<T>(tool, what).and_then(|text| write_text(&text)),
     };
     match printed {
         Ok(()) => Exit::Done,
@@ -28,18 +29,22 @@ pub(crate) fn print<T: clap::CommandFactory>(
     }
 }
 
-fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> io::Result<()> {
+fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> Result<Vec<u8>, operation::Error> {
     let mut text = Vec::new();
     let mut command = T::command();
     if what == "man" {
-        clap_mangen::Man::new(command).render(&mut text)?;
+        clap_mangen::Man::new(command).render(&mut text).map_err(operation::Error::on("generate", what))?;
     } else {
         let shell: clap_complete::Shell = what.parse().map_err(|_| {
-            io::Error::other(format!("{what:?} cannot be generated: man, bash, zsh, fish, elvish"))
+            operation::Error::new(
+                "generate",
+                format_args!("{what:?}"),
+                "these can be: man, bash, zsh, fish, elvish",
+            )
         })?;
         clap_complete::generate(shell, &mut command, tool, &mut text);
     }
-    io::stdout().write_all(&text)
+    Ok(text)
 }
 
 /// The JSON Schema of the document as this tool sees it.

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use document::Document;
+use operation::{Error, Place};
 
 use crate::{Exit, failure};
 
@@ -18,12 +19,15 @@ pub(crate) fn read_document() -> Result<Document, document::Error> {
 ///
 /// # Errors
 /// When it cannot be written, a closed pipe among the reasons.
-pub fn write_document(document: &Document) -> io::Result<()> {
+pub fn write_document(document: &Document) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let text = if out.is_terminal() { document.to_pretty() } else { document.to_line() };
-    out.write_all(text.as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()
+    let mut write = || {
+        out.write_all(text.as_bytes())?;
+        out.write_all(b"\n")?;
+        out.flush()
+    };
+    write().map_err(|error| Error::new("write", "the document to standard output", error).of(Place::Output))
 }
 
 /// Lets go of standard output. Whoever reads it has all there is, and need not wait until the kernel has closed what else
@@ -42,8 +46,19 @@ pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit 
     }
 }
 
+/// Writes to standard output, to its end.
+pub(crate) fn write_text(text: &[u8]) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush()).map_err(unwritten)
+}
+
+/// Why nothing can be printed.
+fn unwritten(error: io::Error) -> Error {
+    Error::new("write", "to standard output", error).of(Place::Output)
+}
+
 /// Writes lines to standard output, for `--explain`. A reader that has seen enough (`| head`) is no failure.
-pub(crate) fn write_lines(lines: &[String]) -> io::Result<()> {
+pub(crate) fn write_lines(lines: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let mut write = || {
         for line in lines {
@@ -53,6 +68,6 @@ pub(crate) fn write_lines(lines: &[String]) -> io::Result<()> {
     };
     match write() {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        result => result.map_err(unwritten),
     }
 }

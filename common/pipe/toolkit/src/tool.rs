@@ -41,12 +41,6 @@ pub trait Filter: clap::Parser {
         Ok(adds)
     }
 
-    /// What a person can do about an error of its operations, applied or repaired: the line `hint:`.
-    fn advise(error: &anyhow::Error) -> Option<String> {
-        let _ = error;
-        None
-    }
-
     /// Takes what it added out of a document, after its last step was undone, where the steps do not tell what that is:
     /// those of before version 0.2, and one that did not come to be done.
     ///

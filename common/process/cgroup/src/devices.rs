@@ -10,7 +10,10 @@ use nix::libc;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType as Type};
 use rustix::io::Errno;
 
-use crate::{Error, Group, error::Result};
+use crate::{
+    Group,
+    error::{Result, at},
+};
 
 /// A program for the kernel's virtual machine: eight bytes an instruction (`struct bpf_insn`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +126,7 @@ impl Program {
             };
             bpf(BPF_PROG_ATTACH, &attributes).map(drop)
         };
-        attach().map_err(Error::at(format_args!("limit devices of cgroup {:?}", group.path())))
+        attach().map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
     }
 
     fn load(&self) -> std::result::Result<OwnedFd, Errno> {

@@ -1,26 +1,11 @@
-use std::fmt;
+use std::fmt::Display;
 
-use rustix::io::Errno;
-
-/// What failed on which cgroup, and the system's reason.
-#[derive(Debug, thiserror::Error)]
-#[error("{action}: {errno}")]
-pub struct Error {
-    action: String,
-    #[source]
-    errno: Errno,
-}
-
-impl Error {
-    pub(crate) fn at(action: impl fmt::Display) -> impl FnOnce(Errno) -> Self {
-        let action = action.to_string();
-        move |errno| Self { action, errno }
-    }
-
-    /// The system's reason.
-    pub fn errno(&self) -> Errno {
-        self.errno
-    }
-}
+pub use operation::Error;
+use operation::{Cause, Place};
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// For `map_err`: the error of `verb` on a cgroup.
+pub(crate) fn at<C: Into<Cause>>(verb: &'static str, object: impl Display) -> impl FnOnce(C) -> Error {
+    move |cause| Error::new(verb, object, cause).of(Place::Namespace)
+}

@@ -11,7 +11,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Hierarchy, error::Result, hierarchy::is_gone};
+use operation::is_gone;
+
+use crate::{
+    Hierarchy,
+    error::{Result, at},
+};
 
 /// How long the processes of a cgroup that is removed may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,16 +34,15 @@ impl Group {
     /// # Errors
     /// EEXIST for one that is there; EACCES for a user who may not make any.
     pub fn create(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
-        let action = || format!("create cgroup {path:?}");
-        let names = names(path).map_err(Error::at(action()))?;
-        let mut above =
-            hierarchy.as_fd().try_clone_to_owned().map_err(|_| Error::at(action())(Errno::MFILE))?;
-        for (at, name) in names.iter().enumerate() {
+        let object = || format!("cgroup {path:?}");
+        let names = names(path).map_err(at("create", object()))?;
+        let mut above = hierarchy.as_fd().try_clone_to_owned().map_err(at("create", object()))?;
+        for (index, name) in names.iter().enumerate() {
             match mkdirat(&above, *name, Mode::from_raw_mode(0o755)) {
-                Err(Errno::EXIST) if at + 1 < names.len() => {}
-                made => made.map_err(Error::at(action()))?,
+                Err(Errno::EXIST) if index + 1 < names.len() => {}
+                made => made.map_err(at("create", object()))?,
             }
-            above = open_below(&above, Path::new(name)).map_err(Error::at(action()))?;
+            above = open_below(&above, Path::new(name)).map_err(at("create", object()))?;
         }
         Ok(Self { directory: above, path: path.to_owned() })
     }
@@ -48,12 +52,12 @@ impl Group {
     /// # Errors
     /// When that cannot be told.
     pub fn open(hierarchy: &Hierarchy, path: &Path) -> Result<Option<Self>> {
-        let action = || format!("open cgroup {path:?}");
-        let names = names(path).map_err(Error::at(action()))?;
+        let object = || format!("cgroup {path:?}");
+        let names = names(path).map_err(at("open", object()))?;
         match open_below(hierarchy, &names.iter().collect::<PathBuf>()) {
-            Err(errno) if is_gone(errno) => Ok(None),
+            Err(errno) if is_gone(&errno) => Ok(None),
             opened => {
-                let directory = opened.map_err(Error::at(action()))?;
+                let directory = opened.map_err(at("open", object()))?;
                 Ok(Some(Self { directory, path: path.to_owned() }))
             }
         }
@@ -105,8 +109,8 @@ impl Group {
             match group.remove_emptied(hierarchy) {
                 // The kernel lets go of a process's cgroup a moment after its end was told.
                 Err(Errno::BUSY) if Instant::now() < deadline => sleep(Duration::from_millis(1)),
-                Err(errno) if is_gone(errno) => return Ok(()),
-                result => return result.map_err(Error::at(format_args!("remove cgroup {path:?}"))),
+                Err(errno) if is_gone(&errno) => return Ok(()),
+                result => return result.map_err(at("remove", format_args!("cgroup {path:?}"))),
             }
         }
     }
@@ -127,7 +131,7 @@ impl Group {
             let read = std::fs::File::from(file).read_to_string(&mut text);
             read.map(|_| text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         };
-        read().map_err(Error::at(format_args!("read {file} of cgroup {:?}", self.path)))
+        read().map_err(at("read", format_args!("{file} of cgroup {:?}", self.path)))
     }
 
     pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
@@ -137,7 +141,7 @@ impl Group {
             let written = std::fs::File::from(file).write_all(text.as_bytes());
             written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         };
-        write().map_err(Error::at(format_args!("write {text:?} to {file} of cgroup {:?}", self.path)))
+        write().map_err(at("write", format_args!("{text:?} to {file} of cgroup {:?}", self.path)))
     }
 }
 
@@ -184,7 +188,7 @@ fn remove_below(directory: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
             .and_then(|below| remove_below(below.as_fd()))
             .and_then(|()| unlinkat(directory, name, AtFlags::REMOVEDIR))
         {
-            Err(errno) if is_gone(errno) => {}
+            Err(errno) if is_gone(&errno) => {}
             removed => removed?,
         }
     }

@@ -3,11 +3,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mount::FileSystem;
 use rustix::{
     fs::{Mode, OFlags, openat},
-    io::Errno,
     mount::MountAttrFlags,
 };
 
-use crate::{Error, error::Result};
+use crate::error::{Result, at};
 
 /// The cgroup file system of version 2, as this process's cgroup namespace shows it: a directory that is open.
 #[derive(Debug)]
@@ -23,9 +22,9 @@ impl Hierarchy {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mounted = FileSystem::open("cgroup2").and_then(|file_system| file_system.mount(attributes));
-        let mounted = mounted.map_err(|error| Error::at("mount cgroup2")(error.errno()))?;
+        let mounted = mounted.map_err(|error| error.instead("mount", "cgroup2"))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(Error::at("open cgroup2"))
+        openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(at("open", "cgroup2"))
     }
 }
 
@@ -33,10 +32,4 @@ impl AsFd for Hierarchy {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Whether the thing is not there, as against: whether it is there is not known.
-pub(crate) fn is_gone(errno: Errno) -> bool {
-    // ENODEV: a cgroup's file that was opened before the cgroup was removed.
-    matches!(errno, Errno::NOENT | Errno::NODEV)
 }

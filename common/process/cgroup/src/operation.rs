@@ -46,10 +46,10 @@ impl operation::Operation for CgroupOperation {
 
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
         if !self.is_own() {
-            return Err(Foreign(self.path.clone()).into());
+            return Err(operation::Error::caused_by(Foreign(self.path.clone())));
         }
         let hierarchy = Hierarchy::open()?;
-        Ok(Group::remove(&hierarchy, &self.path)?)
+        Group::remove(&hierarchy, &self.path)
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {

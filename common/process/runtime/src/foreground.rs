@@ -40,9 +40,7 @@ impl Foreground {
     /// # Errors
     /// When there are no descriptors left.
     pub fn new() -> Result<Self> {
-        let errno = |errno: nix::errno::Errno| {
-            Error::system("wait for signals", Errno::from_raw_os_error(errno as i32))
-        };
+        let errno = |errno: nix::errno::Errno| Error::system("wait", "for signals", errno);
         let set = SigSet::from_iter(FORWARDED);
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(errno)?;
@@ -69,7 +67,7 @@ pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&
         outer.copy_size(inner);
     }
     let mut relay = inner.as_ref().zip(outer).map(|(inner, outer)| Relay::new(inner, outer));
-    let waiting = |errno| Error::system("wait for the process", errno);
+    let waiting = |errno| Error::system("wait", "for the process", errno);
     loop {
         let ended = {
             let mut fds = vec![

@@ -40,7 +40,12 @@ impl operation::Operation for ProcessOperation {
     /// what it was to do: it is not started a second time.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
         if self.identity.pid != 0 {
-            return Err(format!("process {} has ended: start the container anew", self.identity.pid).into());
+            let pid = self.identity.pid;
+            return Err(operation::Error::new(
+                "",
+                format_args!("process {pid} has ended"),
+                "start the container anew",
+            ));
         }
         let supervised = supervise(&self.spec, self.log.as_deref(), false, |_, _| {})?;
         self.identity = supervised.identity();
@@ -53,7 +58,7 @@ impl operation::Operation for ProcessOperation {
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
-        Ok(match self.identity.is_alive() {
+        Ok(match self.identity.is_alive()? {
             true => Condition::Present,
             false => Condition::Missing(format!("process {}", self.identity.pid)),
         })

@@ -53,7 +53,7 @@ pub fn supervise(
 ) -> Result<Supervised> {
     let open = |path: &Path, flags| {
         rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::from_raw_mode(0o640))
-            .map_err(Error::at(format_args!("open {path:?}")))
+            .map_err(Error::at("open", format_args!("{path:?}")))
     };
     let null = open(Path::new("/dev/null"), OFlags::RDWR)?;
     let log = match log {
@@ -79,7 +79,7 @@ pub fn supervise(
             }
         }
     })
-    .map_err(Error::at("fork"))?;
+    .map_err(Error::at("fork", ""))?;
     drop(inside);
     match channel.receive()? {
         Some(Message::Identity(identity)) => Ok(Supervised { identity, channel }),
@@ -105,11 +105,11 @@ fn detach(null: &OwnedFd) -> Result<()> {
         // The log may be a pipe, and whoever reads it go.
         sys::ignore_broken_pipes()
     };
-    detach().map_err(Error::at::<Errno>("detach from the caller"))
+    detach().map_err(Error::at::<Errno>("detach", "from the caller"))
 }
 
 fn begin(spec: &Spec, stdin: bool, channel: &Channel) -> Result<Option<(Running, Held)>> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create pipe"));
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"));
     let (shown, out) = pipe()?;
     let (input, typed) =
         if stdin { pipe().map(|(input, typed)| (Some(input), Some(typed)))? } else { (None, None) };

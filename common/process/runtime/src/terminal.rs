@@ -34,7 +34,7 @@ impl Terminal {
     /// With `stdin`, when that is no terminal; when standard output is closed.
     pub fn open(stdin: bool) -> Result<Self> {
         let shown =
-            fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(Error::at("open standard output"))?;
+            fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(Error::at("open", "standard output"))?;
         if !stdin {
             let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
             return Ok(Self { typed: rustix::fs::open("/dev/tty", flags, Mode::empty()).ok(), shown });
@@ -43,7 +43,7 @@ impl Terminal {
         if !isatty(typed) {
             return Err(Error::new("read what is typed: standard input is not a terminal"));
         }
-        let typed = fcntl_dupfd_cloexec(typed, 3).map_err(Error::at("open standard input"))?;
+        let typed = fcntl_dupfd_cloexec(typed, 3).map_err(Error::at("open", "standard input"))?;
         Ok(Self { typed: Some(typed), shown })
     }
 
@@ -68,7 +68,7 @@ impl Terminal {
             tcsetattr(typed, OptionalActions::Now, &raw)?;
             Ok(before)
         };
-        let before = set().map_err(Error::at::<Errno>("put the terminal into raw mode"))?;
+        let before = set().map_err(Error::at::<Errno>("put", "the terminal into raw mode"))?;
         Ok(RawTerminal { terminal: self, before: Some(before) })
     }
 }

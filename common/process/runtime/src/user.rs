@@ -71,7 +71,7 @@ pub fn resolve_by(users: &Users, rootfs: &Path, user: &str) -> Result<User, Erro
 /// # Errors
 /// When a name has no entry, or a number is too large.
 pub fn resolve(rootfs: &Path, user: &str) -> Result<User, Error> {
-    let root = mount::resolve::place(rootfs).map_err(Error::at(format_args!("open {rootfs:?}")))?;
+    let root = mount::resolve::place(rootfs).map_err(Error::at("open", format_args!("{rootfs:?}")))?;
     resolve_in(Some(&root), user)
 }
 
@@ -166,7 +166,7 @@ fn find<T>(
 /// Calls `each` with every line until it returns true. A file that is missing has no lines.
 fn visit(root: Option<&OwnedFd>, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
     let Some(root) = root else { return Ok(()) };
-    let action = || format!("read {path:?} of the container");
+    let object = || format!("{path:?} of the container");
     // Without waiting for the other end of a fifo that somebody put there.
     let file = match mount::resolve::open_in(
         root,
@@ -174,19 +174,17 @@ fn visit(root: Option<&OwnedFd>, path: &str, mut each: impl FnMut(&str) -> bool)
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
     ) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        result => result.map_err(Error::at(action()))?,
+        result => result.map_err(Error::at("read", object()))?,
     };
-    let stat = rustix::fs::fstat(file.as_fd()).map_err(Error::at(action()))?;
+    let stat = rustix::fs::fstat(file.as_fd()).map_err(Error::at("read", object()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format_args!("{}: not a regular file", action())));
+        return Err(Error::system("read", object(), "not a regular file"));
     }
     let mut lines = BufReader::new(File::from(file).take(MOST));
     let mut line = Vec::new();
     loop {
         line.clear();
-        let length = lines
-            .read_until(b'\n', &mut line)
-            .map_err(|error| Error::system(action(), Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let length = lines.read_until(b'\n', &mut line).map_err(Error::at("read", object()))?;
         if length == 0 || each(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
             return Ok(());
         }

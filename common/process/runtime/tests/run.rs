@@ -233,9 +233,9 @@ fn an_unreleased_process_never_runs() {
     let spec = from_image(None, &overrides(rootfs.path(), "touch /ran")).unwrap();
     let started = runtime::start(&spec, Streams::inherit()).unwrap();
     let identity = started.identity();
-    assert!(identity.is_alive() && identity.is_first_of_namespace());
+    assert!(identity.is_alive().unwrap() && identity.is_first_of_namespace().unwrap());
     drop(started);
-    assert!(!identity.is_alive() && identity.open().unwrap().is_none());
+    assert!(!identity.is_alive().unwrap() && identity.open().unwrap().is_none());
     assert!(!rootfs.path().join("ran").exists());
 }
 
@@ -303,7 +303,7 @@ fn supervised_with_a_log() {
             fs::write(&status, ended.to_string()).unwrap()
         });
         let supervised = supervised.unwrap();
-        assert!(supervised.identity().is_alive());
+        assert!(supervised.identity().is_alive().unwrap());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
         wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
     }

@@ -1,12 +1,12 @@
 use std::{io::Write, os::fd::AsFd, path::Path};
 
-use operation::Condition;
+use operation::{Condition, Place};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat},
     io::Errno,
 };
 
-use crate::{Error, Result, resolve, tree};
+use crate::{Error, Result, error::on, resolve, tree};
 
 pub(super) fn add(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let make = || {
@@ -25,7 +25,7 @@ pub(super) fn add(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(
             let _ = rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR);
         })
     };
-    make().map_err(Error::on("create directory", path))
+    make().map_err(on("create directory", path))
 }
 
 pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {
@@ -43,7 +43,7 @@ pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {
             let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
         })
     };
-    make().map_err(Error::on("create file", path))
+    make().map_err(on("create file", path))
 }
 
 /// The directory above, made if it is missing: whoever undoes the last thing in it removes it, so it may go at any time.
@@ -71,13 +71,14 @@ pub(super) fn fill(within: &Path, source: &Path, target: &Path) -> Result<()> {
         let to = openat(&place, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         tree::copy(from, to)
     };
-    copy().map_err(|errno| Error::new(format_args!("copy {source:?} of {within:?} to {target:?}"), errno))
+    let object = format_args!("{source:?} of {within:?} to {target:?}");
+    copy().map_err(|errno| Error::new("copy", object, errno).of(Place::Store))
 }
 
 pub(super) fn check(path: &Path, is_directory: bool) -> Result<Condition> {
     let stat = match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Condition::Missing(format!("{path:?}"))),
-        result => result.map_err(Error::on("look at", path))?,
+        result => result.map_err(on("look at", path))?,
     };
     Ok(match (is_directory, FileType::from_raw_mode(stat.st_mode)) {
         (true, FileType::Directory) | (false, FileType::RegularFile) => Condition::Present,

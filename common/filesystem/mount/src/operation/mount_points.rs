@@ -11,7 +11,7 @@ use rustix::{
 };
 
 use super::directory;
-use crate::{Error, Result, tree};
+use crate::{Result, error::on, tree};
 
 const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
@@ -36,7 +36,7 @@ pub(super) fn add(path: &Path, beside: &Path) -> Result<()> {
     match made? {
         // Another tool was faster.
         Err(Errno::EXIST) if path.is_dir() => Ok(()),
-        renamed => renamed.map_err(Error::on("create directory", path)),
+        renamed => renamed.map_err(on("create directory", path)),
     }
 }
 

@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use operation::Condition;
+use operation::{Condition, Place, is_gone};
 use rustix::{
     fs::{FileType, OFlags, StatVfsMountFlags},
     io::Errno,
@@ -12,6 +12,7 @@ use rustix::{
 
 use crate::{
     Detached, Error, FileSystem, Options, Result,
+    error::{mounting, on},
     resolve::{self, Leaf},
     table,
 };
@@ -30,12 +31,13 @@ pub(super) fn bind(source: &Path, within: &Path, target: &Path, readonly: bool) 
         let leaf = if kind == FileType::Directory { Leaf::Directory } else { Leaf::File };
         copy.attach(resolve::create_in(root, target, leaf)?)
     };
-    mount().map_err(|errno| Error::new(format_args!("mount {source:?} on {target:?} in {within:?}"), errno))
+    let object = format_args!("{source:?} on {target:?} in {within:?}");
+    mount().map_err(|errno| Error::new("mount", object, errno).of(Place::Namespace))
 }
 
 pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String]) -> Result<()> {
     let options = Options::parse(options);
-    let place = resolve::place(target).map_err(Error::on("open", target))?;
+    let place = resolve::place(target).map_err(on("open", target))?;
     let file_system = FileSystem::open(kind)?;
     file_system.set("source", source)?;
     if options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
@@ -43,28 +45,28 @@ pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String])
         file_system.set_data(["ro"])?;
     }
     file_system.set_data(options.data.iter().map(String::as_str))?;
-    file_system.mount(options.attributes)?.attach(place).map_err(Error::on("mount on", target))
+    file_system.mount(options.attributes)?.attach(place).map_err(mounting("mount on", target))
 }
 
 /// Makes the mount on `target` read-only, and leaves alone those below it.
 pub(super) fn seal(target: &Path) -> Result<()> {
     let seal = || Detached::from(resolve::place(target)?).change(&Options::parse(["ro"]), false);
-    seal().map_err(Error::on("make read-only", target))
+    seal().map_err(mounting("make read-only", target))
 }
 
 pub(super) fn is_sealed(target: &Path) -> Result<bool> {
     match resolve::place(target).and_then(rustix::fs::fstatvfs) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         found => {
-            let found = found.map_err(Error::on("look at", target))?;
+            let found = found.map_err(on("look at", target))?;
             Ok(found.f_flag.contains(StatVfsMountFlags::RDONLY))
         }
     }
 }
 
 pub(super) fn image(image: &Path, target: &Path) -> Result<()> {
-    let place = resolve::place(target).map_err(Error::on("open", target))?;
-    crate::image(image)?.attach(place).map_err(Error::on("mount on", target))
+    let place = resolve::place(target).map_err(on("open", target))?;
+    crate::image(image)?.attach(place).map_err(mounting("mount on", target))
 }
 
 /// Where a path of a container lies, as the host sees it; none if it is gone.
@@ -77,9 +79,7 @@ pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         // Whatever leads outside by now is not what was mounted.
         Ok(path) if !path.starts_with(within) => Ok(None),
-        result => {
-            result.map(Some).map_err(|errno| Error::new(format_args!("find {target:?} in {within:?}"), errno))
-        }
+        result => result.map(Some).map_err(Error::on("find", format_args!("{target:?} in {within:?}"))),
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Re
     match table::at(target)? {
         Some(entry) if is_ours(&entry) => match crate::unmount(target) {
             // Somebody else was quicker.
-            Err(error) if matches!(error.errno(), Errno::INVAL | Errno::NOENT) => Ok(()),
+            Err(error) if is_gone(&error) || error.errno() == Some(nix::errno::Errno::EINVAL) => Ok(()),
             result => result,
         },
         _ => Ok(()),

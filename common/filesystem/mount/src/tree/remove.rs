@@ -15,7 +15,9 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Result, detached::EntryBuffer, resolve};
+use operation::Place;
+
+use crate::{Error, Result, detached::EntryBuffer, error::on, resolve};
 
 /// Directories deeper than this are moved up before they are emptied: neither descriptors nor stack run out.
 const DEEPEST: usize = 64;
@@ -28,17 +30,17 @@ const DEEPEST: usize = 64;
 pub fn remove(path: &Path) -> Result<()> {
     let (directory, name) = match resolve::parent(path) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        result => result.map_err(Error::on("open the directory of", path))?,
+        result => result.map_err(on("open the directory of", path))?,
     };
     let Ok(name) = CString::new(name.as_bytes()) else { return Ok(()) };
     match unlinkat(&directory, &name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(Error::on("remove", path)(errno)),
+        Err(errno) => return Err(on("remove", path)(errno)),
     }
     let top = match open_directory(directory.as_fd(), &name) {
         Err(Errno::NOENT) => return Ok(()),
-        result => result.map_err(Error::on("remove", path))?,
+        result => result.map_err(on("remove", path))?,
     };
     let mut removal = Removal { top: top.as_fd(), moved: 0, first_error: None };
     removal.all_below();
@@ -47,10 +49,10 @@ pub fn remove(path: &Path) -> Result<()> {
     match (error, unlinkat(&directory, &name, AtFlags::REMOVEDIR)) {
         (Some((name, errno)), _) => {
             let name = OsStr::from_bytes(name.to_bytes());
-            Err(Error::new(format_args!("remove {name:?} in {path:?}"), errno))
+            Err(Error::new("remove", format_args!("{name:?} in {path:?}"), errno).of(Place::Store))
         }
         (None, Ok(()) | Err(Errno::NOENT)) => Ok(()),
-        (None, Err(errno)) => Err(Error::on("remove", path)(errno)),
+        (None, Err(errno)) => Err(on("remove", path)(errno)),
     }
 }
 

@@ -26,10 +26,10 @@ const XZ_KIB: u32 = 256 << 10;
 pub enum Error {
     /// The stream could not be read.
     #[error("read blob: {0}")]
-    Read(io::Error),
+    Read(#[source] io::Error),
     /// The stream could not be decompressed.
     #[error("decompress blob: {0}")]
-    Decompress(io::Error),
+    Decompress(#[source] io::Error),
     /// More came out than may.
     #[error(transparent)]
     Exceeded(#[from] Exceeded),

@@ -47,7 +47,10 @@ impl Root {
             return Err(io::Error::other("a layer below could not be unpacked"));
         };
         let opened = self.opened.get_or_init(|| open_root(path).map_err(Arc::new));
-        opened.as_ref().map(OwnedFd::as_fd).map_err(|error| io::Error::new(error.kind(), error.clone()))
+        opened.as_ref().map(OwnedFd::as_fd).map_err(|error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(error.kind(), error.clone()),
+        })
     }
 }
 

@@ -62,9 +62,12 @@ pub enum Error {
     /// An image, for a user namespace.
     #[error("EROFS images cannot be mounted in a user namespace")]
     Namespace,
+    /// The surroundings could not be looked at.
+    #[error("{0}")]
+    System(#[source] operation::Error),
     /// A signal asked to stop.
-    #[error(transparent)]
-    Interrupted(operation::Error),
+    #[error("{0}")]
+    Interrupted(#[source] operation::Error),
     /// One of several layers.
     #[error("layer {digest}: {source}")]
     Layer {
@@ -175,6 +178,24 @@ impl EntryError {
 }
 
 impl Error {
+    /// What a person can do about it: see [`EntryError::hint`].
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Entry { source, .. } => source.hint(),
+            Self::Layer { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+
+    /// Whether a user namespace is in the way of an image's mount.
+    pub fn is_of_namespace(&self) -> bool {
+        match self {
+            Self::Namespace => true,
+            Self::Layer { source, .. } => source.is_of_namespace(),
+            _ => false,
+        }
+    }
+
     /// What went wrong while the layers below were looked at, outside of any entry.
     pub(crate) fn from_below(error: EntryError) -> Self {
         Self::entry(b".")(error)

@@ -100,8 +100,8 @@ impl Store {
             other => other,
         };
         let fd = fd.map_err(error("open", &path))?;
-        let boot = mount::boot().map_err(|source| error("read", mount::BOOT)(source.errno()))?;
-        let namespace = Namespace::current().map_err(error("look at user namespace of", "/proc/self"))?;
+        let boot = mount::boot().map_err(Error::System)?;
+        let namespace = Namespace::current().map_err(Error::System)?;
         Ok(Self { path, fd, boot, namespace })
     }
 

@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Error, Layout};
+use super::{Error, Layout, of_store};
 use crate::digest::{Algorithm, Digest, Hasher, Mismatch, Verifying};
 
 /// Large enough that the system calls do not count, small enough for the processor's cache.
@@ -205,14 +205,14 @@ impl Write for BlobWriter {
             let mismatch = Mismatch::Size { digest, expected, found: expected, more: true };
             return Err(io::Error::new(io::ErrorKind::InvalidData, mismatch));
         }
-        let count = self.file.write(buffer)?;
+        let count = self.file.write(buffer).map_err(of_store)?;
         self.hasher.update(&buffer[..count]);
         self.size += count as u64;
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.flush().map_err(of_store)
     }
 }
 

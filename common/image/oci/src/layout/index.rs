@@ -374,8 +374,8 @@ impl Layout {
 }
 
 fn is_no_space(error: &Error) -> bool {
-    let full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    matches!(error, Error::Io { source, .. } if full(source.kind()))
+    let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| errno.raw_os_error());
+    operation::errno_of(error).is_some_and(|errno| full.contains(&(errno as i32)))
 }
 
 fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<File> {

@@ -19,6 +19,7 @@ use std::{
 };
 
 use oci_spec::image::{Descriptor, MediaType};
+use operation::Place;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
@@ -47,15 +48,8 @@ const MAX_INDEX: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refused something.
-    #[error("{verb} {path:?}: {source}")]
-    Io {
-        /// What was tried.
-        verb: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why it was refused.
-        source: io::Error,
-    },
+    #[error("{0}")]
+    System(#[from] operation::Error),
     /// The directory holds no layout.
     #[error("{0:?} is not an OCI image layout: it has no oci-layout file of version 1")]
     NotALayout(PathBuf),
@@ -173,7 +167,15 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { verb, path, source }
+        move |source| operation::Error::new(verb, format_args!("{path:?}"), source).of(Place::Store).into()
+    }
+}
+
+/// An error of writing to the store, for whoever takes an [`io::Error`]: it says in which place it arose.
+pub(crate) fn of_store(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), operation::Error::new("", "", error).of(Place::Store)),
+        None => error,
     }
 }
 

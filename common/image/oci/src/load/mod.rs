@@ -46,7 +46,7 @@ fn verb(error: &io::Error) -> &'static str {
 pub enum Error {
     /// The input could not be read, or what is in it not be written to the store while it was.
     #[error("{verb} {0}: {1}", verb = verb(.1))]
-    Read(String, io::Error),
+    Read(String, #[source] io::Error),
     /// The input is no tar.
     #[error("{0} is neither an archive of images nor a tar of a root file system")]
     Unknown(String),

@@ -92,7 +92,8 @@ fn decompress(layout: &Layout, descriptor: &Descriptor, diff_id: &Digest) -> Res
         let (_, found, size) = plain.finish();
         Ok((file, found, size))
     };
-    let (file, found, size) = unpack().map_err(|error| Error::Read(digest.clone(), error))?;
+    let (file, found, size) =
+        unpack().map_err(|error| Error::Read(digest.clone(), layout::of_store(error)))?;
     match found == *diff_id {
         true => Ok((file, size)),
         false => Err(Error::DiffId { digest, expected: diff_id.clone(), found }),

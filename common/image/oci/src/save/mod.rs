@@ -20,10 +20,10 @@ use crate::{
 pub enum Error {
     /// The archive cannot be written.
     #[error("write the archive: {0}")]
-    Write(io::Error),
+    Write(#[source] io::Error),
     /// A blob cannot be read.
     #[error("read blob {0}: {1}")]
-    Read(Digest, io::Error),
+    Read(Digest, #[source] io::Error),
     /// A layer's content is not what the configuration says.
     #[error("layer {digest} has DiffID {found}, the configuration says {expected}")]
     DiffId {

@@ -5,7 +5,6 @@ use document::{Document, Id, record::Record};
 use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
-use super::advice::{advised, from_boxed};
 use crate::{
     Common, Filter, failure,
     session::{self, lock},
@@ -30,10 +29,10 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
             let mut operation = F::Operation::deserialize(&*value).map_err(|error| {
                 anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
             })?;
-            let what = match operation.check(&scope).map_err(from_boxed)? {
+            let what = match operation.check(&scope)? {
                 Condition::Present => continue,
                 Condition::Missing(_) if common.repair => {
-                    operation.apply(&scope).map_err(advised::<F>)?;
+                    operation.apply(&scope)?;
                     *value = serde_json::to_value(&operation)?;
                     changed = true;
                     continue;

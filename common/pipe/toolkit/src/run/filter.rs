@@ -7,7 +7,6 @@ use document::{Contribution, Document, Id};
 use operation::{Operation, apply_all, interrupt};
 
 use super::{
-    advice::advised,
     check, fail,
     hooks::{Hooks, Pipe},
     plan,
@@ -144,7 +143,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
         return Err(attempt.give_up(Vec::new(), Stage::Record, error));
     }
     if let Err((error, left)) = apply_all(&mut attempt.operations[..applied], &scope) {
-        return Err(attempt.give_up(left, Stage::Apply, advised::<F>(error)));
+        return Err(attempt.give_up(left, Stage::Apply, error.into()));
     }
     match conclude(&mut attempt, filter, hooks, adds, applied) {
         Ok(process) => Ok((attempt.session.into_document(), process)),

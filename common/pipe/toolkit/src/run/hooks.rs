@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, ffi::OsString};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use document::{Document, Id};
 use operation::Scope;
 
@@ -74,7 +74,7 @@ pub trait Hooks<F: Filter>: Sized {
     /// # Errors
     /// When it cannot be written.
     fn write_planned(&mut self, document: &Document) -> Result<()> {
-        write_document(document).context("write the document to standard output")
+        Ok(write_document(document)?)
     }
 
     /// Writes the document of a job that was not done. What cannot be written then is no news.
@@ -120,7 +120,7 @@ impl<F: Filter> Hooks<F> for Pipe {
     fn write(&mut self, document: &Document) -> Result<()> {
         let written = write_document(document);
         self.is_broken = written.is_err();
-        written.context("write the document to standard output")
+        Ok(written?)
     }
 
     fn pass_on(&mut self, document: &Document) {

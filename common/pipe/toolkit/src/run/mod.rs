@@ -1,7 +1,6 @@
 //! What runs a tool. A [`Filter`](crate::Filter) goes through [`filter`], with [`Hooks`] where it starts a process; the
 //! other kinds have a runner of their own each. All of them end by what is in this file.
 
-mod advice;
 mod check;
 mod export;
 mod filter;
@@ -13,7 +12,6 @@ mod take_back;
 mod undo;
 mod walker;
 
-use anyhow::Context as _;
 use document::Document;
 
 use crate::{Common, Exit, Stage, failure, hint, input::Input, streams::write_document};
@@ -48,10 +46,10 @@ fn to_output(document: &Document) {
 
 /// Writes the document at the end of a job that keeps what it has made, or else says why it cannot.
 fn written(tool: &str, document: &Document) -> Exit {
-    match write_document(document).context("write the document to standard output") {
+    match write_document(document) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            failure::print(tool, &error);
+            failure::print(tool, &error.into());
             Exit::Failed
         }
     }

@@ -1,9 +1,6 @@
 //! Runs a [`Report`].
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use document::Document;
 use serde_json::Value;
@@ -14,7 +11,7 @@ use crate::{
     arguments::{Asked, Invocation},
     failure::{self, Ended},
     input, schema,
-    streams::explained,
+    streams::{explained, write_text},
 };
 
 /// The document of the container that a [`Report`] speaks of, from standard input. `from` says where to get one, for the
@@ -73,15 +70,15 @@ fn run<R: Report>() -> Exit {
     }
 }
 
-fn print<R: Report>(report: &R, value: &Value) -> io::Result<()> {
+fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {
     let text = match report.text(value) {
         Some(text) => text,
         None if io::IsTerminal::is_terminal(&io::stdout()) => format!("{value:#}\n"),
         None => format!("{value}\n"),
     };
-    match io::stdout().write_all(text.as_bytes()) {
+    match write_text(text.as_bytes()) {
         // A reader that has seen enough, as in `img-ls --table | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.errno() == Some(nix::errno::Errno::EPIPE) => Ok(()),
         result => result,
     }
 }

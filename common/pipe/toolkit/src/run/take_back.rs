@@ -3,7 +3,6 @@
 use document::Document;
 use operation::{Operation, Scope, undo_all};
 
-use super::advice::from_boxed;
 use crate::{Session, Stage, failure, hint};
 
 /// The document as it is to leave, and why.
@@ -46,7 +45,7 @@ impl<O: Operation> Attempt<'_, O> {
         let id = session.id().clone();
         let indices: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
         for (_, error) in left {
-            failure::print(tool, &from_boxed(error).context("take back"));
+            failure::print(tool, &anyhow::Error::from(error).context("take back"));
         }
         let (document, restored) = session.abandon(&operations, &indices);
         if let Err(error) = restored {

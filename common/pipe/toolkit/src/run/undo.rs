@@ -4,7 +4,6 @@ use anyhow::anyhow;
 use document::{Contribution, Document, Instance, Member, Step, StepState, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
-use super::advice::from_boxed;
 use crate::{
     Common, Filter, failure,
     session::{self, lock},
@@ -81,7 +80,7 @@ fn undo_locked<O: Operation>(
         replace(&mut recorded, &step, &after, &forget)?;
         record.write(&recorded)?;
     }
-    let mut errors = left.into_iter().map(|(_, error)| from_boxed(error).context("take back"));
+    let mut errors = left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back"));
     let Some(first) = errors.next() else { return Ok(()) };
     errors.for_each(|error| failure::print(tool, &error));
     Err(first)

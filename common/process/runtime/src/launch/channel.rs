@@ -15,10 +15,12 @@ use rustix::{
     },
 };
 
+use operation::Cause;
+
 use crate::{Error, Identity, error::Result};
 
-/// A longer message is cut off.
-const LONGEST: usize = 4096;
+/// A longer message does not arrive. An error is of a path or two, each escaped for JSON.
+const LONGEST: usize = 64 << 10;
 
 /// One side of a socket that keeps messages apart. It closes on exec.
 #[derive(Debug)]
@@ -36,12 +38,14 @@ impl Channel {
     pub(crate) fn pair() -> Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC;
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(Error::at("create socket"))?;
+            .map_err(Error::at("create", "socket"))?;
         Ok((Self(one), Self(other)))
     }
 
     pub(crate) fn fail(&self, error: &Error) {
-        self.send(&[b"E".as_slice(), &[error.status()], error.to_string().as_bytes()].concat(), None);
+        // With the error's number and all else that it knows of itself: what is not text stays what it is.
+        let told = serde_json::to_vec(&error.inner().to_message()).unwrap_or_default();
+        self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), None);
     }
 
     pub(crate) fn warn(&self, error: &Error) {
@@ -85,7 +89,7 @@ impl Channel {
 
     /// The next message; none when the other side has closed.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
-        let mut text = [0_u8; LONGEST];
+        let mut text = vec![0_u8; LONGEST];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
@@ -94,13 +98,13 @@ impl Channel {
                 Err(Errno::INTR) => {}
                 // The other end went without a word: it was killed.
                 Err(Errno::CONNRESET) => break 0,
-                result => break result.map_err(Error::at("receive from the process"))?.bytes,
+                result => break result.map_err(Error::at("receive", "from the process"))?.bytes,
             }
         };
         let words = |from: usize| String::from_utf8_lossy(&text[from..length]).into_owned();
         Ok(match (text.first().filter(|_| length > 0), text.get(1)) {
             (None, _) => None,
-            (Some(b'E'), Some(status)) => Some(Message::Failure(Error::with_status(*status, words(2)))),
+            (Some(b'E'), Some(status)) => Some(Message::Failure(failure(*status, &text[2..length]))),
             (Some(b'I'), _) => identity(&text[1..length]).map(Message::Identity),
             (Some(b'W'), _) => Some(Message::Warning(words(1))),
             (Some(b'T'), _) => {
@@ -113,6 +117,14 @@ impl Channel {
             _ => Some(Message::Ready),
         })
     }
+}
+
+fn failure(status: u8, told: &[u8]) -> Error {
+    let error = match serde_json::from_slice::<operation::Message>(told) {
+        Ok(message) => message.into(),
+        Err(error) => operation::Error::new("read", "what the process says", Cause::Source(Box::new(error))),
+    };
+    Error::with_status(status, error)
 }
 
 fn identity(bytes: &[u8]) -> Option<Identity> {

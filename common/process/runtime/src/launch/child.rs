@@ -29,12 +29,12 @@ pub(super) fn run(
     gate: BorrowedFd<'_>,
     channel: &Channel,
 ) -> Result<Infallible> {
-    sys::reset_signals().map_err(Error::at("reset signals"))?;
-    rustix::process::setsid().map_err(Error::at("create session"))?;
+    sys::reset_signals().map_err(Error::at("reset", "signals"))?;
+    rustix::process::setsid().map_err(Error::at("create", "session"))?;
     // Until its command is executed this process is a program of the host; whatever else runs in a container that it
     // joins must not get at it through /proc (and, by /proc/pid/exe, at the program's file).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(Error::at("protect the process"))?;
+        .map_err(Error::at("protect", "the process"))?;
     let streams = streams.open()?;
     let terminal = surround(namespaces, surroundings, process, channel)?;
     let mask = process.user().umask().unwrap_or(0o022);
@@ -43,7 +43,8 @@ pub(super) fn run(
     limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
     let user = rustix::fs::Uid::from_raw(process.user().uid());
     if let Some(terminal) = &terminal {
-        rustix::fs::fchown(terminal, Some(user), None).map_err(Error::at("change owner of the terminal"))?;
+        rustix::fs::fchown(terminal, Some(user), None)
+            .map_err(Error::at("change", "owner of the terminal"))?;
         stdio::install_terminal(terminal)?;
     } else {
         stdio::install(streams)?;
@@ -51,13 +52,13 @@ pub(super) fn run(
     }
     credentials::take(process)?;
     let command = command::find(process)?;
-    sys::close_on_exec_from(3).map_err(Error::at("close descriptors"))?;
+    sys::close_on_exec_from(3).map_err(Error::at("close", "descriptors"))?;
     wait(gate)?;
     // After the credentials: the kernel forgets it when they change. After the gate: the signal comes when the thread
     // ends that forked, and that may have been one of its own (`Namespaces::fork`).
     if ends_with_parent(surroundings) {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-            .map_err(Error::at("bind the process to its parent"))?;
+            .map_err(Error::at("bind", "the process to its parent"))?;
         // It may have ended just before.
         if channel.is_closed() {
             return Err(Error::new("start: given up by the parent process"));
@@ -98,14 +99,13 @@ fn surround(
 
 fn own_root() -> Result<OwnedFd> {
     rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::at("open \"/\""))
+        .map_err(Error::at("open", "\"/\""))
 }
 
 fn name(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     if let Some(hostname) = spec.hostname().as_ref().filter(|_| namespaces.is_new(LinuxNamespaceType::Uts)) {
-        nix::unistd::sethostname(hostname).map_err(|errno| {
-            Error::system(format_args!("set hostname {hostname:?}"), Errno::from_raw_os_error(errno as i32))
-        })?;
+        nix::unistd::sethostname(hostname)
+            .map_err(Error::at("set", format_args!("hostname {hostname:?}")))?;
     }
     Ok(())
 }
@@ -115,9 +115,7 @@ fn set_parameters(spec: &Spec) -> Result<()> {
     let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     for (name, value) in parameters.into_iter().flatten() {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(|error| {
-            Error::system(format_args!("write {path:?}"), Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
+        std::fs::write(&path, value).map_err(Error::at("write", format_args!("{path:?}")))?;
     }
     Ok(())
 }
@@ -128,15 +126,15 @@ fn adjust_oom(process: &Process, channel: &Channel) -> Result<()> {
     match std::fs::write(PATH, score.to_string()) {
         Ok(()) => Ok(()),
         Err(error) => {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            not_permitted(Error::system(format_args!("write {score} to {PATH:?}"), errno), errno, channel)
+            not_permitted(Error::system("write", format_args!("{score} to {PATH:?}"), error), channel)
         }
     }
 }
 
 /// A caller without CAP_SYS_RESOURCE runs its containers all the same; what it may not do is said.
-fn not_permitted(error: Error, errno: Errno, channel: &Channel) -> Result<()> {
-    if !matches!(errno, Errno::PERM | Errno::ACCESS) {
+fn not_permitted(error: Error, channel: &Channel) -> Result<()> {
+    use nix::errno::Errno::{EACCES, EPERM};
+    if !matches!(error.errno(), Some(EPERM | EACCES)) {
         return Err(error);
     }
     channel.warn(&error);
@@ -146,9 +144,8 @@ fn not_permitted(error: Error, errno: Errno, channel: &Channel) -> Result<()> {
 fn limit(limits: &[PosixRlimit], channel: &Channel) -> Result<()> {
     for limit in limits {
         if let Err(errno) = setrlimit(resource(limit.typ()), limit.soft(), limit.hard()) {
-            let errno = Errno::from_raw_os_error(errno as i32);
-            let action = format!("set limit {} to {}:{}", limit.typ(), limit.soft(), limit.hard());
-            not_permitted(Error::system(action, errno), errno, channel)?;
+            let object = format!("limit {} to {}:{}", limit.typ(), limit.soft(), limit.hard());
+            not_permitted(Error::system("set", object, errno), channel)?;
         }
     }
     Ok(())
@@ -178,10 +175,10 @@ fn resource(kind: PosixRlimitType) -> Resource {
 /// The working directory, made if it is missing, as Docker does. Opened inside of the root: a path through `/proc`
 /// leads to no directory of the host's.
 fn enter_directory(path: &Path) -> Result<()> {
-    let action = || format!("enter directory {path:?}");
+    let object = || format!("directory {path:?}");
     let directory = mount::resolve::create_in(own_root()?, path, mount::resolve::Leaf::Directory)
-        .map_err(Error::at(action()))?;
-    rustix::process::fchdir(directory).map_err(Error::at(action()))
+        .map_err(Error::at("enter", object()))?;
+    rustix::process::fchdir(directory).map_err(Error::at("enter", object()))
 }
 
 /// Waits until the parent has written down who this is. If it dies before, nobody is going to run this process.

@@ -36,7 +36,7 @@ pub(super) fn find(process: &Process) -> Result<Command> {
             .map_err(|_| Error::new("start: an argument or a variable holds a NUL byte"))
     };
     let Some(name) = process.args().as_ref().and_then(|args| args.first()) else {
-        return Err(Error::with_status(NOT_FOUND, "execute: no command"));
+        return Err(Error::with_status(NOT_FOUND, operation::Error::new("execute", "", "no command")));
     };
     let environment = process.env().as_deref().unwrap_or_default();
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
@@ -52,7 +52,7 @@ fn locate(name: &str, path: &str) -> Result<PathBuf> {
         return executable(Path::new(name)).map(|()| name.into()).map_err(|errno| failure(name, errno));
     }
     if name.is_empty() {
-        return Err(Error::with_status(NOT_FOUND, "execute \"\": No such file or directory"));
+        return Err(failure(name, Errno::NOENT));
     }
     let mut denied = None;
     for directory in path.split(':') {
@@ -65,10 +65,10 @@ fn locate(name: &str, path: &str) -> Result<PathBuf> {
     }
     match denied {
         Some((candidate, errno)) => Err(failure(&candidate.to_string_lossy(), errno)),
-        None => Err(Error::with_status(
-            NOT_FOUND,
-            format_args!("find {name:?} in PATH of the container ({path}): No such file or directory"),
-        )),
+        None => {
+            let object = format_args!("{name:?} in PATH of the container ({path})");
+            Err(Error::with_status(NOT_FOUND, operation::Error::new("find", object, Errno::NOENT)))
+        }
     }
 }
 
@@ -82,7 +82,7 @@ fn executable(path: &Path) -> std::result::Result<(), Errno> {
 fn failure(name: &str, errno: Errno) -> Error {
     let missing = matches!(errno, Errno::NOENT | Errno::NOTDIR);
     let status = if missing { NOT_FOUND } else { NOT_EXECUTABLE };
-    Error::with_status(status, format_args!("execute {name:?}: {}", mount::strerror(errno)))
+    Error::with_status(status, operation::Error::new("execute", format_args!("{name:?}"), errno))
 }
 
 impl Command {
@@ -94,8 +94,8 @@ impl Command {
         let errno = Errno::from_raw_os_error(errno as i32);
         if errno == Errno::NOENT {
             // The file is there, see above: what it is interpreted by is not.
-            let text = format!("execute {name:?}: its interpreter or loader: No such file or directory");
-            return Err(Error::with_status(NOT_FOUND, text));
+            let object = format_args!("{name:?}: its interpreter or loader");
+            return Err(Error::with_status(NOT_FOUND, operation::Error::new("execute", object, errno)));
         }
         Err(failure(&name, errno))
     }

@@ -19,24 +19,24 @@ pub(super) fn take(process: &Process) -> Result<()> {
     if let Some(capabilities) = capabilities {
         bound(set(capabilities.bounding()))?;
     }
-    set_keep_capabilities(true).map_err(Error::at("keep capabilities"))?;
+    set_keep_capabilities(true).map_err(Error::at("keep", "capabilities"))?;
     become_user(process)?;
-    set_keep_capabilities(false).map_err(Error::at("keep capabilities no longer"))?;
+    set_keep_capabilities(false).map_err(Error::at("keep", "capabilities no longer"))?;
     if let Some(capabilities) = capabilities {
         let sets = CapabilitySets {
             effective: set(capabilities.effective()),
             permitted: set(capabilities.permitted()),
             inheritable: set(capabilities.inheritable()),
         };
-        set_capabilities(None, sets).map_err(Error::at("set capabilities"))?;
-        clear_ambient_capability_set().map_err(Error::at("clear ambient capabilities"))?;
+        set_capabilities(None, sets).map_err(Error::at("set", "capabilities"))?;
+        clear_ambient_capability_set().map_err(Error::at("clear", "ambient capabilities"))?;
         for capability in set(capabilities.ambient()).iter() {
             configure_capability_in_ambient_set(capability, true)
-                .map_err(Error::at("set ambient capabilities"))?;
+                .map_err(Error::at("set", "ambient capabilities"))?;
         }
     }
     if process.no_new_privileges().unwrap_or_default() {
-        set_no_new_privs(true).map_err(Error::at("set no_new_privs"))?;
+        set_no_new_privs(true).map_err(Error::at("set", "no_new_privs"))?;
     }
     Ok(())
 }
@@ -48,12 +48,12 @@ fn become_user(process: &Process) -> Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // A user namespace may keep its processes from it: then those that the caller has stay, which have no mapping.
     if !(own_alone && userns::denies_setgroups()) {
-        set_thread_groups(&groups).map_err(Error::at("set supplementary groups"))?;
+        set_thread_groups(&groups).map_err(Error::at("set", "supplementary groups"))?;
     }
     let gid = Gid::from_raw(user.gid());
-    set_thread_res_gid(gid, gid, gid).map_err(Error::at(format_args!("become group {}", user.gid())))?;
+    set_thread_res_gid(gid, gid, gid).map_err(Error::at("become", format_args!("group {}", user.gid())))?;
     let uid = Uid::from_raw(user.uid());
-    set_thread_res_uid(uid, uid, uid).map_err(Error::at(format_args!("become user {}", user.uid())))
+    set_thread_res_uid(uid, uid, uid).map_err(Error::at("become", format_args!("user {}", user.uid())))
 }
 
 /// Drops all but `kept` from the bounding set. The kernel tells where its list ends.
@@ -66,7 +66,7 @@ fn bound(kept: CapabilitySet) -> Result<()> {
         match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             Err(Errno::INVAL) => break,
-            Err(errno) => return Err(Error::system("drop capabilities from the bounding set", errno)),
+            Err(errno) => return Err(Error::system("drop", "capabilities from the bounding set", errno)),
         }
     }
     Ok(())

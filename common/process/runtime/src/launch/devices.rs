@@ -102,7 +102,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         return Ok(());
     }
     let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(Error::at("open \"/dev\""))?;
+        .map_err(Error::at("open", "\"/dev\""))?;
     let (confined, of_host) = (is_confined(spec), in_user_namespace()?);
     for (name, major, minor) in NODES {
         let make = || {
@@ -113,12 +113,12 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
             mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
             if confined { mount_on_itself(dev.as_fd(), name) } else { Ok(()) }
         };
-        make().map_err(Error::at::<Errno>(format_args!("create device \"/dev/{name}\"")))?;
+        make().map_err(Error::at::<Errno>("create", format_args!("device \"/dev/{name}\"")))?;
     }
     for (name, target) in LINKS {
         match symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Error::system(format_args!("create link \"/dev/{name}\""), errno)),
+            Err(errno) => return Err(Error::system("create", format_args!("link \"/dev/{name}\""), errno)),
         }
     }
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
@@ -127,7 +127,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
             true => mount_of_host(root, device.path()),
             false => add(root, device, confined),
         };
-        made.map_err(Error::at(format_args!("create device {:?}", device.path())))?;
+        made.map_err(Error::at("create", format_args!("device {:?}", device.path())))?;
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
         let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)?;
         Detached::from(dev).change(&Options::parse(["nodev"]), false)
     };
-    close().map_err(Error::at::<Errno>("mount \"/dev\" without devices"))
+    close().map_err(Error::at::<Errno>("mount", "\"/dev\" without devices"))
 }
 
 /// Allocates a pseudo-terminal of the container's own devpts. The outer side goes to the parent.
@@ -196,7 +196,7 @@ pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &C
         channel.hand_over(outer.as_fd());
         Ok(inner)
     };
-    open().map_err(Error::at::<Errno>("open a terminal at \"/dev/pts/ptmx\""))
+    open().map_err(Error::at::<Errno>("open", "a terminal at \"/dev/pts/ptmx\""))
 }
 
 /// Puts the terminal in the place of `/dev/console`.
@@ -209,5 +209,5 @@ pub(super) fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> R
         let console = resolve::create_in(root, Path::new("/dev/console"), Leaf::File)?;
         Detached::copy_of(node, false)?.attach(console)
     };
-    mount().map_err(Error::at::<Errno>("mount \"/dev/console\""))
+    mount().map_err(Error::at::<Errno>("mount", "\"/dev/console\""))
 }

@@ -94,7 +94,7 @@ fn fork(
 ) -> Result<Started> {
     // A socket, not a pipe: who writes to one whose other side has gone may be told so by a signal that ends him.
     let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(Error::at("create socket"))?;
+        .map_err(Error::at("create", "socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
     let pid = namespaces.fork(|| {
         let gate_inside = gate_inside.as_fd();
@@ -119,7 +119,7 @@ fn fork(
     let process = Pid::from_raw(pid)
         .ok_or(Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(Error::at(format_args!("open process {pid}")))?;
+        .map_err(Error::at("open", format_args!("process {pid}")))?;
     let identity = Identity::of(pid)?;
     Ok(Started { identity, process, gate: Some(gate), channel, reaped: false })
 }
@@ -151,9 +151,7 @@ impl Started {
             }
         }
         self.reaped = true;
-        let process = self.process.try_clone().map_err(|error| {
-            Error::system("duplicate descriptor", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
+        let process = self.process.try_clone().map_err(Error::at("duplicate", "descriptor"))?;
         Ok(Running { identity: self.identity, process, terminal, warnings })
     }
 }
@@ -178,7 +176,7 @@ impl Running {
     /// # Errors
     /// When it is no child of the caller.
     pub fn wait(&mut self) -> Result<i32> {
-        reap(&self.process).map_err(Error::at(format_args!("wait for process {}", self.identity.pid)))
+        reap(&self.process).map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))
     }
 }
 

@@ -54,13 +54,17 @@ impl Namespaces {
         for namespace in listed.into_iter().flatten() {
             let kind = namespace.typ();
             if flag(kind).is_none() {
-                return Err(Error::new(format_args!("enter {kind} namespace: Operation not supported")));
+                return Err(Error::system(
+                    "enter",
+                    format_args!("{kind} namespace"),
+                    rustix::io::Errno::OPNOTSUPP,
+                ));
             }
             match namespace.path() {
                 None => namespaces.new.push(kind),
                 Some(path) => {
                     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                        .map_err(Error::at(format_args!("open {kind} namespace {path:?}")))?;
+                        .map_err(Error::at("open", format_args!("{kind} namespace {path:?}")))?;
                     namespaces.joined.push((kind, fd));
                 }
             }
@@ -73,9 +77,7 @@ impl Namespaces {
 
     /// Those of a process.
     pub(crate) fn of(process: BorrowedFd<'_>) -> Result<Self> {
-        let process = process
-            .try_clone_to_owned()
-            .map_err(|error| Error::new(format_args!("duplicate descriptor: {error}")))?;
+        let process = process.try_clone_to_owned().map_err(Error::at("duplicate", "descriptor"))?;
         Ok(Self { process: Some(process), ..Self::default() })
     }
 
@@ -107,11 +109,11 @@ impl Namespaces {
             });
         }
         let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::at("open pid namespace \"/proc/self/ns/pid\""))?;
+            .map_err(Error::at("open", "pid namespace \"/proc/self/ns/pid\""))?;
         self.enter_pid()?;
         let child = sys::fork(body);
         let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
-        back.map_err(Error::at("leave pid namespace"))?;
+        back.map_err(Error::at("leave", "pid namespace"))?;
         forked(child)
     }
 
@@ -125,14 +127,14 @@ impl Namespaces {
             }
             (None, None) => sys::unshare(UnshareFlags::NEWPID),
         };
-        enter.map_err(Error::at("enter pid namespace"))
+        enter.map_err(Error::at("enter", "pid namespace"))
     }
 
     /// Enters all others; in the process itself.
     pub(crate) fn enter(&self) -> Result<()> {
         for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
             move_into_link_name_space(fd.as_fd(), link_type(*kind))
-                .map_err(Error::at(format_args!("enter {kind} namespace")))?;
+                .map_err(Error::at("enter", format_args!("{kind} namespace")))?;
         }
         if let Some(process) = &self.process {
             let all = ThreadNameSpaceType::MOUNT
@@ -141,16 +143,16 @@ impl Namespaces {
                 | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
                 | ThreadNameSpaceType::NETWORK;
             move_into_thread_name_spaces(process.as_fd(), all)
-                .map_err(Error::at("enter the namespaces of the running process"))?;
+                .map_err(Error::at("enter", "the namespaces of the running process"))?;
         }
         let new =
             self.new.iter().filter_map(|kind| flag(*kind)).fold(UnshareFlags::empty(), |all, one| all | one);
         let new = new - UnshareFlags::NEWPID;
         if !new.is_empty() {
-            sys::unshare(new).map_err(Error::at("create namespaces"))?;
+            sys::unshare(new).map_err(Error::at("create", "namespaces"))?;
         }
         if self.is_new(LinuxNamespaceType::Network) {
-            sys::raise_loopback().map_err(Error::at("set link lo up"))?;
+            sys::raise_loopback().map_err(Error::at("set", "link lo up"))?;
         }
         Ok(())
     }
@@ -159,9 +161,9 @@ impl Namespaces {
 /// Whether the caller is in another user namespace than the machine's first one.
 pub(super) fn in_user_namespace() -> Result<bool> {
     let namespace = userns::Namespace::current();
-    namespace.map(|namespace| namespace.is_some()).map_err(|error| Error::new(error.to_string()))
+    Ok(namespace?.is_some())
 }
 
 fn forked(result: std::result::Result<nix::unistd::Pid, rustix::io::Errno>) -> Result<i32> {
-    result.map(nix::unistd::Pid::as_raw).map_err(Error::at("fork"))
+    result.map(nix::unistd::Pid::as_raw).map_err(Error::at("fork", ""))
 }

@@ -53,7 +53,7 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
         }
     }
     if wanted.readonly().unwrap_or_default() {
-        root.change(&Options::parse(["ro"]), false).map_err(Error::at("make \"/\" read-only"))?;
+        root.change(&Options::parse(["ro"]), false).map_err(Error::at("make", "\"/\" read-only"))?;
     }
     pivot(root)?;
     Ok(terminal)
@@ -70,7 +70,7 @@ fn attach_root(path: &Path, nodev: bool) -> Result<Detached> {
         root.attach(&place)?;
         Ok(root)
     };
-    attach().map_err(Error::at::<Errno>(format_args!("mount root file system {path:?}")))
+    attach().map_err(Error::at::<Errno>("mount", format_args!("root file system {path:?}")))
 }
 
 fn pivot(root: Detached) -> Result<()> {
@@ -81,7 +81,7 @@ fn pivot(root: Detached) -> Result<()> {
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         rustix::process::chdir("/")
     };
-    pivot().map_err(Error::at::<Errno>("pivot_root"))
+    pivot().map_err(Error::at::<Errno>("pivot_root", ""))
 }
 
 /// One of the specification's mounts.
@@ -110,15 +110,15 @@ fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
         let (detached, _) = detached(mount)?;
         rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755))
             .and_then(|()| detached.attach_in(&top, name))
-            .map_err(Error::at(format_args!("mount cgroup on {target:?}")))?;
+            .map_err(Error::at("mount", format_args!("cgroup on {target:?}")))?;
     }
     for (name, target) in links {
         rustix::fs::symlinkat(&target, &top, &name)
-            .map_err(Error::at(format_args!("create link {name:?} in {:?}", mount.destination())))?;
+            .map_err(Error::at("create", format_args!("link {name:?} in {:?}", mount.destination())))?;
     }
     if readonly && !below.is_empty() {
-        let action = format!("make {:?} read-only", mount.destination());
-        top.change(&Options::parse(["ro"]), false).map_err(Error::at(action))?;
+        let object = format!("{:?} read-only", mount.destination());
+        top.change(&Options::parse(["ro"]), false).map_err(Error::at("make", object))?;
     }
     Ok(())
 }
@@ -135,7 +135,7 @@ fn detached(mount: &Mount) -> Result<(Detached, Options)> {
     let detached = match options.bind {
         Some(recursive) => {
             let detached = Detached::copy(source.unwrap_or(Path::new("")), recursive)?;
-            detached.change(&options, recursive).map_err(Error::at(format_args!("mount {target:?}")))?;
+            detached.change(&options, recursive).map_err(Error::at("mount", format_args!("{target:?}")))?;
             detached
         }
         None => {
@@ -168,21 +168,32 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
         };
         detached.attach(resolve::create_in(root, target, leaf)?)
     };
-    place().map_err(Error::at::<Errno>(format_args!("mount {kind} on {target:?}")))?;
+    place().map_err(|errno| refused(kind, target, errno))?;
     if options.bind.is_none() && options.propagation.is_some() {
         let spread = Options { propagation: options.propagation, ..Options::default() };
         detached
             .change(&spread, options.is_recursive())
-            .map_err(Error::at(format_args!("set propagation of {target:?}")))?;
+            .map_err(Error::at("set", format_args!("propagation of {target:?}")))?;
     }
     Ok(detached)
+}
+
+/// With what a person can do about it, where a read-only root file system has no place for a volume.
+fn refused(kind: &str, target: &Path, errno: Errno) -> Error {
+    let error = Error::system("mount", format_args!("{kind} on {target:?}"), errno);
+    match (kind, errno) {
+        ("bind", Errno::ROFS) => error.with_hint(format!(
+            "the root file system is read-only and has no {target:?}: `union-mount -v` makes a place for a volume, and mounts it"
+        )),
+        _ => error,
+    }
 }
 
 /// What is not there needs no hiding.
 fn open_if_there(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     match resolve::open_in(root, path, OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        result => result.map(Some).map_err(Error::at(format_args!("open {path:?}"))),
+        result => result.map(Some).map_err(Error::at("open", format_args!("{path:?}"))),
     }
 }
 
@@ -193,14 +204,14 @@ fn make_readonly(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         copy.change(&Options::parse(["ro"]), true)?;
         copy.attach(&place)
     };
-    cover().map_err(Error::at(format_args!("make {path:?} read-only")))
+    cover().map_err(Error::at("make", format_args!("{path:?} read-only")))
 }
 
 /// A directory looks empty, a file as `/dev/null` does.
 fn mask(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let Some(place) = open_if_there(root, path)? else { return Ok(()) };
-    let action = || format!("mask {path:?}");
-    let kind = rustix::fs::fstat(&place).map_err(Error::at(action()))?.st_mode;
+    let object = || format!("{path:?}");
+    let kind = rustix::fs::fstat(&place).map_err(Error::at("mask", object()))?.st_mode;
     if FileType::from_raw_mode(kind) == FileType::Directory {
         let empty = FileSystem::open("tmpfs")?;
         empty.set("source", "tmpfs")?;
@@ -208,11 +219,11 @@ fn mask(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        return empty.mount(attributes)?.attach(place).map_err(Error::at(action()));
+        return empty.mount(attributes)?.attach(place).map_err(Error::at("mask", object()));
     }
     let cover = || {
         let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH)?;
         Detached::copy_of(null, false)?.attach(&place)
     };
-    cover().map_err(Error::at(action()))
+    cover().map_err(Error::at("mask", object()))
 }

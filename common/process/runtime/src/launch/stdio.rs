@@ -56,7 +56,7 @@ impl<'fd> Streams<'fd> {
             }
         };
         let all = || Ok([open(self.stdin)?, open(self.stdout)?, open(self.stderr)?]);
-        all().map_err(Error::at::<Errno>("open standard streams"))
+        all().map_err(Error::at::<Errno>("open", "standard streams"))
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
         stdout.map_or(Ok(()), rustix::stdio::dup2_stdout)?;
         stderr.map_or(Ok(()), rustix::stdio::dup2_stderr)
     };
-    install().map_err(Error::at::<Errno>("replace standard streams"))
+    install().map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
 /// Gives those that are pipes to the process's user: `/dev/stdout` leads to them, and is opened anew by who writes there. A
@@ -93,5 +93,5 @@ pub(crate) fn install_terminal(terminal: impl AsFd) -> Result<()> {
         rustix::stdio::dup2_stdout(&terminal)?;
         rustix::stdio::dup2_stderr(&terminal)
     };
-    install().map_err(Error::at::<Errno>("take the terminal"))
+    install().map_err(Error::at::<Errno>("take", "the terminal"))
 }

@@ -7,10 +7,7 @@ use std::{
 };
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType};
-use rustix::{
-    fs::{major, minor},
-    io::Errno,
-};
+use rustix::fs::{major, minor};
 
 use crate::{Error, error::Result};
 
@@ -34,9 +31,7 @@ const LEFT_OUT: [&str; 13] = [
 /// All that have a node in `/dev`.
 pub(super) fn of_host() -> Result<Vec<LinuxDevice>> {
     let mut devices = Vec::new();
-    collect(Path::new("/dev"), &mut devices).map_err(|error| {
-        Error::system("list the devices in \"/dev\"", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    })?;
+    collect(Path::new("/dev"), &mut devices).map_err(Error::at("list", "the devices in \"/dev\""))?;
     devices.sort_by(|one, other| one.path().cmp(other.path()));
     Ok(devices)
 }

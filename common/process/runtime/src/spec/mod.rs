@@ -91,7 +91,7 @@ pub struct Overrides {
 /// # Errors
 /// When there is no command, no such user, no such capability.
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
-    let namespace = Namespace::current().map_err(Error::new)?;
+    let namespace = Namespace::current()?;
     let process = process(&run_with(config, overrides), overrides)?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()

@@ -1,0 +1,109 @@
+//! Where an operation worked, and what a person can do when it is refused there.
+
+use nix::{errno::Errno, unistd::geteuid};
+use serde::{Deserialize, Serialize};
+
+/// What an operation worked on when it failed. Whoever makes the error knows it; nobody has to guess it from the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Files below `--root`: images, layers, containers, the cache.
+    Store,
+    /// Files below `--run-dir`: records, locks, leases, claims.
+    RunDir,
+    /// Standard output.
+    Output,
+    /// A file that the user named.
+    File,
+    /// Variables of the kernel below `/proc/sys`.
+    Sysctl,
+    /// Links, addresses, rules and network namespaces, which are root's.
+    Network,
+    /// Mounts and the namespaces of processes, for which root of a user namespace is enough.
+    Namespace,
+}
+
+const NEEDS_ROOT: &str = "this needs root: try it with sudo";
+const NEEDS_NAMESPACE: &str =
+    "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`";
+
+impl Place {
+    /// What a person can do about this error of the system here.
+    pub fn hint(self, errno: Errno) -> Option<&'static str> {
+        match errno {
+            Errno::ENOSPC | Errno::EDQUOT => self.full(),
+            Errno::EROFS => self.read_only(),
+            Errno::EACCES | Errno::EPERM if !geteuid().is_root() => Some(self.denied(errno)),
+            _ => None,
+        }
+    }
+
+    fn full(self) -> Option<&'static str> {
+        match self {
+            Self::Store => Some("make room there; `img-gc` removes images and layers that nothing refers to"),
+            Self::RunDir => Some("make room there, or choose another place: --run-dir DIR (STAVE_RUN)"),
+            Self::Output => Some("make room where standard output goes, or send it elsewhere"),
+            Self::File => Some("make room there, or choose another place"),
+            // The kernel says "no space" of more than disks: of too many mounts, of too many watches.
+            Self::Sysctl | Self::Network | Self::Namespace => None,
+        }
+    }
+
+    fn read_only(self) -> Option<&'static str> {
+        match self {
+            Self::Store => Some("choose a place that can be written to: --root DIR (STAVE_ROOT)"),
+            Self::RunDir => Some("choose a place that can be written to: --run-dir DIR (STAVE_RUN)"),
+            Self::File => Some("choose a place that can be written to"),
+            Self::Sysctl => Some(
+                "/proc/sys is read-only here, as in a container: run it on the host, or in a privileged container",
+            ),
+            Self::Output | Self::Network | Self::Namespace => None,
+        }
+    }
+
+    /// To a user who is not root.
+    fn denied(self, errno: Errno) -> &'static str {
+        match self {
+            // Not the directory refuses it then, but the right to give files away.
+            Self::Store if errno == Errno::EPERM => NEEDS_NAMESPACE,
+            Self::RunDir => {
+                "this needs root: try it with sudo, or choose a place of your own: --run-dir DIR (STAVE_RUN)"
+            }
+            Self::Namespace => NEEDS_NAMESPACE,
+            Self::Store | Self::Output | Self::File | Self::Sysctl | Self::Network => NEEDS_ROOT,
+        }
+    }
+}
+
+/// What to do where the system refuses something to a user who is not root, and nothing more is known about it.
+pub fn needs_root(errno: Errno) -> Option<&'static str> {
+    (matches!(errno, Errno::EACCES | Errno::EPERM) && !geteuid().is_root()).then_some(NEEDS_ROOT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_has_its_own_words() {
+        for (place, errno, words) in [
+            (Place::Store, Errno::EDQUOT, "img-gc"),
+            (Place::Store, Errno::EROFS, "--root DIR"),
+            (Place::RunDir, Errno::ENOSPC, "--run-dir DIR"),
+            (Place::RunDir, Errno::EROFS, "--run-dir DIR"),
+            (Place::Output, Errno::ENOSPC, "standard output"),
+            (Place::Sysctl, Errno::EROFS, "/proc/sys"),
+        ] {
+            let hint = place.hint(errno).unwrap();
+            assert!(hint.contains(words), "{place:?}: {hint}");
+        }
+        for (place, errno) in [
+            (Place::Namespace, Errno::ENOSPC),
+            (Place::Network, Errno::ENOSPC),
+            (Place::Output, Errno::EPIPE),
+            (Place::Store, Errno::EIO),
+        ] {
+            assert_eq!(place.hint(errno), None, "{place:?}");
+        }
+    }
+}
