@@ -136,16 +136,21 @@ impl Local {
         Ok(text)
     }
 
-    /// A variable as instructions see it: ENV goes before ARG (reference, "Using ARG variables").
-    pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
-        let own = || self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
-        config.variable(name).map(str::to_owned).or_else(own)
+    /// Follows an ENV: from there on the ARG of that name counts for nothing (reference, "Using ARG variables"). An ARG
+    /// after it counts again.
+    pub fn hide(&mut self, name: &str) {
+        self.values.retain(|(own, _)| own != name);
     }
 
-    /// What a RUN sees besides the image's environment, sorted.
-    pub fn environment(&self, config: &Config) -> Vec<(String, String)> {
-        let mut seen: Vec<_> =
-            self.values.iter().filter(|(name, _)| config.variable(name).is_none()).cloned().collect();
+    /// A variable as instructions see it: of ENV and ARG the one that came last.
+    pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
+        let own = self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+        own.or_else(|| config.variable(name).map(str::to_owned))
+    }
+
+    /// What a RUN sees over the image's environment, sorted.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut seen = self.values.clone();
         seen.sort();
         seen
     }
@@ -190,10 +195,14 @@ mod tests {
             texts.push(local.declare(arguments, &global, &config, '\\').unwrap());
         }
         assert_eq!(texts, ["ARG V=1", "ARG L=1-x", "ARG W=given", "ARG N", "ARG E=arg"]);
-        assert_eq!(local.variable("E", &config).as_deref(), Some("env"));
-        let environment: Vec<_> =
-            local.environment(&config).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(environment, ["L=1-x", "V=1", "W=given"]);
+        assert_eq!(local.variable("E", &config).as_deref(), Some("arg"), "the ARG came after the ENV");
+        let environment = |local: &Local| -> Vec<_> {
+            local.environment().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        assert_eq!(environment(&local), ["E=arg", "L=1-x", "V=1", "W=given"]);
+        local.hide("E");
+        assert_eq!(local.variable("E", &config).as_deref(), Some("env"), "an ENV after it");
+        assert_eq!(environment(&local), ["L=1-x", "V=1", "W=given"]);
         assert_eq!(global.unused(), ["Z"]);
         assert_eq!(global.proxies(), [("HTTP_PROXY".into(), "p".into()), ("http_proxy".into(), "p".into())]);
     }

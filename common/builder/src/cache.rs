@@ -32,14 +32,41 @@ pub struct Entry {
     pub layer: Option<Layer>,
 }
 
+/// A kind of step that the cache knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// RUN.
+    Run,
+    /// COPY and ADD.
+    Copy,
+    /// WORKDIR.
+    Workdir,
+    /// An instruction that changes no file.
+    Configuration,
+}
+
+impl Step {
+    /// Its name in keys, and a version. The version goes up whenever such a step makes something else of the same input:
+    /// what an older version of the tool has put into the cache is not found then.
+    fn version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Run => ("run", "2"),
+            Self::Copy => ("copy", "2"),
+            Self::Workdir => ("workdir", "2"),
+            Self::Configuration => ("configuration", "2"),
+        }
+    }
+}
+
 /// All that a step depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// A key of steps of a kind: `run`, `copy`. Changes with the form of the entries.
-    pub fn new(kind: &str) -> Self {
-        Self::default().with("stave-1").with(kind)
+    /// A key of steps of a kind. Changes with the form of the entries.
+    pub fn new(step: Step) -> Self {
+        let (name, version) = step.version();
+        Self::default().with("stave-1").with(name).with(version)
     }
 
     /// With one thing more, of any bytes.
@@ -144,13 +171,13 @@ mod tests {
     fn entries_are_found_by_their_key() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().join("cache"), true);
-        let key = Key::new("run").with("a").with_all(["b", "c"]);
+        let key = Key::new(Step::Run).with("a").with_all(["b", "c"]);
         assert_eq!(cache.get(&key), None);
         let entry = Entry { created: "2026-01-01T00:00:00Z".into(), layer: None };
         cache.put(&key, &entry, dir.path()).unwrap();
         assert_eq!(cache.get(&key), Some(entry));
-        assert_eq!(cache.get(&Key::new("run").with("a").with_all(["bc"])), None);
-        assert_eq!(cache.get(&Key::new("run").with("a").with("b").with("c")), None);
+        assert_eq!(cache.get(&Key::new(Step::Run).with("a").with_all(["bc"])), None);
+        assert_eq!(cache.get(&Key::new(Step::Run).with("a").with("b").with("c")), None);
         assert_eq!(Cache::new(dir.path().join("cache"), false).get(&key), None);
         assert_eq!(Cache::new(dir.path().join("cache"), true).apart("rootless").get(&key), None);
         fs::write(cache.path(&key), "{").unwrap();

@@ -9,7 +9,7 @@ use std::{
 use layer::{compression::Compression, diff};
 use oci::{
     Layout, Reference,
-    spec::{Descriptor, ImageConfiguration, MediaType},
+    spec::{Descriptor, MediaType},
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -105,7 +105,8 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     if commit.tags.is_empty() {
         layout.add(&descriptor)?;
     }
-    let configuration: ImageConfiguration = serde_json::from_value(serde_json::to_value(&image)?)?;
+    let mut configuration = serde_json::to_value(&image)?;
+    configuration.sort_all_objects();
     Ok(Built { descriptor, configuration, id })
 }
 

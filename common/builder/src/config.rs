@@ -132,12 +132,11 @@ impl Image {
     /// The configuration of `scratch`.
     pub fn scratch() -> Self {
         let platform = oci::Platform::host();
-        Self {
-            architecture: platform.architecture,
-            os: platform.os,
-            config: Config { env: vec![format!("PATH={DEFAULT_PATH}")], ..Config::default() },
-            ..Self::default()
-        }
+        let config = Config { working_dir: "/".to_owned(), ..Config::default() };
+        let mut image =
+            Self { architecture: platform.architecture, os: platform.os, config, ..Self::default() };
+        image.config.ensure_path();
+        image
     }
 
     /// Adds an entry to the history.
@@ -167,6 +166,13 @@ impl Config {
         match self.env.iter_mut().find(|own| own.split_once('=').is_some_and(|(own, _)| own == name)) {
             Some(place) => *place = pair,
             None => self.env.push(pair),
+        }
+    }
+
+    /// Sets PATH where it is not set, so that `ENV PATH=/x:$PATH` means what it says.
+    pub fn ensure_path(&mut self) {
+        if self.variable("PATH").is_none() {
+            self.env.push(format!("PATH={DEFAULT_PATH}"));
         }
     }
 

@@ -113,7 +113,7 @@ pub enum Cause {
         command: String,
         /// Its exit status; 128 and more for a signal.
         status: i32,
-        /// Whether it had no network.
+        /// Whether it had no network and looked for one.
         offline: bool,
     },
     /// COPY or ADD.
@@ -132,9 +132,30 @@ pub enum Cause {
         /// The cause.
         source: CopyError,
     },
-    /// ADD of something on the network.
-    #[error("ADD of {0:?}: nothing is fetched from the network; download it before and ADD the file")]
-    Remote(String),
+    /// ADD of a repository of git.
+    #[error("ADD of {0:?}: repositories of git are not fetched; clone it before and ADD the directory")]
+    Git(String),
+    /// ADD of something on a web server.
+    #[error("ADD of {address:?}: {source}")]
+    Fetch {
+        /// Its address.
+        address: String,
+        /// The cause.
+        source: Box<registry::Error>,
+    },
+    /// What came is not what was meant.
+    #[error("ADD of {address:?}: its digest is {found}, and not {wanted}")]
+    Checksum {
+        /// Its address.
+        address: String,
+        /// `--checksum`.
+        wanted: oci::Digest,
+        /// What came.
+        found: oci::Digest,
+    },
+    /// `--checksum` that says nothing.
+    #[error("checksum {0:?}: {1}")]
+    NoChecksum(String, &'static str),
     /// A variable.
     #[error(transparent)]
     Expand(#[from] ExpandError),
@@ -155,6 +176,17 @@ pub enum Cause {
         /// What is wrong with it.
         message: String,
     },
+    /// A secret that a RUN cannot do without.
+    #[error("mount {text:?}: secret {id:?} is required, and was not given")]
+    NoSecret {
+        /// The mount.
+        text: String,
+        /// The secret's id.
+        id: String,
+    },
+    /// A secret in a variable that is not set.
+    #[error("read secret: the variable {0:?} is not set")]
+    NoVariable(String),
     /// ONBUILD in the base image.
     #[error("ONBUILD {text:?} of the base image: {source}")]
     Trigger {
@@ -189,9 +221,14 @@ impl Cause {
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
             Self::Unpack { source, .. } => source.hint().map(rootless),
             Self::Layers(source) => source.hint().map(rootless),
-            Self::Failed { offline: true, .. } => {
-                Some("the step had no network; if it needs one: img-build --network host".to_owned())
+            Self::NoSecret { .. } => {
+                Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
             }
+            Self::Mount(error) => error.hint().map(str::to_owned),
+            Self::Failed { offline: true, .. } => Some(
+                "the step had no network and tried to reach it; to give it one: img-build --network host"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -210,6 +247,15 @@ impl From<Error> for operation::Error {
 }
 
 impl Error {
+    /// The line of the Dockerfile that it is about.
+    pub(crate) fn line(&self) -> Option<usize> {
+        match self {
+            Self::Syntax { source, .. } => Some(source.line),
+            Self::Step { line, .. } | Self::Plan { line, .. } => Some(*line).filter(|line| *line > 0),
+            Self::Target(_) | Self::Other(_) => None,
+        }
+    }
+
     /// What to do about it, where that can be said.
     fn hint(&self) -> Option<String> {
         match self {

@@ -67,6 +67,18 @@ pub fn unescape(text: &str) -> String {
     out
 }
 
+/// `text` as a pattern that fits nothing else.
+pub fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
 impl Glob {
     /// Parses a pattern.
     ///
@@ -203,6 +215,11 @@ mod tests {
         assert!(has_wildcards("a*") && has_wildcards("a[b]") && has_wildcards("?"));
         assert!(!has_wildcards("a\\*") && !has_wildcards("a/b"));
         assert_eq!(unescape("a\\*b\\\\"), "a*b\\");
+        for text in ["a*b", "[a]?", "a\\b", "plain"] {
+            assert!(!has_wildcards(&escape(text)));
+            assert_eq!(unescape(&escape(text)), text);
+            assert!(Glob::parse(&escape(text), DoubleStar::Plain).unwrap().matches(text));
+        }
     }
 
     proptest! {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod copy;
 pub mod dockerfile;
 pub mod error;
+mod excerpt;
 pub mod executor;
 pub mod glob;
 pub mod ignore;
@@ -20,4 +21,4 @@ pub mod progress;
 pub mod workspace;
 
 pub use error::Error;
-pub use executor::{Built, Network, Options, build};
+pub use executor::{Built, Network, Options, Secret, build};

@@ -3,9 +3,9 @@
 use crate::{
     arguments::Global,
     dockerfile::{
-        Dockerfile, Instruction, Stage,
+        Dockerfile, Instruction, Stage, Statement,
         expand::{ExpandError, Expander},
-        mount,
+        mount, parse_trigger,
     },
 };
 
@@ -90,11 +90,17 @@ pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanErro
         .ok_or_else(|| PlanError::NoTarget(name.to_owned()))
 }
 
-/// Finds out what the stage `target` needs. Stages that nothing needs are not built.
+/// Finds out what the stage `target` needs, what ONBUILD of its base needs too; `triggers` says what an image has there.
+/// Stages that nothing needs are not built.
 ///
 /// # Errors
 /// [`PlanError`], with the number of the line.
-pub fn plan(file: &Dockerfile, target: usize, global: &Global) -> Result<Plan, (usize, PlanError)> {
+pub fn plan(
+    file: &Dockerfile,
+    target: usize,
+    global: &Global,
+    triggers: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Plan, (usize, PlanError)> {
     let mut bases = Vec::new();
     for (at, stage) in file.stages.iter().enumerate() {
         bases.push(base(file, at, stage, global).map_err(|error| (stage.line, error))?);
@@ -106,9 +112,12 @@ pub fn plan(file: &Dockerfile, target: usize, global: &Global) -> Result<Plan, (
             continue;
         }
         let mut origins = vec![bases[at].clone()];
-        for statement in &file.stages[at].statements {
-            for from in sources(&statement.instruction) {
-                origins.push(origin(&file.stages, at, &from).map_err(|error| (statement.line, error))?);
+        let stage = &file.stages[at];
+        let left = left_by(file, &bases[at], triggers);
+        let own = stage.statements.iter().map(|statement| (statement.line, &statement.instruction));
+        for (line, instruction) in left.iter().map(|left| (stage.line, left)).chain(own) {
+            for from in sources(instruction) {
+                origins.push(origin(&file.stages, at, &from).map_err(|error| (line, error))?);
             }
         }
         pending.extend(origins.iter().filter_map(|origin| match origin {
@@ -142,6 +151,23 @@ fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<
     }
 }
 
+/// What ONBUILD of a base leaves for the stage on it. What is no instruction is told when it is its turn.
+fn left_by(file: &Dockerfile, base: &Origin, triggers: &dyn Fn(&str) -> Vec<String>) -> Vec<Instruction> {
+    let texts = match base {
+        Origin::Scratch => Vec::new(),
+        Origin::Image(name) => triggers(name),
+        Origin::Stage(index) => {
+            let statements = file.stages[*index].statements.iter();
+            let text = |statement: &Statement| match &statement.instruction {
+                Instruction::Onbuild(text) => Some(text.clone()),
+                _ => None,
+            };
+            statements.filter_map(text).collect()
+        }
+    };
+    texts.iter().filter_map(|text| Some(parse_trigger(text).ok()?.instruction)).collect()
+}
+
 /// The names behind `--from` and `--mount=from=`.
 fn sources(instruction: &Instruction) -> Vec<String> {
     match instruction {
@@ -160,7 +186,31 @@ mod tests {
         let file = parse(text.as_bytes()).unwrap();
         let global = Global::new(Default::default(), &file.arguments, '\\', "").unwrap();
         let target = target(&file, name).map_err(|error| (0, error))?;
-        plan(&file, target, &global)
+        let triggers = |name: &str| match name {
+            "with-triggers" => vec!["COPY --from=tool /x /y".to_owned(), "no instruction".to_owned()],
+            _ => Vec::new(),
+        };
+        plan(&file, target, &global, &triggers)
+    }
+
+    #[test]
+    fn what_onbuild_needs_is_built() {
+        let stages = |text: &str| plan_of(text, None).unwrap().stages;
+        assert_eq!(
+            stages("FROM a AS a\nONBUILD COPY --from=b /x /y\nFROM c AS b\nFROM d AS c\nFROM a"),
+            [0, 1, 3]
+        );
+        assert_eq!(
+            stages("FROM a AS a\nONBUILD RUN --mount=from=b true\nFROM c AS b\nFROM a AS c\nFROM c"),
+            [0, 1, 2, 3],
+            "the stage between follows the trigger"
+        );
+        assert_eq!(stages("FROM a AS tool\nFROM b AS other\nFROM with-triggers"), [0, 2]);
+        let (line, error) = plan_of("FROM a AS a\nONBUILD COPY --from=9 / /\nFROM a", None).unwrap_err();
+        assert_eq!(
+            (line, error.to_string().as_str()),
+            (3, "invalid from flag value 9: stage index out of bounds")
+        );
     }
 
     #[test]

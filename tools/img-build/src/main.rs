@@ -15,7 +15,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use builder::{Network, Options, executor};
+use builder::{Network, Options, Secret, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
 use oci::Reference;
@@ -37,13 +37,16 @@ struct Build {
     /// Set an ARG; without =VALUE, to the value of the environment variable NAME; repeatable
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     arguments: Vec<String>,
+    /// A secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE; repeatable
+    #[arg(long = "secret", value_name = "SECRET")]
+    secrets: Vec<String>,
     /// Add a label to the image; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
     /// Give RUN this network
     #[arg(long, value_name = "MODE", default_value = "none")]
     network: Mode,
-    /// Run every step, and do not use the step cache
+    /// Run every step, and do not use the step cache; cache mounts start empty
     #[arg(long)]
     no_cache: bool,
     /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
@@ -83,7 +86,7 @@ impl Source for Build {
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),
             descriptor: built.descriptor,
-            configuration: built.configuration,
+            configuration: built.configuration.try_into()?,
         })
     }
 
@@ -100,12 +103,19 @@ impl Source for Build {
 
 impl Build {
     fn options(&self, context: &Context) -> Result<Options> {
+        let mut arguments: BTreeMap<_, _> = self.arguments.iter().filter_map(|text| argument(text)).collect();
+        // The variable counts as an argument, which goes before it.
+        if let Some((name, value)) = argument(EPOCH) {
+            arguments.entry(name).or_insert(value);
+        }
         Ok(Options {
+            epoch: epoch(&arguments)?,
             root: context.scope.root.clone(),
             file: self.file.clone().unwrap_or_else(|| self.context.join("Dockerfile")),
             context: self.context.clone(),
             tags: self.tags.clone(),
-            arguments: self.arguments.iter().filter_map(|text| argument(text)).collect::<BTreeMap<_, _>>(),
+            arguments,
+            secrets: self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
             labels: self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
             target: self.target.clone(),
             network: match self.network {
@@ -115,7 +125,6 @@ impl Build {
             no_cache: self.no_cache,
             rootless: self.rootless,
             quiet: context.quiet,
-            epoch: executor::source_date_epoch(),
         })
     }
 }
@@ -126,6 +135,47 @@ fn argument(text: &str) -> Option<(String, String)> {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => Some((text.to_owned(), std::env::var(text).ok()?)),
     }
+}
+
+/// The time that everything in the image has (reproducible-builds.org).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+fn epoch(arguments: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    let Some(text) = arguments.get(EPOCH).map(|text| text.trim()).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds = text.parse().with_context(|| format!("read {EPOCH} {text:?} as seconds since 1970"))?;
+    Ok(Some(seconds))
+}
+
+/// `id=ID`, and `src=FILE` or `env=VARIABLE`. An id alone is a variable of that name where there is one, and else a file.
+fn secret(text: &str) -> Result<(String, Secret)> {
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value),
+            Some(("src" | "source", value)) => file = Some(value),
+            Some(("env", value)) => variable = Some(value),
+            Some(("type", value @ ("file" | "env"))) => kind = Some(value),
+            _ => bail!("secret {text:?}: {field:?} is none of id=ID, src=FILE, env=VARIABLE, type=file|env"),
+        }
+    }
+    let Some(id) = id.filter(|id| !id.is_empty()) else {
+        bail!("secret {text:?} has no id: write id=ID,src=FILE")
+    };
+    if kind == Some("env") {
+        variable = variable.or(file.take());
+    }
+    let secret = match (file, variable) {
+        (Some(_), Some(_)) => bail!("secret {text:?} has both src and env"),
+        (Some(file), None) => Secret::File(file.into()),
+        (None, Some(name)) => Secret::Variable(name.to_owned()),
+        (None, None) if kind != Some("file") && std::env::var_os(id).is_some() => {
+            Secret::Variable(id.to_owned())
+        }
+        (None, None) => Secret::File(id.into()),
+    };
+    Ok((id.to_owned(), secret))
 }
 
 fn label(text: &str) -> Result<(String, String)> {

@@ -73,7 +73,16 @@ fn a_step_that_fails() {
     assert!(fixture.layout().resolve("built").unwrap().is_none());
     assert_eq!(names(&fixture.root().join("build")), [""; 0]);
     let quiet = fixture.build_with(text, &["-q"]);
-    assert!(quiet.stderr.starts_with("out\nerr\nimg-build: "), "{}", quiet.stderr);
+    let excerpt = format!(
+        "out\nerr\n{}:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> RUN echo out; echo err >&2; exit 7\n   \
+         3 |     RUN echo never\n--------------------\n{expected}\n",
+        file.display()
+    );
+    assert_eq!(quiet.stderr, excerpt, "and no hint: the step looked for no network");
+    let lost = fixture.build_with("FROM busybox\nRUN wget -T 2 http://192.0.2.1/\n", &["-q"]);
+    let hint =
+        "hint: the step had no network and tried to reach it; to give it one: img-build --network host\n";
+    assert!(lost.stderr.ends_with(hint), "{}", lost.stderr);
     let missing = fixture.build_with("FROM busybox\nRUN [\"/nothing\"]\n", &[]);
     assert!(missing.error().ends_with("returned a non-zero code: 127"), "{}", missing.stderr);
     let killed = fixture.build_with("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n", &[]);
@@ -95,7 +104,7 @@ fn what_is_wrong_is_said() {
         ),
         (
             "FROM busybox\nADD ../x /\n",
-            ":2: step 2/2: ADD failed: forbidden path outside the build context: ../x",
+            &format!(":2: step 2/2: ADD failed: {copy}: stat ../x: file does not exist"),
         ),
         (
             "FROM busybox\nCOPY --chown=who Dockerfile /\n",
@@ -114,8 +123,17 @@ fn what_is_wrong_is_said() {
             ":2: step 2/2: create working directory \"/etc/passwd\": Not a directory",
         ),
         (
-            "FROM busybox\nADD http://x/y /\n",
-            ":2: step 2/2: ADD of \"http://x/y\": nothing is fetched from the network; download it before and ADD the file",
+            "FROM busybox\nADD https://x/y.git /\n",
+            ":2: step 2/2: ADD of \"https://x/y.git\": repositories of git are not fetched; clone it before and ADD the directory",
+        ),
+        (
+            "FROM busybox\nADD --checksum=sha256:00 http://x/y /\n",
+            ":2: step 2/2: checksum \"sha256:00\": not a digest: sha256:… or sha512:…",
+        ),
+        ("FROM busybox\nRUNN true\n", ":2: unknown instruction: RUNN (did you mean RUN?)"),
+        (
+            "FROM busybox\nRUN --mount=type=secret,id=s,required true\n",
+            ":2: step 2/2: mount \"type=secret,id=s,required\": secret \"s\" is required, and was not given",
         ),
         (
             "FROM busybox\nRUN --mount=type=bind,target=/ true\n",

@@ -27,6 +27,9 @@ fn what_people_see() {
     assert_eq!(fixture.build_with("FROM busybox\nRUN echo hello\n", &["-q"]).ok().stderr, "");
 }
 
+/// What an image without a PATH gets.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 #[test]
 fn configuration() {
     let fixture = Fixture::new();
@@ -35,7 +38,7 @@ fn configuration() {
          /w\nUSER nobody\nWORKDIR /bin\nWORKDIR ../tmp\nSTOPSIGNAL SIGINT\nMAINTAINER me\nENTRYPOINT [\"/bin/echo\"]\nCMD [\"a\"]\n",
     );
     let own = &config["config"];
-    assert_eq!(own["Env"], json!(["A=x", "B=-1", "PATH=/p:", "C=x y"]));
+    assert_eq!(own["Env"], json!([format!("PATH=/p:{PATH}"), "A=x", "B=-1", "C=x y"]));
     assert_eq!(own["Labels"], json!({"l": "a b", "m": "1"}));
     assert_eq!(own["ExposedPorts"], json!({"53/udp": {}, "80/tcp": {}}));
     assert_eq!(own["Volumes"], json!({"/v": {}, "/w": {}}));
@@ -71,6 +74,8 @@ fn what_only_docker_has_stands_in_the_configuration() {
     );
     assert_eq!(raw["config"]["OnBuild"], json!(["RUN echo on > /on"]));
     fixture.command().args(["-t", "base"]).arg(fixture.path("context")).assert().success();
+    let document = fixture.build("FROM busybox\nHEALTHCHECK NONE\n").document;
+    assert_eq!(document["image"]["configuration"]["config"]["Healthcheck"], json!({"Test": ["NONE"]}));
     let child = fixture.build("FROM base\n");
     assert!(child.stderr.contains("# Executing 1 build trigger"), "{}", child.stderr);
     assert_eq!(fixture.layers(&child, 2), [files([("on", "644 0:0 on")])]);
@@ -145,7 +150,7 @@ fn copy_and_add() {
     let layers = fixture.layers(&built, 1);
     assert_eq!(layers[0], files([("w/", "755 0:0")]));
     assert_eq!(layers[1], files([("w/", "755 0:0"), ("w/a", "644 0:0 1")]));
-    assert_eq!(layers[2], files([("d/", "755 65534:9"), ("d/a", "600 65534:9 1")]));
+    assert_eq!(layers[2], files([("d/", "600 65534:9"), ("d/a", "600 65534:9 1")]));
     assert_eq!(
         layers[3],
         files([("d/", "755 65534:9"), ("d/b", "644 0:0 2"), ("d/sub/", "755 0:0"), ("d/sub/c", "644 0:0 3")])
@@ -215,8 +220,14 @@ fn mounts_of_run() {
     assert_eq!(layers[2], files([("n", "644 0:0 1")]));
     assert_eq!(layers[3]["t"], "644 0:0 1");
     assert!(!fixture.path("context/src/y").exists());
-    let again = fixture.build_with(text, &["--no-cache"]).ok();
-    assert_eq!(fixture.layers(&again, 1)[2], files([("n", "644 0:0 2")]));
+    let anew = fixture.build_with(text, &["--no-cache"]).ok();
+    assert_eq!(fixture.layers(&anew, 1)[2], files([("n", "644 0:0 1")]), "its caches were empty");
+    let again = fixture.build(&text.replace("wc -l", "true; wc -l"));
+    assert_eq!(
+        fixture.layers(&again, 1)[2],
+        files([("n", "644 0:0 2")]),
+        "and those of before are as they were"
+    );
 }
 
 #[test]

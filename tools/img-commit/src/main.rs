@@ -93,7 +93,7 @@ impl Export for ImgCommit {
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),
             descriptor: built.descriptor,
-            configuration: built.configuration,
+            configuration: built.configuration.try_into()?,
         })
     }
 

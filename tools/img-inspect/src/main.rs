@@ -54,7 +54,7 @@ impl Source for ImgInspect {
         Ok(Image {
             reference: name.and_then(|entry| entry.reference).map(|reference| reference.to_string()),
             descriptor: image.descriptor,
-            configuration: image.configuration,
+            configuration: image.raw_configuration.try_into()?,
         })
     }
 

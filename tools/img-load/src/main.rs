@@ -69,7 +69,11 @@ impl Source for Load {
         let Some(Found { references, descriptor }) = images.first() else { bail!("no image was loaded") };
         let reference = self.tag.as_ref().or(references.first()).map(Reference::to_string);
         let image = layout.image(descriptor, self.platform.as_ref())?;
-        Ok(Image { reference, descriptor: image.descriptor, configuration: image.configuration })
+        Ok(Image {
+            reference,
+            descriptor: image.descriptor,
+            configuration: image.raw_configuration.try_into()?,
+        })
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {

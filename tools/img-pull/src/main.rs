@@ -83,7 +83,7 @@ impl Source for Pull {
             true => format!("Status: Image is up to date for {reference}"),
             false => format!("Status: Downloaded newer image for {reference}"),
         });
-        let (descriptor, configuration) = (pull.image.descriptor, pull.image.configuration);
+        let (descriptor, configuration) = (pull.image.descriptor, pull.image.raw_configuration.try_into()?);
         Ok(Image { reference: Some(reference.to_string()), descriptor, configuration })
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn plan(
         cwd: request.workdir,
         user: request.user,
         hostname,
+        without_hostname_variable: false,
         network,
         terminal: request.terminal,
         no_new_privileges: request.no_new_privileges,

@@ -4,15 +4,20 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::File,
-    io::{self, Read},
+    io::Seek,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use rustix::fs::{FileType, OFlags, Timespec};
-use sha2::{Digest as _, Sha256};
 
-use super::{Chmod, CopyError, Item, Kind, Metadata, Owner, Place, Tree, archive, failed, place};
+use super::{
+    Chmod, CopyError, Found, Item, Kind, Metadata, Owner, Place, Tree, archive,
+    content::{self, Content},
+    failed,
+    place::Source,
+};
 use crate::{
     glob::{self, DoubleStar, Glob},
     ignore::Ignore,
@@ -27,6 +32,19 @@ pub struct Inline {
     pub content: String,
 }
 
+/// A file that was fetched.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub file: Rc<File>,
+    /// The digest of that.
+    pub digest: String,
+    /// When it was modified, in seconds since 1970.
+    pub modified: i64,
+}
+
 /// COPY or ADD with its variables expanded.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -34,6 +52,10 @@ pub struct Job {
     pub instruction: &'static str,
     /// Paths and patterns.
     pub sources: Vec<String>,
+    /// Files of web servers.
+    pub fetched: Vec<Fetched>,
+    /// Whether archives among these are unpacked.
+    pub unpack_fetched: bool,
     /// Files given in the Dockerfile.
     pub inline: Vec<Inline>,
     /// Where it goes, below the image's root.
@@ -77,20 +99,12 @@ impl Job {
                 listing.sources.extend(self.with_parents(tree, source)?);
                 continue;
             }
-            for path in tree.resolve(source)? {
-                // A link that was followed keeps the name that it was asked for by.
-                let name = match glob::has_wildcards(source) {
-                    true => path.file_name().map(PathBuf::from),
-                    false => Path::new(&glob::unescape(source)).file_name().map(PathBuf::from),
-                };
+            for Found { path, name } in tree.resolve(source)? {
                 let directory = tree.kind(&path)? == Kind::Directory;
-                let target = if directory { PathBuf::new() } else { name.unwrap_or_default() };
+                let target = if directory { PathBuf::new() } else { PathBuf::from(name) };
                 let items = tree.list(&path, &target, &self.exclude)?;
                 listing.sources.push(Listed { path, directory, items });
             }
-        }
-        if listing.sources.is_empty() && self.inline.is_empty() && !self.parents {
-            return Err(CopyError::Nothing);
         }
         Ok(listing)
     }
@@ -99,7 +113,7 @@ impl Job {
     fn with_parents(&self, tree: &Tree, source: &str) -> Result<Option<Listed>, CopyError> {
         let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
         let pattern = pattern.trim_matches('/').trim_start_matches("./");
-        let base = tree.resolve(pivot)?.pop().unwrap_or_default();
+        let Some(Found { path: base, .. }) = tree.resolve(pivot)?.pop() else { return Ok(None) };
         if !glob::has_wildcards(pattern) {
             tree.resolve(&format!("{pivot}/{pattern}"))?;
         }
@@ -129,12 +143,26 @@ impl Job {
     /// # Errors
     /// When a file cannot be read.
     pub fn digest(&self, tree: &Tree, listing: &Listing) -> Result<String, CopyError> {
-        let mut hash = Fields(Sha256::new());
+        let items = listing.sources.iter().flat_map(|source| &source.items);
+        let contents = items.map(|item| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
+        self.digest_of(tree, listing, &contents)
+    }
+
+    /// The digest with these contents, one for each item.
+    fn digest_of(&self, tree: &Tree, listing: &Listing, contents: &[Content]) -> Result<String, CopyError> {
+        let mut hash = content::Fields::default();
+        let mut contents = contents.iter();
         for source in &listing.sources {
             hash.field(if source.directory { b"directory" } else { b"file" });
             for item in &source.items {
-                digest_item(&mut hash, tree, item)?;
+                let content = contents.next().map_or(&[][..], Vec::as_slice);
+                content::describe(&mut hash, tree, item, content)?;
             }
+        }
+        for fetched in &self.fetched {
+            hash.field(fetched.name.as_bytes());
+            hash.field(fetched.digest.as_bytes());
+            hash.field(&fetched.modified.to_le_bytes());
         }
         for inline in &self.inline {
             hash.field(inline.name.as_bytes());
@@ -143,7 +171,11 @@ impl Job {
         Ok(hash.finish())
     }
 
-    /// Copies into an image's file system. `now` is the time of what the copy makes by itself.
+    /// Copies into an image's file system. `now` is the time of what the copy makes by itself; `scratch` a directory for a
+    /// file that is needed for a moment.
+    ///
+    /// Returns the digest ([`Job::digest`]) of what was copied, which a context may have changed to since it was listed.
+    /// None where the tree cannot change: the digest is that of the listing then.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -154,190 +186,212 @@ impl Job {
         place: Place,
         owner: Option<Owner>,
         now: Option<Timespec>,
-    ) -> Result<(), CopyError> {
-        let many = listing.sources.len() + self.inline.len() > 1;
-        let found = place.look(&self.destination)?;
+        scratch: &Path,
+    ) -> Result<Option<String>, CopyError> {
+        let sources = listing.sources.len() + self.fetched.len() + self.inline.len();
+        let many = sources > 1;
+        if sources == 0 {
+            // Patterns that nothing fits.
+            return Ok(None);
+        }
+        let place = match &self.chmod {
+            Some(Chmod::Octal(mode)) => place.with_mode(*mode),
+            _ => place,
+        };
+        let destination = place.resolve(&self.destination)?;
+        let found = place.look(&destination)?;
         if many && !self.into && found != Some(Kind::Directory) {
             return Err(CopyError::NotADirectory(self.instruction));
         }
         let into = self.into || many || found == Some(Kind::Directory);
-        let mut links = HashMap::new();
+        let mut copy = Copying { job: self, tree, place, owner, scratch, destination, links: HashMap::new() };
+        let mut contents = Vec::new();
         for source in &listing.sources {
-            if self.unpack && !source.directory && self.unpacked(tree, source, owner, &place)? {
-                continue;
-            }
-            if source.directory {
-                self.make_destination(found, &place)?;
-            }
-            for item in &source.items {
-                let target = match into || source.directory {
-                    true => self.destination.join(&item.target),
-                    false => self.destination.clone(),
-                };
-                // Of a directory the contents are copied, not its own mode and owner (reference, "COPY").
-                if source.directory && item.target.as_os_str().is_empty() {
-                    continue;
-                }
-                self.copy_item(tree, item, &target, owner, &place, &mut links)?;
-            }
+            copy.source(source, into, found, &mut contents)?;
+        }
+        for fetched in &self.fetched {
+            copy.fetched(fetched, into)?;
         }
         for inline in &self.inline {
-            let target = if into { self.destination.join(&inline.name) } else { self.destination.clone() };
-            let mode = self.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
-            let metadata =
-                Metadata { mode, owner: owner.unwrap_or_default(), modified: now, xattrs: Vec::new() };
-            place.file(&target, &metadata, &mut inline.content.as_bytes())?;
+            copy.inline(inline, into, now)?;
         }
-        place.finish()
+        copy.place.finish()?;
+        match tree.is_context() {
+            true => self.digest_of(tree, listing, &contents).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+/// A job while it runs.
+struct Copying<'a> {
+    job: &'a Job,
+    tree: &'a Tree,
+    place: Place,
+    owner: Option<Owner>,
+    scratch: &'a Path,
+    /// Links followed.
+    destination: PathBuf,
+    /// The first name of a file that has more of them, and its content.
+    links: HashMap<(u64, u64), (PathBuf, Content)>,
+}
+
+impl Copying<'_> {
+    /// Copies one source; what its items held is put behind `contents`.
+    fn source(
+        &mut self,
+        source: &Listed,
+        into: bool,
+        found: Option<Kind>,
+        contents: &mut Vec<Content>,
+    ) -> Result<(), CopyError> {
+        if source.directory {
+            self.make_destination(found)?;
+        }
+        for item in &source.items {
+            let target = match into || source.directory {
+                true => self.destination.join(&item.target),
+                false => self.destination.clone(),
+            };
+            // Of a directory the contents are copied, not its own mode and owner (reference, "COPY").
+            if source.directory && item.target.as_os_str().is_empty() {
+                contents.push(Content::new());
+                continue;
+            }
+            if self.job.unpack && !source.directory && item.kind == Kind::File {
+                contents.push(self.unpack_or_copy(source, item, &target)?);
+            } else {
+                contents.push(self.item(item, &target, None)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Places a file that was fetched: for its owner alone, as Docker has it.
+    fn fetched(&self, fetched: &Fetched, into: bool) -> Result<(), CopyError> {
+        let path = Path::new(&fetched.name);
+        let mut file = fetched.file.try_clone().map_err(content::error("read", path))?;
+        file.rewind().map_err(content::error("read", path))?;
+        if self.job.unpack_fetched && archive::is_archive(&file) {
+            self.place.ensure_as(&self.destination, 0o755)?;
+            return archive::unpack(file, path, &self.destination, self.owner, &self.place);
+        }
+        file.rewind().map_err(content::error("read", path))?;
+        let target = if into { self.destination.join(path) } else { self.destination.clone() };
+        let mode = self.job.chmod.as_ref().map_or(0o600, |chmod| chmod.apply(0o600, false));
+        let modified = Some(Timespec { tv_sec: fetched.modified, tv_nsec: 0 });
+        let owner = self.owner.unwrap_or_default();
+        self.place.file(&target, &Metadata { mode, owner, modified, xattrs: Vec::new() }, &mut file)
+    }
+
+    fn inline(&self, inline: &Inline, into: bool, now: Option<Timespec>) -> Result<(), CopyError> {
+        let target = if into { self.destination.join(&inline.name) } else { self.destination.clone() };
+        let mode = self.job.chmod.as_ref().map_or(0o644, |chmod| chmod.apply(0o644, false));
+        let owner = self.owner.unwrap_or_default();
+        let metadata = Metadata { mode, owner, modified: now, xattrs: Vec::new() };
+        self.place.file(&target, &metadata, &mut inline.content.as_bytes())
     }
 
     /// A directory's contents need a directory to go to.
-    fn make_destination(&self, found: Option<Kind>, place: &Place) -> Result<(), CopyError> {
+    fn make_destination(&self, found: Option<Kind>) -> Result<(), CopyError> {
         match found {
-            Some(Kind::Directory) | None => place.ensure(&self.destination).map(|_| ()),
+            Some(Kind::Directory) | None => self.place.ensure(&self.destination).map(|_| ()),
             Some(_) => Err(CopyError::OverFile(Path::new("/").join(&self.destination))),
         }
     }
 
-    /// Unpacks a source that is an archive. False for any other.
-    fn unpacked(
-        &self,
-        tree: &Tree,
-        source: &Listed,
-        owner: Option<Owner>,
-        place: &Place,
-    ) -> Result<bool, CopyError> {
-        let [item] = source.items.as_slice() else { return Ok(false) };
-        if item.kind != Kind::File {
-            return Ok(false);
+    /// Unpacks a file that is an archive, and copies any other. A file of the context is copied aside before, so that what
+    /// is looked at, hashed and unpacked is one and the same.
+    fn unpack_or_copy(&mut self, source: &Listed, item: &Item, target: &Path) -> Result<Content, CopyError> {
+        let open = self.tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
+        let mut file = File::from(open.map_err(failed("open", &item.source))?);
+        let mut content = Content::new();
+        if self.tree.is_context() {
+            let aside = content::aside(self.scratch).map_err(failed("create", self.scratch))?;
+            let mut reader = content::Hashing::new(file);
+            file = aside;
+            reader.write_to(&mut file).map_err(content::error("read", &item.source))?;
+            content = reader.finish();
         }
-        let file = File::from(tree.open(&item.source, OFlags::RDONLY).map_err(failed("open", &item.source))?);
         if !archive::is_archive(&file) {
-            return Ok(false);
+            file.rewind().map_err(content::error("read", &item.source))?;
+            return self.item(item, target, Some(file));
         }
-        archive::unpack(file, &source.path, &self.destination, owner, place)?;
-        Ok(true)
+        // `--chmod` says nothing about what an archive is unpacked to.
+        self.place.ensure_as(&self.destination, 0o755)?;
+        archive::unpack(file, &source.path, &self.destination, self.owner, &self.place)?;
+        Ok(content)
     }
 
-    fn copy_item(
-        &self,
-        tree: &Tree,
-        item: &Item,
-        target: &Path,
-        owner: Option<Owner>,
-        place: &Place,
-        links: &mut HashMap<(u64, u64), PathBuf>,
-    ) -> Result<(), CopyError> {
-        let stat = &item.stat;
-        // Who owns a file outside says nothing inside of an image.
-        let own =
-            if tree.is_context() { Owner::default() } else { Owner { uid: stat.st_uid, gid: stat.st_gid } };
-        let mode = match &self.chmod {
-            Some(chmod) => chmod.apply(stat.st_mode, item.kind == Kind::Directory),
-            None => stat.st_mode,
-        };
-        let mut metadata = Metadata {
-            mode,
-            owner: owner.unwrap_or(own),
-            modified: Some(Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 }),
-            xattrs: Vec::new(),
-        };
+    /// Copies one item, with the content of `instead` where that is given. Returns what it held.
+    fn item(&mut self, item: &Item, target: &Path, instead: Option<File>) -> Result<Content, CopyError> {
+        let (tree, place) = (self.tree, &self.place);
+        let mut metadata = self.metadata(item);
         let open = |flags| tree.open(&item.source, flags).map_err(failed("open", &item.source));
         match item.kind {
             Kind::Directory => {
-                metadata.xattrs = place::xattrs(open(OFlags::RDONLY)?, &item.source)?;
-                place.directory(target, &metadata)
+                metadata.xattrs = content::attributes(tree, open(OFlags::RDONLY)?, item)?;
+                place.directory(target, &metadata)?;
+                Ok(Content::new())
             }
             Kind::File => {
-                let inode = (stat.st_dev, stat.st_ino);
-                if stat.st_nlink > 1
-                    && let Some(first) = links.get(&inode)
-                {
-                    return place.hard_link(target, first);
+                let inode = (item.stat.st_dev, item.stat.st_ino);
+                let linked = item.stat.st_nlink > 1;
+                if linked && let Some((first, content)) = self.links.get(&inode) {
+                    place.hard_link(target, first)?;
+                    return Ok(content.clone());
                 }
-                let file = open(OFlags::RDONLY | OFlags::NONBLOCK)?;
-                metadata.xattrs = place::xattrs(&file, &item.source)?;
-                place.file(target, &metadata, &mut File::from(file))?;
-                if stat.st_nlink > 1 {
-                    links.insert(inode, target.to_owned());
+                let mut file = match instead {
+                    Some(file) => file,
+                    None => File::from(open(OFlags::RDONLY | OFlags::NONBLOCK)?),
+                };
+                metadata.xattrs = content::attributes(tree, &file, item)?;
+                // What cannot change needs no second look.
+                let content = if tree.is_context() {
+                    let mut source = content::Hashing::new(file);
+                    place.file(target, &metadata, &mut source)?;
+                    source.finish()
+                } else {
+                    place.file(target, &metadata, &mut file)?;
+                    Content::new()
+                };
+                if linked {
+                    self.links.insert(inode, (target.to_owned(), content.clone()));
                 }
-                Ok(())
+                Ok(content)
             }
-            Kind::Symlink => place.symlink(target, &metadata, OsStr::from_bytes(&link_text(tree, item)?)),
+            Kind::Symlink => {
+                let text = content::link_text(tree, item)?;
+                place.symlink(target, &metadata, OsStr::from_bytes(&text))?;
+                Ok(text)
+            }
             Kind::Node => {
-                let kind = FileType::from_raw_mode(stat.st_mode);
+                let kind = FileType::from_raw_mode(item.stat.st_mode);
                 // A socket is nothing without the process that made it: Docker leaves it out as well.
-                if kind == FileType::Socket {
-                    return Ok(());
+                if kind != FileType::Socket {
+                    place.node(target, &metadata, kind, item.stat.st_rdev)?;
                 }
-                place.node(target, &metadata, kind, stat.st_rdev)
+                Ok(Content::new())
             }
         }
     }
-}
 
-fn link_text(tree: &Tree, item: &Item) -> Result<Vec<u8>, CopyError> {
-    let link = tree.open(&item.source, OFlags::PATH).map_err(failed("open", &item.source))?;
-    let text = rustix::fs::readlinkat(link, "", []).map_err(failed("read link", &item.source))?;
-    Ok(text.into_bytes())
-}
-
-fn digest_item(hash: &mut Fields, tree: &Tree, item: &Item) -> Result<(), CopyError> {
-    let stat = &item.stat;
-    hash.field(item.target.as_os_str().as_bytes());
-    hash.field(&stat.st_mode.to_le_bytes());
-    if !tree.is_context() {
-        hash.field(&stat.st_uid.to_le_bytes());
-        hash.field(&stat.st_gid.to_le_bytes());
-    }
-    let open = |flags| tree.open(&item.source, flags).map_err(failed("open", &item.source));
-    let attributes = |hash: &mut Fields, file: &std::os::fd::OwnedFd| -> Result<(), CopyError> {
-        for (name, value) in place::xattrs(file, &item.source)? {
-            hash.field(name.as_bytes());
-            hash.field(&value);
+    fn metadata(&self, item: &Item) -> Metadata {
+        let stat = &item.stat;
+        // Who owns a file outside says nothing inside of an image.
+        let own = match self.tree.is_context() {
+            true => Owner::default(),
+            false => Owner { uid: stat.st_uid, gid: stat.st_gid },
+        };
+        let mode = match &self.job.chmod {
+            Some(chmod) => chmod.apply(stat.st_mode, item.kind == Kind::Directory),
+            None => stat.st_mode,
+        };
+        Metadata {
+            mode,
+            owner: self.owner.unwrap_or(own),
+            modified: Some(Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 }),
+            xattrs: Vec::new(),
         }
-        Ok(())
-    };
-    match item.kind {
-        Kind::File => {
-            let file = open(OFlags::RDONLY | OFlags::NONBLOCK)?;
-            attributes(hash, &file)?;
-            let content = sha256(File::from(file)).map_err(|error| {
-                let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-                failed("read", &item.source)(errno)
-            })?;
-            hash.field(&content);
-        }
-        Kind::Directory => attributes(hash, &open(OFlags::RDONLY)?)?,
-        Kind::Symlink => hash.field(&link_text(tree, item)?),
-        Kind::Node => hash.field(&stat.st_rdev.to_le_bytes()),
-    }
-    Ok(())
-}
-
-fn sha256(mut file: File) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hash.finalize().into()),
-            Ok(length) => hash.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// A hash over fields, each with its length, so that none can be taken for a part of another.
-struct Fields(Sha256);
-
-impl Fields {
-    fn field(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-    }
-
-    fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -1,17 +1,18 @@
 //! COPY and ADD: what they read, and how it is placed into an image.
 
 mod archive;
+mod content;
 mod job;
 mod mode;
 mod owner;
 mod place;
 mod tree;
 
-pub use job::{Inline, Job, Listing};
+pub use job::{Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{Owner, OwnerError};
 pub use place::{Metadata, Place};
-pub use tree::{Item, Kind, Tree, clean};
+pub use tree::{Found, Item, Kind, Tree, clean};
 
 use std::{
     io,
@@ -21,18 +22,12 @@ use std::{
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// A source that leaves the context by `..`.
-    #[error("forbidden path outside the build context: {0}")]
-    Forbidden(String),
     /// A source that is not there, in the context.
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NotInContext(String),
     /// A source that is not there, in a stage or an image.
     #[error("stat {0}: file does not exist")]
     NotFound(String),
-    /// Only patterns, and nothing that fits them.
-    #[error("no source files were specified")]
-    Nothing,
     /// More than one source, and a destination that is no directory.
     #[error(
         "when using {0} with more than one source file, the destination must be a directory and end with a /"

@@ -1,8 +1,9 @@
 //! Placing files into an image's file system. Paths are resolved by the kernel inside of the image's root; a link at the
-//! end of a path is replaced, never followed.
+//! end of a path is replaced, never followed. [`Place::resolve`] says where a destination that is a link leads.
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     ffi::{OsStr, OsString},
     fs::File,
     io,
@@ -10,7 +11,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     rc::Rc,
 };
 
@@ -43,6 +44,8 @@ pub struct Place {
     root: OwnedFd,
     /// Owner of directories that have to be made on the way.
     owner: Owner,
+    /// Their mode.
+    mode: u32,
     /// Their time; none for now.
     now: Option<Timespec>,
     /// The directory that was used last: files come directory by directory.
@@ -50,6 +53,9 @@ pub struct Place {
     /// Times of directories are set when nothing is placed into them any more.
     times: RefCell<Vec<(PathBuf, Timespec)>>,
 }
+
+/// The kernel follows forty links in one path.
+const MAX_LINKS: usize = 40;
 
 fn mode_bits(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode & 0o7777)
@@ -67,7 +73,51 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 impl Place {
     /// Places below `root`. Directories on the way that are missing are made for `owner`, with the time `now`.
     pub fn new(root: OwnedFd, owner: Owner, now: Option<Timespec>) -> Self {
-        Self { root, owner, now, last: RefCell::default(), times: RefCell::default() }
+        Self { root, owner, mode: 0o755, now, last: RefCell::default(), times: RefCell::default() }
+    }
+
+    /// The same, but directories on the way that are missing get the permissions `mode`.
+    pub fn with_mode(self, mode: u32) -> Self {
+        Self { mode: mode & 0o777, ..self }
+    }
+
+    /// The path that `path` stands for once every link in it is followed, the last one too. What is not there yet counts as
+    /// a directory or a file to be made: a link may lead to it.
+    ///
+    /// # Errors
+    /// [`CopyError::System`]: `ELOOP` for links in a circle.
+    pub fn resolve(&self, path: &Path) -> Result<PathBuf, CopyError> {
+        let mut real = PathBuf::new();
+        let mut links = 0;
+        let parts =
+            |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+        let mut rest = VecDeque::from(parts(path));
+        while let Some(part) = rest.pop_front() {
+            match Path::new(&part).components().next() {
+                Some(Component::Normal(name)) => real.push(name),
+                Some(Component::RootDir) => real.clear(),
+                Some(Component::ParentDir) => drop(real.pop()),
+                _ => {}
+            }
+            let file = match open_inside(self.root.as_fd(), &real, OFlags::PATH | OFlags::NOFOLLOW) {
+                Ok(file) => file,
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(error) => return Err(failed("open", path)(error)),
+            };
+            if kind(&stat(&file, path)?) != Kind::Symlink {
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(failed("open", path)(Errno::LOOP));
+            }
+            let text = rustix::fs::readlinkat(&file, "", []).map_err(failed("read link", &real))?;
+            real.pop();
+            for part in parts(Path::new(OsStr::from_bytes(text.as_bytes()))).into_iter().rev() {
+                rest.push_front(part);
+            }
+        }
+        Ok(real)
     }
 
     /// What stands at `path`, links followed; none where nothing does.
@@ -87,6 +137,14 @@ impl Place {
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
     pub fn ensure(&self, path: &Path) -> Result<Rc<OwnedFd>, CopyError> {
+        self.ensure_as(path, self.mode)
+    }
+
+    /// As [`Place::ensure`], with another mode.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn ensure_as(&self, path: &Path, mode: u32) -> Result<Rc<OwnedFd>, CopyError> {
         if let Some((last, directory)) = &*self.last.borrow()
             && last == path
         {
@@ -97,11 +155,16 @@ impl Place {
             Ok(directory) => directory,
             Err(Errno::NOENT) if !path.as_os_str().is_empty() => {
                 let (above, name) = split(path);
-                let above = self.ensure(above)?;
-                rustix::fs::mkdirat(&*above, name, mode_bits(0o755))
-                    .map_err(failed("create directory", path))?;
-                let metadata =
-                    Metadata { mode: 0o755, owner: self.owner, modified: self.now, xattrs: Vec::new() };
+                let above = self.ensure_as(above, mode)?;
+                match rustix::fs::mkdirat(&*above, name, mode_bits(0o755)) {
+                    Ok(()) => {}
+                    // A link to what is not there yet.
+                    Err(Errno::EXIST) if self.kind_at(&above, name, path)? == Some(Kind::Symlink) => {
+                        return self.ensure_as(&self.resolve(path)?, mode);
+                    }
+                    Err(error) => return Err(failed("create directory", path)(error)),
+                }
+                let metadata = Metadata { mode, owner: self.owner, modified: self.now, xattrs: Vec::new() };
                 self.describe(&above, name, path, &metadata, Kind::Directory)?;
                 open().map_err(failed("open", path))?
             }
@@ -136,7 +199,8 @@ impl Place {
     /// # Errors
     /// [`CopyError::OverDirectory`], [`CopyError::System`].
     pub fn file(&self, path: &Path, metadata: &Metadata, source: &mut dyn Source) -> Result<(), CopyError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // It is read again where what was written has to be hashed.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             self.instead(path, |above, name| rustix::fs::openat(above, name, flags, mode_bits(0o600)))?;
         let mut file = File::from(file);

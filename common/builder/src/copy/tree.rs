@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{CopyError, failed};
+use super::{CopyError, Owner, failed};
 use crate::{
     glob::{self, DoubleStar, Glob},
     ignore::Ignore,
@@ -55,6 +55,15 @@ pub struct Item {
     pub stat: Stat,
 }
 
+/// A file that a source names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its path below the tree's root, without links.
+    pub path: PathBuf,
+    /// The name that it was asked for by: a link's own, not its target's. Empty for the root.
+    pub name: OsString,
+}
+
 impl Tree {
     /// The build context in the directory `root`, without what `ignore` takes out.
     pub fn context(root: OwnedFd, ignore: Ignore) -> Self {
@@ -71,81 +80,70 @@ impl Tree {
         self.context
     }
 
-    /// Whether anything in it is ignored.
-    pub fn has_ignore(&self) -> bool {
-        !self.ignore.is_empty()
-    }
-
     /// Opens a file in it, without following a link at the path's end.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         open_inside(self.root.as_fd(), path, flags | OFlags::NOFOLLOW)
     }
 
-    /// The paths that a source names: itself, or all that fit it as a pattern. A link at the end is followed. Empty for
-    /// a pattern that nothing fits.
+    /// The files that a source names: itself, or all that fit it as a pattern. Links are followed, those before the first
+    /// wildcard and one at the end; each file keeps the name that it was found by. Empty for a pattern that nothing
+    /// fits.
     ///
     /// # Errors
-    /// [`CopyError::Forbidden`], [`CopyError::NotInContext`], [`CopyError::NotFound`], [`CopyError::Pattern`].
-    pub fn resolve(&self, source: &str) -> Result<Vec<PathBuf>, CopyError> {
-        let parts = self.parts(source)?;
-        let wild = parts.iter().any(|part| glob::has_wildcards(part));
-        let mut found = vec![PathBuf::new()];
-        for part in &parts {
-            found = if glob::has_wildcards(part) {
-                let pattern = Glob::parse(part, DoubleStar::Plain)?;
-                let mut next = Vec::new();
-                for directory in found {
-                    next.extend(self.matching(&directory, &pattern));
-                }
-                next
-            } else {
-                let name = glob::unescape(part);
-                found.into_iter().map(|path| path.join(&name)).collect()
-            };
-        }
-        let mut resolved = Vec::new();
-        for path in found {
-            match self.follow(&path)? {
-                Some(real) => resolved.push(real),
-                None if wild => {}
-                None if self.context => return Err(CopyError::NotInContext(source.to_owned())),
-                None => return Err(CopyError::NotFound(source.to_owned())),
+    /// [`CopyError::NotInContext`], [`CopyError::NotFound`], [`CopyError::Pattern`].
+    pub fn resolve(&self, source: &str) -> Result<Vec<Found>, CopyError> {
+        let parts = parts(source);
+        let Some(first) = parts.iter().position(|part| glob::has_wildcards(part)) else {
+            let path: PathBuf = parts.iter().map(|part| glob::unescape(part)).collect();
+            return Ok(vec![self.found(&path, source)?]);
+        };
+        let above: PathBuf = parts[..first].iter().map(|part| glob::unescape(part)).collect();
+        let Some(above) = self.follow(&above)? else { return Ok(Vec::new()) };
+        let mut fitting = vec![above];
+        for part in &parts[first..] {
+            let pattern = Glob::parse(part, DoubleStar::Plain)?;
+            let mut next = Vec::new();
+            for directory in fitting {
+                next.extend(self.matching(&directory, &pattern)?);
             }
+            fitting = next;
         }
-        Ok(resolved)
+        fitting.retain(|path| !self.is_out(path));
+        // A link that leads nowhere is no reason to leave a file out without a word.
+        fitting.iter().map(|path| self.found(path, &path.to_string_lossy())).collect()
     }
 
-    /// The components of a source's path.
-    fn parts(&self, source: &str) -> Result<Vec<String>, CopyError> {
-        let mut parts: Vec<String> = Vec::new();
-        for part in source.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    if parts.pop().is_none() && self.context {
-                        return Err(CopyError::Forbidden(source.to_owned()));
-                    }
-                }
-                part => parts.push(part.to_owned()),
-            }
-        }
-        Ok(parts)
+    /// The file at `path`, no part of which is a pattern. Links are followed.
+    ///
+    /// # Errors
+    /// [`CopyError::NotInContext`], [`CopyError::NotFound`].
+    pub fn find(&self, path: &str) -> Result<PathBuf, CopyError> {
+        Ok(self.found(&clean("", path), path)?.path)
     }
 
-    /// The entries of a directory that fit a pattern. Nothing where it is no directory.
-    fn matching(&self, directory: &Path, pattern: &Glob) -> Vec<PathBuf> {
-        let names = self.names(directory).unwrap_or_default();
-        names
-            .into_iter()
-            .filter(|name| pattern.matches(&name.to_string_lossy()))
-            .map(|name| directory.join(name))
-            .collect()
+    fn found(&self, path: &Path, source: &str) -> Result<Found, CopyError> {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        match self.follow(path)? {
+            Some(path) => Ok(Found { path, name }),
+            None if self.context => Err(CopyError::NotInContext(source.to_owned())),
+            None => Err(CopyError::NotFound(source.to_owned())),
+        }
+    }
+
+    /// The entries of a directory that fit a pattern. Nothing where it is no directory, or a link.
+    fn matching(&self, directory: &Path, pattern: &Glob) -> Result<Vec<PathBuf>, CopyError> {
+        let names = match self.names(directory) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Vec::new(),
+            names => names.map_err(failed("read", directory))?,
+        };
+        let fitting = names.into_iter().filter(|name| pattern.matches(&name.to_string_lossy()));
+        Ok(fitting.map(|name| directory.join(name)).collect())
     }
 
     /// The path that `path` stands for once links are followed, below the root; none where there is no such file, or
     /// where it is ignored.
     fn follow(&self, path: &Path) -> Result<Option<PathBuf>, CopyError> {
-        if self.is_ignored(path) && !self.may_hold_exceptions(path) {
+        if self.is_out(path) {
             return Ok(None);
         }
         let file = match open_inside(self.root.as_fd(), path, OFlags::PATH) {
@@ -171,7 +169,7 @@ impl Tree {
             _ => None,
         };
         // A link to what is ignored leads nowhere either: to the build it is not there.
-        Ok(inside.filter(|real| !self.is_ignored(real) || self.may_hold_exceptions(real)))
+        Ok(inside.filter(|real| !self.is_out(real)))
     }
 
     /// What the file at a resolved path is.
@@ -183,19 +181,35 @@ impl Tree {
         Ok(kind(&stat(file, path)?))
     }
 
+    /// The mode of the file at a resolved path: its permissions.
+    ///
+    /// # Errors
+    /// [`CopyError::System`].
+    pub fn mode(&self, path: &Path) -> Result<u32, CopyError> {
+        let file = self.open(path, OFlags::PATH).map_err(failed("open", path))?;
+        Ok(stat(&file, path)?.st_mode & 0o7777)
+    }
+
+    /// The owner of the file at a resolved path.
+    ///
+    /// # Errors
+    /// [`CopyError::System`].
+    pub fn owner(&self, path: &Path) -> Result<Owner, CopyError> {
+        let file = self.open(path, OFlags::PATH).map_err(failed("open", path))?;
+        let stat = stat(&file, path)?;
+        Ok(Owner { uid: stat.st_uid, gid: stat.st_gid })
+    }
+
     fn is_ignored(&self, path: &Path) -> bool {
         !path.as_os_str().is_empty()
             && !self.ignore.is_empty()
             && self.ignore.ignores(&path.to_string_lossy())
     }
 
-    /// Whether `path` is an ignored directory in which something may not be ignored.
-    fn may_hold_exceptions(&self, path: &Path) -> bool {
-        self.ignore.has_exceptions()
-            && self
-                .open(path, OFlags::PATH)
-                .and_then(rustix::fs::fstat)
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    /// Whether the build does not see `path`: it is ignored, and so is all that is below it.
+    fn is_out(&self, path: &Path) -> bool {
+        let holds = || self.list(path, Path::new(""), &Ignore::default()).is_ok_and(|list| !list.is_empty());
+        self.is_ignored(path) && !(self.ignore.has_exceptions() && holds())
     }
 
     /// The names in a directory, sorted.
@@ -213,28 +227,36 @@ impl Tree {
     }
 
     /// Lists what is to be copied for one resolved source: the file itself, under `target`; or a directory's contents.
-    /// `exclude` is held against paths below the source.
+    /// `exclude` is held against paths below the source. A directory that is left out, but something in it is not, is in
+    /// the list before that: it is copied with its mode.
     ///
     /// # Errors
     /// [`CopyError::System`].
     pub fn list(&self, source: &Path, target: &Path, exclude: &Ignore) -> Result<Vec<Item>, CopyError> {
         let mut items = Vec::new();
         let mut pending = vec![(source.to_owned(), target.to_owned())];
+        // Directories above the path that are left out so far.
+        let mut above: Vec<Item> = Vec::new();
+        let excluded = |ignore: &Ignore, path: &Path| {
+            !path.as_os_str().is_empty() && !ignore.is_empty() && ignore.ignores(&path.to_string_lossy())
+        };
+        let deeper = self.ignore.has_exceptions() || exclude.has_exceptions();
         while let Some((path, target)) = pending.pop() {
             let file = self.open(&path, OFlags::PATH).map_err(failed("open", &path))?;
             let stat = stat(&file, &path)?;
             let kind = kind(&stat);
-            let excluded = |ignore: &Ignore, path: &Path| {
-                !path.as_os_str().is_empty() && !ignore.is_empty() && ignore.ignores(&path.to_string_lossy())
-            };
             let out = excluded(&self.ignore, &path) || excluded(exclude, &target);
-            let deeper = self.ignore.has_exceptions() || exclude.has_exceptions();
             if kind == Kind::Directory && (!out || deeper) {
                 let names = self.names(&path).map_err(failed("read", &path))?;
                 pending.extend(names.iter().rev().map(|name| (path.join(name), target.join(name))));
             }
+            while above.pop_if(|directory| !path.starts_with(&directory.source)).is_some() {}
+            let item = Item { source: path, target, kind, stat };
             if !out {
-                items.push(Item { source: path, target, kind, stat });
+                items.append(&mut above);
+                items.push(item);
+            } else if kind == Kind::Directory {
+                above.push(item);
             }
         }
         Ok(items)
@@ -268,6 +290,19 @@ pub(super) fn kind(stat: &Stat) -> Kind {
         FileType::Symlink => Kind::Symlink,
         _ => Kind::Node,
     }
+}
+
+/// The components of a source's path; `..` stops at the root.
+fn parts(source: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts
 }
 
 /// `path` (absolute, or relative to `directory`) without `.` and `..`, as a path below the root.

@@ -8,7 +8,9 @@ use super::{
         Argument, CommandLine, Copy, Healthcheck, Instruction, Pair, Run, RunNetwork, Stage, Statement,
     },
     lines::{self, Line},
-    mount, words,
+    mount,
+    suggest::suggest,
+    words,
     words::Json,
 };
 
@@ -25,6 +27,28 @@ struct Parts<'a> {
     line: &'a Line,
     escape: char,
 }
+
+/// What a Dockerfile may say.
+const INSTRUCTIONS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
 
 const NOT_STRINGS: &str = "when using JSON array syntax, arrays must be comprised of strings only";
 
@@ -58,7 +82,7 @@ fn instruction(mut parts: Parts, written: &str) -> Result<Instruction, String> {
         "USER" => Instruction::User(one(&parts)?),
         "VOLUME" => Instruction::Volume(volume(&parts)?),
         "WORKDIR" => Instruction::Workdir(one(&parts)?),
-        _ => return Err(format!("unknown instruction: {written}")),
+        _ => return Err(format!("unknown instruction: {written}{}", suggest(written, &INSTRUCTIONS))),
     };
     parts.flags.finish()?;
     Ok(instruction)
@@ -187,8 +211,9 @@ fn copy(parts: &mut Parts) -> Result<Copy, String> {
     };
     if add {
         copy.unpack = flags.boolean("--unpack")?;
-        if let Some(flag) = ["--checksum", "--keep-git-dir"].into_iter().find(|flag| flags.has(flag)) {
-            return Err(format!("{flag} is for sources on the network, which ADD does not fetch here"));
+        copy.checksum = flags.string("--checksum")?;
+        if flags.has("--keep-git-dir") {
+            return Err("--keep-git-dir is for repositories of git, which ADD does not fetch".to_owned());
         }
     } else {
         copy.from = flags.string("--from")?;

@@ -71,6 +71,8 @@ pub struct Copy {
     pub parents: bool,
     /// `--exclude`, each a pattern.
     pub exclude: Vec<String>,
+    /// `--checksum` of ADD: the digest that a file on a web server must have.
+    pub checksum: Option<String>,
     /// `--unpack` of ADD, if it is given.
     pub unpack: Option<bool>,
 }

@@ -7,6 +7,7 @@ use super::{Error, expand::Expander, instruction::HereDocument, words};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) first: usize,
+    pub(super) last: usize,
     pub(super) text: String,
     pub(super) documents: Vec<HereDocument>,
 }
@@ -91,8 +92,10 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
         let (start, mut more) = continued(line, directives.escape);
         let mut text = start.to_owned();
         let mut empty = false;
+        let mut last = first;
         while more {
-            let Some((_, line)) = source.next() else { break };
+            let Some((number, line)) = source.next() else { break };
+            last = number;
             let line = without_end(line);
             if is_comment(line) {
                 continue;
@@ -111,14 +114,15 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
         if empty {
             empty_continuations.push(first);
         }
-        let documents = documents(first, &text, directives.escape, &mut source)?;
-        lines.push(Line { first, text: text.trim().to_owned(), documents });
+        let documents = documents(&mut last, first, &text, directives.escape, &mut source)?;
+        lines.push(Line { first, last, text: text.trim().to_owned(), documents });
     }
     Ok(Lines { escape: directives.escape, syntax: directives.syntax, lines, empty_continuations })
 }
 
 /// Takes the here-documents of `text` out of the lines that follow it.
 fn documents<'a>(
+    last: &mut usize,
     first: usize,
     text: &str,
     escape: char,
@@ -135,9 +139,10 @@ fn documents<'a>(
     let mut documents = Vec::new();
     for mut document in words.iter().filter_map(|word| announced(word)) {
         loop {
-            let Some((_, line)) = source.next() else {
+            let Some((number, line)) = source.next() else {
                 return Err(Error::new(first, "unterminated heredoc"));
             };
+            *last = number;
             let end = without_end(line);
             let end = if document.strip_tabs { end.trim_start_matches('\t') } else { end };
             if end == document.name {

@@ -7,6 +7,7 @@ pub mod instruction;
 mod lines;
 pub mod mount;
 mod pattern;
+mod suggest;
 mod words;
 
 pub use instruction::{Instruction, Stage, Statement};
@@ -77,6 +78,13 @@ pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
         ([], [first, ..]) => Err(Error::new(first.line, "no build stage in current context")),
         _ => Ok(dockerfile),
     }
+}
+
+/// The last line of the instruction that begins on the line `first`: its continuations and here-documents are a part of it.
+pub fn last_line(file: &[u8], first: usize) -> usize {
+    let text = String::from_utf8_lossy(file);
+    let lines = lines::split(&text).map(|lines| lines.lines).unwrap_or_default();
+    lines.iter().find(|line| line.first == first).map_or(first, |line| line.last)
 }
 
 /// Whether a command line is nothing but the mark of a here-document: `<<EOF`.

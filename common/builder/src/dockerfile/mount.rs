@@ -12,6 +12,22 @@ pub enum Type {
     Cache,
     /// A file system in memory.
     Tmpfs,
+    /// A file or a variable that only the command sees; no image and no cache has it.
+    Secret,
+    /// The socket of an SSH agent.
+    Ssh,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Cache => "cache",
+            Self::Tmpfs => "tmpfs",
+            Self::Secret => "secret",
+            Self::Ssh => "ssh",
+        }
+    }
 }
 
 /// Who may use a cache at the same time.
@@ -35,21 +51,25 @@ pub struct Mount {
     pub from: Option<String>,
     /// `source`, below `from`.
     pub source: Option<String>,
-    /// `target`; relative to the working directory.
+    /// `target`; relative to the working directory, which is the target where none is given.
     pub target: String,
     /// Whether the command may not write there.
     pub readonly: bool,
-    /// `id` of a cache; the target where not given.
+    /// `id` of a cache, the target where not given; of a secret or an agent.
     pub id: Option<String>,
+    /// `required`: whether the step fails without the secret or the agent.
+    pub required: bool,
+    /// `env` of a secret: the variable that has it.
+    pub env: Option<String>,
     /// `sharing` of a cache.
     pub sharing: Sharing,
     /// `size` of a tmpfs in bytes.
     pub size: Option<u64>,
-    /// `mode` of a new cache directory.
+    /// `mode` of a new cache directory or a secret's file.
     pub mode: Option<u32>,
-    /// `uid` of a new cache directory.
+    /// `uid` of a new cache directory or a secret's file.
     pub uid: Option<u32>,
-    /// `gid` of a new cache directory.
+    /// `gid` of a new cache directory or a secret's file.
     pub gid: Option<u32>,
 }
 
@@ -108,6 +128,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             match key.as_str() {
                 "readonly" | "ro" => readonly = Some(true),
                 "readwrite" | "rw" => readonly = Some(false),
+                "required" => mount.required = true,
                 _ => return Err(format!("invalid field '{key}' must be a key=value pair")),
             }
             continue;
@@ -121,6 +142,8 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             "readwrite" | "rw" => readonly = Some(!boolean(&value)?),
             "size" => mount.size = Some(quantity::size(&value).map_err(|_| invalid(&value))?),
             "id" => mount.id = Some(value),
+            "required" => mount.required = boolean(&value)?,
+            "env" => mount.env = Some(value),
             "sharing" => mount.sharing = sharing(&value)?,
             "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
             "uid" => mount.uid = Some(value.parse().map_err(|_| invalid(&value))?),
@@ -128,7 +151,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             _ => return Err(format!("unexpected key '{key}' in '{key}={value}'")),
         }
     }
-    mount.readonly = readonly.unwrap_or(mount.kind == Type::Bind);
+    mount.readonly = readonly.unwrap_or(!matches!(mount.kind, Type::Cache | Type::Tmpfs));
     finish(mount)
 }
 
@@ -137,9 +160,8 @@ fn kind(value: &str) -> Result<Type, String> {
         "bind" => Ok(Type::Bind),
         "cache" => Ok(Type::Cache),
         "tmpfs" => Ok(Type::Tmpfs),
-        "secret" | "ssh" => {
-            Err(format!("mount type {value:?} is not offered here: use bind, cache or tmpfs"))
-        }
+        "secret" => Ok(Type::Secret),
+        "ssh" => Ok(Type::Ssh),
         _ => Err(format!("unsupported mount type {value:?}")),
     }
 }
@@ -155,25 +177,35 @@ fn sharing(value: &str) -> Result<Sharing, String> {
 
 /// Rules between fields.
 fn finish(mount: Mount) -> Result<Mount, String> {
-    let name = match mount.kind {
-        Type::Bind => "bind",
-        Type::Cache => "cache",
-        Type::Tmpfs => "tmpfs",
-    };
-    if mount.target.is_empty() {
-        return Err(format!("{name} mount without a target"));
-    }
-    if mount.size.is_some() && mount.kind != Type::Tmpfs {
+    let (kind, name) = (mount.kind, mount.kind.name());
+    if mount.size.is_some() && kind != Type::Tmpfs {
         return Err(format!("unexpected key 'size' for mount type '{name}'"));
     }
-    if mount.kind != Type::Cache {
-        if mount.sharing != Sharing::Shared {
-            return Err(format!("invalid cache sharing set for {name} mount"));
-        }
+    if mount.sharing != Sharing::Shared && kind != Type::Cache {
+        return Err(format!("invalid cache sharing set for {name} mount"));
+    }
+    if mount.required && !matches!(kind, Type::Secret | Type::Ssh) {
+        return Err(format!("unexpected key 'required' for mount type '{name}'"));
+    }
+    if mount.env.is_some() && kind != Type::Secret {
+        return Err(format!("unexpected key 'env' for mount type '{name}'"));
+    }
+    if matches!(kind, Type::Bind | Type::Tmpfs) {
         for (field, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
             if given.is_some() {
                 return Err(format!("{field} not allowed for {name:?} type mounts"));
             }
+        }
+    }
+    if kind == Type::Secret {
+        if mount.from.is_some() {
+            return Err("secret mount should not have a from".to_owned());
+        }
+        if mount.source.is_none() && mount.target.is_empty() && mount.id.is_none() {
+            return Err("invalid secret mount. one of source, target required".to_owned());
+        }
+        if mount.source.is_some() && mount.id.is_some() {
+            return Err("both source and id can't be set".to_owned());
         }
     }
     Ok(mount)

@@ -129,6 +129,21 @@ fn runs() {
     let bind = mount("target=.,from=x,src=/y,rw");
     assert_eq!((bind.from.as_deref(), bind.source.as_deref(), bind.readonly), (Some("x"), Some("/y"), false));
     assert!(mount("type=bind,dst=/a").readonly);
+    assert_eq!(mount("from=x,src=/y,rw").target, "", "the working directory");
+    let secret = mount("type=secret,id=a,env=B,required,mode=0440");
+    assert_eq!(
+        secret,
+        Mount {
+            kind: Type::Secret,
+            id: Some("a".into()),
+            env: Some("B".into()),
+            required: true,
+            readonly: true,
+            mode: Some(0o440),
+            ..Mount::default()
+        }
+    );
+    assert_eq!(mount("type=ssh").kind, Type::Ssh);
     assert_eq!(mount("type=tmpfs,target=/a,size=64m").size, Some(64 << 20));
 }
 
@@ -199,7 +214,11 @@ fn errors() {
         ("FROM a\nRUN --mount=type=foo,target=/x a", "2: unsupported mount type \"foo\""),
         ("FROM a\nRUN --mount=type=bind,target=/x,mode=1 a", "2: mode not allowed for \"bind\" type mounts"),
         ("FROM a\nRUN --mount=foo a", "2: invalid field 'foo' must be a key=value pair"),
-        ("FROM a\nRUN --mount=type=cache a", "2: cache mount without a target"),
+        ("FROM a\nRUN --mount=type=cache,required a", "2: unexpected key 'required' for mount type 'cache'"),
+        ("FROM a\nRUN --mount=env=A a", "2: unexpected key 'env' for mount type 'bind'"),
+        ("FROM a\nRUN --mount=type=secret a", "2: invalid secret mount. one of source, target required"),
+        ("FROM a\nRUN --mount=type=secret,source=a,id=b a", "2: both source and id can't be set"),
+        ("FROM a\nRUN --mount=type=secret,id=a,from=b a", "2: secret mount should not have a from"),
         ("FROM a\nRUN --network=x a", "2: unsupported network mode \"x\""),
         ("FROM a\nRUN <<EOF\na", "2: unterminated heredoc"),
     ] {

@@ -20,7 +20,8 @@ pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
     let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
     let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, "default")
         .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
-    let plan = plan::plan(&file, target, &global).map_err(|(line, error)| name(line, error))?;
+    let plan =
+        plan::plan(&file, target, &global, &|_| Vec::new()).map_err(|(line, error)| name(line, error))?;
     // Where all that the steps make is kept.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());

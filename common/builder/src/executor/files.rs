@@ -1,10 +1,16 @@
 //! COPY, ADD and WORKDIR.
 
+use oci::Digest;
 use rustix::fs::Timespec;
 
-use super::{Builder, stage::State, store::Mounted};
+use super::{
+    Builder,
+    fetch::{is_git, is_remote, name_of},
+    stage::{Made, State},
+    store::Mounted,
+};
 use crate::{
-    cache::{Key, Layer, chain_id},
+    cache::{Key, Layer, Step, chain_id},
     copy::{Chmod, CopyError, Inline, Job, Kind, Listing, Owner, Place, Tree, clean},
     dockerfile::{
         expand::{ExpandError, Expander},
@@ -19,6 +25,12 @@ use crate::{
 struct Request {
     job: Job,
     chown: Option<String>,
+    /// Addresses of files that have to be fetched.
+    remote: Vec<String>,
+    /// The digest that the only one of them must have.
+    checksum: Option<Digest>,
+    /// `--link`: a layer that knows nothing of those below it.
+    link: bool,
     /// As the history has it.
     text: String,
 }
@@ -27,11 +39,6 @@ struct Request {
 enum From {
     Context,
     Layers(Vec<Layer>),
-}
-
-/// Whether ADD would have to fetch it.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|start| source.starts_with(start))
 }
 
 impl Builder<'_> {
@@ -43,7 +50,7 @@ impl Builder<'_> {
         copy: &Copy,
         instruction: &'static str,
     ) -> Result<(), Cause> {
-        let request = self.request(state, copy, instruction)?;
+        let mut request = self.request(state, copy, instruction)?;
         let failed = |source| Cause::Copy { instruction, source };
         let from = match &copy.from {
             None => From::Context,
@@ -59,13 +66,22 @@ impl Builder<'_> {
                     .with_all(&request.job.sources)
                     .with(format!("{:?}", request.job.exclude)),
             ),
-            From::Context => None,
+            // So is a file that may have one digest only.
+            From::Context => request.checksum.as_ref().map(|checksum| {
+                let name = request.remote.first().map(|address| name_of(address)).unwrap_or_default();
+                request.key(state, self).with("checksum").with(name).with(checksum.to_string())
+            }),
         };
         if let Some(key) = &short
             && self.cached(key)?.is_some()
         {
-            return self.files(state, key, request.text.clone(), || Ok(None));
+            return self.files(state, key, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
+        request.job.fetched = request
+            .remote
+            .iter()
+            .map(|address| self.fetch(address, request.checksum.as_ref()))
+            .collect::<Result<_, _>>()?;
         let shown;
         let image;
         let tree = match &from {
@@ -78,10 +94,12 @@ impl Builder<'_> {
         };
         let listing = request.job.list(tree).map_err(failed)?;
         let digest = request.job.digest(tree, &listing).map_err(failed)?;
-        let key = request.key(state, self).with("content").with(digest);
+        let base = request.key(state, self).with("content");
+        let key = base.clone().with(digest);
         let layers = state.layers.clone();
         self.files(state, &key, request.text.clone(), || {
-            self.copy(&layers, &request, tree, &listing).map(Some)
+            let (layer, copied) = self.copy(&layers, &request, tree, &listing)?;
+            Ok(Made { layer: Some(layer), key: copied.map(|digest| base.with(digest)) })
         })?;
         if let (Some(short), Some(entry)) = (short, self.cache.get(&key)) {
             self.keep(&short, &entry)?;
@@ -96,11 +114,7 @@ impl Builder<'_> {
         let failed = |source| Cause::Copy { instruction, source };
         let sources =
             copy.sources.iter().map(|source| expander.word(source)).collect::<Result<Vec<_>, _>>()?;
-        if instruction == "ADD"
-            && let Some(source) = sources.iter().find(|source| is_remote(source))
-        {
-            return Err(Cause::Remote(source.clone()));
-        }
+        let checksum = option(&copy.checksum)?.map(|text| checksum(&text, &sources)).transpose()?;
         let destination = expander.word(&copy.destination)?;
         let raw = Expander { skip_quotes: true, escape: '\\', ..expander };
         let inline =
@@ -122,12 +136,19 @@ impl Builder<'_> {
             }
         }
         sources.iter().for_each(|source| text.push_str(&format!(" {source}")));
+        let (remote, sources): (Vec<String>, Vec<String>) =
+            sources.into_iter().partition(|source| instruction == "ADD" && is_remote(source));
+        if let Some(source) = remote.iter().find(|source| is_git(source)) {
+            return Err(Cause::Git(source.clone()));
+        }
         copy.documents.iter().for_each(|document| text.push_str(&format!(" <<{}", document.name)));
         text.push_str(&format!(" {destination}"));
         let last = destination.rsplit('/').next().unwrap_or_default();
         let job = Job {
             instruction,
             sources,
+            fetched: Vec::new(),
+            unpack_fetched: copy.unpack.unwrap_or(false),
             inline: copy.documents.iter().map(inline).collect::<Result<_, _>>()?,
             destination: clean(&state.image.config.working_dir, &destination),
             into: matches!(last, "" | "." | ".."),
@@ -140,7 +161,9 @@ impl Builder<'_> {
             exclude: Ignore::new(exclude.iter().map(String::as_str)).map_err(|e| failed(e.into()))?,
             unpack: copy.unpack.unwrap_or(instruction == "ADD"),
         };
-        Ok(Request { job, chown, text })
+        // With a mode it is a copy as any other, as BuildKit has it.
+        let link = copy.link && job.chmod.is_none();
+        Ok(Request { job, chown, remote, checksum, link, text })
     }
 
     /// The layers of a stage or an image.
@@ -156,22 +179,27 @@ impl Builder<'_> {
         })
     }
 
+    /// Copies. Returns the layer, and the digest of what was copied where that may not be what was listed.
     fn copy(
         &self,
         layers: &[Layer],
         request: &Request,
         tree: &Tree,
         listing: &Listing,
-    ) -> Result<Layer, Cause> {
-        let mounted = self.store.writable(layers)?;
+    ) -> Result<(Layer, Option<String>), Cause> {
+        let mounted = self.store.writable(if request.link { &[] } else { layers })?;
         let owner = self.owner(&mounted, request.chown.as_deref())?;
         let now = self.now();
         let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
-        request
+        let copied = request
             .job
-            .run(tree, listing, place, owner, now)
+            .run(tree, listing, place, owner, now, self.store.workspace()?.path())
             .map_err(|source| Cause::Copy { instruction: request.job.instruction, source })?;
-        self.store.commit(mounted, self.options.epoch)
+        let layer = match request.link {
+            true => self.store.commit_alone(mounted, self.options.epoch)?,
+            false => self.store.commit(mounted, self.options.epoch)?,
+        };
+        Ok((layer, copied))
     }
 
     /// A user of the image, by name or number.
@@ -197,7 +225,7 @@ impl Builder<'_> {
         if relative.as_os_str().is_empty() {
             return self.metadata_after(state, &before, text);
         }
-        let key = Key::new("workdir")
+        let key = Key::new(Step::Workdir)
             .with(state.chain())
             .with(&absolute)
             .with(&before.config.user)
@@ -215,14 +243,29 @@ impl Builder<'_> {
             let user = Some(before.config.user.as_str());
             let owner = self.owner(&mounted, user)?.unwrap_or_default();
             let place = Place::new(mounted.open()?, owner, self.now());
+            // A link may lead to what is not there yet.
+            let relative = place.resolve(&relative).map_err(failed)?;
             match place.look(&relative).map_err(failed)? {
-                Some(Kind::Directory) => return Ok(None),
+                Some(Kind::Directory) => return Ok(Made { layer: None, key: None }),
                 Some(_) => return Err(failed(CopyError::OverFile(path.to_owned()))),
                 None => place.ensure(&relative).map_err(failed)?,
             };
             place.finish().map_err(failed)?;
-            self.store.commit(mounted, self.options.epoch).map(Some)
+            let layer = self.store.commit(mounted, self.options.epoch)?;
+            Ok(Made { layer: Some(layer), key: None })
         })
+    }
+}
+
+/// `--checksum`, of the only source, which is on a web server.
+fn checksum(text: &str, sources: &[String]) -> Result<Digest, Cause> {
+    let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
+    match sources {
+        [source] if is_remote(source) => {
+            text.parse().map_err(|_| wrong("not a digest: sha256:… or sha512:…"))
+        }
+        [_] => Err(wrong("its source is not on a web server")),
+        _ => Err(wrong("it cannot be that of several sources")),
     }
 }
 
@@ -230,11 +273,11 @@ impl Request {
     /// What the copy depends on besides its sources.
     fn key(&self, state: &State, builder: &Builder) -> Key {
         let job = &self.job;
-        Key::new("copy")
-            .with(state.chain())
+        Key::new(Step::Copy)
+            .with(if self.link { "link".to_owned() } else { state.chain() })
             .with(job.instruction)
             .with(job.destination.as_os_str().as_encoded_bytes())
-            .with(format!("{} {} {}", job.into, job.parents, job.unpack))
+            .with(format!("{} {} {} {}", job.into, job.parents, job.unpack, job.unpack_fetched))
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
             .with(builder.epoch())

@@ -1,9 +1,6 @@
 //! The image that a build ends with.
 
-use oci::{
-    Digest,
-    spec::{ImageConfiguration, MediaType},
-};
+use oci::{Digest, spec::MediaType};
 
 use super::{Builder, Built, stage::State};
 use crate::{config::Image, error::Cause, manifest};
@@ -34,7 +31,8 @@ impl Builder<'_> {
         if self.options.tags.is_empty() {
             layout.add(&descriptor)?;
         }
-        let configuration: ImageConfiguration = serde_json::from_value(serde_json::to_value(&state.image)?)?;
+        let mut configuration = serde_json::to_value(&state.image)?;
+        configuration.sort_all_objects();
         Ok(Built { descriptor, configuration, id })
     }
 }

@@ -2,19 +2,22 @@
 
 mod epoch;
 mod explain;
+mod fetch;
 mod files;
 mod image;
 mod mounts;
 mod process;
 mod run;
+mod secret;
 mod stage;
 mod store;
 mod stubs;
 
 use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, HashMap},
     fs,
+    io::Write,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -22,7 +25,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
-pub use oci::timestamp::source_date_epoch;
+pub use secret::Secret;
 
 use crate::{
     arguments::Global,
@@ -31,6 +34,7 @@ use crate::{
     copy::Tree,
     dockerfile::{self, Dockerfile},
     error::{Cause, Error},
+    excerpt::excerpt,
     ignore::Ignore,
     plan::{self, Plan, PlanError},
     progress::Progress,
@@ -61,6 +65,8 @@ pub struct Options {
     pub tags: Vec<oci::Reference>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, Secret>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
     /// `--target`: a stage's name or number.
@@ -82,8 +88,8 @@ pub struct Options {
 pub struct Built {
     /// Its manifest.
     pub descriptor: oci::spec::Descriptor,
-    /// Its configuration.
-    pub configuration: oci::spec::ImageConfiguration,
+    /// Its configuration, as it is in the store.
+    pub configuration: serde_json::Value,
     /// The digest of its configuration.
     pub id: oci::Digest,
 }
@@ -98,23 +104,33 @@ struct Builder<'a> {
     store: Store,
     cache: Cache,
     context: OnceCell<Tree>,
+    /// Parts of the context that bind mounts show: the source and its digest, and the copy.
+    shown: RefCell<HashMap<(PathBuf, String), PathBuf>>,
     /// Stages that are done, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
 }
 
-/// Parses the Dockerfile; `-` is standard input.
-///
-/// # Errors
-/// When it cannot be read, or is none.
-pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
+/// Reads the Dockerfile; `-` is standard input.
+fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
     let read = match path.as_os_str().as_encoded_bytes() {
         b"-" => std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map(|_| text),
         _ => fs::read(path),
     };
-    let text = read.map_err(Cause::system("read", path))?;
-    dockerfile::parse(&text).map_err(|source| Error::Syntax { file: path.display().to_string(), source })
+    Ok(read.map_err(Cause::system("read", path))?)
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Dockerfile, Error> {
+    dockerfile::parse(text).map_err(|source| Error::Syntax { file: path.display().to_string(), source })
+}
+
+/// Reads and parses the Dockerfile; `-` is standard input.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
+    parse(path, &read_text(path)?)
 }
 
 /// Builds an image and puts it into the store.
@@ -134,13 +150,19 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     // Modes in an image are what the Dockerfile and the context say, whatever the caller's umask; and what the store
     // gets of directories is for nobody else to write to.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    Builder::new(options)?.run()
+    let text = read_text(&options.file)?;
+    let built = parse(&options.file, &text).and_then(|file| Builder::new(options, file)?.run());
+    if let Some(line) = built.as_ref().err().and_then(Error::line) {
+        let name = options.file.display().to_string();
+        // Whoever closed standard error has the error in the document.
+        let _ = std::io::stderr().write_all(excerpt(&name, &text, line).as_bytes());
+    }
+    built
 }
 
 impl<'a> Builder<'a> {
-    fn new(options: &'a Options) -> Result<Self, Error> {
+    fn new(options: &'a Options, file: Dockerfile) -> Result<Self, Error> {
         let progress = Progress { quiet: options.quiet };
-        let file = read_dockerfile(&options.file)?;
         for warning in &file.warnings {
             progress.warning(&format!("{}:{warning}", options.file.display()));
         }
@@ -149,7 +171,9 @@ impl<'a> Builder<'a> {
         let at = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
         let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, &name)
             .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
-        let plan = plan::plan(&file, target, &global).map_err(|(line, error)| at(line, error))?;
+        let store = Store::open(&options.root, options.rootless)?;
+        let triggers = |name: &str| store.triggers(name);
+        let plan = plan::plan(&file, target, &global, &triggers).map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,
@@ -157,13 +181,14 @@ impl<'a> Builder<'a> {
             file,
             plan,
             global,
-            store: Store::open(&options.root, options.rootless)?,
+            store,
             cache: match options.rootless {
                 // A step may see other owners, and so make another layer.
                 true => cache.apart("rootless"),
                 false => cache,
             },
             context: OnceCell::new(),
+            shown: RefCell::default(),
             done: BTreeMap::new(),
             step: 0,
         })

@@ -7,28 +7,30 @@ use std::{
 };
 
 use oci::Digest;
-use rustix::fs::FlockOperation;
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags},
+    io::Errno,
+};
 
-use super::{Builder, stage::State, store::Mounted};
+use super::{Builder, process::Bind, secret::SecretFile, stage::State, store::Mounted};
 use crate::{
-    cache::{Key, Layer, chain_id},
+    cache::{Layer, chain_id},
     copy::{CopyError, Job, Kind, Place, Tree, clean},
     dockerfile::{
         expand::Expander,
         mount::{Mount, Sharing, Type, parse},
     },
     error::Cause,
+    glob,
     ignore::Ignore,
 };
 
-/// A mount as the process needs it.
-#[derive(Debug)]
+/// What a process gets by its mounts.
+#[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// Below the image's root.
-    pub(super) target: PathBuf,
-    /// A path of the host; none for a tmpfs.
-    pub(super) source: Option<PathBuf>,
-    pub(super) options: Vec<String>,
+    pub(super) binds: Vec<Bind>,
+    /// Variables that hold secrets.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 /// What has to live for as long as the process does.
@@ -36,27 +38,57 @@ pub(super) struct Prepared {
 pub(super) struct Held {
     mounted: Vec<Mounted>,
     locks: Vec<File>,
+    pub(super) secrets: Vec<SecretFile>,
 }
 
 /// A RUN's mount, as written and as read.
 #[derive(Debug)]
 pub(super) struct Wanted {
     text: String,
-    mount: Mount,
+    pub(super) mount: Mount,
     /// Of a stage or an image.
     layers: Option<Vec<Layer>>,
 }
 
 impl Wanted {
-    fn wrong(&self, message: impl ToString) -> Cause {
+    /// As written, its variables expanded.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What is shown, below the context, the stage or the image.
+    fn source(&self) -> &str {
+        self.mount.source.as_deref().unwrap_or("/")
+    }
+
+    pub(super) fn wrong(&self, message: impl ToString) -> Cause {
         Cause::RunMount { text: self.text.clone(), message: message.to_string() }
+    }
+
+    /// The name of a cache's directory: a hash of its id, and of what it begins with where that is not an empty directory
+    /// of root's.
+    fn cache_name(&self, target: &Path) -> String {
+        let mount = &self.mount;
+        let mut text = mount.id.clone().unwrap_or_else(|| target.display().to_string());
+        if let Some(layers) = &self.layers {
+            text.push_str(&format!("\0from {} {:?}", chain_id(layers), clean("", self.source())));
+        }
+        for (field, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
+            if let Some(value) = given {
+                text.push_str(&format!("\0{field} {value}"));
+            }
+        }
+        Digest::of(text.as_bytes()).hex().to_owned()
     }
 
     /// The job that reads what is mounted, for its digest and to copy it.
     fn job(&self) -> Job {
         Job {
             instruction: "COPY",
-            sources: vec![self.mount.source.clone().unwrap_or_else(|| "/".to_owned())],
+            // A path, not a pattern.
+            sources: vec![glob::escape(self.source())],
+            fetched: Vec::new(),
+            unpack_fetched: false,
             inline: Vec::new(),
             destination: PathBuf::new(),
             into: true,
@@ -82,90 +114,134 @@ impl Builder<'_> {
         texts.iter().map(read).collect()
     }
 
-    /// What the step's key has of a mount: what it shows, not what is in a cache.
-    pub(super) fn mount_key(&self, key: Key, wanted: &Wanted) -> Result<Key, Cause> {
-        let key = key.with(&wanted.text);
+    /// What the step's key has of what a mount shows: not what is in a cache.
+    pub(super) fn shown_by(&self, wanted: &Wanted) -> Result<String, Cause> {
         match (&wanted.mount.kind, &wanted.layers) {
-            (_, Some(layers)) => Ok(key.with(chain_id(layers))),
+            (_, Some(layers)) => Ok(chain_id(layers)),
             (Type::Bind, None) => {
                 let (job, tree) = (wanted.job(), self.context()?);
                 let digest = job.list(tree).and_then(|listing| job.digest(tree, &listing));
-                Ok(key.with(digest.map_err(|error| wanted.wrong(error))?))
+                digest.map_err(|error| wanted.wrong(error))
             }
-            _ => Ok(key),
+            _ => Ok(String::new()),
         }
     }
 
-    /// Makes a mount's source.
-    pub(super) fn prepare(&self, state: &State, wanted: &Wanted, held: &mut Held) -> Result<Prepared, Cause> {
+    /// Makes a mount's source. `shown` is what [`Builder::shown_by`] said, and becomes what the mount really shows.
+    pub(super) fn prepare(
+        &self,
+        state: &State,
+        wanted: &Wanted,
+        shown: &mut String,
+        held: &mut Held,
+        prepared: &mut Prepared,
+    ) -> Result<(), Cause> {
         let mount = &wanted.mount;
-        let target = clean(&state.image.config.working_dir, &mount.target);
+        let working_dir = &state.image.config.working_dir;
+        if mount.kind == Type::Secret {
+            return self.secret(wanted, working_dir, held, prepared);
+        }
+        if mount.kind == Type::Ssh {
+            // There is no agent; what needs one says so, what does not runs without.
+            let id = mount.id.as_deref().unwrap_or("default");
+            return match mount.required {
+                true => Err(wanted.wrong(format!("the SSH agent {id:?} is required, and was not given"))),
+                false => Ok(()),
+            };
+        }
+        let target = clean(working_dir, &mount.target);
         if target.as_os_str().is_empty() {
             return Err(wanted.wrong("invalid mount target \"/\""));
         }
         let mut options = vec!["bind".to_owned(), if mount.readonly { "ro" } else { "rw" }.to_owned()];
         let source = match mount.kind {
-            Type::Tmpfs => {
+            Type::Cache => Some(self.cache_directory(wanted, &target, held)?),
+            Type::Bind => Some(self.bind_source(wanted, shown, held)?),
+            _ => {
                 options = ["nosuid", "nodev"].map(String::from).to_vec();
                 options.extend(mount.size.map(|size| format!("size={size}")));
                 None
             }
-            Type::Cache => Some(self.cache_directory(wanted, &target, held)?),
-            Type::Bind => Some(self.bind_source(wanted, held)?),
         };
-        Ok(Prepared { target, source, options })
+        prepared.binds.push(Bind { target, source, options });
+        Ok(())
     }
 
     /// What a bind mount shows. Nothing that is written there reaches the context, a stage or an image.
-    fn bind_source(&self, wanted: &Wanted, held: &mut Held) -> Result<PathBuf, Cause> {
-        let wrong = |error: CopyError| wanted.wrong(error);
-        let source = wanted.mount.source.as_deref().unwrap_or("/");
-        let Some(layers) = &wanted.layers else {
-            let tree = self.context()?;
-            let found = tree.resolve(source).map_err(wrong)?.pop().unwrap_or_default();
-            if wanted.mount.readonly && !tree.has_ignore() {
-                let context = &self.options.context;
-                let context =
-                    fs::canonicalize(context).map_err(Cause::system("open build context", context))?;
-                return Ok(context.join(found));
-            }
-            let copy = self.store.workspace()?.step()?.upper;
-            self.copy_out(wanted, tree, &copy)?;
-            return Ok(match tree.kind(&found).map_err(wrong)? {
-                Kind::Directory => copy,
-                _ => copy.join(found.file_name().unwrap_or_default()),
-            });
-        };
+    fn bind_source(&self, wanted: &Wanted, shown: &mut String, held: &mut Held) -> Result<PathBuf, Cause> {
+        let Some(layers) = &wanted.layers else { return self.context_source(wanted, shown) };
         let mounted = match wanted.mount.readonly {
             true => self.store.readable(layers)?,
             false => self.store.writable(layers)?,
         };
-        let tree = Tree::image(mounted.open()?);
-        let found = tree.resolve(source).map_err(wrong)?.pop().unwrap_or_default();
+        let found =
+            Tree::image(mounted.open()?).find(wanted.source()).map_err(|error| wanted.wrong(error))?;
         let path = mounted.rootfs.join(found);
         held.mounted.push(mounted);
         Ok(path)
     }
 
-    /// Copies what a mount shows into a directory of the host.
-    fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<(), Cause> {
+    /// A part of the context, as a mount shows it: a copy, whose files belong to root and stay as they are, whatever happens
+    /// outside. One that nobody can write to serves later steps as well.
+    fn context_source(&self, wanted: &Wanted, shown: &mut String) -> Result<PathBuf, Cause> {
+        let wrong = |error: CopyError| wanted.wrong(error);
+        let source = clean("", wanted.source());
+        if wanted.mount.readonly
+            && let Some(path) = self.shown.borrow().get(&(source.clone(), shown.clone()))
+        {
+            return Ok(path.clone());
+        }
+        let tree = self.context()?;
+        let copy = self.store.workspace()?.step()?.upper;
+        if let Some(copied) = self.copy_out(wanted, tree, &copy)? {
+            *shown = copied;
+        }
+        let found = tree.find(wanted.source()).map_err(wrong)?;
+        let path = match tree.kind(&found).map_err(wrong)? {
+            // The context's own directory is nobody's business.
+            Kind::Directory if found.as_os_str().is_empty() => copy,
+            Kind::Directory => {
+                let mode = tree.mode(&found).map_err(wrong)?;
+                fs::set_permissions(&copy, fs::Permissions::from_mode(mode))
+                    .map_err(Cause::system("change mode of", &copy))?;
+                copy
+            }
+            _ => copy.join(source.file_name().unwrap_or_default()),
+        };
+        if wanted.mount.readonly {
+            self.shown.borrow_mut().insert((source, shown.clone()), path.clone());
+        }
+        Ok(path)
+    }
+
+    /// Copies what a mount shows into a directory of the host. Returns the digest of what was copied, where that may have
+    /// changed.
+    fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<Option<String>, Cause> {
         let job = wanted.job();
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let root =
             rustix::fs::open(to, flags, rustix::fs::Mode::empty()).map_err(Cause::system("open", to))?;
         let place = Place::new(root, Default::default(), None);
-        let copied = job.list(tree).and_then(|listing| job.run(tree, &listing, place, None, None));
+        let scratch = self.store.workspace()?.path();
+        let copied = job.list(tree).and_then(|listing| job.run(tree, &listing, place, None, None, scratch));
         copied.map_err(|error| wanted.wrong(error))
     }
 
-    /// The directory of a cache: `$STAVE_ROOT/cache/mounts/<hash of its id>`, and one with a number more for each user of a
-    /// private one.
+    /// Where caches are: those of a build that uses nothing of before end with it.
+    fn caches(&self) -> Result<PathBuf, Cause> {
+        match self.options.no_cache {
+            true => Ok(self.store.workspace()?.path().join("caches")),
+            false => Ok(self.cache.mounts()),
+        }
+    }
+
+    /// The directory of a cache: `$STAVE_ROOT/cache/mounts/<hash>`, and one with a number more for each user of a private
+    /// one.
     fn cache_directory(&self, wanted: &Wanted, target: &Path, held: &mut Held) -> Result<PathBuf, Cause> {
         let mount = &wanted.mount;
-        let id = mount.id.clone().unwrap_or_else(|| target.display().to_string());
-        let all = self.cache.mounts();
+        let all = self.caches()?;
         fs::create_dir_all(&all).map_err(Cause::system("create directory", &all))?;
-        let name = Digest::of(id.as_bytes()).hex().to_owned();
+        let name = wanted.cache_name(target);
         for number in 0.. {
             let name = if number == 0 { name.clone() } else { format!("{name}-{number}") };
             let path = all.join(&name);
@@ -188,19 +264,33 @@ impl Builder<'_> {
         Err(wanted.wrong("no cache directory"))
     }
 
+    /// Makes a cache's directory where it is not there yet: whole, or not at all.
     fn make_cache(&self, wanted: &Wanted, path: &Path) -> Result<(), Cause> {
-        let mount = &wanted.mount;
-        match fs::create_dir(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-            Err(error) => return Err(Cause::system("create directory", path)(error)),
+        if path.is_dir() {
+            return Ok(());
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o755)))
-            .map_err(Cause::system("change mode of", path))?;
-        let (uid, gid) = (Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)));
-        std::os::unix::fs::chown(path, uid, gid).map_err(Cause::system("change owner of", path))?;
-        let Some(layers) = &wanted.layers else { return Ok(()) };
-        let mounted = self.store.readable(layers)?;
-        self.copy_out(wanted, &Tree::image(mounted.open()?), path)
+        let mount = &wanted.mount;
+        let new = self.store.workspace()?.step()?.upper;
+        let (mut mode, mut uid, mut gid) = (0o755, 0, 0);
+        if let Some(layers) = &wanted.layers {
+            let mounted = self.store.readable(layers)?;
+            let tree = Tree::image(mounted.open()?);
+            let wrong = |error| wanted.wrong(error);
+            self.copy_out(wanted, &tree, &new)?;
+            let found = tree.find(wanted.source()).map_err(wrong)?;
+            if tree.kind(&found).map_err(wrong)? == Kind::Directory {
+                let owner = tree.owner(&found).map_err(wrong)?;
+                (mode, uid, gid) = (tree.mode(&found).map_err(wrong)?, owner.uid, owner.gid);
+            }
+        }
+        let owner = (Some(mount.uid.unwrap_or(uid)), Some(mount.gid.unwrap_or(gid)));
+        std::os::unix::fs::chown(&new, owner.0, owner.1).map_err(Cause::system("change owner of", &new))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mount.mode.unwrap_or(mode)))
+            .map_err(Cause::system("change mode of", &new))?;
+        match rustix::fs::renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
+            // Another build was faster.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(Cause::system("create directory", path)(error)),
+        }
     }
 }

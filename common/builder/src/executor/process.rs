@@ -11,11 +11,10 @@ use std::{
 use oci::spec::Config;
 use oci_spec::runtime::{Mount, Spec};
 use runtime::{
-    Stdio, Streams,
+    Isolated, Stdio, Streams,
     spec::{Overrides, Volume},
 };
 
-use super::Network;
 use crate::{
     config::{Config as Own, DEFAULT_PATH},
     error::Cause,
@@ -40,7 +39,8 @@ pub(super) struct Command<'a> {
     /// Besides the image's own.
     pub(super) environment: Vec<(String, String)>,
     pub(super) rootfs: &'a Path,
-    pub(super) network: Network,
+    /// A network with nothing in it; none for the host's.
+    pub(super) isolated: Option<&'a Isolated>,
     pub(super) binds: Vec<Bind>,
     /// Show its output only if it fails.
     pub(super) quiet: bool,
@@ -68,11 +68,13 @@ impl Command<'_> {
             entrypoint: Some(Vec::new()),
             args: self.words.to_vec(),
             env,
-            network: match self.network {
-                Network::None => runtime::spec::Network::None,
-                Network::Host => runtime::spec::Network::Host,
+            network: match self.isolated {
+                Some(isolated) => runtime::spec::Network::Own(isolated.path()),
+                None => runtime::spec::Network::Host,
             },
             hostname: Some(HOSTNAME.to_owned()),
+            // What writes its environment into a file (configure, env) writes the same for everybody.
+            without_hostname_variable: true,
             volumes: self.volumes()?,
             ..Overrides::default()
         };
@@ -96,9 +98,9 @@ impl Command<'_> {
     /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that a command may write to them and nothing comes of it.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
         let host = |path: &str| fs::read(path).unwrap_or_default();
-        let mut hosts = match self.network {
-            Network::Host => host("/etc/hosts"),
-            Network::None => HOSTS.as_bytes().to_vec(),
+        let mut hosts = match self.isolated {
+            None => host("/etc/hosts"),
+            Some(_) => HOSTS.as_bytes().to_vec(),
         };
         hosts.extend_from_slice(format!("127.0.1.1\t{HOSTNAME}\n").as_bytes());
         let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {

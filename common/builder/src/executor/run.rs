@@ -4,11 +4,11 @@ use super::{
     Builder, Network, mounts,
     mounts::Wanted,
     process::{Bind, Command},
-    stage::State,
+    stage::{Made, State},
     stubs::Stubs,
 };
 use crate::{
-    cache::{Key, Layer},
+    cache::{Key, Layer, Step},
     dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
     error::Cause,
 };
@@ -58,7 +58,7 @@ impl Builder<'_> {
     /// RUN.
     pub(super) fn run_step(&self, state: &mut State, at: usize, run: &Run) -> Result<(), Cause> {
         let script = script(run, state.image.config.shell());
-        let arguments = state.arguments.environment(&state.image.config);
+        let arguments = state.arguments.environment();
         let network = match run.network {
             RunNetwork::Default => self.options.network,
             RunNetwork::None => Network::None,
@@ -67,7 +67,7 @@ impl Builder<'_> {
         let wanted = self.mounts(state, at, &run.mounts)?;
         let config = &state.image.config;
         let pairs = arguments.iter().map(|(name, value)| format!("{name}={value}"));
-        let mut key = Key::new("run")
+        let base = Key::new(Step::Run)
             .with(state.chain())
             .with_all(&script.words)
             .with(script.program.as_ref().map_or("", |(_, text)| text))
@@ -77,16 +77,21 @@ impl Builder<'_> {
             .with(&config.working_dir)
             .with(if network == Network::Host { "host" } else { "none" })
             .with(self.epoch());
-        for wanted in &wanted {
-            key = self.mount_key(key, wanted)?;
-        }
+        let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let key = |shown: &[String]| {
+            let texts = wanted.iter().map(Wanted::text);
+            texts.zip(shown).fold(base.clone(), |key, (text, shown)| key.with(text).with(shown))
+        };
         let text = history(&script.words, &pairs.collect::<Vec<_>>());
         let before = state.clone();
-        self.files(state, &key, text, || {
-            self.execute(&before, &script, &arguments, network, &wanted).map(Some)
+        self.files(state, &key(&shown), text, || {
+            let (layer, shown) =
+                self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
+            Ok(Made { layer: Some(layer), key: Some(key(&shown)) })
         })
     }
 
+    /// Runs the command. Returns its layer, and what its mounts showed: a context may have changed since it was looked up.
     fn execute(
         &self,
         state: &State,
@@ -94,24 +99,29 @@ impl Builder<'_> {
         arguments: &[(String, String)],
         network: Network,
         wanted: &[Wanted],
-    ) -> Result<Layer, Cause> {
+        mut shown: Vec<String>,
+    ) -> Result<(Layer, Vec<String>), Cause> {
         let mounted = self.store.writable(&state.layers)?;
         let mut held = mounts::Held::default();
-        let mut binds = Vec::new();
-        for wanted in wanted {
-            let prepared = self.prepare(state, wanted, &mut held)?;
-            binds.push(Bind { target: prepared.target, source: prepared.source, options: prepared.options });
+        let mut prepared = mounts::Prepared::default();
+        for (wanted, shown) in wanted.iter().zip(&mut shown) {
+            self.prepare(state, wanted, shown, &mut held, &mut prepared)?;
         }
+        let mounts::Prepared { mut binds, environment: secrets } = prepared;
         if let Some((name, text)) = &script.program {
             binds.push(self.program(name, text)?);
         }
-        let environment = arguments.iter().cloned().chain(self.global.proxies());
+        let isolated = match network {
+            Network::None => Some(runtime::Isolated::new()?),
+            Network::Host => None,
+        };
+        let environment = arguments.iter().cloned().chain(self.global.proxies()).chain(secrets);
         let command = Command {
             words: &script.words,
             config: &state.image.config,
             environment: environment.collect(),
             rootfs: &mounted.rootfs,
-            network,
+            isolated: isolated.as_ref(),
             binds,
             quiet: self.options.quiet,
             files: self.store.workspace()?.step()?.upper,
@@ -124,10 +134,10 @@ impl Builder<'_> {
         let status = command.run(&spec)?;
         drop(held);
         if status != 0 {
-            let offline = network == Network::None;
+            let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
             return Err(Cause::Failed { command: script.words.join(" "), status, offline });
         }
-        self.store.commit_without(mounted, &stubs, self.options.epoch)
+        Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, shown))
     }
 
     /// A here-document that is a program, as a file to be mounted.

@@ -3,7 +3,7 @@
 use super::{Builder, image};
 use crate::{
     arguments::Local,
-    cache::{Entry, Key, Layer, chain_id},
+    cache::{Entry, Key, Layer, Step, chain_id},
     config::Image,
     dockerfile::{self, Instruction, Statement, expand::Expander},
     error::{Cause, Error},
@@ -19,6 +19,14 @@ pub(super) struct State {
     pub(super) arguments: Local,
     /// Whether this stage has had a CMD: an ENTRYPOINT drops an inherited one.
     command_is_set: bool,
+}
+
+/// What a step that was run has made.
+pub(super) struct Made {
+    /// None where it changed no file.
+    pub(super) layer: Option<Layer>,
+    /// The key of what was really read, where that may have changed since it was looked up.
+    pub(super) key: Option<Key>,
 }
 
 impl State {
@@ -69,6 +77,7 @@ impl Builder<'_> {
             }
             Origin::Image(name) => {
                 let mut base = self.base(name)?;
+                base.image.config.ensure_path();
                 // What Docker's old builder noted of the container that it made the image in.
                 for stale in ["container", "container_config"] {
                     base.image.other.remove(stale);
@@ -118,6 +127,13 @@ impl Builder<'_> {
                 let expander = Expander::new(self.file.escape, &lookup);
                 let change = metadata::change(other, &state.image, &expander, state.command_is_set)?;
                 let Some(change) = change else { return Ok(()) };
+                let set = match other {
+                    Instruction::Env(pairs) => {
+                        pairs.iter().map(|pair| expander.word(&pair.name)).collect::<Result<Vec<_>, _>>()?
+                    }
+                    _ => Vec::new(),
+                };
+                set.iter().for_each(|name| state.arguments.hide(name));
                 state.command_is_set |= matches!(other, Instruction::Cmd(_));
                 let before = std::mem::replace(&mut state.image, change.image);
                 self.metadata_after(state, &before, change.text)?;
@@ -148,8 +164,9 @@ impl Builder<'_> {
         before: &Image,
         text: String,
     ) -> Result<(), Cause> {
-        let key = Key::new("configuration").with(oci::json::to_vec(before)?).with(&text).with(self.epoch());
-        let entry = self.cached_or(&key, || Ok(Entry { created: self.created(), layer: None }))?;
+        let key =
+            Key::new(Step::Configuration).with(oci::json::to_vec(before)?).with(&text).with(self.epoch());
+        let entry = self.cached_or(&key, || Ok((Entry { created: self.created(), layer: None }, None)))?;
         state.take(entry, text);
         Ok(())
     }
@@ -160,20 +177,28 @@ impl Builder<'_> {
         state: &mut State,
         key: &Key,
         text: String,
-        make: impl FnOnce() -> Result<Option<Layer>, Cause>,
+        make: impl FnOnce() -> Result<Made, Cause>,
     ) -> Result<(), Cause> {
-        let entry = self.cached_or(key, || Ok(Entry { layer: make()?, created: self.created() }))?;
+        let make = || {
+            let Made { layer, key } = make()?;
+            Ok((Entry { layer, created: self.created() }, key))
+        };
+        let entry = self.cached_or(key, make)?;
         state.take(entry, text);
         Ok(())
     }
 
-    fn cached_or(&self, key: &Key, make: impl FnOnce() -> Result<Entry, Cause>) -> Result<Entry, Cause> {
+    fn cached_or(
+        &self,
+        key: &Key,
+        make: impl FnOnce() -> Result<(Entry, Option<Key>), Cause>,
+    ) -> Result<Entry, Cause> {
         if let Some(entry) = self.cached(key)? {
             self.progress.cached();
             return Ok(entry);
         }
-        let entry = make()?;
-        self.keep(key, &entry)?;
+        let (entry, made_of) = make()?;
+        self.keep(made_of.as_ref().unwrap_or(key), &entry)?;
         Ok(entry)
     }
 

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::{
     cache::{Layer, chain_id},
+    config::Image,
     error::Cause,
     workspace::{StepDirectories, Workspace},
 };
@@ -81,6 +82,16 @@ impl Store {
         })
     }
 
+    /// What ONBUILD has left in an image. Nothing where there is no such image: whoever builds on it says so.
+    pub(super) fn triggers(&self, name: &str) -> Vec<String> {
+        let find = || {
+            let descriptor = self.layout.resolve(name).ok()??;
+            let image = self.layout.image(&descriptor, None).ok()?;
+            serde_json::from_value::<Image>(image.raw_configuration).ok()
+        };
+        find().map(|image| image.config.on_build).unwrap_or_default()
+    }
+
     /// The build's own directory.
     pub(super) fn workspace(&self) -> Result<&Workspace, Cause> {
         if self.workspace.get().is_none() {
@@ -94,7 +105,7 @@ impl Store {
     }
 
     /// Makes a mount namespace for the build, so that its mounts end with it, however it ends.
-    fn isolate(&self) -> Result<(), Cause> {
+    pub(super) fn isolate(&self) -> Result<(), Cause> {
         if self.isolated.replace(true) {
             return Ok(());
         }
@@ -208,7 +219,20 @@ impl Store {
 
     /// Takes what was written as a new layer: its blob, and its directory. `epoch` is the latest time that a file in it
     /// may have.
-    pub(super) fn commit(&self, mut mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
+    pub(super) fn commit(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
+        let (layer, mounted) = self.write(mounted, epoch)?;
+        self.layers()?.adopt(&mounted.directories.upper, &layer.diff_id).map_err(Cause::Layers)?;
+        Ok(layer)
+    }
+
+    /// As [`Store::commit`], of a layer that was made on nothing: it is unpacked where it is used, for its root directory
+    /// has to look as those below it do.
+    pub(super) fn commit_alone(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
+        self.write(mounted, epoch).map(|(layer, _)| layer)
+    }
+
+    /// Writes the blob of what was written.
+    fn write(&self, mut mounted: Mounted, epoch: Option<i64>) -> Result<(Layer, Mounted), Cause> {
         mounted.unmount()?;
         let upper = &mounted.directories.upper;
         if let Some(epoch) = epoch {
@@ -220,8 +244,7 @@ impl Store {
         let summary = layer::diff::upper(std::os::fd::AsFd::as_fd(&directory), &mut writer, &options)
             .map_err(Cause::Diff)?;
         let descriptor = writer.commit_as(summary.media_type.into())?;
-        self.layers()?.adopt(upper, &summary.diff_id).map_err(Cause::Layers)?;
-        Ok(Layer { descriptor, diff_id: summary.diff_id })
+        Ok((Layer { descriptor, diff_id: summary.diff_id }, mounted))
     }
 }
 

@@ -67,6 +67,14 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
+    /// An address that is not valid.
+    #[error("read address {address:?}: {problem}")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A host name that is not valid.
     #[error("{0:?} is not a registry's host and port")]
     Host(String),

@@ -3,6 +3,7 @@
 //! * [`Client`]: how registries are reached (TLS, credentials, mirrors, retries).
 //! * [`pull`]: a name in a registry → an image in the store. Several layers arrive at once, and can be read while they
 //!   arrive.
+//! * [`Client::get`]: a file on any web server.
 //! * [`push`]: an image in the store → a name in a registry.
 //! * [`Display`]: what the user sees of it.
 //!
@@ -15,6 +16,7 @@ mod credentials;
 pub mod display;
 mod download;
 mod error;
+mod fetch;
 mod http;
 mod manifest;
 mod pace;
@@ -31,5 +33,6 @@ mod url;
 pub use client::{Client, Options};
 pub use display::Display;
 pub use error::Error;
+pub use fetch::Download;
 pub use pace::Pace;
 pub use progress::{Event, Progress};

@@ -3,6 +3,7 @@
 //! Members that a tool does not know are kept as the bytes that were read, in the order in which they came; the members
 //! that it knows are typed ([`members`]). `docs/document.md` is the contract.
 
+mod configuration;
 mod format;
 mod id;
 pub mod members;

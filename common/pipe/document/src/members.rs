@@ -3,10 +3,12 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::Descriptor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use crate::configuration::Configuration;
 
 /// A type that stands in the document under one name.
 pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
@@ -43,10 +45,9 @@ pub struct Image {
     #[serde(serialize_with = "crate::order::descriptor")]
     #[schemars(with = "Value")]
     pub descriptor: Descriptor,
-    /// The OCI image configuration.
-    #[serde(serialize_with = "crate::order::configuration")]
+    /// The OCI image configuration, with whatever else stands in it.
     #[schemars(with = "Value")]
-    pub configuration: ImageConfiguration,
+    pub configuration: Configuration,
 }
 member!(Image, "image");
 

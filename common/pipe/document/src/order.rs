@@ -1,18 +1,11 @@
 //! One order for the maps of oci-spec's types, which have none: so that the same image gives the same document.
 
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::Descriptor;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub(crate) fn descriptor<S: Serializer>(descriptor: &Descriptor, serializer: S) -> Result<S::Ok, S::Error> {
     sorted(descriptor, "/annotations", serializer)
-}
-
-pub(crate) fn configuration<S: Serializer>(
-    configuration: &ImageConfiguration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    sorted(configuration, "/config/Labels", serializer)
 }
 
 fn sorted<S: Serializer>(value: &impl Serialize, map: &str, serializer: S) -> Result<S::Ok, S::Error> {

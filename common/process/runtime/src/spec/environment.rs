@@ -8,7 +8,8 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// place.
 pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<String> {
     let mut list = vec![PATH.to_owned()];
-    if let Some(hostname) = overrides.hostname.clone().or_else(host_name) {
+    let told = !overrides.without_hostname_variable;
+    if let Some(hostname) = overrides.hostname.clone().or_else(host_name).filter(|_| told) {
         list.push(format!("HOSTNAME={hostname}"));
     }
     if overrides.terminal {

@@ -70,6 +70,8 @@ pub struct Overrides {
     pub user: Option<String>,
     /// The host name, in a uts namespace of its own; none for the caller's name and namespace.
     pub hostname: Option<String>,
+    /// Do not tell the process the host name in `HOSTNAME`.
+    pub without_hostname_variable: bool,
     /// The network.
     pub network: Network,
     /// Gets a terminal.

@@ -1,0 +1,127 @@
+//! ADD of files on web servers.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, Write},
+    path::Path,
+    rc::Rc,
+};
+
+use oci::{
+    Digest,
+    digest::{Algorithm, Hashing},
+};
+
+use super::Builder;
+use crate::{copy::Fetched, error::Cause};
+
+/// Bytes taken from a connection at a time.
+const BUFFER: usize = 256 << 10;
+
+/// Whether ADD has to fetch a source.
+pub(super) fn is_remote(source: &str) -> bool {
+    ["http://", "https://"].iter().any(|start| source.starts_with(start)) || is_git(source)
+}
+
+/// Whether a source is a repository of git.
+pub(super) fn is_git(source: &str) -> bool {
+    let address = source.split(['#', '?']).next().unwrap_or_default();
+    let web = ["http://", "https://"].iter().any(|start| source.starts_with(start));
+    ["git://", "git@", "ssh://"].iter().any(|start| source.starts_with(start))
+        || web && address.ends_with(".git")
+}
+
+/// The name of the file at an address: the last part of its path, without percent-encoding.
+pub(super) fn name_of(address: &str) -> String {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let last = path.split_once('/').map_or("", |(_, path)| path).trim_end_matches('/').rsplit('/').next();
+    let name = decoded(last.unwrap_or_default());
+    // What cannot be a name has BuildKit's.
+    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '\0']) {
+        "__unnamed__".to_owned()
+    } else {
+        name
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Builder<'_> {
+    /// Fetches a file, which must have the digest `checksum` where that is given.
+    pub(super) fn fetch(&self, address: &str, checksum: Option<&Digest>) -> Result<Fetched, Cause> {
+        let path = self.store.workspace()?.step()?.upper.join("file");
+        let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = open.map_err(Cause::system("create", &path))?;
+        let client = registry::Client::new(registry::Options::default());
+        let failed =
+            |source: registry::Error| Cause::Fetch { address: address.to_owned(), source: Box::new(source) };
+        let mut download = client.get(address).map_err(failed)?;
+        let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
+        let mut writer = Hashing::new(file, algorithm);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match download.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                count => writer.write_all(&buffer[..count]).map_err(Cause::system("write", &path))?,
+            }
+        }
+        let (mut file, digest, _) = writer.finish();
+        if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
+            return Err(Cause::Checksum {
+                address: address.to_owned(),
+                wanted: wanted.clone(),
+                found: digest,
+            });
+        }
+        rewind(&mut file, &path)?;
+        // Without a time of the server's it is the same in every build.
+        let modified = download.modified.unwrap_or(0);
+        Ok(Fetched { name: name_of(address), file: Rc::new(file), digest: digest.to_string(), modified })
+    }
+}
+
+fn rewind(file: &mut File, path: &Path) -> Result<(), Cause> {
+    let rewound: io::Result<()> = file.rewind();
+    rewound.map_err(Cause::system("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fetched_and_how_it_is_named() {
+        for (address, name) in [
+            ("http://h/a/b.tar?x=1#y", "b.tar"),
+            ("https://h/a%20b", "a b"),
+            ("http://h/a%2", "a%2"),
+            ("http://h/a/", "a"),
+            ("http://h", "__unnamed__"),
+            ("http://h/", "__unnamed__"),
+            ("http://h/%2e%2e", "__unnamed__"),
+            ("http://h/a%2fb", "__unnamed__"),
+        ] {
+            assert_eq!(name_of(address), name, "{address}");
+        }
+        assert!(is_remote("https://h/x") && !is_remote("x/http://h") && !is_git("https://h/x.gitx"));
+        assert!(is_git("https://h/x.git#v1") && is_git("git@h:x") && is_remote("git://h/x"));
+    }
+}

@@ -1,0 +1,120 @@
+//! `RUN --mount=type=secret`: a file or a variable that the command sees and nothing else does. Its content is on no disk,
+//! in no layer, in no history and in no key of the cache.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::MountFlags;
+
+use super::{
+    Builder,
+    mounts::{Held, Prepared, Wanted},
+    process::Bind,
+};
+use crate::{copy::clean, error::Cause};
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// A file.
+    File(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
+}
+
+impl Secret {
+    fn read(&self) -> Result<Vec<u8>, Cause> {
+        match self {
+            Self::File(path) => fs::read(path).map_err(Cause::system("read secret", path)),
+            Self::Variable(name) => {
+                let value = std::env::var_os(name).ok_or_else(|| Cause::NoVariable(name.clone()))?;
+                Ok(std::os::unix::ffi::OsStringExt::into_vec(value))
+            }
+        }
+    }
+}
+
+/// A file system in memory that holds one secret, mounted for as long as this lives.
+#[derive(Debug)]
+pub(super) struct SecretFile {
+    directory: PathBuf,
+}
+
+impl SecretFile {
+    fn path(&self) -> PathBuf {
+        self.directory.join("secret")
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        // The mount namespace goes with the build, so that nothing can stay.
+        let _ = mount::unmount(&self.directory);
+    }
+}
+
+impl Builder<'_> {
+    /// Gives a command its secret.
+    pub(super) fn secret(
+        &self,
+        wanted: &Wanted,
+        working_dir: &str,
+        held: &mut Held,
+        prepared: &mut Prepared,
+    ) -> Result<(), Cause> {
+        let mount = &wanted.mount;
+        let last = |path: &str| Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+        let id = match (&mount.source, &mount.id) {
+            (Some(id), _) | (None, Some(id)) => id.clone(),
+            (None, None) => last(&mount.target).unwrap_or_default(),
+        };
+        let Some(secret) = self.options.secrets.get(&id) else {
+            return match mount.required {
+                true => Err(Cause::NoSecret { text: wanted.text().to_owned(), id }),
+                false => Ok(()),
+            };
+        };
+        let content = secret.read()?;
+        if let Some(name) = &mount.env {
+            let value = String::from_utf8(content.clone());
+            let value = value
+                .map_err(|_| wanted.wrong(format!("secret {id:?} is no text, as a variable must be")))?;
+            prepared.environment.push((name.clone(), value));
+            if mount.target.is_empty() {
+                return Ok(());
+            }
+        }
+        let target = match mount.target.as_str() {
+            "" => format!("/run/secrets/{}", last(&id).unwrap_or_default()),
+            target => target.to_owned(),
+        };
+        let file = self.secret_file(&content)?;
+        let path = file.path();
+        let owner = (Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)));
+        chown(&path, owner.0, owner.1).map_err(Cause::system("change owner of", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o400)))
+            .map_err(Cause::system("change mode of", &path))?;
+        held.secrets.push(file);
+        prepared.binds.push(Bind {
+            target: clean(working_dir, &target),
+            source: Some(path),
+            options: ["bind", "ro", "nosuid", "nodev", "noexec"].map(String::from).to_vec(),
+        });
+        Ok(())
+    }
+
+    /// Writes a secret to a file system in memory.
+    fn secret_file(&self, content: &[u8]) -> Result<SecretFile, Cause> {
+        self.store.isolate()?;
+        let directory = self.store.workspace()?.step()?.upper;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("stave:secret", &directory, "tmpfs", flags, Some(c"mode=0700"))
+            .map_err(Cause::system("mount tmpfs on", &directory))?;
+        let file = SecretFile { directory };
+        fs::write(file.path(), content).map_err(Cause::system("write", &file.path()))?;
+        Ok(file)
+    }
+}
