@@ -136,13 +136,8 @@ pub enum Cause {
     #[error("ADD of {0:?}: repositories of git are not fetched; clone it before and ADD the directory")]
     Git(String),
     /// ADD of something on a web server.
-    #[error("ADD of {address:?}: {source}")]
-    Fetch {
-        /// Its address.
-        address: String,
-        /// The cause.
-        source: Box<registry::Error>,
-    },
+    #[error("ADD failed: {0}")]
+    Fetch(Box<registry::Error>),
     /// What came is not what was meant.
     #[error("ADD of {address:?}: its digest is {found}, and not {wanted}")]
     Checksum {
@@ -215,6 +210,24 @@ impl Cause {
         move |source| Self::System { verb, path, source: source.into() }
     }
 
+    /// Whether the system or the store is the cause (a full disk, say), and no other Dockerfile would help.
+    fn is_of_system(&self) -> bool {
+        match self {
+            Self::System { .. }
+            | Self::Store(_)
+            | Self::Unpack { .. }
+            | Self::Layers(_)
+            | Self::Diff(_)
+            | Self::Mount(_)
+            | Self::Process(_)
+            | Self::Ignore { .. } => true,
+            Self::Copy { source, .. } | Self::Workdir { source, .. } => {
+                matches!(source, CopyError::System { .. })
+            }
+            _ => false,
+        }
+    }
+
     fn hint(&self) -> Option<String> {
         let rootless = |what| format!("{what}, or `img-build --rootless`");
         match self {
@@ -247,13 +260,15 @@ impl From<Error> for operation::Error {
 }
 
 impl Error {
-    /// The line of the Dockerfile that it is about.
+    /// The line of the Dockerfile that has to be mended.
     pub(crate) fn line(&self) -> Option<usize> {
-        match self {
-            Self::Syntax { source, .. } => Some(source.line),
-            Self::Step { line, .. } | Self::Plan { line, .. } => Some(*line).filter(|line| *line > 0),
-            Self::Target(_) | Self::Other(_) => None,
-        }
+        let line = match self {
+            Self::Syntax { source, .. } => source.line,
+            Self::Plan { line, .. } => *line,
+            Self::Step { line, source, .. } if !source.is_of_system() => *line,
+            Self::Step { .. } | Self::Target(_) | Self::Other(_) => return None,
+        };
+        Some(line).filter(|line| *line > 0)
     }
 
     /// What to do about it, where that can be said.

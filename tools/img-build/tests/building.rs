@@ -79,7 +79,7 @@ fn a_step_that_fails() {
         file.display()
     );
     assert_eq!(quiet.stderr, excerpt, "and no hint: the step looked for no network");
-    let lost = fixture.build_with("FROM busybox\nRUN wget -T 2 http://192.0.2.1/\n", &["-q"]);
+    let lost = fixture.build_with("FROM busybox\nRUN nc -w 1 192.0.2.1 80\n", &["-q"]);
     let hint =
         "hint: the step had no network and tried to reach it; to give it one: img-build --network host\n";
     assert!(lost.stderr.ends_with(hint), "{}", lost.stderr);

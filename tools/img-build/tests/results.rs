@@ -102,9 +102,11 @@ fn the_environment_of_a_command() {
     assert_eq!(built.configuration()["config"]["Env"], json!([format!("PATH=/opt/bin:{path}")]));
     let layers = fixture.layers(&built, 1);
     let told = layers[0]["e"].strip_prefix("644 0:0 ").unwrap();
-    let mut told: Vec<&str> = told.lines().filter(|line| !line.starts_with("SHLVL=")).collect();
+    // What a shell adds by itself.
+    let own = |line: &&str| ["SHLVL=", "PWD=", "OLDPWD="].iter().any(|name| line.starts_with(name));
+    let mut told: Vec<&str> = told.lines().filter(|line| !own(line)).collect();
     told.sort_unstable();
-    assert_eq!(told, ["HOME=/root", &format!("PATH=/opt/bin:{path}"), "PWD=/"]);
+    assert_eq!(told, ["HOME=/root", &format!("PATH=/opt/bin:{path}")]);
     let scratch = fixture.config("FROM scratch\nLABEL a=b\n");
     assert_eq!(scratch["config"]["WorkingDir"], "/");
     assert_eq!(scratch["config"]["Env"], json!([format!("PATH={path}")]));
@@ -197,9 +199,9 @@ fn the_epoch_as_an_argument() {
 fn secrets() {
     let fixture = Fixture::new();
     let secret = fixture.path("secret");
-    fs::write(&secret, "hush").unwrap();
+    fs::write(&secret, "xyzzyx").unwrap();
     let text = "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null && stat -c '%a %u' /run/secrets/s > /o\n\
-                RUN --mount=type=secret,id=s,env=TOLD --mount=type=secret,target=/x/s,mode=444,uid=7 test $TOLD = hu\"\"sh && test $(cat /x/s) = hu\"\"sh && stat -c '%a %u' /x/s > /o\n\
+                RUN --mount=type=secret,id=s,env=TOLD --mount=type=secret,target=/x/s,mode=444,uid=7 test $TOLD = xyz\"\"zyx && test $(cat /x/s) = xyz\"\"zyx && stat -c '%a %u' /x/s > /o\n\
                 RUN --mount=type=secret,id=none --mount=type=secret,id=none,env=NONE --mount=type=ssh ls /run/secrets || echo ${NONE-unset} > /o\n";
     let given = format!("id=s,src={}", secret.display());
     let built = fixture.build_with(text, &["--secret", &given]).ok();
@@ -210,7 +212,7 @@ fn secrets() {
     fs::write(&secret, "other").unwrap();
     assert_eq!(fixture.build_with(text, &["--secret", &given]).ok().cached(), 3, "no part of the key");
     let found =
-        std::process::Command::new("grep").args(["-rqa", "hush"]).arg(fixture.root()).status().unwrap();
+        std::process::Command::new("grep").args(["-rqa", "xyzzyx"]).arg(fixture.root()).status().unwrap();
     assert_eq!(found.code(), Some(1), "it stands nowhere in the store");
     let mut command = fixture.command();
     fixture.write(
@@ -292,10 +294,7 @@ fn files_of_web_servers() {
             format!("ADD --checksum=sha256:{zeros} {server}/f /d/"),
             format!("ADD of \"{server}/f\": its digest is {digest}, and not sha256:{zeros}"),
         ),
-        (
-            format!("ADD {server}/none /d/"),
-            format!("ADD of \"{server}/none\": GET {server}/none: 404 Not Found"),
-        ),
+        (format!("ADD {server}/none /d/"), format!("ADD failed: get {server}/none: 404 Not Found")),
         (
             format!("ADD --checksum={digest} x /d/"),
             format!("checksum \"{digest}\": its source is not on a web server"),

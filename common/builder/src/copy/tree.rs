@@ -95,7 +95,7 @@ impl Tree {
         let parts = parts(source);
         let Some(first) = parts.iter().position(|part| glob::has_wildcards(part)) else {
             let path: PathBuf = parts.iter().map(|part| glob::unescape(part)).collect();
-            return Ok(vec![self.found(&path, source)?]);
+            return Ok(vec![self.found(&path, &glob::unescape(source))?]);
         };
         let above: PathBuf = parts[..first].iter().map(|part| glob::unescape(part)).collect();
         let Some(above) = self.follow(&above)? else { return Ok(Vec::new()) };
