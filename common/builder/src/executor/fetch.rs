@@ -71,8 +71,7 @@ impl Builder<'_> {
         let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = open.map_err(Cause::system("create", &path))?;
         let client = registry::Client::new(registry::Options::default());
-        let failed =
-            |source: registry::Error| Cause::Fetch { address: address.to_owned(), source: Box::new(source) };
+        let failed = |source: registry::Error| Cause::Fetch(Box::new(source));
         let mut download = client.get(address).map_err(failed)?;
         let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
         let mut writer = Hashing::new(file, algorithm);
