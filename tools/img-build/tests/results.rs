@@ -1,5 +1,7 @@
 //! The same results as everybody else's builder, where ours once were others: links, caches, mounts, variables.
 
+#![allow(clippy::unwrap_used)] // A broken server is a failed test.
+
 mod common;
 
 use std::{

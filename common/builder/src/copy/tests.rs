@@ -376,7 +376,7 @@ fn add_stream(archive: Vec<u8>) -> Result<Vec<String>, String> {
     let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
     let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
     let job = Job { unpack: true, instruction: "ADD", ..job(&["a"], "/t/") };
-    let done = job.run(&tree, &job.list(&tree).unwrap(), place, None, None);
+    let done = job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path());
     done.map_err(|error| error.to_string())?;
     assert_eq!(list(&dir.path().join("image/usr")), before, "nothing is written through a link");
     Ok(list(&dir.path().join("image/t")))
