@@ -237,7 +237,6 @@ impl Cause {
             Self::NoSecret { .. } => {
                 Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
             }
-            Self::Mount(error) => error.hint().map(str::to_owned),
             Self::Failed { offline: true, .. } => Some(
                 "the step had no network and tried to reach it; to give it one: img-build --network host"
                     .to_owned(),

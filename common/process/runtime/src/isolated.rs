@@ -22,8 +22,8 @@ impl Isolated {
     /// When the system makes none.
     pub fn new() -> Result<Self> {
         aside(|| {
-            sys::unshare(UnshareFlags::NEWNET).map_err(Error::at("create network namespace"))?;
-            sys::raise_loopback().map_err(Error::at("set link lo up"))?;
+            sys::unshare(UnshareFlags::NEWNET).map_err(Error::at("create", "network namespace"))?;
+            sys::raise_loopback().map_err(Error::at("set", "link lo up"))?;
             let open = |error| Error::new(format_args!("open {OWN:?}: {error}"));
             Ok(Self { namespace: File::open(OWN).map_err(open)? })
         })
@@ -42,7 +42,7 @@ impl Isolated {
                 std::os::fd::AsFd::as_fd(&self.namespace),
                 Some(LinkNameSpaceType::Network),
             )
-            .map_err(Error::at("enter network namespace"))?;
+            .map_err(Error::at("enter", "network namespace"))?;
             let read =
                 |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
             Ok((read("snmp"), read("snmp6")))
