@@ -4,13 +4,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow, bail};
 use ipnet::{IpNet, Ipv4Net};
-use netlink::{Connection, Link, LinkOperation, Mac};
+use netlink::{Connection, Link, LinkOperation, Mac, Mark, PROTOCOL};
 use toolkit::hint;
 
 /// Docker's own default.
 const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16);
-/// Marks an address that we put on a bridge of others (IFA_PROTO): "S".
-const PROTOCOL: u8 = 0x53;
 
 /// The choice.
 pub(crate) struct Bridge {
@@ -43,7 +41,7 @@ pub(crate) fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
 }
 
 /// Looks at the system and chooses.
-pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
+pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>, mark: Mark) -> Result<Bridge> {
     let connection = Connection::open(None)?;
     let standing = connection.link(name)?;
     let own = match &standing {
@@ -73,27 +71,26 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>) -> Result<Bridge> {
     }
     let gateway = present.map_or_else(|| lease::gateway(subnet), |(net, _)| net.addr());
     let address = IpNet::from(Ipv4Net::new(gateway, subnet.prefix_len())?);
-    let add_address = |mac, protocol| LinkOperation::AddressAdd {
+    let add_address = |mac| LinkOperation::AddressAdd {
         namespace: None,
         link: name.to_owned(),
         mac,
         address,
-        protocol,
+        protocol: Some(PROTOCOL),
     };
     let ours = Mac::derive("", name);
     let operations = match standing {
         Some(link) if link.mac != Some(ours) => {
             refuse_unusable(&link)?;
             // An address that the bridge had before must not be removed by us.
-            let mark = Some(PROTOCOL);
-            let came_with_it = present.is_some_and(|(_, protocol)| protocol != mark);
-            if came_with_it { vec![] } else { vec![add_address(None, mark)] }
+            let came_with_it = present.is_some_and(|(_, protocol)| protocol != Some(PROTOCOL));
+            if came_with_it { vec![] } else { vec![add_address(None)] }
         }
         _ => vec![
-            LinkOperation::BridgeAdd { name: name.to_owned(), mac: ours },
+            LinkOperation::BridgeAdd { name: name.to_owned(), mac: ours, mark: Some(mark) },
             LinkOperation::Ipv6Off { link: name.to_owned(), mac: ours },
             LinkOperation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
-            add_address(Some(ours), None),
+            add_address(Some(ours)),
         ],
     };
     Ok(Bridge { subnet, gateway, operations })

@@ -19,11 +19,15 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
-use document::{Document, members};
+use document::{Document, Instance, members};
 use ipnet::Ipv4Net;
-use netlink::{Sysctl, Variable};
+use nat::{NatOperation, Used, User};
+use netlink::{Mark, Sysctl, Variable};
 use operation::{Claim, Shared};
 use toolkit::{Common, Context, Filter, Plan, hint};
+
+/// The name that veth-pair gives the container's interface.
+const INTERFACE: &str = "eth0";
 
 /// Make a network namespace, and the bridge that connects it
 #[derive(Parser)]
@@ -43,10 +47,15 @@ operation::any_of! {
     /// What this tool does.
     enum Op {
         Claim(Claim),
-        Sysctl(Shared<Sysctl>),
-        Link(Shared<netlink::LinkOperation>),
-        Nat(Shared<nat::NatOperation>),
+        Sysctl(Shared<Used<Sysctl>>),
+        Link(Shared<Used<netlink::LinkOperation>>),
+        // An operation with claims of its own first: read as one without, it would be undone for nobody's sake.
+        EarlierNat(Shared<NatOperation>),
+        Nat(NatOperation),
         Netns(netns::NetnsOperation),
+        // As versions before 0.2 recorded them: claimed below the run directory alone.
+        EarlierSysctl(Shared<Sysctl>),
+        EarlierLink(Shared<netlink::LinkOperation>),
     }
 }
 
@@ -69,24 +78,40 @@ impl Filter for NetnsBridge {
             let error = anyhow!("create network namespace {namespace:?}: File exists");
             return Err(hint(error, format!("unwind {}, or choose another --id", context.id)));
         }
-        let bridge = bridge::choose(&self.bridge, self.subnet)?;
+        let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
+        let mark = Mark::new(&context.id, instance.as_deref());
+        let bridge = bridge::choose(&self.bridge, self.subnet, mark)?;
         let scope = &context.scope;
         let claim = Claim::new(scope, &format!("bridge-{}", self.bridge), &context.id);
-        let sysctl = |variable| Ok::<_, netlink::Error>(Shared::new(&claim, Sysctl::plan(scope, variable)?));
+        let user = User {
+            holder: context.id.clone(),
+            link: netlink::veth_name(&context.id, INTERFACE),
+            claims: claim.directory.clone(),
+        };
         let route_localnet = Variable::RouteLocalnet { link: self.bridge.clone() };
-        let nat = nat::NatOperation::Bridge { bridge: self.bridge.clone(), subnet: bridge.subnet };
+        let nat = NatOperation::Bridge {
+            bridge: self.bridge.clone(),
+            subnet: bridge.subnet,
+            user: Some(user.clone()),
+        };
 
         // The namespace first and ip_forward last, so that the kernel, which is busy for a while with taking a namespace
-        // or a bridge apart, is asked for nothing that has to wait for it. What is shared stands behind the claim on it;
+        // or a bridge apart, is asked for nothing that has to wait for it. What is shared stands behind the claims on it, below the run directory and in
+        // the table;
         // the rules that protect 127.0.0.0/8 before route_localnet, which opens it.
         let mut operations: Vec<Op> = vec![
             netns::NetnsOperation::new(&namespace, &context.id).into(),
             claim.clone().into(),
-            Shared::new(&claim, nat).into(),
+            nat.into(),
         ];
-        operations.extend(bridge.operations.into_iter().map(|link| Shared::new(&claim, link).into()));
-        operations.push(sysctl(route_localnet)?.into());
-        operations.push(sysctl(Variable::IpForward { bridge: self.bridge.clone() })?.into());
+        for link in bridge.operations {
+            operations.push(Shared::new(&claim, Used::new(&user, Some(&self.bridge), link)).into());
+        }
+        let route_localnet = Used::new(&user, Some(&self.bridge), Sysctl::plan(scope, route_localnet)?);
+        operations.push(Shared::new(&claim, route_localnet).into());
+        // For all bridges.
+        let forward = Sysctl::plan(scope, Variable::IpForward { bridge: self.bridge.clone() })?;
+        operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
         let adds = members::Network {
             mode: "bridge".into(),
             namespace,

@@ -12,14 +12,18 @@
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
+mod pair;
+
 use std::{net::Ipv4Addr, process::ExitCode};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
-use document::{Document, members};
+use document::{Document, Instance, members};
 use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
-use netlink::{Connection, Link, LinkOperation, Mac, Peer, veth_name};
+use nat::NatOperation;
+use netlink::{Connection, Link, LinkOperation, Mac, Mark, veth_name};
+use pair::Pair;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// The name of the interface in the container.
@@ -40,6 +44,7 @@ operation::any_of! {
     /// What this tool does.
     enum Op {
         Lease(Lease),
+        Address(NatOperation),
         Link(LinkOperation),
     }
 }
@@ -70,16 +75,25 @@ impl Filter for VethPair {
             }
         };
         let lease = plan_lease(context, &network, &connection, &bridge)?;
+        let address = NatOperation::Address {
+            address: lease.address,
+            holder: context.id.clone(),
+            instead_of: lease.instead_of.clone(),
+        };
+        let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let subnet = v4(network.bridge.subnet)?;
-        let address = IpNet::from(Ipv4Net::new(lease.address, subnet.prefix_len())?);
+        let cidr = IpNet::from(Ipv4Net::new(lease.address, subnet.prefix_len())?);
         let pair = Pair {
             here: (veth_name(&context.id, INTERFACE), Mac::derive(&context.id, "host")),
             inside: Mac::derive(&context.id, INTERFACE),
             mtu: bridge.mtu,
-            address,
+            address: cidr,
+            mark: Mark::new(&context.id, instance.as_deref()),
         };
-        let operations =
-            std::iter::once(lease.into()).chain(pair.operations(&network).map(Op::from)).collect();
+        let operations = [lease.into(), address.into()]
+            .into_iter()
+            .chain(pair.operations(&network).map(Op::from))
+            .collect();
         Ok(Plan { adds: members::Attachment { cni: pair.result(&network, &bridge) }, operations })
     }
 
@@ -125,7 +139,7 @@ fn plan_lease(
         0 => Vec::new(),
         index => connection.addresses(Some(index))?,
     };
-    let reserved: Vec<Ipv4Addr> = addresses
+    let mut reserved: Vec<Ipv4Addr> = addresses
         .iter()
         .map(|address| address.address.addr())
         .chain([network.bridge.gateway])
@@ -142,82 +156,26 @@ fn plan_lease(
         let no_link = || connection.link(&veth_name(id, INTERFACE)).is_ok_and(|link| link.is_none());
         !(gone(&record) && gone(&namespace) && no_link())
     };
-    lease::plan(&context.scope.run_dir, subnet, &reserved, &context.id, in_use).map_err(|error| match error {
-        lease::Error::UsedUp { .. } => {
-            hint(error, "unwind a container, or use another bridge with a larger --subnet")
-        }
-        error => error.into(),
-    })
-}
-
-/// The pair to make.
-struct Pair {
-    here: (String, Mac),
-    inside: Mac,
-    mtu: u32,
-    address: IpNet,
-}
-
-impl Pair {
-    fn operations(&self, network: &members::Network) -> impl Iterator<Item = LinkOperation> {
-        let (name, mac) = self.here.clone();
-        let inside = self.inside;
-        let (link, namespace) = (INTERFACE.to_owned(), Some(network.namespace.clone()));
-        [
-            LinkOperation::VethAdd {
-                name: name.clone(),
-                mac,
-                master: network.bridge.name.clone(),
-                mtu: self.mtu,
-                peer: Peer { name: link.clone(), mac: inside, namespace: network.namespace.clone() },
-            },
-            LinkOperation::Ipv6Off { link: name.clone(), mac },
-            LinkOperation::Hairpin { link: name.clone(), mac },
-            LinkOperation::LinkUp { namespace: None, link: name, mac },
-            LinkOperation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: inside },
-            LinkOperation::AddressAdd {
-                namespace: namespace.clone(),
-                link: link.clone(),
-                mac: Some(inside),
-                address: self.address,
-                protocol: None,
-            },
-            LinkOperation::RouteAdd {
-                namespace,
-                destination: IpNet::from(Ipv4Net::default()),
-                gateway: network.bridge.gateway,
-                link,
-                mac: inside,
-            },
-        ]
-        .into_iter()
-    }
-
-    /// The CNI result (CNI SPEC.md, "ADD Success").
-    fn result(&self, network: &members::Network, bridge: &Link) -> members::CniResult {
-        let interface = |name: &str, mac: Option<Mac>, sandbox| members::CniInterface {
-            name: name.to_owned(),
-            mac: mac.map(|mac| mac.to_string()),
-            mtu: Some(self.mtu),
-            sandbox,
-        };
-        let gateway = Some(network.bridge.gateway);
-        let sandbox = Some(network.namespace.to_string_lossy().into_owned());
-        members::CniResult {
-            cni_version: "1.1.0".into(),
-            interfaces: vec![
-                interface(&bridge.name, bridge.mac, None),
-                interface(&self.here.0, Some(self.here.1), None),
-                interface(INTERFACE, Some(self.inside), sandbox),
-            ],
-            ips: vec![members::CniIp { address: self.address, gateway, interface: Some(2) }],
-            routes: vec![members::CniRoute { dst: IpNet::from(Ipv4Net::default()), gw: gateway }],
-            dns: serde_json::json!({}),
-            other: serde_json::Map::new(),
+    loop {
+        let planned = lease::plan(&context.scope.run_dir, subnet, &reserved, &context.id, in_use);
+        let lease = planned.map_err(|error| match error {
+            lease::Error::UsedUp { .. } => {
+                hint(error, "unwind a container, or use another bridge with a larger --subnet")
+            }
+            error => error.into(),
+        })?;
+        // Another run directory has leases of its own: what it gave stands in the table.
+        match nat::address_holder(lease.address)? {
+            Some(holder) if holder != context.id && Some(&holder) != lease.instead_of.as_ref() => {
+                reserved.push(lease.address);
+            }
+            _ => return Ok(lease),
         }
     }
 }
 
 fn main() -> ExitCode {
-    toolkit::filter::<VethPair>()
+    let exit = toolkit::filter::<VethPair>();
+    nat::close();
+    exit
 }

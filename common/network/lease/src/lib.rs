@@ -92,7 +92,7 @@ pub fn plan(
     if let Some(address) = candidates.find(|address| !given.contains(address)) {
         return Ok(lease(address));
     }
-    for address in subnet::addresses(subnet, after) {
+    for address in subnet::addresses(subnet, after).filter(|address| !reserved.contains(address)) {
         let path = directory.join(address.to_string());
         // It may have been given back meanwhile.
         let Some(earlier) = unless_gone(fs::read_to_string(&path)).map_err(file("read", &path))? else {

@@ -13,8 +13,10 @@ mod operation;
 mod reconcile;
 pub mod ruleset;
 mod table;
+mod user;
 
 pub use mapping::{InvalidProtocol, Mapping, Protocol, taken};
 pub use netlink::{Error, netfilter::close};
 pub use operation::NatOperation;
 pub use table::TABLE;
+pub use user::{Used, User, address_holder};

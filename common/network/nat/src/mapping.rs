@@ -97,10 +97,19 @@ pub(crate) fn look_up(socket: &Netfilter, element: &Element) -> Result<Option<St
 
 /// The keys of all elements of a set.
 pub(crate) fn keys(socket: &Netfilter, set: &str) -> Result<Vec<Vec<u8>>, Refusal> {
+    Ok(elements(socket, set)?.into_iter().map(|(key, _)| key).collect())
+}
+
+/// The keys and comments of all elements of a set.
+pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Option<String>)>, Refusal> {
     let messages = socket.dump(Kind::GetElement, IPV4, &encode::named(set))?;
     let lists = messages.iter().filter_map(|message| find(message, 3));
     let members = lists.flat_map(|list| netlink::attribute::read(list).map(|(_, member)| member));
-    Ok(members.filter_map(|member| find(find(member, 1)?, 1).map(<[u8]>::to_vec)).collect())
+    let found = members.filter_map(|member| {
+        let key = find(find(member, 1)?, 1)?.to_vec();
+        Some((key, find(member, 6).and_then(encode::read_comment)))
+    });
+    Ok(found.collect())
 }
 
 /// The first of the mappings whose port on the host is published already, with the container that has it where that is

@@ -1,7 +1,9 @@
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 use netlink::{
-    Error, NLM_F_CREATE, NLM_F_EXCL,
-    netfilter::{Kind, Netfilter},
+    Error, NLM_F_CREATE, NLM_F_EXCL, errno_of,
+    netfilter::{self, Kind, Netfilter},
 };
 use nix::errno::Errno;
 use operation::{Condition, Scope, words};
@@ -11,7 +13,8 @@ use crate::{
     Mapping, Protocol, TABLE, conntrack, mapping,
     reconcile::{Change, commit, missing, surplus, transact},
     ruleset::Element,
-    table,
+    table, user,
+    user::User,
 };
 
 /// A change to the table `ip stave`; each one is a single transaction of nf_tables.
@@ -26,6 +29,21 @@ pub enum NatOperation {
         bridge: String,
         /// Its subnet.
         subnet: Ipv4Net,
+        /// The container that claims it. None where the claims are below the run directory alone, as an earlier version had
+        /// them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<User>,
+    },
+    /// Claims an address for a container, for all run directories.
+    #[serde(rename = "nat-address")]
+    Address {
+        /// The address.
+        address: Ipv4Addr,
+        /// The container's id.
+        holder: String,
+        /// The id of a container that is gone and whose address is taken over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead_of: Option<String>,
     },
     /// Publishes ports: elements of the maps, marked with the container's id.
     #[serde(rename = "nat-publish")]
@@ -61,9 +79,13 @@ fn explain_element(element: &Element) -> String {
 impl operation::Operation for NatOperation {
     fn explain(&self) -> Vec<String> {
         match self {
-            Self::Bridge { bridge, subnet } => {
-                let elements = table::bridge_elements(bridge, *subnet);
-                explain_table().into_iter().chain(elements.iter().map(explain_element)).collect()
+            Self::Bridge { bridge, subnet, user } => {
+                let claim = user.iter().map(|user| user.element(bridge));
+                let elements = table::bridge_elements(bridge, *subnet).into_iter().chain(claim);
+                explain_table().into_iter().chain(elements.map(|element| explain_element(&element))).collect()
+            }
+            Self::Address { address, holder, .. } => {
+                vec![explain_element(&user::address_element(*address, holder))]
             }
             Self::Publish { holder, mappings } => {
                 let elements = mappings.iter().map(|mapping| table::mapping_element(mapping, holder));
@@ -83,20 +105,40 @@ impl operation::Operation for NatOperation {
         }
     }
 
-    fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
-        match self {
-            Self::Bridge { bridge, subnet } => {
-                Ok(transact("add", |socket| missing(socket, bridge, *subnet))?)
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        let made = match self {
+            Self::Bridge { bridge, subnet, user } => {
+                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref()))
             }
-            Self::Publish { holder, mappings } => Ok(publish(holder, mappings)?),
+            Self::Address { address, holder, instead_of } => {
+                user::claim_address(*address, holder, instead_of.as_deref())
+            }
+            Self::Publish { holder, mappings } => publish(holder, mappings),
+        };
+        // Without a claim in the table it is not known whether another container needs what stands there.
+        let is_claimed = !matches!(self, Self::Bridge { user: None, .. });
+        if made.is_err() && netfilter::is_in_doubt() && is_claimed {
+            // The kernel may have done it all the same. The error that counts is the first.
+            let _ = self.undo(scope);
         }
+        Ok(made?)
     }
 
-    fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         match self {
-            Self::Bridge { bridge, subnet } => {
-                Ok(transact("remove", |socket| surplus(socket, bridge, *subnet))?)
+            Self::Bridge { bridge, subnet, user } => {
+                let shared = match user {
+                    Some(User { claims, holder, .. }) => {
+                        scope.contain(claims)?;
+                        let failed =
+                            |source| Error::new("list", format!("claims {claims:?}"), errno_of(&source));
+                        operation::holds_another(claims, holder).map_err(failed)?
+                    }
+                    None => false,
+                };
+                Ok(transact("remove", |socket| surplus(socket, bridge, *subnet, user.as_ref(), shared))?)
             }
+            Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
             Self::Publish { holder, mappings } => Ok(withdraw(holder, mappings)?),
         }
     }
@@ -105,7 +147,16 @@ impl operation::Operation for NatOperation {
         let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
         let socket = Netfilter::of_this_thread().map_err(failed)?;
         match self {
-            Self::Bridge { bridge, subnet } => match missing(&socket, bridge, *subnet) {
+            Self::Address { address, holder, .. } => {
+                let element = user::address_element(*address, holder);
+                let object = format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
+                Ok(match mapping::look_up(&socket, &element).map_err(failed)? {
+                    Some(standing) if standing.is(&element) => Condition::Present,
+                    Some(_) => Condition::Different(object),
+                    None => Condition::Missing(object),
+                })
+            }
+            Self::Bridge { bridge, subnet, user } => match missing(&socket, bridge, *subnet, user.as_ref()) {
                 Ok(changes) => Ok(changes
                     .into_iter()
                     .next()

@@ -12,6 +12,7 @@ use crate::{
     TABLE, encode, mapping,
     ruleset::{Element, Rule},
     table,
+    user::User,
 };
 
 /// A change to the rules, with the words for an error about it.
@@ -76,7 +77,12 @@ pub(crate) fn commit(
 }
 
 /// What has to be added for the table to stand with this bridge in it. Empty where all of it stands.
-pub(crate) fn missing(socket: &Netfilter, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Refusal> {
+pub(crate) fn missing(
+    socket: &Netfilter,
+    bridge: &str,
+    subnet: Ipv4Net,
+    user: Option<&User>,
+) -> Result<Vec<Change>, Refusal> {
     let mut changes = Vec::new();
     let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
     let none = table.is_none();
@@ -115,6 +121,14 @@ pub(crate) fn missing(socket: &Netfilter, bridge: &str, subnet: Ipv4Net) -> Resu
             changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
         }
     }
+    if let Some(user) = user {
+        let element = user.element(bridge);
+        let standing = if none { None } else { mapping::look_up(socket, &element)? };
+        // Another container's claim makes the transaction fail.
+        if !standing.is_some_and(|standing| standing.is(&element)) {
+            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
+        }
+    }
     Ok(changes)
 }
 
@@ -141,19 +155,43 @@ fn missing_rules(dumped: &[Vec<u8>], changes: &mut Vec<Change>) {
     }
 }
 
-/// What has to be removed for the bridge to be gone: its elements, or the table where no other bridge is in it.
-pub(crate) fn surplus(socket: &Netfilter, bridge: &str, subnet: Ipv4Net) -> Result<Vec<Change>, Refusal> {
-    if socket.get(Kind::GetTable, &encode::table()[..1])?.is_none() {
+/// What has to be removed for the bridge to be gone, unless somebody else uses it (`shared`, or by the table): its elements,
+/// or the table where no other bridge is in it. The user's claim goes in any case. A table that is not as we make it is not
+/// ours.
+pub(crate) fn surplus(
+    socket: &Netfilter,
+    bridge: &str,
+    subnet: Ipv4Net,
+    user: Option<&User>,
+    shared: bool,
+) -> Result<Vec<Change>, Refusal> {
+    let bridges = table::BRIDGES;
+    let Some(standing) = socket.get(Kind::GetSet, &encode::named(bridges.name))? else {
         return Ok(Vec::new());
+    };
+    let wanted = encode::set(&bridges, 0);
+    if !covers(&standing, &wanted[..wanted.len() - 1]) {
+        return Ok(Vec::new());
+    }
+    let nobody = User { holder: String::new(), link: String::new(), claims: Default::default() };
+    let by = user.unwrap_or(&nobody);
+    let mut changes = Vec::new();
+    if let Some(user) = user {
+        let claim = user.element(bridge);
+        if mapping::look_up(socket, &claim)?.is_some_and(|standing| standing.is(&claim)) {
+            changes.push(Change::element(Kind::DelElement, 0, &claim));
+        }
+    }
+    if shared || by.is_one_of_several(socket, Some(bridge))? {
+        return Ok(changes);
     }
     let ours = table::bridge_elements(bridge, subnet);
     let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
     let others = mapping::keys(socket, table::BRIDGES.name)?;
-    if others.iter().all(|key| our_keys.contains(key)) {
+    if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {
         let name = encode::table()[..1].to_vec();
         return Ok(vec![Change::new(Kind::DelTable, 0, name, format!("table ip {TABLE}"))]);
     }
-    let mut changes = Vec::new();
     for element in ours {
         if mapping::look_up(socket, &element)?.is_some() {
             changes.push(Change::element(Kind::DelElement, 0, &element));

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The table's name. Its family is `ip`.
-pub const TABLE: &str = "stave";
+pub const TABLE: &str = netlink::netfilter::OWN_TABLE;
 
 /// Ports published on all addresses of the host.
 pub(crate) const PUBLISHED: Set = Set {
@@ -44,7 +44,14 @@ pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: N
 pub(crate) const SAME_BRIDGE: Set =
     Set { name: "same_bridge", key: &[Ifname, Ifname], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 5] = [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE];
+/// Which container uses which bridge: the bridge, and the link by which the container hangs on it.
+pub(crate) const USERS: Set = Set { name: "users", key: &[Ifname, Ifname], data: None, interval: false };
+
+/// Which container has which address.
+pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], data: None, interval: false };
+
+pub(crate) const SETS: [&Set; 7] =
+    [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE, &USERS, &ADDRESSES];
 
 pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "martians", kind: "filter", hook: Hook::Prerouting, priority: ("raw", -300) },

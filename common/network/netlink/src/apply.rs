@@ -15,7 +15,10 @@ use rtnetlink::{
     },
 };
 
-use crate::{Address, Connection, Error, Link, LinkOperation, Mac, Peer, errno_of, removal, sysctl};
+use crate::{
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, mark, removal,
+    sysctl, veth_name,
+};
 
 /// To make what must not be there.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -72,8 +75,17 @@ fn need(
 impl LinkOperation {
     pub(crate) fn make(&self) -> Result<(), Error> {
         match self {
-            Self::BridgeAdd { name, mac } => add_bridge(name, *mac),
-            Self::VethAdd { name, mac, master, mtu, peer } => add_veth(name, *mac, master, *mtu, peer),
+            Self::BridgeAdd { name, mac, .. } => add_bridge(name, *mac),
+            Self::VethAdd { name, mac, master, mtu, peer, mark } => {
+                add_veth(name, *mac, master, *mtu, peer)?;
+                // The kernel takes no alias with a link that is made. Until it is there, the address is the mark.
+                let Some(mark) = mark else { return Ok(()) };
+                let marked = set_alias(name, *mac, &mark.alias());
+                if marked.is_err() {
+                    let _ = self.take_back();
+                }
+                marked
+            }
             Self::Ipv6Off { link, mac } => {
                 need("switch off", "IPv6", None, link, *mac)?;
                 sysctl::switch_ipv6_off(link)
@@ -95,14 +107,17 @@ impl LinkOperation {
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let (connection, link) =
                     need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
-                add_address(&connection, &link, *address, *protocol)
+                add_address(&connection, &link, *address, *protocol, mac.is_some())
             }
-            Self::RouteAdd { namespace, destination, gateway, link, mac } => {
+            Self::RouteAdd { namespace, destination, gateway, link, mac, protocol } => {
                 let (connection, link) =
                     need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
                 let what = format!("{destination} by {gateway}");
-                let route = route(destination, gateway, link.index)
+                let mut route = route(destination, gateway, link.index)
                     .map_err(|source| connection.error("add route", &what, source))?;
+                if let Some(by) = protocol {
+                    route.header.protocol = (*by).into();
+                }
                 connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE)
             }
         }
@@ -110,16 +125,42 @@ impl LinkOperation {
 
     pub(crate) fn take_back(&self) -> Result<(), Error> {
         match self {
-            Self::BridgeAdd { name, mac } => {
+            Self::BridgeAdd { name, mac, mark } => {
+                if *mac != Mac::derive("", name) {
+                    return Ok(());
+                }
                 let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
-                // Whatever else hangs on it was put there by somebody who still needs it.
-                if connection.ports(link.index)?.is_empty() { delete(&connection, &link) } else { Ok(()) }
+                if link.alias.is_some() && !link.is_marked() {
+                    return Ok(());
+                }
+                // Whatever else hangs on it was put there by somebody who still needs it. Its own container does not: nobody
+                // else claims it, and a port that could not be taken back goes later.
+                let own = mark.as_ref().map(Mark::alias);
+                let is_others = |port: &Link| own.is_none() || port.alias != own;
+                match connection.ports(link.index)?.iter().any(is_others) {
+                    true => Ok(()),
+                    false => delete(&connection, &link),
+                }
             }
-            Self::VethAdd { name, mac, .. } => {
+            Self::VethAdd { name, mac, peer, mark, .. } => {
+                if !is_derived(name, *mac, peer, mark.as_ref()) {
+                    return Ok(());
+                }
                 let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
-                delete(&connection, &link)
+                let is_own = match (&link.alias, mark) {
+                    (Some(alias), Some(mark)) => *alias == mark.alias(),
+                    (Some(_), None) => false,
+                    (None, _) => true,
+                };
+                if is_own { delete(&connection, &link) } else { Ok(()) }
             }
             Self::Ipv6Off { .. } | Self::Hairpin { .. } | Self::LinkUp { .. } => Ok(()),
+            // What has no mark of ours goes with its link, or is not ours.
+            Self::AddressAdd { protocol, .. } | Self::RouteAdd { protocol, .. }
+                if *protocol != Some(PROTOCOL) =>
+            {
+                Ok(())
+            }
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
@@ -132,11 +173,13 @@ impl LinkOperation {
                 let message = RouteNetlinkMessage::DelAddress(message);
                 unless_gone(connection.change("remove address", address.to_string(), &message, 0))
             }
-            Self::RouteAdd { namespace, destination, gateway, link, mac } => {
+            Self::RouteAdd { namespace, destination, gateway, link, mac, .. } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
                 };
-                let Ok(route) = route(destination, gateway, link.index) else { return Ok(()) };
+                let Ok(mut route) = route(destination, gateway, link.index) else { return Ok(()) };
+                // The kernel removes only one of this protocol.
+                route.header.protocol = PROTOCOL.into();
                 let message = RouteNetlinkMessage::DelRoute(route);
                 unless_gone(connection.change("remove route", destination.to_string(), &message, 0))
             }
@@ -145,7 +188,7 @@ impl LinkOperation {
 
     pub(crate) fn compare(&self) -> Result<Condition, Error> {
         let (namespace, name, mac) = match self {
-            Self::BridgeAdd { name, mac } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
+            Self::BridgeAdd { name, mac, .. } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
             Self::Ipv6Off { link, mac } | Self::Hairpin { link, mac } => (None, link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
@@ -196,7 +239,23 @@ fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {
     let connection = Connection::open(None)?;
     // Not LinkBridge::new, which sets it up at once.
     let bridge = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).build();
-    connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(bridge), CREATE)
+    connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(bridge), CREATE)?;
+    set_alias(name, mac, mark::shared())
+}
+
+/// Notes at a link of ours what it is.
+fn set_alias(name: &str, mac: Mac, alias: &str) -> Result<(), Error> {
+    let (connection, link) = need("set", "alias", None, name, mac)?;
+    let named = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).alias(alias).build();
+    connection.change("set alias on", format!("link {name:?}"), &RouteNetlinkMessage::SetLink(named), 0)
+}
+
+/// Whether a link has the name and the address that we give to that of a container: an address that somebody else's link has
+/// is derived from nothing.
+fn is_derived(name: &str, mac: Mac, peer: &Peer, mark: Option<&Mark>) -> bool {
+    let of_namespace = || peer.namespace.file_name().and_then(|id| id.to_str());
+    let id = mark.map(Mark::id).or_else(of_namespace).unwrap_or_default();
+    name == veth_name(id, &peer.name) && mac == Mac::derive(id, "host")
 }
 
 fn set_up(connection: &Connection, link: &Link) -> Result<(), Error> {
@@ -235,16 +294,21 @@ fn add_address(
     link: &Link,
     address: IpNet,
     protocol: Option<u8>,
+    on_own: bool,
 ) -> Result<(), Error> {
     let what = format!("{address} on link {:?}", link.name);
     let wanted = Address { link: link.index, address, protocol };
     let message =
         wanted.message().ok_or_else(|| connection.error("add address", &what, Errno::EAFNOSUPPORT))?;
     match connection.change("add address", what, &RouteNetlinkMessage::NewAddress(message), CREATE) {
-        // Ours already: a bridge's address is there for all its containers.
+        // Ours already: a bridge's address is there for all its containers. On a link of ours an earlier version, or kernel,
+        // noted nothing.
         Err(error)
             if error.errno() == Errno::EEXIST
-                && connection.addresses(Some(link.index))?.contains(&wanted) =>
+                && connection
+                    .addresses(Some(link.index))?
+                    .iter()
+                    .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
         {
             Ok(())
         }

@@ -19,7 +19,7 @@ use rtnetlink::{
     },
 };
 
-use crate::{Error, Family, Mac, Refusal, Request, Socket, errno_of, namespace};
+use crate::{Error, Family, Mac, Refusal, Request, Socket, errno_of, mark, namespace};
 
 /// The interface `lo` is the first in every namespace.
 const LOOPBACK: u32 = 1;
@@ -182,14 +182,12 @@ impl Connection {
         self.one(format!("link {name:?}"), message)
     }
 
-    /// All bridges.
+    /// All interfaces.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn bridges(&self) -> Result<Vec<Link>, Error> {
-        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
-        let links = self.links(kind, "bridges")?;
-        Ok(links.into_iter().filter(|link| link.bridge).collect())
+    pub fn all(&self) -> Result<Vec<Link>, Error> {
+        self.links(None, "links")
     }
 
     /// The ports of the bridge with this index.
@@ -197,14 +195,15 @@ impl Connection {
     /// # Errors
     /// When the kernel does not say.
     pub fn ports(&self, bridge: u32) -> Result<Vec<Link>, Error> {
-        let links = self.links(LinkAttribute::Controller(bridge), "ports")?;
+        let links = self.links(Some(LinkAttribute::Controller(bridge)), "ports")?;
         Ok(links.into_iter().filter(|link| link.master == Some(bridge)).collect())
     }
 
     /// The links that the kernel lists under `filter`.
-    fn links(&self, filter: LinkAttribute, what: &str) -> Result<Vec<Link>, Error> {
+    fn links(&self, filter: Option<LinkAttribute>, what: &str) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
-        message.attributes.extend([LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]), filter]);
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        message.attributes.extend(filter);
         let answer = self.list(what, &RouteNetlinkMessage::GetLink(message))?;
         let links = answer.into_iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewLink(link) => Some(Link::from(link)),
@@ -257,6 +256,13 @@ fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
     header.message_type = kind;
     RouteNetlinkMessage::deserialize(&header, payload)
         .map_err(|error| Refusal { errno: Errno::EBADMSG, text: Some(error.to_string()) })
+}
+
+impl Link {
+    /// Whether it carries a mark of ours.
+    pub fn is_marked(&self) -> bool {
+        self.alias.as_deref().is_some_and(mark::is_ours)
+    }
 }
 
 impl From<LinkMessage> for Link {

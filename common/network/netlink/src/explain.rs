@@ -4,7 +4,7 @@ use std::path::Path;
 
 use operation::words;
 
-use crate::{LinkOperation, sysctl};
+use crate::{LinkOperation, mark, sysctl};
 
 /// The name that `ip netns` has for the namespace, or its path.
 fn name_of(namespace: &Path) -> String {
@@ -21,15 +21,26 @@ fn ip(namespace: Option<&Path>) -> Vec<String> {
 }
 
 impl LinkOperation {
-    pub(crate) fn command(&self) -> String {
+    /// The command lines for it.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        let alias = match self {
+            Self::BridgeAdd { name, .. } => Some((name, mark::shared().to_owned())),
+            Self::VethAdd { name, mark: Some(mark), .. } => Some((name, mark.alias())),
+            _ => None,
+        };
+        let named = alias.map(|(name, alias)| words(["ip", "link", "set", name, "alias", &alias]));
+        [Some(self.command()), named].into_iter().flatten().collect()
+    }
+
+    fn command(&self) -> String {
         let line = |namespace: Option<&Path>, rest: &[&str]| {
             words(ip(namespace).into_iter().chain(rest.iter().map(|word| (*word).to_owned())))
         };
         match self {
-            Self::BridgeAdd { name, mac } => {
+            Self::BridgeAdd { name, mac, .. } => {
                 line(None, &["link", "add", name, "address", &mac.to_string(), "type", "bridge"])
             }
-            Self::VethAdd { name, mac, master, mtu, peer } => {
+            Self::VethAdd { name, mac, master, mtu, peer, .. } => {
                 let (mac, mtu, peer_mac) = (mac.to_string(), mtu.to_string(), peer.mac.to_string());
                 let here = ["link", "add", name, "address", &mac, "mtu", &mtu, "master", master];
                 let namespace = name_of(&peer.namespace);
@@ -49,15 +60,16 @@ impl LinkOperation {
                 }
                 line(namespace.as_deref(), &rest)
             }
-            Self::RouteAdd { namespace, destination, gateway, link, .. } => {
+            Self::RouteAdd { namespace, destination, gateway, link, protocol, .. } => {
                 let destination = match destination.prefix_len() {
                     0 => "default".to_owned(),
                     _ => destination.to_string(),
                 };
                 let gateway = gateway.to_string();
+                let protocol = protocol.map_or_else(|| "static".to_owned(), |by| by.to_string());
                 line(
                     namespace.as_deref(),
-                    &["route", "add", &destination, "via", &gateway, "dev", link, "proto", "static"],
+                    &["route", "add", &destination, "via", &gateway, "dev", link, "proto", &protocol],
                 )
             }
         }
@@ -66,19 +78,20 @@ impl LinkOperation {
 
 #[cfg(test)]
 mod tests {
-    use crate::{LinkOperation, Mac, Peer};
+    use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer};
 
     fn examples(namespace: &str) -> [LinkOperation; 7] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
-            LinkOperation::BridgeAdd { name: "stave0".into(), mac: mac(1) },
+            LinkOperation::BridgeAdd { name: "stave0".into(), mac: mac(1), mark: None },
             LinkOperation::VethAdd {
                 name: link.clone(),
                 mac: mac(2),
                 master: "stave0".into(),
                 mtu: 1500,
                 peer: Peer { name: peer.clone(), mac: mac(3), namespace: namespace.into() },
+                mark: Some(Mark::new("web", Some("0123456789abcdef"))),
             },
             LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
             LinkOperation::Hairpin { link, mac: mac(2) },
@@ -88,7 +101,7 @@ mod tests {
                 link: peer.clone(),
                 mac: Some(mac(3)),
                 address: "172.17.0.2/16".parse().unwrap(),
-                protocol: None,
+                protocol: Some(PROTOCOL),
             },
             LinkOperation::RouteAdd {
                 namespace: Some(namespace.into()),
@@ -96,6 +109,7 @@ mod tests {
                 gateway: [172, 17, 0, 1].into(),
                 link: peer,
                 mac: mac(3),
+                protocol: Some(PROTOCOL),
             },
         ]
     }
@@ -103,21 +117,26 @@ mod tests {
     #[test]
     fn explained_as_a_person_would_type_it() {
         assert_eq!(
-            examples("/run/netns/web").map(|operation| operation.command()),
+            examples("/run/netns/web").iter().flat_map(LinkOperation::commands).collect::<Vec<_>>(),
             [
                 "ip link add stave0 address 02:00:00:00:00:01 type bridge",
+                "ip link set stave0 alias stave",
                 "ip link add v3fa1 address 02:00:00:00:00:02 mtu 1500 master stave0 type veth \
                  peer name eth0 address 02:00:00:00:00:03 mtu 1500 netns web",
+                "ip link set v3fa1 alias 'stave web 0123456789abcdef'",
                 "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
                 "bridge link set dev v3fa1 hairpin on",
                 "ip -n web link set eth0 up",
-                "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",
-                "ip -n web route add default via 172.17.0.1 dev eth0 proto static",
+                "ip -n web address add 172.17.0.2/16 broadcast + dev eth0 proto 83",
+                "ip -n web route add default via 172.17.0.1 dev eth0 proto 83",
             ]
         );
         let [.., address, route] = examples("/tmp/ns").map(|operation| operation.command());
-        assert_eq!(address, "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0");
-        assert_eq!(route, "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto static");
+        assert_eq!(
+            address,
+            "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0 proto 83"
+        );
+        assert_eq!(route, "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto 83");
     }
 
     #[test]

@@ -27,6 +27,8 @@ const GENERATION: u16 = 1;
 pub const UNSPEC: u8 = 0;
 /// `NFPROTO_IPV4`.
 pub const IPV4: u8 = 2;
+/// The table of family `ip` that holds what Stave makes.
+pub const OWN_TABLE: &str = "stave";
 /// struct nfgenmsg: family, version, resource.
 const GENERIC: usize = 4;
 
@@ -175,6 +177,11 @@ impl Netfilter {
         let kind = SUBSYSTEM_CTNETLINK << 8 | u16::from(kind);
         self.socket.request(&request(kind, NLM_F_ACK, [IPV4, 0, 0, 0], attributes)).map(drop)
     }
+}
+
+/// Whether the last answer to this thread got lost: then the kernel may have done what it was asked for.
+pub fn is_in_doubt() -> bool {
+    NETFILTER.with_borrow(|known| known.as_ref().is_some_and(|open| open.socket.is_lost()))
 }
 
 /// In which the kernel has freed what a transaction removed, as a rule.

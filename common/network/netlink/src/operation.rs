@@ -4,19 +4,25 @@ use ipnet::IpNet;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::Mac;
+use crate::{Mac, Mark};
 
-/// A change to links, addresses or routes. The hardware address marks a link as ours. Another link with the same name
-/// belongs to others: applying is then an error, and undo leaves it.
+/// A change to links, addresses or routes. The derived hardware address and the alias mark a link as ours. Another link with
+/// the same name belongs to others: applying is then an error, and undo leaves it, whatever a document says. [`PROTOCOL`]
+/// marks addresses and routes.
+///
+/// [`PROTOCOL`]: crate::PROTOCOL
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum LinkOperation {
-    /// Makes a bridge. An existing bridge with this address is fine. Undo leaves it while it has ports.
+    /// Makes a bridge. An existing bridge with this address is fine. Undo leaves it while it has ports of others.
     BridgeAdd {
         /// Its name.
         name: String,
-        /// Its hardware address.
+        /// Its hardware address, derived from its name.
         mac: Mac,
+        /// The container for which it is made or used, whose own port does not keep it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<Mark>,
     },
     /// Makes a veth pair in one step: both sides get their final names; one becomes a port of a bridge here, the other
     /// goes into its namespace.
@@ -31,6 +37,9 @@ pub enum LinkOperation {
         mtu: u32,
         /// The other side.
         peer: Peer,
+        /// The container that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<Mark>,
     },
     /// Disables IPv6 on a link here that is not up yet. The host must not accept the router advertisements of a
     /// container (CVE-2020-10749), and the kernel need not keep an address and routes for each port of a bridge. It
@@ -71,7 +80,7 @@ pub enum LinkOperation {
         mac: Option<Mac>,
         /// The address with its prefix length.
         address: IpNet,
-        /// The origin of the address (IFA_PROTO): it marks an address on a link of others.
+        /// Who put it there (IFA_PROTO): its mark. One without goes with its link.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,
     },
@@ -88,6 +97,9 @@ pub enum LinkOperation {
         link: String,
         /// The link's hardware address.
         mac: Mac,
+        /// Who put it there: its mark. One without goes with its link.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        protocol: Option<u8>,
     },
 }
 
@@ -104,7 +116,7 @@ pub struct Peer {
 
 impl operation::Operation for LinkOperation {
     fn explain(&self) -> Vec<String> {
-        vec![self.command()]
+        self.commands()
     }
 
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {

@@ -1,5 +1,7 @@
 //! Variables of the network.
 
+mod forwarding;
+
 use std::{
     fs::{self, File},
     io,
@@ -16,7 +18,7 @@ use nix::{
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Connection, Error, Mac, errno_of};
+use crate::{Error, errno_of};
 
 /// A variable of the network that is set. Only these: an undo never writes to whatever path a document names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,15 +160,26 @@ fn unset(name: &str) -> impl FnOnce(io::Error) -> operation::Error {
     move |error| operation::Error::new("set", name, error).of(operation::Place::Sysctl)
 }
 
+/// Why a kept value cannot be written or removed.
+fn unkept(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> operation::Error {
+    let path = format!("{path:?}");
+    move |error| operation::Error::new(verb, path, error).of(operation::Place::RunDir)
+}
+
 impl Sysctl {
-    /// Plans to set `variable`: looks up the value that it had. A link that does not exist yet has 0.
+    /// Plans to set `variable`: looks up the value that it had. A link that does not exist yet has 0. A value that was kept
+    /// counts for as long as a network of ours stands for which it was.
     ///
     /// # Errors
     /// When that cannot be read.
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
         let kept = scope.run_dir.join("sysctl").join(variable.name().replace('/', "%"));
         let name = variable.name();
-        let earlier = read(&kept).map_err(failed("read", &kept.to_string_lossy()))?;
+        let earlier = match forwarding::is_claimed(scope, None)? {
+            true => read(&kept).map_err(failed("read", &kept.to_string_lossy()))?,
+            false => None,
+        };
+        let earlier = earlier.and_then(|text| text.lines().next().map(str::to_owned));
         let previous = match earlier {
             Some(value) => value,
             None => read(&variable.path()).map_err(failed("read", &name))?.unwrap_or_else(|| "0".into()),
@@ -178,26 +191,33 @@ impl Sysctl {
         read(&self.variable.path()).map_err(failed("read", &self.variable.name()))
     }
 
-    /// Why the previous value cannot be kept, or forgotten.
-    fn unkept(&self, verb: &'static str) -> impl FnOnce(io::Error) -> operation::Error {
-        let kept = format!("{:?}", self.kept);
-        move |error| operation::Error::new(verb, kept, error).of(operation::Place::RunDir)
+    fn is_kept(&self) -> Result<bool, Error> {
+        self.kept.try_exists().map_err(failed("look for", &self.kept.to_string_lossy()))
     }
 
-    /// Keeps the previous value, unless an earlier container did.
-    fn keep(&self) -> io::Result<()> {
-        if let Some(parent) = self.kept.parent() {
-            fs::create_dir_all(parent)?;
+    /// Keeps the previous value; for forwarding also what there was then that packets may be forwarded for.
+    fn keep(&self) -> Result<(), operation::Error> {
+        let mut text = format!("{}\n", self.previous);
+        if matches!(self.variable, Variable::IpForward { .. }) {
+            forwarding::Seen::now()?.write(&mut text);
         }
-        let beside = self.kept.with_added_extension("new");
-        fs::write(&beside, format!("{}\n", self.previous))?;
-        fs::rename(&beside, &self.kept)
+        let write = || -> io::Result<()> {
+            if let Some(parent) = self.kept.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            let beside = self.kept.with_added_extension("new");
+            fs::write(&beside, &text)?;
+            fs::rename(&beside, &self.kept)
+        };
+        write().map_err(unkept("write", &self.kept))
     }
 
-    fn forget(&self) -> io::Result<()> {
+    fn forget(&self) -> Result<(), operation::Error> {
         for path in [&self.kept.with_added_extension("new"), &self.kept] {
             match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unkept("remove", path)(error));
+                }
                 _ => {}
             }
         }
@@ -208,6 +228,56 @@ impl Sysctl {
         Ok(())
     }
 
+    fn set(&self) -> Result<(), operation::Error> {
+        let name = self.variable.name();
+        if self.read()?.as_deref() == Some(SET) {
+            // It was so before: nothing will be put back. What is kept all the same is of a network that is gone.
+            return if self.previous == SET { self.forget() } else { Ok(()) };
+        }
+        let kept_here = !self.is_kept()?;
+        let made = match kept_here {
+            true => self.keep(),
+            false => Ok(()),
+        };
+        let made = made.and_then(|()| fs::write(self.variable.path(), SET).map_err(unset(&name)));
+        if made.is_err() && kept_here {
+            // Nothing changed, so nothing is to be put back. The error that counts is the first.
+            let _ = self.forget();
+        }
+        made
+    }
+
+    /// Puts the value back that was kept, and forgets it: it goes with the last that needed it.
+    fn put_back(&self, scope: &Scope) -> Result<(), operation::Error> {
+        if !self.is_kept()? {
+            // Nothing of ours changed it; at most it was about to.
+            return self.forget();
+        }
+        if let Variable::IpForward { bridge } = &self.variable {
+            if forwarding::is_claimed(scope, Some(bridge))? {
+                return Ok(());
+            }
+            let kept = read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?;
+            if self.read()?.as_deref() == Some(SET)
+                && self.previous != SET
+                && let Some(what) = forwarding::needed_by(bridge, kept.as_deref().unwrap_or_default())?
+            {
+                self.forget()?;
+                operation::note(&format!("{} stays 1: {what} may need it", self.variable.name()));
+                return Ok(());
+            }
+        }
+        if self.read()?.is_some_and(|value| value == SET) {
+            match fs::write(self.variable.path(), &self.previous) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unset(&self.variable.name())(error));
+                }
+                _ => {}
+            }
+        }
+        self.forget()
+    }
+
     fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
         scope.contain(&self.kept)?;
         let digits = !self.previous.is_empty() && self.previous.bytes().all(|byte| byte.is_ascii_digit());
@@ -216,19 +286,6 @@ impl Sysctl {
         }
         Err(Error::new("set", self.variable.name(), Errno::EINVAL).into())
     }
-}
-
-/// Whether somebody may rely on packets being forwarded when our own bridge of this name goes: whoever has another bridge,
-/// or a port on this one. In doubt it stays.
-fn is_needed_beside(bridge: &str) -> Result<bool, Error> {
-    let connection = Connection::open(None)?;
-    let own = Some(Mac::derive("", bridge));
-    for other in connection.bridges()? {
-        if other.name != bridge || other.mac != own || !connection.ports(other.index)?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 impl operation::Operation for Sysctl {
@@ -247,37 +304,12 @@ impl operation::Operation for Sysctl {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         self.validate(scope)?;
-        let name = self.variable.name();
-        if self.read()?.as_deref() == Some(SET) {
-            return Ok(());
-        }
-        if !self.kept.exists() {
-            self.keep().map_err(self.unkept("write"))?;
-        }
-        fs::write(self.variable.path(), SET).map_err(unset(&name))
+        self.set()
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         self.validate(scope)?;
-        let name = self.variable.name();
-        if !self.kept.exists() {
-            // Nothing of ours changed it; at most it was about to.
-            return self.forget().map_err(self.unkept("remove"));
-        }
-        if let Variable::IpForward { bridge } = &self.variable
-            && is_needed_beside(bridge)?
-        {
-            return Ok(());
-        }
-        if self.read()?.is_some_and(|value| value == SET) {
-            match fs::write(self.variable.path(), &self.previous) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(unset(&name)(error));
-                }
-                _ => {}
-            }
-        }
-        self.forget().map_err(self.unkept("remove"))
+        self.put_back(scope)
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {

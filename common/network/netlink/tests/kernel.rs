@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use netlink::{Connection, LinkOperation as Op, Mac, Peer, Sysctl, Variable, veth_name};
+use netlink::{Connection, LinkOperation as Op, Mac, Mark, PROTOCOL, Peer, Sysctl, Variable, veth_name};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -51,7 +51,11 @@ fn netns(name: &str) -> netns::NetnsOperation {
 }
 
 fn bridge() -> Op {
-    Op::BridgeAdd { name: "stave0".into(), mac: Mac::derive("", "stave0") }
+    Op::BridgeAdd {
+        name: "stave0".into(),
+        mac: Mac::derive("", "stave0"),
+        mark: Some(Mark::new("web", Some("0123456789abcdef"))),
+    }
 }
 
 /// The link operations of netns-bridge and veth-pair, for the container `id` with this address.
@@ -68,9 +72,16 @@ fn container(id: &str, address: &str) -> Vec<Op> {
             link: "stave0".into(),
             mac: Some(Mac::derive("", "stave0")),
             address: "172.17.0.1/16".parse().unwrap(),
-            protocol: None,
+            protocol: Some(PROTOCOL),
         },
-        Op::VethAdd { name: name.clone(), mac, master: "stave0".into(), mtu: 1400, peer },
+        Op::VethAdd {
+            name: name.clone(),
+            mac,
+            master: "stave0".into(),
+            mtu: 1400,
+            peer,
+            mark: Some(Mark::new(id, Some("0123456789abcdef"))),
+        },
         Op::Ipv6Off { link: name.clone(), mac },
         Op::Hairpin { link: name.clone(), mac },
         Op::LinkUp { namespace: None, link: name, mac },
@@ -80,7 +91,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
             link: "eth0".into(),
             mac: Some(inside),
             address: address.parse().unwrap(),
-            protocol: None,
+            protocol: Some(PROTOCOL),
         },
         Op::RouteAdd {
             namespace: Some(namespace),
@@ -88,6 +99,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
             gateway: [172, 17, 0, 1].into(),
             link: "eth0".into(),
             mac: inside,
+            protocol: Some(PROTOCOL),
         },
     ]
 }
@@ -261,6 +273,7 @@ fn a_sysctl_is_put_back_by_the_last_and_where_no_bridge_stands() {
             ]
         );
         first.apply(&scope()).unwrap();
+        sh("mkdir -p /run/stave/shared/bridge-own0; touch /run/stave/shared/bridge-own0/web");
         let mut second = forward();
         assert_eq!(second.previous, "0", "what the first one kept");
         second.apply(&scope()).unwrap();
@@ -268,11 +281,16 @@ fn a_sysctl_is_put_back_by_the_last_and_where_no_bridge_stands() {
         sh("ip link add br9 type bridge");
         second.undo(&scope()).unwrap();
         assert_eq!(value(), "1", "another bridge stands");
-        sh("ip link del br9");
+        sh("ip link del br9; test ! -e /run/stave/sysctl");
         second.undo(&scope()).unwrap();
-        second.undo(&scope()).unwrap();
+        assert_eq!(value(), "1", "what was kept went with its last claim");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let mut third = forward();
+        third.apply(&scope()).unwrap();
+        third.undo(&scope()).unwrap();
+        third.undo(&scope()).unwrap();
         assert_eq!(value(), "0");
-        sh("rmdir /run/stave");
+        sh("rm -r /run/stave");
         assert_eq!(picture(), before);
 
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -304,4 +322,150 @@ fn a_sysctl_in_a_document_names_no_other_file() {
     )
     .unwrap();
     assert!(sysctl.undo(&scope()).unwrap_err().to_string().contains("is outside"));
+}
+
+#[test]
+fn forwarding_stays_for_what_appeared_since_and_for_nothing_else() {
+    sandbox(|| {
+        let value = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim().to_owned();
+        // There before, and not in need of forwarding, which was off.
+        sh("ip tuntap add dev tun8 mode tun; nft add table inet own; \
+            nft add chain inet own forward '{ type filter hook forward priority 0; }'; \
+            nft add rule inet own forward counter");
+        for (appears, goes, stays) in [
+            ("true", "true", "0"),
+            ("ip tuntap add dev tun9 mode tun", "ip link del tun9", "1"),
+            ("ip link del tun8; ip tuntap add dev tun8 mode tun", "true", "1"),
+            ("nft add rule inet own forward accept", "true", "1"),
+            (
+                "nft add table ip mine; nft add chain ip mine f '{ type filter hook forward priority 0; }'; \
+              nft add rule ip mine f accept",
+                "true",
+                "1",
+            ),
+            (
+                "nft add table ip stave; nft add chain ip stave f '{ type filter hook forward priority 0; }'; \
+              nft add rule ip stave f accept",
+                "true",
+                "0",
+            ),
+            ("true", "true", "0"),
+        ] {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+            let mut forward = Sysctl::plan(&scope(), Variable::IpForward { bridge: "own0".into() }).unwrap();
+            forward.apply(&scope()).unwrap();
+            sh(appears);
+            forward.undo(&scope()).unwrap();
+            assert_eq!(value(), stays, "{appears}");
+            assert!(!fs::exists("/run/stave/sysctl").unwrap(), "{appears}");
+            sh(goes);
+        }
+    });
+}
+
+#[test]
+fn a_value_is_not_kept_for_what_could_not_be_set_and_not_believed_without_a_claim() {
+    sandbox(|| {
+        let path = "/proc/sys/net/ipv4/ip_forward";
+        let forward = || Sysctl::plan(&scope(), Variable::IpForward { bridge: "own0".into() }).unwrap();
+        fs::write(path, "0").unwrap();
+        sh("mount --bind /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_forward; \
+            mount -o remount,bind,ro /proc/sys/net/ipv4/ip_forward");
+        let error = forward().apply(&scope()).unwrap_err().to_string();
+        assert_eq!(error, "set net.ipv4.ip_forward: Read-only file system");
+        assert!(!fs::exists("/run/stave/sysctl").unwrap());
+        sh(
+            "umount /proc/sys/net/ipv4/ip_forward; mkdir -p /run/stave/sysctl; echo 0 > /run/stave/sysctl/net.ipv4.ip_forward",
+        );
+        fs::write(path, "1").unwrap();
+        let mut next = forward();
+        assert_eq!(next.previous, "1", "nobody claims what was kept");
+        next.apply(&scope()).unwrap();
+        next.undo(&scope()).unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap().trim(), "1");
+    });
+}
+
+/// Undo of whatever a document may say leaves what others made.
+#[test]
+fn a_document_that_names_a_foreign_link_address_or_route_changes_nothing() {
+    sandbox(|| {
+        let netns = netns("web");
+        sh(
+            "ip link add br0 address 02:11:22:33:44:01 type bridge; ip link add up0 address 02:11:22:33:44:02 type dummy; \
+            ip link set up0 up alias 'stave0 uplink'; ip addr add 10.9.0.1/24 dev up0; \
+            ip route add default via 10.9.0.2 dev up0; ip link add o1 address 02:11:22:33:44:03 type veth peer name o2",
+        );
+        let before = picture();
+        let mac = |last| Mac([2, 0x11, 0x22, 0x33, 0x44, last]);
+        let marks =
+            [None, Some(Mark::new("web", None)), Some(Mark::new("uplink", None)), Some(Mark::new("", None))];
+        let mut hostile = Vec::new();
+        for mark in marks {
+            for (name, mac) in [("br0", mac(1)), ("up0", mac(2)), ("o1", mac(3)), ("lo", Mac([0; 6]))] {
+                hostile.push(Op::BridgeAdd { name: name.into(), mac, mark: mark.clone() });
+                let peer = Peer { name: "eth0".into(), mac, namespace: "/run/netns/web".into() };
+                let (name, master) = (name.into(), "br0".into());
+                hostile.push(Op::VethAdd { name, mac, master, mtu: 1500, peer, mark: mark.clone() });
+            }
+        }
+        for protocol in [None, Some(0), Some(3), Some(PROTOCOL)] {
+            for address in ["10.9.0.1/24", "10.9.0.1/16"] {
+                let (link, address) = ("up0".to_owned(), address.parse().unwrap());
+                for mac in [None, Some(mac(2))] {
+                    let (link, namespace) = (link.clone(), None);
+                    hostile.push(Op::AddressAdd { namespace, link, mac, address, protocol });
+                }
+            }
+            hostile.push(Op::RouteAdd {
+                namespace: None,
+                destination: "0.0.0.0/0".parse().unwrap(),
+                gateway: [10, 9, 0, 2].into(),
+                link: "up0".into(),
+                mac: mac(2),
+                protocol,
+            });
+        }
+        for operation in &hostile {
+            operation.undo(&scope()).unwrap();
+            assert_eq!(picture(), before, "{operation:?}");
+        }
+        netns.undo(&scope()).unwrap();
+    });
+}
+
+#[test]
+fn another_containers_link_of_the_same_name_stays() {
+    sandbox(|| {
+        let netns = netns("web");
+        let mut list = container("web", "172.17.0.2/16");
+        list[0].apply(&scope()).unwrap();
+        list[4].apply(&scope()).unwrap();
+        let Op::VethAdd { name, .. } = &list[4] else { panic!() };
+        let link = || Connection::open(None).unwrap().link(name).unwrap();
+        assert_eq!(link().unwrap().alias.as_deref(), Some("stave web 0123456789abcdef"));
+        let of = |instance| {
+            let mut other = list[4].clone();
+            if let Op::VethAdd { mark, .. } = &mut other {
+                *mark = instance;
+            }
+            other
+        };
+        for other in
+            [of(None), of(Some(Mark::new("web", Some("fedcba9876543210")))), of(Some(Mark::new("db", None)))]
+        {
+            other.undo(&scope()).unwrap();
+            assert!(link().is_some(), "{other:?}");
+        }
+        // Its own bridge goes although its port could not be taken back; with another's port it stays.
+        sh("ip link add tap0 type dummy; ip link set tap0 master stave0");
+        list[0].undo(&scope()).unwrap();
+        assert!(Connection::open(None).unwrap().link("stave0").unwrap().is_some());
+        sh("ip link del tap0");
+        list[0].undo(&scope()).unwrap();
+        assert!(Connection::open(None).unwrap().link("stave0").unwrap().is_none());
+        list[4].undo(&scope()).unwrap();
+        assert!(link().is_none());
+        netns.undo(&scope()).unwrap();
+    });
 }

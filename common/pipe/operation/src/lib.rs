@@ -9,6 +9,7 @@ pub mod aside;
 mod claim;
 mod error;
 pub mod interrupt;
+mod note;
 mod place;
 pub mod quantity;
 mod scope;
@@ -18,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use claim::{Claim, Shared, holds_another};
 pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
+pub use note::note;
 pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shell::{quote, words};

@@ -1,0 +1,156 @@
+//! Who uses what a network namespace shares. The bridge, its rules and `ip_forward` are the same for all run directories of a
+//! host, so each container claims them in the table itself, in one transaction with what it needs there.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use netlink::{
+    Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
+    netfilter::{Kind, Netfilter},
+};
+use nix::errno::Errno;
+use operation::{Condition, Operation, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    TABLE, encode, mapping,
+    reconcile::{Change, transact},
+    ruleset::{Element, Value},
+    table,
+};
+
+/// A container that uses a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The container's id.
+    pub holder: String,
+    /// The name of the link by which it hangs on the bridge: in one network namespace no other container has it.
+    pub link: String,
+    /// The directory of the claims on the bridge below `--run-dir`. Those of an earlier version stand there alone.
+    pub claims: PathBuf,
+}
+
+impl User {
+    /// What claims the bridge in the table.
+    pub(crate) fn element(&self, bridge: &str) -> Element {
+        let key = [bridge, &self.link].map(|name| Value::Interface(name.to_owned())).to_vec();
+        Element { set: table::USERS.name, key, data: Vec::new(), comment: Some(self.holder.clone()) }
+    }
+
+    /// Whether another container uses the bridge; or any, without one.
+    pub(crate) fn is_one_of_several(
+        &self,
+        socket: &Netfilter,
+        bridge: Option<&str>,
+    ) -> Result<bool, Refusal> {
+        let name = |bridge: &str| encode::first(&[Value::Interface(bridge.to_owned())]);
+        let (bridge, own) = (bridge.map(name), name(&self.link));
+        let users = mapping::elements(socket, table::USERS.name)?;
+        Ok(users.iter().any(|(key, holder)| {
+            let (used, link) = key.split_at(own.len().min(key.len()));
+            let is_own = link == own && *holder == Some(self.holder.clone());
+            !is_own && bridge.as_ref().is_none_or(|bridge| used == bridge)
+        }))
+    }
+}
+
+/// An operation on what the containers of a network namespace share. Undoing it does nothing while another one claims the
+/// bridge in the table; or any bridge, where the operation is for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used<O> {
+    /// The container for which it was applied.
+    pub user: User,
+    /// The bridge; none for what all bridges share.
+    #[serde(default, rename = "usedBridge", skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// What was done. Its `apply` succeeds when the thing stands already.
+    #[serde(flatten)]
+    pub operation: O,
+}
+
+impl<O> Used<O> {
+    /// The operation as one for `user`, on this bridge or on what all bridges share.
+    pub fn new(user: &User, bridge: Option<&str>, operation: O) -> Self {
+        Self { user: user.clone(), bridge: bridge.map(str::to_owned), operation }
+    }
+}
+
+impl<O: Operation> Operation for Used<O> {
+    fn explain(&self) -> Vec<String> {
+        self.operation.explain()
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        self.operation.apply(scope)
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        let failed = |refusal| Error::new("list", format!("users of table ip {TABLE}"), refusal);
+        let several = retry(|| {
+            let socket = Netfilter::of_this_thread()?;
+            self.user.is_one_of_several(&socket, self.bridge.as_deref())
+        });
+        match several.map_err(failed)? {
+            true => Ok(()),
+            false => self.operation.undo(scope),
+        }
+    }
+
+    fn check(&self, scope: &Scope) -> Result<Condition, operation::Error> {
+        self.operation.check(scope)
+    }
+}
+
+/// Looks again for as long as somebody changes the rules meanwhile.
+fn retry<T>(look: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    const ATTEMPTS: usize = 200;
+    for _ in 0..ATTEMPTS {
+        match look() {
+            Err(refusal) if refusal.errno == Errno::ERESTART => {}
+            found => return found,
+        }
+    }
+    Err(Errno::EBUSY.into())
+}
+
+/// The element that stands for a container's address.
+pub(crate) fn address_element(address: Ipv4Addr, holder: &str) -> Element {
+    let key = vec![Value::Address(address)];
+    Element { set: table::ADDRESSES.name, key, data: Vec::new(), comment: Some(holder.to_owned()) }
+}
+
+/// The container that has the address, of whichever run directory.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn address_holder(address: Ipv4Addr) -> Result<Option<String>, Error> {
+    let failed = |refusal| Error::new("look for", format!("address {address} in table ip {TABLE}"), refusal);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    let standing = mapping::look_up(&socket, &address_element(address, "")).map_err(failed)?;
+    Ok(standing.map(|standing| standing.comment.unwrap_or_default()))
+}
+
+/// Claims the address, in the place of `instead_of` where that has it.
+pub(crate) fn claim_address(address: Ipv4Addr, holder: &str, instead_of: Option<&str>) -> Result<(), Error> {
+    let element = address_element(address, holder);
+    transact("add", |socket| {
+        let add = Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
+        let standing = mapping::look_up(socket, &element)?;
+        Ok(match standing.map(|standing| standing.comment.unwrap_or_default()) {
+            Some(has) if has == holder => vec![],
+            Some(has) if Some(has.as_str()) == instead_of => {
+                vec![Change::element(Kind::DelElement, 0, &element), add]
+            }
+            _ => vec![add],
+        })
+    })
+}
+
+/// Gives the address back, where this container has it.
+pub(crate) fn release_address(address: Ipv4Addr, holder: &str) -> Result<(), Error> {
+    let element = address_element(address, holder);
+    transact("remove", |socket| {
+        let standing = mapping::look_up(socket, &element)?;
+        let is_own = standing.is_some_and(|standing| standing.is(&element));
+        Ok(if is_own { vec![Change::element(Kind::DelElement, 0, &element)] } else { vec![] })
+    })
+}

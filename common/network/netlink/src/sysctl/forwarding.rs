@@ -1,0 +1,146 @@
+//! Who may rely on packets being forwarded when the last of our networks goes.
+
+use std::{collections::BTreeSet, fs, io};
+
+use nix::errno::Errno;
+use operation::Scope;
+
+use super::failed;
+use crate::{
+    Connection, Error, Link, Mac,
+    attribute::{find, string},
+    netfilter::{IPV4, Kind, Netfilter, OWN_TABLE},
+};
+
+/// `NFPROTO_INET`: rules for IPv4 and IPv6.
+const INET: u8 = 1;
+/// `NF_INET_FORWARD`.
+const HOOK_FORWARD: u32 = 2;
+
+/// Whether a network of ours is claimed by a container: any, or any on another bridge than this one.
+pub(super) fn is_claimed(scope: &Scope, but: Option<&str>) -> Result<bool, Error> {
+    let directory = scope.run_dir.join("shared");
+    let fail = |source| failed("list", &directory.to_string_lossy())(source);
+    let entries = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.map_err(fail)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let Some(bridge) = name.to_str().and_then(|name| name.strip_prefix("bridge-")) else { continue };
+        // Nobody is called "": every entry is another's.
+        if Some(bridge) != but && operation::holds_another(&entry.path(), "").map_err(fail)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Links, and rules about packets that are forwarded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    links: BTreeSet<String>,
+    rules: BTreeSet<String>,
+}
+
+impl Seen {
+    pub(super) fn now() -> Result<Self, Error> {
+        let connection = Connection::open(None)?;
+        let links = connection.all()?.iter().map(shown).collect();
+        Ok(Self { links, rules: forward_rules()? })
+    }
+
+    /// A line each.
+    pub(super) fn write(&self, out: &mut String) {
+        let lines = [("link", &self.links), ("rule", &self.rules)];
+        for (kind, name) in lines.iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)))
+        {
+            out.push_str(&format!("{kind} {name}\n"));
+        }
+    }
+
+    /// None where nothing was noted, as by an earlier version.
+    fn read(text: &str) -> Option<Self> {
+        let mut seen = Self::default();
+        for line in text.lines().skip(1) {
+            match line.split_once(' ') {
+                Some(("link", name)) => seen.links.insert(name.to_owned()),
+                Some(("rule", name)) => seen.rules.insert(name.to_owned()),
+                _ => false,
+            };
+        }
+        (seen != Self::default()).then_some(seen)
+    }
+}
+
+/// By its index too: a link that was removed and made again is another.
+fn shown(link: &Link) -> String {
+    format!("{} {}", link.index, link.name)
+}
+
+/// What needs forwarding besides our own bridge of this name: another bridge, or a link or a rule for forwarded packets that
+/// was not there when forwarding was switched on (`kept`). In words.
+pub(super) fn needed_by(bridge: &str, kept: &str) -> Result<Option<String>, Error> {
+    let connection = Connection::open(None)?;
+    let own = Some(Mac::derive("", bridge));
+    let links = connection.all()?;
+    let is_own = |link: &Link| link.name == bridge && link.mac == own;
+    if let Some(other) = links.iter().find(|link| link.bridge && !is_own(link)) {
+        return Ok(Some(format!("bridge {:?}", other.name)));
+    }
+    let Some(before) = Seen::read(kept) else { return Ok(None) };
+    let since = |link: &&Link| !link.is_marked() && !is_own(link) && !before.links.contains(&shown(link));
+    if let Some(link) = links.iter().find(since) {
+        return Ok(Some(format!("link {:?}, which appeared since,", link.name)));
+    }
+    let rules = forward_rules()?;
+    Ok(rules.difference(&before.rules).next().map(|_| "a forward rule that appeared since".to_owned()))
+}
+
+/// The rules of others in chains that forwarded packets pass through, by table, chain and handle.
+fn forward_rules() -> Result<BTreeSet<String>, Error> {
+    let failed = |refusal| Error::new("list", "rules for forwarded packets", refusal);
+    let mut rules = BTreeSet::new();
+    for family in [INET, IPV4] {
+        // A kernel without nf_tables has none.
+        let netfilter = match Netfilter::of_this_thread() {
+            Err(refusal) if refusal.errno == Errno::EPROTONOSUPPORT => return Ok(rules),
+            netfilter => netfilter.map_err(failed)?,
+        };
+        let list = |kind| -> Result<Vec<Vec<u8>>, Error> {
+            for _ in 0..100 {
+                match netfilter.dump(kind, family, &[]) {
+                    Err(refusal) if refusal.errno == Errno::ERESTART => {}
+                    Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => return Ok(Vec::new()),
+                    listed => return listed.map_err(failed),
+                }
+            }
+            Err(failed(Errno::EBUSY.into()))
+        };
+        let text = |message: &[u8], kind| find(message, kind).map(string).unwrap_or_default();
+        let hook = |chain: &[u8]| {
+            let hook = find(find(chain, 4)?, 1)?;
+            hook.try_into().ok().map(u32::from_be_bytes)
+        };
+        let chains = list(Kind::GetChain)?;
+        let forward: BTreeSet<(String, String)> = chains
+            .iter()
+            .filter(|chain| hook(chain) == Some(HOOK_FORWARD))
+            .map(|chain| (text(chain, 1), text(chain, 3)))
+            .filter(|(table, _)| family != IPV4 || table != OWN_TABLE)
+            .collect();
+        if forward.is_empty() {
+            continue;
+        }
+        for rule in list(Kind::GetRule)? {
+            let place = (text(&rule, 1), text(&rule, 2));
+            if forward.contains(&place) {
+                let handle =
+                    find(&rule, 3).map(|handle| handle.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b)));
+                rules.insert(format!("{family} {} {} {}", place.0, place.1, handle.unwrap_or_default()));
+            }
+        }
+    }
+    Ok(rules)
+}

@@ -1,0 +1,150 @@
+//! What a failing call in the network's tools, and what others do beside them, leaves behind.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use testkit::Sandbox;
+
+const PIPE: &str = "netns-bridge -n --id web | veth-pair > web.json";
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// strace's words for: this call fails once, the `at`th time.
+fn failing(calls: &str, error: &str, at: usize) -> String {
+    format!("strace -f -qq -o trace -e trace={calls} -e inject={calls}:error={error}:when={at}")
+}
+
+/// Takes `web` back in peace, and holds the host against what it was.
+fn assert_gone(sandbox: &Sandbox, before: &testkit::Snapshot, what: &str) {
+    let outcome = sandbox.sh("unwind web > /dev/null");
+    assert_eq!(outcome.status, 0, "{what}: {outcome:?}");
+    let forward = sandbox.sh(&format!("cat {FORWARD}")).ok();
+    assert_eq!(forward, "0\n", "{what}");
+    sandbox.assert_as(before);
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.sh(&format!("echo 0 > {FORWARD}")).ok();
+    // Directories that stay once they were made.
+    sandbox.sh("netns-bridge -n --id first | veth-pair | unwind > /dev/null").ok();
+    sandbox
+}
+
+/// Every netlink call of each tool and of its undo fails once. What fails says so, and whatever it left goes with `unwind`.
+#[test]
+fn no_failing_netlink_call_leaves_what_no_record_knows() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    let mut failed = 0;
+    for calls in ["sendto", "recvfrom"] {
+        for at in (1..40).step_by(4) {
+            let fail = failing(calls, "ENOMEM", at);
+            let pipes = [
+                format!("{fail} netns-bridge -n --id web > web.json"),
+                format!("netns-bridge -n --id web | {fail} veth-pair > web.json"),
+                format!("{PIPE}; {fail} veth-pair --undo < web.json > /dev/null"),
+                format!("{PIPE}; veth-pair --undo < web.json | {fail} netns-bridge --undo > /dev/null"),
+            ];
+            for pipe in pipes {
+                let outcome = sandbox.sh(&format!("rm -f trace; {pipe}"));
+                if sandbox.sh("grep -q INJECTED trace").status == 0 {
+                    failed += 1;
+                    assert!(!outcome.stderr.contains("No such device"), "{pipe}: {outcome:?}");
+                    assert!(
+                        outcome.status == 0 || outcome.stderr.contains("Out of memory"),
+                        "{pipe}: {outcome:?}"
+                    );
+                }
+                assert_gone(&sandbox, &before, &pipe);
+            }
+        }
+    }
+    assert!(failed > 20, "only {failed} calls failed");
+}
+
+/// Without descriptors nothing can be looked at: that is no proof that there is nothing.
+#[test]
+fn unwind_that_ran_out_of_descriptors_is_brought_to_its_end_by_the_next() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    for limit in 5..18 {
+        sandbox.sh(PIPE).ok();
+        sandbox.sh(&format!("prlimit --nofile={limit} unwind web > /dev/null"));
+        assert_gone(&sandbox, &before, &format!("{limit} descriptors"));
+    }
+}
+
+/// The container's port could not be taken back; the bridge does not stay for its sake.
+#[test]
+fn a_step_that_could_not_be_undone_does_not_keep_the_one_below_it() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    sandbox.sh(PIPE).ok();
+    let fail = failing("sendto", "ENOMEM", 1);
+    let undone = sandbox.sh(&format!("{fail} veth-pair --undo < web.json > left.json; echo $?"));
+    assert!(undone.stdout.ends_with("1\n"), "{undone:?}");
+    sandbox.sh("netns-bridge --undo < left.json > /dev/null").ok();
+    assert_gone(&sandbox, &before, "netns-bridge --undo before veth-pair --undo");
+}
+
+#[test]
+fn forwarding_is_put_back_with_the_last_network_and_stays_for_others() {
+    let sandbox = sandbox();
+    let value = || sandbox.sh(&format!("cat {FORWARD}")).ok();
+    sandbox.sh("netns-bridge -n --id a > a.json; netns-bridge -n --id b --bridge br1 --subnet 10.9.0.0/24 > b.json").ok();
+    sandbox.sh("unwind < a.json > /dev/null").ok();
+    assert_eq!(value(), "1\n", "b needs it");
+    sandbox.sh("unwind < b.json > /dev/null").ok();
+    assert_eq!(value(), "0\n");
+
+    sandbox.sh("netns-bridge -n --id a > a.json; ip link add virbr0 type bridge").ok();
+    let undone = sandbox.sh("unwind < a.json > /dev/null");
+    let line = "netns-bridge: net.ipv4.ip_forward stays 1: bridge \"virbr0\" may need it\n";
+    assert_eq!((undone.status, undone.stderr.as_str()), (0, line));
+    assert_eq!(value(), "1\n");
+    assert_eq!(
+        sandbox.sh("ls $STAVE_RUN/sysctl 2> /dev/null").stdout,
+        "",
+        "what was kept goes with its claim"
+    );
+    sandbox.sh("ip link del virbr0; netns-bridge -n --id a | unwind > /dev/null").ok();
+    assert_eq!(value(), "1\n", "it was so before");
+}
+
+#[test]
+fn two_run_directories_on_one_host_share_what_the_network_namespace_has() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    let script = "mkdir -p r1 r2
+        export STAVE_RUN=$PWD/r1; netns-bridge -n --id ra | veth-pair | portmap -p 8080:80 > ra.json
+        export STAVE_RUN=$PWD/r2; netns-bridge -n --id rb | veth-pair > rb.json
+        jq -r '.network.cni.ips[0].address' ra.json rb.json
+        unwind < rb.json > /dev/null; nft list map ip stave published | grep -o 'tcp . 8080'
+        export STAVE_RUN=$PWD/r1; netns-bridge --check < ra.json | veth-pair --check | portmap --check > /dev/null && echo stands
+        unwind < ra.json > /dev/null; rm -r r1 r2";
+    let told = sandbox.sh(script);
+    assert_eq!(told.stdout, "172.17.0.2/16\n172.17.0.3/16\ntcp . 8080\nstands\n", "{told:?}");
+    sandbox.assert_as(&before);
+}
+
+/// What a version recorded that had its claims below the run directory alone.
+#[test]
+fn a_record_of_the_version_before_is_undone() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    sandbox.sh(PIPE).ok();
+    let earlier = r#"
+        def plain: if type == "object" then del(.user, .usedBridge, .mark, .protocol) else . end;
+        def claimed: if .op == "nat-bridge" then . + {claims: "\($run)/shared/bridge-stave0", holder: "web"} else . end;
+        .steps |= map(.operations |= map(select(.op != "nat-address") | plain | claimed))"#;
+    let script = format!(
+        "for file in web.json $STAVE_RUN/web.json; do
+            jq -c --arg run $STAVE_RUN '{earlier}' $file > new && cat new > $file
+        done
+        ip link set dev $(ip -o link show master stave0 | sed 's/^[0-9]*: \\([^@]*\\).*/\\1/') alias ''
+        ip link set dev stave0 alias ''
+        nft flush set ip stave users; nft flush set ip stave addresses
+        netns-bridge --check < web.json | veth-pair --check > /dev/null"
+    );
+    sandbox.sh(&script).ok();
+    assert_gone(&sandbox, &before, "a record of the version before");
+}
