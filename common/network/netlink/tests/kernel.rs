@@ -247,7 +247,7 @@ fn on_a_users_bridge_only_the_marked_address_goes() {
         assert!(add("10.9.0.1/24").apply(&scope()).is_err());
         add("10.9.0.1/24").undo(&scope()).unwrap();
         let mut ours = add("10.8.0.1/24");
-        assert_eq!(ours.explain(), ["ip address add 10.8.0.1/24 broadcast + dev br0 proto 83"]);
+        assert_eq!(ours.explain(), ["ip address add 10.8.0.1/24 broadcast + dev br0"]);
         ours.apply(&scope()).unwrap();
         ours.apply(&scope()).unwrap();
         assert_eq!(ours.check(&scope()).unwrap(), Condition::Present);
@@ -392,7 +392,7 @@ fn a_document_that_names_a_foreign_link_address_or_route_changes_nothing() {
     sandbox(|| {
         let netns = netns("web");
         sh(
-            "ip link add br0 address 02:11:22:33:44:01 type bridge; ip link add up0 address 02:11:22:33:44:02 type dummy; \
+            "ip link add br0 address 02:11:22:33:44:01 type bridge; ip link add up0 address 02:11:22:33:44:02 type veth peer name up1; \
             ip link set up0 up alias 'stave0 uplink'; ip addr add 10.9.0.1/24 dev up0; \
             ip route add default via 10.9.0.2 dev up0; ip link add o1 address 02:11:22:33:44:03 type veth peer name o2",
         );
@@ -458,7 +458,7 @@ fn another_containers_link_of_the_same_name_stays() {
             assert!(link().is_some(), "{other:?}");
         }
         // Its own bridge goes although its port could not be taken back; with another's port it stays.
-        sh("ip link add tap0 type dummy; ip link set tap0 master stave0");
+        sh("ip link add tap0 type veth peer name tap1; ip link set tap0 master stave0");
         list[0].undo(&scope()).unwrap();
         assert!(Connection::open(None).unwrap().link("stave0").unwrap().is_some());
         sh("ip link del tap0");
