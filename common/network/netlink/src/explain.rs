@@ -129,10 +129,7 @@ mod tests {
             ]
         );
         let [.., address, route] = examples("/tmp/ns").map(|operation| operation.command());
-        assert_eq!(
-            address,
-            "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0"
-        );
+        assert_eq!(address, "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0");
         assert_eq!(route, "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto 83");
     }
 
