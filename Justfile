@@ -1,11 +1,11 @@
-# Short names for the scripts; `just` is not needed for anything.
+# Short names for the scripts. `just` is optional.
 
-# The tools, as `install` puts them somewhere
+# The tools, ready for `install`
 build:
     scripts/lock
     cargo build --locked --profile dist --workspace --bins
 
-# Lints alone
+# Only lints
 check:
     scripts/lock
     cargo fmt --all --check
@@ -19,15 +19,15 @@ test *arguments:
 lock *arguments:
     scripts/lock --update {{arguments}}
 
-# An image, a container, a page, and nothing left (root)
+# The demo: an image, a container, a page, and nothing left (root)
 demo:
     scripts/demo
 
-# Stave beside its peers (root)
+# Stave and its peers, measured (root)
 bench *arguments:
     scripts/bench {{arguments}}
 
-# The tools and scripts/stave into a directory of programs
+# Installs the tools and scripts/stave into a directory of programs
 install prefix="/usr/local":
     install -d {{prefix}}/bin
     find target/*/dist -maxdepth 1 -type f -executable -not -name example-web -exec install -t {{prefix}}/bin {} +

@@ -92,7 +92,7 @@ fn at_least_one(name: &str) -> String {
     format!("{name} requires at least one argument")
 }
 
-/// Words between white space, nothing quoted.
+/// Words separated by white space, without quotes.
 fn plain_words(text: &str) -> Vec<String> {
     text.split([' ', '\t', '\u{b}', '\u{c}', '\r'])
         .filter(|word| !word.is_empty())
@@ -100,7 +100,7 @@ fn plain_words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A JSON array of strings, or else plain words.
+/// A JSON array of strings, or otherwise plain words.
 fn list(text: &str) -> Result<Vec<String>, String> {
     match words::json(text) {
         Json::Strings(list) => Ok(list),
@@ -296,7 +296,7 @@ fn onbuild(parts: &mut Parts) -> Result<String, String> {
         name @ ("MAINTAINER" | "FROM") => return Err(format!("{name} isn't allowed as an ONBUILD trigger")),
         _ => {}
     }
-    // It must parse where it stands, not only where it is triggered.
+    // It must be valid here, not only where it is triggered.
     let line = Line { text: parts.rest.to_owned(), ..parts.line.clone() };
     parse(&line, parts.escape)?;
     let mut text = parts.rest.to_owned();

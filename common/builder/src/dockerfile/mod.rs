@@ -1,4 +1,4 @@
-//! The Dockerfile language, as its reference describes it.
+//! The Dockerfile language, as in its reference.
 
 pub mod expand;
 mod flags;
@@ -12,14 +12,13 @@ mod words;
 
 pub use instruction::{Instruction, Stage, Statement};
 
-/// What is wrong with a Dockerfile, and on which of its lines. Prints as `line: message`, to stand behind the file's
-/// name.
+/// An error in a Dockerfile, with its line. Prints as `line: message`, to follow the file's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {message}")]
 pub struct Error {
     /// The number of the line, from 1.
     pub line: usize,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
 }
 
@@ -35,20 +34,20 @@ impl Error {
 pub struct Dockerfile {
     /// The escape character: a backslash, or a backtick by a directive.
     pub escape: char,
-    /// `# syntax=`, which nothing here heeds.
+    /// `# syntax=`, which is ignored.
     pub syntax: Option<String>,
     /// ARGs before the first FROM.
     pub arguments: Vec<Statement>,
     /// The stages, at least one.
     pub stages: Vec<Stage>,
-    /// What Docker warns of: line and message.
+    /// Warnings in Docker's sense: line and message.
     pub warnings: Vec<Error>,
 }
 
-/// Parses a Dockerfile. Bytes that are not UTF-8 are taken for U+FFFD each: they stand in comments mostly.
+/// Parses a Dockerfile. Each byte that is not UTF-8 is read as U+FFFD: such bytes are mostly in comments.
 ///
 /// # Errors
-/// [`Error`] with the words that people know from Docker.
+/// [`Error`] in Docker's words.
 pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     let text = String::from_utf8_lossy(file);
     let lines = lines::split(&text)?;
@@ -92,10 +91,10 @@ pub fn announces_document(text: &str) -> bool {
     lines::announced(text).is_some()
 }
 
-/// Parses one instruction on its own, as ONBUILD keeps it in an image.
+/// Parses a single instruction, as ONBUILD stores it in an image.
 ///
 /// # Errors
-/// [`Error`]; what is not one instruction of those that ONBUILD allows.
+/// [`Error`]; also for text that is not exactly one instruction that ONBUILD allows.
 pub fn parse_trigger(text: &str) -> Result<Statement, Error> {
     let lines = lines::split(text)?;
     let [line] = lines.lines.as_slice() else { return Err(Error::new(1, "not one instruction")) };

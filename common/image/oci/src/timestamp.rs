@@ -1,4 +1,4 @@
-//! Points in time as images spell them (RFC 3339), in seconds since 1970.
+//! Points in time in the form of images (RFC 3339), in seconds since 1970.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,13 +10,12 @@ use jiff::{
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// The time that `SOURCE_DATE_EPOCH` gives: what is made of the same sources comes out the same each time.
+/// The time in `SOURCE_DATE_EPOCH`, for reproducible builds.
 pub fn source_date_epoch() -> Option<i64> {
     std::env::var("SOURCE_DATE_EPOCH").ok()?.trim().parse().ok()
 }
 
-/// Now, or the time that `SOURCE_DATE_EPOCH` gives for builds that are to come out the same each time
-/// (reproducible-builds.org).
+/// Now, or the time in `SOURCE_DATE_EPOCH` (reproducible-builds.org).
 pub fn now() -> i64 {
     source_date_epoch().unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -32,7 +31,7 @@ pub fn format(seconds: i64) -> String {
     format!("{time}Z")
 }
 
-/// Reads `2024-02-29T12:00:00.5+01:00`; fractions of a second are dropped. None where it is no such time.
+/// Reads `2024-02-29T12:00:00.5+01:00`; fractions of a second are dropped. None if it is not such a time.
 pub fn parse(text: &str) -> Option<i64> {
     let text = text.trim();
     // ISO 8601 has years of six digits too, and dates without `-`.
@@ -41,7 +40,7 @@ pub fn parse(text: &str) -> Option<i64> {
     }
     let pieces = Pieces::parse(text).ok()?;
     let (time, offset) = (pieces.date().to_datetime(pieces.time()?), pieces.to_numeric_offset()?);
-    // A point in time, not one of a calendar or of a place.
+    // A point in time, without a calendar or a place.
     if pieces.time_zone_annotation().is_some() {
         return None;
     }

@@ -1,11 +1,11 @@
-//! Sizes and times as a person writes them: in arguments, and in a Dockerfile.
+//! Sizes and times in arguments and in a Dockerfile.
 
 use std::time::Duration;
 
 /// A number of bytes with an optional unit, each 1024 times the one before: `64G`, `1 gib`, `512kb`.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// The problem, in words.
 pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -34,22 +34,22 @@ const UNITS: [(&str, u64); 9] = [
     ("d", 24 * 3600 * SECOND),
 ];
 const SECOND: u64 = 1_000_000_000;
-/// As far as Go's `time.Duration` goes.
+/// The longest `time.Duration` of Go.
 const LONGEST: u64 = i64::MAX as u64;
 
-/// A time as Go's `time.ParseDuration` takes it, and so a Dockerfile: `30s`, `1m30s`, `1.5h`. It has no days, and no sign but
-/// `+`.
+/// A time in the form of Go's `time.ParseDuration`, which a Dockerfile uses: `30s`, `1m30s`, `1.5h`. There are no days,
+/// and no sign but `+`.
 ///
 /// # Errors
-/// What is wrong with it, in Go's words.
+/// The problem, in Go's words.
 pub fn duration(text: &str) -> Result<Duration, String> {
     sum(text, |unit| unit != "d")
 }
 
-/// The same for an argument: `7d` is a time as well, and a number alone is seconds.
+/// The same for an argument: `7d` works too, and a number alone means seconds.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// The problem, in words.
 pub fn age(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
@@ -84,19 +84,19 @@ fn sum(text: &str, known: impl Fn(&str) -> bool) -> Result<Duration, String> {
     Ok(Duration::from_nanos(total))
 }
 
-/// The characters that a text begins with.
+/// The leading characters of a text that match.
 fn leading(text: &str, matches: impl Fn(char) -> bool) -> &str {
     &text[..text.find(|c| !matches(c)).unwrap_or(text.len())]
 }
 
-/// A decimal number times a whole one, without what is behind the point then.
+/// A decimal number times a whole number, rounded down.
 fn times(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;
     }
     let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
-    // More digits than these are less than a nanosecond of a day.
+    // More digits would be less than a nanosecond of a day.
     let fraction = &fraction[..fraction.len().min(17)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let part =
