@@ -1,4 +1,4 @@
-//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, as Docker writes them.
+//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, with Docker's content.
 
 use std::{
     fmt::Write,
@@ -16,9 +16,9 @@ pub(crate) struct File {
     pub(crate) content: Content,
 }
 
-/// What is in it.
+/// Its content.
 pub(crate) enum Content {
-    /// This.
+    /// This text.
     Own(String),
     /// Another container's file.
     Shared(PathBuf),
@@ -30,14 +30,14 @@ pub(crate) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
                          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
-/// What Docker asks where the host has no name server that a container could reach.
+/// Docker's servers for a host without a name server that a container could reach.
 const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
 
 fn own(name: &'static str, content: String) -> File {
     File { name, content: Content::Own(content) }
 }
 
-/// Of a container in the host's network: the host's own, and the names of links.
+/// For a container in the host's network: the host's own files, and the names of links.
 pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
     let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned());
     if !hosts.ends_with('\n') {
@@ -48,7 +48,7 @@ pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
-/// Of a container with a network of its own: `addresses` are its own there, none where it has nothing but `lo`.
+/// For a container with its own network. `addresses` are its own; none if it has only `lo`.
 pub(crate) fn of_own(
     hostname: &str,
     addresses: &[IpAddr],
@@ -72,7 +72,7 @@ fn add(hosts: &mut String, entries: &[HostEntry]) {
     }
 }
 
-/// CNI SPEC.md, "ADD Success": `dns`, where a tool before has filled it in.
+/// CNI SPEC.md, "ADD Success": `dns`, if an earlier tool has set it.
 fn of_result(dns: &Value) -> Option<String> {
     let words = |name: &str| -> Vec<&str> {
         dns[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
@@ -93,7 +93,7 @@ fn of_result(dns: &Value) -> Option<String> {
 
 fn of_the_host() -> String {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    // systemd-resolved listens where no container can ask it; those that it asks itself stand here.
+    // Containers cannot reach systemd-resolved; this file has the servers that it uses.
     let behind = Path::new("/run/systemd/resolve/resolv.conf");
     if servers(&text).next().is_some() && servers(&text).all(|server| server == "127.0.0.53") {
         return fs::read_to_string(behind).unwrap_or(text);
@@ -105,7 +105,7 @@ fn servers(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim)
 }
 
-/// Without name servers on the host's loopback interface, which is another one than the container's.
+/// Without name servers on the host's loopback interface, because the container has another one.
 fn resolv_conf(host: &str, connected: bool) -> String {
     let local = |line: &&str| {
         let server = line.trim().strip_prefix("nameserver").map(str::trim).unwrap_or_default();

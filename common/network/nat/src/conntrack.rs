@@ -1,5 +1,5 @@
-//! Connections that the kernel remembers. One over UDP is remembered by its ports alone, so a client that goes on
-//! sending would be led to a container that is gone, or past one that was just published, for as long as it sends.
+//! Connections that the kernel remembers. A UDP connection is only known by its ports. So a client that keeps sending
+//! would reach a container that is gone, or miss a newly published one, for as long as it sends.
 
 use netlink::{Refusal, attribute::Attribute, netfilter::Netfilter};
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ const TUPLE_REPLY: u16 = 2;
 const FILTER: u16 = 25;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
-/// Which fields of the tuple count (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_…).
+/// The fields of the tuple that count (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_…).
 const BY_SOURCE_ADDRESS: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_SOURCE_PORT: u32 = 1 << 4;
@@ -24,13 +24,13 @@ fn protocol(number: u8, port_kind: u16, port: u16) -> Attribute {
     Attribute::Nested(2, vec![number, Attribute::Bytes(port_kind, port.to_be_bytes().to_vec())])
 }
 
-/// Forgets connections over UDP that the mapping, now that it stands, leads elsewhere.
+/// Forgets UDP connections that the new mapping redirects.
 pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let tuple = Attribute::Nested(TUPLE_ORIGINAL, vec![protocol(17, 3, mapping.host_port)]);
     forget(socket, mapping, tuple, (FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT))
 }
 
-/// Forgets connections over UDP that the mapping, now gone, led to the container.
+/// Forgets UDP connections to the container of the removed mapping.
 pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let address = Attribute::Bytes(1, mapping.container_ip.octets().to_vec());
     let parts = vec![Attribute::Nested(1, vec![address]), protocol(17, 2, mapping.container_port)];
@@ -42,13 +42,13 @@ fn forget(socket: &Netfilter, mapping: &Mapping, tuple: Attribute, by: (u16, u32
     if mapping.protocol != Protocol::Udp {
         return Ok(());
     }
-    // The kernel wants both directions named, one of them with nothing that counts; flags in the host's byte order.
+    // The kernel wants both directions, and one of them needs no fields that count; flags are in the host's byte order.
     let flags = |kind, flags: u32| Attribute::Bytes(kind, flags.to_ne_bytes().to_vec());
     let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };
     let filter = Attribute::Nested(FILTER, vec![flags(by.0, by.1), flags(other, 0)]);
     match socket.conntrack(DELETE, &[tuple, filter]) {
-        // None to forget; or a kernel that cannot filter: it would forget everything, or nothing, and connections time out by
-        // themselves.
+        // No connection to forget, or a kernel that cannot filter. Such a kernel would forget everything or nothing,
+        // and connections time out by themselves.
         Err(refusal) if [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EINVAL].contains(&refusal.errno) => Ok(()),
         result => result,
     }

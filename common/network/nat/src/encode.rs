@@ -24,7 +24,7 @@ const STATUS_DNAT: u32 = 1 << 5;
 const TYPE_LOCAL: u32 = 2;
 
 impl Type {
-    /// The number by which nft knows it.
+    /// nft's number for it.
     fn id(self) -> u32 {
         match self {
             Self::Ipv4Addr => 7,
@@ -76,7 +76,7 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
     let flags = [(set.interval, SET_INTERVAL), (set.data.is_some(), SET_MAP), (concatenated, SET_CONCAT)];
     let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
     let mut attributes = vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, set.name)];
-    // Where there are none the kernel does not dump them.
+    // The kernel does not dump an empty list.
     if flags != 0 {
         attributes.push(Attribute::number(3, flags));
     }
@@ -87,7 +87,7 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
         attributes.push(Attribute::number(7, padded_length(data)));
     }
     if concatenated {
-        // A range of a concatenation is looked up part by part: the kernel asks for their lengths.
+        // A range of a concatenation is looked up part by part, so the kernel needs their lengths.
         let field = |kind: &Type| {
             Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, kind.length().next_multiple_of(4))])
         };
@@ -102,7 +102,7 @@ pub(crate) fn named(name: &str) -> Vec<Attribute> {
     vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, name)]
 }
 
-/// The first and the last bytes that a value stands for, in whole registers.
+/// The first and last bytes of a value, in whole registers.
 fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
     let one = |mut bytes: Vec<u8>| {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -134,7 +134,7 @@ fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
     Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
 }
 
-/// A text that nft shows as a comment: type 0, length, text with a zero.
+/// A text that nft shows as a comment: type 0, length, text with a zero byte.
 fn comment(text: &str) -> Vec<u8> {
     let mut bytes = vec![0, text.len() as u8 + 1];
     bytes.extend(text.as_bytes());
@@ -149,7 +149,7 @@ pub(crate) fn read_comment(bytes: &[u8]) -> Option<String> {
     (bytes[0] == 0).then(|| netlink::attribute::string(text))
 }
 
-/// The members of the list of elements that an element is: two for a range of single values, else one.
+/// The members of the element list for one element: two for a range of single values, otherwise one.
 pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
     let is_range = element.key.iter().any(|value| matches!(value, Value::Prefix(_)));
     let mut attributes = vec![data(1, first(&element.key))];
@@ -164,7 +164,7 @@ pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
     }
     let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
     if is_range && element.key.len() == 1 {
-        // The end of the range, which is no longer in it; a range to the end of all addresses has none.
+        // The end of the range is the first value after it; a range to the last address has none.
         let end = last(&element.key).try_into().map_or(0, u32::from_be_bytes);
         if let Some(end) = end.checked_add(1) {
             let attributes =
@@ -181,7 +181,7 @@ pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
     attributes
 }
 
-/// An element by its key, to look for it: a range by its beginning.
+/// An element by its key, for a lookup: a range by its start.
 pub(crate) fn element_to_find(element: &Element) -> Vec<Attribute> {
     let element = Element { data: Vec::new(), comment: None, ..element.clone() };
     let mut attributes = named(element.set);
@@ -189,7 +189,7 @@ pub(crate) fn element_to_find(element: &Element) -> Vec<Attribute> {
     attributes
 }
 
-/// An element by its key alone, to remove it.
+/// An element by its key alone, for removal.
 pub(crate) fn element_key(element: &Element) -> Vec<Attribute> {
     elements(&Element { data: Vec::new(), comment: None, ..element.clone() })
 }
@@ -218,8 +218,8 @@ fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
     expression
 }
 
-/// The number of the register at a word: those of 16 bytes where one begins there, else those of four, as the kernel
-/// itself dumps them.
+/// The number of the register at a word: a register of 16 bytes if one begins there, otherwise one of four, as in the
+/// kernel's dumps.
 fn register(word: u32) -> u32 {
     const REGISTER_1: u32 = 1;
     const REGISTER32_00: u32 = 8;
@@ -288,7 +288,7 @@ fn mask(bytes: Vec<u8>) -> Vec<Attribute> {
 fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
-            // As nft does it: only the bytes that count where they are whole ones, the rest masked otherwise.
+            // As in nft: only the whole bytes that count, or a mask for the rest.
             let address = prefix.network().octets();
             if prefix.prefix_len() % 8 == 0 {
                 let length = u32::from(prefix.prefix_len() / 8);

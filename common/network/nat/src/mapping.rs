@@ -19,7 +19,7 @@ pub enum Protocol {
     Sctp = 132,
 }
 
-/// A protocol that has no ports, or is none.
+/// A protocol without ports, or an unknown one.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not tcp, udp or sctp")]
 pub struct InvalidProtocol(String);
@@ -52,7 +52,7 @@ impl fmt::Display for Protocol {
 pub struct Mapping {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host's address that it is published on; none for all of them.
+    /// The host address that it is published on; none for all of them.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<Ipv4Addr>,
     /// The port on the host.
@@ -64,7 +64,7 @@ pub struct Mapping {
     pub container_port: u16,
 }
 
-/// What stands in a map under a key.
+/// The value in a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) data: Vec<u8>,
@@ -80,13 +80,13 @@ impl Standing {
         }
     }
 
-    /// Whether it is what the element would have made.
+    /// Whether it is what this element would make.
     pub(crate) fn is(&self, element: &Element) -> bool {
         self.data == encode::first(&element.data) && self.comment == element.comment
     }
 }
 
-/// The element that stands under the key of this one.
+/// The existing element with this one's key.
 pub(crate) fn look_up(socket: &Netfilter, element: &Element) -> Result<Option<Standing>, Refusal> {
     let answer = socket.get(Kind::GetElement, &encode::element_to_find(element))?;
     Ok(answer.and_then(|answer| {
@@ -112,11 +112,11 @@ pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Op
     Ok(found.collect())
 }
 
-/// The first of the mappings whose port on the host is published already, with the container that has it where that is
-/// known: on the same address, or on all addresses where one is asked for, or the other way round.
+/// The first mapping whose host port is published already, with the container that has it, if known. Ports collide on
+/// the same address, or if one of them is on all addresses.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When the kernel does not answer.
 pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>, Error> {
     let failed = |source| Error::new("look for", "published ports", source);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
@@ -135,7 +135,7 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
                 }
             }
             None => {
-                // The key of the other map is this one's with an address before it.
+                // The key of the other map is this one's key after an address.
                 let key = encode::first(&table::mapping_element(mapping, "").key);
                 if at_one.iter().any(|found| found.get(4..) == Some(&key)) {
                     return Ok(Some((mapping, None)));

@@ -1,4 +1,4 @@
-//! The values of a rule set, and how `nft` writes them (`Display`).
+//! The values of a rule set, and their form in `nft` (`Display`).
 
 use std::{
     fmt::{self, Display},
@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use crate::Protocol;
 
-/// What a key or a value of a set is made of.
+/// The type of a part of a key or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are nft's.
 pub enum Type {
@@ -50,7 +50,7 @@ pub struct Element {
     pub set: &'static str,
     /// The key, one value for each of its types.
     pub key: Vec<Value>,
-    /// What it maps to; nothing in a set.
+    /// Its value; nothing in a set.
     pub data: Vec<Value>,
     /// The container that it belongs to.
     pub comment: Option<String>,
@@ -63,7 +63,7 @@ pub struct Chain {
     pub name: &'static str,
     /// `nat` or `filter`.
     pub kind: &'static str,
-    /// Where packets pass through it.
+    /// The hook of its packets.
     pub hook: Hook,
     /// The name of its priority, and its number.
     pub priority: (&'static str, i32),
@@ -79,7 +79,7 @@ pub enum Hook {
     Postrouting = 4,
 }
 
-/// A field of a packet, or what is known about it.
+/// A field of a packet, or another fact about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Field {
@@ -91,14 +91,14 @@ pub enum Field {
     OifName,
 }
 
-/// A part of a rule: the packet goes on to the next while each one holds.
+/// A part of a rule. The packet goes on to the next part if this one matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
     /// The field has this value, or (`not`) another.
     Is {
         /// The field.
         field: Field,
-        /// Turned round.
+        /// Negated.
         not: bool,
         /// The value.
         value: Value,
@@ -107,7 +107,7 @@ pub enum Statement {
     In {
         /// The fields.
         fields: &'static [Field],
-        /// Turned round.
+        /// Negated.
         not: bool,
         /// The set's name.
         set: &'static str,
@@ -116,17 +116,17 @@ pub enum Statement {
     ToThisHost,
     /// The destination of the packet's connection was translated, or (`not`) was not.
     WasDnat {
-        /// Turned round.
+        /// Negated.
         not: bool,
     },
-    /// The destination becomes what the fields map to; where they map to nothing, the rule ends.
+    /// The destination becomes the fields' value in the map; if there is none, the rule ends.
     Dnat {
         /// The fields.
         fields: &'static [Field],
         /// The map's name.
         map: &'static str,
     },
-    /// The source becomes the address of the interface that the packet leaves by.
+    /// The source becomes the address of the interface by which the packet leaves.
     Masquerade,
     /// The packet is dropped.
     Drop,
@@ -141,7 +141,7 @@ pub struct Rule {
     pub statements: Vec<Statement>,
 }
 
-/// The parts with `between` them.
+/// The parts, separated by `between`.
 fn join<T: Display>(f: &mut fmt::Formatter<'_>, parts: &[T], between: &str) -> fmt::Result {
     for (at, part) in parts.iter().enumerate() {
         if at > 0 {
@@ -170,7 +170,7 @@ impl Set {
     }
 }
 
-/// What stands between the braces.
+/// The text between the braces.
 impl Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("type ")?;
@@ -209,7 +209,7 @@ impl Display for Element {
     }
 }
 
-/// What stands between the braces.
+/// The text between the braces.
 impl Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hook = match self.hook {

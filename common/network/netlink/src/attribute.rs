@@ -4,7 +4,7 @@ const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 const HEADER: usize = 4;
 
-/// One attribute. Numbers in nfnetlink are big-endian; values of packet fields stand as they stand in a packet.
+/// One attribute. Numbers in nfnetlink are big-endian; values of packet fields have the byte order of packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
     /// Its type and its value.
@@ -14,7 +14,7 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    /// A string, with a zero at its end.
+    /// A string, with a zero byte at its end.
     pub fn string(kind: u16, text: &str) -> Self {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
@@ -47,7 +47,7 @@ impl Attribute {
                 kind | NESTED
             }
         };
-        // No attribute of ours comes near the 64 KiB that the length can say.
+        // None of our attributes comes near the limit of 64 KiB.
         let length = (out.len() - start) as u16;
         out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         out[start + 2..start + HEADER].copy_from_slice(&kind.to_ne_bytes());
@@ -76,13 +76,13 @@ pub fn number(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// A string, without the zero at its end.
+/// A string, without the zero byte at its end.
 pub fn string(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// Whether the kernel's `bytes` have all of `ours`: it adds attributes of its own (handles, counters, defaults), but a
-/// list has as many members here as there.
+/// Whether the kernel's `bytes` contain all of `ours`. The kernel adds attributes of its own (handles, counters,
+/// defaults), but a list must have the same number of members.
 pub fn covers(bytes: &[u8], ours: &[Attribute]) -> bool {
     const LIST_MEMBER: u16 = 1;
     let is_list = ours.len() > 1 && ours.iter().all(|attribute| attribute.kind() == LIST_MEMBER);

@@ -1,4 +1,4 @@
-//! The frame of netlink messages (linux/netlink.h): a header of sixteen bytes, and what a kernel answers in it.
+//! The frame of netlink messages (linux/netlink.h): a header of sixteen bytes, and the kernel's answer in it.
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
@@ -9,14 +9,14 @@ const HEADER: usize = 16;
 /// The text in an error's attributes (`NLMSGERR_ATTR_MSG`).
 const ERROR_TEXT: u16 = 1;
 
-/// A message to the kernel: its type, its flags, and what follows the header.
+/// A message to the kernel: its type, its flags, and the content after the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The type.
     pub kind: u16,
     /// The flags; `NLM_F_REQUEST` is always added.
     pub flags: u16,
-    /// What follows the header.
+    /// The content after the header.
     pub body: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ impl Request {
     }
 }
 
-/// One message as it was received.
+/// One received message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
@@ -54,7 +54,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl<'a> Frame<'a> {
-    /// The first message of a datagram, and what follows it; none where that is not a whole message.
+    /// The first message of a datagram, and the rest; none if there is no whole message.
     fn first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let length = word(bytes, 0)? as usize;
         let frame = Self {
@@ -66,8 +66,7 @@ impl<'a> Frame<'a> {
         Some((frame, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
     }
 
-    /// The number of the error that the kernel answers with, or 0 for none. None in a message that carries something.
-    /// Allocates nothing.
+    /// The number of the kernel's error, or 0 for none. None for a message with content. Allocates nothing.
     pub(crate) fn code(&self) -> Option<i32> {
         match self.kind {
             NLMSG_ERROR => word(self.payload, 0).map(|code| (code as i32).saturating_neg()),
@@ -77,7 +76,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// What the kernel says with it about the request: done, or why not. None in a message that carries something.
+    /// The kernel's answer to the request: done, or why not. None for a message with content.
     pub(crate) fn verdict(&self) -> Option<Result<(), Refusal>> {
         let is_error = self.kind == NLMSG_ERROR;
         let Some(code) = self.code() else {
@@ -86,7 +85,7 @@ impl<'a> Frame<'a> {
         if code == 0 {
             return Some(Ok(()));
         }
-        // An error repeats the request's header, and the whole request where the answer is not capped.
+        // An error repeats the request's header, and the whole request if the answer is not capped.
         let repeated = match (is_error, self.flags & NLM_F_CAPPED != 0) {
             (false, _) => Some(0),
             (true, true) => Some(HEADER),
@@ -101,7 +100,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The messages of a datagram. What is not a whole message is an error, and the last item.
+/// The messages of a datagram. An incomplete message is an error, and the last item.
 pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Result<Frame<'_>, Errno>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Work in another network namespace, there and back.
+//! Work in another network namespace, and return.
 
 use std::{fs::File, os::fd::AsFd, path::Path, thread};
 
@@ -9,11 +9,11 @@ use nix::{
 
 use crate::errno_of;
 
-/// Runs `work` in the network namespace at `path`. What it opens there (a socket) stays in that namespace, and can be used
-/// from anywhere. The calling thread is back where it was when this returns.
+/// Runs `work` in the network namespace at `path`. A socket that it opens stays in that namespace, and can be used from
+/// anywhere. Afterwards the calling thread is back in its own namespace.
 ///
 /// # Errors
-/// When the namespace cannot be opened or entered. A path that leads to something else is "Invalid argument".
+/// When the namespace cannot be opened or entered. A path to something else is "Invalid argument".
 pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
     let namespace = File::open(path).map_err(|error| errno_of(&error))?;
     away(|| {
@@ -22,12 +22,12 @@ pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T,
     })
 }
 
-/// Runs `work`, which goes into another network namespace: there and back on this thread, or, where there is no way back
-/// (who came from another user namespace has no rights in the one that he came from), on a thread that is given up. A panic
-/// in it is this thread's panic.
+/// Runs `work`, which enters another network namespace. It runs on this thread, which then returns. If there is no way
+/// back, it runs on another thread, which ends: a process from another user namespace has no rights in its original
+/// network namespace. A panic in `work` becomes this thread's panic.
 ///
 /// # Errors
-/// What `work` returns; when no thread is to be had.
+/// The errors of `work`; when no thread can be started.
 pub fn away<T: Send>(work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
     if let Some(_back) = Back::known()? {
         return work();
@@ -41,11 +41,11 @@ pub fn away<T: Send>(work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T
     })
 }
 
-/// The network namespace that this thread is in, to which it returns when this is dropped.
+/// This thread's network namespace. It returns there when this is dropped.
 struct Back(File);
 
 impl Back {
-    /// None where the thread could not return to it.
+    /// None if the thread could not return to it.
     fn known() -> Result<Option<Self>, Errno> {
         let own = File::open("/proc/thread-self/ns/net").map_err(|error| errno_of(&error))?;
         match setns(own.as_fd(), CloneFlags::CLONE_NEWNET) {
@@ -59,7 +59,7 @@ impl Back {
 impl Drop for Back {
     fn drop(&mut self) {
         if let Err(errno) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
-            // It was allowed a moment ago. Nothing that this process goes on to do may happen there.
+            // The return was allowed a moment ago. This process must do nothing more in the wrong namespace.
             eprintln!("return to the network namespace: {}", errno.desc());
             std::process::abort();
         }

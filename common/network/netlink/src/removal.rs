@@ -1,9 +1,9 @@
-//! Removing a link without waiting until the kernel has freed it.
+//! Removes a link without waiting until the kernel has freed it.
 //!
-//! A request to remove a link returns only after every processor has let go of it (RCU): 15 to 50 ms, most of what it
-//! takes to undo a container's network. The link itself is gone after one or two: nothing finds it by its name any more
-//! (net/core/dev.c, `unlist_netdevice`), and nothing can fail after that. A process inside of the request cannot end before
-//! it is answered, so it is another one, which nobody waits for, that makes it.
+//! A request to remove a link returns only after every processor has let go of it (RCU): 15 to 50 ms, which is most of
+//! the time to undo a container's network. The link itself is gone after one or two: it cannot be found by its name any
+//! more (net/core/dev.c, `unlist_netdevice`), and nothing can fail after that. A process cannot end while it waits for
+//! the answer, so another process, which is not waited for, makes the request.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -26,30 +26,30 @@ use rtnetlink::{
 
 use crate::{Connection, Error, Family, Link, Request, Socket, frame::frames};
 
-/// How often it is looked whether the link is gone.
+/// How often to check whether the link is gone.
 const INTERVAL: Duration = Duration::from_micros(100);
 
-/// Removes a link of this thread's own namespace; returns once nothing finds it any more.
+/// Removes a link of this thread's own namespace; returns when it cannot be found any more.
 pub(crate) fn remove(connection: &Connection, link: &Link) -> Result<(), Error> {
     let object = format!("{:?}", link.name);
     let failed = |source: Errno| connection.error("remove link", &object, source);
     let message = message(link.index);
     let answer = request(&message).map_err(failed)?;
-    // Where it cannot be looked (too many open files), the answer is waited for.
+    // If this cannot be checked (too many open files), wait for the answer.
     while !is_gone(link) {
         let mut code = [0; 4];
         match read(&answer, &mut code) {
             Err(Errno::EAGAIN) => thread::sleep(INTERVAL),
             Ok(4) if code == [0; 4] => break,
             Ok(4) => return Err(failed(Errno::from_raw(i32::from_ne_bytes(code)))),
-            // Whoever was to answer was killed, or does not know.
+            // The other process was killed, or got no answer.
             _ => return connection.change("remove link", object, &message, 0),
         }
     }
     Ok(())
 }
 
-/// Whether it is certain that nothing finds the link any more.
+/// Whether it is certain that the link cannot be found any more.
 fn is_gone(link: &Link) -> bool {
     match if_nametoindex(link.name.as_str()) {
         Ok(index) => index != link.index,
@@ -63,8 +63,8 @@ fn message(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelLink(link)
 }
 
-/// Has another process request that the link goes. What can be read in the end is the system's error, or 0, as four bytes;
-/// nothing where that is not known.
+/// Has another process request the removal. The pipe finally contains the system's error, or 0, as four bytes; nothing
+/// if it is unknown.
 fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
     let mut body = vec![0; message.buffer_len()];
     message.serialize(&mut body);
@@ -72,7 +72,7 @@ fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
     Request { kind: message.message_type(), flags: NLM_F_ACK, body }.write(1, &mut bytes);
     let socket = Socket::open(Family::Route)?;
     let (answer, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // SAFETY: it makes system calls only, with the two descriptors.
+    // SAFETY: it only makes system calls, with the two descriptors.
     unsafe { aside::run(&[socket.descriptor().as_fd(), told.as_fd()], || deliver(&bytes)) }?;
     Ok(answer)
 }
@@ -80,8 +80,8 @@ fn request(message: &RouteNetlinkMessage) -> Result<OwnedFd, Errno> {
 const SOCKET: i32 = 0;
 const PIPE: i32 = 1;
 
-/// Sends the request, waits for its answer, and tells it. Without an answer the request is made again, by whoever waits
-/// for it.
+/// Sends the request, waits for its answer, and reports it. Without an answer, the waiting process makes the request
+/// again.
 fn deliver(message: &[u8]) {
     let Some(code) = ask(message) else { return };
     // SAFETY: it is open: the pipe was put there.
@@ -89,7 +89,7 @@ fn deliver(message: &[u8]) {
     let _ = write(pipe, &code.to_ne_bytes());
 }
 
-/// The kernel's answer to the request: an error's number, or 0. None where it got lost.
+/// The kernel's answer to the request: an error number, or 0. None if it got lost.
 fn ask(message: &[u8]) -> Option<i32> {
     send(SOCKET, message, MsgFlags::empty()).ok()?;
     let mut answer = [0; 1024];

@@ -1,7 +1,7 @@
-//! A netlink socket that waits: one request and its whole answer, or a batch that is one transaction.
+//! A blocking netlink socket: one request and its whole answer, or a batch that is one transaction.
 //!
-//! Not knowing is not "gone": an answer that got lost (no room for it, cut off, out of order, none at all) is an error, and the
-//! socket is not used again, for what comes next on it may belong to the question before.
+//! "Unknown" is not "gone": a lost answer (no room for it, cut off, out of order, none at all) is an error. The socket
+//! is not used again after that, because its next message may belong to the old request.
 
 use std::{cell::Cell, os::fd::AsFd, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
     frame::{Request, frames},
 };
 
-/// How long an answer is waited for. The kernel works on a request while it is sent, so that its answer is there by then.
+/// How long to wait for an answer. The kernel handles a request while it is sent, so the answer is there by then.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The kernel gives at most 32 KiB at once.
+/// The kernel sends at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// Which part of the kernel a socket speaks to.
+/// The part of the kernel that a socket is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Links, addresses, routes.
@@ -32,12 +32,12 @@ pub enum Family {
     Netfilter,
 }
 
-/// Why the kernel did not do something, or was not understood.
+/// Why the kernel did not do something, or its answer was not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The system's error.
     pub errno: Errno,
-    /// What the kernel says about it (its extended acknowledgement), where it does.
+    /// The kernel's explanation (its extended acknowledgement), if it gives one.
     pub text: Option<String>,
 }
 
@@ -47,14 +47,14 @@ impl From<Errno> for Refusal {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The message that the kernel refused, by its index; none when it was not about one of them.
+    /// The index of the refused message; none if the error was not about a message.
     pub at: Option<usize>,
-    /// Why.
+    /// The cause.
     pub refusal: Refusal,
-    /// Whether the kernel may have done it all the same: its answer got lost.
+    /// Whether the kernel may have done it all the same, because its answer got lost.
     pub in_doubt: bool,
 }
 
@@ -73,7 +73,7 @@ impl Socket {
     /// Opens a socket in the network namespace that this thread is in.
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// When no socket can be opened.
     pub fn open(family: Family) -> Result<Self, Errno> {
         let protocol = match family {
             Family::Route => protocols::NETLINK_ROUTE,
@@ -82,11 +82,11 @@ impl Socket {
         let open = || -> std::io::Result<sys::Socket> {
             let mut socket = sys::Socket::new(protocol)?;
             socket.bind_auto()?;
-            // Errors with a text, and without the request repeated in them.
+            // Errors with a text, and without a copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             if family == Family::Route {
-                // The kernel filters what it lists, and refuses a filter that it does not know.
+                // The kernel filters its lists, and refuses an unknown filter.
                 socket.set_netlink_get_strict_chk(true)?;
             }
             Ok(socket)
@@ -96,12 +96,12 @@ impl Socket {
         Ok(Self { descriptor, sequence: Cell::new(0), lost: Cell::new(None) })
     }
 
-    /// Whether an answer got lost: then nothing more is asked here.
+    /// Whether an answer got lost. Then no more requests may be sent here.
     pub fn is_lost(&self) -> bool {
         self.lost.get().is_some()
     }
 
-    /// Its descriptor, for whoever waits for an answer in another process.
+    /// Its descriptor, for another process that waits for an answer.
     pub(crate) fn descriptor(&self) -> &impl AsFd {
         &self.descriptor
     }
@@ -112,7 +112,7 @@ impl Socket {
         errno
     }
 
-    /// Takes `count` numbers for messages; the first of them.
+    /// Reserves `count` message numbers; returns the first.
     fn number(&self, count: u32) -> u32 {
         let first = self.sequence.get().checked_add(1).filter(|first| first.checked_add(count).is_some());
         let first = first.unwrap_or(1);
@@ -124,7 +124,7 @@ impl Socket {
         if let Some(errno) = self.lost.get() {
             return Err(errno);
         }
-        // A range of many ports is one batch, and so one datagram: more than a socket takes by itself.
+        // A range of many ports is one batch, and so one datagram, which is larger than a socket takes by default.
         if bytes.len() > BUFFER {
             sockopt::set_socket_send_buffer_size_force(&self.descriptor, bytes.len() * 2).map_err(errno)?;
         }
@@ -140,7 +140,7 @@ impl Socket {
         buffer.resize(BUFFER, 0);
         loop {
             match recvfrom(&self.descriptor, &mut buffer[..], flags | RecvFlags::TRUNC).map_err(errno) {
-                // Not of the kernel, which has port 0.
+                // Not from the kernel, which has port 0.
                 Ok((_, _, Some(from)))
                     if SocketAddrNetlink::try_from(from.clone()).is_ok_and(|from| from.pid() != 0) => {}
                 // Cut off.
@@ -152,12 +152,12 @@ impl Socket {
         }
     }
 
-    /// Sends one request and returns all that the kernel answers: the messages' types and payloads. A request with
-    /// `NLM_F_DUMP` lists, one with `NLM_F_ACK` ends with the kernel's word, another with one message.
+    /// Sends one request and returns the kernel's whole answer: the messages' types and payloads. A request with
+    /// `NLM_F_DUMP` lists, one with `NLM_F_ACK` ends with an acknowledgement, another with one message.
     ///
     /// # Errors
-    /// The kernel's refusal; ERESTART where a list changed while it was listed; whatever else kept the whole answer from
-    /// arriving, after which [`Socket::is_lost`].
+    /// The kernel's refusal; ERESTART if a list changed while it was listed; any other reason why the answer is not
+    /// complete, after which [`Socket::is_lost`].
     pub fn request(&self, request: &Request) -> Result<Vec<(u16, Vec<u8>)>, Refusal> {
         let sequence = self.number(1);
         let mut bytes = Vec::new();
@@ -180,7 +180,7 @@ impl Socket {
                 }
                 interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
                 match frame.verdict() {
-                    // Somebody changed things meanwhile: what was listed may be from before and after.
+                    // Others changed something meanwhile: the list may mix old and new.
                     Some(Ok(())) if interrupted => return Err(Errno::ERESTART.into()),
                     Some(Ok(())) => return Ok(answer),
                     Some(Err(refusal)) => return Err(refusal),
@@ -196,11 +196,11 @@ impl Socket {
         }
     }
 
-    /// Sends requests in one datagram, between `begin` and `end`, which are not answered: one transaction of nf_tables. The
-    /// last of the requests is to have `NLM_F_ACK`.
+    /// Sends requests in one datagram between `begin` and `end`, which are not answered: one transaction of nf_tables.
+    /// The last request must have `NLM_F_ACK`.
     ///
     /// # Errors
-    /// The first refusal. Whether the kernel did it is in doubt when its answer got lost.
+    /// The first refusal. If the answer got lost, it is unknown whether the kernel did it.
     pub fn batch(&self, begin: &Request, requests: &[Request], end: &Request) -> Result<(), Refused> {
         let count = requests.len() as u32;
         let first = self.number(count + 2) + 1;
@@ -213,7 +213,7 @@ impl Socket {
         let failed = |in_doubt| move |errno: Errno| Refused { at: None, refusal: errno.into(), in_doubt };
         self.send(&bytes).map_err(failed(false))?;
 
-        // The kernel has worked on it to the end by the time that it is sent.
+        // The kernel has finished its work when the datagram is sent.
         let mut buffer = Vec::new();
         let (mut refused, mut confirmed, mut overrun) = (None, false, false);
         loop {
@@ -307,7 +307,7 @@ mod tests {
             let socket = Socket::open(Family::Route).unwrap();
             let patience = Some(Duration::from_millis(50));
             sockopt::set_socket_timeout(&socket.descriptor, sockopt::Timeout::Recv, patience).unwrap();
-            // The kernel says nothing to a change that asks for no word.
+            // The kernel does not answer a change without a request for an acknowledgement.
             let up = LinkMessageBuilder::<LinkUnspec>::new().index(1).up().build();
             let silent = request(&RouteNetlinkMessage::SetLink(up), 0);
             assert_eq!(socket.request(&silent).unwrap_err().errno, Errno::ETIMEDOUT);
