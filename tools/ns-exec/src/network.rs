@@ -1,4 +1,4 @@
-//! Which network the process gets, and what follows from it: its host name and the files that tell of it.
+//! The process's network, its host name, and the files that contain them.
 
 use std::{net::IpAddr, path::Path};
 

@@ -1,15 +1,15 @@
-//! What this tool does.
+//! The operations of this tool.
 
 use operation::any_of;
 use runtime::Identity;
 
 any_of! {
-    /// Files of the container in `$STAVE_RUN`, and at last its process.
+    /// The container's files in `$STAVE_RUN`, and last its process.
     pub(crate) enum ContainerOperation { Mount(mount::MountOperation), Process(runtime::ProcessOperation) }
 }
 
 impl ContainerOperation {
-    /// Which process it became, where it is one.
+    /// The process of the operation, if it is one.
     pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Process(process) => Some(process.identity),

@@ -1,17 +1,17 @@
-//! What is asked for, whoever asks.
+//! The request, independent of its origin.
 
 use std::path::PathBuf;
 
 use document::Id;
 use mount::Volume;
 
-/// A process as it is to be run. What is left out comes from the image.
+/// The process to run. What is left out comes from the image.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
-    /// Instead of the document's `rootfs`.
+    /// Replaces the document's `rootfs`.
     pub(crate) rootfs: Option<PathBuf>,
     pub(crate) read_only: bool,
-    /// Where the document brings none.
+    /// Used if the document has no network.
     pub(crate) network: Option<Mode>,
     pub(crate) hostname: Option<String>,
     pub(crate) entrypoint: Option<Vec<String>>,
@@ -29,19 +29,19 @@ pub(crate) struct Request {
     pub(crate) log: Log,
 }
 
-/// Where its output goes.
+/// The destination of its output.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Log {
-    /// To the caller.
+    /// The caller.
     #[default]
     None,
     /// `$STAVE_RUN/ID.log`.
     Own,
-    /// A file of the user's, which is not made, and stays.
+    /// A file of the user's. It is not made, and stays.
     File(PathBuf),
 }
 
-/// A network that no tool before has made.
+/// A network that no earlier tool has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {
     Host,

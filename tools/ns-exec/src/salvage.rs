@@ -1,8 +1,8 @@
-//! Arguments that are wrong: what is still looked for among them is where the document comes from, and where it goes.
+//! Wrong arguments: finds out where the document comes from, and where it goes.
 
 use std::{ffi::OsString, path::PathBuf};
 
-/// What could be told.
+/// The result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Salvaged {
     pub(crate) detach: bool,
@@ -24,7 +24,7 @@ pub(crate) fn salvage(arguments: &[OsString]) -> Salvaged {
     }
 }
 
-/// The value of an option, written behind it or with `=`.
+/// The value of an option, in the next word or after `=`.
 fn value<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
     words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix(option) {
         Some("") => words.get(at + 1).map(String::as_str),

@@ -1,4 +1,4 @@
-//! How a layer's blob is made: compressed, and how much.
+//! The compression of a layer's blob.
 
 /// How a blob is to be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,13 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// gzip at the level that pays in a build: libdeflate's first is smaller than zlib's second and twice as fast.
+    /// gzip at the level that pays in a build: libdeflate's first level is smaller than zlib's second and twice as
+    /// fast.
     pub const GZIP: Self = Self::Gzip { level: 1 };
     /// zstd at its own default.
     pub const ZSTD: Self = Self::Zstd { level: 3 };
 
-    /// The OCI media type of a layer that is compressed so (image-spec, layer.md).
+    /// The OCI media type of a layer with this compression (image-spec, layer.md).
     pub fn media_type(self) -> &'static str {
         match self {
             Self::None => "application/vnd.oci.image.layer.v1.tar",
@@ -33,7 +34,7 @@ impl Compression {
     }
 }
 
-/// A word that names no compression.
+/// A word that is not a compression.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is none of none, gzip[:1-12] and zstd[:1-19]")]
 pub struct InvalidCompression(String);

@@ -1,6 +1,6 @@
-//! Network namespaces that are kept by a bind mount, as `ip netns` keeps them.
+//! Network namespaces that are kept by a bind mount, as with `ip netns`.
 //!
-//! Nobody needs to live in such a namespace for it to last; whoever holds the path may enter it.
+//! No process has to run in such a namespace to keep it; it can be entered by its path.
 
 mod operation;
 
@@ -22,11 +22,11 @@ fn io_error(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| error(netlink::errno_of(&source))
 }
 
-/// Runs `work` in the network namespace at `path`. What it opens there (a socket) stays in that namespace, and can be used
-/// from anywhere. The calling thread is back where it was when this returns.
+/// Runs `work` in the network namespace at `path`. A socket that it opens stays in that namespace, and can be used from
+/// anywhere. Afterwards the calling thread is back in its own namespace.
 ///
 /// # Errors
-/// When the namespace cannot be opened or entered. A path that leads to something else is "Invalid argument".
+/// When the namespace cannot be opened or entered. A path to something else is "Invalid argument".
 pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     netlink::namespace::enter(path, work).map_err(error("enter", path))
 }

@@ -1,4 +1,4 @@
-//! The arguments that every tool takes, and what follows from them.
+//! The arguments that every tool takes.
 
 use std::{
     ffi::OsString,
@@ -10,7 +10,7 @@ use clap::{Arg, Command, FromArgMatches};
 use document::Id;
 use operation::Scope;
 
-/// The arguments of every tool. Flattened into each tool's own.
+/// The arguments of every tool, flattened into each tool's own.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Options of every tool")]
 pub struct Common {
@@ -55,27 +55,27 @@ pub struct Common {
     pub verbose: u8,
 }
 
-/// What a tool works with.
+/// The surroundings of a tool's work.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// `--root` and `--run-dir`, absolute.
     pub scope: Scope,
-    /// The container's id. Empty in a source or report that was given none.
+    /// The container's id. Empty in a source or report without one.
     pub id: String,
-    /// Say nothing but errors.
+    /// Print only errors.
     pub quiet: bool,
-    /// How much more to say.
+    /// How much more to print.
     pub verbose: u8,
     /// Nothing that the document tells of exists, and nothing is going to be made.
     pub planned: bool,
 }
 
 impl Common {
-    /// The directories, absolute; by default those of the design for root, the XDG directories for other users, also
-    /// where such a one is root of a user namespace.
+    /// The directories, absolute. The defaults are the system's directories for root, and the XDG directories for other
+    /// users, even if such a user is root of a user namespace.
     ///
     /// # Errors
-    /// When the current directory is needed and cannot be told.
+    /// When the current directory is needed and unknown.
     pub fn scope(&self) -> anyhow::Result<Scope> {
         let root_user = userns::is_system_root();
         let variable =
@@ -102,7 +102,7 @@ impl Common {
         Ok(self.context_in(self.scope()?, id))
     }
 
-    /// The same, where the directories are known already.
+    /// The same, if the directories are known already.
     pub fn context_in(&self, scope: Scope, id: Option<&Id>) -> Context {
         Context {
             scope,
@@ -113,21 +113,21 @@ impl Common {
         }
     }
 
-    /// Whether the tool is asked for something else than its job, for which its own arguments are not needed.
+    /// Whether the tool should do something other than its job, for which its own arguments are not needed.
     fn is_aside(&self) -> bool {
         self.undo || self.check || self.repair || self.schema || self.generate.is_some()
     }
 }
 
-/// The caller, as the machine knows it: outside of the user namespace that made it root.
+/// The caller's user id on the machine, outside the user namespace that made it root.
 fn user() -> u32 {
     let user = nix::unistd::geteuid().as_raw();
     let namespace = userns::Namespace::current().ok().flatten();
     namespace.and_then(|namespace| namespace.user_outside(user)).unwrap_or(user)
 }
 
-/// Absolute, without `.` and `..` and symbolic links as far as it exists: paths that go into documents and are compared
-/// later must be spelled in one way.
+/// Absolute, without `.` and `..`, and without symbolic links as far as it exists. Paths in documents are compared
+/// later, so they need one spelling.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     let absolute = std::path::absolute(path).with_context(|| format!("resolve {path:?}"))?;
     let mut missing = Vec::new();
@@ -146,25 +146,25 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// What the command line asks for.
+/// The request on the command line.
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     /// The tool's job.
     Job(T),
     /// Undo, check, repair, a schema, a manual page.
     Aside(Common),
-    /// Wrong usage, or `--help` and `--version`, which clap also hands over this way.
+    /// Wrong usage, or `--help` and `--version`, which clap reports in the same way.
     Usage(clap::Error),
 }
 
-/// A command line, and whose it is.
+/// A command line, and its tool.
 #[derive(Debug)]
 pub struct Invocation<T> {
     /// The tool's name, as its command is called.
     pub(crate) tool: String,
-    /// The version that goes into a step.
+    /// The version for a step.
     pub(crate) version: String,
-    /// The words, the tool's own among them.
+    /// The words, including the tool's own.
     pub(crate) arguments: Vec<OsString>,
     pub(crate) asked: Asked<T>,
 }
@@ -177,7 +177,7 @@ impl<T: clap::Parser> Invocation<T> {
 
     /// Parses a command line. The tool's own arguments are required only for its job.
     fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
-        // Built once: it is a good part of what a tool takes to start.
+        // Built once, because it takes a good part of a tool's start.
         let mut command = T::command();
         let tool = command.get_name().to_owned();
         let version = command.get_version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned();
@@ -192,7 +192,7 @@ impl<T: clap::Parser> Invocation<T> {
         Self { tool, version, arguments, asked }
     }
 
-    /// The tool with its arguments, where its job is asked for.
+    /// The tool with its arguments, if its job is requested.
     pub fn job(&self) -> Option<&T> {
         match &self.asked {
             Asked::Job(tool) => Some(tool),
@@ -201,7 +201,7 @@ impl<T: clap::Parser> Invocation<T> {
     }
 }
 
-/// What is asked for that is not the tool's job.
+/// A request that is not the tool's job.
 fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
     let mut words = arguments.iter().filter_map(|argument| argument.to_str());
     let asides = ["--undo", "--check", "--repair", "--schema", "--generate"];

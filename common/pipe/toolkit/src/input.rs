@@ -1,4 +1,4 @@
-//! Where a document comes from.
+//! The source of a document.
 
 use std::{
     fs::File,
@@ -11,20 +11,20 @@ use document::{Document, Error};
 
 use crate::{Common, Exit, failure, hint, streams};
 
-/// What to do where there is no document.
+/// What to do without a document.
 pub(crate) const FROM_TOOL: &str = "stand it behind another tool, or start with -n";
 
-/// The same, for a tool that takes a container by its id as well.
+/// The same, for a tool that also takes a container by its id.
 pub(crate) const FROM_CONTAINER: &str = "name a container, or give it the document of one";
 
-/// Where a document comes from.
+/// The source of a document.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Standard input, with a hint for a person at a terminal there.
+    /// Standard input, with a hint in case it is a terminal.
     Standard(&'static str),
     /// A file.
     File(PathBuf),
-    /// Nowhere: it is a new one.
+    /// None: the document is new.
     Empty,
 }
 
@@ -53,7 +53,7 @@ impl Input {
     /// The document.
     ///
     /// # Errors
-    /// When there is none; a terminal counts as wrong usage.
+    /// When there is none. A terminal counts as wrong usage.
     pub fn read(&self) -> Result<Document, Unread> {
         match self {
             Self::Empty => Ok(Document::new()),
@@ -74,8 +74,7 @@ impl Input {
 }
 
 impl Unread {
-    /// The document of another version, which is to be passed on as it came: nothing in it may get lost on the way to
-    /// whoever can read it.
+    /// A document of another version, to be passed on unchanged. Tools of its version must find it complete.
     pub(crate) fn of_other_version(&self) -> Option<&Document> {
         match self.error.downcast_ref() {
             Some(Error::Version { document, .. }) => Some(document),
@@ -83,14 +82,14 @@ impl Unread {
         }
     }
 
-    /// Says why, and how the tool ends.
+    /// Prints the reason, and returns the exit status.
     pub(crate) fn tell(self, tool: &str) -> Exit {
         failure::print(tool, &self.error);
         self.exit
     }
 }
 
-/// The document from standard input for a tool that writes it to standard output, or how the tool ends without one.
+/// The document from standard input for a tool that writes it to standard output, or the exit status without one.
 pub(crate) fn read(tool: &str, common: &Common, from: &'static str) -> Result<Document, Exit> {
     Input::of(common, from).read().map_err(|unread| {
         if let Some(document) = unread.of_other_version() {

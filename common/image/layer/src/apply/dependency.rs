@@ -1,4 +1,4 @@
-//! What a layer's directory took from the layers below.
+//! What a layer's directory took from the lower layers.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -15,26 +15,26 @@ use super::{
 };
 use crate::overlay;
 
-/// A path in the layers below, and what was seen there.
+/// A path in the lower layers, and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dependency {
     /// The path in them, relative to their root, each byte as `escape_ascii` shows it; the root's is empty.
     pub path: String,
-    /// What is looked at there.
+    /// What is looked at.
     pub aspect: Aspect,
-    /// What was seen, as one line that is the same only for the same.
+    /// What was found, as one line that differs for different content.
     pub seen: String,
 }
 
-/// What of a path a layer's directory depends on.
+/// The part of a path that a layer's directory depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Aspect {
     /// The attributes of a directory that the layer's archive does not list.
     Attributes,
-    /// Whether there is a directory, in which a whiteout says something.
+    /// Whether there is a directory in which a whiteout has a meaning.
     Directory,
-    /// Where a symbolic link on the way to an entry leads.
+    /// The target of a symbolic link on the way to an entry.
     Link,
     /// The file that a hard link names.
     Content,
@@ -47,15 +47,15 @@ impl Dependency {
         Self { path: path.escape_ascii().to_string(), aspect, seen }
     }
 
-    /// Whether the layers below show the same there.
+    /// Whether the lower layers still have the same there.
     pub(crate) fn holds(&self, below: &Below) -> Result<bool, EntryError> {
-        // What was escaped when it was written: a path that cannot be read back depends on nothing that is there.
+        // A path that was escaped when it was written. If it cannot be read back, it matches nothing.
         let Some(path) = unescape(&self.path) else { return Ok(false) };
         Ok(look(below, &path, self.aspect)? == self.seen)
     }
 }
 
-/// What the layers below show of a path.
+/// What the lower layers have at a path.
 pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String, EntryError> {
     if aspect == Aspect::Names {
         let names = below.root_names()?;
@@ -66,7 +66,7 @@ pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String,
         (Aspect::Attributes, Found::Directory(fd)) => {
             let mut facts = facts(fd.as_fd(), path)?;
             if path.is_empty() {
-                // A root has been made anew in every copy: its time says nothing.
+                // A root is made again in every copy, so its time has no meaning.
                 facts.mtime = Time::default();
             }
             line(&facts)
@@ -82,7 +82,7 @@ pub(super) fn look(below: &Below, path: &[u8], aspect: Aspect) -> Result<String,
     })
 }
 
-/// What a directory in the layers below is like.
+/// The attributes of a directory in the lower layers.
 pub(super) fn facts(directory: BorrowedFd, path: &[u8]) -> Result<Facts, EntryError> {
     let stat = fstat(directory).map_err(error("stat", path))?;
     Ok(Facts {
@@ -105,7 +105,7 @@ pub(super) fn line(facts: &Facts) -> String {
     line
 }
 
-/// An attribute; one that is long by its hash, since this is kept in memory and in the note.
+/// An attribute. A long one is replaced with its hash, because this is kept in memory and in the note.
 fn attribute(name: &[u8], value: &[u8]) -> String {
     const LONG: usize = 64;
     match value.len() {
@@ -114,7 +114,7 @@ fn attribute(name: &[u8], value: &[u8]) -> String {
     }
 }
 
-/// A file's attributes and the hash of its content. Its time of access is no part of it.
+/// A file's attributes and the hash of its content, without its access time.
 fn content(directory: BorrowedFd, path: &[u8]) -> Result<String, EntryError> {
     let (_, name) = name::split(path);
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(error("stat", path))?;

@@ -25,18 +25,19 @@ use crate::{overlay, remove_tree};
 /// How many directories are kept open.
 const OPEN: usize = 200;
 
-/// A directory that a layer is unpacked to. All directories in it belong to us and admit nobody else until they are finished.
+/// A directory that a layer is unpacked to. All directories in it belong to us, and nobody else can enter until they
+/// are finished.
 pub(super) struct Directory<'a> {
     root: Rc<OwnedFd>,
     options: &'a Options,
-    /// Whom the kernel makes the owner of what we create.
+    /// The owner that the kernel gives to new files.
     owner: (u32, u32),
-    /// The bits of a mode that the kernel takes away.
+    /// The bits of a mode that the kernel removes.
     umask: u32,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Their paths, the oldest first.
     opened: VecDeque<Vec<u8>>,
-    /// The last directory that was asked for: entries come one directory after the other.
+    /// The last directory that was looked up: entries usually come directory by directory.
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     approximated: u64,
 }
@@ -45,7 +46,7 @@ pub(super) struct Directory<'a> {
 pub(super) struct File {
     fd: OwnedFd,
     size: u64,
-    /// Where what was written ends.
+    /// The end of the written part.
     end: u64,
 }
 
@@ -64,7 +65,7 @@ impl<'a> Directory<'a> {
         })
     }
 
-    /// The directory at `path`, opened.
+    /// The open directory at `path`.
     fn open(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, EntryError> {
         if let Some((last, fd)) = &self.last
             && last == path
@@ -101,8 +102,8 @@ impl<'a> Directory<'a> {
         Ok(fd)
     }
 
-    /// Owner, mode, attributes and times of what is open. The owner comes first: changing it takes suid and
-    /// capabilities away.
+    /// Owner, mode, attributes and times of an open file. The owner comes first, because changing it removes suid and
+    /// capabilities.
     fn seal(&mut self, fd: BorrowedFd, facts: &Facts, mode: bool) -> Result<(), EntryError> {
         let owner = (facts.uid, facts.gid) != self.owner;
         if owner {
@@ -120,7 +121,7 @@ impl<'a> Directory<'a> {
         rustix::fs::futimens(fd, &times(facts)).map_err(EntryError::call("set the times"))
     }
 
-    /// The same for what cannot be opened, which is `name` in a directory that nobody else can enter.
+    /// The same for something that cannot be opened: `name` in a directory that nobody else can enter.
     fn seal_at(
         &mut self,
         directory: BorrowedFd,
@@ -147,7 +148,7 @@ impl<'a> Directory<'a> {
             .map_err(EntryError::call("set the times"))
     }
 
-    /// What became of setting an attribute.
+    /// The result of setting an attribute.
     fn attribute(&mut self, name: &[u8], set: rustix::io::Result<()>) -> Result<(), EntryError> {
         match set {
             Err(Errno::PERM | Errno::INVAL) if self.options.namespace.is_some() && self.options.rootless => {
@@ -261,7 +262,7 @@ impl Form for Directory<'_> {
         self.seal(fd.as_fd().as_fd(), facts, true)
     }
 
-    /// Its files and directories are on the disk.
+    /// Makes sure that its files and directories are on the disk.
     fn kept(&self) -> usize {
         0
     }
@@ -283,8 +284,8 @@ fn owner_of(facts: &Facts) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>)
     (Some(rustix::fs::Uid::from_raw(facts.uid)), Some(rustix::fs::Gid::from_raw(facts.gid)))
 }
 
-/// What the file system cannot hold, before 1901 or after 2446 on ext4, becomes the nearest that it can: the kernel does
-/// that, so that also other tools which unpack such archives, and there are some, come to the same.
+/// Times that the file system cannot represent (before 1901 or after 2446 on ext4) become the nearest possible ones.
+/// The kernel does this, so other tools that unpack such archives get the same result.
 fn times(facts: &Facts) -> rustix::fs::Timestamps {
     let time = |time: Time| rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     rustix::fs::Timestamps {
@@ -293,8 +294,7 @@ fn times(facts: &Facts) -> rustix::fs::Timestamps {
     }
 }
 
-/// The process's umask, which can only be read without changing it in `/proc`. Where that is not to be had, every mode is
-/// set.
+/// The process's umask. Only `/proc` tells it without changing it. If that is not available, every mode is set.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));

@@ -15,24 +15,25 @@ use super::{
 };
 use crate::{overlay, pipeline};
 
-/// A layer that is being unpacked: what its entries mean, whatever the form that it gets.
+/// A layer that is being unpacked: the meaning of its entries, in whatever form it gets.
 pub(super) struct Unpacking<'a, F> {
     pub(super) form: F,
     pub(super) tree: Tree,
     pub(super) below: &'a Below,
     pub(super) options: &'a Options,
-    /// Who owns what the layer gives to somebody that the user namespace has not.
+    /// The owner of files whose owner has no mapping in the user namespace.
     owner: (u32, u32),
     pub(super) left_out: u64,
     pub(super) approximated: u64,
-    /// Bytes of files that were copied from the layers below.
+    /// Bytes of files that were copied from lower layers.
     pub(super) copied: u64,
     pub(super) dependencies: BTreeMap<(Vec<u8>, Aspect), String>,
-    /// Hard links to what was not there yet.
+    /// Hard links to targets that do not exist yet.
     pub(super) pending: Vec<Pending>,
 }
 
-/// The most that is kept in memory of a layer, in bytes: a million directories, or some millions of an image's files.
+/// The limit for what is kept in memory of a layer, in bytes: a million directories, or some millions of an image's
+/// files.
 const KEPT: usize = 256 << 20;
 
 impl<'a, F: Form> Unpacking<'a, F> {
@@ -51,7 +52,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         }
     }
 
-    /// Does what `entry` says; its data is read from `reader`.
+    /// Applies `entry`; its data is read from `reader`.
     pub(super) fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), Error> {
         self.apply(entry, reader).map_err(Error::entry(&entry.path))
     }
@@ -86,14 +87,14 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(())
     }
 
-    /// Whether what `entries` entries, with files of `size` bytes, made so far is within the limits.
+    /// Whether the result so far, from `entries` entries with files of `size` bytes, is within the limits.
     pub(super) fn within(&self, limits: &Limits, entries: u64, size: u64) -> Result<(), Error> {
         let (entries, size) = (entries.saturating_add(self.tree.implied), size.saturating_add(self.copied));
         limits.hold_entries(entries, size).map_err(pipeline::Error::Exceeded)?;
         self.within_memory()
     }
 
-    /// Whether what is kept in memory is within its limit.
+    /// Whether the memory is within its limit.
     pub(super) fn within_memory(&self) -> Result<(), Error> {
         match self.tree.kept.saturating_add(self.form.kept()) > KEPT {
             true => Err(Error::Memory { limit: KEPT }),
@@ -101,7 +102,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         }
     }
 
-    /// What the layers below show at `path` becomes a part of what this directory depends on.
+    /// Adds what the lower layers have at `path` to the dependencies of this directory.
     pub(super) fn depend(&mut self, path: &[u8], aspect: Aspect) -> Result<&str, EntryError> {
         let key = (path.to_vec(), aspect);
         if !self.dependencies.contains_key(&key) {
@@ -115,7 +116,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
     fn directory(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), EntryError> {
         let path = join(parent, name);
         if !self.tree.contains(&path) {
-            // Where an earlier entry made a file of it, that hid what the layers below have in it.
+            // If an earlier entry made it a file, that hid the content of the lower layers.
             let ((), replaced) = self.make(parent, name, |form| form.make_directory(parent, name))?;
             self.tree.get(&path).new = replaced;
         }
@@ -169,7 +170,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(())
     }
 
-    /// Creates a regular file that nobody has.
+    /// Creates a regular file that is visible only to us.
     pub(super) fn create(
         &mut self,
         parent: &[u8],
@@ -180,7 +181,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(self.make(parent, name, |form| form.create(parent, name, facts, size))?.0)
     }
 
-    /// Makes something; what an earlier entry made under its name goes. Returns whether there was something.
+    /// Makes something, and removes what an earlier entry made under its name. Returns whether there was something.
     pub(super) fn make<T>(
         &mut self,
         parent: &[u8],
@@ -221,7 +222,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
         self.make(parent, name, |form| form.special(parent, name, special, &facts)).map(|_| ())
     }
 
-    /// What the entry says of its file, as far as the user namespace can hold it.
+    /// The attributes of the entry's file, as far as the user namespace can represent them.
     fn facts(&mut self, entry: &Entry) -> Result<Facts, EntryError> {
         let mut facts = Facts::from(entry);
         self.keep_own(&mut facts);
@@ -234,7 +235,7 @@ impl<'a, F: Form> Unpacking<'a, F> {
             return Err(EntryError::Owner { uid: facts.uid, gid: facts.gid });
         }
         self.approximated += 1;
-        // Whoever executes it would become somebody that the layer does not name.
+        // Executing it would switch to a user that the layer does not name.
         if !user {
             (facts.uid, facts.mode) = (self.owner.0, facts.mode & !0o4000);
         }
@@ -244,9 +245,9 @@ impl<'a, F: Form> Unpacking<'a, F> {
         Ok(facts)
     }
 
-    /// Leaves the attributes that belong to the file. overlayfs's own would change what the mount shows; a label of SELinux
-    /// and an ACL of NFS speak of the machine that the layer was made on, and so do those that are not in any of Linux's
-    /// name spaces (xattr(7)): `com.apple.provenance` of macOS, say.
+    /// Keeps only the attributes that belong to the file. overlayfs's own would change what the mount shows. A label of
+    /// SELinux and an ACL of NFS belong to the machine that the layer was made on. So do attributes outside Linux's
+    /// name spaces (xattr(7)), such as `com.apple.provenance` of macOS.
     pub(super) fn keep_own(&mut self, facts: &mut Facts) {
         let all = facts.xattrs.len();
         facts.xattrs.retain(|(name, _)| {

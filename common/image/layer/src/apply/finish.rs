@@ -1,4 +1,4 @@
-//! What can only be done once every entry was seen: whiteouts, opaque directories, and the directories' own attributes.
+//! The work after the last entry: whiteouts, opaque directories, and the directories' own attributes.
 
 use std::os::fd::AsFd;
 
@@ -13,13 +13,13 @@ use super::{
     name::join,
 };
 
-/// What is known of a layer that is finished.
+/// The facts about a finished layer.
 pub(super) struct Finished {
     /// How many attributes were left out.
     pub(super) left_out: u64,
-    /// How many entries are not as the layer says.
+    /// How many entries differ from the layer.
     pub(super) approximated: u64,
-    /// What was taken from the layers below.
+    /// What was taken from lower layers.
     pub(super) dependencies: Vec<Dependency>,
 }
 
@@ -27,7 +27,7 @@ impl<F: Form> Unpacking<'_, F> {
     /// Finishes the layer.
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.link_pending()?;
-        // Parents before children: whether a directory is a new one is known from the whiteouts of its parent.
+        // Parents before children: the whiteouts of a parent tell whether a directory is a new one.
         let mut next = Some(Vec::new());
         while let Some(path) = next {
             self.settle(&path).map_err(Error::entry(&path))?;
@@ -57,8 +57,8 @@ impl<F: Form> Unpacking<'_, F> {
         self.form.finish_directory(path, &facts, hides)
     }
 
-    /// What the archive does not say of a directory is as in the layers below; 0755, root's and of the epoch where they do
-    /// not have it.
+    /// Attributes of a directory that the archive does not list come from the lower layers; otherwise they are 0755,
+    /// root's and the epoch.
     fn implied(&mut self, path: &[u8]) -> Result<Facts, EntryError> {
         if self.tree.shows_below(path) {
             self.depend(path, Aspect::Attributes)?;
@@ -71,8 +71,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(Facts { mode: 0o755, uid: 0, gid: 0, mtime: Time::default(), atime: None, xattrs: Vec::new() })
     }
 
-    /// Makes the whiteouts of a directory. They say nothing of what this layer itself has, in whatever order they came;
-    /// and where no layer below has anything in the directory, the mount would show them: so there are none then.
+    /// Makes the whiteouts of a directory. They do not apply to this layer's own content, in whatever order they came.
+    /// If no lower layer has anything in the directory, the mount would show them, so none are made.
     fn whiteouts(&mut self, path: &[u8]) -> Result<(), EntryError> {
         if self.tree.get(path).whiteouts.is_empty() {
             return Ok(());
@@ -88,7 +88,7 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// overlayfs does not look whether a layer's root is opaque: each name that is below it is deleted instead.
+    /// overlayfs ignores an opaque root of a layer, so each name below is deleted instead.
     fn opaque_root(&mut self) -> Result<(), EntryError> {
         self.depend(b"", Aspect::Names)?;
         for name in self.below.root_names()? {
@@ -100,7 +100,7 @@ impl<F: Form> Unpacking<'_, F> {
     fn hide(&mut self, path: &[u8], name: &[u8], merged: bool) -> Result<(), EntryError> {
         let mut standing = self.form.standing(path, name)?;
         let at = join(path, name);
-        // Whiteouts in a directory that is deleted are no files that would keep it.
+        // Whiteouts in a deleted directory do not keep it.
         if matches!(standing, Standing::Directory) && self.tree.is_hollow(&at) {
             self.tree.remove(&at);
             self.form.remove(path, name)?;

@@ -1,4 +1,4 @@
-//! Links: symbolic ones among an entry's parents, and hard ones, also to files of the layers below.
+//! Links: symbolic ones among an entry's parents, and hard ones, also to files of lower layers.
 
 use std::{
     collections::VecDeque,
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::overlay;
 
-/// As many symbolic links as the kernel follows in one path.
+/// The kernel's limit for symbolic links in one path.
 const LINKS: usize = 40;
 /// Longest path that links may lead to, in bytes.
 const LONGEST: usize = 4064;
 
-/// A hard link whose target was not there when its entry came.
+/// A hard link whose target did not exist when its entry came.
 pub(super) struct Pending {
     pub(super) path: Vec<u8>,
     parent: Vec<u8>,
@@ -35,8 +35,8 @@ pub(super) struct Pending {
 }
 
 impl<F: Form> Unpacking<'_, F> {
-    /// The directory in which an entry stands, by the path that it really has; made, with its parents, where the archive
-    /// did not list it (yet).
+    /// The directory of an entry, by its real path. It is made, with its parents, if the archive has not listed it
+    /// (yet).
     pub(super) fn parent(&mut self, path: Vec<u8>) -> Result<Vec<u8>, EntryError> {
         if self.tree.contains(&path) {
             return Ok(path);
@@ -60,8 +60,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// The path with its symbolic links followed, inside the file system that this layer lands on. What is missing is
-    /// taken for a directory to be made.
+    /// The path with its symbolic links resolved, inside the file system of this layer and those below. Missing parts
+    /// count as directories to make.
     fn resolve(&mut self, path: &[u8]) -> Result<Vec<u8>, EntryError> {
         let parts = |path: &[u8]| path.split(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let mut left: VecDeque<Vec<u8>> = parts(path).into();
@@ -69,12 +69,12 @@ impl<F: Form> Unpacking<'_, F> {
         while let Some(part) = left.pop_front() {
             match &part[..] {
                 b"" | b"." => continue,
-                // In a link's target only: above the root is the root.
+                // Only in a link's target: above the root is the root.
                 b".." => {
                     real = split(&real).0.to_vec();
                     continue;
                 }
-                // Into a link's target it comes too; a directory of that name would be in no layer.
+                // It also appears in a link's target; no layer can have a directory with that name.
                 part if part.starts_with(WHITEOUT) => return Err(EntryError::NotAWhiteout),
                 _ => {}
             }
@@ -101,7 +101,7 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(real)
     }
 
-    /// The target of the symbolic link that stands as `name` in `parent`, in this layer or below; none where it is no link.
+    /// The target of the symbolic link `name` in `parent`, in this layer or below; none if it is not a link.
     fn link_at(&mut self, parent: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, EntryError> {
         let path = join(parent, name);
         if self.tree.contains(parent) {
@@ -129,7 +129,7 @@ impl<F: Form> Unpacking<'_, F> {
         let target = match Target::of(&entry.link).map_err(refused)? {
             Target::Path { parent, name } => join(&self.resolve(&parent)?, &name),
             Target::Root => return Err(EntryError::DirectoryTarget(Shown::new(&entry.link))),
-            // A whiteout is no file; neither is what AUFS left.
+            // A whiteout is not a file; neither are AUFS's own files.
             _ => return Err(EntryError::NoTarget(Shown::new(&entry.link))),
         };
         if !self.link(parent, name, &target)? {
@@ -140,11 +140,11 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// The hard links whose targets came after them. Where something else came under their name, that stays.
+    /// The hard links whose targets came later. If something else has their name now, that stays.
     pub(super) fn link_pending(&mut self) -> Result<(), super::Error> {
         for Pending { path, parent, name, target } in std::mem::take(&mut self.pending) {
             let outcome = (|| {
-                // The directory may have been replaced since.
+                // The directory may have been replaced meanwhile.
                 self.ensure(&parent)?;
                 match self.form.standing(&parent, &name)? {
                     Standing::Nothing if !self.link(&parent, &name, &target)? => {
@@ -158,7 +158,7 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(())
     }
 
-    /// Links `target`, a real path, to `name` in `parent`. False where there is no target.
+    /// Links `target`, a real path, to `name` in `parent`. False if there is no target.
     fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8]) -> Result<bool, EntryError> {
         let (target_parent, target_name) = split(target);
         let here = self.tree.contains(target_parent)
@@ -177,8 +177,8 @@ impl<F: Form> Unpacking<'_, F> {
         Ok(true)
     }
 
-    /// Copies a file of the layers below into this one, as writing to it would: both names of a hard link are one file, so
-    /// both must stand in one layer. False where there is none.
+    /// Copies a file of the lower layers into this one, as writing to it would. Both names of a hard link are one file,
+    /// so both must be in one layer. False if there is none.
     fn copy_up(&mut self, path: &[u8]) -> Result<bool, EntryError> {
         if !self.tree.shows_below(path) {
             return Ok(false);

@@ -1,12 +1,13 @@
-//! A layer's blob → a directory, or an EROFS image, in overlayfs's own form (OCI image-spec, layer.md, "Applying
-//! Changesets"). What the entries mean is said once, in terms of a [`form::Form`].
+//! A layer's blob → a directory, or an EROFS image, in overlayfs's form (OCI image-spec, layer.md, "Applying
+//! Changesets"). The meaning of the entries is defined once, in terms of a [`form::Form`].
 //!
-//! Names in a layer are hostile input. Every call works on an open directory and one name in it; a longer path is opened
-//! below the layer's root only, by `openat2`, with symbolic links refused. While a layer is unpacked, all its directories
-//! belong to us and admit nobody else; they get their owners, modes, attributes and times at the end.
+//! Names in a layer are hostile input. Every call works on an open directory and one name in it. A longer path is only
+//! opened below the layer's root, with `openat2`, which refuses symbolic links. While a layer is unpacked, all its
+//! directories belong to us and nobody else can enter. They get their owners, modes, attributes and times at the end.
 //!
-//! A symbolic link among the *parents* of an entry is followed as in the file system that the layer lands on, inside it:
-//! `lib/x` goes to `usr/lib/x` where a layer below has `lib -> usr/lib`, as when the layers are unpacked one over the other.
+//! A symbolic link among the *parents* of an entry is resolved as in the file system of this layer and those below,
+//! inside it: `lib/x` goes to `usr/lib/x` if a lower layer has `lib -> usr/lib`, as when the layers are unpacked on top
+//! of each other.
 
 mod acl;
 mod below;
@@ -38,19 +39,18 @@ use crate::{pipeline, store::Format};
 /// How a layer is unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// What it may ask: the directories that its entries imply count as entries, and what is copied from the layers below
-    /// as size.
+    /// The limits. Directories that entries imply count as entries, and copies from lower layers count as size.
     pub limits: Limits,
-    /// Whether it may hold device nodes.
+    /// Whether it may contain device nodes.
     pub devices: bool,
-    /// The user namespace that it is unpacked in and for; none for the machine's first one. overlayfs reads attributes
-    /// `user.overlay.*` in any other.
+    /// The user namespace that it is unpacked in and for; none for the machine's first one. In any other, overlayfs
+    /// reads attributes `user.overlay.*`.
     pub namespace: Option<Namespace>,
-    /// In a user namespace that cannot hold what the layer says: come as near as can be, instead of refusing it. Owners
-    /// without a mapping become the caller, device nodes empty files; set-id bits of such owners go, and so do extended
-    /// attributes that the kernel refuses.
+    /// In a user namespace that cannot represent the layer: come as close as possible, instead of refusing it. Files of
+    /// owners without a mapping get the caller's, and device nodes become empty files. Set-id bits of such owners are
+    /// removed, and so are extended attributes that the kernel refuses.
     pub rootless: bool,
-    /// What the store makes of it.
+    /// The form in the store.
     pub format: Format,
     /// The hash of the layer's DiffID.
     pub algorithm: Algorithm,
@@ -72,7 +72,7 @@ impl Default for Options {
 /// Entries between two looks for a signal.
 const BETWEEN: u64 = 256;
 
-/// What was unpacked.
+/// The result of unpacking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
     /// Digest of the uncompressed archive.
@@ -83,23 +83,24 @@ pub struct Unpacked {
     pub uncompressed: u64,
     /// Number of entries.
     pub entries: u64,
-    /// Extended attributes that were left out, because they would speak to overlayfs or to this machine's policy, or are
-    /// another system's.
+    /// Extended attributes that were left out because they belong to overlayfs, to this machine's policy, or to another
+    /// system.
     pub left_out: u64,
-    /// Where in the archive data stands behind its end.
+    /// The position of data after the archive's end.
     pub trailing: Option<u64>,
-    /// How many entries are not as the layer says ([`Options::rootless`]).
+    /// How many entries differ from the layer ([`Options::rootless`]).
     pub approximated: u64,
-    /// What was taken from the layers below: with others below, the directory would be another.
+    /// What was taken from lower layers. With other ones below, the directory would differ.
     pub dependencies: Vec<Dependency>,
 }
 
-/// What a layer is unpacked to.
+/// The target of unpacking.
 #[derive(Debug)]
 pub enum Target {
     /// An empty directory.
     Directory(OwnedFd),
-    /// An empty file, open for writing, which becomes an EROFS image; and the layer's DiffID, which gives that its UUID.
+    /// An empty file, open for writing, which becomes an EROFS image; and the layer's DiffID, from which its UUID is
+    /// made.
     Image(OwnedFd, Digest),
 }
 

@@ -1,8 +1,8 @@
-//! The archive into the blob: hashed, compressed over all cores and written.
+//! Turns the archive into the blob: hashed, compressed on all cores, and written.
 //!
-//! The archive is cut into blocks of one size, each compressed for itself (a gzip member, a zstd frame: both formats are
-//! made to be concatenated), so that the bytes depend on the archive alone and not on the number of cores. An archive of
-//! one block, as most steps of a build make, takes no thread.
+//! The archive is cut into blocks of one size. Each is compressed separately (a gzip member, a zstd frame: both formats
+//! can be concatenated). So the bytes depend only on the archive and not on the number of cores. An archive of one
+//! block, as most steps of a build make, needs no thread.
 
 use std::{
     collections::VecDeque,
@@ -21,9 +21,9 @@ use crate::compression::Compression;
 
 /// The archive's bytes in one block.
 const BLOCK: usize = 1 << 20;
-// Whoever unpacks it decompresses a block at once.
+// Unpacking decompresses a block at once.
 const _: () = assert!(BLOCK <= archive::decompress::CHUNK);
-/// More compressing threads than this, and reading the files is what takes the time.
+/// With more compressing threads, reading the files would take the time.
 const THREADS: usize = 16;
 
 /// A writer whose input is the archive and whose output is the blob.
@@ -36,7 +36,7 @@ pub(super) struct Blob<W> {
     workers: Option<Workers>,
 }
 
-/// What a finished blob is.
+/// The facts about a finished blob.
 pub(super) struct Finished {
     pub(super) diff_id: Digest,
     pub(super) size: u64,
@@ -44,8 +44,8 @@ pub(super) struct Finished {
     pub(super) media_type: &'static str,
 }
 
-/// Bytes at the start of some memory, which is longer and is used again: memory that is new each time costs a fault for
-/// each of its pages, a tenth of all the time.
+/// Bytes at the start of some memory, which is longer and is used again. New memory costs a page fault for each of its
+/// pages, a tenth of the whole time.
 #[derive(Default)]
 struct Block {
     memory: Vec<u8>,
@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-/// Blocks to be used again.
+/// Blocks to use again.
 #[derive(Clone, Default)]
 struct Pool(Arc<Mutex<Vec<Block>>>);
 
@@ -132,7 +132,7 @@ impl<W: Write> Blob<W> {
         self.block.length += count;
     }
 
-    /// Hands the full block to the workers, and writes what they have ready once enough is under way.
+    /// Gives the full block to the workers, and writes finished ones when enough are in progress.
     fn dispatch(&mut self) -> io::Result<()> {
         let mut workers = match self.workers.take() {
             Some(workers) => workers,
@@ -172,10 +172,10 @@ impl<W: Write> Write for Blob<W> {
     }
 }
 
-/// Compresses blocks. What it needs for that is kept from one to the next.
+/// Compresses blocks. The compressor's state is kept from one block to the next.
 enum Encoder {
     Plain,
-    /// The second one only wraps: for what does not get smaller.
+    /// The second one only wraps, for data that does not get smaller.
     Gzip(Compressor, Compressor),
     Zstd(zstd::bulk::Compressor<'static>),
 }
@@ -218,8 +218,8 @@ impl Encoder {
     }
 }
 
-/// Whether a block holds what is compressed already, packages and pictures say: told by some samples of it, which takes a
-/// fiftieth of the time of finding out by compressing it, and by one of them where that gets smaller.
+/// Whether a block contains compressed data already, such as packages or pictures. Some samples tell, which takes a
+/// fiftieth of the time of compressing the block, or only one sample if that gets smaller.
 fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     const SAMPLE: usize = 4 << 10;
     const SAMPLES: usize = 4;
@@ -230,7 +230,7 @@ fn is_compressed(compressor: &mut Compressor, data: &[u8]) -> io::Result<bool> {
     let mut size = 0;
     for sample in data.chunks_exact(data.len() / SAMPLES).take(SAMPLES) {
         size += compressor.deflate_compress(&sample[..SAMPLE], &mut out).map_err(io::Error::other)?;
-        // One that gets clearly smaller tells enough, and nearly all first ones do.
+        // One sample that gets clearly smaller is enough, and nearly all first ones do.
         if size * 10 < SAMPLE * 9 {
             return Ok(false);
         }
@@ -247,9 +247,9 @@ struct Workers {
     threads: Vec<JoinHandle<()>>,
     hasher: JoinHandle<Hasher>,
     under_way: VecDeque<Receiver<io::Result<Block>>>,
-    /// Blocks of the archive that are done with.
+    /// Finished blocks of the archive.
     read: Pool,
-    /// Blocks of the blob that are written.
+    /// Written blocks of the blob.
     encoded: Pool,
 }
 
@@ -263,7 +263,7 @@ impl Workers {
             loop {
                 let job = queue.lock().map(|queue| queue.recv());
                 let Ok(Ok((data, result))) = job else { return };
-                // Whoever waited for it may be gone.
+                // The receiver may be gone.
                 let _ = result.send(encoder.encode(data.bytes(), encoded.take()));
                 Arc::into_inner(data).into_iter().for_each(|block| read.give(block));
             }
@@ -302,7 +302,7 @@ impl Workers {
         self.under_way.len() > 2 * self.threads.len()
     }
 
-    /// The oldest block, waited for.
+    /// Waits for the oldest block.
     fn take(&mut self) -> io::Result<Option<Block>> {
         let Some(oldest) = self.under_way.pop_front() else { return Ok(None) };
         oldest.recv().unwrap_or_else(|_| Err(io::Error::other("compressing thread ended early"))).map(Some)

@@ -1,4 +1,4 @@
-//! What stands in a directory, as entries of an archive.
+//! The content of a directory, as entries of an archive.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,13 @@ use crate::overlay;
 
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,
-    /// Where a file with several names came first, by device and inode.
+    /// The first path of each file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
     newest: Option<i64>,
 }
 
-/// Names that mean something else in a layer: whiteouts.
+/// Names with another meaning in a layer: whiteouts.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -32,12 +32,12 @@ pub(super) fn tree<E: Into<io::Error>>(verb: &'static str, path: &[u8]) -> impl 
     move |source| Error::Tree { verb, name, source: source.into() }
 }
 
-/// `directory/name`, and `name` alone in the root.
+/// `directory/name`, or only `name` in the root.
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-/// Opens a directory below `root`, which is itself where the path is empty.
+/// Opens a directory below `root`; the root itself for an empty path.
 pub(super) fn open_directory(root: BorrowedFd, path: &[u8]) -> Result<OwnedFd, Error> {
     let name = if path.is_empty() { b"." } else { path };
     openat2(
@@ -98,7 +98,7 @@ impl<W: Write> Entries<W> {
         .map_err(Error::Write)
     }
 
-    /// The whiteout of `name` in `directory`. It has no time of its own: that of the deletion says nothing.
+    /// The whiteout of `name` in `directory`. It has no time, because the time of the deletion does not matter.
     pub(super) fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Result<(), Error> {
         self.put(&Entry::new(Kind::File, join(directory, &[WHITEOUT, name].concat())))
     }
@@ -108,18 +108,18 @@ impl<W: Write> Entries<W> {
         self.put(&Entry::new(Kind::File, join(directory, OPAQUE)))
     }
 
-    /// The entry of a directory that is open; the root where the path is empty.
+    /// The entry of an open directory; the root for an empty path.
     pub(super) fn directory(&mut self, directory: impl AsFd, path: &[u8]) -> Result<(), Error> {
         let directory = directory.as_fd();
         let stat = rustix::fs::fstat(directory).map_err(tree("stat", path))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-        // "." leads to what is open: the magic link of /proc itself has no attributes, and is not followed.
+        // "." leads to the open file: the magic link of /proc itself has no attributes, and is not followed.
         let xattrs = overlay::xattrs(directory, b".").map_err(tree("list attributes of", path))?;
         let entry = Entry { xattrs, ..plain(Kind::Directory, name, &stat) };
         self.put(&entry)
     }
 
-    /// The entry of anything but a directory: `name` in the open `directory`, which stands at `path` in the tree.
+    /// The entry of anything but a directory: `name` in the open `directory`, with the path `path` in the tree.
     pub(super) fn file(
         &mut self,
         directory: impl AsFd,
@@ -134,7 +134,7 @@ impl<W: Write> Entries<W> {
             FileType::CharacterDevice => Kind::CharDevice,
             FileType::BlockDevice => Kind::BlockDevice,
             FileType::Fifo => Kind::Fifo,
-            // A socket is nothing without its process: no archive holds one.
+            // A socket is useless without its process, so archives have none.
             _ => return Ok(()),
         };
         if stat.st_nlink > 1 {
@@ -162,7 +162,7 @@ impl<W: Write> Entries<W> {
     }
 
     fn content(&mut self, directory: BorrowedFd, name: &[u8], mut entry: Entry) -> Result<(), Error> {
-        // Whatever stands there now, opening it must not wait.
+        // Opening the file must not block, whatever is there now.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::CLOEXEC;
         let file = openat(directory, name, flags, Mode::empty())
             .or_else(|_| openat(directory, name, flags - OFlags::NOATIME, Mode::empty()))

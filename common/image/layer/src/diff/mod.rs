@@ -1,7 +1,7 @@
 //! Directories → layers (OCI image-spec, layer.md, "Change Types" and "Representing Changes").
 //!
-//! The same tree gives the same bytes: entries come in the order of their names, a directory before what is in it and its
-//! files before its directories; owners are numbers, and the compressed blob does not depend on the number of cores.
+//! The same tree gives the same bytes. Entries are sorted by name: a directory before its content, and its files before
+//! its directories. Owners are numbers, and the compressed blob does not depend on the number of cores.
 
 mod blob;
 mod entries;
@@ -28,16 +28,16 @@ pub use stubs::stubs;
 pub struct Options {
     /// How the blob is compressed.
     pub compression: Compression,
-    /// The root directory of the file system below. Where it is given and the upper's own root differs from it in owner,
-    /// mode or extended attributes, the layer has an entry `./` that says so; else it has none.
+    /// The root directory of the file system below. If it is given and the upper's root differs in owner, mode or
+    /// extended attributes, the layer has an entry `./` for that.
     pub below: Option<PathBuf>,
     /// Paths in an upper directory that are left out, as [`stubs`] finds them.
     pub without: BTreeSet<Vec<u8>>,
-    /// Files that are newer get this time, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+    /// Newer files get this time, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
     pub newest: Option<i64>,
 }
 
-/// What was written.
+/// The result of writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Digest of the uncompressed archive (OCI image-spec, config.md, "Layer DiffID").

@@ -23,7 +23,7 @@ pub fn export<E: Export>() -> ExitCode {
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
             schema::print::<E>(&tool, &common, E::READS, &[E::Member::NAME])
         }
-        // There is no step of it that could be undone or checked.
+        // It has no step that could be undone or checked.
         Asked::Aside(common) => match input::read(&tool, &common, FROM_TOOL) {
             Ok(document) => written(&tool, &document),
             Err(exit) => exit,

@@ -15,7 +15,7 @@ use crate::{
     streams::explained,
 };
 
-/// The whole `main` of a walker. Prints every document on a line of its own, as it then is.
+/// The whole `main` of a walker. Prints every document on its own line, as it is afterwards.
 pub fn walker<W: Walker>() -> Exit {
     let Invocation { tool, arguments, asked, .. } = Invocation::<W>::parse();
     let walker = match asked {
@@ -59,7 +59,7 @@ pub fn walker<W: Walker>() -> Exit {
     exit
 }
 
-/// With ids among the arguments, standard input is somebody else's.
+/// With ids among the arguments, standard input is not read.
 fn source(arguments: &[OsString]) -> Input {
     let names = arguments.iter().skip(1).any(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
     if names { Input::Empty } else { Input::Standard(FROM_CONTAINER) }
