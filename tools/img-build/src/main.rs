@@ -23,7 +23,7 @@ use toolkit::prelude::*;
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
-#[command(name = "img-build", version)]
+#[command(name = "img-build", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Build {
     /// Name the image NAME[:TAG]; repeatable
     #[arg(short, long = "tag", value_name = "NAME")]
@@ -97,7 +97,7 @@ impl Source for Build {
                 .iter()
                 .map(|path| format!("echo -n IMAGE-ID > {}", operation::quote(&path.to_string_lossy()))),
         );
-        Ok(lines)
+        Ok(toolkit::equivalent(lines))
     }
 }
 

@@ -29,7 +29,7 @@ use toolkit::{Export, prelude::*};
 
 /// Make an image of a container's changes
 #[derive(Parser)]
-#[command(name = "img-commit", version)]
+#[command(name = "img-commit", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct ImgCommit {
     /// The id of the container; without it, the document on standard input
     #[arg(value_name = "CONTAINER-ID")]
@@ -66,6 +66,38 @@ impl Export for ImgCommit {
     }
 
     fn make(&self, context: &Context, document: &Document) -> Result<Image> {
+        let (job, image) = self.job(context, document)?;
+        let built = commit(&job, &image.descriptor)?;
+        if !context.quiet {
+            eprintln!("{}", built.id);
+        }
+        Ok(Image {
+            reference: self.tags.first().map(Reference::to_string),
+            descriptor: built.descriptor,
+            configuration: built.configuration.try_into()?,
+        })
+    }
+
+    fn explain(&self, context: &Context, document: &Document) -> Result<Vec<String>> {
+        self.job(context, document)?;
+        let mut words = vec!["docker", "commit"];
+        let flags = self.author.iter().map(|author| ["--author", author]);
+        let flags = flags.chain(self.message.iter().map(|message| ["--message", message]));
+        words.extend(flags.chain(self.changes.iter().map(|change| ["--change", change])).flatten());
+        words.push(&context.id);
+        let names: Vec<String> = self.tags.iter().map(Reference::to_string).collect();
+        words.extend(names.first().map(String::as_str));
+        let quoted =
+            |words: &[&str]| words.iter().map(|word| operation::quote(word)).collect::<Vec<_>>().join(" ");
+        let mut lines = vec![quoted(&words)];
+        lines.extend(names.windows(2).map(|pair| quoted(&["docker", "tag", &names[0], &pair[1]])));
+        Ok(toolkit::equivalent(lines))
+    }
+}
+
+impl ImgCommit {
+    /// What is made an image of, and on which image.
+    fn job(&self, context: &Context, document: &Document) -> Result<(Commit, Image)> {
         let rootfs: Rootfs = document.require()?;
         let upper = rootfs
             .upper
@@ -86,31 +118,7 @@ impl Export for ImgCommit {
             created_by: process.as_ref().map(command).unwrap_or_default(),
             compression: self.compression,
         };
-        let built = commit(&job, &image.descriptor)?;
-        if !context.quiet {
-            eprintln!("{}", built.id);
-        }
-        Ok(Image {
-            reference: self.tags.first().map(Reference::to_string),
-            descriptor: built.descriptor,
-            configuration: built.configuration.try_into()?,
-        })
-    }
-
-    fn explain(&self, context: &Context, document: &Document) -> Result<Vec<String>> {
-        document.require::<Rootfs>()?;
-        let mut words = vec!["docker", "commit"];
-        let flags = self.author.iter().map(|author| ["--author", author]);
-        let flags = flags.chain(self.message.iter().map(|message| ["--message", message]));
-        words.extend(flags.chain(self.changes.iter().map(|change| ["--change", change])).flatten());
-        words.push(&context.id);
-        let names: Vec<String> = self.tags.iter().map(Reference::to_string).collect();
-        words.extend(names.first().map(String::as_str));
-        let quoted =
-            |words: &[&str]| words.iter().map(|word| operation::quote(word)).collect::<Vec<_>>().join(" ");
-        let mut lines = vec![quoted(&words)];
-        lines.extend(names.windows(2).map(|pair| quoted(&["docker", "tag", &names[0], &pair[1]])));
-        Ok(lines)
+        Ok((job, image))
     }
 }
 

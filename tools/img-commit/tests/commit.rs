@@ -213,7 +213,10 @@ fn what_cannot_be_committed() {
     let explained = sandbox.sh("img-commit --explain -t x -t y:2 -m 'a b' -c 'CMD x' web").ok();
     assert_eq!(
         explained,
-        "docker commit --message 'a b' --change 'CMD x' web x:latest\ndocker tag x:latest y:2\n"
+        "# commands of other programs to the same effect:\n\
+         docker commit --message 'a b' --change 'CMD x' web x:latest\ndocker tag x:latest y:2\n"
     );
+    let says = sandbox.sh("img-commit --explain < ro.json").exits(1).stderr;
+    assert_eq!(says, "img-commit: `rootfs` is read-only: it has no upper directory to make a layer of\n");
     sandbox.sh("unwind < ro.json; unwind web").ok();
 }

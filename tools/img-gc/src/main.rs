@@ -23,7 +23,7 @@ use clap::Parser;
 use layer::store::Store;
 use oci::{
     Digest, Layout,
-    gc::{Garbage, Marks, is_older},
+    gc::{Marks, Sweep, is_older},
     summary::human_size,
 };
 use serde_json::{Value, json};
@@ -48,79 +48,115 @@ impl Report for Gc {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let (blobs, layers) = self.collect(context, self.common.dry_run)?;
-        let builds = killed_builds(context, self.common.dry_run)?;
-        if !context.quiet {
-            let bytes = human_size(blobs.iter().map(|blob| blob.size).sum());
-            let words = if self.common.dry_run { "Would remove" } else { "Removed" };
-            eprintln!("{words}: {} blobs ({bytes}), {} unpacked layers", blobs.len(), layers.len());
+        let mut waste = self.plan(context)?;
+        if !self.common.dry_run {
+            self.remove(context, &mut waste)?;
         }
+        let Waste { sweep, layers, builds } = &waste;
+        let blobs = sweep.as_ref().map(|sweep| &sweep.blobs[..]).unwrap_or_default();
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
+        if !context.quiet {
+            let words = if self.common.dry_run { "Would remove" } else { "Removed" };
+            let (count, size) = (blobs.len(), human_size(bytes));
+            eprintln!("{words}: {count} blobs ({size}), {} unpacked layers", layers.len());
+        }
+        let layers: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         Ok(
             json!({"blobs": blobs, "layers": layers, "builds": builds, "bytes": bytes, "dryRun": self.common.dry_run}),
         )
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        let (blobs, layers) = self.collect(context, true)?;
-        let root = context.scope.root.to_string_lossy();
-        let blobs = blobs.iter().map(|blob| {
-            operation::words(["rm", &format!("{root}/images/blobs/sha256/{}", blob.digest.hex())])
-        });
-        let mut lines: Vec<String> = blobs.collect();
-        for diff_id in layers {
-            let paths = Store::open(&context.scope.root)?.paths(&diff_id)?;
-            let paths = paths.iter().map(|path| path.to_string_lossy());
-            lines.push(operation::words(["rm".into(), "-r".into()].into_iter().chain(paths)));
-        }
-        let builds = killed_builds(context, true)?;
-        lines.extend(
-            builds.iter().map(|directory| operation::words(["rm", "-r", &directory.to_string_lossy()])),
-        );
-        Ok(lines)
+        Ok(self.plan(context)?.explain())
+    }
+}
+
+/// What is to be removed, in this order.
+struct Waste {
+    /// Of the image store, which stays locked; none where there is no store.
+    sweep: Option<Sweep>,
+    layers: Vec<Layer>,
+    builds: Vec<PathBuf>,
+}
+
+/// An unpacked layer, and all that stands of it.
+struct Layer {
+    diff_id: Digest,
+    paths: Vec<PathBuf>,
+}
+
+impl Waste {
+    fn explain(&self) -> Vec<String> {
+        let line = |command: &[&str], paths: &[&Path]| {
+            let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
+            operation::words(command.iter().map(|word| (*word).to_owned()).chain(paths))
+        };
+        let files = self.sweep.iter().flat_map(Sweep::files).map(|file| line(&["rm"], &[file]));
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| line(&["rm", "-r"], &layer.paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
+        let builds = self.builds.iter().map(|build| line(&["rm", "-r"], &[build]));
+        files.chain(layers).chain(builds).collect()
     }
 }
 
 impl Gc {
-    /// What was removed, or would be.
-    fn collect(&self, context: &Context, dry_run: bool) -> Result<(Vec<Garbage>, Vec<Digest>)> {
+    /// The list: it is printed, or it is removed.
+    fn plan(&self, context: &Context) -> Result<Waste> {
         let images = context.scope.root.join("images");
-        let roots = |marks: &mut Marks| mark(context, marks);
-        let (blobs, marks) = match Layout::open(&images) {
-            Ok(layout) => layout.collect(roots, self.grace, dry_run)?,
+        let builds = killed_builds(context, true)?;
+        let sweep = match Layout::open(&images) {
+            Ok(layout) => layout.garbage(|marks| mark(context, marks), self.grace)?,
             // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
             // has no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
-                return Ok((Vec::new(), Vec::new()));
+                return Ok(Waste { sweep: None, layers: Vec::new(), builds });
             }
             Err(error) => return Err(error.into()),
         };
-        let layers = self.sweep_layers(context, &marks, dry_run)?;
-        Ok((blobs, layers))
+        let layers = self.unused_layers(context, &sweep.marks)?;
+        Ok(Waste { sweep: Some(sweep), layers, builds })
     }
 
-    fn sweep_layers(&self, context: &Context, marks: &Marks, dry_run: bool) -> Result<Vec<Digest>> {
+    fn unused_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Layer>> {
         let directory = context.scope.root.join("layers");
         if !directory.exists() {
             return Ok(Vec::new());
         }
         let store = Store::open(&context.scope.root)?;
-        let mut removed = Vec::new();
+        let mut unused = Vec::new();
         for diff_id in store.list()? {
-            if marks.contains(&diff_id) || !self.is_old(&directory, &diff_id)? {
-                continue;
-            }
-            // A container may have been started since.
-            let unused = || -> Result<bool> {
-                let mut again = Marks::default();
-                mark(context, &mut again)?;
-                Ok(!again.contains(&diff_id) && self.is_old(&directory, &diff_id)?)
-            };
-            if dry_run || store.remove(&diff_id, unused)? {
-                removed.push(diff_id);
+            if !marks.contains(&diff_id) && self.is_old(&directory, &diff_id)? {
+                unused.push(Layer { paths: store.paths(&diff_id)?, diff_id });
             }
         }
-        Ok(removed)
+        Ok(unused)
+    }
+
+    /// Removes what is listed. A layer that a container has taken since goes from the list.
+    fn remove(&self, context: &Context, waste: &mut Waste) -> Result<()> {
+        if let Some(sweep) = &mut waste.sweep {
+            sweep.remove()?;
+        }
+        if !waste.layers.is_empty() {
+            let store = Store::open(&context.scope.root)?;
+            let directory = context.scope.root.join("layers");
+            let mut removed = Vec::new();
+            for layer in waste.layers.drain(..) {
+                let unused = || -> Result<bool> {
+                    let mut again = Marks::default();
+                    mark(context, &mut again)?;
+                    Ok(!again.contains(&layer.diff_id) && self.is_old(&directory, &layer.diff_id)?)
+                };
+                if store.remove(&layer.diff_id, unused)? {
+                    removed.push(layer);
+                }
+            }
+            waste.layers = removed;
+        }
+        waste.builds = killed_builds(context, false)?;
+        Ok(())
     }
 
     /// Whether every file of a layer is older than the grace period.

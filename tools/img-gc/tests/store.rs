@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     process::{Command, Output},
@@ -117,6 +118,92 @@ fn what_somebody_mentions_stays() {
     assert_eq!((store.blobs(), gone_directory.exists(), kept.exists()), (3, false, true));
     assert_eq!(store.json("img-gc", &["-q", "--grace", "0"])["blobs"], json!([]));
     store.text("img-history", &["kept:1"]);
+}
+
+/// What `--explain` prints of img-gc is a list of files; it must be the files that go.
+#[test]
+fn what_is_explained_is_what_is_removed() {
+    let store = Store::new();
+    let (kept, gone) = (store.load("kept:1", b"one"), store.load("gone:1", b"two"));
+    let (kept, gone) = (store.unpack(&kept), store.unpack(&gone));
+    store.text("img-rm", &["-q", "gone:1"]);
+    // A blob by SHA-512, what a killed writer and a killed build left, and the image of a layer.
+    fs::create_dir_all(store.path("root/images/blobs/sha512")).unwrap();
+    fs::write(store.path("root/images/blobs/sha512").join("ab".repeat(64)), "x").unwrap();
+    for half in [".new-1-2", ".index.json.new"] {
+        fs::write(store.path("root/images").join(half), "x").unwrap();
+    }
+    fs::create_dir_all(store.path("root/build/1-left/0/upper")).unwrap();
+    fs::write(gone.with_extension("erofs"), "x").unwrap();
+    let everything = || {
+        let mut found = BTreeSet::new();
+        let mut open = vec![store.path("root")];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            found.insert(path);
+        }
+        found
+    };
+    let before = everything();
+    let explained = store.text("img-gc", &["--explain", "--grace", "0"]);
+    assert_eq!(everything(), before, "to explain is to change nothing");
+    store.text("img-gc", &["--dry-run", "--grace", "0"]);
+    assert_eq!(everything(), before);
+    store.text("img-gc", &["-q", "--grace", "0"]);
+    let after = everything();
+    let is_gone = |path: &&PathBuf| !after.contains(*path);
+    // Of a tree that went, the top of it.
+    let went: BTreeSet<_> = before
+        .iter()
+        .filter(is_gone)
+        .filter(|path| after.contains(path.parent().unwrap()))
+        .map(|path| path.display().to_string())
+        .collect();
+    let paths = explained.lines().flat_map(|line| line.strip_prefix("rm ").unwrap().split(' '));
+    let said: BTreeSet<_> = paths.filter(|word| *word != "-r").map(str::to_owned).collect();
+    assert_eq!(said, went);
+    assert_eq!(said.len(), 3 + 1 + 2 + 3 + 1, "{explained}");
+    assert!(kept.exists() && !gone.exists());
+    assert_eq!(store.text("img-gc", &["--explain", "--grace", "0"]), "");
+}
+
+/// The names that img-rm and img-tag say are taken away or given.
+#[test]
+fn what_is_explained_is_what_is_named() {
+    let store = Store::new();
+    store.load("a:1", b"one");
+    store.load("b:1", b"two");
+    let id = store.json("img-history", &["a:1"])["id"].as_str().unwrap().to_owned();
+    let names = || -> BTreeSet<String> {
+        let list = store.json("img-ls", &[]);
+        let images = list["images"].as_array().unwrap().iter();
+        let names = images.flat_map(|image| image["references"].as_array().unwrap());
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let said = |tool: &str, arguments: &[&str]| -> BTreeSet<String> {
+        let explained = store.text(tool, &[&["--explain"], arguments].concat());
+        explained.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    };
+    for arguments in [["a:1", "c:2"], [&id[7..20], "localhost:5000/d:1"]] {
+        let (said, before) = (said("img-tag", &arguments), names());
+        store.text("img-tag", &arguments);
+        assert_eq!(names().difference(&before).cloned().collect::<BTreeSet<_>>(), said);
+    }
+    // Named twice, it goes once.
+    for arguments in [&["c:2", "c:2"][..], &["--force", &id[7..20], "nope", "b:1"]] {
+        let (said, before) = (said("img-rm", arguments), names());
+        let removed = store.json("img-rm", &[&["-q"], arguments].concat());
+        let untagged = removed["untagged"].as_array().unwrap().iter();
+        let untagged: BTreeSet<_> = untagged.map(|name| name.as_str().unwrap().to_owned()).collect();
+        let gone: BTreeSet<_> = before.difference(&names()).cloned().collect();
+        assert_eq!(gone, untagged);
+        let said_names: BTreeSet<_> = said.iter().filter(|what| **what != id).cloned().collect();
+        assert_eq!(said_names, untagged);
+        assert_eq!(said.contains(&id), arguments[0] == "--force", "the image that has no name then");
+    }
+    assert_eq!(names(), BTreeSet::new());
 }
 
 #[test]

@@ -29,7 +29,7 @@ use toolkit::prelude::*;
 
 /// Load images from an archive or a root file system
 #[derive(Parser)]
-#[command(name = "img-load", version)]
+#[command(name = "img-load", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Load {
     /// Name the image; by default the names in the archive are kept
     #[arg(short, long, value_name = "NAME")]
@@ -84,7 +84,9 @@ impl Source for Load {
             format!("oci:{}{to}", operation::quote(&context.scope.root.join("images").to_string_lossy()));
         let form = self.input()?.form();
         self.hold_name(form)?;
-        Ok(match form {
+        // What an archive holds is known when it was read.
+        let copy = if self.platform.is_some() { "skopeo copy" } else { "skopeo copy --all" };
+        Ok(toolkit::equivalent(match form {
             Form::RootFs => {
                 let name = tag.unwrap_or_default();
                 vec![
@@ -92,9 +94,9 @@ impl Source for Load {
                     format!("skopeo copy docker-daemon:{name} {store}"),
                 ]
             }
-            Form::Archive => vec![format!("skopeo copy --all oci-archive:{file} {store}")],
-            Form::Directory => vec![format!("skopeo copy --all oci:{file} {store}")],
-        })
+            Form::Archive => vec![format!("{copy} oci-archive:{file} {store}")],
+            Form::Directory => vec![format!("{copy} oci:{file} {store}")],
+        }))
     }
 }
 

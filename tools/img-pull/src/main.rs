@@ -28,7 +28,7 @@ use toolkit::{Transfer, prelude::*};
 
 /// Pull an image from a registry
 #[derive(Parser)]
-#[command(name = "img-pull", version)]
+#[command(name = "img-pull", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Pull {
     /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
     #[arg(value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
@@ -90,7 +90,7 @@ impl Source for Pull {
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let name = self.reference.canonical();
         let store = operation::quote(&context.scope.root.join("images").to_string_lossy());
-        Ok(vec![format!("skopeo copy docker://{name} oci:{store}:{name}")])
+        Ok(toolkit::equivalent([format!("skopeo copy docker://{name} oci:{store}:{name}")]))
     }
 }
 

@@ -24,7 +24,7 @@ use toolkit::{Transfer, prelude::*};
 
 /// Push an image to a registry
 #[derive(Parser)]
-#[command(name = "img-push", version)]
+#[command(name = "img-push", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Push {
     /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "NAME")]
@@ -76,7 +76,8 @@ impl Report for Push {
         let images = context.scope.root.join("images");
         let digest = Layout::open(&images)?.find(&self.image)?.digest().to_string();
         let (from, to) = (format!("oci:{}@{digest}", images.display()), self.destination()?.canonical());
-        Ok(vec![operation::words(["skopeo", "copy", &from, &format!("docker://{to}")])])
+        let copy = operation::words(["skopeo", "copy", &from, &format!("docker://{to}")]);
+        Ok(toolkit::equivalent([copy]))
     }
 }
 

@@ -34,6 +34,7 @@ struct Remove {
 }
 
 /// What is to be removed for one argument.
+#[derive(PartialEq)]
 enum Removal {
     Name(Reference),
     /// The entries of an image in the list, and all its names.
@@ -82,22 +83,33 @@ impl Report for Remove {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let layout = Layout::open(context.scope.root.join("images"))?;
-        let removal = |id: &str| operation::words(["docker", "rmi", "--no-prune", "--force", id]);
-        let lines = |what| match what {
-            Removal::Name(name) => {
-                vec![operation::words(["docker", "rmi", "--no-prune", &name.to_string()])]
+        Ok(self.removals(&layout)?.iter().flat_map(|removal| removal.explain(&layout)).collect())
+    }
+}
+
+impl Removal {
+    /// A line for each name that goes, and for each image that has none then.
+    fn explain(&self, layout: &Layout) -> Vec<String> {
+        let rmi = |what: &str| operation::words(["docker", "rmi", "--no-prune", what]);
+        match self {
+            Self::Name(name) => vec![rmi(&name.to_string())],
+            Self::Image(entries, names) => {
+                let ids = entries.iter().map(|image| id_of(layout, image));
+                names.iter().map(Reference::to_string).chain(ids).map(|what| rmi(&what)).collect()
             }
-            Removal::Image(entries, _) => {
-                entries.iter().map(|image| removal(&id_of(&layout, image))).collect()
-            }
-        };
-        Ok(self.removals(&layout)?.into_iter().flat_map(lines).collect())
+        }
     }
 }
 
 impl Remove {
+    /// The list: it is printed, or it is carried out. What is named twice goes once.
     fn removals(&self, layout: &Layout) -> Result<Vec<Removal>> {
-        self.images.iter().filter_map(|text| self.removal(layout, text).transpose()).collect()
+        let mut removals: Vec<Removal> = Vec::new();
+        for text in &self.images {
+            let removal = self.removal(layout, text)?;
+            removals.extend(removal.filter(|removal| !removals.contains(removal)));
+        }
+        Ok(removals)
     }
 
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {

@@ -34,7 +34,7 @@ enum Format {
 
 /// Write images into an archive
 #[derive(Parser)]
-#[command(name = "img-save", version)]
+#[command(name = "img-save", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Save {
     /// The images: names, ids, or the first digits of ids
     #[arg(value_name = "IMAGE", required = true)]
@@ -80,17 +80,7 @@ impl Report for Save {
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let images = context.scope.root.join("images");
         let layout = Layout::open(&images)?;
-        let kind = match self.format {
-            Format::Oci => "oci-archive",
-            Format::Docker => "docker-archive",
-        };
-        let output = self.file().unwrap_or(Path::new("/dev/stdout")).display();
-        let line = |image: &Named| {
-            let name = image.references.first().map(|name| format!(":{name}")).unwrap_or_default();
-            let from = format!("oci:{}@{}", images.display(), image.descriptor.digest());
-            operation::words(["skopeo", "copy", &from, &format!("{kind}:{output}{name}")])
-        };
-        Ok(self.named(&layout)?.iter().map(line).collect())
+        Ok(toolkit::equivalent(self.named(&layout)?.iter().flat_map(|image| self.copies(&images, image))))
     }
 
     /// Without `-o`, the archive goes to standard output.
@@ -100,6 +90,41 @@ impl Report for Save {
 }
 
 impl Save {
+    /// What skopeo would be told to put an image into the archive, with each of its names.
+    fn copies(&self, images: &Path, image: &Named) -> Vec<String> {
+        let output = self.file().unwrap_or(Path::new("/dev/stdout")).display();
+        let from = format!("oci:{}@{}", images.display(), image.descriptor.digest());
+        let mut skopeo = vec!["skopeo".to_owned()];
+        if let Some(platform) = &self.platform {
+            skopeo.extend(["--override-os".into(), platform.os.clone()]);
+            skopeo.extend(["--override-arch".into(), platform.architecture.clone()]);
+        }
+        skopeo.push("copy".into());
+        let names: Vec<String> = image.references.iter().map(Reference::to_string).collect();
+        let named = |kind: &str, name: Option<&String>| match name {
+            Some(name) => format!("{kind}:{output}:{name}"),
+            None => format!("{kind}:{output}"),
+        };
+        let line = |more: &[String], to: String| {
+            operation::words(skopeo.iter().chain(more).cloned().chain([from.clone(), to]))
+        };
+        match self.format {
+            Format::Docker => {
+                let others = names.iter().skip(1);
+                let others: Vec<_> =
+                    others.flat_map(|name| ["--additional-tag".into(), name.clone()]).collect();
+                vec![line(&others, named("docker-archive", names.first()))]
+            }
+            Format::Oci => {
+                let all: Vec<String> = self.platform.is_none().then(|| "--all".into()).into_iter().collect();
+                match &names[..] {
+                    [] => vec![line(&all, named("oci-archive", None))],
+                    names => names.iter().map(|name| line(&all, named("oci-archive", Some(name)))).collect(),
+                }
+            }
+        }
+    }
+
     /// The file to write, if it is not standard output.
     fn file(&self) -> Option<&Path> {
         (!toolkit::is_stdout(&self.output)).then_some(&self.output)

@@ -38,7 +38,7 @@ use toolkit::prelude::*;
 
 /// Write an upper directory, or the difference between two directories, as a layer
 #[derive(Parser)]
-#[command(name = "layer-diff", version)]
+#[command(name = "layer-diff", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct LayerDiff {
     /// UPPER, an upper directory of overlayfs; or LOWER and UPPER, two whole trees; by default the document's `rootfs`
     #[arg(value_name = "DIRECTORY", num_args = 0..=2)]
@@ -98,7 +98,7 @@ impl Report for LayerDiff {
         let below = lower.map(|lower| format!(" # without what is the same in {}", shown(lower)));
         let tar = format!("tar --create --numeric-owner --xattrs --directory {} .", shown(&upper));
         let tar = [tar, how].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ");
-        Ok(vec![format!("{tar} > {}{}", shown(&place), below.unwrap_or_default())])
+        Ok(toolkit::equivalent([format!("{tar} > {}{}", shown(&place), below.unwrap_or_default())]))
     }
 
     /// With `-o -`, the layer goes to standard output.

@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     fs, io,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -119,6 +119,41 @@ pub struct Garbage {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// Where it stands.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// What is to be removed of a layout. Nobody can name an image until it is removed, or dropped.
+#[derive(Debug)]
+pub struct Sweep {
+    /// Blobs that nothing refers to.
+    pub blobs: Vec<Garbage>,
+    /// What somebody had half written who was killed: blobs, on file systems where these have names, and the layout's own
+    /// lists beside their places.
+    pub unfinished: Vec<PathBuf>,
+    /// What is mentioned, for whoever goes on to what hangs on DiffIDs.
+    pub marks: Marks,
+    lock: Option<fs::File>,
+}
+
+impl Sweep {
+    /// The files, in the order in which they are removed.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let blobs = self.blobs.iter().map(|blob| &blob.path);
+        blobs.chain(&self.unfinished).map(PathBuf::as_path)
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When one cannot be removed; those behind it stay.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        let lock = self.lock.take();
+        let removed = self.files().try_for_each(remove);
+        drop(lock);
+        removed
+    }
 }
 
 /// Whether a file was neither made, renamed nor touched during the last `grace`.
@@ -134,77 +169,56 @@ pub fn is_older(path: &Path, grace: Duration) -> io::Result<bool> {
 }
 
 impl Layout {
-    /// Removes the blobs that nothing refers to and that are older than `grace`; with `dry_run` only lists them. `roots`
-    /// marks what is mentioned outside of this layout. Nobody can name an image meanwhile.
-    ///
-    /// Returns the blobs, and the marks, for whoever goes on to what hangs on DiffIDs.
+    /// The blobs that nothing refers to and that are older than `grace`, and what was left half written. `roots` marks what is
+    /// mentioned outside of this layout. Nothing is removed yet.
     ///
     /// # Errors
-    /// When something that may mention a blob cannot be read; then nothing is removed. When a blob cannot be removed.
-    pub fn collect<E: From<Error>>(
+    /// When something that may mention a blob cannot be read: then nothing may be removed.
+    pub fn garbage<E: From<Error>>(
         &self,
         roots: impl FnOnce(&mut Marks) -> Result<(), E>,
         grace: Duration,
-        dry_run: bool,
-    ) -> Result<(Vec<Garbage>, Marks), E> {
-        let _lock = self.lock()?;
+    ) -> Result<Sweep, E> {
+        let lock = self.lock()?;
         let mut marks = Marks::default();
         marks.scan(self.read_index_locked()?.to_string().as_bytes());
         roots(&mut marks)?;
         marks.follow(self)?;
-        let mut garbage = Vec::new();
+        let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            self.sweep(algorithm, &marks, grace, dry_run, &mut garbage)?;
+            blobs.extend(self.unmentioned(algorithm, &marks, grace)?);
         }
-        if !dry_run {
-            self.sweep_temporary(grace)?;
-        }
-        Ok((garbage, marks))
+        Ok(Sweep { blobs, unfinished: self.unfinished(grace)?, marks, lock: Some(lock) })
     }
 
-    fn sweep(
+    fn unmentioned(
         &self,
         algorithm: Algorithm,
         marks: &Marks,
         grace: Duration,
-        dry_run: bool,
-        garbage: &mut Vec<Garbage>,
-    ) -> Result<(), Error> {
-        let directory = self.path().join("blobs").join(algorithm.as_str());
-        let mut names = names(&directory)?;
+    ) -> Result<Vec<Garbage>, Error> {
+        let mut names = names(&self.path().join("blobs").join(algorithm.as_str()))?;
         names.sort();
+        let mut found = Vec::new();
         for name in names {
             // What is named otherwise is not ours.
             let Ok(digest) = format!("{}:{name}", algorithm.as_str()).parse::<Digest>() else { continue };
-            let path = directory.join(&name);
-            if marks.contains(&digest) {
+            let path = self.blob_path(&digest);
+            if marks.contains(&digest) || !is_older(&path, grace).map_err(Error::io("look at", &path))? {
                 continue;
             }
-            match is_older(&path, grace) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(error) => return Err(Error::io("look at", path)(error)),
-            }
             let size = self.blob_size(&digest)?.unwrap_or(0);
-            if !dry_run {
-                remove(&path)?;
-            }
-            garbage.push(Garbage { digest, size });
+            found.push(Garbage { digest, size, path });
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// What somebody had half written who was killed: blobs, on file systems where these have names, and the layout's own
-    /// lists beside their places.
-    fn sweep_temporary(&self, grace: Duration) -> Result<(), Error> {
-        for name in names(self.path())? {
-            let path = self.path().join(&name);
-            let half = name.starts_with(".new-") || (name.starts_with('.') && name.ends_with(".new"));
-            if half && is_older(&path, grace).unwrap_or(false) {
-                remove(&path)?;
-            }
-        }
-        Ok(())
+    fn unfinished(&self, grace: Duration) -> Result<Vec<PathBuf>, Error> {
+        let mut names = names(self.path())?;
+        names.retain(|name| name.starts_with(".new-") || (name.starts_with('.') && name.ends_with(".new")));
+        names.sort();
+        let paths = names.into_iter().map(|name| self.path().join(name));
+        Ok(paths.filter(|path| is_older(path, grace).unwrap_or(false)).collect())
     }
 }
 

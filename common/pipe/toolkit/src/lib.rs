@@ -7,6 +7,7 @@
 //! `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;
+mod equivalent;
 mod exit;
 mod failure;
 mod input;
@@ -20,6 +21,7 @@ mod transfer;
 
 pub use arguments::{Common, Context, Invocation};
 pub use document::Stage;
+pub use equivalent::{EQUIVALENT_HELP, equivalent};
 pub use exit::Exit;
 pub use failure::{hint, of_place, print as print_error, report_line};
 pub use input::{Input, Unread};
