@@ -1,7 +1,10 @@
 //! Another command in a container that runs: `docker exec`.
 
+use std::io::{self, Write};
+
 use document::Id;
 use oci_spec::runtime::{BoxBuilder, Process, UserBuilder};
+use operation::words;
 use runtime::{Foreground, Stdio, Streams, Terminal, spec::set_variables, user};
 use toolkit::{prelude::*, print_error};
 
@@ -28,6 +31,11 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         bail!("container \"{id}\" has no process recorded")
     };
     let process = process(tool, recorded, &root, terminal.as_ref())?;
+    if tool.common.explain {
+        // A reader that has seen enough is no failure.
+        let _ = writeln!(io::stdout(), "{}", explanation(&container.identity.pid.to_string(), &process));
+        return Ok(0);
+    }
     let running = container
         .identity
         .open()?
@@ -52,6 +60,12 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let status = start::wait(joined, &signals, terminal)?;
     output.ended(&document, status)?;
     Ok(status)
+}
+
+/// The command that a person would type.
+fn explanation(pid: &str, process: &Process) -> String {
+    let command = process.args().as_deref().unwrap_or_default();
+    words(["nsenter", "--target", pid, "--all", "--"].into_iter().chain(command.iter().map(String::as_str)))
 }
 
 /// The recorded process, with another command.

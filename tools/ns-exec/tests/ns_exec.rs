@@ -124,6 +124,7 @@ fn another_command_in_a_container_that_runs() {
         missing.stderr
     );
     sandbox.sh("ns-exec -d -e A=1 -- sh -c 'echo mine > /tmp/mine; sleep 1000' < ready.json > run.json").ok();
+    let pid = sandbox.sh("cat run.json").json()["process"]["pid"].clone();
     let inside = |arguments: &str| sandbox.sh(&format!("ns-exec --join web {arguments}"));
     let seen = inside("-- sh -c 'cat /tmp/mine; echo $A; pwd; id -u; ps -o pid | grep -cx \" *1\"'");
     assert_eq!(seen.ok(), "mine\n1\n/\n0\n1\n");
@@ -133,6 +134,9 @@ fn another_command_in_a_container_that_runs() {
     );
     assert_eq!(inside("-i -- cat < busybox.json | cmp - busybox.json && echo same").ok(), "same\n");
     inside("-- sh -c 'exit 9'").exits(9);
+    let explained = inside("--explain -- touch /tmp/explained").ok();
+    assert_eq!(explained, format!("nsenter --target {pid} --all -- touch /tmp/explained\n"));
+    inside("-- test -e /tmp/explained").exits(1);
     inside("-- sh -c 'kill -9 $$'").exits(137);
     inside("-- /missing").exits(127);
     inside("-- /etc/passwd").exits(126);

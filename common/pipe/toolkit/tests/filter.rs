@@ -70,8 +70,11 @@ fn what_was_made_is_recorded_and_goes_with_undo() {
     let (status, document, errors) = place.run(&["a", "b"], r#"{"stave":1,"theirs":1.50,"id":"web"}"#);
     assert_eq!((status, errors.as_str()), (0, ""));
     let note = |name: &str| json!({"op": "note", "path": place.run_dir().join("notes").join(name)});
-    let step = json!({"tool": "leave-note", "version": "0.1.0", "state": "done", "operations": [note("a"), note("b")]});
-    assert_eq!(document["steps"], json!([step]));
+    let adds = json!({"hosts": {"entries": [], "environment": []}});
+    let step = json!({
+        "tool": "leave-note", "version": "0.1.0", "state": "done", "operations": [note("a"), note("b")], "adds": adds,
+    });
+    assert_eq!((&document["steps"], &document["hosts"]), (&json!([step]), &adds["hosts"]));
     assert_eq!(place.files(), ["locks/web.container", "notes/a", "notes/b", "web.json"]);
     assert_eq!(
         serde_json::from_slice::<Value>(&fs::read(place.run_dir().join("web.json")).unwrap()).unwrap(),
@@ -239,6 +242,12 @@ fn schema_manual_and_completions_come_from_the_definition() {
     let (status, schema, _) = place.run(&["--schema"], "");
     assert_eq!((status, &schema["properties"]["stave"]), (0, &json!({"const": 1})));
     assert!(schema["properties"]["hosts"].is_object());
+    // One list of stages is in the contract and in the schema.
+    let stages = schema["$defs"]["Stage"].to_string();
+    for stage in document::Stage::ALL {
+        assert!(stages.contains(&format!("\"{stage}\"")), "{stage}: {stages}");
+    }
+    assert!(!stages.contains("\"read\""), "{stages}");
     for (what, sign) in
         [("man", ".TH leave-note"), ("bash", "complete -F"), ("fish", "complete -c leave-note")]
     {
