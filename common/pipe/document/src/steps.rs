@@ -1,6 +1,6 @@
 //! The stack of steps, and the members that are their sums.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{Document, Error, Member, Step, Steps, sum, table};
@@ -13,8 +13,14 @@ pub struct SplitOff(Vec<Box<RawValue>>);
 #[derive(Deserialize)]
 struct Outline {
     tool: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     adds: Map<String, Value>,
+}
+
+/// What another maker calls `adds` and is no object adds nothing: it must not keep Stave's own steps from being undone.
+fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(text.get()).unwrap_or_default())
 }
 
 impl Document {
@@ -214,4 +220,61 @@ impl Document {
 
 pub(crate) fn malformed(source: serde_json::Error) -> Error {
     Error::Malformed { name: Steps::NAME, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document(steps: &[Value], members: &Value) -> Document {
+        let mut document = json!({"stave": 1, "steps": steps});
+        document.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        Document::parse(document.to_string().as_bytes()).unwrap()
+    }
+
+    fn step(tool: &str, adds: &Value) -> Value {
+        json!({"tool": tool, "version": "1", "state": "done", "operations": [], "adds": adds})
+    }
+
+    fn member(document: &Document, name: &str) -> Value {
+        document.raw(name).map_or(Value::Null, |text| serde_json::from_str(text.get()).unwrap())
+    }
+
+    #[test]
+    fn what_stays_above_is_not_forgotten() {
+        let steps = [step("portmap", &json!({"ports": ["a"]})), step("portmap", &json!({"ports": ["b"]}))];
+        let mut document = document(&steps, &json!({"ports": ["a", "b"]}));
+        // As unwind does it, where the upper one could not be undone.
+        let above = document.split_off_steps(1).unwrap();
+        document.remove_step(0).unwrap();
+        document.append_steps(above).unwrap();
+        assert_eq!(member(&document, "ports"), json!(["b"]));
+    }
+
+    #[test]
+    fn steps_that_do_not_tell_keep_what_they_may_have_added() {
+        let mut old = step("portmap", &json!({}));
+        old.as_object_mut().unwrap().remove("adds");
+        let steps = [old, step("portmap", &json!({"ports": ["b"]}))];
+        let mut mixed = document(&steps, &json!({"ports": ["a", "b"]}));
+        mixed.remove_step(1).unwrap();
+        assert_eq!(member(&mixed, "ports"), json!(["a"]));
+    }
+
+    #[test]
+    fn steps_of_other_makers_are_no_obstacle() {
+        let odd = [
+            step("theirs", &json!(7)),
+            step("theirs", &json!(null)),
+            step("theirs", &json!({"mine": {"a": 1}})),
+        ];
+        let steps = [&odd[..], &[step("portmap", &json!({"ports": [1]}))]].concat();
+        let mut document = document(&steps, &json!({"ports": [1], "mine": {"a": 1, "b": 2}}));
+        document.remove_step(3).unwrap();
+        assert_eq!(member(&document, "ports"), Value::Null);
+        document.remove_step(2).unwrap();
+        assert_eq!(member(&document, "mine"), Value::Null);
+        assert_eq!(document.tools().unwrap(), ["theirs", "theirs"]);
+    }
 }
