@@ -100,8 +100,11 @@ pub(crate) fn keys(socket: &Netfilter, set: &str) -> Result<Vec<Vec<u8>>, Refusa
     Ok(elements(socket, set)?.into_iter().map(|(key, _)| key).collect())
 }
 
-/// The keys and comments of all elements of a set.
-pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Option<String>)>, Refusal> {
+/// An element of a set: its key, and its comment.
+pub(crate) type Keyed = (Vec<u8>, Option<String>);
+
+/// All elements of a set.
+pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<Keyed>, Refusal> {
     let messages = socket.dump(Kind::GetElement, IPV4, &encode::named(set))?;
     let lists = messages.iter().filter_map(|message| find(message, 3));
     let members = lists.flat_map(|list| netlink::attribute::read(list).map(|(_, member)| member));

@@ -168,7 +168,7 @@ mod tests {
         let leaf = prop_oneof![(0..4_i32).prop_map(Value::from), Just(Value::Bool(true))];
         let list = || prop::collection::vec(leaf.clone(), 0..4).prop_map(Value::from);
         let object = prop::collection::btree_map("[a-c]", list(), 0..3);
-        prop_oneof![list(), object.prop_map(|map| Value::from_iter(map))]
+        prop_oneof![list(), object.prop_map(Value::from_iter)]
     }
 
     proptest! {
