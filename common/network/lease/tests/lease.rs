@@ -73,7 +73,7 @@ fn somebody_elses_lease_is_neither_taken_nor_given_back() {
     let path = lease::directory(&scope.run_dir, subnet("10.0.0.0/29")).join("10.0.0.2");
     assert_eq!(
         ours.apply(&scope).unwrap_err().to_string(),
-        format!("create lease {path:?}: File exists (os error 17)")
+        format!("create lease {path:?}: File exists")
     );
     ours.undo(&scope).unwrap();
     assert_eq!(theirs.check(&scope).unwrap(), Condition::Present);

@@ -321,6 +321,8 @@ fn supervised_with_a_log() {
         (error.status(), error.to_string().as_str()),
         (127, "execute \"/missing\": No such file or directory")
     );
+    // By two sockets, and still a number.
+    assert_eq!(error.errno(), Some(nix::errno::Errno::ENOENT));
 }
 
 #[test]
