@@ -71,10 +71,7 @@ fn somebody_elses_lease_is_neither_taken_nor_given_back() {
     let theirs = lease(&scope, "10.0.0.0/29", "a").unwrap();
     let mut ours = Lease { holder: "b".into(), ..theirs.clone() };
     let path = lease::directory(&scope.run_dir, subnet("10.0.0.0/29")).join("10.0.0.2");
-    assert_eq!(
-        ours.apply(&scope).unwrap_err().to_string(),
-        format!("create lease {path:?}: File exists")
-    );
+    assert_eq!(ours.apply(&scope).unwrap_err().to_string(), format!("create lease {path:?}: File exists"));
     ours.undo(&scope).unwrap();
     assert_eq!(theirs.check(&scope).unwrap(), Condition::Present);
     assert_eq!(ours.check(&scope).unwrap(), Condition::Different(r#"lease of 10.0.0.2: "a" has it"#.into()));

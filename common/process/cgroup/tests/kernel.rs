@@ -35,9 +35,7 @@ fn what_is_removed_ends_with_all_its_processes() {
     let hierarchy = Hierarchy::open().unwrap();
     let own = Own::new("kill");
     let group = Group::create(&hierarchy, &own.0).unwrap();
-    assert!(
-        Group::create(&hierarchy, &own.0).unwrap_err().to_string().ends_with("File exists")
-    );
+    assert!(Group::create(&hierarchy, &own.0).unwrap_err().to_string().ends_with("File exists"));
     let below = Group::create(&hierarchy, &own.0.join("a/b")).unwrap();
     let mut children = [sleeper(), sleeper()];
     group.admit(children[0].id() as i32).unwrap();
