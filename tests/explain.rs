@@ -130,6 +130,8 @@ fn to_explain_is_to_change_nothing() {
         ("img-tag --explain busybox third", ""),
         ("img-rm --explain second", ""),
         ("img-gc --explain --grace 0s", ""),
+        ("img-verify --explain", ""),
+        ("img-verify --explain --remove", ""),
         ("img-ls --explain", ""),
         ("img-history --explain busybox", ""),
         ("img-inspect --explain busybox", ""),

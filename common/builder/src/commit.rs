@@ -48,6 +48,8 @@ pub struct Commit {
     pub created_by: String,
     /// How the layer is compressed.
     pub compression: Compression,
+    /// Do not wait until the image is on the disk.
+    pub no_sync: bool,
 }
 
 /// The instructions that `docker commit --change` takes.
@@ -61,7 +63,7 @@ const CHANGES: &str =
 /// # Errors
 /// [`Cause`]; no name is given then.
 pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
-    let layout = Layout::open(commit.root.join("images"))?;
+    let layout = Layout::open(commit.root.join("images"))?.with_sync(!commit.no_sync);
     let found = layout.image(base, None)?;
     // What the new image would lack nobody could run.
     for layer in found.manifest.layers() {
@@ -99,12 +101,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let config = layout.write_json(MediaType::ImageConfig, &image)?;
     let id = oci::Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
     let descriptor = manifest::write(&layout, config, &layers)?;
-    for tag in &commit.tags {
-        layout.tag(tag, &descriptor)?;
-    }
-    if commit.tags.is_empty() {
-        layout.add(&descriptor)?;
-    }
+    layout.name(&descriptor, &commit.tags)?;
     let mut configuration = serde_json::to_value(&image)?;
     configuration.sort_all_objects();
     Ok(Built { descriptor, configuration, id })

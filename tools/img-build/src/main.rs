@@ -60,6 +60,8 @@ struct Build {
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -124,6 +126,7 @@ impl Build {
             },
             no_cache: self.no_cache,
             rootless: self.rootless,
+            no_sync: !self.writing.is_synced()?,
             quiet: context.quiet,
         })
     }

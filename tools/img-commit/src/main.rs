@@ -50,6 +50,8 @@ struct ImgCommit {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -117,6 +119,7 @@ impl ImgCommit {
             changes: self.changes.clone(),
             created_by: process.as_ref().map(command).unwrap_or_default(),
             compression: self.compression,
+            no_sync: !self.writing.is_synced()?,
         };
         Ok((job, image))
     }

@@ -37,6 +37,8 @@ struct Gc {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -48,12 +50,12 @@ impl Report for Gc {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let mut waste = self.plan(context)?;
+        let mut waste = self.plan(context, self.common.dry_run)?;
         if !self.common.dry_run {
             self.remove(context, &mut waste)?;
         }
-        let Waste { sweep, layers, builds } = &waste;
-        let blobs = sweep.as_ref().map(|sweep| &sweep.blobs[..]).unwrap_or_default();
+        let Waste { store, layers, builds } = &waste;
+        let blobs = store.as_ref().map(|(_, sweep)| &sweep.blobs[..]).unwrap_or_default();
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
@@ -67,14 +69,14 @@ impl Report for Gc {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        Ok(self.plan(context)?.explain())
+        Ok(self.plan(context, true)?.explain())
     }
 }
 
 /// What is to be removed, in this order.
 struct Waste {
-    /// Of the image store, which stays locked; none where there is no store.
-    sweep: Option<Sweep>,
+    /// The image store, which stays locked, and what goes of it; none where there is no store.
+    store: Option<(Layout, Sweep)>,
     layers: Vec<Layer>,
     builds: Vec<PathBuf>,
 }
@@ -91,7 +93,7 @@ impl Waste {
             let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
             operation::words(command.iter().map(|word| (*word).to_owned()).chain(paths))
         };
-        let files = self.sweep.iter().flat_map(Sweep::files).map(|file| line(&["rm"], &[file]));
+        let files = self.store.iter().flat_map(|(_, sweep)| sweep.files()).map(|file| line(&["rm"], &[file]));
         let layers = self
             .layers
             .iter()
@@ -103,20 +105,24 @@ impl Waste {
 
 impl Gc {
     /// The list: it is printed, or it is removed.
-    fn plan(&self, context: &Context) -> Result<Waste> {
+    fn plan(&self, context: &Context, is_plan: bool) -> Result<Waste> {
         let images = context.scope.root.join("images");
         let builds = killed_builds(context, true)?;
-        let sweep = match Layout::open(&images) {
-            Ok(layout) => layout.garbage(|marks| mark(context, marks), self.grace)?,
+        let store = match Layout::open(&images) {
+            Ok(layout) => {
+                let layout = layout.with_sync(self.writing.is_synced()?);
+                let sweep = layout.garbage(|marks| mark(context, marks), self.grace, is_plan).map_err(hinted)?;
+                (layout, sweep)
+            }
             // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
             // has no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
-                return Ok(Waste { sweep: None, layers: Vec::new(), builds });
+                return Ok(Waste { store: None, layers: Vec::new(), builds });
             }
             Err(error) => return Err(error.into()),
         };
-        let layers = self.unused_layers(context, &sweep.marks)?;
-        Ok(Waste { sweep: Some(sweep), layers, builds })
+        let layers = self.unused_layers(context, &store.1.marks)?;
+        Ok(Waste { store: Some(store), layers, builds })
     }
 
     fn unused_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Layer>> {
@@ -136,8 +142,8 @@ impl Gc {
 
     /// Removes what is listed. A layer that a container has taken since goes from the list.
     fn remove(&self, context: &Context, waste: &mut Waste) -> Result<()> {
-        if let Some(sweep) = &mut waste.sweep {
-            sweep.remove()?;
+        if let Some((layout, sweep)) = &mut waste.store {
+            sweep.remove(layout)?;
         }
         if !waste.layers.is_empty() {
             let store = Store::open(&context.scope.root)?;
@@ -191,6 +197,15 @@ fn mark(context: &Context, marks: &mut Marks) -> Result<()> {
     marks.scan_directory(&context.scope.root.join("cache"))?;
     marks.scan_file(Path::new("/proc/self/mountinfo"))?;
     Ok(())
+}
+
+fn hinted(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(oci::layout::Error::Restored(_)) => {
+            hint(error, "look with `img-ls` whether all names are there, then run img-gc again")
+        }
+        _ => error,
+    }
 }
 
 fn main() -> ExitCode {

@@ -47,6 +47,8 @@ struct Load {
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -59,7 +61,8 @@ impl Source for Load {
 
     fn make(&self, context: &Context) -> Result<Image> {
         let input = self.input()?;
-        let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+        let layout =
+            Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
         let intake = input.read(&layout, self.platform.as_ref())?;
         self.hold_name(intake.form())?;
         let images = intake.commit(self.tag.as_ref())?;

@@ -47,6 +47,8 @@ struct Pull {
     #[command(flatten)]
     transfer: Transfer<60>,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -58,7 +60,8 @@ impl Source for Pull {
     }
 
     fn make(&self, context: &Context) -> Result<Image> {
-        let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+        let layout =
+            Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
         let client = Client::new(self.options());
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let (reference, platform) = (&self.reference, self.platform.as_ref());

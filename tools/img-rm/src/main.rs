@@ -30,14 +30,17 @@ struct Remove {
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
 /// What is to be removed for one argument.
 #[derive(PartialEq)]
 enum Removal {
-    Name(Reference),
-    /// The entries of an image in the list, and all its names.
+    /// A name, and the image that it is of.
+    Name(Reference, Descriptor),
+    /// What is listed of an image, and all its names.
     Image(Vec<Descriptor>, Vec<Reference>),
 }
 
@@ -47,32 +50,33 @@ impl Report for Remove {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let layout = Layout::open(context.scope.root.join("images"))?;
-        // All of them are looked up before the first one is removed.
+        let layout = self.layout(context)?;
+        // All of them are looked up before the first one goes, and all of them go together.
         let removals = self.removals(&layout)?;
         let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
+        let mut edit = layout.edit()?;
         for removal in removals {
             match removal {
-                Removal::Name(reference) => {
-                    let descriptor = layout.find(&reference.canonical())?;
-                    if layout.untag(&reference)? {
+                Removal::Name(reference, descriptor) => {
+                    if edit.untag(&reference) {
                         untagged.push(reference.to_string());
-                    }
-                    if names(&layout, &descriptor)?.is_empty() {
-                        deleted.push(descriptor);
+                        if edit.names_of(descriptor.digest().as_ref()).is_empty() {
+                            deleted.push(descriptor);
+                        }
                     }
                 }
                 Removal::Image(entries, references) => {
                     let known = (!self.force).then_some(&references[..]);
                     for entry in &entries {
                         let digest = Digest::try_from(entry.digest())?;
-                        several(&digest.to_string(), &layout.remove(&digest, known)?)?;
+                        several(&digest.to_string(), &edit.remove(&digest, known))?;
                     }
                     untagged.extend(references.iter().map(Reference::to_string));
                     deleted.extend(entries);
                 }
             }
         }
+        edit.commit()?;
         if !context.quiet {
             untagged.iter().for_each(|name| eprintln!("Untagged: {name}"));
             deleted.iter().for_each(|image| eprintln!("Deleted: {}", id_of(&layout, image)));
@@ -82,7 +86,7 @@ impl Report for Remove {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
-        let layout = Layout::open(context.scope.root.join("images"))?;
+        let layout = self.layout(context)?;
         Ok(self.removals(&layout)?.iter().flat_map(|removal| removal.explain(&layout)).collect())
     }
 }
@@ -92,7 +96,7 @@ impl Removal {
     fn explain(&self, layout: &Layout) -> Vec<String> {
         let rmi = |what: &str| operation::words(["docker", "rmi", "--no-prune", what]);
         match self {
-            Self::Name(name) => vec![rmi(&name.to_string())],
+            Self::Name(name, _) => vec![rmi(&name.to_string())],
             Self::Image(entries, names) => {
                 let ids = entries.iter().map(|image| id_of(layout, image));
                 names.iter().map(Reference::to_string).chain(ids).map(|what| rmi(&what)).collect()
@@ -102,6 +106,10 @@ impl Removal {
 }
 
 impl Remove {
+    fn layout(&self, context: &Context) -> Result<Layout> {
+        Ok(Layout::open(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
+    }
+
     /// The list: it is printed, or it is carried out. What is named twice goes once.
     fn removals(&self, layout: &Layout) -> Result<Vec<Removal>> {
         let mut removals: Vec<Removal> = Vec::new();
@@ -113,12 +121,12 @@ impl Remove {
     }
 
     fn removal(&self, layout: &Layout, text: &str) -> Result<Option<Removal>> {
-        let Found { name, entries, .. } = match layout.find_listed(text) {
+        let Found { name, entries, image } = match layout.find_listed(text) {
             Err(oci::layout::Error::NoImage(_)) if self.force => return Ok(None),
             found => found?,
         };
         if let Some(name) = name {
-            return Ok(Some(Removal::Name(name)));
+            return Ok(Some(Removal::Name(name, image)));
         }
         let names = entries.iter().map(|entry| names(layout, entry)).collect::<Result<Vec<_>>>()?.concat();
         if names.len() > 1 && !self.force {

@@ -52,6 +52,8 @@ struct Save {
     #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
     output: PathBuf,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -67,7 +69,7 @@ impl Report for Save {
             Format::Oci => save::Format::Oci,
             Format::Docker => save::Format::Docker,
         };
-        toolkit::write_output(&self.output, "archive", |target| {
+        toolkit::write_output(&self.output, "archive", self.writing.is_synced()?, |target| {
             Ok(save::save(&layout, &images, format, self.platform.as_ref(), target)?)
         })?;
         let images: Vec<Value> = images

@@ -309,8 +309,9 @@ fn damaged_blobs() {
         std::fs::write(store.layout.blob_path(&digest), &changed).unwrap();
         let run = store.run(&document, &[]);
         let found = Digest::of(&changed);
-        let message =
-            format!("layer-apply: layer {digest}: read blob: content of {digest} has digest {found}");
+        let message = format!(
+            "layer-apply: layer {digest}: read blob: content of {digest} has digest {found}: the image store is damaged"
+        );
         assert_eq!((run.status, run.stderr.lines().next()), (1, Some(&message[..])));
     }
 }

@@ -50,6 +50,8 @@ struct LayerDiff {
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
     #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -63,10 +65,14 @@ impl Report for LayerDiff {
         let (summary, descriptor) = match &self.output {
             Some(path) => self.write_output(&trees, path)?,
             None => {
-                let layout = Layout::open_or_create(context.scope.root.join("images"))?;
+                let layout = Layout::open_or_create_with(
+                    context.scope.root.join("images"),
+                    self.writing.is_synced()?,
+                )?;
                 let mut writer = layout.writer()?;
                 let summary = trees.write(&mut writer, self.compression)?;
                 let descriptor = writer.commit_as(summary.media_type.into())?;
+                layout.sync_blobs()?;
                 (summary, descriptor)
             }
         };
@@ -128,7 +134,7 @@ impl LayerDiff {
     }
 
     fn write_output(&self, trees: &Trees, path: &Path) -> Result<(Summary, Descriptor)> {
-        toolkit::write_output(path, "layer", |target| {
+        toolkit::write_output(path, "layer", self.writing.is_synced()?, |target| {
             let mut out = Hashing::new(target, Algorithm::Sha256);
             let summary = trees.write(&mut out, self.compression)?;
             let (_, digest, _) = out.finish();

@@ -24,12 +24,9 @@ impl Builder<'_> {
         let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
         let descriptor = manifest::write(layout, config, &layers)?;
         self.progress.line(&format!("Successfully built {}", id.short()));
+        layout.name(&descriptor, &self.options.tags)?;
         for tag in &self.options.tags {
-            layout.tag(tag, &descriptor)?;
             self.progress.line(&format!("Successfully tagged {tag}"));
-        }
-        if self.options.tags.is_empty() {
-            layout.add(&descriptor)?;
         }
         let mut configuration = serde_json::to_value(&state.image)?;
         configuration.sort_all_objects();

@@ -77,6 +77,8 @@ pub struct Options {
     pub no_cache: bool,
     /// Where a user namespace cannot hold what an image's layers say, come as near as can be.
     pub rootless: bool,
+    /// Do not wait until the image is on the disk.
+    pub no_sync: bool,
     /// Say nothing but errors.
     pub quiet: bool,
     /// `SOURCE_DATE_EPOCH`: the time that everything in the image has, in seconds.
@@ -171,7 +173,7 @@ impl<'a> Builder<'a> {
         let at = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
         let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, &name)
             .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
-        let store = Store::open(&options.root, options.rootless)?;
+        let store = Store::open(&options.root, options.rootless, !options.no_sync)?;
         let triggers = |name: &str| store.triggers(name);
         let plan = plan::plan(&file, target, &global, &triggers).map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);

@@ -69,9 +69,9 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
 }
 
 impl Store {
-    /// The store below `root` (`$STAVE_ROOT`).
-    pub(super) fn open(root: &Path, rootless: bool) -> Result<Self, Cause> {
-        let layout = Layout::open_or_create(root.join("images"))?;
+    /// The store below `root` (`$STAVE_ROOT`); `sync` as [`Layout::with_sync`] has it.
+    pub(super) fn open(root: &Path, rootless: bool, sync: bool) -> Result<Self, Cause> {
+        let layout = Layout::open_or_create_with(root.join("images"), sync)?;
         Ok(Self {
             root: root.to_owned(),
             layout,

@@ -1,6 +1,7 @@
 //! Digests of content (OCI image-spec, descriptor.md, "Digests"), computed while bytes pass.
 
 use std::{
+    error::Error as _,
     fmt,
     io::{self, Read, Write},
     str::FromStr,
@@ -248,6 +249,30 @@ pub enum Mismatch {
     },
 }
 
+/// Content of the image store that is not what its descriptor says: a power cut, a disk, or somebody has changed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}: the image store is damaged")]
+pub struct Damaged(pub Mismatch);
+
+impl Damaged {
+    const HINT: &str =
+        "`img-verify --remove` takes damaged blobs out; pull, load or build the image again then";
+}
+
+impl Mismatch {
+    /// The same, of content of the image store: [`Damaged`], with what a person can do about it.
+    pub(crate) fn in_store(self) -> operation::Error {
+        operation::Error::caused_by(Damaged(self)).with_hint(Damaged::HINT)
+    }
+
+    /// The mismatch that travelled inside an io error, whatever it was in.
+    pub fn within(error: &io::Error) -> Option<&Self> {
+        let inner = error.get_ref()?;
+        let damaged = || inner.downcast_ref::<operation::Error>()?.source()?.downcast_ref::<Damaged>();
+        inner.downcast_ref().or_else(|| damaged().map(|damaged| &damaged.0))
+    }
+}
+
 /// Reads content with a known digest and size. It fails at the end if the content does not match, or as soon as it is
 /// too long.
 #[derive(Debug)]
@@ -258,12 +283,20 @@ pub struct Verifying<R> {
     expected: Digest,
     size: u64,
     seen: u64,
+    /// Whether it comes from the image store: then that is damaged.
+    stored: bool,
 }
 
 impl<R: Read> Verifying<R> {
     /// Wraps a reader of content that must have the digest `expected` and `size` bytes.
     pub fn new(inner: R, expected: Digest, size: u64) -> Self {
-        Self { inner, hasher: Some(Hasher::new(expected.algorithm())), expected, size, seen: 0 }
+        let hasher = Some(Hasher::new(expected.algorithm()));
+        Self { inner, hasher, expected, size, seen: 0, stored: false }
+    }
+
+    /// The same, of content from the image store ([`Damaged`] inside its errors).
+    pub(crate) fn stored(inner: R, expected: Digest, size: u64) -> Self {
+        Self { stored: true, ..Self::new(inner, expected, size) }
     }
 
     /// Reads the rest and checks the whole. For readers that know the end of their part before the content ends, such
@@ -279,7 +312,14 @@ impl<R: Read> Verifying<R> {
     fn wrong_size(&self, more: bool) -> io::Error {
         let (digest, expected, found) = (self.expected.clone(), self.size, self.seen);
         let found = if more { expected } else { found };
-        io::Error::new(io::ErrorKind::InvalidData, Mismatch::Size { digest, expected, found, more })
+        self.error(Mismatch::Size { digest, expected, found, more })
+    }
+
+    fn error(&self, mismatch: Mismatch) -> io::Error {
+        match self.stored {
+            true => io::Error::new(io::ErrorKind::InvalidData, mismatch.in_store()),
+            false => io::Error::new(io::ErrorKind::InvalidData, mismatch),
+        }
     }
 }
 
@@ -305,8 +345,7 @@ impl<R: Read> Read for Verifying<R> {
         if let Some(hasher) = self.hasher.take() {
             let found = hasher.finish();
             if found != self.expected {
-                let mismatch = Mismatch::Digest { expected: self.expected.clone(), found };
-                return Err(io::Error::new(io::ErrorKind::InvalidData, mismatch));
+                return Err(self.error(Mismatch::Digest { expected: self.expected.clone(), found }));
             }
         }
         Ok(0)

@@ -134,6 +134,7 @@ pub struct Sweep {
     pub unfinished: Vec<PathBuf>,
     /// What is mentioned, for whoever goes on to what hangs on DiffIDs.
     pub marks: Marks,
+    grace: Duration,
     lock: Option<fs::File>,
 }
 
@@ -144,12 +145,19 @@ impl Sweep {
         blobs.chain(&self.unfinished).map(PathBuf::as_path)
     }
 
-    /// Removes them.
+    /// Removes them from the layout that they were found in.
     ///
     /// # Errors
     /// When one cannot be removed; those behind it stay.
-    pub fn remove(&mut self) -> Result<(), Error> {
+    pub fn remove(&mut self, layout: &Layout) -> Result<(), Error> {
         let lock = self.lock.take();
+        if !self.blobs.is_empty() {
+            // That nobody refers to it must be on the disk first: others write the list too, and do not sync it.
+            layout.sync_everything()?;
+            // That takes a while, in which somebody may have taken one up again.
+            let grace = self.grace;
+            self.blobs.retain(|blob| is_older(&blob.path, grace).unwrap_or(false));
+        }
         let removed = self.files().try_for_each(remove);
         drop(lock);
         removed
@@ -173,22 +181,32 @@ impl Layout {
     /// mentioned outside of this layout. Nothing is removed yet.
     ///
     /// # Errors
-    /// When something that may mention a blob cannot be read: then nothing may be removed.
+    /// When something that may mention a blob cannot be read, or `index.json` was lost, which is put back then where there is
+    /// a copy (not with `dry_run`): nothing may be removed.
     pub fn garbage<E: From<Error>>(
         &self,
         roots: impl FnOnce(&mut Marks) -> Result<(), E>,
         grace: Duration,
+        dry_run: bool,
     ) -> Result<Sweep, E> {
-        let lock = self.lock()?;
+        let edit = self.edit()?;
+        if edit.is_restored() {
+            // What somebody else listed since the copy was made is not in it.
+            if !dry_run {
+                edit.commit()?;
+            }
+            return Err(Error::Restored(self.index_path()).into());
+        }
         let mut marks = Marks::default();
-        marks.scan(self.read_index_locked()?.to_string().as_bytes());
+        marks.scan(edit.text().as_bytes());
         roots(&mut marks)?;
         marks.follow(self)?;
         let mut blobs = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             blobs.extend(self.unmentioned(algorithm, &marks, grace)?);
         }
-        Ok(Sweep { blobs, unfinished: self.unfinished(grace)?, marks, lock: Some(lock) })
+        let lock = Some(edit.into_lock());
+        Ok(Sweep { blobs, unfinished: self.unfinished(grace)?, marks, grace, lock })
     }
 
     fn unmentioned(

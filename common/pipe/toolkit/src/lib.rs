@@ -18,6 +18,7 @@ pub mod session;
 mod streams;
 mod tool;
 mod transfer;
+mod writing;
 
 pub use arguments::{Common, Context, Invocation};
 pub use document::Stage;
@@ -31,10 +32,11 @@ pub use session::Session;
 pub use streams::write_document;
 pub use tool::{Export, Filter, Plan, Report, Source, Walker};
 pub use transfer::Transfer;
+pub use writing::Writing;
 
 /// What the tools' mains use, so that a tool depends on one crate for it.
 pub mod prelude {
-    pub use crate::{Common, Context, Filter, Plan, Report, Source, hint};
+    pub use crate::{Common, Context, Filter, Plan, Report, Source, Writing, hint};
     pub use anyhow::{Context as _, Result, anyhow, bail};
     pub use document::{Document, members};
 }

@@ -102,6 +102,15 @@ pub trait Report: clap::Parser {
     /// Whatever would make the job impossible.
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
 
+    /// What is wrong by this report, where it is one of faults: it is told after the report was printed, and the tool fails.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn verdict(&self, report: &Value) -> anyhow::Result<()> {
+        let _ = report;
+        Ok(())
+    }
+
     /// The value as it is printed instead of JSON, where the arguments ask for that (`--table`).
     fn text(&self, report: &Value) -> Option<String> {
         let _ = report;

@@ -46,6 +46,12 @@ pub struct Note {
 /// The largest note, in bytes.
 const LONGEST: u64 = 256 << 20;
 
+/// Whether the disk says that it has lost a content. No other error does: it may be read the next time.
+fn is_lost(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG))
+}
+
 impl Note {
     pub(super) fn new(diff_id: &Digest, boot: &str) -> Self {
         Self {
@@ -83,7 +89,11 @@ impl Note {
             return Ok(None);
         }
         let mut text = Vec::new();
-        file.take(LONGEST).read_to_end(&mut text)?;
+        match file.take(LONGEST).read_to_end(&mut text) {
+            // What the disk has lost says as little as an empty file.
+            Err(error) if is_lost(&error) => return Ok(None),
+            read => read?,
+        };
         let written = metadata.modified()?;
         Ok(serde_json::from_slice(&text).ok().map(|note| (note, written)))
     }

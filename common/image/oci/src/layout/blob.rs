@@ -38,7 +38,7 @@ pub type BlobReader = Verifying<File>;
 
 pub(super) fn open(layout: &Layout, descriptor: &Descriptor) -> Result<BlobReader, Error> {
     let digest = Digest::try_from(descriptor.digest())?;
-    Ok(Verifying::new(open_unchecked(layout, descriptor)?, digest, descriptor.size()))
+    Ok(Verifying::stored(open_unchecked(layout, descriptor)?, digest, descriptor.size()))
 }
 
 /// Opens a blob whose size alone is known to be right.
@@ -52,7 +52,8 @@ pub(super) fn open_unchecked(layout: &Layout, descriptor: &Descriptor) -> Result
     };
     let found = file.metadata().map_err(Error::io("open", path))?.len();
     if found != descriptor.size() {
-        return Err(Mismatch::Size { digest, expected: descriptor.size(), found, more: false }.into());
+        let mismatch = Mismatch::Size { digest, expected: descriptor.size(), found, more: false };
+        return Err(mismatch.in_store().into());
     }
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
     Ok(file)
@@ -81,7 +82,7 @@ impl Drop for Temporary {
 }
 
 /// A name beside the blobs' directories that nobody else uses.
-fn temporary_name(layout: &Layout) -> PathBuf {
+pub(super) fn temporary_name(layout: &Layout) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     layout.path().join(format!(".new-{pid}-{count}-{}", nanoseconds()))
@@ -283,8 +284,8 @@ impl Layout {
     }
 }
 
-/// Gives the file its name. It is not synced: a blob is checked whenever it is read, so a power cut can lose a blob that
-/// was just written, but not pass off something else for it.
+/// Gives the file its name. It is not synced here: that is done once, for all that a command writes, before the image gets
+/// its name ([`super::sync`]).
 fn link(
     layout: &Layout,
     file: &File,
@@ -292,6 +293,7 @@ fn link(
     place: &Path,
     size: u64,
 ) -> Result<(), Error> {
+    layout.note_unsynced();
     if let Some(directory) = place.parent() {
         fs::create_dir_all(directory).map_err(Error::io("create directory", directory))?;
     }

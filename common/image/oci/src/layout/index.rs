@@ -2,32 +2,24 @@
 //!
 //! It is changed under a lock and replaced by rename; what we do not know in it stays as it is. Other tools take no lock,
 //! and write in place what they made of a list that they read before: see [`super::recent`], and
-//! [`Layout::replace_index`].
+//! [`super::edit`].
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::{self, Seek, Write},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use oci_spec::image::Descriptor;
-use rustix::{
-    fs::{CWD, FlockOperation, RenameFlags, renameat_with},
-    io::Errno,
-};
+use rustix::fs::FlockOperation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME,
-    blob::open_regular,
-    read_to_limit,
-    recent::{self, Recent, excludes},
+    CONTAINERD_NAME, Error, Layout, MAX_INDEX, REF_NAME, blob::open_regular, read_to_limit, recent::Recent,
 };
-use crate::{digest::Digest, json, media_type::Kind, reference::Reference};
+use crate::{json, media_type::Kind, reference::Reference};
 
 /// Whoever changes `index.json` holds the lock on it.
 const LOCK: &str = ".lock";
@@ -47,7 +39,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(descriptor: Descriptor) -> Self {
+    pub(super) fn new(descriptor: Descriptor) -> Self {
         Self { reference: name_of(&descriptor).and_then(|name| name.parse().ok()), descriptor }
     }
 }
@@ -86,17 +78,22 @@ impl Malformed {
 }
 
 impl Layout {
-    /// Makes `oci-layout` and `index.json` where they are missing.
+    /// Makes `oci-layout` and `index.json` where they are missing. They have their names once they are on the disk, so that
+    /// a power cut leaves no store that nobody can read.
     pub(super) fn initialise(&self) -> Result<(), Error> {
         let _lock = self.lock()?;
+        let put = |name: &str, text: &str| {
+            self.write_and_rename(name, text.as_bytes(), |file| self.sync_file(file))
+        };
         if !self.index_path().exists() {
-            self.replace("index.json", empty_index().to_string().as_bytes())?;
+            let index = Recent::read(self).map_or_else(empty_index, Recent::into_index);
+            put("index.json", &index.to_string())?;
         }
         // The last one, since it is what makes the directory a layout.
-        self.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map(drop)
+        put("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 
-    fn index_path(&self) -> PathBuf {
+    pub(crate) fn index_path(&self) -> PathBuf {
         self.path.join("index.json")
     }
 
@@ -135,162 +132,11 @@ impl Layout {
         Ok(entries(&self.read_index()?).iter().filter_map(Malformed::new).collect())
     }
 
-    /// Gives an image a name, and takes the name from the image that had it, which stays in the store.
-    ///
-    /// # Errors
-    /// [`Error::NoBlob`] where part of the image is gone: `img-gc` may have been faster. When `index.json` cannot be
-    /// changed; it is then as it was.
-    pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
-        let mut named = descriptor.clone();
-        let mut annotations: HashMap<_, _> = descriptor.annotations().clone().unwrap_or_default();
-        annotations.remove(CONTAINERD_NAME);
-        annotations.insert(REF_NAME.to_owned(), reference.canonical());
-        named.set_annotations(Some(annotations));
-        let mut named = serde_json::to_value(&named).map_err(Error::Json)?;
-        named.sort_all_objects();
-        self.change(|manifests| {
-            self.hold_blobs(descriptor)?;
-            let digest = descriptor.digest().as_ref();
-            manifests.retain(|entry| !is_named(entry, reference) && !is_nameless(entry, digest));
-            manifests.push(named);
-            Ok(())
-        })?
-    }
-
-    /// Asks for what makes up an image; of an index, for the index alone.
-    fn hold_blobs(&self, descriptor: &Descriptor) -> Result<(), Error> {
-        let hold = |descriptor: &Descriptor| -> Result<(), Error> {
-            let digest = Digest::try_from(descriptor.digest())?;
-            match self.blob_size(&digest)? {
-                Some(_) => Ok(()),
-                None => Err(Error::NoBlob(digest)),
-            }
-        };
-        hold(descriptor)?;
-        // What is no image may have a name too.
-        let Ok(manifest) = self.manifest(descriptor) else { return Ok(()) };
-        let is_here = |layer: &&Descriptor| layer.urls().as_ref().is_none_or(Vec::is_empty);
-        hold(manifest.config())?;
-        manifest.layers().iter().filter(is_here).try_for_each(hold)
-    }
-
-    /// Adds an image without a name, where it is not there under any.
-    ///
-    /// # Errors
-    /// As [`Layout::tag`]. When `index.json` cannot be changed; it is then as it was.
-    pub fn add(&self, descriptor: &Descriptor) -> Result<(), Error> {
-        let mut nameless = descriptor.clone();
-        nameless.set_annotations(descriptor.annotations().clone().and_then(|mut annotations| {
-            annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
-            (!annotations.is_empty()).then_some(annotations)
-        }));
-        let mut nameless = serde_json::to_value(&nameless).map_err(Error::Json)?;
-        nameless.sort_all_objects();
-        self.change(|manifests| {
-            self.hold_blobs(descriptor)?;
-            let digest = descriptor.digest().as_ref();
-            if !manifests.iter().any(|entry| entry["digest"] == digest) {
-                manifests.push(nameless);
-            }
-            Ok(())
-        })?
-    }
-
-    /// Takes a name away; the image's blobs stay. Returns whether there was such a name.
-    ///
-    /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was.
-    pub fn untag(&self, reference: &Reference) -> Result<bool, Error> {
-        self.remove_entries(|entry| is_named(entry, reference))
-    }
-
-    /// Takes all entries of an image out, named or not; its blobs stay. With `known`, only where it has no other names than
-    /// these. Returns the names that it has besides.
-    ///
-    /// # Errors
-    /// When `index.json` cannot be changed; it is then as it was.
-    pub fn remove(&self, digest: &Digest, known: Option<&[Reference]>) -> Result<Vec<Reference>, Error> {
-        let digest = digest.to_string();
-        self.change(|manifests| {
-            let names = manifests.iter().filter(|entry| entry["digest"] == digest).filter_map(|entry| {
-                let descriptor = Descriptor::deserialize(entry).ok()?;
-                Entry::new(descriptor).reference
-            });
-            let others: Vec<_> =
-                names.filter(|name| known.is_some_and(|known| !known.contains(name))).collect();
-            if others.is_empty() {
-                manifests.retain(|entry| entry["digest"] != digest);
-            }
-            others
-        })
-    }
-
-    fn remove_entries(&self, matches: impl Fn(&Value) -> bool) -> Result<bool, Error> {
-        self.change(|manifests| {
-            let before = manifests.len();
-            manifests.retain(|entry| !matches(entry));
-            manifests.len() < before
-        })
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Value>) -> T) -> Result<T, Error> {
-        let _lock = self.lock()?;
-        let (file, mut index) = self.open_index()?;
-        let before = entries(&index).to_vec();
-        let recent = Recent::read(self);
-        let manifests = entries_mut(&mut index);
-        recent.restore(manifests);
-        let result = change(manifests);
-        if *manifests != before {
-            self.replace_index(index, file, recent, before)?;
-        }
-        Ok(result)
-    }
-
-    /// Writes the list by rename. Somebody who has opened the old file meanwhile, to write his own list into it in place
-    /// (skopeo), has done so by then; somebody else has put a file of his own in its place (umoci): what they have added is
-    /// put into ours.
-    fn replace_index(
-        &self,
-        mut index: Value,
-        mut old: Option<File>,
-        mut recent: Recent,
-        mut before: Vec<Value>,
-    ) -> Result<(), Error> {
-        loop {
-            recent = recent.next(&before, entries(&index));
-            // This one first: whoever reads in between finds nothing missing.
-            let kept = serde_json::to_vec(&recent).map_err(Error::Json)?;
-            if let Err(error) = self.replace(recent::FILE, &kept) {
-                // It is only a help. On a full disk its place is what a name can be taken away in.
-                if !is_no_space(&error) || fs::remove_file(self.path.join(recent::FILE)).is_err() {
-                    return Err(error);
-                }
-            }
-            let (file, replaced) = self.exchange("index.json", index.to_string().as_bytes())?;
-            let mut new: Vec<Value> = Vec::new();
-            let same = |one: &File, other: &File| inode(one) == inode(other);
-            let replaced = replaced.filter(|replaced| old.as_ref().is_none_or(|old| !same(old, replaced)));
-            for theirs in [old.replace(file), replaced].into_iter().flatten() {
-                let theirs = self.parse_index(&theirs)?;
-                let unknown = |entry: &&Value| !before.contains(entry) && !new.contains(entry);
-                new.extend(entries(&theirs).iter().filter(unknown).cloned().collect::<Vec<_>>());
-            }
-            if new.is_empty() {
-                return Ok(());
-            }
-            before = entries(&index).to_vec();
-            let manifests = entries_mut(&mut index);
-            manifests.retain(|entry| !new.iter().any(|new| excludes(entry, new)));
-            manifests.extend(new);
-        }
-    }
-
     /// The list as it stands, with what somebody else overwrote.
     pub(crate) fn read_index(&self) -> Result<Value, Error> {
-        let (recent, (_, index)) = (Recent::read(self), self.open_index()?);
-        if !recent.misses_some(entries(&index)) {
-            return Ok(index);
+        let (recent, listed) = (Recent::read(self).unwrap_or_default(), self.open_index()?);
+        if !recent.misses_some(entries(&listed.index)) {
+            return Ok(listed.index);
         }
         // The two belong together only while nobody is about to write them. Where there is no lock, nobody can.
         let lock = File::open(self.path.join(LOCK));
@@ -298,27 +144,45 @@ impl Layout {
             let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(lock, FlockOperation::LockShared));
             locked.map_err(|error| Error::io("lock", self.path.join(LOCK))(error.into()))?;
         }
-        self.read_index_locked()
+        let (recent, mut listed) = (Recent::read(self).unwrap_or_default(), self.open_index()?);
+        recent.restore(entries_mut(&mut listed.index));
+        Ok(listed.index)
     }
 
-    /// The same, for whoever holds the lock.
-    pub(crate) fn read_index_locked(&self) -> Result<Value, Error> {
-        let (recent, (_, mut index)) = (Recent::read(self), self.open_index()?);
-        recent.restore(entries_mut(&mut index));
-        Ok(index)
-    }
-
-    fn open_index(&self) -> Result<(Option<File>, Value), Error> {
+    /// The list in the file. Where that is gone, or was cut short by a power cut (skopeo writes it in place), the one that
+    /// was kept: no list is not an empty list.
+    pub(super) fn open_index(&self) -> Result<Listed, Error> {
         let path = self.index_path();
-        match open_regular(&path) {
-            Ok(file) => self.parse_index(&file).map(|index| (Some(file), index)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, empty_index())),
-            Err(error) => Err(Error::io("read", path)(error)),
+        let problem = match open_regular(&path) {
+            Ok(file) => match self.parse_index(&file) {
+                Ok(index) => return Ok(Listed { file: Some(file), index, restored: false }),
+                Err(Error::Index { source, .. }) if source.is_eof() || ends_in_zeros(&file) => {
+                    format!("it was cut short ({source})")
+                }
+                Err(error) => return Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "it is missing".to_owned(),
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        match Recent::read(self) {
+            Some(kept) => Ok(Listed { file: None, index: kept.into_index(), restored: true }),
+            // Nobody has ever named anything here.
+            None if !self.holds_blobs()? => Ok(Listed { file: None, index: empty_index(), restored: false }),
+            None => Err(Error::Lost { path, problem }),
+        }
+    }
+
+    fn holds_blobs(&self) -> Result<bool, Error> {
+        let path = self.path.join("blobs/sha256");
+        match fs::read_dir(&path) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("read directory", path)(error)),
         }
     }
 
     /// Reads an open `index.json`, again where somebody is writing it.
-    fn parse_index(&self, mut file: &File) -> Result<Value, Error> {
+    pub(super) fn parse_index(&self, mut file: &File) -> Result<Value, Error> {
         let path = self.index_path();
         let mut attempt = 0;
         loop {
@@ -338,69 +202,56 @@ impl Layout {
         }
     }
 
-    /// As [`Layout::replace`]; returns as well the file that stood there at that moment, whoever put it there. None where
-    /// there was none, or the file system cannot exchange two files.
-    fn exchange(&self, name: &str, content: &[u8]) -> Result<(File, Option<File>), Error> {
-        let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
-        let exchange = || -> io::Result<(File, Option<File>)> {
-            let file = write(&beside, content)?;
-            match renameat_with(CWD, &beside, CWD, &place, RenameFlags::EXCHANGE) {
-                Ok(()) => {
-                    let replaced = open_regular(&beside).ok();
-                    fs::remove_file(&beside)?;
-                    Ok((file, replaced))
-                }
-                Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
-                    fs::rename(&beside, &place)?;
-                    Ok((file, None))
-                }
-                Err(error) => Err(error.into()),
-            }
-        };
-        exchange().map_err(|error| {
-            let _ = fs::remove_file(&beside);
-            Error::io("write", place)(error)
-        })
+    /// Writes a file beside its place and renames it into it; by whoever holds the lock. Not synced: after a power cut it
+    /// may be the one of before, or empty.
+    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        self.write_and_rename(name, content, |_| Ok(()))
     }
 
-    /// Writes a file beside its place and renames it into it; by whoever holds the lock.
-    pub(super) fn replace(&self, name: &str, content: &[u8]) -> Result<File, Error> {
+    fn write_and_rename(
+        &self,
+        name: &str,
+        content: &[u8],
+        before: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let (place, beside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
-        write_and_rename(&beside, &place, content).map_err(|error| {
+        let written = write(&beside, content).and_then(|file| before(&file));
+        written.and_then(|()| fs::rename(&beside, &place)).map_err(|error| {
             let _ = fs::remove_file(&beside);
             Error::io("write", place)(error)
         })
     }
 }
 
-fn is_no_space(error: &Error) -> bool {
-    let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| errno.raw_os_error());
-    operation::errno_of(error).is_some_and(|errno| full.contains(&(errno as i32)))
+/// What `index.json` lists.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The file; none where there is none that can be read.
+    pub(super) file: Option<File>,
+    pub(super) index: Value,
+    /// Whether it was lost, and this is what was kept of it.
+    pub(super) restored: bool,
 }
 
-fn write_and_rename(beside: &Path, place: &Path, content: &[u8]) -> io::Result<File> {
-    let file = write(beside, content)?;
-    fs::rename(beside, place)?;
-    Ok(file)
+/// Whether a file ends in zeros: what some file systems make of one that was not synced.
+fn ends_in_zeros(mut file: &File) -> bool {
+    let mut text = Vec::new();
+    let read = file.rewind().and_then(|()| read_to_limit(file, MAX_INDEX, &mut text));
+    read.is_ok() && text.last().is_none_or(|byte| *byte == 0)
 }
 
-fn write(path: &Path, content: &[u8]) -> io::Result<File> {
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
     file.write_all(content)?;
     Ok(file)
 }
 
-/// What tells a file from one that was put in its place.
-fn inode(file: &File) -> Option<(u64, u64)> {
-    file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-fn entries(index: &Value) -> &[Value] {
+pub(super) fn entries(index: &Value) -> &[Value] {
     index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The list in an object, which gets one where it has none.
-fn entries_mut(index: &mut Value) -> &mut Vec<Value> {
+pub(super) fn entries_mut(index: &mut Value) -> &mut Vec<Value> {
     if !index["manifests"].is_array() {
         index["manifests"] = json!([]);
     }
@@ -410,16 +261,16 @@ fn entries_mut(index: &mut Value) -> &mut Vec<Value> {
     }
 }
 
-fn empty_index() -> Value {
+pub(super) fn empty_index() -> Value {
     json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []})
 }
 
-fn is_named(entry: &Value, reference: &Reference) -> bool {
+pub(super) fn is_named(entry: &Value, reference: &Reference) -> bool {
     let descriptor = Descriptor::deserialize(entry).ok();
     descriptor.is_some_and(|descriptor| Entry::new(descriptor).reference.as_ref() == Some(reference))
 }
 
-fn is_nameless(entry: &Value, digest: &str) -> bool {
+pub(super) fn is_nameless(entry: &Value, digest: &str) -> bool {
     let named = |key: &str| entry["annotations"].get(key).is_some();
     entry["digest"] == digest && !named(REF_NAME) && !named(CONTAINERD_NAME)
 }

@@ -6,16 +6,20 @@
 //! Names that others wrote in short are read as Docker would: an entry `debian` is `docker.io/library/debian:latest`.
 
 mod blob;
+mod edit;
 mod index;
 mod pushed;
 mod recent;
 mod resolve;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -23,9 +27,11 @@ use operation::Place;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use blob::{BlobReader, BlobWriter, SealedBlob};
+pub use edit::Edit;
 pub(crate) use index::name_of;
 pub use index::{Entry, Malformed};
 pub use resolve::Found;
+pub use verify::{DamagedBlob, Findings, LostName};
 
 use crate::{
     digest::{Algorithm, Digest, InvalidDigest, Mismatch},
@@ -61,6 +67,17 @@ pub enum Error {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// `index.json` is gone, and what was kept of it too.
+    #[error("read {path:?}: {problem}, and there is no copy of it")]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        problem: String,
+    },
+    /// `index.json` is gone; there is a copy of it.
+    #[error("read {0:?}: it was lost, and its copy is used: nothing is removed")]
+    Restored(PathBuf),
     /// An entry of `index.json` is not what it must be.
     #[error("read {path:?}: the entry {name:?} is no descriptor: {problem}")]
     Entry {
@@ -183,6 +200,18 @@ pub(crate) fn of_store(error: io::Error) -> io::Error {
 #[derive(Debug, Clone)]
 pub struct Layout {
     path: PathBuf,
+    sync: bool,
+    /// Whether a blob was written that may not be on the disk yet.
+    unsynced: Arc<AtomicBool>,
+}
+
+/// What the file `oci-layout` says.
+enum Version {
+    One,
+    /// Nothing any more: a power cut has taken what skopeo wrote there in place.
+    Torn,
+    /// There is no such file, or it is of something else.
+    None,
 }
 
 impl Layout {
@@ -191,14 +220,24 @@ impl Layout {
     /// # Errors
     /// When it cannot be made, or the directory holds a layout of another version.
     pub fn open_or_create(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        match Self::open(&path) {
-            Err(Error::NotALayout(_)) if !path.join("oci-layout").exists() => {}
-            result => return result,
+        Self::open_or_create_with(path, true)
+    }
+
+    /// The same, with [`Layout::with_sync`] from the start.
+    ///
+    /// # Errors
+    /// As [`Layout::open_or_create`].
+    pub fn open_or_create_with(path: impl Into<PathBuf>, sync: bool) -> Result<Self, Error> {
+        let layout = Self::new(path.into()).with_sync(sync);
+        match layout.version()? {
+            Version::One => return Ok(layout),
+            Version::None if layout.path.join("oci-layout").exists() => {
+                return Err(Error::NotALayout(layout.path));
+            }
+            Version::None | Version::Torn => {}
         }
-        let blobs = path.join("blobs/sha256");
+        let blobs = layout.path.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(Error::io("create directory", &blobs))?;
-        let layout = Self { path };
         layout.initialise()?;
         Ok(layout)
     }
@@ -208,8 +247,20 @@ impl Layout {
     /// # Errors
     /// [`Error::NotALayout`], or when it cannot be read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        let file = path.join("oci-layout");
+        let layout = Self::new(path.into());
+        match layout.version()? {
+            Version::One => Ok(layout),
+            Version::Torn if layout.index_path().exists() => Ok(layout),
+            Version::None | Version::Torn => Err(Error::NotALayout(layout.path)),
+        }
+    }
+
+    fn new(path: PathBuf) -> Self {
+        Self { path, sync: true, unsynced: Arc::default() }
+    }
+
+    fn version(&self) -> Result<Version, Error> {
+        let file = self.path.join("oci-layout");
         // skopeo writes it in place, each time that it writes an image.
         for attempt in 1.. {
             let text = match read_limited(&file, MAX_JSON) {
@@ -219,11 +270,14 @@ impl Layout {
             };
             match json::from_slice::<serde_json::Value>(&text) {
                 Err(error) if error.is_eof() && attempt < index::ATTEMPTS => std::thread::sleep(index::PAUSE),
-                Ok(value) if is_version_1(&value) => return Ok(Self { path }),
+                Err(error) if error.is_eof() || text.iter().all(|byte| *byte == 0) => {
+                    return Ok(Version::Torn);
+                }
+                Ok(value) if is_version_1(&value) => return Ok(Version::One),
                 _ => break,
             }
         }
-        Err(Error::NotALayout(path))
+        Ok(Version::None)
     }
 
     /// The layout's directory.

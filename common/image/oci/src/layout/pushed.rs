@@ -28,7 +28,8 @@ impl Layout {
         self.read_pushes().into_iter().filter_map(named).collect()
     }
 
-    /// Remembers that an image was pushed to the repository of a name. The oldest is forgotten where there are many.
+    /// Remembers that an image was pushed to the repository of a name. The oldest is forgotten where there are many. A power
+    /// cut may take it: nobody waits for the disk for what only spares a transfer.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -41,7 +42,7 @@ impl Layout {
         let bare = Descriptor::new(descriptor.media_type().clone(), descriptor.size(), digest.clone());
         pushes.insert(0, Push { name, descriptor: bare });
         pushes.truncate(MOST);
-        self.replace(FILE, &serde_json::to_vec(&pushes).map_err(Error::Json)?).map(drop)
+        self.replace(FILE, &serde_json::to_vec(&pushes).map_err(Error::Json)?)
     }
 
     fn read_pushes(&self) -> Vec<Push> {

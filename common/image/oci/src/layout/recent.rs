@@ -1,5 +1,6 @@
 //! What we wrote into `index.json` last. Others write that file without a lock and in place: skopeo reads it when a copy
 //! begins and writes it when the copy ends, and what we have written in between is gone from it. Here it is found again.
+//! And a power cut may leave nothing of what others have written so: then this is the list.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,9 +8,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{CONTAINERD_NAME, Layout, MAX_INDEX, REF_NAME, read_limited};
+use super::{
+    CONTAINERD_NAME, Layout, MAX_INDEX, REF_NAME,
+    index::{empty_index, entries, entries_mut},
+    read_limited,
+};
 
 /// Seconds for which an entry is taken for lost rather than removed, when somebody else's list lacks it and has others
 /// that we did not know: as long as copies take.
@@ -25,6 +30,9 @@ pub(super) struct Recent {
     added: BTreeMap<String, u64>,
     #[serde(default)]
     removed: BTreeMap<String, u64>,
+    /// What stands in `index.json` beside the list.
+    #[serde(default)]
+    others: Map<String, Value>,
 }
 
 /// What two entries must have in common to be the same: names, and what they name.
@@ -52,10 +60,20 @@ fn now() -> u64 {
 }
 
 impl Recent {
-    /// What was kept; nothing where that cannot be read: it is only a help.
-    pub(super) fn read(layout: &Layout) -> Self {
+    /// What was kept; none where that cannot be read: it is only a help.
+    pub(super) fn read(layout: &Layout) -> Option<Self> {
         let text = read_limited(&layout.path().join(FILE), 2 * MAX_INDEX);
-        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        text.ok().and_then(|text| serde_json::from_slice(&text).ok())
+    }
+
+    /// `index.json` as we wrote it last.
+    pub(super) fn into_index(self) -> Value {
+        let mut index = empty_index();
+        if let Value::Object(members) = &mut index {
+            members.extend(self.others);
+        }
+        *entries_mut(&mut index) = self.manifests;
+        index
     }
 
     /// Whether a list lacks something that we added lately.
@@ -90,7 +108,8 @@ impl Recent {
     }
 
     /// The same for the list that is about to be written, which was `before`.
-    pub(super) fn next(mut self, before: &[Value], manifests: &[Value]) -> Self {
+    pub(super) fn next(mut self, before: &[Value], index: &Value) -> Self {
+        let manifests = entries(index);
         let keys = |list: &[Value]| list.iter().map(key).collect::<Vec<_>>();
         let (now, before, after) = (now(), keys(before), keys(manifests));
         let young = now.saturating_sub(MEMORY);
@@ -102,6 +121,8 @@ impl Recent {
         self.added.extend(missing_in(&before, &after));
         self.removed.extend(missing_in(&after, &before));
         self.manifests = manifests.to_vec();
+        self.others = index.as_object().cloned().unwrap_or_default();
+        self.others.remove("manifests");
         self
     }
 }

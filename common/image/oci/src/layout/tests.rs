@@ -292,7 +292,7 @@ fn what_is_gone_gets_no_name() {
     fs::remove_file(layout.blob_path(&config)).unwrap();
     let missing = format!("{config} is not in the image store");
     assert_eq!(layout.tag(&name("half"), &half).unwrap_err().to_string(), missing);
-    assert_eq!(layout.add(&half).unwrap_err().to_string(), missing);
+    assert_eq!(layout.name(&half, &[]).unwrap_err().to_string(), missing);
     assert_eq!(layout.list().unwrap(), []);
     layout.tag(&name("whole"), &whole).unwrap();
     let manifest = Digest::try_from(whole.digest()).unwrap();
@@ -307,9 +307,15 @@ fn an_image_goes_unless_it_has_got_another_name() {
     let digest = Digest::try_from(image.digest()).unwrap();
     layout.tag(&name("one"), &image).unwrap();
     layout.tag(&name("two"), &image).unwrap();
-    assert_eq!(layout.remove(&digest, Some(&[name("one")])).unwrap(), [name("two")]);
+    let remove = |known: &[Reference]| {
+        let mut edit = layout.edit().unwrap();
+        let others = edit.remove(&digest, Some(known));
+        edit.commit().unwrap();
+        others
+    };
+    assert_eq!(remove(&[name("one")]), [name("two")]);
     assert_eq!(layout.list().unwrap().len(), 2);
-    assert_eq!(layout.remove(&digest, Some(&[name("two"), name("one")])).unwrap(), []);
+    assert_eq!(remove(&[name("two"), name("one")]), []);
     assert_eq!(layout.list().unwrap(), []);
 }
 

@@ -243,14 +243,11 @@ impl Intake {
                 }
             }
         }
+        let mut edit = self.layout.edit()?;
         for image in &self.images {
-            for reference in &image.references {
-                self.layout.tag(reference, &image.descriptor)?;
-            }
-            if image.references.is_empty() {
-                self.layout.add(&image.descriptor)?;
-            }
+            edit.name(&image.descriptor, &image.references)?;
         }
+        edit.commit()?;
         // Nobody removes a blob of an image that has a name; somebody may have done so just before.
         match present.into_iter().find(|digest| !self.layout.blob_path(digest).exists()) {
             Some(digest) => Err(layout::Error::NoBlob(digest).into()),
@@ -289,7 +286,7 @@ pub(super) fn text(name: &[u8]) -> String {
 /// A mismatch that travelled inside an io error is told as itself.
 pub(super) fn io_error(name: &str) -> impl Fn(io::Error) -> Error {
     let name = name.to_owned();
-    move |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<Mismatch>()) {
+    move |error| match Mismatch::within(&error) {
         Some(mismatch) => mismatch.clone().into(),
         None => Error::Read(name.clone(), error),
     }

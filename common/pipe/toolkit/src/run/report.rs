@@ -62,8 +62,10 @@ fn run<R: Report>() -> Exit {
         let lines = context.and_then(|context| report.explain(&context));
         return if is_plan { planned(&tool, report.common(), lines) } else { explained(&tool, lines) };
     }
-    let printed =
-        context.and_then(|context| report.report(&context)).and_then(|value| Ok(print(&report, &value)?));
+    let printed = context.and_then(|context| report.report(&context)).and_then(|value| {
+        print(&report, &value)?;
+        report.verdict(&value)
+    });
     match printed {
         Ok(()) => Exit::Done,
         Err(error) => failure::end(&tool, &error),

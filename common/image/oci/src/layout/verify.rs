@@ -1,0 +1,348 @@
+//! Whether the store is what it says: every blob read, every name followed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZero,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use oci_spec::image::Descriptor;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Entry, Error, Layout,
+    blob::{open_regular, temporary_name},
+    index::entries,
+};
+use crate::{
+    digest::{Algorithm, Digest, Hasher},
+    image::MAX_NESTING,
+    media_type::{Kind, kind},
+    reference::Reference,
+};
+
+/// A blob that is not what its digest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DamagedBlob {
+    /// The blob.
+    pub digest: Digest,
+    /// How many bytes are there.
+    pub size: u64,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The file that was looked at: another may have come into its place since.
+    #[serde(skip)]
+    inode: Option<(u64, u64)>,
+}
+
+/// An entry of `index.json` that leads to no whole image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostName {
+    /// Its name; none where it has none.
+    pub reference: Option<Reference>,
+    /// Its digest, as it stands there.
+    pub digest: String,
+    /// What is missing or wrong.
+    pub problem: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// How many blobs were read.
+    pub blobs: usize,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// Those that are not what they should be.
+    pub damaged: Vec<DamagedBlob>,
+    /// The names that lead nowhere.
+    pub lost: Vec<LostName>,
+}
+
+/// What keeps an image from being whole: a blob, and what is wrong with it.
+type Fault = (String, String);
+
+impl Layout {
+    /// Reads every blob of the store, or of these images, and follows every name.
+    ///
+    /// # Errors
+    /// When there is no such image; when the store cannot be read for another reason than that a blob is damaged.
+    pub fn verify(&self, images: &[String]) -> Result<Findings, Error> {
+        let named = images.iter().map(|text| self.find_listed(text)).collect::<Result<Vec<_>, _>>()?;
+        let blobs = match images.is_empty() {
+            true => self.all_blobs()?,
+            false => {
+                let mut blobs = BTreeSet::new();
+                named.iter().for_each(|found| self.reach(&found.image, 0, &mut blobs));
+                blobs
+            }
+        };
+        let (sizes, damaged) = self.read_all(blobs)?;
+        let index = self.read_index()?;
+        let is_named = |digest: &str| {
+            named.iter().flat_map(|found| &found.entries).any(|entry| entry.digest().as_ref() == digest)
+        };
+        let wanted = |lost: &LostName, blob: &str| {
+            images.is_empty()
+                || is_named(&lost.digest)
+                || damaged.iter().any(|damaged| damaged.digest.to_string() == blob)
+        };
+        let lost = entries(&index).iter().filter_map(|entry| self.lost(entry, &damaged));
+        let lost = lost.filter(|(lost, blob)| wanted(lost, blob)).map(|(lost, _)| lost).collect();
+        Ok(Findings { blobs: sizes.len(), bytes: sizes.iter().sum(), damaged, lost })
+    }
+
+    /// Takes out what was found: damaged blobs, then names that lead nowhere, so that who pulls or loads an image again gets
+    /// it whole.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_findings(&self, findings: &Findings) -> Result<(), Error> {
+        for blob in &findings.damaged {
+            self.remove_damaged(blob)?;
+        }
+        if findings.lost.is_empty() {
+            return Ok(());
+        }
+        let mut edit = self.edit()?;
+        // Asked again: somebody may have healed one meanwhile.
+        edit.retain(|entry| {
+            self.lost(entry, &[]).is_none_or(|(lost, _)| {
+                let same =
+                    |found: &LostName| found.reference == lost.reference && found.digest == lost.digest;
+                !findings.lost.iter().any(same)
+            })
+        });
+        edit.commit()
+    }
+
+    /// All that is in the store under a digest.
+    fn all_blobs(&self) -> Result<BTreeSet<Digest>, Error> {
+        let mut blobs = BTreeSet::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let directory = self.path.join("blobs").join(algorithm.as_str());
+            let names = match fs::read_dir(&directory) {
+                Ok(names) => names,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("read directory", directory)(error)),
+            };
+            for name in names {
+                let name = name.map_err(Error::io("read directory", &directory))?.file_name();
+                // What is named otherwise is not ours.
+                blobs.extend(format!("{}:{}", algorithm.as_str(), name.to_string_lossy()).parse::<Digest>());
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// The blobs below a descriptor, as far as they can be told.
+    fn reach(&self, descriptor: &Descriptor, depth: u32, blobs: &mut BTreeSet<Digest>) {
+        let Ok(digest) = Digest::try_from(descriptor.digest()) else { return };
+        blobs.insert(digest);
+        match kind(descriptor) {
+            Kind::Index if depth < MAX_NESTING => {
+                let index = self.index(descriptor);
+                let children = index.iter().flat_map(|index| index.manifests());
+                children.for_each(|child| self.reach(child, depth + 1, blobs));
+            }
+            Kind::Manifest => {
+                let Ok(manifest) = self.manifest(descriptor) else { return };
+                let parts = manifest.layers().iter().chain([manifest.config()]);
+                blobs.extend(parts.filter_map(|part| Digest::try_from(part.digest()).ok()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads blobs, several at once. Returns the sizes of those that are there, and what is wrong.
+    fn read_all(&self, blobs: BTreeSet<Digest>) -> Result<(Vec<u64>, Vec<DamagedBlob>), Error> {
+        let queue = Mutex::new(VecDeque::from_iter(blobs));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let work = || -> Result<(Vec<u64>, Vec<DamagedBlob>), Error> {
+            let (mut sizes, mut damaged) = (Vec::new(), Vec::new());
+            while let Some(digest) = next() {
+                if let Some((size, problem)) = self.read_whole(&digest)? {
+                    sizes.push(size);
+                    damaged.extend(problem);
+                }
+            }
+            Ok((sizes, damaged))
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join()).collect()
+        });
+        let (mut sizes, mut damaged) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            let (own_sizes, own_damaged) = match outcome {
+                Ok(outcome) => outcome?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            sizes.extend(own_sizes);
+            damaged.extend(own_damaged);
+        }
+        damaged.sort_by(|one, other| one.digest.cmp(&other.digest));
+        Ok((sizes, damaged))
+    }
+
+    /// Reads a blob to its end. Returns its size, and what is wrong with it; none where it is not there.
+    fn read_whole(&self, digest: &Digest) -> Result<Option<(u64, Option<DamagedBlob>)>, Error> {
+        let path = self.blob_path(digest);
+        let damaged = |size, inode, problem: String| {
+            Ok(Some((size, Some(DamagedBlob { digest: digest.clone(), size, problem, inode }))))
+        };
+        let file = match open_regular(&path) {
+            Ok(file) => file,
+            // img-gc was faster, or it never was here: the name that needs it says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_damage(&error) || error.kind() == io::ErrorKind::InvalidInput => {
+                return damaged(0, inode_of(&path), words(&error));
+            }
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        let metadata = file.metadata().map_err(Error::io("look at", &path))?;
+        let inode = Some((metadata.dev(), metadata.ino()));
+        match hash(file, digest.algorithm()) {
+            Ok((found, size)) if found == *digest => Ok(Some((size, None))),
+            Ok((found, size)) => damaged(size, inode, format!("its content has digest {found}")),
+            Err(error) if is_damage(&error) => damaged(metadata.len(), inode, words(&error)),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
+    /// An entry of `index.json` that leads to no whole image, and the blob because of which.
+    fn lost(&self, entry: &Value, damaged: &[DamagedBlob]) -> Option<(LostName, String)> {
+        let damaged: BTreeMap<String, &str> =
+            damaged.iter().map(|blob| (blob.digest.to_string(), blob.problem.as_str())).collect();
+        let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
+        let descriptor = match Descriptor::deserialize(entry) {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                let name = entry["annotations"][super::REF_NAME].as_str();
+                let reference = name.and_then(|name| name.parse().ok());
+                let problem = format!("its entry in index.json is no descriptor: {error}");
+                return Some((LostName { reference, digest: digest.clone(), problem }, digest));
+            }
+        };
+        let (blob, problem) = self.fault(&descriptor, 0, &damaged)?;
+        let reference = Entry::new(descriptor).reference;
+        Some((LostName { reference, digest, problem }, blob))
+    }
+
+    /// What keeps that of a descriptor from being whole. An image for several platforms need not be there for all of them.
+    fn fault(&self, descriptor: &Descriptor, depth: u32, damaged: &BTreeMap<String, &str>) -> Option<Fault> {
+        if let Some(fault) = self.blob_fault(descriptor, damaged) {
+            return Some(fault);
+        }
+        let own = |error: Error| (descriptor.digest().to_string(), error.to_string());
+        match kind(descriptor) {
+            Kind::Index if depth < MAX_NESTING => {
+                let index = match self.index(descriptor) {
+                    Ok(index) => index,
+                    Err(error) => return Some(own(error)),
+                };
+                let mut first = None;
+                for child in index.manifests() {
+                    let fault = self.fault(child, depth + 1, damaged)?;
+                    first.get_or_insert(fault);
+                }
+                first
+            }
+            Kind::Manifest => match self.manifest(descriptor) {
+                Ok(manifest) => {
+                    let here = |layer: &&Descriptor| layer.urls().as_ref().is_none_or(Vec::is_empty);
+                    let parts = [manifest.config()].into_iter().chain(manifest.layers().iter().filter(here));
+                    parts.into_iter().find_map(|part| self.blob_fault(part, damaged))
+                }
+                Err(error) => Some(own(error)),
+            },
+            _ => None,
+        }
+    }
+
+    fn blob_fault(&self, descriptor: &Descriptor, damaged: &BTreeMap<String, &str>) -> Option<Fault> {
+        let digest = descriptor.digest().to_string();
+        if let Some(problem) = damaged.get(&digest) {
+            return Some((digest.clone(), format!("{digest} is damaged: {problem}")));
+        }
+        let size =
+            Digest::try_from(descriptor.digest()).map_err(Error::from).and_then(|d| self.blob_size(&d));
+        let problem = match size {
+            Ok(Some(size)) if size == descriptor.size() => return None,
+            Ok(Some(size)) => {
+                format!("{digest} has {size} bytes, its descriptor says {}", descriptor.size())
+            }
+            Ok(None) => format!("{digest} is not in the image store"),
+            Err(error) => error.to_string(),
+        };
+        Some((digest, problem))
+    }
+
+    /// Removes the file that was found to be damaged, and no other: a pull may have put a good one in its place.
+    fn remove_damaged(&self, blob: &DamagedBlob) -> Result<(), Error> {
+        let (path, aside) = (self.blob_path(&blob.digest), temporary_name(self));
+        let moved = renameat_with(CWD, &path, CWD, &aside, RenameFlags::NOREPLACE);
+        match moved {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(Error::io("remove", path)(error.into())),
+        }
+        if inode_of(&aside) != blob.inode {
+            let back = renameat_with(CWD, &aside, CWD, &path, RenameFlags::NOREPLACE);
+            return match back {
+                // By now there is another one that is as good.
+                Err(Errno::EXIST) => fs::remove_file(&aside).map_err(Error::io("remove", aside)),
+                back => back.map_err(|error| Error::io("put back", path)(error.into())),
+            };
+        }
+        match fs::symlink_metadata(&aside).is_ok_and(|metadata| metadata.is_dir()) {
+            true => fs::remove_dir_all(&aside).map_err(Error::io("remove", aside)),
+            false => fs::remove_file(&aside).map_err(Error::io("remove", aside)),
+        }
+    }
+}
+
+fn inode_of(path: &PathBuf) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// What the system says of content that it has lost. That it has no descriptors left, say, tells nothing of the content.
+fn is_damage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::LOOP))
+}
+
+/// Without the number that the standard library appends to the system's words.
+fn words(error: &io::Error) -> String {
+    let words = error.to_string();
+    words.split(" (os error ").next().unwrap_or(&words).to_owned()
+}
+
+/// The digest of a file's content, and its size.
+fn hash(mut file: File, algorithm: Algorithm) -> io::Result<(Digest, u64)> {
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+    let (mut hasher, mut size) = (Hasher::new(algorithm), 0);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((hasher.finish(), size)),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The power is cut while the store is written: what was reported to be done is there afterwards, and what was not has
+//! changed nothing that was there before (docs/store.md).
+//!
+//! The store stands on a file system in a file, and that file on btrfs. A clone of the file, taken in one instant, is what
+//! the disk holds at that moment: what is in the kernel's memory alone is not in it.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use testkit::{Sandbox, directory, file, rootfs};
+
+/// Something that writes the store, or a file that the user names.
+struct Writer {
+    /// The command line, in `sh`.
+    command: &'static str,
+    /// A condition in `sh` that holds once the command has reported success, and whenever it runs again.
+    done: &'static str,
+    /// One that holds at any time.
+    always: &'static str,
+}
+
+const NAMED: &str = "whole docker.io/library/new:latest";
+const UNCHANGED: &str = "true";
+
+const WRITERS: [Writer; 11] = [
+    Writer { command: "img-tag one new", done: NAMED, always: UNCHANGED },
+    Writer { command: "img-rm -q --force gone", done: "! named gone:latest", always: UNCHANGED },
+    Writer { command: "img-load -q -t new new.tar", done: NAMED, always: UNCHANGED },
+    Writer { command: "img-build -q -t new context", done: NAMED, always: UNCHANGED },
+    Writer { command: "img-commit -q -t new < web.json", done: NAMED, always: UNCHANGED },
+    Writer {
+        command: "img-pull -q localhost:5000/new",
+        done: "whole localhost:5000/new:latest",
+        always: UNCHANGED,
+    },
+    Writer { command: "img-push -q one localhost:5000/one", done: UNCHANGED, always: UNCHANGED },
+    Writer { command: "img-gc -q --grace 0s", done: UNCHANGED, always: UNCHANGED },
+    Writer {
+        command: "img-save -q one -o m/saved.tar",
+        done: "test -e m/saved.tar",
+        always: "test ! -e m/saved.tar || cmp m/saved.tar saved.tar",
+    },
+    Writer {
+        command: "layer-diff -o m/diff.tar m/root/containers/web/upper",
+        done: "test -e m/diff.tar",
+        always: "test ! -e m/diff.tar || cmp m/diff.tar diff.tar",
+    },
+    Writer {
+        command: "layer-diff m/root/containers/web/upper",
+        done: "cmp m/root/images/blobs/sha256/$(sha256sum < diff.tar | cut -c 1-64) diff.tar",
+        always: UNCHANGED,
+    },
+];
+
+/// What the conditions are made of.
+const CONDITIONS: &str = r#"
+named() { img-ls | jq -r '.images[].references[]' | grep -qx "$1"; }
+whole() { rm -rf copy && skopeo copy -q "oci:$STAVE_ROOT/images:$1" dir:copy && img-verify "$1" > /dev/null; }
+"#;
+
+/// What holds after each cut: all that was there before is, and whatever has a name is whole.
+const KEPT: &str = "whole docker.io/library/one:latest && whole docker.io/library/two:latest &&
+    img-verify $(img-ls | jq -r '.images[].references[]') > /dev/null";
+
+const MAKE: &str = r#"
+set -e
+truncate -s 6G pool.img && mkfs.btrfs -q pool.img && mkdir pool m && mount -o loop pool.img pool
+truncate -s 400M pool/disk.img && mkfs.$FS -q pool/disk.img && mount -o loop pool/disk.img m
+mkdir m/root && echo > m/scratch
+for name in one two gone; do img-load -q -t $name $name.tar > $name.json; done
+img-load -q -t garbage garbage.tar > /dev/null && img-rm -q garbage > /dev/null
+layer-apply --id web < one.json | union-mount | ns-exec --network none -- /bin/sh -c 'echo x > /added' > web.json
+umount m/root/containers/web/rootfs
+img-save -q one -o saved.tar > /dev/null
+layer-diff -o diff.tar m/root/containers/web/upper > /dev/null
+docker-registry serve registry.yml > registry.log 2>&1 &
+for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 2> /dev/null && break; sleep 0.05; done
+img-load -q --root other -t localhost:5000/new new.tar > /dev/null && img-push -q --root other localhost:5000/new > /dev/null
+umount m
+mv pool/disk.img pool/start.img
+"#;
+
+/// The disk is as it was after a cut, and the machine has started anew.
+const START: &str = r#"
+set -e
+cat /proc/sys/kernel/random/uuid > boot
+umount /proc/sys/kernel/random/boot_id 2> /dev/null || true
+mount --bind boot /proc/sys/kernel/random/boot_id
+for try in $(seq 50); do mountpoint -q m || break; umount m 2> /dev/null || sleep 0.1; done
+rm -f pool/disk.img
+cp --reflink=always pool/$1 pool/disk.img
+mount -o loop pool/disk.img m
+"#;
+
+/// A machine with the store on a disk of its own.
+struct Machine {
+    sandbox: Sandbox,
+    random: u64,
+}
+
+impl Machine {
+    fn new(file_system: &str) -> Self {
+        let sandbox = Sandbox::new();
+        let write = |name: &str, content: &[u8]| fs::write(sandbox.directory().join(name), content).unwrap();
+        let noise = |seed: u32| -> Vec<u8> {
+            (seed..seed + 200_000).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+        };
+        write("one.tar", &testkit::busybox());
+        for (name, seed) in [("two", 1), ("gone", 2), ("new", 3), ("garbage", 4)] {
+            write(
+                &format!("{name}.tar"),
+                &rootfs(|tree| {
+                    directory(tree, "etc");
+                    file(tree, "etc/noise", 0o644, &noise(seed));
+                }),
+            );
+        }
+        fs::create_dir(sandbox.directory().join("context")).unwrap();
+        write("context/Dockerfile", b"FROM one\nRUN echo x > /x\nCOPY file /file\nCMD [\"/bin/sh\"]\n");
+        write("context/file", &noise(5));
+        let registry =
+            "version: 0.1\nhttp: {addr: \"127.0.0.1:5000\"}\nstorage: {filesystem: {rootdirectory: data}}\n";
+        write("registry.yml", registry.as_bytes());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let machine = Self { sandbox, random: since.as_nanos() as u64 | 1 };
+        machine.sh(&format!("FS={file_system}; {MAKE}"));
+        machine
+    }
+
+    /// A path in the sandbox, from here.
+    fn path(&self, name: &str) -> PathBuf {
+        let directory = self.sandbox.directory().display().to_string();
+        PathBuf::from(format!("/proc/{}/root{directory}/{name}", self.sandbox.pid()))
+    }
+
+    fn script(&self, script: &str) -> String {
+        format!("export STAVE_ROOT=$PWD/m/root; {CONDITIONS}\n{script}")
+    }
+
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        self.sandbox.sh(&self.script(script)).ok()
+    }
+
+    /// Starts the machine with this disk.
+    #[track_caller]
+    fn start(&self, disk: &str) {
+        self.sandbox.sh(&format!("set -- {disk}; {START}")).ok();
+    }
+
+    fn run(&self, command: &str) -> Child {
+        let mut shell = self.sandbox.command("/bin/sh");
+        // In the shell's place there is the tool, so that it ends when the tool does.
+        shell.args(["-c", &self.script(&format!("exec {command} > document 2> errors"))]);
+        shell.stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % end.max(1)
+    }
+
+    /// What the disk holds now, as `pool/cut.img`.
+    fn cut(&self) {
+        let _ = fs::remove_file(self.path("pool/cut.img"));
+        let cut = File::create(self.path("pool/cut.img")).unwrap();
+        rustix::fs::ioctl_ficlone(cut, File::open(self.path("pool/disk.img")).unwrap()).unwrap();
+    }
+
+    /// Somebody else syncs a file of his own: the names of all files that were made until then reach the disk, their content
+    /// does not.
+    fn disturb(&self) {
+        let mut scratch = File::options().append(true).open(self.path("m/scratch")).unwrap();
+        scratch.write_all(b"x").unwrap();
+        scratch.sync_all().unwrap();
+    }
+
+    /// Runs a writer once in peace, and then cuts the power in each of `cuts` runs.
+    fn cut_while_it_runs(&mut self, writer: &Writer, cuts: usize) {
+        self.start("start.img");
+        let begin = Instant::now();
+        assert!(self.run(writer.command).wait().unwrap().success(), "{}", self.sh("cat errors"));
+        let time = begin.elapsed().as_micros() as u64;
+        let holds = self
+            .sandbox
+            .sh(&self.script(&format!("{KEPT} && {{ {}; }} && {{ {}; }}", writer.done, writer.always)));
+        assert_eq!(holds.status, 0, "{}: {}", writer.command, holds.stderr);
+        for cut in 0..cuts {
+            // The last one always comes after the end.
+            let limit = if cut + 1 == cuts { 4 * time } else { time * 6 / 5 };
+            self.one_cut(writer, limit, cut + 1 == cuts);
+        }
+    }
+
+    fn one_cut(&mut self, writer: &Writer, limit: u64, after_the_end: bool) {
+        self.start("start.img");
+        let (one, other) = (self.below(limit), self.below(limit));
+        let mut child = self.run(writer.command);
+        thread::sleep(Duration::from_micros(one.min(other)));
+        self.disturb();
+        match after_the_end {
+            true => drop(child.wait().unwrap()),
+            false => thread::sleep(Duration::from_micros(one.max(other) - one.min(other))),
+        }
+        let status = child.try_wait().unwrap();
+        self.cut();
+        let context = format!("{}: cut after {} µs of {limit}, {status:?}", writer.command, one.max(other));
+        let status = child.wait().map(|last| (last, status.is_some())).unwrap();
+        assert!(status.0.success(), "{context}: {}", self.sh("cat errors"));
+        self.start("cut.img");
+        let holds = |what: &str, condition: &str| {
+            let outcome = self.sandbox.sh(&self.script(condition));
+            assert_eq!(outcome.status, 0, "{context}: {what}: {}{}", outcome.stdout, outcome.stderr);
+        };
+        holds("what was there before is there", KEPT);
+        holds("nothing is half", writer.always);
+        if status.1 {
+            holds("what was reported is there", writer.done);
+        }
+        let again = self.run(writer.command).wait().unwrap();
+        assert!(again.success(), "{context}: again: {}", self.sh("cat errors"));
+        holds("what was there before is there still", KEPT);
+        holds("it is done when it was done again", writer.done);
+        holds("nothing is half then", writer.always);
+    }
+}
+
+fn cut_all(file_system: &str, cuts: usize) {
+    let mut machine = Machine::new(file_system);
+    for writer in &WRITERS {
+        machine.cut_while_it_runs(writer, cuts);
+    }
+}
+
+#[test]
+fn every_writer_on_ext4() {
+    cut_all("ext4", 2);
+}
+
+#[test]
+fn every_writer_on_xfs() {
+    cut_all("xfs", 1);
+}
+
+#[test]
+fn every_writer_on_btrfs() {
+    cut_all("btrfs", 1);
+}
+
+/// However much a command writes, it waits for the disk once, and not at all where nothing changed.
+#[test]
+fn a_command_syncs_once() {
+    let sandbox = Sandbox::with_busybox();
+    let two = rootfs(|tree| file(tree, "two", 0o644, b"2"));
+    sandbox.sh_with("img-load -q -t two - > two.json", &two).ok();
+    sandbox.sh("mkdir context && echo x > context/file").ok();
+    let dockerfile = "FROM busybox\nRUN echo x > /x\nCOPY file /file\nRUN echo y > /y\n";
+    fs::write(sandbox.directory().join("context/Dockerfile"), dockerfile).unwrap();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json && echo x > root/containers/web/upper/x").ok();
+    let syncs = |command: &str| {
+        let strace = "strace -f -qq -o trace -e trace=syncfs,fsync,fdatasync";
+        sandbox.sh(&format!("{strace} {command} > document")).ok();
+        let trace = sandbox.sh("cat trace").ok();
+        ["syncfs(", "fsync("].map(|call| trace.lines().filter(|line| line.contains(call)).count())
+    };
+    for (command, syncfs, fsync) in [
+        ("img-tag busybox new", 1, 1),
+        ("img-tag busybox new", 0, 0),
+        ("img-save -q -o both.tar busybox two", 0, 2),
+        ("img-rm -q new two", 1, 1),
+        ("img-load -q both.tar", 1, 1),
+        ("img-load -q both.tar", 0, 0),
+        ("img-build -q -t built -t again context", 1, 1),
+        ("img-build -q -t built -t again context", 0, 0),
+        ("img-commit -q -t one -t other web", 1, 1),
+        ("layer-diff -o diff.tar root/containers/web/upper", 0, 2),
+        ("layer-diff --compression none root/containers/web/upper", 1, 0),
+        ("layer-diff --compression none root/containers/web/upper", 0, 0),
+        ("img-gc -q", 0, 0),
+        ("img-verify", 0, 0),
+        ("img-tag --no-sync busybox third", 0, 0),
+        ("img-save -q --no-sync -o both.tar busybox two", 0, 0),
+    ] {
+        assert_eq!(syncs(command), [syncfs, fsync], "{command}");
+    }
+}
+
+/// A cut that takes nothing is none: without syncs, names are lost.
+#[test]
+fn a_store_that_is_not_synced_loses_a_name() {
+    let machine = Machine::new("ext4");
+    for command in ["img-tag --no-sync one new", "env STAVE_SYNC=no img-tag one new"] {
+        // Somebody may sync all there is on the machine meanwhile.
+        let lost = (0..5).any(|_| {
+            machine.start("start.img");
+            assert!(machine.run(command).wait().unwrap().success());
+            machine.cut();
+            machine.start("cut.img");
+            machine.sandbox.sh(&machine.script("named new:latest")).status != 0
+        });
+        assert!(lost, "{command}");
+    }
+}
+
+#[test]
+#[ignore = "cuts the power 3300 times: an hour (scripts/test --all)"]
+fn a_hundred_cuts_of_every_writer() {
+    for file_system in ["ext4", "xfs", "btrfs"] {
+        cut_all(file_system, 100);
+    }
+}
