@@ -117,7 +117,7 @@ fn damage_is_told_and_taken_out_and_healed() {
     );
     assert_eq!(report["damaged"][0]["digest"], layer.as_str());
     assert!(report["damaged"][0]["problem"].as_str().unwrap().starts_with("its content has digest sha256:"));
-    assert_eq!(report["lost"][0]["reference"], "docker.io/library/one:latest");
+    assert_eq!(report["lost"][0]["reference"], "one:latest");
     assert_eq!(report["removed"], false);
     // Of the other image nothing is wrong.
     assert_eq!(store.run("img-verify two").status, 0);

@@ -71,7 +71,8 @@ fn a_blob_is_there_once_or_not_at_all() {
     // Truncated by a power cut: it is noticed, and the next writer repairs it.
     fs::write(layout.blob_path(&Digest::of(b"blob")), b"bl").unwrap();
     let problem = layout.read_blob(&promised).unwrap_err().to_string();
-    assert_eq!(problem, format!("content of {} has 2 bytes, its descriptor says 4", Digest::of(b"blob")));
+    let damaged = "has 2 bytes, its descriptor says 4: the image store is damaged";
+    assert_eq!(problem, format!("content of {} {damaged}", Digest::of(b"blob")));
     layout.write_blob(MediaType::ImageLayer, b"blob").unwrap();
     assert_eq!(layout.read_blob(&promised).unwrap(), b"blob");
 
