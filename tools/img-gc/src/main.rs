@@ -111,7 +111,8 @@ impl Gc {
         let store = match Layout::open(&images) {
             Ok(layout) => {
                 let layout = layout.with_sync(self.writing.is_synced()?);
-                let sweep = layout.garbage(|marks| mark(context, marks), self.grace, is_plan).map_err(hinted)?;
+                let sweep =
+                    layout.garbage(|marks| mark(context, marks), self.grace, is_plan).map_err(hinted)?;
                 (layout, sweep)
             }
             // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
