@@ -39,7 +39,7 @@ struct Remove {
 #[derive(PartialEq)]
 enum Removal {
     /// A name, and the image that it is of.
-    Name(Reference, Descriptor),
+    Name(Reference, Box<Descriptor>),
     /// What is listed of an image, and all its names.
     Image(Vec<Descriptor>, Vec<Reference>),
 }
@@ -61,7 +61,7 @@ impl Report for Remove {
                     if edit.untag(&reference) {
                         untagged.push(reference.to_string());
                         if edit.names_of(descriptor.digest().as_ref()).is_empty() {
-                            deleted.push(descriptor);
+                            deleted.push(*descriptor);
                         }
                     }
                 }
@@ -126,7 +126,7 @@ impl Remove {
             found => found?,
         };
         if let Some(name) = name {
-            return Ok(Some(Removal::Name(name, image)));
+            return Ok(Some(Removal::Name(name, Box::new(image))));
         }
         let names = entries.iter().map(|entry| names(layout, entry)).collect::<Result<Vec<_>>>()?.concat();
         if names.len() > 1 && !self.force {
