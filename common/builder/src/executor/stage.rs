@@ -211,7 +211,7 @@ impl Builder<'_> {
     pub(super) fn cached(&self, key: &Key) -> Result<Option<Entry>, Cause> {
         let Some(entry) = self.cache.get(key) else { return Ok(None) };
         match &entry.layer {
-            Some(layer) if !self.store.layout.has_blob(&layer.descriptor)? => Ok(None),
+            Some(layer) if !self.store.layout.has_sound_blob(&layer.descriptor)? => Ok(None),
             _ => Ok(Some(entry)),
         }
     }

@@ -149,7 +149,7 @@ impl Resolving<'_> {
     fn named(&self, reference: &Reference, local: Option<&Descriptor>) -> Result<Descriptor, Error> {
         // The content of a digest cannot change.
         if let (Some(_), Some(local)) = (reference.digest(), local)
-            && self.layout.has_blob(local)?
+            && self.layout.has_sound_blob(local)?
         {
             return Ok(local.clone());
         }
@@ -159,7 +159,7 @@ impl Resolving<'_> {
             if let Some(local) = local
                 // This request is cheap, and some registries limit how often manifests are fetched.
                 && source.digest_of(&target).ok().flatten().is_some_and(|now| is(local, &now))
-                && self.layout.has_blob(local)?
+                && self.layout.has_sound_blob(local)?
             {
                 return Ok(None);
             }
@@ -178,7 +178,7 @@ impl Resolving<'_> {
 
     fn keep(&self, manifest: Manifest) -> Result<Descriptor, Error> {
         let Manifest { descriptor, content } = manifest;
-        if !self.layout.has_blob(&descriptor)? {
+        if !self.layout.has_sound_blob(&descriptor)? {
             let mut writer = self.layout.writer_of(&descriptor)?;
             let digest = Digest::try_from(descriptor.digest())?;
             std::io::Write::write_all(&mut writer, &content)
@@ -216,7 +216,7 @@ impl Resolving<'_> {
 
     fn fetch_manifest(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let digest = check_json(descriptor)?;
-        if self.layout.has_blob(descriptor)? {
+        if self.layout.has_sound_blob(descriptor)? {
             self.layout.touch_blob(&digest);
             return Ok(());
         }
@@ -232,7 +232,7 @@ impl Resolving<'_> {
 
     fn fetch_configuration(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let digest = check_json(descriptor)?;
-        if self.layout.has_blob(descriptor)? {
+        if self.layout.has_sound_blob(descriptor)? {
             self.layout.touch_blob(&digest);
             return Ok(());
         }
@@ -260,7 +260,7 @@ fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
 fn missing(layout: &Layout, image: &Image) -> Result<Vec<Descriptor>, Error> {
     let mut missing: Vec<Descriptor> = Vec::new();
     for layer in image.manifest.layers() {
-        if !layout.has_blob(layer)? && !missing.iter().any(|other| other.digest() == layer.digest()) {
+        if !layout.has_sound_blob(layer)? && !missing.iter().any(|other| other.digest() == layer.digest()) {
             missing.push(layer.clone());
         }
     }

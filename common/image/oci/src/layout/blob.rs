@@ -263,12 +263,19 @@ impl SealedBlob {
     /// # Errors
     /// When the system refuses it.
     pub fn commit(self) -> Result<(), Error> {
-        let place = self.layout.blob_path(&self.digest);
-        // A blob that is there in another size was cut short, by a power cut say, and is replaced.
-        match self.layout.blob_size(&self.digest)? == Some(self.size) {
-            true => self.layout.touch_blob(&self.digest),
-            false => link(&self.layout, &self.file, self.temporary, &place, self.size)?,
+        // One that a power cut may have damaged is replaced.
+        if self.layout.blob_size(&self.digest)? == Some(self.size) && self.layout.is_trusted(&self.digest)? {
+            self.layout.touch_blob(&self.digest);
+            return Ok(());
         }
+        self.put()
+    }
+
+    /// Puts it into its place, whatever stands there.
+    pub(super) fn put(self) -> Result<(), Error> {
+        let place = self.layout.blob_path(&self.digest);
+        link(&self.layout, &self.file, self.temporary, &place)?;
+        self.layout.trust(self.digest);
         Ok(())
     }
 }
@@ -286,13 +293,7 @@ impl Layout {
 
 /// Gives the file its name. It is not synced here: that is done once, for all that a command writes, before the image gets
 /// its name ([`super::sync`]).
-fn link(
-    layout: &Layout,
-    file: &File,
-    temporary: Option<Temporary>,
-    place: &Path,
-    size: u64,
-) -> Result<(), Error> {
+fn link(layout: &Layout, file: &File, temporary: Option<Temporary>, place: &Path) -> Result<(), Error> {
     layout.note_unsynced();
     if let Some(directory) = place.parent() {
         fs::create_dir_all(directory).map_err(Error::io("create directory", directory))?;
@@ -304,9 +305,6 @@ fn link(
         Ok(()) => return Ok(()),
         Err(Errno::EXIST) => {}
         Err(error) => return Err(Error::io("create", place)(error.into())),
-    }
-    if fs::metadata(place).is_ok_and(|metadata| metadata.len() == size) {
-        return Ok(());
     }
     let temporary = Temporary(temporary_name(layout));
     link_nameless(file, &temporary.0).map_err(|error| Error::io("create", &temporary.0)(error.into()))?;

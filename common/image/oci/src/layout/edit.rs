@@ -289,11 +289,12 @@ impl Layout {
         })
     }
 
-    /// Asks for what makes up an image; of an index, for the index alone.
+    /// Asks for what makes up an image, and whether it is whole; of an index, for the index alone.
     fn hold_blobs(&self, descriptor: &Descriptor) -> Result<(), Error> {
         let hold = |descriptor: &Descriptor| -> Result<(), Error> {
             let digest = Digest::try_from(descriptor.digest())?;
             match self.blob_size(&digest)? {
+                Some(size) if size == descriptor.size() => self.unsound(&digest)?.map_or(Ok(()), Err),
                 Some(_) => Ok(()),
                 None => Err(Error::NoBlob(digest)),
             }

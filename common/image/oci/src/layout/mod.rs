@@ -14,12 +14,13 @@ mod resolve;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod verify;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -203,6 +204,7 @@ pub struct Layout {
     sync: bool,
     /// Whether a blob was written that may not be on the disk yet.
     unsynced: Arc<AtomicBool>,
+    trust: Arc<Mutex<trust::Trust>>,
 }
 
 /// What the file `oci-layout` says.
@@ -256,7 +258,7 @@ impl Layout {
     }
 
     fn new(path: PathBuf) -> Self {
-        Self { path, sync: true, unsynced: Arc::default() }
+        Self { path, sync: true, unsynced: Arc::default(), trust: Arc::default() }
     }
 
     fn version(&self) -> Result<Version, Error> {
@@ -303,7 +305,8 @@ impl Layout {
         }
     }
 
-    /// Whether the blob is there in the size that its descriptor says.
+    /// Whether the blob is there in the size that its descriptor says. Who relies on its content without reading it asks for
+    /// [`Layout::has_sound_blob`].
     ///
     /// # Errors
     /// When the system cannot tell.
@@ -380,13 +383,17 @@ impl Layout {
     pub fn write_blob(&self, media_type: MediaType, content: &[u8]) -> Result<Descriptor, Error> {
         let digest = Digest::of(content);
         let size = content.len() as u64;
-        if self.blob_size(&digest)? == Some(size) {
+        let same = |found: Vec<u8>| found == content;
+        if self.blob_size(&digest)? == Some(size)
+            && read_limited(&self.blob_path(&digest), size).is_ok_and(same)
+        {
             self.touch_blob(&digest);
+            self.trust(digest.clone());
         } else {
             let mut writer = self.writer()?;
             io::Write::write_all(&mut writer, content)
                 .map_err(Error::io("write blob in", self.path.clone()))?;
-            writer.commit()?;
+            writer.seal()?.put()?;
         }
         Ok(Descriptor::new(media_type, size, digest))
     }

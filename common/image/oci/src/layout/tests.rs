@@ -331,3 +331,44 @@ fn a_blob_that_is_written_again_is_young() {
     layout.write_blob(MediaType::ImageConfig, b"{}").unwrap();
     assert!(fs::metadata(&path).unwrap().modified().unwrap() > old);
 }
+
+/// What a power cut may leave of a command that did not come to its end: the right size, and zeros.
+#[test]
+fn a_blob_that_no_image_has_is_read_before_it_is_used_again() {
+    let (dir, layout) = layout();
+    let content = b"a layer";
+    let layer = layout.write_blob(MediaType::ImageLayer, content).unwrap();
+    let path = layout.blob_path(&Digest::of(content));
+    let anew = || Layout::open(dir.path().join("images")).unwrap();
+    let write = |layout: &Layout| {
+        let mut writer = layout.writer().unwrap();
+        writer.write_all(content).unwrap();
+        writer.commit().unwrap();
+    };
+    fs::write(&path, [0; 7]).unwrap();
+    assert!(layout.has_sound_blob(&layer).unwrap(), "who has written it need not read it");
+    assert!(!anew().has_sound_blob(&layer).unwrap());
+    write(&anew());
+    assert_eq!(fs::read(&path).unwrap(), content);
+    assert!(anew().has_sound_blob(&layer).unwrap());
+    fs::write(&path, [0; 7]).unwrap();
+    anew().write_blob(MediaType::ImageLayer, content).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), content);
+
+    let configuration = json!({"architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(content)]}});
+    let config = layout.write_json(MediaType::ImageConfig, &configuration).unwrap();
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+    let image = layout.write_json(MediaType::ImageManifest, &manifest).unwrap();
+    fs::write(&path, [0; 7]).unwrap();
+    let problem = anew().tag(&name("false"), &image).unwrap_err().to_string();
+    assert!(problem.ends_with(": the image store is damaged"), "{problem}");
+    write(&anew());
+    anew().tag(&name("right"), &image).unwrap();
+    // A list names only what has reached the disk: its blobs are not read again.
+    let inode = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let before = inode(&path);
+    write(&anew());
+    assert_eq!(inode(&path), before);
+    assert!(anew().has_sound_blob(&layer).unwrap());
+}

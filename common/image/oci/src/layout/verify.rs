@@ -146,7 +146,7 @@ impl Layout {
     }
 
     /// The blobs below a descriptor, as far as they can be told.
-    fn reach(&self, descriptor: &Descriptor, depth: u32, blobs: &mut BTreeSet<Digest>) {
+    pub(super) fn reach(&self, descriptor: &Descriptor, depth: u32, blobs: &mut BTreeSet<Digest>) {
         let Ok(digest) = Digest::try_from(descriptor.digest()) else { return };
         blobs.insert(digest);
         match kind(descriptor) {
@@ -194,6 +194,17 @@ impl Layout {
         }
         damaged.sort_by(|one, other| one.digest.cmp(&other.digest));
         Ok((sizes, damaged))
+    }
+
+    /// The digest that the content of a blob has; none where it is missing.
+    pub(super) fn digest_of(&self, digest: &Digest) -> Result<Option<Digest>, Error> {
+        let path = self.blob_path(digest);
+        let read = open_regular(&path).and_then(|file| hash(file, digest.algorithm()));
+        match read {
+            Ok((found, _)) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
     }
 
     /// Reads a blob to its end. Returns its size, and what is wrong with it; none where it is not there.

@@ -112,7 +112,7 @@ impl Intake {
         let size = member.size;
         let promised =
             promised_digest(path).map(|digest| Descriptor::new(MediaType::ImageLayer, size, digest));
-        let known = promised.as_ref().map(|blob| self.layout.has_blob(blob)).transpose()? == Some(true);
+        let known = promised.as_ref().map(|blob| self.layout.has_sound_blob(blob)).transpose()? == Some(true);
         if size <= SMALL && self.memory + size <= MAX_SMALL {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).map_err(|error| Error::Read(name.to_owned(), error))?;
@@ -177,7 +177,7 @@ impl Intake {
         let digest = Digest::try_from(descriptor.digest()).map_err(layout::Error::from)?;
         let expected = descriptor.size();
         if !self.held.contains_key(&digest) {
-            if self.layout.has_blob(descriptor)? {
+            if self.layout.has_sound_blob(descriptor)? {
                 self.held.insert(digest.clone(), Held::Present(expected));
             } else if let Some(source) = &self.source {
                 let mut reader = match source.blob_reader(descriptor) {
