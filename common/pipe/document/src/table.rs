@@ -74,7 +74,7 @@ pub const ROWS: [Row; 13] = [
         makers: &["img-build", "img-pull", "img-load", "img-inspect"],
         extenders: &[],
         others: "img-commit replaces it with the new image",
-        holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration)",
+        holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration, with every other member that the image has there)",
         schema: of::<Image>,
     },
     Row {
