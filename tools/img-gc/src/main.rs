@@ -13,6 +13,8 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT`; root, where root unpacked the layers.
 
+mod waste;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -23,11 +25,12 @@ use clap::Parser;
 use layer::store::Store;
 use oci::{
     Digest, Layout,
-    gc::{Marks, Sweep, is_older},
+    gc::{Marks, is_older},
     summary::human_size,
 };
 use serde_json::{Value, json};
 use toolkit::prelude::*;
+use waste::{Layer, Waste};
 
 /// Remove unused blobs and unpacked layers
 #[derive(Parser)]
@@ -70,36 +73,6 @@ impl Report for Gc {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         Ok(self.plan(context, true)?.explain())
-    }
-}
-
-/// What is to be removed, in this order.
-struct Waste {
-    /// The image store, which stays locked, and what goes of it; none where there is no store.
-    store: Option<(Layout, Sweep)>,
-    layers: Vec<Layer>,
-    builds: Vec<PathBuf>,
-}
-
-/// An unpacked layer, and all that stands of it.
-struct Layer {
-    diff_id: Digest,
-    paths: Vec<PathBuf>,
-}
-
-impl Waste {
-    fn explain(&self) -> Vec<String> {
-        let line = |command: &[&str], paths: &[&Path]| {
-            let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
-            operation::words(command.iter().map(|word| (*word).to_owned()).chain(paths))
-        };
-        let files = self.store.iter().flat_map(|(_, sweep)| sweep.files()).map(|file| line(&["rm"], &[file]));
-        let layers = self
-            .layers
-            .iter()
-            .map(|layer| line(&["rm", "-r"], &layer.paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
-        let builds = self.builds.iter().map(|build| line(&["rm", "-r"], &[build]));
-        files.chain(layers).chain(builds).collect()
     }
 }
 

@@ -1,0 +1,36 @@
+//! What is to be removed: the list that is printed, or carried out.
+
+use std::path::{Path, PathBuf};
+
+use oci::{Digest, Layout, gc::Sweep};
+
+/// What is to be removed, in this order.
+pub(crate) struct Waste {
+    /// The image store, which stays locked, and what goes of it; none where there is no store.
+    pub(crate) store: Option<(Layout, Sweep)>,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) builds: Vec<PathBuf>,
+}
+
+/// An unpacked layer, and all that stands of it.
+pub(crate) struct Layer {
+    pub(crate) diff_id: Digest,
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Waste {
+    /// The list as commands.
+    pub(crate) fn explain(&self) -> Vec<String> {
+        let line = |command: &[&str], paths: &[&Path]| {
+            let paths = paths.iter().map(|path| path.to_string_lossy().into_owned());
+            operation::words(command.iter().map(|word| (*word).to_owned()).chain(paths))
+        };
+        let files = self.store.iter().flat_map(|(_, sweep)| sweep.files()).map(|file| line(&["rm"], &[file]));
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| line(&["rm", "-r"], &layer.paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
+        let builds = self.builds.iter().map(|build| line(&["rm", "-r"], &[build]));
+        files.chain(layers).chain(builds).collect()
+    }
+}
