@@ -16,7 +16,7 @@ mod undo;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Parser;
 use document::{Document, Id};
 use toolkit::{Common, Exit, Walker, walker};
@@ -31,6 +31,9 @@ struct Unwind {
     /// Also undo steps of other tools, found in this directory; repeatable
     #[arg(long, value_name = "DIR")]
     with: Vec<PathBuf>,
+    /// Fail if there is nothing of a named container
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -54,7 +57,19 @@ impl Walker for Unwind {
     }
 
     fn walk(&self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
-        undo::Tools::new(&self.with, &self.common)?.undo_all(document)
+        let mut tools = undo::Tools::new(&self.with, &self.common)?;
+        if !self.ids.is_empty()
+            && let Some(id) = document.id()?
+            && !tools.knows(document)?
+        {
+            let nothing = anyhow!("container \"{id}\" does not exist in {:?}", self.common.scope()?.run_dir);
+            match (self.strict, self.common.quiet) {
+                (true, _) => return Err(nothing),
+                (false, false) => eprintln!("unwind: {nothing}"),
+                (false, true) => {}
+            }
+        }
+        tools.undo_all(document)
     }
 
     fn explain(&self, document: &Document) -> Result<Vec<String>> {

@@ -165,6 +165,11 @@ impl Tools {
         Ok(Some(directory))
     }
 
+    /// Whether there is something of the document's container: a record, or what it left in `$STAVE_ROOT`.
+    pub(crate) fn knows(&self, document: &Document) -> Result<bool> {
+        Ok(self.recorded(document)?.is_some() || self.orphan(document)?.is_some())
+    }
+
     fn recorded(&self, document: &Document) -> Result<Option<Document>> {
         let Some(id) = document.id()? else { return Ok(None) };
         Ok(record::read(&self.scope.run_dir, &id)?)
@@ -188,9 +193,34 @@ impl Tools {
         if failure.is_none() && after.tools()?.len() > at {
             bail!("{program:?} --undo left the step in the document");
         }
+        if failure.is_none() {
+            self.forget(document, at)?;
+        }
         after.append_steps(above)?;
         *document = after;
         Ok(failure)
+    }
+
+    /// Takes a step that was undone out of the record, where its tool has not: one of others may leave the record to unwind.
+    fn forget(&self, document: &Document, at: usize) -> Result<()> {
+        let (Some(id), Some(step)) = (document.id()?, document.steps()?.into_iter().nth(at)) else {
+            return Ok(());
+        };
+        if is_ours(&step.tool) {
+            return Ok(());
+        }
+        let Some(record) = Record::lock_existing(&self.scope.run_dir, &id)? else { return Ok(()) };
+        if let Some(mut recorded) = record.read()?
+            && let Some(at) = recorded.position_of(&step)?
+        {
+            recorded.remove_step(at)?;
+            if recorded.tools()?.is_empty() {
+                return Ok(record.remove()?);
+            }
+            record.write(&recorded)?;
+        }
+        record.release();
+        Ok(())
     }
 
     fn find(&self, tool: &str) -> Result<PathBuf> {

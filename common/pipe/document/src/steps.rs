@@ -116,12 +116,14 @@ impl Document {
     ///
     /// # Errors
     /// [`Error::Malformed`] if the member cannot be read.
-    pub fn add(&mut self, name: &'static str, added: &Value) -> Result<(), Error> {
+    pub fn add(&mut self, name: &str, added: &Value) -> Result<(), Error> {
         let sum = match self.raw(name) {
             Some(current) => sum::add(current, added),
             None => serde_json::value::to_raw_value(added),
         };
-        self.set_raw(name, sum.map_err(|source| Error::Malformed { name, source })?);
+        // A member of others has no name here.
+        let known = table::row(name).map_or("adds", |row| row.name);
+        self.set_raw(name, sum.map_err(|source| Error::Malformed { name: known, source })?);
         Ok(())
     }
 

@@ -27,7 +27,10 @@ pub use exit::Exit;
 pub use failure::{hint, of_place, print as print_error, report_line};
 pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
-pub use run::{Hooks, export, filter, filter_with, report, report_document, source, undo_step, walker};
+pub use run::{
+    Hooks, Marker, begin_step, export, filter, filter_with, finish_step, marker, report, report_document,
+    source, undo_step, walker,
+};
 pub use session::Session;
 pub use streams::write_document;
 pub use tool::{Export, Filter, Plan, Report, Source, Walker};

@@ -111,6 +111,41 @@ impl Session {
         Ok(self.record.write(&self.document)?)
     }
 
+    /// Goes on with a step that `step-begin` has pushed.
+    ///
+    /// # Errors
+    /// When the last step of the tool is not begun.
+    pub(crate) fn resume(&mut self) -> anyhow::Result<Step> {
+        match self.document.last_step_of(&self.tool)? {
+            Some((at, step)) if step.state == StepState::Begun => {
+                self.step = Some(at);
+                self.version.clone_from(&step.version);
+                Ok(step)
+            }
+            _ => Err(hint(
+                anyhow!("no step \"{}\" is begun in the document", self.tool),
+                format!("`step-begin {}` begins one", self.tool),
+            )),
+        }
+    }
+
+    /// As [`Session::done`], with what the step adds to any members.
+    ///
+    /// # Errors
+    /// As [`Session::done`].
+    pub(crate) fn done_with<O: Operation>(
+        &mut self,
+        operations: &[O],
+        adds: Map<String, Value>,
+    ) -> anyhow::Result<()> {
+        self.adds = adds;
+        self.put_step(StepState::Done, operations.iter().collect())?;
+        for (name, added) in &self.adds {
+            self.document.add(name, added)?;
+        }
+        Ok(self.record.write(&self.document)?)
+    }
+
     fn put_step<O: Operation>(&mut self, state: StepState, operations: Vec<&O>) -> anyhow::Result<()> {
         let adds = self.adds.clone();
         let step = Step { adds, ..Step::new(&self.tool, &self.version, state, operations) };

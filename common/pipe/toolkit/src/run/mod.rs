@@ -8,6 +8,7 @@ mod hooks;
 mod plan;
 mod report;
 mod source;
+mod step;
 mod take_back;
 mod undo;
 mod walker;
@@ -21,6 +22,7 @@ pub use filter::{filter, filter_with};
 pub use hooks::Hooks;
 pub use report::{report, report_document};
 pub use source::source;
+pub use step::{Marker, begin_step, finish_step, marker};
 pub use undo::undo_step;
 pub use walker::walker;
 

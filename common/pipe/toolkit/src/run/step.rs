@@ -1,0 +1,179 @@
+//! Steps of tools that others wrote, in any language: `step-begin` and `step-done` keep the record for them.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use document::{Document, Step, StepState, members::Planned, table};
+use operation::{Condition, Error, Operation, Scope};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{fail, to_output, undo::undo_step, usage, written};
+use crate::{
+    Common, Exit, Session, Stage,
+    arguments::{Asked, Invocation},
+    input::{self, FROM_TOOL, Input},
+    schema, session,
+};
+
+/// A tool that keeps the record of somebody else's step. The type is the tool's arguments.
+pub trait Marker: clap::Parser {
+    /// The arguments that every tool takes.
+    fn common(&self) -> &Common;
+
+    /// The tool whose step it is.
+    fn of(&self) -> &str;
+
+    /// Writes the step into the record and the document.
+    ///
+    /// # Errors
+    /// When the record cannot be written; it is then as it was.
+    fn mark(&self, scope: &Scope, document: Document) -> Result<Document>;
+}
+
+/// An operation of others. Only its maker knows how to apply and to undo it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Foreign(Value);
+
+impl Operation for Foreign {
+    fn explain(&self) -> Vec<String> {
+        vec![self.0.to_string()]
+    }
+    fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+        Ok(())
+    }
+    fn undo(&self, _: &Scope) -> Result<(), Error> {
+        Ok(())
+    }
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        Ok(Condition::Present)
+    }
+}
+
+/// Pushes the step of `tool` as begun, and writes the record: what is about to be made can be found from now on.
+///
+/// # Errors
+/// When the name is a tool of Stave's; when the document is not the container's, or the record cannot be written.
+pub fn begin_step(
+    tool: &str,
+    version: &str,
+    operations: Vec<Value>,
+    (scope, common): (&Scope, &Common),
+    document: Document,
+) -> Result<Document> {
+    if tool.is_empty() || tool.contains('/') || tool.starts_with('.') {
+        bail!("{tool:?} is not the name of a program: `unwind --with DIR` looks for DIR/NAME");
+    }
+    if table::tools().any(|own| own == tool) {
+        bail!("{tool:?} is a tool of Stave: it writes its own steps");
+    }
+    let operations: Vec<_> = operations.into_iter().map(Foreign).collect();
+    if common.dry_run || document.is_planned()? {
+        let mut document = document;
+        let id = session::container(&document, common.id.as_ref())?;
+        session::name(&mut document, &id)?;
+        document.set(&Planned(true))?;
+        operations.iter().flat_map(Operation::explain).for_each(|line| eprintln!("{tool}: {line}"));
+        document.push_step(&Step::new(tool, version, StepState::Begun, operations))?;
+        return Ok(document);
+    }
+    let mut session = Session::open(tool, version, scope, document, common.id.as_ref())?;
+    match session.begin(&operations) {
+        Ok(()) => Ok(session.into_document()),
+        Err(error) => {
+            let _ = session.abandon(&operations, &[]);
+            Err(error)
+        }
+    }
+}
+
+/// Marks the step of `tool` that is begun as done, with what it adds to members, and writes the record. `operations` replace
+/// those that it began with, where they are given.
+///
+/// # Errors
+/// When no such step is begun; when the record cannot be written.
+pub fn finish_step(
+    tool: &str,
+    operations: Option<Vec<Value>>,
+    adds: Map<String, Value>,
+    (scope, common): (&Scope, &Common),
+    mut document: Document,
+) -> Result<Document> {
+    if let Some(name) = adds
+        .keys()
+        .find(|name| ["stave", "id", "instance", "steps", "error", "planned"].contains(&name.as_str()))
+    {
+        bail!("member {name:?} belongs to the contract: no step adds to it");
+    }
+    if document.is_planned()? {
+        if let Some((at, step)) = document.last_step_of(tool)? {
+            document.replace_step(at, &Step { state: StepState::Done, adds: adds.clone(), ..step })?;
+            for (name, added) in &adds {
+                document.add(name, added)?;
+            }
+        }
+        return Ok(document);
+    }
+    let mut session = Session::open(tool, "", scope, document, common.id.as_ref())?;
+    let done = session.resume().and_then(|step| {
+        let operations = operations.unwrap_or(step.operations);
+        session.done_with(&operations.into_iter().map(Foreign).collect::<Vec<_>>(), adds)
+    });
+    match done {
+        Ok(()) => Ok(session.into_document()),
+        Err(error) => {
+            session.give_up();
+            Err(error)
+        }
+    }
+}
+
+/// The whole `main` of such a tool.
+pub fn marker<M: Marker>() -> ExitCode {
+    run::<M>().into()
+}
+
+fn run<M: Marker>() -> Exit {
+    let Invocation { tool, arguments, asked, .. } = Invocation::<M>::parse();
+    let (marker, is_undo) = match asked {
+        Asked::Job(marker) => (marker, false),
+        Asked::Aside(common) if common.schema || common.generate.is_some() => {
+            return schema::print::<M>(&tool, &common, &[], &["steps"]);
+        }
+        Asked::Aside(_) => match M::try_parse_from(&arguments) {
+            Ok(marker) => (marker, true),
+            Err(error) => return usage(&tool, &error, &Input::Standard(FROM_TOOL), to_output),
+        },
+        Asked::Usage(error) => return usage(&tool, &error, &Input::Standard(FROM_TOOL), to_output),
+    };
+    let common = marker.common();
+    let mut document = match input::read(&tool, common, FROM_TOOL) {
+        Ok(document) => document,
+        Err(exit) => return exit,
+    };
+    if is_undo {
+        if !common.undo {
+            // What others made is for them to check.
+            return written(&tool, &document);
+        }
+        let undone = common.scope().and_then(|scope| {
+            undo_step::<Foreign>(marker.of(), &scope, &mut document, "", || Ok(None), |_| Ok(()))
+        });
+        return match undone {
+            Ok(()) => written(&tool, &document),
+            Err(error) => fail(&tool, document, Stage::Undo, &error, to_output),
+        };
+    }
+    if document.has_failed() {
+        to_output(&document);
+        return Exit::Upstream;
+    }
+    if common.explain {
+        return Exit::Done;
+    }
+    match common.scope().and_then(|scope| marker.mark(&scope, document.clone())) {
+        Ok(document) => written(&tool, &document),
+        Err(error) => fail(&tool, document, Stage::Record, &error, to_output),
+    }
+}

@@ -1,0 +1,68 @@
+//! Ends a step that `step-begin` began.
+//!
+//! # Does
+//! Marks the step as done in record and document.
+//! # Reads
+//! `steps`, and which container it is.
+//! # Adds
+//! What the step adds to members: members of Stave's contract, or any others.
+//! # Undoes
+//! `--undo` takes the last step of the named tool out of document and record, with what it added. It undoes nothing else.
+//! # Needs
+//! To be allowed to write to `$STAVE_RUN`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use document::Document;
+use operation::Scope;
+use serde_json::{Map, Value};
+use toolkit::{Common, Marker, finish_step, marker};
+
+/// Record that a step of your own tool is done
+#[derive(Parser)]
+#[command(name = "step-done", version)]
+struct StepDone {
+    /// The tool that was named to step-begin
+    #[arg(value_name = "NAME")]
+    tool: String,
+    /// What the tool has made, as a JSON array; without it, what step-begin was told
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    operations: Option<Value>,
+    /// What the step adds to members, as a JSON object: {"MEMBER": VALUE}
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json)]
+    adds: Value,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
+}
+
+impl Marker for StepDone {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn of(&self) -> &str {
+        &self.tool
+    }
+
+    fn mark(&self, scope: &Scope, document: Document) -> anyhow::Result<Document> {
+        let operations = match &self.operations {
+            Some(Value::Array(list)) => Some(list.clone()),
+            Some(_) => anyhow::bail!("--operations is not a JSON array"),
+            None => None,
+        };
+        let adds: Map<String, Value> = match &self.adds {
+            Value::Object(adds) => adds.clone(),
+            _ => anyhow::bail!("--adds is not a JSON object"),
+        };
+        finish_step(&self.tool, operations, adds, (scope, &self.common), document)
+    }
+}
+
+fn main() -> ExitCode {
+    marker::<StepDone>()
+}
