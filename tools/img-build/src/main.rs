@@ -25,8 +25,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-build", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Build {
-    /// Name the image NAME[:TAG]; repeatable
-    #[arg(short, long = "tag", value_name = "NAME")]
+    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME")]
     tags: Vec<Reference>,
     /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
     #[arg(short, long, value_name = "FILE")]

@@ -34,8 +34,7 @@ struct ImgCommit {
     /// The id of the container; without it, the document on standard input
     #[arg(value_name = "CONTAINER-ID")]
     container: Option<Id>,
-    /// Name the image NAME[:TAG]; repeatable
-    #[arg(short, long = "tag", value_name = "NAME", value_parser = name)]
+    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = name)]
     tags: Vec<Reference>,
     /// Name the author: "Name <name@example.org>"
     #[arg(short, long)]

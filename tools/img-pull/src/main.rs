@@ -30,8 +30,7 @@ use toolkit::{Transfer, prelude::*};
 #[derive(Parser)]
 #[command(name = "img-pull", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Pull {
-    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    #[arg(value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
+    #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     reference: Reference,
     /// Take this platform of a multi-platform image: os/architecture[/variant]
     #[arg(long, value_name = "PLATFORM")]

@@ -29,10 +29,13 @@ use toolkit::{Common, Context, Filter, Plan};
 #[derive(Parser)]
 #[command(name = "portmap", version)]
 struct Portmap {
-    /// Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too:
-    /// 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one.
-    /// `ports` in the document names it
-    #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true)]
+    #[arg(
+        help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
+        short = 'p',
+        long = "publish",
+        value_name = "SPEC",
+        required = true
+    )]
     publish: Vec<Publish>,
     #[command(flatten)]
     common: Common,

@@ -45,7 +45,7 @@ impl FileSystem {
         Ok(Self { context, kind: kind.to_owned() })
     }
 
-    /// Sets the option `key` to `value`, of [`LONGEST_STRING`] bytes at most.
+    /// Sets the option `key` to `value`, of 255 bytes at most.
     ///
     /// # Errors
     /// When the file system refuses it.

@@ -101,11 +101,6 @@ impl Reference {
         self.name() + &self.suffix()
     }
 
-    /// The same repository, by digest.
-    pub fn with_digest(&self, digest: Digest) -> Self {
-        Self { digest: Some(digest), tag: None, ..self.clone() }
-    }
-
     /// The same, without the tag if there is a digest: the tag may refer to something else, or not exist.
     pub fn pinned(self) -> Self {
         if self.digest.is_some() { Self { tag: None, ..self } } else { self }

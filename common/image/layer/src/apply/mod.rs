@@ -1,5 +1,5 @@
 //! A layer's blob → a directory, or an EROFS image, in overlayfs's form (OCI image-spec, layer.md, "Applying
-//! Changesets"). The meaning of the entries is defined once, in terms of a [`form::Form`].
+//! Changesets"). The meaning of the entries is defined once, in terms of a `form::Form`.
 //!
 //! Names in a layer are hostile input. Every call works on an open directory and one name in it. A longer path is only
 //! opened below the layer's root, with `openat2`, which refuses symbolic links. While a layer is unpacked, all its
