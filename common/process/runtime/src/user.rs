@@ -65,7 +65,7 @@ pub fn resolve_by(users: &Users, rootfs: &Path, user: &str) -> Result<User, Erro
 }
 
 /// Resolves `user`, as Docker's `USER` and `--user` write it (`name`, `uid`, `name:group`, `uid:gid`; empty for root),
-/// on the root file system `rootfs`. A number needs no entry. Where the group is not told, it is the account's, or 0,
+/// on the root file system `rootfs`. Digits are a number, which needs no entry. Where the group is not told, it is the account's, or 0,
 /// and the groups that list the account by name come along.
 ///
 /// # Errors
@@ -83,16 +83,17 @@ fn resolve_in(root: Option<&OwnedFd>, user: &str) -> Result<User, Error> {
     };
     let name = if name.is_empty() { "0" } else { name };
     let number = id(name);
-    // A name of digits is a number, unless the file knows it as a name.
-    let account = find(root, "/etc/passwd", account, |account: &Account| account.name == name)?;
-    let account = match (account, number) {
-        (Some(account), _) => Some(account),
-        (None, Some(uid)) => find(root, "/etc/passwd", self::account, |account| account.uid == uid)?,
-        (None, None) => {
-            return Err(Error::new(format_args!(
-                "find user {name:?} in /etc/passwd of the container: no such user"
-            )));
-        }
+    // Digits are a number, also where an account is named so: what runs must not depend on who wrote the image's list.
+    let account = match number {
+        Some(uid) => find(root, "/etc/passwd", account, |account: &Account| account.uid == uid)?,
+        None => match find(root, "/etc/passwd", account, |account: &Account| account.name == name)? {
+            Some(account) => Some(account),
+            None => {
+                return Err(Error::new(format_args!(
+                    "find user {name:?} in /etc/passwd of the container: no such user"
+                )));
+            }
+        },
     };
     let uid = account.as_ref().map(|account| account.uid).or(number).unwrap_or_default();
     let gid = match group {
@@ -117,10 +118,12 @@ fn resolve_in(root: Option<&OwnedFd>, user: &str) -> Result<User, Error> {
 }
 
 fn resolve_group(root: Option<&OwnedFd>, group: &str) -> Result<u32, Error> {
-    let found = find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)?;
-    match (found, id(group)) {
-        (Some((_, gid)), _) | (None, Some(gid)) => Ok(gid),
-        (None, None) => Err(Error::new(format_args!(
+    if let Some(gid) = id(group) {
+        return Ok(gid);
+    }
+    match find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)? {
+        Some((_, gid)) => Ok(gid),
+        None => Err(Error::new(format_args!(
             "find group {group:?} in /etc/group of the container: no such group"
         ))),
     }
@@ -227,7 +230,9 @@ mod tests {
             ("www:", Ok(user(33, 34, &[4, 9, 34], "/var/www"))),
             ("1000", Ok(user(1000, 0, &[0], "/"))),
             ("1000:1001", Ok(user(1000, 1001, &[1001], "/"))),
-            ("7", Ok(user(70, 71, &[71], "/seven"))),
+            // The account named 7 has the number 70.
+            ("7", Ok(user(7, 0, &[0], "/"))),
+            ("70", Ok(user(70, 71, &[71], "/seven"))),
             ("nobody", Err("find user \"nobody\" in /etc/passwd of the container: no such user")),
             ("root:nogroup", Err("find group \"nogroup\" in /etc/group of the container: no such group")),
             ("-1", Err("find user \"-1\" in /etc/passwd of the container: no such user")),
