@@ -82,7 +82,8 @@ fn what_is_wrong_is_told() {
     ] {
         let outcome = sandbox.sh_with(command, document.as_bytes());
         assert_eq!((outcome.status, outcome.stderr.as_str()), (1, error), "{command}");
-        assert_eq!(outcome.json()["error"]["step"], "record", "{command}");
+        let passed_on: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(passed_on["error"]["step"], "record", "{command}");
     }
     let usage = sandbox.sh("step-begin own --operations '{}' < web.json");
     assert_eq!(usage.status, 2);

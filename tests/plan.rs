@@ -11,9 +11,13 @@ const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /
 const TOOLS: [&str; 6] = ["layer-apply", "union-mount", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
 
 /// What `--explain` prints for the operations in the record, tool by tool.
-fn operations(record: &Value) -> Vec<Value> {
+fn operations(record: &Value) -> Vec<String> {
     let steps = record["steps"].as_array().unwrap().iter();
-    steps.flat_map(|step| step["operations"].as_array().unwrap().clone()).map(plain).collect()
+    let instance = record["instance"].as_str().unwrap();
+    let operations = steps.flat_map(|step| step["operations"].as_array().unwrap().clone()).map(plain);
+    // Drawn in each of the two.
+    let same = |operation: Value| operation.to_string().replace(instance, "INSTANCE");
+    operations.map(same).collect()
 }
 
 /// Without what only the kernel decides.

@@ -58,18 +58,28 @@ pub trait Operation: Serialize + DeserializeOwned {
 /// Applies the list in order.
 ///
 /// # Errors
-/// The error of the first operation that could not be applied, after all those before it were undone in reverse; and
-/// what could not be undone then, as pairs of index and error.
+/// The error of the first operation that could not be applied, after it and all those before it were undone in reverse;
+/// and what could not be undone then, as pairs of index and error.
 pub fn apply_all<O: Operation>(
     operations: &mut [O],
     scope: &Scope,
 ) -> Result<(), (Error, Vec<(usize, Error)>)> {
     for at in 0..operations.len() {
-        if let Err(error) = interrupt::checked().and_then(|()| operations[at].apply(scope)) {
+        if let Err(error) = interrupt::checked() {
             return Err((error, undo_all(&operations[..at], scope)));
+        }
+        if let Err(error) = operations[at].apply(scope) {
+            let undone = if may_be_half_made(&error) { at + 1 } else { at };
+            return Err((error, undo_all(&operations[..undone], scope)));
         }
     }
     Ok(())
+}
+
+/// Whether an operation that failed so may have made something. It made nothing where it found somebody else's thing in
+/// its place, which is not to be undone, and where no system call failed: it was refused before it began.
+fn may_be_half_made(error: &Error) -> bool {
+    error.errno().is_some_and(|errno| errno != nix::errno::Errno::EEXIST)
 }
 
 /// Undoes the list backwards. Attempts everything; returns the operations (by index, in the order of the list) that
@@ -101,5 +111,61 @@ impl Operation for Nothing {
     }
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
         match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use nix::errno::Errno;
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Makes a file, and fails then.
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Half {
+        path: PathBuf,
+        errno: Option<i32>,
+    }
+
+    impl Operation for Half {
+        fn explain(&self) -> Vec<String> {
+            Vec::new()
+        }
+        fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+            fs::write(&self.path, "").map_err(Error::on("write", "file"))?;
+            match self.errno {
+                None => Ok(()),
+                Some(0) => Err(Error::new("refuse", "it", "it is not ours")),
+                Some(errno) => Err(Error::new("make", "it", Errno::from_raw(errno))),
+            }
+        }
+        fn undo(&self, _: &Scope) -> Result<(), Error> {
+            fs::remove_file(&self.path).map_err(Error::on("remove", "file"))
+        }
+        fn check(&self, _: &Scope) -> Result<Condition, Error> {
+            Ok(Condition::Present)
+        }
+    }
+
+    #[test]
+    fn what_failed_half_way_is_undone_too_unless_it_is_somebody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope { root: dir.path().into(), run_dir: dir.path().into() };
+        for (errno, stays) in [
+            (Errno::EIO as i32, false),
+            (Errno::ENOBUFS as i32, false),
+            (Errno::EEXIST as i32, true),
+            (0, true),
+        ] {
+            let path = |name: &str| dir.path().join(name);
+            let mut list =
+                [Half { path: path("a"), errno: None }, Half { path: path("b"), errno: Some(errno) }];
+            let (_, left) = apply_all(&mut list, &scope).unwrap_err();
+            assert!(left.is_empty());
+            assert_eq!((path("a").exists(), path("b").exists()), (false, stays), "{errno}");
+        }
     }
 }
