@@ -1,4 +1,4 @@
-//! ARG: what a build is told from outside, and where it can be seen.
+//! ARG: values from outside the build, and where they are visible.
 
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
 
@@ -11,11 +11,11 @@ use crate::{
     },
 };
 
-/// Arguments that a RUN sees without an ARG, and that neither the history nor the cache knows (reference, "Predefined
-/// ARGs").
+/// Arguments that a RUN sees without an ARG, and that are neither in the history nor in the cache (reference,
+/// "Predefined ARGs").
 const PREDEFINED: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// What was given with `--build-arg`, and the ARGs before the first FROM.
+/// The values of `--build-arg`, and the ARGs before the first FROM.
 #[derive(Debug, Default)]
 pub struct Global {
     given: BTreeMap<String, String>,
@@ -25,10 +25,10 @@ pub struct Global {
 }
 
 impl Global {
-    /// With what was given, and a file's global ARGs.
+    /// From the given values, and a file's global ARGs.
     ///
     /// # Errors
-    /// When a default cannot be expanded: the line, and why.
+    /// When a default cannot be expanded: the line, and the cause.
     pub fn new(
         given: BTreeMap<String, String>,
         statements: &[Statement],
@@ -73,7 +73,7 @@ impl Global {
         self.declared.get(name).or_else(|| self.platform.get(name)).cloned()
     }
 
-    /// What was given and nobody asked for.
+    /// Given values that no ARG used.
     pub fn unused(&self) -> Vec<&str> {
         let used = self.used.borrow();
         self.given
@@ -83,7 +83,7 @@ impl Global {
             .collect()
     }
 
-    /// The proxies that were given, each in both spellings.
+    /// The given proxies, each in both spellings.
     pub fn proxies(&self) -> Vec<(String, String)> {
         let given = self.given.iter().filter(|(name, _)| is_predefined(name));
         given
@@ -105,7 +105,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Follows an ARG instruction. Returns what the history says of it.
+    /// Follows an ARG instruction. Returns its text for the history.
     ///
     /// # Errors
     /// When a default cannot be expanded.
@@ -136,19 +136,19 @@ impl Local {
         Ok(text)
     }
 
-    /// Follows an ENV: from there on the ARG of that name counts for nothing (reference, "Using ARG variables"). An ARG
-    /// after it counts again.
+    /// Follows an ENV: from there on it overrides the ARG with its name (reference, "Using ARG variables"). A later ARG
+    /// overrides it again.
     pub fn hide(&mut self, name: &str) {
         self.values.retain(|(own, _)| own != name);
     }
 
-    /// A variable as instructions see it: of ENV and ARG the one that came last.
+    /// A variable for instructions: the later one of ENV and ARG.
     pub fn variable(&self, name: &str, config: &Config) -> Option<String> {
         let own = self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
         own.or_else(|| config.variable(name).map(str::to_owned))
     }
 
-    /// What a RUN sees over the image's environment, sorted.
+    /// The variables of a RUN beyond the image's environment, sorted.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut seen = self.values.clone();
         seen.sort();

@@ -1,7 +1,7 @@
-//! The step cache: what a step made, by a key of all that it depends on.
+//! The step cache: the results of steps, by a key of everything that they depend on.
 //!
-//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written elsewhere and renamed to its place. It names the
-//! step's layer; one whose blob is gone from the store is not used.
+//! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written under another name and renamed. It names the
+//! step's layer. An entry is not used if the layer's blob is not in the store.
 
 use std::{
     fs, io,
@@ -22,7 +22,7 @@ pub struct Layer {
     pub diff_id: Digest,
 }
 
-/// What a step made.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// When, RFC 3339.
@@ -32,7 +32,7 @@ pub struct Entry {
     pub layer: Option<Layer>,
 }
 
-/// A kind of step that the cache knows.
+/// A kind of step in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// RUN.
@@ -46,8 +46,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Its name in keys, and a version. The version goes up whenever such a step makes something else of the same input:
-    /// what an older version of the tool has put into the cache is not found then.
+    /// Its name in keys, and a version. The version goes up when such a step makes something else of the same input.
+    /// The results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
             Self::Run => ("run", "2"),
@@ -58,7 +58,7 @@ impl Step {
     }
 }
 
-/// All that a step depends on.
+/// Everything that a step depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Key(Vec<u8>);
 
@@ -69,7 +69,7 @@ impl Key {
         Self::default().with("stave-1").with(name).with(version)
     }
 
-    /// With one thing more, of any bytes.
+    /// With one more field, of any bytes.
     pub fn with(mut self, field: impl AsRef<[u8]>) -> Self {
         let field = field.as_ref();
         self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
@@ -109,17 +109,17 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache in `directory`; with `read` false nothing is found in it (`--no-cache`), but what is made is kept.
+    /// The cache in `directory`. If `read` is false, nothing is found in it (`--no-cache`), but results are kept.
     pub fn new(directory: PathBuf, read: bool) -> Self {
         Self { directory, read, apart: None }
     }
 
-    /// The same cache, with keys of its own: for steps that see something else in the same layers.
+    /// The same cache with separate keys: for steps that see something else in the same layers.
     pub fn apart(self, name: &'static str) -> Self {
         Self { apart: Some(name), ..self }
     }
 
-    /// Where caches of `RUN --mount=type=cache` are.
+    /// The directory of caches for `RUN --mount=type=cache`.
     pub fn mounts(&self) -> PathBuf {
         self.directory.join("mounts")
     }
@@ -132,7 +132,7 @@ impl Cache {
         self.directory.join(format!("{}.json", key.hex()))
     }
 
-    /// What was made for this key. An entry that cannot be read is none.
+    /// The result for this key. An unreadable entry counts as none.
     pub fn get(&self, key: &Key) -> Option<Entry> {
         if !self.read {
             return None;
@@ -140,10 +140,10 @@ impl Cache {
         serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
     }
 
-    /// Keeps what was made. The file is written in the directory `beside`, on the same file system, and renamed.
+    /// Keeps a result. The file is written in the directory `beside`, on the same file system, and renamed.
     ///
     /// # Errors
-    /// When it cannot be written: the path, and why.
+    /// When it cannot be written: the path, and the cause.
     pub fn put(&self, key: &Key, entry: &Entry, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(key);
         write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))

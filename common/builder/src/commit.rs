@@ -23,30 +23,30 @@ use crate::{
     manifest, metadata,
 };
 
-/// What becomes an image, and how.
+/// The source of an image, and its settings.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
     /// `$STAVE_ROOT`, absolute.
     pub root: PathBuf,
     /// The container's upper directory.
     pub upper: PathBuf,
-    /// The directories below, lowest first.
+    /// The lower directories, lowest first.
     pub lower: Vec<PathBuf>,
-    /// Paths in the container that something was mounted on.
+    /// Mount points in the container.
     pub mounted: Vec<PathBuf>,
-    /// The names that the image gets.
+    /// The names of the image.
     pub tags: Vec<Reference>,
-    /// Who made it.
+    /// The author.
     pub author: Option<String>,
-    /// What is new in it.
+    /// A description of the change.
     pub message: Option<String>,
-    /// What the container was run with in the place of the image's own: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`.
+    /// The container's settings instead of the image's: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`.
     pub run_with: Option<Config>,
-    /// Instructions of a Dockerfile that change the configuration, after that.
+    /// Further instructions of a Dockerfile that change the configuration.
     pub changes: Vec<String>,
-    /// What ran in the container.
+    /// The command of the container.
     pub created_by: String,
-    /// How the layer is compressed.
+    /// The compression of the layer.
     pub compression: Compression,
     /// Do not wait until the image is on the disk.
     pub no_sync: bool,
@@ -58,14 +58,14 @@ const CHANGES: &str =
 
 /// Makes the image on that of `base`, a manifest in the store.
 ///
-/// A container that runs meanwhile is not stopped; a file that it is writing is taken as it is found.
+/// A running container is not stopped. A file that it is writing is taken as it is.
 ///
 /// # Errors
 /// [`Cause`]; no name is given then.
 pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     let layout = Layout::open(commit.root.join("images"))?.with_sync(!commit.no_sync);
     let found = layout.image(base, None)?;
-    // What the new image would lack nobody could run.
+    // An image that misses a layer cannot be run.
     for layer in found.manifest.layers() {
         if !layout.has_blob(layer)? {
             let digest = oci::Digest::try_from(layer.digest()).map_err(oci::layout::Error::from)?;
@@ -107,7 +107,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     Ok(Built { descriptor, configuration, id })
 }
 
-/// What the container wrote, as a layer; none where it wrote nothing.
+/// The container's changes as a layer; none if there are none.
 fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = rustix::fs::open(&commit.upper, flags, Mode::empty())
@@ -129,7 +129,7 @@ fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause>
     Ok(Some(Layer { descriptor, diff_id: summary.diff_id }))
 }
 
-/// Follows the instructions. An ENTRYPOINT drops the image's own CMD, unless one of them has set another before.
+/// Follows the instructions. An ENTRYPOINT drops the image's own CMD, unless an earlier one of them has set another.
 fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
     let mut command_is_set = false;
     for text in changes {

@@ -1,5 +1,5 @@
-//! The image configuration as a build changes it: the OCI's (image-spec, config.md), with what Docker adds to it. Members
-//! that are not known here stay.
+//! The image configuration during a build: the OCI's (image-spec, config.md), with Docker's additions. Unknown members
+//! are kept.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct Image {
     /// `linux`.
     #[serde(default)]
     pub os: String,
-    /// What a container is run with.
+    /// The settings of a container.
     #[serde(default, deserialize_with = "or_default")]
     pub config: Config,
     /// The layers.
@@ -39,7 +39,7 @@ pub struct Image {
     pub other: Map<String, Value>,
 }
 
-/// What a container is run with.
+/// The settings of a container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Config {
@@ -118,14 +118,14 @@ pub struct History {
     pub other: Map<String, Value>,
 }
 
-/// Go writes what is empty as `null`.
+/// Go writes empty values as `null`.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The PATH of an image that has none, as Docker sets it.
+/// Docker's PATH for an image without one.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Image {
@@ -160,7 +160,7 @@ impl Config {
             .map(|(_, value)| value)
     }
 
-    /// Sets an environment variable, in its place where it is set already.
+    /// Sets an environment variable, at its place in the list if it exists.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         let pair = format!("{name}={value}");
         match self.env.iter_mut().find(|own| own.split_once('=').is_some_and(|(own, _)| own == name)) {
@@ -169,14 +169,14 @@ impl Config {
         }
     }
 
-    /// Sets PATH where it is not set, so that `ENV PATH=/x:$PATH` means what it says.
+    /// Sets PATH if it is not set, so that `ENV PATH=/x:$PATH` works.
     pub fn ensure_path(&mut self) {
         if self.variable("PATH").is_none() {
             self.env.push(format!("PATH={DEFAULT_PATH}"));
         }
     }
 
-    /// What runs a command line that is in shell form.
+    /// The shell for a command line in shell form.
     pub fn shell(&self) -> Vec<String> {
         match &self.shell {
             Some(shell) if !shell.is_empty() => shell.clone(),

@@ -1,7 +1,7 @@
-//! Patterns for paths, of the two kinds that Docker has: Go's `filepath.Match` for sources of COPY and ADD, and those
-//! of `.dockerignore`, which know `**` too.
+//! Patterns for paths, of Docker's two kinds: Go's `filepath.Match` for sources of COPY and ADD, and those of
+//! `.dockerignore`, which also have `**`.
 
-/// A pattern that cannot be one: a `[` without its `]`, a backslash at the end.
+/// An invalid pattern: a `[` without its `]`, a backslash at the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in pattern {0:?}")]
 pub struct BadPattern(String);
@@ -9,7 +9,7 @@ pub struct BadPattern(String);
 /// Whether `**` crosses directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoubleStar {
-    /// `**` is as `*`: sources of COPY.
+    /// `**` is the same as `*`: sources of COPY.
     Plain,
     /// `**/` is any number of directories, `**` at the end everything: `.dockerignore`, `--exclude`, `--parents`.
     Deep,
@@ -33,7 +33,7 @@ enum Part {
 }
 
 impl Part {
-    /// Whether a class holds a character.
+    /// Whether a class contains a character.
     fn holds(&self, c: char) -> bool {
         let Self::Class { negated, ranges } = self else { return false };
         ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
@@ -44,7 +44,7 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<Part>);
 
-/// Whether there is anything in `text` that a pattern would read otherwise than a plain path.
+/// Whether anything in `text` is special in a pattern.
 pub fn has_wildcards(text: &str) -> bool {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -57,7 +57,7 @@ pub fn has_wildcards(text: &str) -> bool {
     false
 }
 
-/// `text` without the backslashes that take characters literally.
+/// `text` without the backslashes that make characters literal.
 pub fn unescape(text: &str) -> String {
     let mut chars = text.chars();
     let mut out = String::new();
@@ -67,7 +67,7 @@ pub fn unescape(text: &str) -> String {
     out
 }
 
-/// `text` as a pattern that fits nothing else.
+/// `text` as a pattern that matches only itself.
 pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -105,8 +105,8 @@ impl Glob {
         Ok(Self(parts))
     }
 
-    /// Whether the whole of `path` matches. All positions in the pattern are walked at once, so that the time is the
-    /// product of both lengths whatever the pattern.
+    /// Whether the whole of `path` matches. It follows all positions in the pattern at once, so its time is at most the
+    /// product of both lengths.
     pub fn matches(&self, path: &str) -> bool {
         let mut at = vec![false; self.0.len() + 1];
         self.enter(&mut at, 0);
@@ -133,7 +133,7 @@ impl Glob {
         at[self.0.len()]
     }
 
-    /// Marks a position, and those behind it that are reached without a character.
+    /// Marks a position, and the following ones that are reached without a character.
     fn enter(&self, at: &mut [bool], mut position: usize) {
         loop {
             at[position] = true;

@@ -1,7 +1,7 @@
 //! Building images from Dockerfiles.
 //!
-//! [`dockerfile`] is the language, [`copy`] what COPY and ADD do, [`executor`] builds. [`commit`]
-//! makes an image of what a container wrote.
+//! [`dockerfile`] is the language, [`copy`] does COPY and ADD, [`executor`] builds. [`commit`] makes an image of a
+//! container's changes.
 
 pub mod arguments;
 pub mod cache;

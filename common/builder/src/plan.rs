@@ -1,4 +1,4 @@
-//! Which stages a build needs, and in which order.
+//! The stages that a build needs, in order.
 
 use crate::{
     arguments::Global,
@@ -9,12 +9,12 @@ use crate::{
     },
 };
 
-/// What a stage stands on, or copies from.
+/// The base of a stage, or the source of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Nothing.
     Scratch,
-    /// A stage before, by its index.
+    /// An earlier stage, by its index.
     Stage(usize),
     /// An image in the store, by its name.
     Image(String),
@@ -25,13 +25,13 @@ pub enum Origin {
 pub struct Plan {
     /// Indexes of stages, in the file's order; the target is the last.
     pub stages: Vec<usize>,
-    /// For each stage of the file what it stands on.
+    /// For each stage of the file, its base.
     pub bases: Vec<Origin>,
     /// How many steps there are.
     pub steps: usize,
 }
 
-/// Why there is no plan, on which line (0 where it is about none).
+/// Why there is no plan, with the line (0 if there is none).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// `--target` names no stage.
@@ -40,21 +40,21 @@ pub enum PlanError {
     /// A variable in FROM.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// FROM of nothing.
+    /// An empty FROM.
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
     /// A stage that copies from itself.
     #[error("circular dependency detected on stage: {0}")]
     Circular(String),
-    /// `--from=7` where there is no such stage.
+    /// `--from=7` without such a stage.
     #[error("invalid from flag value {0}: stage index out of bounds")]
     OutOfBounds(String),
-    /// `--platform` that this machine does not run.
+    /// A `--platform` that this machine does not run.
     #[error("platform {0:?}: images are built for this machine's {1} only")]
     Platform(String, String),
 }
 
-/// A number counts from the first stage; a name is that of the nearest stage before `at`.
+/// A number counts from the first stage; a name means the nearest stage before `at`.
 pub fn origin(stages: &[Stage], at: usize, name: &str) -> Result<Origin, PlanError> {
     if let Ok(number) = name.parse::<usize>() {
         if number == at {
@@ -80,7 +80,7 @@ fn named(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| is_named(stage, name))
 }
 
-/// The target's index: by name or number; the last stage without.
+/// The target's index: by name or number; the last stage by default.
 pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanError> {
     let Some(name) = target.filter(|name| !name.is_empty()) else {
         return Ok(file.stages.len().saturating_sub(1));
@@ -90,8 +90,8 @@ pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanErro
         .ok_or_else(|| PlanError::NoTarget(name.to_owned()))
 }
 
-/// Finds out what the stage `target` needs, what ONBUILD of its base needs too; `triggers` says what an image has there.
-/// Stages that nothing needs are not built.
+/// Finds the stages that `target` needs, including those for ONBUILD of its base; `triggers` returns an image's. Stages
+/// that nothing needs are not built.
 ///
 /// # Errors
 /// [`PlanError`], with the number of the line.
@@ -151,7 +151,7 @@ fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<
     }
 }
 
-/// What ONBUILD of a base leaves for the stage on it. What is no instruction is told when it is its turn.
+/// The ONBUILD instructions of a base for the stage on it. Invalid ones are reported when it is their turn.
 fn left_by(file: &Dockerfile, base: &Origin, triggers: &dyn Fn(&str) -> Vec<String>) -> Vec<Instruction> {
     let texts = match base {
         Origin::Scratch => Vec::new(),
@@ -168,7 +168,7 @@ fn left_by(file: &Dockerfile, base: &Origin, triggers: &dyn Fn(&str) -> Vec<Stri
     texts.iter().filter_map(|text| Some(parse_trigger(text).ok()?.instruction)).collect()
 }
 
-/// The names behind `--from` and `--mount=from=`.
+/// The names in `--from` and `--mount=from=`.
 fn sources(instruction: &Instruction) -> Vec<String> {
     match instruction {
         Instruction::Copy(copy) => copy.from.iter().cloned().collect(),

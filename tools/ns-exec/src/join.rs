@@ -1,4 +1,4 @@
-//! Another command in a container that runs: `docker exec`.
+//! Another command in a running container: `docker exec`.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use toolkit::{prelude::*, print_error};
 
 use crate::{NOT_STARTED, arguments::NsExec, output::Output, record, start};
 
-/// Runs it; returns what the tool exits with.
+/// Runs it; returns the exit status of the tool.
 pub(crate) fn run(tool: &NsExec, id: &Id) -> u8 {
     match attempt(tool, id) {
         Ok(status) => u8::try_from(status).unwrap_or(NOT_STARTED),

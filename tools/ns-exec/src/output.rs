@@ -1,4 +1,4 @@
-//! Where the document and the status go: standard output is the command's.
+//! Where the document and the status are written. Standard output belongs to the command.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Opens what is asked for; so what cannot be written is found out before anything is made.
+    /// Opens the requested files first, so that errors are found before anything is made.
     pub(crate) fn open(document: Option<&Path>, status_fd: Option<u32>, detached: bool) -> Result<Self> {
         let open =
             |path: &str| File::options().write(true).open(path).with_context(|| format!("open {path:?}"));
@@ -42,12 +42,12 @@ impl Output {
         Ok(Self { document: Some(file), is_regular, ..Self::default() })
     }
 
-    /// That the command runs.
+    /// Reports that the command runs.
     pub(crate) fn runs(&mut self, identity: Identity) -> Result<()> {
         self.tell(&json!({"pid": identity.pid, "startTime": identity.start_time}))
     }
 
-    /// The document of a command that runs.
+    /// The document of a running command.
     pub(crate) fn started(&mut self, document: &Document) -> Result<()> {
         if self.is_regular || self.detached {
             self.write(document)?;
@@ -60,7 +60,7 @@ impl Output {
         Ok(())
     }
 
-    /// That it has ended.
+    /// Reports that it has ended.
     pub(crate) fn ended(&mut self, document: &Document, status: i32) -> Result<()> {
         self.tell(&json!({"exitStatus": status}))?;
         self.write(document)
@@ -72,7 +72,7 @@ impl Output {
         Ok(toolkit::write_document(document)?)
     }
 
-    /// That it did not start: the document, which tells why. What cannot be written then is no news.
+    /// Writes the document of a command that did not start, with the error. Errors of writing are ignored here.
     pub(crate) fn pass_on(&mut self, document: &Document) {
         let _ = self.write(document);
         if self.detached && !self.is_broken {

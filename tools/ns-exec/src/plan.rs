@@ -1,4 +1,4 @@
-//! What is going to be done.
+//! The plan.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::{
     request::{Log, Request},
 };
 
-/// The member without the process's identity, and the operations: files first, the process last.
+/// The member, without the process's identity, and the operations: files first, the process last.
 pub(crate) fn plan(
     request: Request,
     context: &Context,
@@ -30,7 +30,7 @@ pub(crate) fn plan(
     }
     let (rootfs, readonly) = root(&request, context, document)?;
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
-    // A directory that somebody else keeps is used as it is.
+    // A directory that others manage is used as it is.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
     let (mut operations, files) = place(context, files);
     let log = log(request.log, context, &mut operations)?;
@@ -85,7 +85,7 @@ fn users(context: &Context, document: &Document) -> Result<Users> {
     Ok(topmost.map_or(Users::None, Users::Directory))
 }
 
-/// The root file system, and whether it is to be read only.
+/// The root file system, and whether it is read-only.
 fn root(request: &Request, context: &Context, document: &Document) -> Result<(PathBuf, bool)> {
     let (path, readonly) = match &request.rootfs {
         Some(path) => (path.clone(), false),
@@ -101,7 +101,7 @@ fn root(request: &Request, context: &Context, document: &Document) -> Result<(Pa
     Ok((path, readonly || request.read_only))
 }
 
-/// Where the container's files in `/etc` stand on the host, and what makes them.
+/// The paths of the container's files in `/etc` on the host, and the operations that make them.
 fn place(context: &Context, files: Vec<File>) -> (Vec<ContainerOperation>, Vec<Volume>) {
     let directory = context.scope.run_dir.join("containers").join(&context.id);
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
@@ -122,7 +122,7 @@ fn place(context: &Context, files: Vec<File>) -> (Vec<ContainerOperation>, Vec<V
     (operations, volumes)
 }
 
-/// Those that are asked for; `files` where they leave room for them.
+/// The requested volumes, and those of `files` that they do not replace.
 fn volumes(asked: Vec<Volume>, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
     for volume in asked {
         files.retain(|other| other.target != volume.target);
@@ -133,7 +133,7 @@ fn volumes(asked: Vec<Volume>, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
     Ok(files)
 }
 
-/// Where the output goes. A log of the user's own is not made, and stays.
+/// The path of the log. A log that the user named is not made, and stays.
 fn log(log: Log, context: &Context, operations: &mut Vec<ContainerOperation>) -> Result<Option<PathBuf>> {
     match log {
         Log::None => Ok(None),

@@ -10,7 +10,7 @@ use toolkit::prelude::*;
 
 use crate::operation::ContainerOperation;
 
-/// The record of a container that runs, and what runs in it.
+/// The record of a running container, and its process.
 pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::ProcessOperation)> {
     let path = run_dir.join(format!("{id}.json"));
     let document = record::read(run_dir, id)?
@@ -32,7 +32,7 @@ pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Pro
     Ok((document, process))
 }
 
-/// Writes the exit status of a process into its container's record, if that still tells of it.
+/// Writes the exit status of a process into its container's record, if the record is still about that process.
 pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> Result<()> {
     let Some(record) = Record::lock_existing(run_dir, id)? else { return Ok(()) };
     if let Some(mut document) = record.read()?
@@ -44,7 +44,7 @@ pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> R
     Ok(())
 }
 
-/// Writes the exit status of a process into a document, if that tells of it.
+/// Writes the exit status of a process into a document, if the document is about that process.
 pub(crate) fn ended(document: &mut Document, identity: Identity, status: i32) -> Result<bool> {
     let Some(process) = document.get::<Process>()? else { return Ok(false) };
     if (process.pid, process.start_time) != (identity.pid, identity.start_time) {

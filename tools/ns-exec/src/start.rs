@@ -1,4 +1,4 @@
-//! Starting a container's process, and staying with it.
+//! Starts a container's process, and waits for it.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -14,10 +14,10 @@ use crate::{
 
 const TOOL: &str = "ns-exec";
 
-/// Where there is no document.
+/// The status without a document.
 const FROM: &str = "stand it behind another tool, or use --from, -n or --join";
 
-/// What `ns-exec` does otherwise than a filter: it launches a process, which owns standard output.
+/// The difference between `ns-exec` and a filter: it launches a process that owns standard output.
 pub(crate) struct Start {
     input: Input,
     output: Output,
@@ -25,11 +25,11 @@ pub(crate) struct Start {
     interactive: bool,
     tty: bool,
     terminal: Option<Terminal>,
-    /// Held back from [`Hooks::prepare`] on; with -d there is nobody to pass them on to.
+    /// Blocked from [`Hooks::prepare`] on. With -d there is nobody to pass them on to.
     signals: Option<Foreground>,
 }
 
-/// A process that was launched, and whose container it is.
+/// A launched process, and its container.
 pub(crate) struct Launched {
     state: State,
     identity: Identity,
@@ -38,13 +38,13 @@ pub(crate) struct Launched {
 }
 
 enum State {
-    /// Held back; it is the caller's to wait for.
+    /// Held back; the caller waits for it.
     Own(Started),
-    /// Held back; it is its supervisor's to wait for.
+    /// Held back; its supervisor waits for it.
     Background(Supervised),
-    /// Let go; it is the caller's to wait for.
+    /// Released; the caller waits for it.
     Running(Running),
-    /// Let go, in the background.
+    /// Released, in the background.
     Supervised,
 }
 
@@ -84,7 +84,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn prepare(&mut self, plan: &mut Plan<NsExec>) -> Result<()> {
-        // What is typed comes by standard input, where that is left to it.
+        // With -i, typed input comes from standard input.
         let types = self.interactive && !matches!(self.input, Input::Standard(_));
         self.terminal = terminal(self.tty && !self.detach, types, self.interactive)?;
         if let (Some((columns, rows)), Some(ContainerOperation::Process(process))) =
@@ -175,7 +175,7 @@ impl Start {
         if self.detach {
             let log = process.log.as_deref();
             let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
-                // Nobody is left to tell.
+                // Nobody is left to read it.
                 let _ = record::end(&scope.run_dir, id, identity, status);
             })?;
             return Ok(State::Background(supervised));
@@ -186,13 +186,13 @@ impl Start {
     }
 }
 
-/// What a shell would exit with, where the command itself was the reason.
+/// The exit status of a shell, if the command itself was the reason.
 pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
     let of_command = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
     of_command.map_or(NOT_STARTED, runtime::Error::status)
 }
 
-/// Our side of the command's terminal, where it gets one. `types`: what is typed comes by standard input.
+/// Our side of the command's terminal, if it has one. `types`: typed input comes from standard input.
 pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Result<Option<Terminal>> {
     is_wanted.then(|| Terminal::open(types)).transpose().map_err(|error| match interactive {
         true => hint(error, "leave -t out, and the command reads from a pipe or a file"),

@@ -1,4 +1,4 @@
-//! Calling the tools' `--undo`.
+//! Calls the tools' `--undo`.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +17,10 @@ use document::{
 };
 use operation::{Operation as _, Scope, words};
 use toolkit::{Common, Stage, hint, session};
-/// How many tools get ready to read while another one works.
+/// How many tools are started ahead, while another one works.
 const AHEAD: usize = 2;
 
-/// Where the tools stand and what they are told.
+/// Where the tools are, and their arguments.
 pub(crate) struct Tools {
     beside: PathBuf,
     with: Vec<PathBuf>,
@@ -40,12 +40,12 @@ struct Waiting {
 struct Given {
     program: PathBuf,
     child: Child,
-    /// The steps that it was not given.
+    /// The steps that it did not get.
     above: SplitOff,
 }
 
 impl Tools {
-    /// The tools beside this program, and those in the directories `with`.
+    /// The tools in the directory of this program, and those in the directories `with`.
     pub(crate) fn new(with: &[PathBuf], common: &Common) -> Result<Self> {
         let own = std::env::current_exe().context("find the directory of unwind")?;
         let beside = own.parent().unwrap_or(Path::new("/")).to_owned();
@@ -58,8 +58,8 @@ impl Tools {
         })
     }
 
-    /// Undoes every step of the document, the last one first, and leaves in it what could not be undone. Returns what
-    /// the caller has yet to say; a tool that failed has said why itself.
+    /// Undoes every step of the document in reverse order, and leaves in it what could not be undone. Returns errors
+    /// that are not printed yet; a tool that failed has printed its own.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
         if let Some(id) = document.id()? {
             self.take_over(&id, document)?;
@@ -84,17 +84,17 @@ impl Tools {
         Ok(errors)
     }
 
-    /// Makes the document's steps those of the container's record, and marks the record as being taken back, so that no tool of a
-    /// pipe that still runs adds to it; one without steps goes at once. Of a container without record and steps, what is
-    /// left in `$STAVE_ROOT` goes.
+    /// Sets the document's steps to those of the container's record, and marks the record as being unwound, so that no
+    /// tool of a running pipe adds to it. A record without steps is removed at once. Of a container without record and
+    /// steps, the remains in `$STAVE_ROOT` are removed.
     fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
         let run_dir = &self.scope.run_dir;
         let Some((record, mut recorded)) = record::settled(run_dir, id)? else {
             if self.orphan(document)?.is_some() {
                 let record = Record::lock(run_dir, id)?;
-                // Somebody may have begun the container anew meanwhile.
+                // The container may have been started again meanwhile.
                 if let Some(path) = self.orphan(document)? {
-                    // What union-mount makes first has all the rest in it.
+                    // union-mount's first directory contains all the others.
                     let made = mount::MountOperation::DirectoryAdd { path, mode: 0o700, owner: None };
                     made.undo(&self.scope)?;
                 }
@@ -117,7 +117,7 @@ impl Tools {
             message: format!("container \"{id}\" is being taken back"),
             causes: Vec::new(),
         })?;
-        // On a full disk, the container is taken back all the same.
+        // On a full disk, the container is removed all the same.
         let _ = record.write(&recorded);
         if !recorded.has_steps_of(document)? {
             *document = recorded;
@@ -125,7 +125,7 @@ impl Tools {
         Ok(())
     }
 
-    /// The commands that [`Tools::undo_all`] would run, each with what the one before has written on standard input.
+    /// The commands that [`Tools::undo_all`] would run. Each reads the output of the one before.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
         let tools = match self.recorded(document)? {
             Some(recorded) if one_continues_the_other(&recorded, document)? => recorded.tools()?,
@@ -142,8 +142,8 @@ impl Tools {
         tools.iter().rev().map(line).collect()
     }
 
-    /// What a container of before the machine was started anew has left in `$STAVE_ROOT`: of one that has no record any more,
-    /// and of which the document knows nothing.
+    /// Removes the remains in `$STAVE_ROOT` of a container from before a restart. It has no record any more, and the
+    /// document does not know it.
     fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
         let Some(id) = document.id()? else { return Ok(None) };
         let directory = self.scope.root.join("containers").join(id.to_string());
@@ -153,7 +153,7 @@ impl Tools {
         if is_known || directory.symlink_metadata().is_err() {
             return Ok(None);
         }
-        // Somebody has it who keeps his records elsewhere.
+        // The container belongs to somebody who keeps records elsewhere.
         let known_as = directory.canonicalize()?;
         if mount::table::read()?.iter().any(|entry| entry.target.starts_with(&known_as)) {
             let run_dir = &self.scope.run_dir;
@@ -175,8 +175,7 @@ impl Tools {
         Ok(record::read(&self.scope.run_dir, &id)?)
     }
 
-    /// What the tool made of the document that it was given, without the step at the index `at`. Returns the failure that
-    /// it told of.
+    /// The tool's version of its document, without the step at the index `at`. Returns the failure that it reported.
     fn take(&mut self, document: &mut Document, at: usize, given: Given) -> Result<Option<Failure>> {
         let Given { program, mut child, above } = given;
         let mut written = Vec::new();
@@ -252,21 +251,21 @@ impl Tools {
 }
 
 impl Waiting {
-    /// Gives the tool the document with nothing above the step at the index `at`: steps that could not be undone are none of
-    /// its business, even if they are of the same tool.
+    /// Gives the tool the document without the steps above the index `at`. Steps that could not be undone do not matter
+    /// to it, even if they are of the same tool.
     fn give(self, document: &Document, at: usize) -> Result<Given> {
         let Self { program, mut child } = self;
         let mut given = document.clone();
         let above = given.split_off_steps(at + 1)?;
         if let Some(mut input) = child.stdin.take() {
-            // A tool that ends without reading tells so by its output.
+            // The output shows if a tool ends without reading.
             let _ = input.write_all(given.to_line().as_bytes());
         }
         Ok(Given { program, child, above })
     }
 }
 
-/// What an error was met at.
+/// The place of an error.
 fn undo_step(tool: &str) -> String {
     format!("undo step \"{tool}\"")
 }
@@ -277,8 +276,8 @@ fn is_ours(tool: &str) -> bool {
     table::tools().any(|ours| ours == tool)
 }
 
-/// Whether the record tells of the document's container: at a later moment than a document that was saved in mid-pipe, or at
-/// one when part of it was taken back. Where both have the same `instance` it does, whatever the steps.
+/// Whether the record is about the document's container. The document may be older, if it was saved in mid-pipe, or the
+/// record may be partly undone. The same `instance` is enough, whatever the steps.
 fn one_continues_the_other(recorded: &Document, document: &Document) -> Result<bool> {
     if let Some(same) = recorded.is_of_one_container(document)? {
         return Ok(same);

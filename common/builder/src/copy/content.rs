@@ -1,4 +1,4 @@
-//! What a copy depends on in the files that it reads, as a digest. Files of a context are hashed while they are copied: the
+//! The content that a copy depends on, as a digest. Files of a context are hashed while they are copied, because the
 //! context may change meanwhile, and a cache must never hold one content under the digest of another.
 
 use std::{
@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{CopyError, Item, Kind, Tree, failed, place};
 
-/// What an item holds: the SHA-256 of a file, the text of a link, nothing of anything else.
+/// The content of an item: the SHA-256 of a file, the text of a link, nothing for other kinds.
 pub(super) type Content = Vec<u8>;
 
-/// A hash over fields, each with its length, so that none can be taken for a part of another.
+/// A hash over fields, each with its length, so that fields cannot be confused.
 #[derive(Default)]
 pub(super) struct Fields(Sha256);
 
@@ -35,7 +35,7 @@ impl Fields {
     }
 }
 
-/// Reads what an item holds.
+/// Reads the content of an item.
 pub(super) fn read(tree: &Tree, item: &Item) -> Result<Content, CopyError> {
     match item.kind {
         Kind::File => {
@@ -50,7 +50,7 @@ pub(super) fn read(tree: &Tree, item: &Item) -> Result<Content, CopyError> {
     }
 }
 
-/// Puts an item and its content into a digest.
+/// Adds an item and its content to a digest.
 pub(super) fn describe(hash: &mut Fields, tree: &Tree, item: &Item, content: &[u8]) -> Result<(), CopyError> {
     let stat = &item.stat;
     hash.field(item.target.as_os_str().as_bytes());
@@ -79,7 +79,7 @@ pub(super) fn describe(hash: &mut Fields, tree: &Tree, item: &Item, content: &[u
     Ok(())
 }
 
-/// The extended attributes that reach an image: those in a context say nothing there, as its owners do not.
+/// The extended attributes that reach an image: those of a context do not, like its owners.
 pub(super) fn attributes(
     tree: &Tree,
     file: impl AsFd,
@@ -143,7 +143,7 @@ impl Hashing {
 
 impl place::Source for Hashing {
     fn write_to(&mut self, file: &mut File) -> io::Result<()> {
-        // Where the file system can share the blocks, what is shared is what counts.
+        // If the file system shares the blocks, the shared content counts.
         if rustix::fs::ioctl_ficlone(&*file, &self.file).is_ok() {
             self.file = file.try_clone()?;
             self.file.rewind()?;

@@ -1,4 +1,4 @@
-//! One COPY or ADD, its variables expanded: what is read, a digest of it, and the copy itself.
+//! One COPY or ADD with its variables expanded: its sources, a digest of them, and the copy itself.
 
 use std::{
     collections::HashMap,
@@ -32,14 +32,14 @@ pub struct Inline {
     pub content: String,
 }
 
-/// A file that was fetched.
+/// A downloaded file.
 #[derive(Debug, Clone)]
 pub struct Fetched {
     /// Its name.
     pub name: String,
     /// Its content.
     pub file: Rc<File>,
-    /// The digest of that.
+    /// The digest of the content.
     pub digest: String,
     /// When it was modified, in seconds since 1970.
     pub modified: i64,
@@ -58,9 +58,9 @@ pub struct Job {
     pub unpack_fetched: bool,
     /// Files given in the Dockerfile.
     pub inline: Vec<Inline>,
-    /// Where it goes, below the image's root.
+    /// The destination, below the image's root.
     pub destination: PathBuf,
-    /// Whether that is meant as a directory: it ends with a slash.
+    /// Whether the destination is meant as a directory: it ends with a slash.
     pub into: bool,
     /// `--chmod`.
     pub chmod: Option<Chmod>,
@@ -72,7 +72,7 @@ pub struct Job {
     pub unpack: bool,
 }
 
-/// What a job reads.
+/// The sources of a job.
 #[derive(Debug, Default)]
 pub struct Listing {
     sources: Vec<Listed>,
@@ -80,7 +80,7 @@ pub struct Listing {
 
 #[derive(Debug)]
 struct Listed {
-    /// The path that the source was resolved to.
+    /// The resolved path of the source.
     path: PathBuf,
     directory: bool,
     /// With `target` below the destination.
@@ -88,10 +88,10 @@ struct Listed {
 }
 
 impl Job {
-    /// Looks up what the sources name.
+    /// Looks up the sources.
     ///
     /// # Errors
-    /// [`CopyError`]: a source that is missing, forbidden or cannot be read.
+    /// [`CopyError`]: a source is missing, forbidden or unreadable.
     pub fn list(&self, tree: &Tree) -> Result<Listing, CopyError> {
         let mut listing = Listing::default();
         for source in &self.sources {
@@ -109,7 +109,7 @@ impl Job {
         Ok(listing)
     }
 
-    /// `--parents`: directories above are kept, from `/./` on where the source has that.
+    /// `--parents`: parent directories are kept, from `/./` on if the source has that.
     fn with_parents(&self, tree: &Tree, source: &str) -> Result<Option<Listed>, CopyError> {
         let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
         let pattern = pattern.trim_matches('/').trim_start_matches("./");
@@ -125,7 +125,7 @@ impl Job {
         };
         let all = tree.list(&base, Path::new(""), &self.exclude)?;
         let kept: Vec<Item> = all.iter().filter(|item| fits(item)).cloned().collect();
-        // Directories on the way are copied with what they are, not made anew.
+        // Directories on the way are copied with their attributes.
         let above = |item: &&Item| {
             item.kind == Kind::Directory
                 && !item.target.as_os_str().is_empty()
@@ -137,8 +137,8 @@ impl Job {
         Ok((!items.is_empty()).then_some(Listed { path: base, directory: true, items }))
     }
 
-    /// A digest of all that the copy depends on in its sources: names, kinds, modes, owners, attributes and contents, but
-    /// no times.
+    /// A digest of everything that the copy depends on in its sources: names, kinds, modes, owners, attributes and
+    /// contents, but not times.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -171,11 +171,11 @@ impl Job {
         Ok(hash.finish())
     }
 
-    /// Copies into an image's file system. `now` is the time of what the copy makes by itself; `scratch` a directory for a
-    /// file that is needed for a moment.
+    /// Copies into an image's file system. `now` is the time of what the copy makes by itself; `scratch` is a directory
+    /// for a temporary file.
     ///
-    /// Returns the digest ([`Job::digest`]) of what was copied, which a context may have changed to since it was listed.
-    /// None where the tree cannot change: the digest is that of the listing then.
+    /// Returns the digest ([`Job::digest`]) of what was copied; a context may have changed since it was listed. None if
+    /// the tree cannot change, because then the digest of the listing holds.
     ///
     /// # Errors
     /// [`CopyError`].
@@ -191,7 +191,7 @@ impl Job {
         let sources = listing.sources.len() + self.fetched.len() + self.inline.len();
         let many = sources > 1;
         if sources == 0 {
-            // Patterns that nothing fits.
+            // Patterns without a match.
             return Ok(None);
         }
         let place = match &self.chmod {
@@ -237,7 +237,7 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    /// Copies one source; what its items held is put behind `contents`.
+    /// Copies one source, and adds the contents of its items to `contents`.
     fn source(
         &mut self,
         source: &Listed,
@@ -253,7 +253,7 @@ impl Copying<'_> {
                 true => self.destination.join(&item.target),
                 false => self.destination.clone(),
             };
-            // Of a directory the contents are copied, not its own mode and owner (reference, "COPY").
+            // The content of a directory is copied, not its own mode and owner (reference, "COPY").
             if source.directory && item.target.as_os_str().is_empty() {
                 contents.push(Content::new());
                 continue;
@@ -267,7 +267,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Places a file that was fetched: for its owner alone, as Docker has it.
+    /// Places a downloaded file, for its owner only, as in Docker.
     fn fetched(&self, fetched: &Fetched, into: bool) -> Result<(), CopyError> {
         let path = Path::new(&fetched.name);
         let mut file = fetched.file.try_clone().map_err(content::error("read", path))?;
@@ -292,7 +292,7 @@ impl Copying<'_> {
         self.place.file(&target, &metadata, &mut inline.content.as_bytes())
     }
 
-    /// A directory's contents need a directory to go to.
+    /// A directory's content needs a directory as destination.
     fn make_destination(&self, found: Option<Kind>) -> Result<(), CopyError> {
         match found {
             Some(Kind::Directory) | None => self.place.ensure(&self.destination).map(|_| ()),
@@ -300,8 +300,8 @@ impl Copying<'_> {
         }
     }
 
-    /// Unpacks a file that is an archive, and copies any other. A file of the context is copied aside before, so that what
-    /// is looked at, hashed and unpacked is one and the same.
+    /// Unpacks a file that is an archive, and copies any other. A file of the context is copied to a temporary file
+    /// first, so that the same content is checked, hashed and unpacked.
     fn unpack_or_copy(&mut self, source: &Listed, item: &Item, target: &Path) -> Result<Content, CopyError> {
         let open = self.tree.open(&item.source, OFlags::RDONLY | OFlags::NONBLOCK);
         let mut file = File::from(open.map_err(failed("open", &item.source))?);
@@ -317,13 +317,13 @@ impl Copying<'_> {
             file.rewind().map_err(content::error("read", &item.source))?;
             return self.item(item, target, Some(file));
         }
-        // `--chmod` says nothing about what an archive is unpacked to.
+        // `--chmod` does not apply to the content of an archive.
         self.place.ensure_as(&self.destination, 0o755)?;
         archive::unpack(file, &source.path, &self.destination, self.owner, &self.place)?;
         Ok(content)
     }
 
-    /// Copies one item, with the content of `instead` where that is given. Returns what it held.
+    /// Copies one item, with the content of `instead` if that is given. Returns its content.
     fn item(&mut self, item: &Item, target: &Path, instead: Option<File>) -> Result<Content, CopyError> {
         let (tree, place) = (self.tree, &self.place);
         let mut metadata = self.metadata(item);
@@ -346,7 +346,7 @@ impl Copying<'_> {
                     None => File::from(open(OFlags::RDONLY | OFlags::NONBLOCK)?),
                 };
                 metadata.xattrs = content::attributes(tree, &file, item)?;
-                // What cannot change needs no second look.
+                // A tree that cannot change needs no second look.
                 let content = if tree.is_context() {
                     let mut source = content::Hashing::new(file);
                     place.file(target, &metadata, &mut source)?;
@@ -367,7 +367,7 @@ impl Copying<'_> {
             }
             Kind::Node => {
                 let kind = FileType::from_raw_mode(item.stat.st_mode);
-                // A socket is nothing without the process that made it: Docker leaves it out as well.
+                // A socket is useless without its process: Docker leaves it out as well.
                 if kind != FileType::Socket {
                     place.node(target, &metadata, kind, item.stat.st_rdev)?;
                 }
@@ -378,7 +378,7 @@ impl Copying<'_> {
 
     fn metadata(&self, item: &Item) -> Metadata {
         let stat = &item.stat;
-        // Who owns a file outside says nothing inside of an image.
+        // The owner of a file outside has no meaning inside an image.
         let own = match self.tree.is_context() {
             true => Owner::default(),
             false => Owner { uid: stat.st_uid, gid: stat.st_gid },

@@ -1,4 +1,4 @@
-//! COPY and ADD: what they read, and how it is placed into an image.
+//! COPY and ADD: their sources, and how files are placed into an image.
 
 mod archive;
 mod content;
@@ -22,13 +22,13 @@ use std::{
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// A source that is not there, in the context.
+    /// A source that does not exist in the context.
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NotInContext(String),
-    /// A source that is not there, in a stage or an image.
+    /// A source that does not exist in a stage or an image.
     #[error("stat {0}: file does not exist")]
     NotFound(String),
-    /// More than one source, and a destination that is no directory.
+    /// More than one source, and a destination that is not a directory.
     #[error(
         "when using {0} with more than one source file, the destination must be a directory and end with a /"
     )]
@@ -39,19 +39,19 @@ pub enum CopyError {
     /// A directory where a file is in the image.
     #[error("cannot copy to non-directory: {0}")]
     OverFile(PathBuf),
-    /// `--chmod` that cannot be read.
+    /// An invalid `--chmod`.
     #[error(transparent)]
     Chmod(#[from] ChmodError),
-    /// `--chown` that cannot be resolved.
+    /// An unknown user or group in `--chown`.
     #[error(transparent)]
     Owner(#[from] OwnerError),
-    /// A pattern that cannot be one.
+    /// An invalid pattern.
     #[error(transparent)]
     Pattern(#[from] crate::glob::BadPattern),
-    /// `--exclude` that cannot be read.
+    /// An invalid `--exclude`.
     #[error(transparent)]
     Exclude(#[from] crate::ignore::IgnoreError),
-    /// An archive that ends too soon, or is none.
+    /// An archive that ends too early, or is not an archive.
     #[error("unpack {path:?}: {source}")]
     Archive {
         /// The archive.
@@ -59,12 +59,12 @@ pub enum CopyError {
         /// The cause.
         source: io::Error,
     },
-    /// Anything that the system refused.
+    /// Any error of the system.
     #[error("{verb} {path:?}: {source}")]
     System {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// The cause.
         source: rustix::io::Errno,

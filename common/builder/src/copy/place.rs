@@ -1,5 +1,5 @@
-//! Placing files into an image's file system. Paths are resolved by the kernel inside of the image's root; a link at the
-//! end of a path is replaced, never followed. [`Place::resolve`] says where a destination that is a link leads.
+//! Places files into an image's file system. The kernel resolves paths inside the image's root. A link at the end of a
+//! path is replaced, never followed. [`Place::resolve`] tells where a destination that is a link leads.
 
 use std::{
     cell::RefCell,
@@ -25,7 +25,7 @@ use super::{
     tree::{kind, open_inside, stat},
 };
 
-/// What a file has besides its contents.
+/// The attributes of a file.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     /// Permission bits, with set-id and sticky.
@@ -42,15 +42,15 @@ pub struct Metadata {
 #[derive(Debug)]
 pub struct Place {
     root: OwnedFd,
-    /// Owner of directories that have to be made on the way.
+    /// Owner of directories that are made on the way.
     owner: Owner,
     /// Their mode.
     mode: u32,
     /// Their time; none for now.
     now: Option<Timespec>,
-    /// The directory that was used last: files come directory by directory.
+    /// The last directory: files come directory by directory.
     last: RefCell<Option<(PathBuf, Rc<OwnedFd>)>>,
-    /// Times of directories are set when nothing is placed into them any more.
+    /// Times of directories are set when nothing more is placed into them.
     times: RefCell<Vec<(PathBuf, Timespec)>>,
 }
 
@@ -71,21 +71,21 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 }
 
 impl Place {
-    /// Places below `root`. Directories on the way that are missing are made for `owner`, with the time `now`.
+    /// Places below `root`. Missing directories on the way are made for `owner`, with the time `now`.
     pub fn new(root: OwnedFd, owner: Owner, now: Option<Timespec>) -> Self {
         Self { root, owner, mode: 0o755, now, last: RefCell::default(), times: RefCell::default() }
     }
 
-    /// The same, but directories on the way that are missing get the permissions `mode`.
+    /// The same, but missing directories on the way get the permissions `mode`.
     pub fn with_mode(self, mode: u32) -> Self {
         Self { mode: mode & 0o777, ..self }
     }
 
-    /// The path that `path` stands for once every link in it is followed, the last one too. What is not there yet counts as
-    /// a directory or a file to be made: a link may lead to it.
+    /// The path for `path` with every link in it resolved, including the last one. A missing part counts as a directory
+    /// or file to make, because a link may lead to it.
     ///
     /// # Errors
-    /// [`CopyError::System`]: `ELOOP` for links in a circle.
+    /// [`CopyError::System`]: `ELOOP` for links in a loop.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf, CopyError> {
         let mut real = PathBuf::new();
         let mut links = 0;
@@ -120,7 +120,7 @@ impl Place {
         Ok(real)
     }
 
-    /// What stands at `path`, links followed; none where nothing does.
+    /// The file at `path`, with links resolved; none if it does not exist.
     ///
     /// # Errors
     /// [`CopyError::System`].
@@ -132,7 +132,7 @@ impl Place {
         }
     }
 
-    /// Opens the directory at `path`, links followed; makes it, and those above it, where missing.
+    /// Opens the directory at `path`, with links resolved; makes it, and its parents, if missing.
     ///
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
@@ -158,7 +158,7 @@ impl Place {
                 let above = self.ensure_as(above, mode)?;
                 match rustix::fs::mkdirat(&*above, name, mode_bits(0o755)) {
                     Ok(()) => {}
-                    // A link to what is not there yet.
+                    // A link to something that does not exist yet.
                     Err(Errno::EXIST) if self.kind_at(&above, name, path)? == Some(Kind::Symlink) => {
                         return self.ensure_as(&self.resolve(path)?, mode);
                     }
@@ -176,7 +176,7 @@ impl Place {
         Ok(directory)
     }
 
-    /// Makes a directory, or takes the one that is there, and describes it.
+    /// Makes a directory, or takes the existing one, and sets its attributes.
     ///
     /// # Errors
     /// [`CopyError::OverFile`], [`CopyError::System`].
@@ -194,12 +194,12 @@ impl Place {
         self.describe(&above, name, path, metadata, Kind::Directory)
     }
 
-    /// Makes a file with what `source` yields.
+    /// Makes a file with the content of `source`.
     ///
     /// # Errors
     /// [`CopyError::OverDirectory`], [`CopyError::System`].
     pub fn file(&self, path: &Path, metadata: &Metadata, source: &mut dyn Source) -> Result<(), CopyError> {
-        // It is read again where what was written has to be hashed.
+        // It is read again if the written content has to be hashed.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             self.instead(path, |above, name| rustix::fs::openat(above, name, flags, mode_bits(0o600)))?;
@@ -298,7 +298,7 @@ impl Place {
         }
     }
 
-    /// Makes something at `path`, in place of a file that may be there.
+    /// Makes something at `path`, replacing an existing file.
     fn instead<T>(
         &self,
         path: &Path,
@@ -317,7 +317,7 @@ impl Place {
         make(&above, name).map_err(failed("create", path))
     }
 
-    /// Gives what is no regular file its metadata.
+    /// Sets the metadata of something other than a regular file.
     fn describe(
         &self,
         above: &OwnedFd,
@@ -367,7 +367,7 @@ impl Source for &[u8] {
 
 impl Source for File {
     fn write_to(&mut self, file: &mut File) -> io::Result<()> {
-        // Shares the blocks where the file system can; the kernel copies otherwise (copy_file_range).
+        // Shares the blocks if the file system can; otherwise the kernel copies (copy_file_range).
         if rustix::fs::ioctl_ficlone(&*file, &*self).is_ok() {
             return Ok(());
         }
@@ -375,7 +375,7 @@ impl Source for File {
     }
 }
 
-/// Whether an attribute belongs to the file: not to the overlay, nor to the host's policy.
+/// Whether an attribute belongs to the file, not to the overlay or to the host's policy.
 pub(super) fn is_portable(name: &OsStr) -> bool {
     let name = name.as_bytes();
     !name.starts_with(b"trusted.overlay.")
@@ -386,7 +386,7 @@ pub(super) fn is_portable(name: &OsStr) -> bool {
 fn set_xattrs(file: impl AsFd, xattrs: &[(OsString, Vec<u8>)], path: &Path) -> Result<(), CopyError> {
     for (name, value) in xattrs {
         match rustix::fs::fsetxattr(&file, name.as_os_str(), value, XattrFlags::empty()) {
-            // What the image's file system cannot hold is lost, as with cp: it is no reason to fail.
+            // As with cp, attributes that the image's file system does not support are lost without an error.
             Ok(()) | Err(Errno::NOTSUP) => {}
             Err(error) => return Err(failed("set attribute of", path)(error)),
         }

@@ -25,17 +25,17 @@ use crate::{
 struct Request {
     job: Job,
     chown: Option<String>,
-    /// Addresses of files that have to be fetched.
+    /// Addresses of files to download.
     remote: Vec<String>,
-    /// The digest that the only one of them must have.
+    /// The required digest of the only one of them.
     checksum: Option<Digest>,
-    /// `--link`: a layer that knows nothing of those below it.
+    /// `--link`: a layer that does not depend on those below it.
     link: bool,
-    /// As the history has it.
+    /// The text for the history.
     text: String,
 }
 
-/// Where files come from.
+/// The source of files.
 enum From {
     Context,
     Layers(Vec<Layer>),
@@ -56,7 +56,7 @@ impl Builder<'_> {
             None => From::Context,
             Some(name) => From::Layers(self.layers_of(at, name)?),
         };
-        // What a stage or an image holds is known by its layers, without looking into it.
+        // The layers of a stage or an image identify its content, without reading it.
         let short = match &from {
             From::Layers(layers) => Some(
                 request
@@ -66,7 +66,7 @@ impl Builder<'_> {
                     .with_all(&request.job.sources)
                     .with(format!("{:?}", request.job.exclude)),
             ),
-            // So is a file that may have one digest only.
+            // The same holds for a file that must have a given digest.
             From::Context => request.checksum.as_ref().map(|checksum| {
                 let name = request.remote.first().map(|address| name_of(address)).unwrap_or_default();
                 request.key(state, self).with("checksum").with(name).with(checksum.to_string())
@@ -161,7 +161,7 @@ impl Builder<'_> {
             exclude: Ignore::new(exclude.iter().map(String::as_str)).map_err(|e| failed(e.into()))?,
             unpack: copy.unpack.unwrap_or(instruction == "ADD"),
         };
-        // With a mode it is a copy as any other, as BuildKit has it.
+        // With a mode it is an ordinary copy, as in BuildKit.
         let link = copy.link && job.chmod.is_none();
         Ok(Request { job, chown, remote, checksum, link, text })
     }
@@ -170,7 +170,7 @@ impl Builder<'_> {
     pub(super) fn layers_of(&self, at: usize, name: &str) -> Result<Vec<Layer>, Cause> {
         Ok(match plan::origin(&self.file.stages, at, name)? {
             Origin::Scratch => Vec::new(),
-            // Only what an ONBUILD of the base image names can be missing: no plan knows of it.
+            // Only an image in an ONBUILD of the base image can be missing: plans do not include it.
             Origin::Stage(index) => {
                 let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
                 state.layers.clone()
@@ -179,7 +179,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Copies. Returns the layer, and the digest of what was copied where that may not be what was listed.
+    /// Copies. Returns the layer, and the digest of what was copied if it may differ from the listing.
     fn copy(
         &self,
         layers: &[Layer],
@@ -213,7 +213,7 @@ impl Builder<'_> {
         self.options.epoch.map(|epoch| Timespec { tv_sec: epoch, tv_nsec: 0 })
     }
 
-    /// WORKDIR: a layer only where the directory is not there yet.
+    /// WORKDIR: a layer only if the directory does not exist yet.
     pub(super) fn workdir_step(&self, state: &mut State, path: &str) -> Result<(), Cause> {
         let lookup = |name: &str| state.variable(name);
         let path = Expander::new(self.file.escape, &lookup).word(path)?;
@@ -243,7 +243,7 @@ impl Builder<'_> {
             let user = Some(before.config.user.as_str());
             let owner = self.owner(&mounted, user)?.unwrap_or_default();
             let place = Place::new(mounted.open()?, owner, self.now());
-            // A link may lead to what is not there yet.
+            // A link may lead to something that does not exist yet.
             let relative = place.resolve(&relative).map_err(failed)?;
             match place.look(&relative).map_err(failed)? {
                 Some(Kind::Directory) => return Ok(Made { layer: None, key: None }),
@@ -257,7 +257,7 @@ impl Builder<'_> {
     }
 }
 
-/// `--checksum`, of the only source, which is on a web server.
+/// `--checksum`, for a single source on a web server.
 fn checksum(text: &str, sources: &[String]) -> Result<Digest, Cause> {
     let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
     match sources {
@@ -270,7 +270,7 @@ fn checksum(text: &str, sources: &[String]) -> Result<Digest, Cause> {
 }
 
 impl Request {
-    /// What the copy depends on besides its sources.
+    /// The dependencies of the copy besides its sources.
     fn key(&self, state: &State, builder: &Builder) -> Key {
         let job = &self.job;
         Key::new(Step::Copy)

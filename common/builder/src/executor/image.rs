@@ -1,17 +1,17 @@
-//! The image that a build ends with.
+//! The final image of a build.
 
 use oci::{Digest, spec::MediaType};
 
 use super::{Builder, Built, stage::State};
 use crate::{config::Image, error::Cause, manifest};
 
-/// The id of the image that this configuration makes: its digest.
+/// The id of the image with this configuration: its digest.
 pub(super) fn id(image: &Image) -> Result<Digest, Cause> {
     Ok(Digest::of(&oci::json::to_vec(image)?))
 }
 
 impl Builder<'_> {
-    /// Writes the image, and gives it its names.
+    /// Writes the image, and tags it.
     pub(super) fn finish(&self, mut state: State) -> Result<Built, Cause> {
         let labels = self.options.labels.iter().cloned();
         state.image.config.labels.extend(labels);

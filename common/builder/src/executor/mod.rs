@@ -1,4 +1,4 @@
-//! Building: the steps of a Dockerfile in order, each from the cache or anew, and the image in the end.
+//! Building: the steps of a Dockerfile in order, from the cache or run, and the final image.
 
 mod epoch;
 mod explain;
@@ -42,7 +42,7 @@ use crate::{
 use stage::State;
 use store::Store;
 
-/// The network that RUN has.
+/// The network of RUN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
     /// Only a loopback interface.
@@ -59,9 +59,9 @@ pub struct Options {
     pub root: PathBuf,
     /// The Dockerfile.
     pub file: PathBuf,
-    /// The directory that COPY and ADD read from.
+    /// The directory for COPY and ADD.
     pub context: PathBuf,
-    /// The names that the image gets.
+    /// The names of the image.
     pub tags: Vec<oci::Reference>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
@@ -73,19 +73,19 @@ pub struct Options {
     pub target: Option<String>,
     /// `--network`.
     pub network: Network,
-    /// Use nothing that was built before.
+    /// Do not use the cache.
     pub no_cache: bool,
-    /// Where a user namespace cannot hold what an image's layers say, come as near as can be.
+    /// In a user namespace that cannot represent an image's layers, come as close as possible.
     pub rootless: bool,
     /// Do not wait until the image is on the disk.
     pub no_sync: bool,
-    /// Say nothing but errors.
+    /// Print only errors.
     pub quiet: bool,
-    /// `SOURCE_DATE_EPOCH`: the time that everything in the image has, in seconds.
+    /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds.
     pub epoch: Option<i64>,
 }
 
-/// An image that was built.
+/// A built image.
 #[derive(Debug, Clone)]
 pub struct Built {
     /// Its manifest.
@@ -106,9 +106,9 @@ struct Builder<'a> {
     store: Store,
     cache: Cache,
     context: OnceCell<Tree>,
-    /// Parts of the context that bind mounts show: the source and its digest, and the copy.
+    /// Parts of the context for bind mounts: the source and its digest, and the copy.
     shown: RefCell<HashMap<(PathBuf, String), PathBuf>>,
-    /// Stages that are done, by their index.
+    /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
 }
@@ -130,18 +130,18 @@ fn parse(path: &Path, text: &[u8]) -> Result<Dockerfile, Error> {
 /// Reads and parses the Dockerfile; `-` is standard input.
 ///
 /// # Errors
-/// When it cannot be read, or is none.
+/// When it cannot be read, or is not valid.
 pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
     parse(path, &read_text(path)?)
 }
 
 /// Builds an image and puts it into the store.
 ///
-/// The calling process gets a mount namespace of its own as soon as something has to be mounted. It must have a single
-/// thread then.
+/// The calling process gets a mount namespace of its own as soon as something has to be mounted. It must be
+/// single-threaded then.
 ///
 /// # Errors
-/// [`Error`]; no name is given then. What was built up to there stays in the cache.
+/// [`Error`]; then no name is given. The results so far stay in the cache.
 pub fn build(options: &Options) -> Result<Built, Error> {
     let context =
         fs::metadata(&options.context).map_err(Cause::system("open build context", &options.context))?;
@@ -149,14 +149,14 @@ pub fn build(options: &Options) -> Result<Built, Error> {
         let error = std::io::Error::from(rustix::io::Errno::NOTDIR);
         return Err(Cause::system("open build context", &options.context)(error).into());
     }
-    // Modes in an image are what the Dockerfile and the context say, whatever the caller's umask; and what the store
-    // gets of directories is for nobody else to write to.
+    // Modes in an image come from the Dockerfile and the context, whatever the caller's umask. Nobody else may write to
+    // the store's directories.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let text = read_text(&options.file)?;
     let built = parse(&options.file, &text).and_then(|file| Builder::new(options, file)?.run());
     if let Some(line) = built.as_ref().err().and_then(Error::line) {
         let name = options.file.display().to_string();
-        // Whoever closed standard error has the error in the document.
+        // If standard error is closed, the document has the error.
         let _ = std::io::stderr().write_all(excerpt(&name, &text, line).as_bytes());
     }
     built
@@ -219,14 +219,14 @@ impl<'a> Builder<'a> {
         self.progress.step(self.step, self.plan.steps, text);
     }
 
-    /// Says where in the Dockerfile something failed.
+    /// Adds the place in the Dockerfile to an error.
     fn at(&self, line: usize) -> impl FnOnce(Cause) -> Error + use<> {
         let file = self.options.file.display().to_string();
         let (step, steps) = (self.step, self.plan.steps);
         move |source| Error::Step { file, line, step, steps, source: Box::new(source) }
     }
 
-    /// The time for what is made now, RFC 3339.
+    /// The time for new things, RFC 3339.
     fn created(&self) -> String {
         oci::timestamp::format(self.options.epoch.unwrap_or_else(oci::timestamp::now))
     }
@@ -240,7 +240,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Opens the context, with the `.dockerignore` that belongs to the Dockerfile, or else the context's.
+/// Opens the context, with the Dockerfile's own `.dockerignore`, or else the context's.
 fn open_context(context: &Path, file: &Path) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::open(context, flags, Mode::empty())
@@ -260,7 +260,7 @@ fn open_context(context: &Path, file: &Path) -> Result<Tree, Cause> {
     Ok(Tree::context(root, Ignore::default()))
 }
 
-/// An image of the store that something is built on or copied from.
+/// An image of the store that is a base or a source.
 struct Base {
     image: Image,
     layers: Vec<Layer>,

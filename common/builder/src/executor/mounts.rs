@@ -1,4 +1,4 @@
-//! What `RUN --mount` mounts.
+//! The mounts of `RUN --mount`.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,7 @@ use crate::{
     ignore::Ignore,
 };
 
-/// What a process gets by its mounts.
+/// The mounts of a process.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) binds: Vec<Bind>,
@@ -33,7 +33,7 @@ pub(super) struct Prepared {
     pub(super) environment: Vec<(String, String)>,
 }
 
-/// What has to live for as long as the process does.
+/// What must live as long as the process.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     mounted: Vec<Mounted>,
@@ -56,7 +56,7 @@ impl Wanted {
         &self.text
     }
 
-    /// What is shown, below the context, the stage or the image.
+    /// The source, below the context, the stage or the image.
     fn source(&self) -> &str {
         self.mount.source.as_deref().unwrap_or("/")
     }
@@ -65,8 +65,8 @@ impl Wanted {
         Cause::RunMount { text: self.text.clone(), message: message.to_string() }
     }
 
-    /// The name of a cache's directory: a hash of its id, and of what it begins with where that is not an empty directory
-    /// of root's.
+    /// The name of a cache's directory: a hash of its id, and of its initial content unless that is an empty directory
+    /// of root.
     fn cache_name(&self, target: &Path) -> String {
         let mount = &self.mount;
         let mut text = mount.id.clone().unwrap_or_else(|| target.display().to_string());
@@ -81,7 +81,7 @@ impl Wanted {
         Digest::of(text.as_bytes()).hex().to_owned()
     }
 
-    /// The job that reads what is mounted, for its digest and to copy it.
+    /// The job that reads the source, for its digest and to copy it.
     fn job(&self) -> Job {
         Job {
             instruction: "COPY",
@@ -114,7 +114,7 @@ impl Builder<'_> {
         texts.iter().map(read).collect()
     }
 
-    /// What the step's key has of what a mount shows: not what is in a cache.
+    /// The part of the step's key for a mount: not the content of a cache.
     pub(super) fn shown_by(&self, wanted: &Wanted) -> Result<String, Cause> {
         match (&wanted.mount.kind, &wanted.layers) {
             (_, Some(layers)) => Ok(chain_id(layers)),
@@ -127,7 +127,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes a mount's source. `shown` is what [`Builder::shown_by`] said, and becomes what the mount really shows.
+    /// Makes a mount's source. `shown` is the result of [`Builder::shown_by`], and is updated to the real content.
     pub(super) fn prepare(
         &self,
         state: &State,
@@ -142,7 +142,7 @@ impl Builder<'_> {
             return self.secret(wanted, working_dir, held, prepared);
         }
         if mount.kind == Type::Ssh {
-            // There is no agent; what needs one says so, what does not runs without.
+            // There is no agent. Commands that need one say so, others run without.
             let id = mount.id.as_deref().unwrap_or("default");
             return match mount.required {
                 true => Err(wanted.wrong(format!("the SSH agent {id:?} is required, and was not given"))),
@@ -167,7 +167,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What a bind mount shows. Nothing that is written there reaches the context, a stage or an image.
+    /// The source of a bind mount. Writes do not reach the context, a stage or an image.
     fn bind_source(&self, wanted: &Wanted, shown: &mut String, held: &mut Held) -> Result<PathBuf, Cause> {
         let Some(layers) = &wanted.layers else { return self.context_source(wanted, shown) };
         let mounted = match wanted.mount.readonly {
@@ -181,8 +181,8 @@ impl Builder<'_> {
         Ok(path)
     }
 
-    /// A part of the context, as a mount shows it: a copy, whose files belong to root and stay as they are, whatever happens
-    /// outside. One that nobody can write to serves later steps as well.
+    /// A part of the context for a mount: a copy. Its files belong to root and stay unchanged, whatever happens
+    /// outside. A read-only one serves later steps as well.
     fn context_source(&self, wanted: &Wanted, shown: &mut String) -> Result<PathBuf, Cause> {
         let wrong = |error: CopyError| wanted.wrong(error);
         let source = clean("", wanted.source());
@@ -198,7 +198,7 @@ impl Builder<'_> {
         }
         let found = tree.find(wanted.source()).map_err(wrong)?;
         let path = match tree.kind(&found).map_err(wrong)? {
-            // The context's own directory is nobody's business.
+            // The attributes of the context's own directory do not matter.
             Kind::Directory if found.as_os_str().is_empty() => copy,
             Kind::Directory => {
                 let mode = tree.mode(&found).map_err(wrong)?;
@@ -214,7 +214,8 @@ impl Builder<'_> {
         Ok(path)
     }
 
-    /// Copies what a mount shows into a directory of the host. Returns the digest of what was copied, where that may have
+    /// Copies the source of a mount into a directory of the host. Returns the digest of what was copied, if that may
+    /// have changed.
     /// changed.
     fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<Option<String>, Cause> {
         let job = wanted.job();
@@ -227,7 +228,7 @@ impl Builder<'_> {
         copied.map_err(|error| wanted.wrong(error))
     }
 
-    /// Where caches are: those of a build that uses nothing of before end with it.
+    /// The directory of caches. Those of a build without cache end with it.
     fn caches(&self) -> Result<PathBuf, Cause> {
         match self.options.no_cache {
             true => Ok(self.store.workspace()?.path().join("caches")),
@@ -235,8 +236,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The directory of a cache: `$STAVE_ROOT/cache/mounts/<hash>`, and one with a number more for each user of a private
-    /// one.
+    /// The directory of a cache: `$STAVE_ROOT/cache/mounts/<hash>`, with an additional number for each user of a
+    /// private one.
     fn cache_directory(&self, wanted: &Wanted, target: &Path, held: &mut Held) -> Result<PathBuf, Cause> {
         let mount = &wanted.mount;
         let all = self.caches()?;
@@ -264,7 +265,7 @@ impl Builder<'_> {
         Err(wanted.wrong("no cache directory"))
     }
 
-    /// Makes a cache's directory where it is not there yet: whole, or not at all.
+    /// Makes a cache's directory if it does not exist: whole, or not at all.
     fn make_cache(&self, wanted: &Wanted, path: &Path) -> Result<(), Cause> {
         if path.is_dir() {
             return Ok(());

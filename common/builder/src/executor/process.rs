@@ -1,4 +1,4 @@
-//! The process of a RUN: in namespaces of its own, on the image's file system, with Docker's capabilities. It is the first
+//! The process of a RUN: in its own namespaces, on the image's file system, with Docker's capabilities. It is the first
 //! of its pid namespace, so that everything it starts ends with it, and it ends with the build.
 
 use std::{
@@ -20,14 +20,14 @@ use crate::{
     error::Cause,
 };
 
-/// A mount besides those that every process gets.
+/// A mount besides the standard ones.
 #[derive(Debug)]
 pub(super) struct Bind {
     /// Below the image's root.
     pub(super) target: PathBuf,
     /// A path of the host; none for a tmpfs.
     pub(super) source: Option<PathBuf>,
-    /// As `mount -o` takes them.
+    /// In the form of `mount -o`.
     pub(super) options: Vec<String>,
 }
 
@@ -36,22 +36,22 @@ pub(super) struct Bind {
 pub(super) struct Command<'a> {
     pub(super) words: &'a [String],
     pub(super) config: &'a Own,
-    /// Besides the image's own.
+    /// In addition to the image's own.
     pub(super) environment: Vec<(String, String)>,
     pub(super) rootfs: &'a Path,
-    /// A network with nothing in it; none for the host's.
+    /// A network without links; none for the host's.
     pub(super) isolated: Option<&'a Isolated>,
     pub(super) binds: Vec<Bind>,
     /// Show its output only if it fails.
     pub(super) quiet: bool,
-    /// A directory for files that are made for it.
+    /// A directory for its files.
     pub(super) files: PathBuf,
 }
 
-/// Names of a container without a network, as Docker writes them.
+/// Names of a container without a network, in Docker's form.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
-/// The name of the machine that a command sees: the same on every machine.
+/// The host name for a command: the same on every machine.
 const HOSTNAME: &str = "stave-build";
 
 impl Command<'_> {
@@ -73,7 +73,7 @@ impl Command<'_> {
                 None => runtime::spec::Network::Host,
             },
             hostname: Some(HOSTNAME.to_owned()),
-            // What writes its environment into a file (configure, env) writes the same for everybody.
+            // Commands that write their environment into a file (configure, env) then write the same everywhere.
             without_hostname_variable: true,
             volumes: self.volumes()?,
             ..Overrides::default()
@@ -95,7 +95,7 @@ impl Command<'_> {
         Ok(spec)
     }
 
-    /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that a command may write to them and nothing comes of it.
+    /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
         let host = |path: &str| fs::read(path).unwrap_or_default();
         let mut hosts = match self.isolated {
@@ -111,7 +111,7 @@ impl Command<'_> {
         Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", &hosts)?])
     }
 
-    /// The places in the image that are mounted on, and the working directory, below its root.
+    /// The mount points in the image, and the working directory, below its root.
     pub(super) fn targets(&self, spec: &Spec) -> Vec<PathBuf> {
         let below = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
         spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
@@ -134,12 +134,12 @@ impl Command<'_> {
     }
 }
 
-/// Standard output belongs to the document: what the command says goes to standard error.
+/// Standard output belongs to the document: the command's output goes to standard error.
 fn streams(output: Stdio<'_>) -> Streams<'_> {
     Streams { stdin: Stdio::Null, stdout: output, stderr: output }
 }
 
-/// A command that cannot be executed has failed as it does in a shell: its status says how, and the words are shown.
+/// A command that cannot be executed fails as in a shell: its status tells the reason, and the message is shown.
 fn finish(result: Result<i32, runtime::Error>) -> Result<i32, runtime::Error> {
     match result {
         Err(error) if matches!(error.status(), 126 | 127) => {

@@ -1,4 +1,4 @@
-//! RUN: a command in the image as it is so far; what it writes is a layer.
+//! RUN: a command in the current image. Its changes become a layer.
 
 use super::{
     Builder, Network, mounts,
@@ -13,21 +13,21 @@ use crate::{
     error::Cause,
 };
 
-/// What a RUN runs.
+/// The command of a RUN.
 struct Script {
     words: Vec<String>,
     /// A here-document that is a program by itself: its name, and its text.
     program: Option<(String, String)>,
 }
 
-/// The directory in which such a program is seen.
+/// The directory of such a program.
 const PROGRAMS: &str = "/dev/pipes";
 
 fn script(run: &Run, shell: Vec<String>) -> Script {
     let text = match (&run.command, run.documents.as_slice()) {
         (CommandLine::Exec(words), _) => return Script { words: words.clone(), program: None },
         (CommandLine::Shell(text), []) => text.clone(),
-        // Nothing but a here-document: it is the command line itself, or a program in another language.
+        // Only a here-document: it is the command line itself, or a program in another language.
         (CommandLine::Shell(text), [document]) if is_only_mark(text) => {
             let content = document.text();
             if content.starts_with("#!") {
@@ -45,7 +45,7 @@ fn is_only_mark(text: &str) -> bool {
     crate::dockerfile::announces_document(text)
 }
 
-/// The command line with its here-documents, for the shell to read.
+/// The command line with its here-documents, for the shell.
 fn with_documents(text: &str, documents: &[HereDocument]) -> String {
     let mut all = text.to_owned();
     for document in documents {
@@ -91,7 +91,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Runs the command. Returns its layer, and what its mounts showed: a context may have changed since it was looked up.
+    /// Runs the command. Returns its layer, and the content of its mounts: a context may have changed since the lookup.
     fn execute(
         &self,
         state: &State,
@@ -140,7 +140,7 @@ impl Builder<'_> {
         Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, shown))
     }
 
-    /// A here-document that is a program, as a file to be mounted.
+    /// A here-document that is a program, as a file to mount.
     fn program(&self, name: &str, text: &str) -> Result<Bind, Cause> {
         use std::os::unix::fs::PermissionsExt;
         let directory = self.store.workspace()?.step()?.upper;
@@ -156,7 +156,7 @@ impl Builder<'_> {
     }
 }
 
-/// A RUN as the history has it: with the arguments that it saw.
+/// A RUN for the history: with its arguments.
 fn history(words: &[String], arguments: &[String]) -> String {
     let mut text = String::from("RUN ");
     if !arguments.is_empty() {

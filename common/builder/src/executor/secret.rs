@@ -1,5 +1,5 @@
-//! `RUN --mount=type=secret`: a file or a variable that the command sees and nothing else does. Its content is on no disk,
-//! in no layer, in no history and in no key of the cache.
+//! `RUN --mount=type=secret`: a file or a variable that only the command sees. Its content is on no disk, in no layer,
+//! in no history and in no key of the cache.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{copy::clean, error::Cause};
 
-/// Where a secret comes from.
+/// The source of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     /// A file.
@@ -37,7 +37,7 @@ impl Secret {
     }
 }
 
-/// A file system in memory that holds one secret, mounted for as long as this lives.
+/// A file system in memory with one secret, mounted as long as this lives.
 #[derive(Debug)]
 pub(super) struct SecretFile {
     directory: PathBuf,
@@ -51,7 +51,7 @@ impl SecretFile {
 
 impl Drop for SecretFile {
     fn drop(&mut self) {
-        // The mount namespace goes with the build, so that nothing can stay.
+        // The mount namespace ends with the build, so nothing can stay.
         let _ = mount::unmount(&self.directory);
     }
 }

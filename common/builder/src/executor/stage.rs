@@ -11,7 +11,7 @@ use crate::{
     plan::Origin,
 };
 
-/// A stage as it is after some of its instructions.
+/// A stage after some of its instructions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) image: Image,
@@ -21,11 +21,11 @@ pub(super) struct State {
     command_is_set: bool,
 }
 
-/// What a step that was run has made.
+/// The result of a step that was run.
 pub(super) struct Made {
-    /// None where it changed no file.
+    /// None if it changed no file.
     pub(super) layer: Option<Layer>,
-    /// The key of what was really read, where that may have changed since it was looked up.
+    /// The key of what was really read, if that may have changed since the lookup.
     pub(super) key: Option<Key>,
 }
 
@@ -35,12 +35,12 @@ impl State {
         chain_id(&self.layers)
     }
 
-    /// A variable as its instructions see it.
+    /// A variable for its instructions.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         self.arguments.variable(name, &self.image.config)
     }
 
-    /// Takes over what a step made.
+    /// Applies the result of a step.
     fn take(&mut self, entry: Entry, created_by: String) {
         self.image.add_history(&entry.created, created_by, entry.layer.is_none());
         if let Some(layer) = entry.layer {
@@ -71,14 +71,14 @@ impl Builder<'_> {
         match &self.plan.bases[at] {
             Origin::Scratch => Ok(State { image: Image::scratch(), ..State::default() }),
             Origin::Stage(index) => {
-                // Its ARGs come along (docs.docker.com/build/building/variables, "Scoping").
+                // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();
                 Ok(State { command_is_set: false, ..base })
             }
             Origin::Image(name) => {
                 let mut base = self.base(name)?;
                 base.image.config.ensure_path();
-                // What Docker's old builder noted of the container that it made the image in.
+                // Docker's old builder recorded the container in which it made the image.
                 for stale in ["container", "container_config"] {
                     base.image.other.remove(stale);
                 }
@@ -87,7 +87,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Follows what the base image's ONBUILD left for this build.
+    /// Follows the base image's ONBUILD instructions.
     fn triggers(&mut self, state: &mut State, at: usize, line: usize) -> Result<(), Error> {
         let triggers = std::mem::take(&mut state.image.config.on_build);
         if triggers.is_empty() {
@@ -142,7 +142,7 @@ impl Builder<'_> {
         self.show(state)
     }
 
-    /// Shows what the image is after a step.
+    /// Shows the image after a step.
     fn show(&self, state: &State) -> Result<(), Cause> {
         if !self.progress.quiet {
             self.progress.id(&image::id(&state.image)?);
@@ -150,14 +150,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Ends a step that changed no file and nothing else in the configuration than its history.
+    /// Ends a step that only changed the history.
     fn metadata(&self, state: &mut State, text: String) -> Result<(), Cause> {
         let before = state.image.clone();
         self.metadata_after(state, &before, text)
     }
 
-    /// Ends a step that changed no file. The cache knows when it was first made, so that the same build gives the same
-    /// image.
+    /// Ends a step that changed no file. The cache has the time when it was first made, so that the same build gives
+    /// the same image.
     pub(super) fn metadata_after(
         &self,
         state: &mut State,
@@ -171,7 +171,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Ends a step that may change files: from the cache where its key is known, or by `make`.
+    /// Ends a step that may change files: from the cache if its key is there, or by `make`.
     pub(super) fn files(
         &self,
         state: &mut State,
@@ -202,12 +202,12 @@ impl Builder<'_> {
         Ok(entry)
     }
 
-    /// Puts what a step made into the cache.
+    /// Puts the result of a step into the cache.
     pub(super) fn keep(&self, key: &Key, entry: &Entry) -> Result<(), Cause> {
         Ok(self.cache.put(key, entry, self.store.workspace()?.path())?)
     }
 
-    /// What the cache has for a key, where its layer is still in the store.
+    /// The cache's entry for a key, if its layer is still in the store.
     pub(super) fn cached(&self, key: &Key) -> Result<Option<Entry>, Cause> {
         let Some(entry) = self.cache.get(key) else { return Ok(None) };
         match &entry.layer {

@@ -1,4 +1,4 @@
-//! Layers on disk while a build runs: unpacked, mounted one over the other, taken as new layers.
+//! Layers on disk during a build: unpacked, mounted on top of each other, and turned into new layers.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -18,7 +18,7 @@ use crate::{
     workspace::{StepDirectories, Workspace},
 };
 
-/// The store that a build works in.
+/// The store of a build.
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
@@ -31,13 +31,13 @@ pub(super) struct Store {
     known: RefCell<HashMap<String, PathBuf>>,
 }
 
-/// A file system that is mounted for as long as this lives.
+/// A file system that is mounted as long as this lives.
 #[derive(Debug)]
 pub(super) struct Mounted {
     pub(super) directories: StepDirectories,
-    /// Where the whole is seen.
+    /// The mount point.
     pub(super) rootfs: PathBuf,
-    /// The topmost layer below.
+    /// The topmost lower layer.
     below: Option<PathBuf>,
     attached: bool,
 }
@@ -58,7 +58,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // The mount namespace goes with the build, so that nothing can stay.
+        // The mount namespace ends with the build, so nothing can stay.
         let _ = self.unmount();
     }
 }
@@ -82,7 +82,7 @@ impl Store {
         })
     }
 
-    /// What ONBUILD has left in an image. Nothing where there is no such image: whoever builds on it says so.
+    /// The ONBUILD instructions of an image. None if the image is missing; the stage on it reports that.
     pub(super) fn triggers(&self, name: &str) -> Vec<String> {
         let find = || {
             let descriptor = self.layout.resolve(name).ok()??;
@@ -117,11 +117,11 @@ impl Store {
         Ok(())
     }
 
-    /// The directories of layers, lowest first, each unpacked if it is not yet.
+    /// The directories of layers, lowest first. Missing ones are unpacked.
     fn directories(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, Cause> {
         let mut directories: Vec<PathBuf> = Vec::new();
         for (at, layer) in layers.iter().enumerate() {
-            // What a layer unpacks to can depend on those below it.
+            // An unpacked layer can depend on those below it.
             let chain = chain_id(&layers[..=at]);
             let known = self.known.borrow().get(&chain).cloned();
             let directory = match known {
@@ -156,7 +156,7 @@ impl Store {
     pub(super) fn writable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
         let lower = self.directories(layers)?;
         let directories = self.workspace()?.step()?;
-        // The root directory is the upper one's, so that it has to look as the one below does.
+        // The root directory has the attributes of the upper one, which must match the one below.
         let below = lower.last().cloned();
         if let Some(below) = &below {
             copy_root(below, &directories.upper)?;
@@ -170,7 +170,7 @@ impl Store {
         Ok(mounted)
     }
 
-    /// Shows layers, to read only.
+    /// Mounts layers read-only.
     pub(super) fn readable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
         let lower = self.directories(layers)?;
         let directories = self.workspace()?.step()?;
@@ -205,7 +205,7 @@ impl Store {
         Ok(())
     }
 
-    /// As [`Store::commit`], without what is there only because something was mounted on it.
+    /// As [`Store::commit`], without mount points.
     pub(super) fn commit_without(
         &self,
         mut mounted: Mounted,
@@ -217,7 +217,7 @@ impl Store {
         self.commit(mounted, epoch)
     }
 
-    /// Takes what was written as a new layer: its blob, and its directory. `epoch` is the latest time that a file in it
+    /// Turns the changes into a new layer: its blob, and its directory. `epoch` is the latest time that a file in it
     /// may have.
     pub(super) fn commit(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
         let (layer, mounted) = self.write(mounted, epoch)?;
@@ -225,13 +225,13 @@ impl Store {
         Ok(layer)
     }
 
-    /// As [`Store::commit`], of a layer that was made on nothing: it is unpacked where it is used, for its root directory
-    /// has to look as those below it do.
+    /// As [`Store::commit`], for a layer that was made on nothing. It is unpacked where it is used, because its root
+    /// directory must match those below it.
     pub(super) fn commit_alone(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
         self.write(mounted, epoch).map(|(layer, _)| layer)
     }
 
-    /// Writes the blob of what was written.
+    /// Writes the blob of the changes.
     fn write(&self, mut mounted: Mounted, epoch: Option<i64>) -> Result<(Layer, Mounted), Cause> {
         mounted.unmount()?;
         let upper = &mounted.directories.upper;

@@ -1,4 +1,4 @@
-//! Mounts that are not attached anywhere yet, and where they get attached.
+//! Mounts that are not attached yet, and attaching them.
 
 use std::{
     ffi::{CStr, OsStr},
@@ -23,7 +23,7 @@ use crate::{
     sys,
 };
 
-/// fsconfig(2) takes a string of this many bytes at most.
+/// The longest string of fsconfig(2), in bytes.
 pub(crate) const LONGEST_STRING: usize = 255;
 
 /// A file system that is being configured (fsopen(2)).
@@ -54,7 +54,7 @@ impl FileSystem {
             .map_err(|errno| self.error("set", format_args!("{key}={value:?} of {}", self.kind), errno))
     }
 
-    /// Sets options as `mount -o` takes them: `mode=755`, `newinstance`.
+    /// Sets options in the form of `mount -o`: `mode=755`, `newinstance`.
     ///
     /// # Errors
     /// When the file system refuses one of them.
@@ -69,10 +69,10 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes the file system, and a mount of it with these attributes that is not attached yet.
+    /// Makes the file system, and an unattached mount of it with these attributes.
     ///
     /// # Errors
-    /// When the file system cannot be made of its options.
+    /// When the file system cannot be made with its options.
     pub fn mount(&self, attributes: MountAttrFlags) -> Result<Detached> {
         let make = || {
             rustix::mount::fsconfig_create(self.context.as_fd())?;
@@ -81,12 +81,12 @@ impl FileSystem {
         make().map(Detached).map_err(|errno| self.error("mount", &self.kind, errno))
     }
 
-    /// The error, with what the file system wrote about it into its context's log.
+    /// The error, with the file system's explanation from its context's log.
     fn error(&self, verb: &'static str, object: impl std::fmt::Display, errno: Errno) -> Error {
         let mut line = [0_u8; 1024];
         let mut said = Vec::new();
         while let Ok(length @ 1..) = rustix::io::read(&self.context, &mut line) {
-            // "e overlay: message": the level, who speaks, and what.
+            // "e overlay: message": the level, the sender, and the text.
             let text = String::from_utf8_lossy(&line[..length]);
             if let Some(error) = text.trim_end().strip_prefix("e ") {
                 said.push(error.to_owned());
@@ -100,21 +100,21 @@ impl FileSystem {
     }
 }
 
-/// A mount that is not attached: a new file system's, or a copy of one that is (a bind mount to be).
+/// An unattached mount: of a new file system, or a copy of an existing mount (a future bind mount).
 #[derive(Debug)]
 pub struct Detached(OwnedFd);
 
 impl Detached {
-    /// A copy of what is mounted at `path`, and of all mounts below it if `recursive`. Follows symbolic links: open a
-    /// path that is not trusted by [`crate::resolve`] first, and use [`Detached::copy_of`].
+    /// A copy of the mount at `path`, and of all mounts below it if `recursive`. Follows symbolic links: open an
+    /// untrusted path with [`crate::resolve`] first, and use [`Detached::copy_of`].
     ///
     /// # Errors
-    /// When there is nothing, or the caller may not mount.
+    /// When it does not exist, or the caller may not mount.
     pub fn copy(path: &Path, recursive: bool) -> Result<Self> {
         open_tree(rustix::fs::CWD, path, recursive).map_err(mounting("copy mount of", path))
     }
 
-    /// The same of what was opened.
+    /// The same for an open file.
     ///
     /// # Errors
     /// When the caller may not mount.
@@ -122,16 +122,16 @@ impl Detached {
         open_tree(place.as_fd(), Path::new(""), recursive)
     }
 
-    /// Attaches it on top of what was opened as `target`.
+    /// Attaches it on top of the open `target`.
     ///
     /// # Errors
-    /// When a directory is to cover a file, or the reverse; when the caller may not mount.
+    /// When a directory would cover a file, or the reverse; when the caller may not mount.
     pub fn attach(&self, target: impl AsFd) -> std::result::Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(self.0.as_fd(), c"", target.as_fd(), c"", flags)
     }
 
-    /// Attaches it on top of `name` in a directory that nobody else can change. A symbolic link is not followed.
+    /// Attaches it on top of `name` in a directory that only this process can change. A symbolic link is not followed.
     ///
     /// # Errors
     /// As [`Detached::attach`].
@@ -140,8 +140,8 @@ impl Detached {
         rustix::mount::move_mount(self.0.as_fd(), c"", directory.as_fd(), name, flags)
     }
 
-    /// Sets and clears what `options` name, on this mount and on those below it if `recursive`. Works on an attached
-    /// mount too.
+    /// Sets and clears the attributes in `options`, on this mount and on those below it if `recursive`. Works on an
+    /// attached mount too.
     ///
     /// # Errors
     /// When the caller may not, or an attribute is locked.
@@ -157,14 +157,14 @@ impl AsFd for Detached {
 }
 
 impl From<OwnedFd> for Detached {
-    /// What was opened at the root of a mount, with `O_PATH`.
+    /// The open root of a mount, with `O_PATH`.
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
 }
 
 impl From<Detached> for OwnedFd {
-    /// The root of the mount, which goes with the last descriptor if it is not attached.
+    /// The root of the mount. Unless it is attached, it disappears with the last descriptor.
     fn from(mount: Detached) -> Self {
         mount.0
     }
@@ -184,7 +184,7 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
     let mut clear = options.cleared;
     let times = MountAttrFlags::MOUNT_ATTR__ATIME;
     if options.sets_times {
-        // The three ways to keep access times are one field, which has to be cleared as a whole to be set.
+        // The three ways to handle access times are one field, which must be cleared as a whole before it is set.
         clear |= times;
     } else {
         set -= times;
@@ -201,23 +201,23 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
     sys::mount_setattr(mount, recursive, &attributes)
 }
 
-/// Sets the propagation of the mount at `path`, and of all below it if `kind` holds `REC`.
+/// Sets the propagation of the mount at `path`, and of all below it if `kind` contains `REC`.
 ///
 /// # Errors
-/// When it is no mount, or the caller may not.
+/// When it is not a mount, or the caller may not.
 pub fn propagate(path: &Path, kind: MountPropagationFlags) -> Result<()> {
     rustix::mount::mount_change(path, kind).map_err(mounting("set propagation of", path))
 }
 
-/// Unmounts what is on top at `path`, whose directory is reached without following any symbolic link. A mount that is
-/// still in use leaves the tree at once, and goes for good with its last user.
+/// Unmounts the topmost mount at `path`. Its directory is reached without following a symbolic link. A mount in use
+/// leaves the tree at once, and disappears with its last user.
 ///
 /// # Errors
 /// When nothing is mounted there ([`Errno::INVAL`]), or the caller may not.
 pub fn unmount(path: &Path) -> Result<()> {
     let unmount = || {
         let (directory, name) = crate::resolve::parent(path)?;
-        // By the descriptor of the directory above: one of the mount itself would keep it busy.
+        // By the descriptor of the parent directory: one of the mount itself would keep it busy.
         let mut place = crate::resolve::proc_path(directory.as_fd());
         place.push(name);
         match rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW) {
@@ -228,7 +228,7 @@ pub fn unmount(path: &Path) -> Result<()> {
     unmount().map_err(mounting("unmount", path))
 }
 
-/// mount(2), for kernels whose mount API lacks what is needed.
+/// mount(2), for kernels with an incomplete mount API.
 pub(crate) fn mount_by_string(
     kind: &str,
     source: &str,

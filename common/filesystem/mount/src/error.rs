@@ -7,7 +7,7 @@ use rustix::io::Errno;
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// For `map_err`: the error of `verb` on the file `path`, which lies below `--root`.
+/// For `map_err`: the error of `verb` on the file `path` below `--root`.
 pub(crate) fn on<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Store)
 }
@@ -17,12 +17,12 @@ pub(crate) fn mounting<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl 
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Namespace)
 }
 
-/// As a cause, with what the kernel says beyond the number.
+/// As a cause, with the kernel's further explanation.
 pub(crate) fn explained(errno: Errno, words: String) -> Cause {
     Cause::Explained(nix::errno::Errno::from_raw(errno.raw_os_error()), words)
 }
 
-/// The system's own words for an error, without a number.
+/// The system's words for an error, without a number.
 pub fn strerror(errno: Errno) -> &'static str {
     nix::errno::Errno::from_raw(errno.raw_os_error()).desc()
 }

@@ -1,4 +1,4 @@
-//! A layer that is one file: an EROFS image.
+//! A layer in one file: an EROFS image.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -22,23 +22,23 @@ use crate::{
 
 /// The file system's name.
 pub(crate) const KIND: &str = "erofs";
-/// How often a free loop device is asked for, when somebody else is quicker each time.
+/// How many times to ask for a free loop device, if others are faster.
 const TRIES: usize = 100;
 
-/// A mount of the image in the file `path`, read-only and without devices, that is not attached yet.
+/// An unattached mount of the image in the file `path`, read-only and without devices.
 ///
 /// # Errors
-/// When it is no image, or the caller may not mount.
+/// When it is not an image, or the caller may not mount.
 pub fn image(path: &Path) -> Result<Detached> {
     let file = open(path, OFlags::RDONLY | OFlags::NOFOLLOW)?;
-    // What the mount table shows as the source tells which layer is in use; where the path is too long for that, it is
-    // the descriptor's.
+    // The source in the mount table shows which layer is in use. If the path is too long for that, the descriptor's
+    // path is used.
     let source = match path.as_os_str().len() {
         0..=LONGEST_STRING => path.to_owned(),
         _ => resolve::proc_path(file.as_fd()),
     };
     match mount(&source) {
-        // Before Linux 6.12 only block devices are mounted.
+        // Before Linux 6.12 only block devices can be mounted.
         Err(error) if error.errno() == Some(nix::errno::Errno::ENOTBLK) => by_loop(path, &file),
         result => result.map_err(|error| error.instead("mount", format_args!("image {path:?}"))),
     }
@@ -51,13 +51,13 @@ fn mount(source: &Path) -> Result<Detached> {
     file_system.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
-/// The same by a loop device, which goes with the mount.
+/// The same through a loop device, which disappears with the mount.
 fn by_loop(path: &Path, file: &OwnedFd) -> Result<Detached> {
     let control = open(Path::new("/dev/loop-control"), OFlags::RDWR)?;
     for _ in 0..TRIES {
         let number = sys::free_loop(control.as_fd()).map_err(mounting("find a loop device for", path))?;
         let name = PathBuf::from(format!("/dev/loop{number}"));
-        // Held until it is mounted: else it would be given back at once.
+        // Held until it is mounted; otherwise it would be released at once.
         let device = open(&name, OFlags::RDONLY)?;
         match sys::configure_loop(device.as_fd(), file.as_fd(), path) {
             Err(Errno::BUSY) => {}
@@ -99,7 +99,7 @@ mod tests {
         (dir, path)
     }
 
-    /// The loop devices that show the file.
+    /// The loop devices of the file.
     fn loops(path: &Path) -> usize {
         let devices = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
         let backing = devices.filter_map(|device| fs::read_to_string(device.join("loop/backing_file")).ok());
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(loops(&path), 0);
     }
 
-    /// As on a kernel that mounts block devices only.
+    /// As on a kernel that only mounts block devices.
     #[test]
     fn by_a_loop_device_that_goes_with_the_mount() {
         let (_dir, path) = fixture();
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));
         assert_eq!(loops(&path), 1);
         drop((mount, file));
-        // The kernel lets go of the device a moment after the mount.
+        // The kernel releases the device a moment after the mount.
         let gone = (0..100).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             loops(&path) == 0

@@ -30,45 +30,44 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Overlay {
-    /// What `/proc/mounts` shows as its source: the mark of its owner, `stave:<id>`.
+    /// The source in `/proc/mounts`: the mark of its owner, `stave:<id>`.
     pub source: String,
-    /// The directories below, lowest first, as the layers of an image are listed.
+    /// The lower directories, lowest first, like the layers of an image.
     pub lower: Vec<PathBuf>,
-    /// The directory that takes what is written; none for a mount that is only read, which needs two lower ones.
+    /// The writable directory; none for a read-only mount, which needs two lower ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<PathBuf>,
     /// overlayfs's own directory, on the file system of `upper`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<PathBuf>,
-    /// The boot of the machine in which it was mounted, see [`crate::boot`]: while that lasts nothing of `upper` is lost, and
-    /// it can be mounted again.
+    /// The boot of the machine in which it was mounted, see [`crate::boot`]. During that boot nothing of `upper` is
+    /// lost, and it can be mounted again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Where it is mounted.
+    /// The mount point.
     pub target: PathBuf,
-    /// Refuse writing, even with an upper directory.
+    /// Make it read-only, even with an upper directory.
     #[serde(default)]
     pub readonly: bool,
-    /// Whether fsync(2) in it reaches the disk, and unmounting waits for it. Without, a crash of the machine may leave
-    /// the upper directory half written: right for a container that does not outlive its mount.
+    /// Whether fsync(2) in it writes to the disk, and unmounting waits for that. Without it, a crash of the machine may
+    /// leave the upper directory half written. That is right for a container that does not outlive its mount.
     #[serde(default)]
     pub durable: bool,
-    /// Marks of whiteouts are `user.overlay.*` instead of `trusted.overlay.*`: for a user namespace.
+    /// The marks of whiteouts are `user.overlay.*` instead of `trusted.overlay.*`, for a user namespace.
     #[serde(default)]
     pub userxattr: bool,
-    /// The directories are on several file systems, as those of images are: let all that the overlay shows be on one, with
-    /// numbers of inodes that do not change when a file is copied up. (They have more than 32 bits then.)
+    /// The directories are on several file systems, as with images. Everything in the overlay then appears on one file
+    /// system, with inode numbers that do not change when a file is copied up. (They have more than 32 bits then.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub xino: bool,
 }
 
 impl Overlay {
-    /// Options without a value of their own. What follows a rename or a change of mode into a lower layer is copied up
-    /// whole, so that an upper directory means something without the layers that it was made on, and can be taken as
-    /// a layer.
+    /// Options without a value. After a rename or a change of mode, files of lower layers are copied up whole. So an
+    /// upper directory is complete without the layers below, and can become a layer.
     fn options(&self) -> Vec<&'static str> {
-        // With `userxattr` neither redirects nor metacopies are made or followed, and kernels differ in which of these
-        // words they take for a contradiction.
+        // With `userxattr`, redirects and metacopies are neither made nor followed, and kernels disagree about which of
+        // these options contradict it.
         let mut options = if self.userxattr {
             vec!["userxattr", "index=off"]
         } else {
@@ -83,15 +82,15 @@ impl Overlay {
         options
     }
 
-    /// The directories below, each once: the kernel refuses one that comes twice (ELOOP), as it does in an image with two
-    /// layers of the same content. The upper one of the two already says all that the lower one says.
+    /// The lower directories, each once. The kernel refuses one that appears twice (ELOOP), as in an image with two
+    /// equal layers. The upper one of the two already contains everything.
     fn distinct(&self) -> Vec<&PathBuf> {
         let last = |(at, path): &(usize, &PathBuf)| !self.lower[at + 1..].contains(path);
         self.lower.iter().enumerate().filter(last).map(|(_, path)| path).collect()
     }
 
     fn attributes(&self) -> MountAttrFlags {
-        // A device node out of an image is nobody's way to a disk of the host.
+        // A device node in an image must not open a disk of the host.
         let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
         if self.readonly { nodev | MountAttrFlags::MOUNT_ATTR_RDONLY } else { nodev }
     }
@@ -100,12 +99,12 @@ impl Overlay {
     ///
     /// # Errors
     /// When a directory is missing, or the kernel refuses the combination; the message has the kernel's reason.
-    /// [`Errno::EUCLEAN`] where a crash may have lost something of `upper`, [`Errno::EBUSY`] where some process has it mounted,
-    /// [`Errno::EOPNOTSUPP`] where its file system cannot hold it.
+    /// [`Errno::EUCLEAN`] if a crash may have lost a part of `upper`, [`Errno::EBUSY`] if a process has it mounted,
+    /// [`Errno::EOPNOTSUPP`] if its file system is unsuitable.
     pub fn mount(&self) -> Result<()> {
         volatile::release(self)?;
         let mounted = match self.mount_by_api() {
-            // Before Linux 6.7 there is no `lowerdir+`, which takes one directory of any path at a time.
+            // Before Linux 6.7 there is no `lowerdir+`, which takes one directory with any path at a time.
             Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => self
                 .mount_by_string()
                 .map_err(|late| if late.errno() == Some(Errno::EINVAL) { error } else { late }),
@@ -114,8 +113,8 @@ impl Overlay {
         mounted.map_err(|error| self.unfit().unwrap_or(error))
     }
 
-    /// Why the upper directory cannot be one, where that is a matter of its file system: it has no whiteouts, or cannot tell
-    /// overlayfs what an entry is.
+    /// Why the file system of the upper directory is unsuitable: it has no whiteouts, or cannot tell overlayfs the kind
+    /// of an entry.
     fn unfit(&self) -> Option<Error> {
         // linux/magic.h
         const OVERLAYFS: u64 = 0x794c_7630;
@@ -138,7 +137,7 @@ impl Overlay {
         let target = resolve::place(&self.target).map_err(on("open", &self.target))?;
         let file_system = FileSystem::open("overlay")?;
         file_system.set("source", self.source.as_str())?;
-        // Held until the file system is made: a path that is too long goes by its descriptor.
+        // Held until the file system is made: a path that is too long is replaced with its descriptor.
         let mut open = Vec::new();
         let lower = self.distinct().into_iter().rev().map(|path| ("lowerdir+", path));
         let upper = self.upper.iter().map(|path| ("upperdir", path));
@@ -157,8 +156,8 @@ impl Overlay {
         mount.attach(&target).map_err(mounting("mount overlay on", &self.target))
     }
 
-    /// mount(2) takes all options in one page. Two hundred directories fit when they are named by descriptors, and
-    /// those by their numbers: relative to `/proc/self/fd`.
+    /// mount(2) takes all options in one page. Two hundred directories fit as numbers of descriptors, relative to
+    /// `/proc/self/fd`.
     pub(crate) fn mount_by_string(&self) -> Result<()> {
         let open = |path: &Path| resolve::place(path).map_err(on("open", path));
         let target = open(&self.target)?;
@@ -190,7 +189,7 @@ impl Overlay {
         mount().map_err(error)
     }
 
-    /// As `mount -o` takes it.
+    /// In the form of `mount -o`.
     pub(crate) fn explain(&self) -> String {
         let paths = |paths: Vec<&PathBuf>| -> String {
             paths

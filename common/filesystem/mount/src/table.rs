@@ -20,15 +20,15 @@ use crate::{Error, Result, error::on};
 pub struct Entry {
     /// The kernel's number for it.
     pub id: u64,
-    /// The directory of the file system that is its root.
+    /// The directory of the file system that is mounted.
     pub root: PathBuf,
-    /// Where it is mounted.
+    /// The mount point.
     pub target: PathBuf,
     /// `overlay`, `tmpfs`.
     pub kind: String,
-    /// What was given as its source.
+    /// The source of the mount.
     pub source: String,
-    /// The file system's own options, with commas.
+    /// The file system's own options, separated by commas.
     pub options: String,
 }
 
@@ -43,9 +43,9 @@ pub fn read() -> Result<Vec<Entry>> {
 /// All mounts that another process sees.
 ///
 /// # Errors
-/// When it is gone, or somebody else's.
+/// When the process is gone, or belongs to another user.
 pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
-    // The kernel does not say how long it is; std would ask for a few bytes first, and for more each time.
+    // The file's size is unknown; std would start with a few bytes and grow each time.
     let mut text = Vec::with_capacity(16 << 10);
     File::open(path)
         .and_then(|mut file| file.read_to_end(&mut text))
@@ -53,10 +53,10 @@ pub(crate) fn read_from(path: &Path) -> Result<Vec<Entry>> {
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-/// What is mounted on top at `path`, if `path` is where something is mounted.
+/// The topmost mount at `path`, if `path` is a mount point.
 ///
 /// # Errors
-/// When it cannot be looked at; that there is nothing at all is not one.
+/// When it cannot be read. A missing path is not an error.
 pub fn at(path: &Path) -> Result<Option<Entry>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = match statx(CWD, path, flags, StatxFlags::MNT_ID) {
@@ -80,7 +80,7 @@ fn parse(line: &[u8]) -> Option<Entry> {
     Some(Entry { id, root, target, kind: text()?, source: text()?, options: text()? })
 }
 
-/// Space, tab, newline and backslash stand as three octal digits.
+/// Space, tab, newline and backslash are written as three octal digits.
 fn unescape(word: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;

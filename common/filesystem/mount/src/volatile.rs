@@ -1,7 +1,7 @@
-//! The mark of a volatile top. overlayfs makes `work/incompat/volatile` in its own directory, and refuses a top that has it:
-//! what was written there may never have reached the disk (kernel, Documentation/filesystems/overlayfs.rst, "Volatile
-//! mount"). While the machine runs on, it is all in the page cache, and the mark may be removed; but not while the top is
-//! mounted somewhere else, where it says the same.
+//! The mark of a volatile top. overlayfs makes `work/incompat/volatile` in its own directory, and refuses a top with
+//! this mark, because its content may not have reached the disk (kernel, Documentation/filesystems/overlayfs.rst,
+//! "Volatile mount"). During the same boot everything is in the page cache, and the mark may be removed, unless the top
+//! is still mounted somewhere.
 
 use std::{
     fs,
@@ -21,10 +21,10 @@ use crate::{
     table, tree,
 };
 
-/// Where [`boot`] looks.
+/// The file that [`boot`] reads.
 pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The kernel's name for the time since the machine was started.
+/// The kernel's id of the current boot.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
@@ -33,7 +33,7 @@ pub fn boot() -> Result<String> {
     Ok(read.trim().to_owned())
 }
 
-/// Removes the mark of a top that was mounted before, where nothing can have been lost of it.
+/// Removes the mark of a top that was mounted before, if nothing of it can have been lost.
 pub(crate) fn release(overlay: &Overlay) -> Result<()> {
     let (Some(upper), Some(work)) = (&overlay.upper, &overlay.work) else { return Ok(()) };
     let mark = work.join("work/incompat/volatile");
@@ -60,12 +60,12 @@ pub(crate) fn release(overlay: &Overlay) -> Result<()> {
 /// A process in whose mount namespace the overlay is mounted. A process that is somebody else's is none of this container's.
 ///
 /// # Errors
-/// When a process cannot be looked at that has not ended: it may be the one.
+/// When a running process cannot be examined: it may have the mount.
 fn holder(overlay: &Overlay, upper: &Path) -> Result<Option<String>> {
     let upper = upper.to_string_lossy();
     let is_it = |entry: &table::Entry| {
         let shown = entry.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-        // One that was mounted by a descriptor shows that instead of its path.
+        // A mount by a descriptor shows the descriptor's path instead.
         let shown = shown.filter(|path| path.starts_with('/') && !path.starts_with("/proc/"));
         entry.kind == "overlay"
             && entry.source == overlay.source
@@ -80,7 +80,7 @@ fn holder(overlay: &Overlay, upper: &Path) -> Result<Option<String>> {
         match table::read_from(&PathBuf::from("/proc").join(&number).join("mountinfo")) {
             Ok(entries) if entries.iter().any(is_it) => return Ok(Some(number)),
             Ok(_) => {}
-            // Of a zombie, the kernel says "Invalid argument".
+            // For a zombie, the kernel returns "Invalid argument".
             Err(error) if is_gone(&error) || is_elsewhere(&error) => {}
             Err(error) => return Err(error),
         }

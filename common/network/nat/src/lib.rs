@@ -1,8 +1,9 @@
-//! Address translation: the table `ip stave` of nf_tables, spoken to by netlink alone (the crate `netlink` has the sockets and
+//! Address translation: the table `ip stave` of nf_tables, over netlink (the crate `netlink` has the sockets and
 //! frames).
 //!
-//! The table has a constant number of rules. What grows with the containers are the elements of its maps and sets, which
-//! the kernel finds by hash: the two hundredth published port costs what the first did, to add and for each packet.
+//! The table has a fixed number of rules. Only the elements of its maps and sets grow with the containers, and the
+//! kernel finds these by hash. So the two hundredth published port costs as much as the first, to add and for each
+//! packet.
 //!
 //! [`ruleset`] has the values (tables, chains, sets, rules) and how nft writes them, `table` the rules themselves.
 

@@ -21,8 +21,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum NatOperation {
-    /// Makes sure that the table stands, with this bridge in it: masquerade for its subnet. Undone, the bridge's
-    /// elements go, and the table with the last bridge.
+    /// Makes sure that the table exists and contains this bridge: masquerade for its subnet. Undo removes the bridge's
+    /// elements, and with the last bridge the table.
     #[serde(rename = "nat-bridge")]
     Bridge {
         /// The bridge.
@@ -191,7 +191,7 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     };
     let changes: Vec<_> = mappings.iter().map(add).collect();
     match commit(&socket, None, &changes) {
-        // Some of them may be ours: a part of them was lost, and is made again.
+        // Some of them may be ours: if a part was lost, it is made again.
         Err((_, refusal)) if refusal.errno == Errno::EEXIST => publish_rest(&socket, holder, mappings)?,
         Err((object, refusal)) => return Err(Error::new("add", object, refusal)),
         Ok(()) => {}
@@ -202,7 +202,7 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         .map_err(|source| Error::new("forget", "connections to the published ports", source))
 }
 
-/// Adds those that are not there yet.
+/// Adds the missing ones.
 fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let mut changes = Vec::new();
     for mapping in mappings {
@@ -222,7 +222,7 @@ fn withdraw(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         let mut changes = Vec::new();
         for mapping in mappings {
             let element = table::mapping_element(mapping, holder);
-            // What somebody else put under the same key stays.
+            // Elements of others with the same key stay.
             if mapping::look_up(socket, &element)?.is_some_and(|standing| standing.is(&element)) {
                 changes.push(Change::element(Kind::DelElement, 0, &element));
             }

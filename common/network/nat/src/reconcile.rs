@@ -1,4 +1,4 @@
-//! The table as it is, and what is missing of it.
+//! The current table, and what it lacks.
 
 use ipnet::Ipv4Net;
 use netlink::{
@@ -40,7 +40,7 @@ impl Change {
     }
 }
 
-/// Repeats what looks and then changes for as long as somebody else changes the rules in between.
+/// Repeats looking and changing for as long as others change the rules in between.
 pub(crate) fn transact(
     verb: &'static str,
     attempt: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
@@ -76,7 +76,7 @@ pub(crate) fn commit(
     })
 }
 
-/// What has to be added for the table to stand with this bridge in it. Empty where all of it stands.
+/// What must be added so that the table exists with this bridge. Empty if nothing is missing.
 pub(crate) fn missing(
     socket: &Netfilter,
     bridge: &str,
@@ -97,7 +97,7 @@ pub(crate) fn missing(
             changes.push(Change::new(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             continue;
         };
-        // All but the id, which is only for the batch that makes it.
+        // Everything except the id, which only matters in the batch that makes it.
         if !covers(&standing, &wanted[..wanted.len() - 1]) {
             return Err(Errno::EEXIST.into());
         }
@@ -132,7 +132,7 @@ pub(crate) fn missing(
     Ok(changes)
 }
 
-/// A chain that does not hold exactly its rules, in their order, is filled anew: emptied and filled in one transaction.
+/// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction.
 fn missing_rules(dumped: &[Vec<u8>], changes: &mut Vec<Change>) {
     let rules = table::rules();
     for chain in &table::CHAINS {

@@ -1,4 +1,4 @@
-//! The table `ip stave`: what it is made of, and why.
+//! The table `ip stave`: its content, and the reasons.
 
 use ipnet::Ipv4Net;
 
@@ -39,8 +39,8 @@ pub(crate) const BRIDGES: Set = Set { name: "bridges", key: &[Ipv4Addr, Ifname],
 /// The subnets of all bridges.
 pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: None, interval: true };
 
-/// Each bridge with itself: packets that come in and leave by one and the same. (nft shows the names in a set of nothing but
-/// names only where it made the set itself.)
+/// Each bridge with itself: packets that come in and leave by the same bridge. (nft shows the names in a set of only
+/// names only if it made the set itself.)
 pub(crate) const SAME_BRIDGE: Set =
     Set { name: "same_bridge", key: &[Ifname, Ifname], data: None, interval: false };
 
@@ -75,16 +75,16 @@ pub(crate) fn rules() -> Vec<Rule> {
     let bridge = |fields: &'static [Field], not| Statement::In { fields, not, set: SAME_BRIDGE.name };
     let any_address = Statement::Dnat { fields: &[L4Proto, ThDport], map: PUBLISHED.name };
     vec![
-        // route_localnet, which 127.0.0.1 needs to reach a container, would also let the neighbours on the bridge talk
-        // to services on this host's loopback (CVE-2020-8558), and DNAT comes before the kernel's own check for
-        // martians, so a port published on 127.0.0.1 alone would be open to whoever shares a wire with us. No packet
-        // that came by a wire has such an address: answers to our own are translated back only after this hook.
+        // 127.0.0.1 needs route_localnet to reach a container. But route_localnet would also let the neighbours on the
+        // bridge talk to services on this host's loopback (CVE-2020-8558). DNAT comes before the kernel's own check for
+        // martians, so a port published only on 127.0.0.1 would be open to everybody on the same wire. No packet from a
+        // wire has such an address: answers to our own are translated back only after this hook.
         rule("martians", &[from_elsewhere.clone(), loopback(IpDaddr), Statement::Drop]),
         rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
         rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
         rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
-        // Networks are apart, as Docker's are (DOCKER-ISOLATION): what comes in by one bridge does not leave by another.
-        // A port that is published is for all, and what answers by it; docker-proxy does that for Docker.
+        // Networks are separate, as Docker's are (DOCKER-ISOLATION): packets do not pass from one bridge to another.
+        // Published ports, and the answers from them, are for all; docker-proxy does that for Docker.
         rule(
             "forward",
             &[
@@ -97,10 +97,10 @@ pub(crate) fn rules() -> Vec<Rule> {
         ),
         rule("output", &[Statement::ToThisHost, one_address]),
         rule("output", &[Statement::ToThisHost, any_address]),
-        // A container that reaches itself or a sibling by a published port must hear the answer from the host, or the
-        // answer would go to it directly and unknown; the same holds for the host's own 127.0.0.1.
+        // A container that reaches itself or a sibling by a published port must get the answer from the host. Otherwise
+        // the answer would come directly, from an unknown sender. The same holds for the host's own 127.0.0.1.
         rule("postrouting", &[Statement::WasDnat { not: false }, in_bridges(false), Statement::Masquerade]),
-        // Whoever leaves for elsewhere than its own bridge does so under the host's address.
+        // Packets that leave a subnet, except to its own bridge, get the host's address.
         rule(
             "postrouting",
             &[
@@ -112,7 +112,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     ]
 }
 
-/// The elements that stand for a bridge.
+/// The elements for a bridge.
 pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
     let element = |set, key| Element { set, key, data: Vec::new(), comment: None };
     let on_bridge = |prefix| element(BRIDGES.name, vec![prefix, Value::Interface(bridge.to_owned())]);
@@ -125,7 +125,7 @@ pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
     ]
 }
 
-/// The element that stands for a published port.
+/// The element for a published port.
 pub(crate) fn mapping_element(mapping: &Mapping, holder: &str) -> Element {
     let port = [Value::Protocol(mapping.protocol), Value::Port(mapping.host_port)];
     let (set, key) = match mapping.host_ip {

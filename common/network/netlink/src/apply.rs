@@ -1,4 +1,4 @@
-//! Operations against the kernel: made, taken back, compared.
+//! Operations against the kernel: apply, undo, compare.
 
 use std::{fs::File, os::fd::AsRawFd, path::Path};
 
@@ -20,10 +20,10 @@ use crate::{
     sysctl, veth_name,
 };
 
-/// To make what must not be there.
+/// To make something that must not exist.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// Whether an error says that the thing to remove is not there.
+/// Whether an error says that the thing to remove does not exist.
 fn is_gone(error: &Error) -> bool {
     operation::is_gone(&error.errno()) || error.errno() == Errno::EADDRNOTAVAIL
 }
@@ -32,14 +32,14 @@ fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
     result.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
 }
 
-/// What became of a link that an operation speaks of.
+/// The state of an operation's link.
 enum Ours {
     Here(Connection, Link),
     Missing,
     Different,
 }
 
-/// Looks for the link of this name and hardware address, if one is given.
+/// Looks for the link with this name and, if given, this hardware address.
 fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Result<Ours, Error> {
     let mac = mac.into();
     let connection = match Connection::open(namespace) {
@@ -53,7 +53,7 @@ fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Re
     })
 }
 
-/// The same, for a link that must be there.
+/// The same, for a link that must exist.
 fn need(
     verb: &'static str,
     object: &str,
@@ -96,7 +96,7 @@ impl LinkOperation {
                     .index(link.index)
                     .set_port_kind(InfoPortKind::Bridge)
                     .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
-                // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes what is there.
+                // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes an existing link.
                 let message = RouteNetlinkMessage::NewLink(port.build());
                 connection.change("set hairpin on", format!("link {:?}", link.name), &message, 0)
             }
@@ -338,7 +338,7 @@ fn has_route(
     let wanted = route(destination, gateway, link)
         .map_err(|source| connection.error("look for route", destination.to_string(), source))?;
     let mut all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(link).build();
-    // A dump takes the family and the link; the kernel refuses the other fields as filters.
+    // A dump takes the family and the link; the kernel refuses other fields as filters.
     all.header.table = 0;
     all.header.protocol = 0.into();
     all.header.scope = 0.into();

@@ -31,7 +31,7 @@ pub struct Connection {
     pub(crate) namespace: Option<PathBuf>,
 }
 
-/// An interface, as far as the tools ask.
+/// An interface, as far as the tools need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its index.
@@ -48,7 +48,7 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is a bridge itself.
     pub bridge: bool,
-    /// What was noted at it, for people and for whoever looks for his own.
+    /// Its alias: a note for people, and a mark for its owner.
     pub alias: Option<String>,
 }
 
@@ -59,25 +59,25 @@ pub struct Address {
     pub link: u32,
     /// The address with its prefix length.
     pub address: IpNet,
-    /// Who put it there (IFA_PROTO), where that was noted.
+    /// Its origin (IFA_PROTO), if it has one.
     pub protocol: Option<u8>,
 }
 
 thread_local! {
-    /// The connections of this thread, by the inode of the namespace; none is that of the thread itself. They hold
-    /// their namespace, so its inode is not given again meanwhile.
+    /// The connections of this thread, by the inode of the namespace; none for the thread's own namespace. They keep
+    /// their namespace, so its inode is not reused meanwhile.
     static CONNECTIONS: RefCell<Vec<(Option<u64>, Connection)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How often a list is asked for that changes while it is listed.
+/// How often a list is requested again when it changes meanwhile.
 const ATTEMPTS: usize = 100;
 
 impl Connection {
-    /// The connection to the namespace at this path; to the one that this thread is in where there is none. Made once
-    /// in a thread, which must not change its own namespace after that; anew where an answer got lost.
+    /// The connection to the namespace at this path, or to this thread's own if there is none. Each thread makes it
+    /// once, and must not change its own namespace afterwards. It is made again after a lost answer.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, or no socket be opened.
+    /// When the namespace cannot be entered, or no socket can be opened.
     pub fn open(namespace: Option<&Path>) -> Result<Self, Error> {
         let fail = |source| Error::new("enter", "network namespace", source).within(namespace);
         let inode = match namespace {
@@ -101,7 +101,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A connection to the namespace that this thread is in at the moment. It is not kept for others.
+    /// A connection to the thread's current namespace. It is not kept for others.
     ///
     /// # Errors
     /// When no socket can be opened.
@@ -133,7 +133,7 @@ impl Connection {
         answer.into_iter().map(|(kind, payload)| read(kind, &payload)).collect()
     }
 
-    /// Has the kernel change something, and waits for its word.
+    /// Has the kernel change something, and waits for its answer.
     pub(crate) fn change(
         &self,
         verb: &'static str,
@@ -160,7 +160,7 @@ impl Connection {
         answer.map_err(|refusal| self.error("list", what, refusal))
     }
 
-    /// The one interface that the request asks for; none where there is none.
+    /// The single interface that the request asks for; none if it does not exist.
     fn one(&self, object: impl Into<String>, message: LinkMessage) -> Result<Option<Link>, Error> {
         match self.ask(&RouteNetlinkMessage::GetLink(message), 0) {
             Ok(answer) => match answer.into_iter().next() {
@@ -172,10 +172,10 @@ impl Connection {
         }
     }
 
-    /// The interface of this name; none where there is none.
+    /// The interface with this name; none if it does not exist.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn link(&self, name: &str) -> Result<Option<Link>, Error> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -185,7 +185,7 @@ impl Connection {
     /// All interfaces.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn all(&self) -> Result<Vec<Link>, Error> {
         self.links(None, "links")
     }
@@ -193,7 +193,7 @@ impl Connection {
     /// The ports of the bridge with this index.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn ports(&self, bridge: u32) -> Result<Vec<Link>, Error> {
         let links = self.links(Some(LinkAttribute::Controller(bridge)), "ports")?;
         Ok(links.into_iter().filter(|link| link.master == Some(bridge)).collect())
@@ -215,7 +215,7 @@ impl Connection {
     /// The IPv4 addresses of the interface with this index; of all of them without one.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -240,7 +240,7 @@ impl Connection {
         link.map(|link| link.name).ok_or_else(|| self.error("look for", object(), Errno::ENODEV))
     }
 
-    /// Sets up `lo`, which every namespace begins with, and gives it an alias.
+    /// Sets up `lo`, which every namespace has from the start, and gives it an alias.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -250,7 +250,7 @@ impl Connection {
     }
 }
 
-/// A message of the kernel's. One that cannot be read is an error: what it tells of is there.
+/// A message of the kernel. An unreadable one is an error, because the object that it describes exists.
 fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;

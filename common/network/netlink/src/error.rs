@@ -5,7 +5,7 @@ use operation::{Cause, Place};
 
 use crate::Refusal;
 
-/// What the kernel would not do, on which object, in which namespace.
+/// What the kernel refused, on which object, in which namespace.
 #[derive(Debug, thiserror::Error)]
 #[error("{verb} {object}{}: {}{}", place(.namespace.as_deref()), .source.desc(), words(.text.as_deref()))]
 pub struct Error {
@@ -13,7 +13,7 @@ pub struct Error {
     pub(crate) object: String,
     pub(crate) namespace: Option<PathBuf>,
     pub(crate) source: Errno,
-    /// What the kernel says about it.
+    /// The kernel's explanation.
     pub(crate) text: Option<String>,
 }
 
@@ -26,7 +26,7 @@ fn words(text: Option<&str>) -> String {
 }
 
 impl Error {
-    /// That `verb` failed on `object`.
+    /// The error that `verb` failed on `object`.
     pub fn new(verb: &'static str, object: impl Into<String>, refusal: impl Into<Refusal>) -> Self {
         let Refusal { errno, text } = refusal.into();
         Self { verb, object: object.into(), namespace: None, source: errno, text }

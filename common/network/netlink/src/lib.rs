@@ -1,10 +1,10 @@
-//! The kernel by netlink: sockets, frames and errors once for all families; links, addresses and routes; what nf_tables and
-//! connection tracking speak; and the network's sysctls.
+//! The kernel's netlink interface: sockets, frames and errors for all families; links, addresses and routes; the
+//! messages of nf_tables and connection tracking; and the network's sysctls.
 //!
-//! Whatever a tool changes is a [`LinkOperation`] or a [`Sysctl`]; a [`Connection`] looks. rtnetlink writes and reads the
-//! messages about links, addresses and routes. They travel by a [`Socket`] that waits, as all others do: a tool has one question
-//! at a time, and an asynchronous connection would drop an answer that it cannot read, and take a request that could not be sent
-//! for one that was done.
+//! Tools change things with a [`LinkOperation`] or a [`Sysctl`], and look at them with a [`Connection`]. rtnetlink
+//! encodes and decodes the messages about links, addresses and routes. They travel over a blocking [`Socket`], like all
+//! others. A tool has one request at a time. An asynchronous connection would drop an answer that it cannot read, and
+//! would report a request that could not be sent as done.
 
 mod apply;
 pub mod attribute;

@@ -1,5 +1,5 @@
-//! nf_tables and connection tracking by netlink (linux/netfilter/nfnetlink.h): single requests, lists, and batches that
-//! nf_tables takes as one transaction. What the rules are is no concern of this module.
+//! nf_tables and connection tracking over netlink (linux/netfilter/nfnetlink.h): single requests, lists, and batches
+//! that nf_tables takes as one transaction. This module knows nothing about the rules themselves.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +32,7 @@ pub const OWN_TABLE: &str = "stave";
 /// struct nfgenmsg: family, version, resource.
 const GENERIC: usize = 4;
 
-/// What a message is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
+/// The kind of a message (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the kernel's.
 pub enum Kind {
@@ -61,11 +61,11 @@ impl Kind {
 /// One message of a batch, of the family IPv4.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
     /// Flags of its header: `NLM_F_CREATE` and the like.
     pub flags: u16,
-    /// What it says.
+    /// Its content.
     pub attributes: Vec<Attribute>,
 }
 
@@ -96,11 +96,11 @@ fn attributes_of((_, payload): (u16, Vec<u8>)) -> Result<Vec<u8>, Refusal> {
 }
 
 impl Netfilter {
-    /// The socket of this thread, opened by the first who asks in the network namespace that the thread is in then; anew
-    /// where an answer got lost. See [`close`].
+    /// The socket of this thread. The first caller opens it, in the thread's network namespace at that time. It is
+    /// opened again after a lost answer. See [`close`].
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// When no socket can be opened.
     pub fn of_this_thread() -> Result<Rc<Self>, Refusal> {
         NETFILTER.with_borrow_mut(|known| match known {
             Some(open) if !open.socket.is_lost() => Ok(open.clone()),
@@ -113,10 +113,10 @@ impl Netfilter {
         })
     }
 
-    /// Asks for one thing of IPv4, by its name. None where there is no such thing. The answer's attributes.
+    /// Requests one object of IPv4 by its name. None if it does not exist. Returns the answer's attributes.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn get(&self, kind: Kind, attributes: &[Attribute]) -> Result<Option<Vec<u8>>, Refusal> {
         let answer = match self.socket.request(&about(kind, 0, IPV4, attributes)) {
             Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
@@ -125,11 +125,10 @@ impl Netfilter {
         answer.into_iter().next().ok_or(Errno::EPROTO.into()).and_then(attributes_of).map(Some)
     }
 
-    /// Lists all there is of a kind and family, as the attributes filter it. Nothing where that which it would be in is
-    /// missing.
+    /// Lists all objects of a kind and family, filtered by the attributes. Empty if their container does not exist.
     ///
     /// # Errors
-    /// When the kernel does not say; ERESTART when somebody changed the rules meanwhile.
+    /// When the kernel does not answer; ERESTART when others changed the rules meanwhile.
     pub fn dump(&self, kind: Kind, family: u8, attributes: &[Attribute]) -> Result<Vec<Vec<u8>>, Refusal> {
         match self.socket.request(&about(kind, NLM_F_DUMP, family, attributes)) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
@@ -137,10 +136,10 @@ impl Netfilter {
         }
     }
 
-    /// The number of transactions so far: a batch that names it is refused (ERESTART) once another came between.
+    /// The number of transactions so far. A batch that names it is refused (ERESTART) if another came between.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not answer.
     pub fn generation(&self) -> Result<u32, Refusal> {
         let answer = self.get(Kind::GetGeneration, &[])?;
         answer.and_then(|answer| find(&answer, GENERATION).and_then(number)).ok_or(Errno::EPROTO.into())
@@ -169,7 +168,7 @@ impl Netfilter {
         self.socket.batch(&begin, &requests, &end)
     }
 
-    /// Asks connection tracking for something, and waits for its word.
+    /// Sends a request to connection tracking, and waits for the answer.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -184,18 +183,18 @@ pub fn is_in_doubt() -> bool {
     NETFILTER.with_borrow(|known| known.as_ref().is_some_and(|open| open.socket.is_lost()))
 }
 
-/// In which the kernel has freed what a transaction removed, as a rule.
+/// The time in which the kernel usually frees what a transaction removed.
 const FREED: Duration = Duration::from_millis(50);
 
-/// Closes this thread's socket to nf_tables. To be called last, by a `main` whose process does nothing after it.
+/// Closes this thread's socket to nf_tables. Called last, by a `main` that does nothing after it.
 ///
-/// A socket that is closed waits until the kernel has freed what transactions removed, under the lock that every other
-/// change to the rules needs, and every link that goes (nf_tables_api.c, `nft_rcv_nl_event`). So one that removed something
-/// is left open until that is done, by a process that nobody waits for.
+/// Closing such a socket waits until the kernel has freed what transactions removed. Meanwhile it holds the lock that
+/// every other change to the rules and every removal of a link needs (nf_tables_api.c, `nft_rcv_nl_event`). So after a
+/// removal, a process that is not waited for keeps the socket open until that is done.
 pub fn close() {
     let open = NETFILTER.with_borrow_mut(Option::take);
     if let Some(open) = open.filter(|open| open.removed.get()) {
-        // SAFETY: it makes one system call. Where there is no process to be had, the socket is closed at once.
+        // SAFETY: it makes one system call. If no process can be made, the socket is closed at once.
         let _ = unsafe { aside::run(&[open.socket.descriptor().as_fd()], || thread::sleep(FREED)) };
     }
 }

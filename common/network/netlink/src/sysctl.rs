@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, errno_of};
 
-/// A variable of the network that is set. Only these: an undo never writes to whatever path a document names.
+/// A variable of the network. Only these: undo must not write to an arbitrary path from a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "variable", rename_all = "kebab-case")]
 pub enum Variable {
     /// `net.ipv4.ip_forward`: packets pass from one interface to another.
     IpForward {
-        /// Our own bridge for which it is set, and which is about to go when it is put back.
+        /// Our own bridge, for which it is set. When the variable is restored, the bridge is about to be removed.
         bridge: String,
     },
     /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
@@ -37,17 +37,17 @@ pub enum Variable {
     },
 }
 
-/// Sets a variable to 1. The value that it had is in a file below `--run-dir`, so that the last container puts it back
-/// even though the first, which changed it, is gone by then.
+/// Sets a variable to 1. Its earlier value is kept in a file below `--run-dir`, so that the last container can restore
+/// it, even if the first one, which changed it, is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "sysctl")]
 pub struct Sysctl {
-    /// What is set.
+    /// The variable.
     #[serde(flatten)]
     pub variable: Variable,
-    /// The value that it had before anything of ours changed it.
+    /// Its value before we changed it.
     pub previous: String,
-    /// The file that keeps `previous`: `$STAVE_RUN/sysctl/<name>`.
+    /// The file with `previous`: `$STAVE_RUN/sysctl/<name>`.
     pub kept: PathBuf,
 }
 
@@ -97,21 +97,21 @@ impl<'a> Conf<'a> {
         Path::new("/proc/sys/net").join(family).join("conf").join(link).join(variable)
     }
 
-    /// Its name, as `sysctl` takes it: with slashes where the name of a link has dots in it.
+    /// Its name for `sysctl`: with slashes if the name of a link contains dots.
     pub(crate) fn name(&self) -> String {
         let Self { family, link, variable } = self;
         let separator = if link.contains('.') { "/" } else { "." };
         ["net", family, "conf", link, variable].join(separator)
     }
 
-    /// Whether the link's name is one: it comes from a document, and becomes part of a path.
+    /// Whether the link's name is valid: it comes from a document, and becomes part of a path.
     fn is_plain(&self) -> bool {
         let link = self.link;
         !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
     }
 }
 
-/// Switches IPv6 off on a link of this namespace.
+/// Disables IPv6 on a link of this namespace.
 pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
     let conf = Conf::disable_ipv6(link);
     let failed = |source| Error::new("set", conf.name(), source);
@@ -122,11 +122,11 @@ pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
     switch_ipv6_off_by(proc, link).map_err(failed)
 }
 
-/// Switches IPv6 off on the interface of this name, or on all that are to come (`default`), by the proc file system `proc`: in
-/// the network namespace of this thread. A kernel without IPv6 has nothing to switch off.
+/// Disables IPv6 on the interface with this name, or on all future ones (`default`), through the proc file system
+/// `proc`: in this thread's network namespace. A kernel without IPv6 has nothing to disable.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// When the kernel refuses.
 pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
     let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
     match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
@@ -171,7 +171,7 @@ impl Sysctl {
     /// counts for as long as a network of ours stands for which it was.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When the value cannot be read.
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
         let kept = scope.run_dir.join("sysctl").join(variable.name().replace('/', "%"));
         let name = variable.name();
@@ -221,7 +221,7 @@ impl Sysctl {
                 _ => {}
             }
         }
-        // The last one takes the directory along.
+        // The last one removes the directory as well.
         if let Some(parent) = self.kept.parent() {
             let _ = fs::remove_dir(parent);
         }
@@ -250,7 +250,7 @@ impl Sysctl {
     /// Puts the value back that was kept, and forgets it: it goes with the last that needed it.
     fn put_back(&self, scope: &Scope) -> Result<(), operation::Error> {
         if !self.is_kept()? {
-            // Nothing of ours changed it; at most it was about to.
+            // We did not change it; at most we were about to.
             return self.forget();
         }
         if let Variable::IpForward { bridge } = &self.variable {

@@ -20,34 +20,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, error, io_error};
 
-/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that come into it
-/// later have IPv6 switched off until somebody who gives them an address switches it on, as in Docker's containers.
+/// Makes a network namespace, keeps it by a bind mount at a path, and sets `lo` up in it. Interfaces that are added
+/// later have IPv6 disabled until somebody gives them an address and enables it, as in Docker's containers.
 ///
 /// Its own work is recognised by the inode of the namespace; before that is known, by the alias of `lo`, which is set
-/// before the namespace can be seen by anybody.
+/// before others can see the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "netns-add")]
 pub struct NetnsOperation {
-    /// Where it is kept: `/run/netns/<id>`.
+    /// Its path: `/run/netns/<id>`.
     pub path: PathBuf,
     /// The container's id.
     pub holder: String,
-    /// The namespace's inode number, once it was made.
+    /// The namespace's inode number, after it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
 }
 
-/// What stands at the path.
+/// The state of the path.
 enum Found {
     Nothing,
-    /// An empty file: a namespace that was never mounted, or is no longer.
+    /// An empty file: a namespace that was never mounted, or no longer is.
     Empty,
     Ours,
     Other(&'static str),
 }
 
 impl NetnsOperation {
-    /// The namespace of the container `holder`, to be kept at `path`.
+    /// The namespace of the container `holder`, at `path`.
     pub fn new(path: impl Into<PathBuf>, holder: &str) -> Self {
         Self { path: path.into(), holder: holder.to_owned(), inode: None }
     }
@@ -81,7 +81,7 @@ impl NetnsOperation {
         if self.inode == Some(metadata.ino()) {
             return Ok(Found::Ours);
         }
-        // Not known yet, or of the one before: a repair that was killed had made another.
+        // Not known yet, or that of the one before: a killed repair had made another.
         let loopback = || Connection::here()?.link("lo");
         let alias = namespace::enter(&self.path, loopback).map_err(look)??.and_then(|lo| lo.alias);
         Ok(if alias == Some(self.alias()) { Found::Ours } else { Found::Other("another namespace") })
@@ -102,14 +102,14 @@ impl NetnsOperation {
     }
 
     fn unmount(&self) -> Result<(), Error> {
-        // Detached: somebody who looks into it just now must not keep us from it. It goes with its last user.
+        // Detached: a process that looks into it must not block us. It ends with its last user.
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         umount2(&self.path, flags).map_err(self.error("unmount"))
     }
 
-    /// Creates the file to mount on, which must not be there.
+    /// Creates the file to mount on, which must not exist.
     fn create_file(&self) -> Result<(), Error> {
-        // The directory goes with the last namespace in it: it may go again before the file is made.
+        // The directory is removed with the last namespace, possibly before the file is made.
         const ATTEMPTS: usize = 100;
         for _ in 0..ATTEMPTS {
             match File::options().write(true).create_new(true).mode(0o444).open(&self.path) {
@@ -126,7 +126,7 @@ impl NetnsOperation {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("remove")(error)),
             _ => {
-                // The last one takes the directory along, unless `ip netns` made a mount of it.
+                // The last one removes the directory as well, unless `ip netns` made a mount of it.
                 let _ = self
                     .path
                     .parent()
@@ -140,11 +140,11 @@ impl NetnsOperation {
 
 const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6=1";
 
-/// Switches IPv6 off for all interfaces to come of the namespace of this thread, which was just made.
+/// Disables IPv6 for all future interfaces of this thread's namespace, which is new.
 ///
-/// What was looked up below `/proc/sys/net` stays with its mount for as long as the namespace lasts, and since all namespaces'
-/// entries have one name, the kernel has them in one list, which each later look-up of any namespace goes through. So this
-/// looks it up in a proc file system of its own, where this process may make one.
+/// Entries that were looked up below `/proc/sys/net` stay with that mount for as long as the namespace lasts. The
+/// entries of all namespaces have the same names, so the kernel keeps them in one list, which slows each later lookup
+/// of any namespace. So this uses a separate proc file system, if this process may make one.
 fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
     let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
     match own {
@@ -153,7 +153,7 @@ fn switch_ipv6_off_from_now_on() -> Result<(), Errno> {
     }
 }
 
-/// Makes the directory, as `ip netns add` does: for root to write, for everybody to read.
+/// Makes the directory, as `ip netns add` does: writable for root, readable for everybody.
 fn create_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
@@ -193,7 +193,7 @@ impl operation::Operation for NetnsOperation {
         match made {
             Ok(metadata) => self.inode = Some(metadata.ino()),
             Err(error) => {
-                // Whatever of it stands; the error that counts is the first.
+                // Removes all parts that exist; the first error counts.
                 let _ = operation::Operation::undo(self, scope);
                 // Its file stands: what is read-only is a variable of the new namespace.
                 let error = operation::Error::from(error);

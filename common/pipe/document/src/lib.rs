@@ -1,7 +1,7 @@
 //! The document: the one JSON object that travels through a pipe of Stave's tools.
 //!
-//! Members that a tool does not know are kept as the bytes that were read, in the order in which they came; the members
-//! that it knows are typed ([`members`]). `docs/document.md` is the contract.
+//! A tool keeps members that it does not know as the bytes that were read, in their order. The members that it knows
+//! are typed ([`members`]). `docs/document.md` is the contract.
 
 mod configuration;
 mod format;
@@ -30,7 +30,7 @@ pub use steps::SplitOff;
 /// The version of the contract, the member `stave`.
 pub const VERSION: u64 = 1;
 
-/// A larger document is refused, in bytes: nothing that a container needs comes near it.
+/// The size limit of a document, in bytes: far above what a container needs.
 pub const MAX_SIZE: usize = 64 << 20;
 
 /// Why a document could not be read, or a member not be used.
@@ -48,17 +48,17 @@ pub enum Error {
     /// Not JSON, or not an object.
     #[error("standard input is not a document: {0}")]
     NotADocument(serde_json::Error),
-    /// A document of another major version, which is kept as it was read.
+    /// A document of another major version. It is kept as it was read.
     #[error(
         "document has version {found}, this tool reads version {VERSION}: use tools of one release in a pipe"
     )]
     Version {
-        /// What `stave` held.
+        /// The value of `stave`.
         found: String,
         /// The document.
         document: Box<Document>,
     },
-    /// A member that a tool cannot do without.
+    /// A required member is missing.
     #[error("no `{name}`: run {made_by} first")]
     Missing {
         /// The member's name.
@@ -66,12 +66,12 @@ pub enum Error {
         /// The tools that make it.
         made_by: String,
     },
-    /// A member that does not have the form that the contract gives it.
+    /// A member with the wrong form.
     #[error("member `{name}`: {source}")]
     Malformed {
         /// The member's name.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         source: serde_json::Error,
     },
 }
@@ -83,7 +83,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document with nothing but the contract's version in it.
+    /// A document with only the contract's version.
     pub fn new() -> Self {
         let mut document = Self::default();
         document.set_raw("stave", RawValue::from_string(VERSION.to_string()).unwrap_or_default());
@@ -118,8 +118,8 @@ impl Document {
             Some(found) => Err(Error::Version { found, document: Box::new(document) }),
             None => {
                 let Some((first, _)) = document.members.0.first() else { return Ok(Self::new()) };
-                // Objects that never were a document (a CNI result, an image manifest) have members of their own and
-                // no version; a document that somebody wrote by hand may do without it.
+                // Objects that are not documents (a CNI result, an image manifest) have members of their own and no
+                // version. A handwritten document may lack the version.
                 if table::row(first).is_some() {
                     document.members.0.insert(0, Self::new().members.0.remove(0));
                     return Ok(document);
@@ -129,7 +129,7 @@ impl Document {
         }
     }
 
-    /// The member, where there is one.
+    /// The member, if it exists.
     ///
     /// # Errors
     /// [`Error::Malformed`] if it does not have the form of `M`.
@@ -148,7 +148,7 @@ impl Document {
         self.get()?.ok_or_else(|| Error::Missing { name: M::NAME, made_by: table::made_by(M::NAME) })
     }
 
-    /// Puts the member in its place, or at the end where it is new.
+    /// Sets the member, or appends it if it is new.
     ///
     /// # Errors
     /// [`Error::Malformed`] if it cannot be written as JSON.
@@ -159,12 +159,12 @@ impl Document {
         Ok(())
     }
 
-    /// Takes a member out, by its name.
+    /// Removes a member, by its name.
     pub fn remove(&mut self, name: &str) {
         self.members.remove(name);
     }
 
-    /// The member as the text that was read, by its name.
+    /// The member, by its name, as the text that was read.
     pub fn raw(&self, name: &str) -> Option<&RawValue> {
         self.members.get(name)
     }
@@ -176,7 +176,7 @@ impl Document {
     /// The container's id.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `id` is there and cannot be one.
+    /// [`Error::Malformed`] if `id` exists and is not valid.
     pub fn id(&self) -> Result<Option<Id>, Error> {
         self.get()
     }
@@ -189,22 +189,21 @@ impl Document {
         Ok(self.get::<members::Planned>()?.is_some_and(|planned| planned.0))
     }
 
-    /// Whether a tool before failed.
+    /// Whether an earlier tool failed.
     pub fn has_failed(&self) -> bool {
         self.raw("error").is_some()
     }
 
-    /// Whether this is a document of the same container as the other; none where one of them has no `instance`, and that
-    /// cannot be told.
+    /// Whether both documents are of the same container; none if one of them has no `instance`, and so this is unknown.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if one of them has an `instance` that is no string.
+    /// [`Error::Malformed`] if one of them has an `instance` that is not a string.
     pub fn is_of_one_container(&self, other: &Self) -> Result<Option<bool>, Error> {
         let instances = self.get::<Instance>()?.zip(other.get::<Instance>()?);
         Ok(instances.map(|(one, other)| one == other))
     }
 
-    /// As [`Document::is_of_one_container`], where it counts as one if that cannot be told.
+    /// As [`Document::is_of_one_container`], but unknown counts as yes.
     ///
     /// # Errors
     /// As there.
@@ -212,8 +211,8 @@ impl Document {
         Ok(self.is_of_one_container(other)?.unwrap_or(true))
     }
 
-    /// The places in the container's file system that its steps mounted something on: `mounts` of an OCI runtime
-    /// configuration, `target` of a mount `within` the root file system.
+    /// The mount points of its steps in the container's file system: `mounts` of an OCI runtime configuration, and
+    /// `target` of a mount `within` the root file system.
     ///
     /// # Errors
     /// [`Error::Malformed`].

@@ -1,5 +1,5 @@
-//! The members of the document, each under the name that the contract gives it. Keys are camelCase; where a standard
-//! has a form (OCI descriptors and configuration, CNI results and port mappings), it is used as it stands there.
+//! The members of the document, with the names of the contract. Keys are camelCase. A standard's form (OCI descriptors
+//! and configuration, CNI results and port mappings) is used unchanged.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 pub use crate::configuration::Configuration;
 
-/// A type that stands in the document under one name.
+/// A type that has one name in the document.
 pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
     /// The member's name.
     const NAME: &'static str;
@@ -38,7 +38,7 @@ macro_rules! member {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
-    /// The name it was asked for by, as a person writes it: `debian:latest`. None for an image without a name.
+    /// The name by which it was requested: `debian:latest`. None for an image without a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// OCI descriptor of the image manifest, in the store.
@@ -62,18 +62,18 @@ pub struct Layer {
     /// The digest of the layer's uncompressed tar (OCI image-spec, config.md, "Layer DiffID").
     #[serde(rename = "diffID")]
     pub diff_id: String,
-    /// Where it stands.
+    /// Its place.
     #[serde(flatten)]
     pub place: Place,
 }
 
-/// Where a [`Layer`] stands, in overlayfs's own form.
+/// The place of a [`Layer`], in overlayfs's form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// Absolute path of the directory that it was unpacked to.
+    /// Absolute path of the directory with its files.
     Directory(PathBuf),
-    /// Absolute path of the EROFS image that it became.
+    /// Absolute path of its EROFS image.
     Erofs(PathBuf),
 }
 
@@ -91,7 +91,7 @@ pub struct Rootfs {
     pub path: PathBuf,
     /// The lower directories, lowest first.
     pub lower: Vec<PathBuf>,
-    /// The writable top; none where the mount is read-only and nothing is mounted in it.
+    /// The writable top; none if the mount is read-only and nothing is mounted in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upper: Option<PathBuf>,
     /// overlayfs's work directory, on the same file system as `upper`.
@@ -103,20 +103,20 @@ pub struct Rootfs {
 }
 member!(Rootfs, "rootfs");
 
-/// `network`: what the container is attached to.
+/// `network`: the container's network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
     /// `bridge`. (The other modes have no network tool in the pipe: `ns-exec --network`.)
     pub mode: String,
-    /// Absolute path of the network namespace, as `ip netns` keeps it: `/run/netns/<id>`.
+    /// Absolute path of the network namespace, as in `ip netns`: `/run/netns/<id>`.
     pub namespace: PathBuf,
-    /// The bridge that the namespace hangs on.
+    /// The bridge of the namespace.
     pub bridge: Bridge,
-    /// A CNI 1.1.0 result (interfaces, ips, routes, dns), once veth-pair has made the interface.
+    /// A CNI 1.1.0 result (interfaces, ips, routes, dns), after veth-pair has made the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni: Option<CniResult>,
-    /// Whatever others put here.
+    /// Members of others.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -142,9 +142,9 @@ pub struct Bridge {
     /// The bridge's network: `172.17.0.0/16`.
     #[schemars(with = "String")]
     pub subnet: ipnet::IpNet,
-    /// The bridge's own address, which containers use as their gateway: `172.17.0.1`.
+    /// The bridge's own address, which is the containers' gateway: `172.17.0.1`.
     pub gateway: IpAddr,
-    /// Whatever others put here.
+    /// Members of others.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -164,10 +164,10 @@ pub struct CniResult {
     /// The routes made in the sandbox.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<CniRoute>,
-    /// Name servers and search domains; an empty object where there are none.
+    /// Name servers and search domains; an empty object if there are none.
     #[serde(default)]
     pub dns: Value,
-    /// Whatever else stands in the result.
+    /// The other members of the result.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -223,25 +223,25 @@ pub struct PortMapping {
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
-    /// The host's address that it is published on; none for all of them.
+    /// The host address that it is published on; none for all of them.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }
 
-/// `ports`: the port mappings in force.
+/// `ports`: the active port mappings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Ports(pub Vec<PortMapping>);
 member!(Ports, "ports");
 
-/// `hosts`: names for the container's `/etc/hosts`, and what a link adds to its environment.
+/// `hosts`: names for the container's `/etc/hosts`, and the environment of links.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hosts {
     /// The lines.
     #[serde(default)]
     pub entries: Vec<HostEntry>,
-    /// `NAME=value`, as Docker's links set them: `DB_PORT_5432_TCP_ADDR=172.17.0.2`.
+    /// `NAME=value`, in the form of Docker's links: `DB_PORT_5432_TCP_ADDR=172.17.0.2`.
     #[serde(default)]
     pub environment: Vec<String>,
 }
@@ -252,7 +252,7 @@ member!(Hosts, "hosts");
 pub struct HostEntry {
     /// The address.
     pub ip: IpAddr,
-    /// The names that stand for it.
+    /// The names for it.
     pub names: Vec<String>,
 }
 
@@ -266,21 +266,22 @@ member!(Planned, "planned");
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
-    /// Its pid, as the host sees it; 0 before it was started.
+    /// Its pid on the host; 0 before it was started.
     pub pid: i32,
-    /// Its start time in clock ticks since boot (field 22 of `/proc/<pid>/stat`), to tell a pid that was given again.
+    /// Its start time in clock ticks since boot (field 22 of `/proc/<pid>/stat`), which tells it from a later process
+    /// with its pid.
     pub start_time: u64,
-    /// Its exit status, once it is known; 128 + N when a signal ended it.
+    /// Its exit status, if known; 128 + N if a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<i32>,
     /// Absolute path of its log file, with `-d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
-    /// The OCI runtime-spec `process` that was run: args, env, cwd, user, capabilities.
+    /// The OCI runtime-spec `process`: args, env, cwd, user, capabilities.
     #[serde(default)]
     pub spec: Value,
-    /// `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` of the image's `config` (image-spec, config.md) as it was run; none
-    /// where all of them are the image's own.
+    /// `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` of the image's `config` (image-spec, config.md), as they
+    /// were used; none if all of them are the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
 }
@@ -330,32 +331,32 @@ impl fmt::Display for Stage {
     }
 }
 
-/// `error`: what went wrong, in the tool that failed.
+/// `error`: the failure of a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// The tool.
     pub tool: String,
     /// What it was doing.
     pub step: Stage,
-    /// One line: what failed on which object.
+    /// One line: the action, the object and the cause.
     pub message: String,
-    /// The chain of causes, the nearest first.
+    /// The chain of causes, nearest first.
     #[serde(default)]
     pub causes: Vec<String>,
 }
 member!(Failure, "error");
 
-/// Whether a step's operations are all in place.
+/// Whether a step's operations are complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StepState {
-    /// The operations are about to be made, or half made.
+    /// The operations are about to be applied, or half applied.
     Begun,
-    /// All of them stand.
+    /// All of them are applied.
     Done,
 }
 
-/// One of `steps`, with operations as a tool has them, or as they stand in the document.
+/// One of `steps`, with the operations of a tool, or in the form of the document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Step")]
 pub struct Step<O = Value> {
@@ -365,8 +366,7 @@ pub struct Step<O = Value> {
     pub version: String,
     /// Begun or done.
     pub state: StepState,
-    /// What it made, in the order in which it was made. The tool itself reads them; others only look for the places that
-    /// something was mounted on.
+    /// What it made, in order. The tool itself parses them; others only look for mount points.
     pub operations: Vec<O>,
     /// What it added to members, by their names, once it is done.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -380,7 +380,7 @@ impl<O> Step<O> {
     }
 }
 
-/// `steps`: a stack; the last one made is the last in the list and the first to be undone.
+/// `steps`: a stack. The last step is the newest, and the first to be undone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Steps(pub Vec<Step>);

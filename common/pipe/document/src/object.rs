@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Object {
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut object = Object::default();
-                // A name that comes twice: the last one counts, as with jq.
+                // If a name appears twice, the last value counts, as in jq.
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
                     object.set(&name, value);
                 }

@@ -1,4 +1,4 @@
-//! One order for the maps of oci-spec's types, which have none: so that the same image gives the same document.
+//! A fixed order for the maps of oci-spec's types, which have none. So the same image gives the same document.
 
 use oci_spec::image::Descriptor;
 use serde::{Serialize, Serializer};

@@ -1,5 +1,4 @@
-//! The record: the document of a container as it stands at `$STAVE_RUN/<id>.json`, so that a pipe which is killed leaves
-//! something to unwind by.
+//! The record: the document of a container at `$STAVE_RUN/<id>.json`. A killed pipe leaves it for `unwind`.
 
 use std::{
     fs::{self, File},
@@ -28,7 +27,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock `$STAVE_RUN/locks/<name>`, waiting for whoever holds it.
+    /// Takes the lock `$STAVE_RUN/locks/<name>`, and waits for its holder.
     ///
     /// # Errors
     /// When the file cannot be made or locked.
@@ -49,7 +48,7 @@ impl Lock {
         }
     }
 
-    /// The same, where the lock's file stands; makes none.
+    /// The same, if the lock's file exists; makes none.
     fn take_existing(run_dir: &Path, name: &str) -> Result<Option<Self>, Error> {
         let path = run_dir.join("locks").join(name);
         match File::options().write(true).open(&path) {
@@ -58,7 +57,7 @@ impl Lock {
         }
     }
 
-    /// Waits for the lock. None where whoever held it before has removed the file: it is a lock on nothing then.
+    /// Waits for the lock. None if its last holder has removed the file, because then the lock is worthless.
     fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
         let held =
             Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed("lock", path)(errno))?;
@@ -67,7 +66,7 @@ impl Lock {
         Ok(same.then(|| Self { path: path.to_owned(), _held: held }))
     }
 
-    /// Removes the lock's file, and gives the lock up.
+    /// Removes the lock's file, and releases the lock.
     fn remove(self) -> Result<(), Error> {
         remove_file(&self.path)
     }
@@ -81,7 +80,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Locks the record of `id` in `run_dir` (`$STAVE_RUN`), which need not exist yet; waits for whoever holds it.
+    /// Locks the record of `id` in `run_dir` (`$STAVE_RUN`), which need not exist yet; waits for its holder.
     ///
     /// # Errors
     /// When the lock cannot be taken.
@@ -90,8 +89,8 @@ impl Record {
         Ok(Self { path: path(run_dir, id), lock })
     }
 
-    /// Locks the record of `id` if it stands; none if it is gone. Makes nothing: for whoever comes late, such as a
-    /// process that ends while its container is taken back.
+    /// Locks the record of `id` if it exists. Makes nothing: for a process that ends while its container is being
+    /// removed.
     ///
     /// # Errors
     /// When the lock cannot be taken.
@@ -100,7 +99,7 @@ impl Record {
         Ok(Lock::take_existing(run_dir, &lock_name(id))?.map(|lock| Self { path, lock }))
     }
 
-    /// Where the record stands.
+    /// The path of the record.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -113,10 +112,10 @@ impl Record {
         read_file(&self.path)
     }
 
-    /// Writes the record beside its place and renames it into it.
+    /// Writes the record under another name and renames it.
     ///
     /// # Errors
-    /// When it cannot be written; then what stood there stands.
+    /// When it cannot be written; then the old record stays.
     pub fn write(&self, document: &Document) -> Result<(), Error> {
         let beside = self.path.with_extension("json.new");
         let write = || {
@@ -136,13 +135,13 @@ impl Record {
     /// # Errors
     /// When one of them cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
-        // A write that was killed may have left this; nobody else writes while the lock is held.
+        // A killed write may have left this. No other process writes while the lock is held.
         remove_file(&self.path.with_extension("json.new"))?;
         remove_file(&self.path)?;
         self.lock.remove()
     }
 
-    /// Gives the record up: the lock's file goes along if no record stands behind it.
+    /// Releases the record, and removes the lock's file if there is no record.
     pub fn release(self) {
         if !self.path.exists() {
             let _ = self.lock.remove();
@@ -150,7 +149,7 @@ impl Record {
     }
 }
 
-/// The suffix keeps an id apart from the locks that tools share ("network").
+/// The suffix keeps an id apart from shared locks ("network").
 fn lock_name(id: &Id) -> String {
     format!("{id}.container")
 }
@@ -173,7 +172,7 @@ fn read_file(path: &Path) -> Result<Option<Document>, Error> {
     Document::parse(&text).map(Some).map_err(malformed)
 }
 
-/// Reads the record of `id` without locking it: whole, as it stood at some instant.
+/// Reads the record of `id` without a lock: complete, as it was at some moment.
 ///
 /// # Errors
 /// When it cannot be read, or is not a document.
@@ -181,11 +180,11 @@ pub fn read(run_dir: &Path, id: &Id) -> Result<Option<Document>, Error> {
     read_file(&path(run_dir, id))
 }
 
-/// The record of `id`, locked, and the document in it, once whoever holds it has let go; none if there is no record. What a
-/// tool that was killed left of one that never came to stand is removed: a file beside its place, a lock.
+/// The record of `id`, locked, with its document; none if there is no record. Waits for its holder. Removes the remains
+/// of a killed tool that never finished a record: a temporary file, a lock.
 ///
 /// # Errors
-/// When it cannot be locked or read, or what was left cannot be removed.
+/// When it cannot be locked or read, or the remains cannot be removed.
 pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Error> {
     let path = path(run_dir, id);
     let traces = [path.with_extension("json.new"), run_dir.join("locks").join(lock_name(id)), path];
@@ -199,10 +198,10 @@ pub fn settled(run_dir: &Path, id: &Id) -> Result<Option<(Record, Document)>, Er
     }
 }
 
-/// The ids of all records in `run_dir`, sorted. Files of other names are passed over.
+/// The ids of all records in `run_dir`, sorted. Other files are skipped.
 ///
 /// # Errors
-/// When the directory cannot be read. One that is missing holds none.
+/// When the directory cannot be read. A missing one has no records.
 pub fn list(run_dir: &Path) -> Result<Vec<Id>, Error> {
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,

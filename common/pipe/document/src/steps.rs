@@ -24,7 +24,7 @@ fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Val
 }
 
 impl Document {
-    /// The stack of steps; empty where there is none yet.
+    /// The stack of steps; empty if there is none.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -32,7 +32,7 @@ impl Document {
         self.step_list()
     }
 
-    /// The tools of the stack's steps, the first one first.
+    /// The tools of the stack's steps, in order.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -44,7 +44,7 @@ impl Document {
         Ok(self.step_list::<Step>()?.into_iter().map(|step| step.tool).collect())
     }
 
-    /// The last step of a tool, with its index. Those of others are not looked into.
+    /// The last step of a tool, with its index. Steps of others are not parsed.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -82,7 +82,7 @@ impl Document {
     /// [`Error::Malformed`].
     pub fn has_steps_of(&self, other: &Self) -> Result<bool, Error> {
         let texts = self.raw(Steps::NAME).zip(other.raw(Steps::NAME));
-        // The text is as good as always the same: then it need not be understood.
+        // The text is nearly always the same, and then need not be parsed.
         let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
         Ok(same_text || self.steps()? == other.steps()?)
     }
@@ -90,7 +90,7 @@ impl Document {
     /// Puts a step on top of the stack; returns its index.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     pub fn push_step<O: Serialize>(&mut self, step: &Step<O>) -> Result<usize, Error> {
         self.edit_steps(|steps| {
             steps.push(serde_json::value::to_raw_value(step)?);
@@ -98,10 +98,10 @@ impl Document {
         })
     }
 
-    /// Puts a step in the place of the one at the index `at`.
+    /// Replaces the step at the index `at`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     ///
     /// # Panics
     /// If there is no step at `at`.
@@ -130,7 +130,7 @@ impl Document {
     /// Takes the step at the index `at` out, and what it added to members.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     ///
     /// # Panics
     /// If there is no step at `at`.
@@ -170,7 +170,7 @@ impl Document {
     /// Makes a member anew where it is missing, and steps add to it.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     pub fn complete(&mut self, name: &str) -> Result<(), Error> {
         if self.raw(name).is_none() {
             let all: Vec<Outline> = self.step_list()?;
@@ -185,7 +185,7 @@ impl Document {
     /// Takes the steps from the index `at` on off the stack. Members stay as they are.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     pub fn split_off_steps(&mut self, at: usize) -> Result<SplitOff, Error> {
         self.edit_steps(|steps| Ok(SplitOff(steps.split_off(at.min(steps.len())))))
     }
@@ -193,7 +193,7 @@ impl Document {
     /// Puts them on top of the stack again, and the members that went meanwhile and that they add to.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if `steps` is no list.
+    /// [`Error::Malformed`] if `steps` is not a list.
     pub fn append_steps(&mut self, above: SplitOff) -> Result<(), Error> {
         let mut names = Vec::new();
         for step in &above.0 {
@@ -206,8 +206,8 @@ impl Document {
         names.iter().try_for_each(|(name, _)| self.complete(name))
     }
 
-    /// The steps that are not touched keep the text that was read: that of another maker's tool may hold what [`Step`] does
-    /// not know.
+    /// Steps that are not changed keep the text that was read: a step of another tool may contain more than [`Step`]
+    /// knows.
     fn edit_steps<T>(
         &mut self,
         edit: impl FnOnce(&mut Vec<Box<RawValue>>) -> serde_json::Result<T>,

@@ -1,7 +1,7 @@
-//! Claims: who uses a shared thing.
+//! Claims: which containers use a shared thing.
 //!
 //! A shared thing has a directory `$STAVE_RUN/shared/<name>/` with one empty file for each container that uses it,
-//! named by the container's id. Whoever changes it holds the lock of its tool (see `toolkit::Filter::LOCK`).
+//! named after the container's id. A tool that changes it holds its own lock (see `toolkit::Filter::LOCK`).
 
 use std::{
     fs, io,
@@ -28,7 +28,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The claim of the container `holder` on the shared thing `name` (a word that may stand in a path).
+    /// The claim of the container `holder` on the shared thing `name`, which must be valid in a path.
     pub fn new(scope: &Scope, name: &str, holder: &str) -> Self {
         Self { directory: scope.run_dir.join("shared").join(name), holder: holder.to_owned() }
     }
@@ -46,14 +46,14 @@ fn failed(verb: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Error 
     move |source| Error::new(verb, format_args!("claim {path:?}"), source).of(Place::RunDir)
 }
 
-/// Whether `directory` has an entry of another name than `own`. One that is missing has none.
+/// Whether `directory` has an entry other than `own`. A missing directory has none.
 ///
-/// Reads a few entries at a time: the answer is most often yes, and must not take the longer the more there are.
+/// Reads a few entries at a time: the answer is usually yes, and must not take longer with more entries.
 ///
 /// # Errors
-/// When the directory cannot be read: then whoever asks takes the thing for used.
+/// When the directory cannot be read. The caller must then assume that it is in use.
 pub fn holds_another(directory: &Path, own: &str) -> io::Result<bool> {
-    // A name has 255 bytes at most: three of the longest.
+    // A name has at most 255 bytes: room for three of the longest.
     let mut buffer = [MaybeUninit::uninit(); 1024];
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = match rustix::fs::open(directory, flags, Mode::empty()) {
@@ -90,7 +90,7 @@ impl Operation for Claim {
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         scope.contain(&self.path())?;
         unless_gone(fs::remove_file(self.path())).map_err(self.error("remove"))?;
-        // The last one takes the directories along; that they are not empty, or gone, is fine.
+        // The last one removes the directories as well. They may be in use, or gone.
         let _ = fs::remove_dir(&self.directory);
         let _ = self.directory.parent().map(fs::remove_dir);
         Ok(())
@@ -104,15 +104,15 @@ impl Operation for Claim {
     }
 }
 
-/// An operation on a shared thing. Applying it makes sure that the thing stands; undoing it does nothing while another
-/// container holds a claim on it. In a list it stands behind its [`Claim`].
+/// An operation on a shared thing. To apply it means to make sure that the thing exists. To undo it does nothing while
+/// another container has a claim on it. In a list, its [`Claim`] comes before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shared<O> {
     /// The directory of the claims.
     pub claims: PathBuf,
     /// The container for which it was applied.
     pub holder: String,
-    /// What was done. Its `apply` succeeds when the thing stands already.
+    /// The operation. Its `apply` succeeds when the thing exists already.
     #[serde(flatten)]
     pub operation: O,
 }

@@ -1,4 +1,4 @@
-//! The one error of everything that Stave does: verb, object, cause, and what a person can do about it.
+//! The single error type of Stave: verb, object, cause, and what the user can do about it.
 
 use std::{borrow::Cow, error, fmt, io};
 
@@ -9,8 +9,7 @@ use crate::{OutOfScope, Place, interrupt::Interrupted};
 
 /// Why something could not be done: `create link "v3fa1" in /run/netns/web: File exists`.
 ///
-/// The parts stay apart until the last moment. Programs ask for [`Error::errno`] and [`Error::hint`], people read the
-/// one line that it prints as.
+/// The parts stay separate. Programs use [`Error::errno`] and [`Error::hint`], people read the one printed line.
 pub struct Error(Box<Parts>);
 
 struct Parts {
@@ -26,9 +25,9 @@ struct Parts {
 pub enum Cause {
     /// The system refused it.
     System(Errno),
-    /// The system refused it, and there is more to say than its number does.
+    /// The system refused it, and there is an explanation beyond the number.
     Explained(Errno, String),
-    /// The system has no part in it.
+    /// The system is not involved.
     Text(Cow<'static, str>),
     /// Another error, with causes of its own.
     Source(Box<dyn error::Error + Send + Sync>),
@@ -53,26 +52,26 @@ impl Error {
         move |cause| Self::new(verb, object, cause)
     }
 
-    /// An error of a domain, which names verb and object itself.
+    /// An error of a domain, which contains verb and object itself.
     pub fn caused_by(source: impl error::Error + Send + Sync + 'static) -> Self {
         Self::new("", "", Cause::Source(Box::new(source)))
     }
 
-    /// The same error, of something that lies in `place`: that decides what a person can do about it.
+    /// The same error, about something in `place`: the place decides what the user can do.
     #[must_use]
     pub fn of(mut self, place: Place) -> Self {
         self.0.place = Some(place);
         self
     }
 
-    /// The same error, with what a person can do about it.
+    /// The same error, with a hint for the user.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The same cause, of another verb on another object.
+    /// The same cause, with another verb and object.
     #[must_use]
     pub fn instead(mut self, verb: impl Into<Cow<'static, str>>, object: impl fmt::Display) -> Self {
         self.0.verb = verb.into();
@@ -80,19 +79,19 @@ impl Error {
         self
     }
 
-    /// The same error, with words behind its object: where that is.
+    /// The same error, with text after its object: its location.
     #[must_use]
     pub fn within(mut self, words: impl fmt::Display) -> Self {
         self.0.object = format!("{} {words}", self.0.object);
         self
     }
 
-    /// What was tried. Empty where the cause says that itself.
+    /// The verb. Empty if the cause contains it.
     pub fn verb(&self) -> &str {
         &self.0.verb
     }
 
-    /// On what it was tried.
+    /// The object.
     pub fn object(&self) -> &str {
         &self.0.object
     }
@@ -102,12 +101,12 @@ impl Error {
         format!("{} {}", self.0.verb, self.0.object).trim().to_owned()
     }
 
-    /// Why it failed.
+    /// The cause.
     pub fn cause(&self) -> &Cause {
         &self.0.cause
     }
 
-    /// The system's error at the end of the chain; none where the system has no part in it.
+    /// The system's error at the end of the chain; none if the system is not involved.
     pub fn errno(&self) -> Option<Errno> {
         match &self.0.cause {
             Cause::System(errno) | Cause::Explained(errno, _) => Some(*errno),
@@ -116,8 +115,7 @@ impl Error {
         }
     }
 
-    /// What a person can do about it. The operation that failed says it, or the place that it worked on; where neither
-    /// does, the cause may.
+    /// What the user can do about it. The failed operation knows it, or its place, or else the cause.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let own = || self.0.hint.clone();
         let place = || self.0.place?.hint(self.errno()?).map(Cow::Borrowed);
@@ -128,7 +126,7 @@ impl Error {
         own().or_else(cause).or_else(place)
     }
 
-    /// The error as another process can be told of it. What led to its cause becomes text.
+    /// The error in a form for another process. Its deeper causes become text.
     pub fn to_message(&self) -> Message {
         let Parts { verb, object, cause, place, hint } = &*self.0;
         let said = match cause {
@@ -253,7 +251,7 @@ impl From<OutOfScope> for Error {
     }
 }
 
-/// An error and its causes, nearest first. What an [`io::Error`] of another library carries is a cause too.
+/// An error and its causes, nearest first. The error inside another library's [`io::Error`] is a cause too.
 fn chain<'a>(
     error: &'a (dyn error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn error::Error + 'static)> {
@@ -266,7 +264,7 @@ fn chain<'a>(
     })
 }
 
-/// The system's error at the end of a chain, whatever the types before it; none where the system has no part in it.
+/// The system's error at the end of a chain, whatever the types before it; none if the system is not involved.
 pub fn errno_of(error: &(dyn error::Error + 'static)) -> Option<Errno> {
     chain(error).find_map(|cause| {
         let ours = || cause.downcast_ref::<Error>().and_then(Error::errno);
@@ -278,17 +276,17 @@ pub fn errno_of(error: &(dyn error::Error + 'static)) -> Option<Errno> {
     })
 }
 
-/// What a person can do, as the first [`Error`] in the chain says that says something.
+/// What the user can do, from the first [`Error`] in the chain with a hint.
 pub fn hint_of(error: &(dyn error::Error + 'static)) -> Option<Cow<'static, str>> {
     chain(error).find_map(|cause| cause.downcast_ref::<Error>().and_then(Error::hint))
 }
 
-/// Whether an [`Error`] is in the chain, which alone says then what a person can do.
+/// Whether an [`Error`] is in the chain. Then only it gives the hint.
 pub fn is_known(error: &(dyn error::Error + 'static)) -> bool {
     chain(error).any(|cause| cause.is::<Error>())
 }
 
-/// What has an error of the system in it.
+/// Something that contains an error of the system.
 pub trait Code {
     /// The error of the system.
     fn code(&self) -> Option<Errno>;
@@ -318,16 +316,16 @@ impl Code for io::Error {
     }
 }
 
-/// Whether the system says that the thing is not there: a file, a process, a link. Not knowing is not "gone": whatever else
-/// goes wrong while a thing is looked for (no descriptors, no memory, a broken disk) says nothing about it.
+/// Whether the system says that the thing does not exist: a file, a process, a link. "Unknown" is not "gone": other
+/// errors during the lookup (no descriptors, no memory, a broken disk) do not tell.
 pub fn is_gone(error: &impl Code) -> bool {
     matches!(error.code(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV))
 }
 
-/// The value, or none where the thing is gone ([`is_gone`]).
+/// The value, or none if the thing is gone ([`is_gone`]).
 ///
 /// # Errors
-/// Whatever else went wrong.
+/// All other errors.
 pub fn unless_gone<T, E: Code>(result: Result<T, E>) -> Result<Option<T>, E> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,8 +1,7 @@
-//! Being interrupted between two operations instead of inside of one.
+//! Interrupts take effect between two operations, not inside one.
 //!
-//! While a list is applied, SIGINT, SIGTERM and SIGHUP are blocked. One that arrives stays pending; it is looked for
-//! before each operation, and an operation that takes long looks for it now and then. It counts as a failure, so what
-//! was done is taken back.
+//! While a list is applied, SIGINT, SIGTERM and SIGHUP are blocked. A signal stays pending. It is checked before each
+//! operation, and now and then during a long one. It counts as a failure, so everything is undone.
 
 use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask},
@@ -18,8 +17,8 @@ const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 #[error("interrupted by {0}")]
 pub struct Interrupted(Signal);
 
-/// Blocks the signals in this thread and in those that it starts from now on. A program that is to run with the
-/// signals as they were calls [`unblock`] before it is executed.
+/// Blocks the signals in this thread and in those that it starts later. Before a program with normal signals is
+/// executed, [`unblock`] must be called.
 ///
 /// # Errors
 /// None that the kernel is known to give.
@@ -27,7 +26,7 @@ pub fn block() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
-/// Lets the signals through again: one that is pending ends the process now.
+/// Unblocks the signals. A pending one ends the process now.
 ///
 /// # Errors
 /// None that the kernel is known to give.
@@ -35,7 +34,7 @@ pub fn unblock() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
-/// Whether one of the signals arrived since [`block`]; takes it off the queue, so that undoing goes on undisturbed.
+/// Whether one of the signals arrived since [`block`]. Takes it off the queue, so that undo is not disturbed.
 ///
 /// # Errors
 /// [`Interrupted`], with the signal.

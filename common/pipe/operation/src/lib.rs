@@ -1,7 +1,7 @@
-//! Operations: what a tool does to the kernel or to the disk, as plain values.
+//! Operations: what a tool does to the kernel or the disk, as plain values.
 //!
-//! A tool first makes a list of operations. The same list is printed by `--explain`, written to the record, applied,
-//! walked backwards by `--undo` and compared with the kernel by `--check`; so none of these can drift from the others.
+//! A tool first makes a list of operations. `--explain` prints this list, the record contains it, it is applied,
+//! `--undo` walks it backwards, and `--check` compares it with the kernel. So none of these can drift from the others.
 //! See `docs/architecture.md` for the rules that an operation keeps.
 
 mod any_of;
@@ -24,34 +24,33 @@ pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
 pub use shell::{quote, words};
 
-/// What [`Operation::check`] found.
+/// The result of [`Operation::check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// The thing stands as the operation made it.
+    /// The thing exists as the operation made it.
     Present,
-    /// The thing, or a part of it, is gone: applying the operation again would make it.
+    /// The thing, or a part of it, is gone. Applying the operation again would make it.
     Missing(String),
-    /// Something stands there, but not what the operation made; it is named.
+    /// Something else exists in its place; it is named.
     Different(String),
 }
 
-/// One thing done to the kernel or to the disk.
+/// One change of the kernel or the disk.
 ///
-/// The value is stored in the document as JSON, internally tagged with `op`; it holds facts (names, addresses, paths),
-/// never a command line.
+/// The value is stored in the document as JSON, internally tagged with `op`. It contains facts (names, addresses,
+/// paths), never a command line.
 pub trait Operation: Serialize + DeserializeOwned {
-    /// The command lines that a person would type for it, with `ip`, `mount`, `nft`, `sysctl`, `mkdir` and the like.
-    /// Usually one; a transaction gives one for each object in it. They are for reading: nothing ever runs them.
+    /// The command lines that you would type for it, with `ip`, `mount`, `nft`, `sysctl`, `mkdir` and the like. Usually
+    /// one; a transaction gives one for each of its objects. They are only for reading and are never run.
     fn explain(&self) -> Vec<String>;
 
-    /// Does it: wholly, or not at all. Facts that only the kernel decides (an interface index, a pid) are filled in.
+    /// Applies it: wholly, or not at all. Fills in facts that only the kernel decides (an interface index, a pid).
     fn apply(&mut self, scope: &Scope) -> Result<(), Error>;
 
-    /// Takes it back. Succeeds when there is nothing (left) to take back, and leaves alone what somebody else made
-    /// under the same name.
+    /// Undoes it. Succeeds when nothing is left to undo, and leaves alone what others made under the same name.
     fn undo(&self, scope: &Scope) -> Result<(), Error>;
 
-    /// Compares it with what is there. Changes nothing.
+    /// Compares it with the machine. Changes nothing.
     fn check(&self, scope: &Scope) -> Result<Condition, Error>;
 }
 
@@ -82,8 +81,8 @@ fn may_be_half_made(error: &Error) -> bool {
     error.errno().is_some_and(|errno| errno != nix::errno::Errno::EEXIST)
 }
 
-/// Undoes the list backwards. Attempts everything; returns the operations (by index, in the order of the list) that
-/// could not be undone, with the reason.
+/// Undoes the list backwards, and continues after errors. Returns the operations (by index, in the order of the list)
+/// that could not be undone, with the reason.
 pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Error)> {
     let mut left: Vec<_> = operations
         .iter()
@@ -95,7 +94,7 @@ pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Er
     left
 }
 
-/// The list of operations of a tool that does nothing to the kernel (img-build, img-load).
+/// The operations of a tool that does nothing to the kernel (img-build, img-load).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Nothing {}
 

@@ -1,9 +1,9 @@
-//! Where an operation worked, and what a person can do when it is refused there.
+//! The place of an operation, and what the user can do about an error there.
 
 use nix::{errno::Errno, unistd::geteuid};
 use serde::{Deserialize, Serialize};
 
-/// What an operation worked on when it failed. Whoever makes the error knows it; nobody has to guess it from the words.
+/// The place of a failed operation. The code that makes the error knows it, so it need not be guessed from the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
@@ -17,7 +17,7 @@ pub enum Place {
     File,
     /// Variables of the kernel below `/proc/sys`.
     Sysctl,
-    /// Links, addresses, rules and network namespaces, which are root's.
+    /// Links, addresses, rules and network namespaces, which need root.
     Network,
     /// Mounts and the namespaces of processes, for which root of a user namespace is enough.
     Namespace,
@@ -28,7 +28,7 @@ const NEEDS_NAMESPACE: &str =
     "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`";
 
 impl Place {
-    /// What a person can do about this error of the system here.
+    /// What the user can do about this error of the system here.
     pub fn hint(self, errno: Errno) -> Option<&'static str> {
         match errno {
             Errno::ENOSPC | Errno::EDQUOT => self.full(),
@@ -44,7 +44,7 @@ impl Place {
             Self::RunDir => Some("make room there, or choose another place: --run-dir DIR (STAVE_RUN)"),
             Self::Output => Some("make room where standard output goes, or send it elsewhere"),
             Self::File => Some("make room there, or choose another place"),
-            // The kernel says "no space" of more than disks: of too many mounts, of too many watches.
+            // The kernel says "no space" not only of disks, but also of too many mounts or watches.
             Self::Sysctl | Self::Network | Self::Namespace => None,
         }
     }
@@ -61,10 +61,10 @@ impl Place {
         }
     }
 
-    /// To a user who is not root.
+    /// For a user who is not root.
     fn denied(self, errno: Errno) -> &'static str {
         match self {
-            // Not the directory refuses it then, but the right to give files away.
+            // Then the reason is not the directory, but the right to give files away.
             Self::Store if errno == Errno::EPERM => NEEDS_NAMESPACE,
             Self::RunDir => {
                 "this needs root: try it with sudo, or choose a place of your own: --run-dir DIR (STAVE_RUN)"
@@ -75,7 +75,7 @@ impl Place {
     }
 }
 
-/// What to do where the system refuses something to a user who is not root, and nothing more is known about it.
+/// What to do when the system refuses something to a user who is not root, and no more is known.
 pub fn needs_root(errno: Errno) -> Option<&'static str> {
     (matches!(errno, Errno::EACCES | Errno::EPERM) && !geteuid().is_root()).then_some(NEEDS_ROOT)
 }

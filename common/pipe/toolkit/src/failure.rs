@@ -1,4 +1,4 @@
-//! Failure in words: for people on standard error, for programs in the document's `error`.
+//! Failures: text for people on standard error, and `error` in the document for programs.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,7 +8,7 @@ use operation::Place;
 
 use crate::Exit;
 
-/// An error, and what is known of what a person can do about it.
+/// An error, and what is known about what the user can do.
 #[derive(Debug)]
 struct Advised {
     error: anyhow::Error,
@@ -19,7 +19,7 @@ struct Advised {
 enum Advice {
     /// The line itself.
     Hint(String),
-    /// The place that was worked on: it tells what to do about an error of the system.
+    /// The place of the work: it knows what to do about an error of the system.
     Place(Place),
 }
 
@@ -40,12 +40,12 @@ pub fn hint(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow:
     Advised { error: error.into(), advice: Advice::Hint(hint.into()) }.into()
 }
 
-/// `error`, of something that lies in `place`, unless its causes know better.
+/// `error`, about something in `place`, unless its causes know better.
 pub fn of_place(error: impl Into<anyhow::Error>, place: Place) -> anyhow::Error {
     Advised { error: error.into(), advice: Advice::Place(place) }.into()
 }
 
-/// That a tool ends with this status, and has said why already.
+/// A tool that has printed its error already, and ends with this status.
 #[derive(Debug)]
 pub(crate) struct Ended(pub(crate) Exit);
 
@@ -57,7 +57,7 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
-/// Says why the tool failed, unless that was said; returns how it ends.
+/// Prints why the tool failed, unless that was printed; returns the exit status.
 pub(crate) fn end(tool: &str, error: &anyhow::Error) -> Exit {
     if let Some(Ended(exit)) = error.downcast_ref() {
         return *exit;
@@ -66,12 +66,12 @@ pub(crate) fn end(tool: &str, error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-/// The error and its causes, nearest first, each as one line and none that only repeats what the one before it ends
-/// with (many libraries print their source in their own message).
+/// The error and its causes, nearest first, each on one line. A cause that only repeats the end of the line before is
+/// left out (many libraries print their source in their own message).
 fn lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for cause in error.chain() {
-        // nix shows its own name of it before the system's words: "EPERM: Operation not permitted".
+        // nix puts its own name before the system's words: "EPERM: Operation not permitted".
         let line = cause
             .downcast_ref::<Errno>()
             .map_or_else(|| plain(&cause.to_string()), |errno| errno.desc().into());
@@ -110,7 +110,7 @@ pub fn report_line(error: &anyhow::Error) -> String {
     lines(error).join(": ")
 }
 
-/// Prints the error as `tool: what failed: cause`, and the hint where there is one.
+/// Prints the error as `tool: what failed: cause`, and the hint if there is one.
 pub fn print(tool: &str, error: &anyhow::Error) {
     eprintln!("{tool}: {}", report_line(error));
     if let Some(hint) = hint_of(error) {
@@ -129,7 +129,8 @@ pub(crate) fn member(tool: &str, step: Stage, error: &anyhow::Error) -> Failure 
     }
 }
 
-/// What a person can do about it: the tool says it, or the operation that failed, or the place where it did. An error of the
+/// What the user can do about it. The tool knows it, or the failed operation, or its place. An error of the system
+/// without a place can only be about root.
 /// system that nobody has named a place for is root's at most.
 fn hint_of(error: &anyhow::Error) -> Option<Cow<'static, str>> {
     let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()).map(|a| &a.advice);

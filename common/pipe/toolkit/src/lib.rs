@@ -1,9 +1,9 @@
-//! What every tool's `main` needs: arguments, the document in and out, the record, undo, explain, check, exit statuses.
+//! The common parts of every tool: arguments, the document in and out, the record, undo, explain, check, exit statuses.
 //!
-//! A tool is one of five kinds, each with a trait and a one-line `main`: a [`Filter`] reads the document and adds a
-//! member to it, a [`Source`] starts a document, a [`Report`] speaks of the store, an [`Export`] makes something of a
-//! container that outlives it, a [`Walker`] goes over the steps of documents. The traits say what a tool is (`tool`); what
-//! runs it is apart from that (`run`). `docs/architecture.md` tells what happens when a filter runs,
+//! A tool is one of five kinds, each with a trait and a one-line `main`. A [`Filter`] reads the document and adds a
+//! member. A [`Source`] starts a document. A [`Report`] prints something about the store. An [`Export`] makes something
+//! of a container that outlives it. A [`Walker`] goes over the steps of documents. The traits say what a tool is
+//! (`tool`); the code that runs it is separate (`run`). `docs/architecture.md` says what happens when a filter runs,
 //! `docs/exit-codes.md` what the statuses mean.
 
 mod arguments;

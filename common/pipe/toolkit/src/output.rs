@@ -1,4 +1,4 @@
-//! The file that a user names for what a tool makes.
+//! The output file that a user names.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use operation::Place;
 
 use crate::{hint, of_place};
 
-/// Whether a path stands for standard output, as `-` does.
+/// Whether a path means standard output, as `-` does.
 pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -21,7 +21,7 @@ pub fn is_stdout(path: &Path) -> bool {
 /// With `sync` ([`Writing::is_synced`](crate::Writing::is_synced)) it lasts when this returns. What is no regular file (a
 /// FIFO, `/dev/null`) is written as it is. `-` is standard output.
 ///
-/// # Errors
+/// The errors of `write`, of opening and of renaming; a terminal on standard output, which `what` must not go to.
 /// What `write` gives and what opening and renaming give; a terminal on standard output, where it would be `what`.
 pub fn write_output<T>(
     path: &Path,

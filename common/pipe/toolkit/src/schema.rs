@@ -1,4 +1,4 @@
-//! `--schema`, and what else is generated from a tool's own definition.
+//! `--schema`, and other output that is generated from a tool's definition.
 
 use document::table;
 use schemars::{Schema, generate::SchemaSettings};
@@ -47,7 +47,7 @@ fn generate<T: clap::CommandFactory>(tool: &str, what: &str) -> Result<Vec<u8>, 
     Ok(text)
 }
 
-/// The JSON Schema of the document as this tool sees it.
+/// The JSON Schema of the document for this tool.
 fn schema(tool: &str, reads: &[&str], writes: &[&str]) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let mut properties = serde_json::Map::new();

@@ -1,4 +1,4 @@
-//! One tool's work on one container: the record locked, the step on the stack.
+//! One tool's work on one container: the record is locked, and the step is on the stack.
 
 use anyhow::{anyhow, bail};
 use document::{
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{Filter, hint};
 
-/// A document that one tool adds a step to, with its record locked for as long.
+/// A document that one tool adds a step to. Its record is locked meanwhile.
 #[derive(Debug)]
 pub struct Session {
     tool: String,
@@ -19,21 +19,21 @@ pub struct Session {
     record: Record,
     /// The document as it came.
     before: Document,
-    /// Whether a record stood there when it came.
+    /// Whether a record existed at the start.
     recorded: bool,
     document: Document,
-    /// The index of the step, once it stands there.
+    /// The index of the step, once it exists.
     step: Option<usize>,
     /// What the step adds to members, once it is done.
     adds: Map<String, Value>,
 }
 
 impl Session {
-    /// Locks the record of the document's container; gives the container an id where it has none.
+    /// Locks the record of the document's container; gives the container an id if it has none.
     ///
     /// # Errors
-    /// When the id is another container's, or the record tells of other steps than the document: then going on would
-    /// lose sight of what the record lists.
+    /// When the id belongs to another container, or the record lists other steps than the document: continuing would
+    /// lose what the record lists.
     pub fn open(
         tool: &str,
         version: &str,
@@ -57,7 +57,7 @@ impl Session {
         Ok(Self { tool, version, id, record, before, recorded, document, step: None, adds: Map::new() })
     }
 
-    /// Whether there is a record, after holding the document against it.
+    /// Whether there is a record. Compares it with the document.
     fn compare(document: &Document, record: &Record, id: &Id) -> anyhow::Result<bool> {
         match record.read()? {
             Some(recorded) if recorded.has_failed() => Err(taken_back(record, id)),
@@ -83,13 +83,13 @@ impl Session {
         &self.id
     }
 
-    /// The document as it stands.
+    /// The current document.
     pub fn document(&self) -> &Document {
         &self.document
     }
 
-    /// Pushes the step as begun, and writes the record: what is about to be made can be found from now on. (What ends with
-    /// this process until it is released need not be found: a tool may begin with [`Session::done`].)
+    /// Pushes the step as begun, and writes the record: from now on `unwind` can find what is about to be made. (A tool
+    /// whose process ends with it until its release may start with [`Session::done`].)
     ///
     /// # Errors
     /// When the record cannot be written; nothing is changed then.
@@ -156,8 +156,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the step off the stack after its operations were undone, all but those at the indices `left`. The document
-    /// and the record are then as they came, but for what is left.
+    /// Removes the step after its operations were undone, except those at the indices `left`. The document and the
+    /// record are then as they came, except for these.
     ///
     /// # Errors
     /// When the record cannot be written or removed.
@@ -191,7 +191,7 @@ impl Session {
         self.before
     }
 
-    /// The document as it stands; the record is unlocked.
+    /// The current document; the record is unlocked.
     pub fn into_document(self) -> Document {
         self.document
     }
@@ -225,7 +225,7 @@ pub(crate) fn lock<F: Filter>(scope: &Scope) -> anyhow::Result<Option<Lock>> {
     Ok(F::LOCK.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
 }
 
-/// That the record has `error`, which `unwind` puts there when it begins.
+/// The error for a record with `error`, which `unwind` sets when it begins.
 pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     hint(
         anyhow!("container \"{id}\" is being taken back: {:?} tells so", record.path()),
@@ -233,12 +233,12 @@ pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     )
 }
 
-/// That the record is of another container than the document, which had the id before or after.
+/// The error for a record of another container, which had the id before or after.
 pub fn of_another(record: &Record, id: &Id) -> anyhow::Error {
     exists(record, id, "is of another container than this document")
 }
 
-/// That the record tells of more, or less, than the document.
+/// The error for a record with more or fewer steps than the document.
 pub fn differs(record: &Record, id: &Id) -> anyhow::Error {
     exists(record, id, "lists other steps than this document")
 }

@@ -18,7 +18,7 @@ pub(crate) fn read_document() -> Result<Document, document::Error> {
 /// Writes the document to standard output: indented on a terminal, one line otherwise.
 ///
 /// # Errors
-/// When it cannot be written, a closed pipe among the reasons.
+/// When it cannot be written, for example to a closed pipe.
 pub fn write_document(document: &Document) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let text = if out.is_terminal() { document.to_pretty() } else { document.to_line() };
@@ -30,15 +30,15 @@ pub fn write_document(document: &Document) -> Result<(), Error> {
     write().map_err(|error| Error::new("write", "the document to standard output", error).of(Place::Output))
 }
 
-/// Lets go of standard output. Whoever reads it has all there is, and need not wait until the kernel has closed what else
-/// this process holds: that of nf_tables takes some milliseconds after something was removed.
+/// Closes standard output. Its reader has everything, and need not wait until the kernel has closed this process's
+/// other files: closing nf_tables takes some milliseconds after a removal.
 pub(crate) fn close_output() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = nix::unistd::dup2_stdout(null);
     }
 }
 
-/// The whole of `--explain`: the lines, or why there are none.
+/// The whole of `--explain`: the lines, or the reason why there are none.
 pub(crate) fn explained(tool: &str, lines: anyhow::Result<Vec<String>>) -> Exit {
     match lines.and_then(|lines| Ok(write_lines(&lines)?)) {
         Ok(()) => Exit::Done,
@@ -57,7 +57,7 @@ fn unwritten(error: io::Error) -> Error {
     Error::new("write", "to standard output", error).of(Place::Output)
 }
 
-/// Writes lines to standard output, for `--explain`. A reader that has seen enough (`| head`) is no failure.
+/// Writes lines to standard output, for `--explain`. A reader that closes the pipe early (`| head`) is no failure.
 pub(crate) fn write_lines(lines: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let mut write = || {

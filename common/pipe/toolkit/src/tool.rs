@@ -1,4 +1,4 @@
-//! What a tool is: one of five traits, implemented by the type of its arguments. What runs it is in [`crate::run`].
+//! What a tool is: one of five traits, implemented by the type of its arguments. [`crate::run`] runs it.
 
 use document::{Contribution, Document, Id, Member};
 use operation::Operation;
@@ -10,10 +10,10 @@ use crate::{Common, Context};
 pub trait Filter: clap::Parser {
     /// What each of its steps adds to a member of the document, which is the sum of what all steps add to it.
     type Adds: Contribution;
-    /// What it does.
+    /// Its operations.
     type Operation: Operation;
-    /// A lock of its own below `$STAVE_RUN/locks`, held from before [`Filter::plan`] until the record is written, and by
-    /// `--undo`: for tools that decide upon what others may be changing.
+    /// The name of a lock below `$STAVE_RUN/locks`. It is held from before [`Filter::plan`] until the record is
+    /// written, and by `--undo`. For tools whose plan depends on things that others may be changing.
     const LOCK: Option<&'static str> = None;
     /// The names of the members that it reads.
     const READS: &'static [&'static str] = &[];
@@ -21,7 +21,7 @@ pub trait Filter: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// Looks, decides, changes nothing.
+    /// Looks at the document and the system, and decides; changes nothing.
     ///
     /// # Errors
     /// Whatever makes the job impossible; the document leaves with it, unchanged otherwise.
@@ -30,7 +30,7 @@ pub trait Filter: clap::Parser {
     /// What the step adds once the operations are applied, for facts that only the kernel decides.
     ///
     /// # Errors
-    /// Everything is taken back then.
+    /// Everything is undone then.
     fn finish(
         &self,
         document: &Document,
@@ -52,12 +52,12 @@ pub trait Filter: clap::Parser {
     }
 }
 
-/// What a [`Filter`] decided.
+/// The plan of a [`Filter`].
 #[derive(Debug)]
 pub struct Plan<F: Filter> {
     /// What the step adds to the document.
     pub adds: F::Adds,
-    /// What will be done, in this order.
+    /// The operations, in order.
     pub operations: Vec<F::Operation>,
 }
 
@@ -69,13 +69,13 @@ pub trait Source: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// Does the job. What it makes belongs to the store, not to a container: undo does not remove it.
+    /// Does the job. The result belongs to the store and not to a container, so undo does not remove it.
     ///
     /// # Errors
-    /// Whatever made the job impossible; the store is then as it was.
+    /// Whatever makes the job impossible; the store does not change then.
     fn make(&self, context: &Context) -> anyhow::Result<Self::Member>;
 
-    /// What [`Source::make`] would do, a line each.
+    /// What [`Source::make`] would do, one line each.
     ///
     /// # Errors
     /// Whatever would make the job impossible.
@@ -93,10 +93,10 @@ pub trait Report: clap::Parser {
     /// Does the job.
     ///
     /// # Errors
-    /// Whatever made it impossible; the store is then as it was.
+    /// Whatever makes it impossible; the store does not change then.
     fn report(&self, context: &Context) -> anyhow::Result<Value>;
 
-    /// What [`Report::report`] would change, a line each; none where it only looks.
+    /// What [`Report::report`] would change, one line each; none if it changes nothing.
     ///
     /// # Errors
     /// Whatever would make the job impossible.
@@ -111,16 +111,16 @@ pub trait Report: clap::Parser {
         Ok(())
     }
 
-    /// The value as it is printed instead of JSON, where the arguments ask for that (`--table`).
+    /// The text to print instead of JSON, if the arguments ask for it (`--table`).
     fn text(&self, report: &Value) -> Option<String> {
         let _ = report;
         None
     }
 }
 
-/// A tool that makes something of a container which outlives it (img-commit). It takes the container from the document,
-/// or by its id from the record, and puts what it made into the document's member. It pushes no step, since there is
-/// nothing of the container that could be undone, and leaves the record as it is.
+/// A tool that makes something of a container that outlives it (img-commit). It takes the container from the document,
+/// or by its id from the record, and sets the document's member. It pushes no step, because nothing of the container
+/// could be undone, and leaves the record as it is.
 pub trait Export: clap::Parser {
     /// What it puts into the document.
     type Member: Member;
@@ -130,7 +130,7 @@ pub trait Export: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// The container that the arguments name; none where its document is on standard input.
+    /// The container that the arguments name; none if its document is on standard input.
     fn container(&self) -> Option<&Id>;
 
     /// Does the job.
@@ -139,32 +139,32 @@ pub trait Export: clap::Parser {
     /// Whatever made the job impossible; the document leaves with it, unchanged otherwise.
     fn make(&self, context: &Context, document: &Document) -> anyhow::Result<Self::Member>;
 
-    /// What [`Export::make`] would do, a line each.
+    /// What [`Export::make`] would do, one line each.
     ///
     /// # Errors
     /// Whatever would make the job impossible.
     fn explain(&self, context: &Context, document: &Document) -> anyhow::Result<Vec<String>>;
 }
 
-/// A tool that walks over the steps of whole documents that exist already, failed ones among them: unwind.
+/// A tool that goes over the steps of complete documents, including failed ones: unwind.
 pub trait Walker: clap::Parser {
     /// The arguments that every tool takes.
     fn common(&self) -> &Common;
 
-    /// The documents that the arguments name; none where it is the one on standard input.
+    /// The documents that the arguments name; none if the document is on standard input.
     ///
     /// # Errors
     /// When one of them cannot be read.
     fn documents(&self) -> anyhow::Result<Option<Vec<Document>>>;
 
-    /// Works on one of them. Whatever fails is returned once all was attempted; `error` is set in the document for what
-    /// a tool that was called has told of itself.
+    /// Works on one of them. Returns the errors after everything was attempted. `error` is set in the document if a
+    /// called tool has reported one.
     ///
     /// # Errors
     /// When nothing could be attempted.
     fn walk(&self, document: &mut Document) -> anyhow::Result<Vec<anyhow::Error>>;
 
-    /// What [`Walker::walk`] would do, a line each.
+    /// What [`Walker::walk`] would do, one line each.
     ///
     /// # Errors
     /// When nothing could be attempted.

@@ -2,7 +2,7 @@ use std::fmt::Display;
 
 use operation::{Cause, Place};
 
-/// Why a process did not run: what failed, and what a shell would exit with.
+/// Why a process did not run: the error, and the exit status of a shell.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Error {
@@ -18,12 +18,12 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 const SURROUNDINGS: u8 = 125;
 
 impl Error {
-    /// The surroundings could not be made, for a reason that the system has no part in.
+    /// The surroundings could not be made, for a reason without an error of the system.
     pub(crate) fn new(message: impl Display) -> Self {
         operation::Error::new("", "", message.to_string()).into()
     }
 
-    /// The surroundings could not be made, as the system says.
+    /// The surroundings could not be made, because of an error of the system.
     pub(crate) fn system(verb: &'static str, object: impl Display, cause: impl Into<Cause>) -> Self {
         operation::Error::new(verb, object, cause).of(Place::Namespace).into()
     }
@@ -33,12 +33,12 @@ impl Error {
         move |cause| Self::system(verb, object, cause)
     }
 
-    /// With another exit status than that of surroundings which could not be made.
+    /// With another exit status than the one for failed surroundings.
     pub(crate) fn with_status(status: u8, error: operation::Error) -> Self {
         Self { error, status }
     }
 
-    /// With what a person can do about it.
+    /// With a hint for the user.
     pub(crate) fn with_hint(self, hint: String) -> Self {
         Self { error: self.error.with_hint(hint), ..self }
     }
@@ -48,13 +48,13 @@ impl Error {
         &self.error
     }
 
-    /// The system's error behind it, also where it was met in another process.
+    /// The system's error behind it, even if it happened in another process.
     pub fn errno(&self) -> Option<nix::errno::Errno> {
         self.error.errno()
     }
 
-    /// What a shell would exit with: 125 where the surroundings could not be made, 126 where the command cannot be
-    /// executed, 127 where there is none of that name.
+    /// The exit status of a shell: 125 if the surroundings could not be made, 126 if the command cannot be executed,
+    /// 127 if there is none with that name.
     pub fn status(&self) -> u8 {
         self.status
     }
@@ -67,7 +67,7 @@ impl From<operation::Error> for Error {
 }
 
 impl From<Error> for operation::Error {
-    /// The status goes along: it is the error's source.
+    /// The status is kept: it is the error's source.
     fn from(error: Error) -> Self {
         Self::caused_by(error)
     }

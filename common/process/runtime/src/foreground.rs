@@ -1,4 +1,4 @@
-//! Staying with a process until it ends: signals go to it, and what is typed.
+//! Waits for a process in the foreground, and passes signals and typed input on to it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::{Error, RawTerminal, Running, error::Result, sys};
 
-/// What is passed on. Those by which a shell stops and continues its jobs are the caller's own.
+/// The signals that are passed on. Those for a shell's job control are the caller's own.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -26,8 +26,7 @@ const FORWARDED: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// The signals that will be passed on, held back from now on. To be made before the process is started, so that none is
-/// lost.
+/// The signals to pass on, blocked from now on. To be made before the process is started, so that none is lost.
 #[derive(Debug)]
 pub struct Foreground {
     signals: SignalFd,
@@ -35,7 +34,7 @@ pub struct Foreground {
 }
 
 impl Foreground {
-    /// Holds the signals back, in this thread.
+    /// Blocks the signals in this thread.
     ///
     /// # Errors
     /// When there are no descriptors left.
@@ -56,11 +55,11 @@ impl Drop for Foreground {
     }
 }
 
-/// Waits for the process, passing signals on to it, and what is typed and shown if it has a terminal. Returns
-/// its exit status as a shell counts it.
+/// Waits for the process. Passes signals on to it, and input and output if it has a terminal. Returns its exit status
+/// as a shell counts it.
 ///
 /// # Errors
-/// When it is no child of the caller.
+/// When it is not a child of the caller.
 pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&RawTerminal>) -> Result<i32> {
     let inner = running.terminal.take();
     if let (Some(outer), Some(inner)) = (outer, &inner) {
@@ -100,7 +99,7 @@ fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTermina
         if let (libc_winch, Some(outer), Some(inner)) = (Signal::SIGWINCH as i32, outer, inner)
             && signal == libc_winch
         {
-            // Setting the size tells the programs on the other side by itself.
+            // Setting the size notifies the programs on the other side.
             outer.copy_size(inner);
             continue;
         }
@@ -111,7 +110,7 @@ fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTermina
     }
 }
 
-/// Bytes between a terminal and our side of it. Neither may hold up the other.
+/// A buffer between a terminal and our side of it. Neither side may block the other.
 struct Relay<'a> {
     typed: Option<Pump<'a>>,
     shown: Pump<'a>,
@@ -121,11 +120,11 @@ struct Pump<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     held: Vec<u8>,
-    /// Nothing more comes.
+    /// The end was reached.
     closed: bool,
 }
 
-/// How much is written at a time: a pipe that is ready takes as much at once (pipe(7), PIPE_BUF).
+/// How much is written at once: a pipe that is ready accepts this much (pipe(7), PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
 impl<'a> Relay<'a> {
@@ -145,7 +144,7 @@ impl<'a> Relay<'a> {
         self.shown.turn();
     }
 
-    /// What the process had written when it ended.
+    /// The remaining output of the ended process.
     fn finish(&mut self) {
         for _ in 0..1024 {
             self.shown.turn();
@@ -178,7 +177,7 @@ impl<'a> Pump<'a> {
             }
             let mut buffer = [0_u8; 8192];
             match rustix::io::read(self.from, &mut buffer) {
-                // EIO: nobody has the other side of the terminal open.
+                // EIO: no process has the other side of the terminal open.
                 Ok(0) | Err(Errno::IO) => self.closed = true,
                 Ok(length) => self.held.extend_from_slice(&buffer[..length]),
                 Err(_) => return,
@@ -188,7 +187,7 @@ impl<'a> Pump<'a> {
             match rustix::io::write(self.to, &self.held[..self.held.len().min(AT_ONCE)]) {
                 Ok(length) => drop(self.held.drain(..length)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                // Nobody is there any more: whoever shows goes on.
+                // The reader has gone, and the container continues.
                 Err(_) => self.held.clear(),
             }
         }

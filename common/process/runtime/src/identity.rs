@@ -1,4 +1,4 @@
-//! Which process is meant by a pid, now that pids are given again.
+//! Which process a pid means, because pids are reused.
 
 use std::{fs, io::Read, os::fd::OwnedFd};
 
@@ -13,21 +13,21 @@ use operation::{is_gone, unless_gone};
 
 use crate::{Error, error::Result};
 
-/// A process for as long as the machine runs.
+/// A process, unique during one boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// Its pid, as the host sees it; 0 before it was started.
+    /// Its pid on the host; 0 before it was started.
     pub pid: i32,
     /// Its start time in clock ticks since boot (proc(5), field 22 of /proc/pid/stat).
     pub start_time: u64,
 }
 
 impl Identity {
-    /// Of a process that exists now.
+    /// The identity of an existing process.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not exist.
     pub fn of(pid: i32) -> Result<Self> {
         let Some((start_time, _)) = stat(pid)? else {
             return Err(Error::system("read", format_args!("/proc/{pid}/stat"), Errno::SRCH));
@@ -35,38 +35,38 @@ impl Identity {
         Ok(Self { pid, start_time })
     }
 
-    /// Opens the process; none if it is gone. One that has ended and waits to be reaped is still there.
+    /// Opens the process; none if it is gone. A process that has ended and waits to be reaped still exists.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When this cannot be determined.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
-        // A document may hold any number.
+        // A document may contain any number.
         let Some(pid) = Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
             return Ok(None);
         };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            // EINVAL: the pid is a thread's by now.
+            // EINVAL: the pid is now a thread's.
             Err(Errno::INVAL) => return Ok(None),
             Err(errno) if is_gone(&errno) => return Ok(None),
             result => result.map_err(Error::at("open", format_args!("process {pid}")))?,
         };
-        // Looked at after it was opened: if it is this one now, it was this one then.
+        // Checked after it was opened: if it matches now, it matched then.
         Ok(stat(self.pid)?.is_some_and(|(start_time, _)| start_time == self.start_time).then_some(process))
     }
 
-    /// Whether it runs: is there, and is no zombie.
+    /// Whether it is running: it exists and is not a zombie.
     ///
     /// # Errors
-    /// When it cannot be told: a caller without descriptors has not seen that it is gone.
+    /// When this cannot be determined: without free descriptors, for example, it is unknown.
     pub fn is_alive(&self) -> Result<bool> {
         Ok(stat(self.pid)?
             .is_some_and(|(start_time, state)| start_time == self.start_time && !b"ZX".contains(&state)))
     }
 
-    /// Whether it is the first process of a pid namespace of its own. All that Stave starts are.
+    /// Whether it is the first process of its own pid namespace. All processes that Stave starts are.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When this cannot be determined.
     pub fn is_first_of_namespace(&self) -> Result<bool> {
         let path = format!("/proc/{}/status", self.pid);
         let status = unless_gone(fs::read_to_string(&path)).map_err(Error::at("read", path))?;
@@ -76,8 +76,8 @@ impl Identity {
         Ok(pids.len() > 1 && pids.last() == Some(&"1"))
     }
 
-    /// Ends it with SIGKILL, and all of its pid namespace with it; returns when it has ended. That it is gone is fine,
-    /// and a process that is no container's is left alone.
+    /// Ends it and its whole pid namespace with SIGKILL; returns when it has ended. A missing process is fine. A
+    /// process that is not a container's is left alone.
     ///
     /// # Errors
     /// When it may not be killed, or has not ended after ten seconds.
@@ -104,9 +104,9 @@ impl Identity {
     }
 }
 
-/// Start time and state; none of a process that is gone.
+/// Start time and state; none if the process is gone.
 fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
-    // Fifty numbers and a name: in one piece, as the kernel gives it.
+    // Fifty numbers and a name: read at once, as the kernel gives it.
     let mut text = [0; 2048];
     let path = format!("/proc/{pid}/stat");
     let length = fs::File::open(&path).and_then(|mut file| file.read(&mut text));
@@ -118,7 +118,7 @@ fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
 }
 
 fn fields(text: &[u8]) -> Option<(u64, u8)> {
-    // The second field, the name in parentheses, may hold anything.
+    // The second field, the name in parentheses, may contain anything.
     let after = text.iter().rposition(|byte| *byte == b')')?;
     let rest = str::from_utf8(&text[after + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
@@ -137,7 +137,7 @@ mod tests {
         let other = Identity { start_time: own.start_time + 1, ..own };
         assert!(!other.is_alive().unwrap() && other.open().unwrap().is_none());
         other.kill().unwrap();
-        // Not the first of a pid namespace: nothing that a document may end.
+        // Not the first of a pid namespace: a document must not end it.
         own.kill().unwrap();
         assert!(Identity { pid: 0, start_time: 0 }.open().unwrap().is_none());
         assert!(Identity { pid: -1, start_time: 0 }.open().unwrap().is_none());

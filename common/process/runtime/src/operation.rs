@@ -10,22 +10,22 @@ use crate::{Identity, explain, supervise};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "process-start", rename_all = "camelCase")]
 pub struct ProcessOperation {
-    /// What runs, and in what surroundings.
+    /// The process and its surroundings.
     #[serde(
         serialize_with = "crate::spec::order::serialize",
         deserialize_with = "crate::spec::recorded::deserialize"
     )]
     pub spec: Box<Spec>,
-    /// Where its output goes; the caller's where there is none.
+    /// The destination of its output; by default the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
-    /// Which process it became.
+    /// Its identity, after the start.
     #[serde(flatten)]
     pub identity: Identity,
 }
 
 impl ProcessOperation {
-    /// Of a process that was not started yet.
+    /// A process that was not started yet.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
         Self { spec: Box::new(spec), log, identity: Identity { pid: 0, start_time: 0 } }
     }
@@ -36,8 +36,8 @@ impl operation::Operation for ProcessOperation {
         explain(&self.spec)
     }
 
-    /// Starts it in the background. (`ns-exec` does more, and starts it itself.) One that was started before has done
-    /// what it was to do: it is not started a second time.
+    /// Starts it in the background. (`ns-exec` does more, and starts it itself.) A process that was started before has
+    /// done its work and is not started again.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
         if self.identity.pid != 0 {
             let pid = self.identity.pid;

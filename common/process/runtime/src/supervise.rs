@@ -1,5 +1,5 @@
-//! A process in the background: somebody has to stay who is its parent, takes its exit status, writes down what it prints
-//! and, if it has a terminal, holds the other side of it.
+//! A process in the background. A supervisor stays as its parent: it takes the exit status, writes the output to the
+//! log and, if there is a terminal, holds its other side.
 
 use std::{
     io::Write,
@@ -22,26 +22,26 @@ use crate::{
     start, sys,
 };
 
-/// What the supervisor has of its process's streams.
+/// The supervisor's sides of its process's streams.
 struct Held {
-    /// What the process prints comes out of it. Not the log itself: a program that opens `/dev/stdout` would truncate that,
-    /// and one that is not root could not.
+    /// The read side of its output. Not the log itself: a program that opens `/dev/stdout` would truncate the log, and
+    /// one that is not root could not open it.
     shown: OwnedFd,
-    /// The other end of its standard input, which stays open, and into which nobody writes.
+    /// The other end of its standard input. It stays open, and nothing is written to it.
     typed: Option<OwnedFd>,
 }
 
-/// A process that a supervisor has forked, and that waits before it executes its command. Dropped, both end.
+/// A process that a supervisor has forked, waiting before its command. If this is dropped, both end.
 #[derive(Debug)]
 pub struct Supervised {
     identity: Identity,
     channel: Channel,
 }
 
-/// Forks a supervisor in a session of its own, without terminal, current directory or open files of the caller, which
-/// starts `spec` with its output appended to the file `log` (or written for nobody). Its standard input is at its end, or,
-/// with `stdin`, open without ever giving anything. When the process ends, `ended` is called with its exit status, as a
-/// shell counts it, in the supervisor, which then ends too.
+/// Forks a supervisor in a new session, without terminal, current directory or open files of the caller. It starts
+/// `spec` with its output appended to the file `log` (or discarded). Standard input is empty, or with `stdin` open
+/// without content. When the process ends, the supervisor calls `ended` with the exit status, as a shell counts it, and
+/// ends too.
 ///
 /// # Errors
 /// When the log cannot be opened; as [`start`].
@@ -64,7 +64,7 @@ pub fn supervise(
     sys::fork(|| {
         sys::close_others(&mut [null.as_raw_fd(), log.as_raw_fd(), inside.as_fd().as_raw_fd()]);
         match detach(&null).and_then(|()| begin(spec, stdin, &inside)) {
-            // Whoever asked for it has gone.
+            // The caller has gone.
             Ok(None) => 125,
             Ok(Some((running, held))) => {
                 inside.ready();
@@ -102,7 +102,7 @@ fn detach(null: &OwnedFd) -> Result<()> {
         rustix::stdio::dup2_stdout(null)?;
         rustix::stdio::dup2_stderr(null)?;
         sys::reset_signals()?;
-        // The log may be a pipe, and whoever reads it go.
+        // The log may be a pipe, and its reader may go.
         sys::ignore_broken_pipes()
     };
     detach().map_err(Error::at::<Errno>("detach", "from the caller"))
@@ -128,11 +128,11 @@ fn begin(spec: &Spec, stdin: bool, channel: &Channel) -> Result<Option<(Running,
     Ok(Some((running, Held { shown, typed })))
 }
 
-/// How much is still taken of what a process has printed that is gone: more than a pipe holds. Somebody else may have it
-/// open, and print without end.
+/// How much output of an ended process is still read: more than a pipe holds. Another process may have the pipe open,
+/// and write without end.
 const LAST: usize = 1 << 20;
 
-/// Stays until the process ends, and writes down what it prints.
+/// Waits until the process ends, and writes its output to the log.
 fn attend(mut running: Running, held: Held, log: OwnedFd) -> i32 {
     let source = running.terminal.take().unwrap_or(held.shown);
     let mut log = std::fs::File::from(log);
@@ -153,7 +153,7 @@ fn attend(mut running: Running, held: Held, log: OwnedFd) -> i32 {
     running.wait().unwrap_or(125)
 }
 
-/// Appends to the log what there is. Returns whether that was the last.
+/// Appends the available output to the log. Returns whether that was the end.
 fn drain(source: &OwnedFd, log: &mut std::fs::File) -> bool {
     let mut buffer = [0_u8; 64 << 10];
     let mut taken = 0;
@@ -161,12 +161,12 @@ fn drain(source: &OwnedFd, log: &mut std::fs::File) -> bool {
         match rustix::io::read(source, &mut buffer) {
             Ok(length @ 1..) => {
                 taken += length;
-                // A log that is full is no reason to hold the process up.
+                // A full log must not block the process.
                 let _ = log.write_all(&buffer[..length]);
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return false,
-            // The end; of a terminal it is EIO: the last program that had it open is gone.
+            // The end; for a terminal it is EIO: the last program that had it open is gone.
             _ => return true,
         }
     }
@@ -174,16 +174,16 @@ fn drain(source: &OwnedFd, log: &mut std::fs::File) -> bool {
 }
 
 impl Supervised {
-    /// The pid and start time of the process, to be written down before it is released.
+    /// The pid and start time of the process, to be recorded before its release.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Lets it execute its command; returns as soon as it does, with what could not be done and was not worth failing
-    /// for.
+    /// Lets it execute its command; returns as soon as it does, with warnings about things that failed but did not
+    /// matter enough.
     ///
     /// # Errors
-    /// What went wrong, with the exit status that a shell would give: 125, 126 or 127. It has ended then.
+    /// The error, with the exit status of a shell: 125, 126 or 127. The process has ended then.
     pub fn release(self) -> Result<Vec<String>> {
         self.channel.ready();
         let mut warnings = Vec::new();

@@ -10,16 +10,16 @@ use rustix::{
 
 use crate::{Error, error::Result};
 
-/// The caller's side of a container's terminal: where what is typed comes from, and where what is shown goes. Neither has to
-/// be a terminal.
+/// The caller's side of a container's terminal: the source of its input, and the destination of its output. Neither has
+/// to be a terminal.
 #[derive(Debug)]
 pub struct Terminal {
     typed: Option<OwnedFd>,
     shown: OwnedFd,
 }
 
-/// The same with what is typed in raw mode, if that is a terminal: every key goes to the other side. Dropped, it is as it
-/// was.
+/// The same with the input in raw mode, if it is a terminal: every key goes to the other side. Dropping it restores the
+/// mode.
 #[derive(Debug)]
 pub struct RawTerminal {
     terminal: Terminal,
@@ -27,11 +27,11 @@ pub struct RawTerminal {
 }
 
 impl Terminal {
-    /// What is shown goes to standard output. What is typed comes from standard input, with `stdin`; else from the
-    /// terminal that controls the session, where there is one.
+    /// Output goes to standard output. With `stdin`, input comes from standard input; otherwise from the controlling
+    /// terminal of the session, if there is one.
     ///
     /// # Errors
-    /// With `stdin`, when that is no terminal; when standard output is closed.
+    /// With `stdin`, when that is not a terminal; when standard output is closed.
     pub fn open(stdin: bool) -> Result<Self> {
         let shown =
             fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(Error::at("open", "standard output"))?;
@@ -47,7 +47,7 @@ impl Terminal {
         Ok(Self { typed: Some(typed), shown })
     }
 
-    /// Columns and rows; none where no terminal is there to have them.
+    /// Columns and rows; none without a terminal.
     pub fn size(&self) -> Option<(u16, u16)> {
         let mut sides = [Some(&self.shown), self.typed.as_ref()].into_iter().flatten();
         sides.find_map(|side| tcgetwinsize(side).ok()).map(|size| (size.ws_col, size.ws_row))
@@ -74,19 +74,19 @@ impl Terminal {
 }
 
 impl RawTerminal {
-    /// Gives `inner` the size that this terminal has now.
+    /// Gives `inner` the current size of this terminal.
     pub(crate) fn copy_size(&self, inner: impl AsFd) {
         if let Some((columns, rows)) = self.terminal.size() {
             resize(inner, columns, rows);
         }
     }
 
-    /// Where what is typed comes from.
+    /// The source of the input.
     pub(crate) fn typed(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.typed.as_ref().map(AsFd::as_fd)
     }
 
-    /// Where what is shown goes.
+    /// The destination of the output.
     pub(crate) fn shown(&self) -> BorrowedFd<'_> {
         self.terminal.shown.as_fd()
     }

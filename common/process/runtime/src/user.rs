@@ -1,5 +1,5 @@
-//! Users and groups by the container's own `/etc/passwd` and `/etc/group`, which nobody has to trust: they are opened
-//! inside of its root, read to a limit, and nothing of them is required to be well-formed.
+//! Users and groups from the container's own `/etc/passwd` and `/etc/group`. These are not trusted: they are opened
+//! inside its root, read up to a limit, and need not be well-formed.
 
 use std::{
     fs::File,
@@ -15,20 +15,20 @@ use rustix::{
 
 use crate::Error;
 
-/// More of a file is not read, in bytes.
+/// How much of a file is read, in bytes.
 const MOST: u64 = 16 << 20;
 
-/// A user, as a process takes it on.
+/// A user, in the form that a process needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The user's number.
     pub uid: u32,
     /// The group's number.
     pub gid: u32,
-    /// Supplementary groups, sorted; `gid` is among them. Where it were not, a program with a set-group-id bit would run
-    /// without it, and could do what a file forbids that group (CVE-2022-36109).
+    /// Supplementary groups, sorted, including `gid`. Without `gid`, a program with a set-group-id bit would run
+    /// without that group, and could do what a file forbids the group (CVE-2022-36109).
     pub groups: Vec<u32>,
-    /// The home directory; `/` where none is known.
+    /// The home directory; `/` if none is known.
     pub home: String,
 }
 
@@ -129,7 +129,8 @@ fn resolve_group(root: Option<&OwnedFd>, group: &str) -> Result<u32, Error> {
     }
 }
 
-/// A number that the kernel knows. The highest is none: setresuid(2) and chown(2) take it for "as before", which is root.
+/// A number that the kernel accepts. The highest is excluded: setresuid(2) and chown(2) take it as "unchanged", which
+/// is root.
 pub fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
@@ -166,11 +167,11 @@ fn find<T>(
     Ok(found)
 }
 
-/// Calls `each` with every line until it returns true. A file that is missing has no lines.
+/// Calls `each` with every line until it returns true. A missing file has no lines.
 fn visit(root: Option<&OwnedFd>, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
     let Some(root) = root else { return Ok(()) };
     let object = || format!("{path:?} of the container");
-    // Without waiting for the other end of a fifo that somebody put there.
+    // Without waiting for the other end of a fifo.
     let file = match mount::resolve::open_in(
         root,
         Path::new(path),

@@ -46,7 +46,8 @@ pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {
     make().map_err(on("create file", path))
 }
 
-/// The directory above, made if it is missing: whoever undoes the last thing in it removes it, so it may go at any time.
+/// The parent directory, made if it is missing. Undo removes it with the last thing in it, so it may disappear at any
+/// time.
 fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::ffi::OsStr), Errno> {
     loop {
         match resolve::parent(path) {
@@ -63,7 +64,7 @@ pub(super) fn fill(within: &Path, source: &Path, target: &Path) -> Result<()> {
         let root = resolve::place(within)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let from = match resolve::open_in(&root, source, flags) {
-            // Nothing to start with: an empty volume.
+            // Nothing to copy: an empty volume.
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             result => result?,
         };

@@ -1,6 +1,5 @@
-//! The lowest layer of every container: what its own mounts stand on, where the image has no place for them. Without it
-//! these places would be made in the writable top, as if the container had written them, and could not be made at all
-//! in one that is read-only.
+//! The lowest layer of every container: mount points that the image may lack. Without it they would be made in the
+//! writable top, as if the container had written them, and could not be made at all in a read-only one.
 
 use std::path::Path;
 
@@ -24,7 +23,7 @@ pub(super) fn explain(path: &Path) -> Vec<String> {
     vec![line(&["install", "-d", "-m", "0755"], &DIRECTORIES), line(&["touch"], &FILES)]
 }
 
-/// Makes it beside its place, unless it stands.
+/// Makes it under another name and renames it, unless it exists.
 pub(super) fn add(path: &Path, beside: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());

@@ -41,14 +41,14 @@ pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String])
     let file_system = FileSystem::open(kind)?;
     file_system.set("source", source)?;
     if options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        // Read-only not only here: a file system on a read-only device mounts in no other way.
+        // The superblock is read-only too, because a file system on a read-only device cannot be mounted otherwise.
         file_system.set_data(["ro"])?;
     }
     file_system.set_data(options.data.iter().map(String::as_str))?;
     file_system.mount(options.attributes)?.attach(place).map_err(mounting("mount on", target))
 }
 
-/// Makes the mount on `target` read-only, and leaves alone those below it.
+/// Makes the mount on `target` read-only, but not the mounts below it.
 pub(super) fn seal(target: &Path) -> Result<()> {
     let seal = || Detached::from(resolve::place(target)?).change(&Options::parse(["ro"]), false);
     seal().map_err(mounting("make read-only", target))
@@ -69,7 +69,7 @@ pub(super) fn image(image: &Path, target: &Path) -> Result<()> {
     crate::image(image)?.attach(place).map_err(mounting("mount on", target))
 }
 
-/// Where a path of a container lies, as the host sees it; none if it is gone.
+/// The host's path for a path of a container; none if it is gone.
 pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
     let find = || {
         let root = resolve::place(within)?;
@@ -77,17 +77,17 @@ pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
     };
     match find() {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        // Whatever leads outside by now is not what was mounted.
+        // A path that now leads outside is not the one that was mounted.
         Ok(path) if !path.starts_with(within) => Ok(None),
         result => result.map(Some).map_err(Error::on("find", format_args!("{target:?} in {within:?}"))),
     }
 }
 
-/// Unmounts `target` if what is mounted there `is_ours`; leaves alone what somebody else mounted.
+/// Unmounts `target` if the mount there `is_ours`; leaves mounts of others alone.
 pub(super) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<()> {
     match table::at(target)? {
         Some(entry) if is_ours(&entry) => match crate::unmount(target) {
-            // Somebody else was quicker.
+            // Another process was faster.
             Err(error) if is_gone(&error) || error.errno() == Some(nix::errno::Errno::EINVAL) => Ok(()),
             result => result,
         },

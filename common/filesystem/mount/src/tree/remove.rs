@@ -1,4 +1,5 @@
-//! Removing a tree that may be hostile: by descriptors, never across a mount, never along a symbolic link, however deep.
+//! Removes a tree that may be hostile: by descriptors, never across a mount, never through a symbolic link, at any
+//! depth.
 
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -19,14 +20,15 @@ use operation::Place;
 
 use crate::{Error, Result, detached::EntryBuffer, error::on, resolve};
 
-/// Directories deeper than this are moved up before they are emptied: neither descriptors nor stack run out.
+/// Directories deeper than this are moved up before they are emptied, so that neither descriptors nor the stack run
+/// out.
 const DEEPEST: usize = 64;
 
-/// Removes `path` (absolute), and all below it if it is a directory. That it is gone already is fine. Attempts
-/// everything; what is mounted stays, and is an error.
+/// Removes `path` (absolute), and everything below it if it is a directory. A missing path is fine. It continues after
+/// errors; mounts stay, and are errors.
 ///
 /// # Errors
-/// The first one that was met.
+/// The first error.
 pub fn remove(path: &Path) -> Result<()> {
     let (directory, name) = match resolve::parent(path) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
@@ -68,7 +70,7 @@ impl Removal<'_> {
         let mut before = None;
         loop {
             self.empty(self.top, 0);
-            // Those that were moved up are emptied in the next round.
+            // Directories that were moved up are emptied in the next round.
             if before == Some(self.moved) || self.moved == 0 || self.first_error.is_some() {
                 return;
             }
@@ -76,7 +78,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes what is in `directory`.
+    /// Removes the content of `directory`.
     fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) {
         let mut below = Vec::new();
         if let Err(errno) = self.files_of(directory, &mut below) {
@@ -90,8 +92,8 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes all that is no directory; collects the directories. Reads again while something was removed: file
-    /// systems may skip entries when others go.
+    /// Removes everything except directories, and collects these. It reads again after removals, because file systems
+    /// may skip entries then.
     fn files_of(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -125,7 +127,7 @@ impl Removal<'_> {
         name: &CStr,
         depth: usize,
     ) -> std::result::Result<(), Errno> {
-        // Most are empty once, or were never filled.
+        // Most are empty after one pass, or were never filled.
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             result => return result,
@@ -133,7 +135,7 @@ impl Removal<'_> {
         if depth >= DEEPEST {
             return self.move_up(parent, name);
         }
-        // A second time, for what a file system skipped or what came in between.
+        // A second pass, for entries that a file system skipped or that were added.
         for last in [false, true] {
             let inside = open_directory(parent, name)?;
             self.empty(inside.as_fd(), depth + 1);
@@ -170,7 +172,7 @@ fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> std::result::Result<Ow
             rustix::fs::chmod(resolve::proc_path(place.as_fd()), Mode::RWXU)?;
             open(OFlags::RDONLY)
         }
-        // It is a mount's root: somebody still uses the tree.
+        // It is the root of a mount: the tree is still in use.
         Err(Errno::XDEV) => Err(Errno::BUSY),
         result => result,
     }

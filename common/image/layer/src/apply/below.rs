@@ -1,4 +1,4 @@
-//! The layers below, as one file system.
+//! The lower layers, as one file system.
 
 use std::{
     io,
@@ -16,28 +16,28 @@ use rustix::{
 use super::{EntryError, Error, name};
 use crate::overlay;
 
-/// The layers below: directories and images, in overlayfs's form.
+/// The lower layers: directories and images, in overlayfs's form.
 #[derive(Debug, Default)]
 pub struct Below {
     /// The highest first.
     roots: Vec<Arc<Root>>,
 }
 
-/// A layer, which may still be in the making: who looks into it waits. It is opened by the first who does.
+/// A layer that may still be being unpacked. A reader waits. The first reader opens it.
 #[derive(Debug, Default)]
 pub(crate) struct Root {
-    /// Where it stands; none where it will never stand.
+    /// Its place; none if it will never be ready.
     path: OnceLock<Option<PathBuf>>,
     opened: OnceLock<Result<OwnedFd, Arc<io::Error>>>,
 }
 
 impl Root {
-    /// It stands there.
+    /// It is ready at this place.
     pub(crate) fn stands(&self, path: &Path) {
         let _ = self.path.set(Some(path.to_owned()));
     }
 
-    /// It will not stand, unless it does already.
+    /// It will not be ready, unless it is already.
     pub(crate) fn fails(&self) {
         let _ = self.path.set(None);
     }
@@ -54,23 +54,23 @@ impl Root {
     }
 }
 
-/// What the layers below have at a path.
+/// What the lower layers have at a path.
 #[derive(Debug)]
 pub(super) enum Found {
     Nothing,
     /// A directory, opened in the highest layer that has it.
     Directory(OwnedFd),
-    /// Where it leads, and the directory that it stands in, in the layer that has it.
+    /// Its target, and its parent directory, in the layer that has it.
     Symlink(Vec<u8>, OwnedFd),
-    /// Any other file; the directory that it stands in, in the layer that has it.
+    /// Any other file; its parent directory, in the layer that has it.
     File(OwnedFd),
 }
 
 impl Below {
-    /// The layers' directories or images, given the lowest first.
+    /// The layers' directories or images, lowest first.
     ///
     /// # Errors
-    /// When one is not there.
+    /// When one is missing.
     pub fn open<P: AsRef<Path>>(lowest_first: &[P]) -> io::Result<Self> {
         let open = |path: &P| {
             path.as_ref().symlink_metadata()?;
@@ -81,12 +81,12 @@ impl Below {
         Ok(Self { roots: lowest_first.iter().rev().map(open).collect::<io::Result<_>>()? })
     }
 
-    /// The same of layers that may not stand yet.
+    /// The same for layers that may not be ready.
     pub(crate) fn coming(lowest_first: &[Arc<Root>]) -> Self {
         Self { roots: lowest_first.iter().rev().cloned().collect() }
     }
 
-    /// What they have at `path`, whose parents are no symbolic links there. Whiteouts and opaque directories are obeyed.
+    /// What they have at `path`, whose parents are not symbolic links there. Whiteouts and opaque directories count.
     pub(super) fn find(&self, path: &[u8]) -> Result<Found, EntryError> {
         for root in &self.roots {
             match find_in(wait(root, path)?, path).map_err(error("look for", path))? {
@@ -121,7 +121,7 @@ impl Below {
     }
 }
 
-/// Opens a layer to look into it: its directory, or the root of its image, mounted where nobody else sees it.
+/// Opens a layer to look into it: its directory, or the root of its image, which is mounted privately.
 pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::empty()) {
@@ -136,7 +136,7 @@ fn wait<'a>(root: &'a Root, path: &[u8]) -> Result<BorrowedFd<'a>, EntryError> {
     })
 }
 
-/// As `map_err` takes it.
+/// For `map_err`.
 pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> EntryError {
     move |source| {
         EntryError::Below(Box::new(Error::Below { verb, name: Shown::new(path), source: source.into() }))
@@ -144,9 +144,9 @@ pub(super) fn error(verb: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> En
 }
 
 enum InOne {
-    /// This layer says nothing of the path.
+    /// This layer does not have the path.
     Continue,
-    /// This layer hides the path in those below it.
+    /// This layer hides the path of the layers below it.
     Hidden,
     Found(Found),
 }
@@ -161,7 +161,7 @@ fn find_in(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<InOne> {
     if path.is_empty() {
         return open_directory(root, b"", OFlags::RDONLY).map(|root| InOne::Found(Found::Directory(root)));
     }
-    // Most paths are there, or have no parent there: either is one call.
+    // Most paths exist, or have no parent there: one call is enough for either.
     let (parent, name) = name::split(path);
     let directory = match open_directory(root, parent, OFlags::RDONLY) {
         Ok(directory) => directory,
@@ -187,8 +187,8 @@ fn find_in(root: BorrowedFd, path: &[u8]) -> rustix::io::Result<InOne> {
     })
 }
 
-/// Whether the layer hides what is below `parent` in the layers under it: by an opaque directory on the way, or by anything
-/// that is no directory.
+/// Whether the layer hides `parent` of the layers below it: by an opaque directory on the way, or by something that is
+/// not a directory.
 fn blocked(root: BorrowedFd, parent: &[u8]) -> rustix::io::Result<InOne> {
     let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     for end in ends.chain([parent.len()]) {

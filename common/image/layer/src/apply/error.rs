@@ -8,10 +8,10 @@ use crate::pipeline;
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its blob could not be read or decompressed, or is larger than it may be.
+    /// Its blob could not be read or decompressed, or is too large.
     #[error(transparent)]
     Blob(#[from] pipeline::Error),
-    /// What it holds is no archive.
+    /// Its content is not an archive.
     #[error(transparent)]
     Archive(#[from] archive::Error),
     /// One of its entries.
@@ -19,44 +19,44 @@ pub enum Error {
     Entry {
         /// The entry's name.
         name: Shown,
-        /// What went wrong.
+        /// The cause.
         source: EntryError,
     },
-    /// More directories, deletions and links, and of an image more names, than are kept in memory.
+    /// Too many directories, deletions and links, and for an image names, to keep in memory.
     #[error("its names, directories, whiteouts and links take more than {} MiB of memory", limit >> 20)]
     Memory {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A layer that stands holds device nodes, and none are allowed.
+    /// An existing layer contains device nodes, and none are allowed.
     #[error("it holds device nodes, which are not allowed")]
     Devices,
-    /// The layers below could not be looked at.
+    /// The lower layers could not be read.
     #[error("{verb} {name} in the layers below: {source}")]
     Below {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
-        /// On which path in them.
+        /// The path in them.
         name: Shown,
-        /// Why it went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// Its archive is another than the image says.
+    /// Its archive does not match the image.
     #[error("archive has DiffID {found}, the image says {expected}")]
     DiffId {
-        /// What the image says.
+        /// The digest in the image.
         expected: Digest,
-        /// What the archive has.
+        /// The digest of the archive.
         found: Digest,
     },
-    /// The directory that it goes to.
+    /// The directory that it is unpacked to.
     #[error("{verb} {path:?}: {source}")]
     Store {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
         /// The path.
         path: std::path::PathBuf,
-        /// Why it went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// An image, for a user namespace.
@@ -73,20 +73,20 @@ pub enum Error {
     Layer {
         /// Digest of its blob.
         digest: Digest,
-        /// What went wrong with it.
+        /// The cause.
         source: Box<Error>,
     },
 }
 
-/// What was wrong with an entry.
+/// The problem with an entry.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
     /// A call of the kernel.
     #[error("{verb}: {source}")]
     Call {
-        /// What was tried.
+        /// The verb of the attempt.
         verb: &'static str,
-        /// Why it went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// An extended attribute.
@@ -94,16 +94,16 @@ pub enum EntryError {
     Attribute {
         /// The attribute's name.
         name: Shown,
-        /// Why the kernel refused it.
+        /// The kernel's reason.
         source: io::Error,
     },
-    /// A name that points out of the layer.
+    /// A name that leads out of the layer.
     #[error("name with \"..\"")]
     DotDot,
     /// A name with a NUL byte.
     #[error("name with a NUL")]
     Nul,
-    /// A name that no path can have.
+    /// A name that is too long for a path.
     #[error("name longer than a path may be")]
     TooLong,
     /// The root, but not a directory.
@@ -112,36 +112,36 @@ pub enum EntryError {
     /// A whiteout of nothing, of `.` or of `..`.
     #[error("whiteout of no file")]
     EmptyWhiteout,
-    /// A whiteout that is no empty file, or one among the parents of a name.
+    /// A whiteout that is not an empty file, or one among the parents of a name.
     #[error("a whiteout must be an empty file")]
     NotAWhiteout,
-    /// A parent that is there, but is no directory.
+    /// An existing parent that is not a directory.
     #[error("parent {0} is not a directory")]
     Parent(Shown),
-    /// Symbolic links that lead nowhere.
+    /// Symbolic links that form a loop.
     #[error("too many symbolic links in {0}")]
     Loop(Shown),
-    /// A hard link to what is not there.
+    /// A hard link to something that does not exist.
     #[error("hard link to {0}, which is not there")]
     NoTarget(Shown),
     /// A hard link to a directory.
     #[error("hard link to {0}, which is a directory")]
     DirectoryTarget(Shown),
-    /// The target of a hard link is no name in a layer.
+    /// The target of a hard link is not a valid name in a layer.
     #[error("hard link to {name}: {source}")]
     Target {
         /// The target.
         name: Shown,
-        /// What is wrong with it.
+        /// The problem.
         source: Box<EntryError>,
     },
-    /// A device, and none are allowed.
+    /// A device, although none are allowed.
     #[error("device nodes are not allowed")]
     Device,
     /// A device, in a user namespace.
     #[error("a user namespace has no device nodes")]
     NamespaceDevice,
-    /// An owner that cannot be in the user namespace.
+    /// An owner without a mapping in the user namespace.
     #[error("owner {uid}:{gid} has no mapping in this user namespace")]
     Owner {
         /// The user.
@@ -164,14 +164,13 @@ pub enum EntryError {
 }
 
 impl EntryError {
-    /// What a person can do about it, where the user namespace cannot hold what the layer says: beside what
-    /// [`super::Options::rootless`] does.
+    /// What the user can do when the user namespace cannot represent the layer, besides [`super::Options::rootless`].
     pub fn hint(&self) -> Option<&'static str> {
         let beyond = matches!(self, Self::Owner { .. } | Self::NamespaceDevice);
         beyond.then_some("use subordinate ids (`unshare --map-auto`) for more owners")
     }
 
-    /// As `map_err` takes it: the kernel refused `verb`.
+    /// For `map_err`: the kernel refused `verb`.
     pub(super) fn call<E: Into<io::Error>>(verb: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Call { verb, source: source.into() }
     }
@@ -196,15 +195,15 @@ impl Error {
         }
     }
 
-    /// What went wrong while the layers below were looked at, outside of any entry.
+    /// An error while the lower layers were read, outside any entry.
     pub(crate) fn from_below(error: EntryError) -> Self {
         Self::entry(b".")(error)
     }
 
-    /// As `map_err` takes it: the entry of this name.
+    /// For `map_err`: the entry with this name.
     pub(super) fn entry(name: &[u8]) -> impl FnOnce(EntryError) -> Self {
         move |source| match source {
-            // What went wrong below, or with the stream, has its own name.
+            // Errors of the lower layers, or of the stream, have their own name.
             EntryError::Below(error) => *error,
             source => Self::Entry { name: Shown::new(name), source },
         }

@@ -1,4 +1,4 @@
-//! `--check` and `--repair`: the document against what is there.
+//! `--check` and `--repair`: compares the document with the machine.
 
 use anyhow::{anyhow, bail};
 use document::{Document, Id, record::Record};
@@ -10,8 +10,8 @@ use crate::{
     session::{self, lock},
 };
 
-/// Compares the operations of every step of this tool with what is there; with `--repair` applies those again that are
-/// missing. Everything that differs is told on standard error.
+/// Compares the operations of every step of this tool with the machine; with `--repair`, applies missing ones again.
+/// Differences are printed on standard error.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let record = match (common.repair, document.id()?) {
@@ -70,7 +70,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     Ok(())
 }
 
-/// The container's record, locked, and the document in it.
+/// The container's record, locked, and its document.
 ///
 /// # Errors
 /// As [`recorded`]; when the lock cannot be taken.
@@ -85,11 +85,11 @@ fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Resu
     }
 }
 
-/// The document in the record, which lists every step of the tool that this one does: what is made again can be found. The
-/// record is written anew where it is gone, as after a restart of the machine.
+/// The document in the record, which must list every step of the tool in this document: so what is made again is on
+/// record. A missing record is written again, as after a restart of the machine.
 ///
 /// # Errors
-/// When the record lists other steps, or is being taken back; when it cannot be read or written.
+/// When the record lists other steps, or the container is being unwound; when the record cannot be read or written.
 fn recorded(tool: &str, document: &Document, record: &Record, id: &Id) -> anyhow::Result<Document> {
     let mut steps = document.steps()?.into_iter().filter(|step| step.tool == tool).peekable();
     let Some(recorded) = record.read()? else {

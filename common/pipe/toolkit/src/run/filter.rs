@@ -1,5 +1,5 @@
-//! What happens when a filter runs: input, plan, record begun, apply, launch, record done, release, write. The same words
-//! stand in `docs/architecture.md`.
+//! The run of a filter: input, plan, record begun, apply, launch, record done, release, write. `docs/architecture.md`
+//! has the same list.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub fn filter<F: Filter>() -> ExitCode {
     filter_with::<F, Pipe>(Invocation::parse())
 }
 
-/// The same, for a tool that does something of it in its own way.
+/// The same, for a tool with hooks.
 pub fn filter_with<F: Filter, H: Hooks<F>>(invocation: Invocation<F>) -> ExitCode {
     let Invocation { tool, version, arguments, asked } = invocation;
     let status = match asked {
@@ -151,7 +151,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
     }
 }
 
-/// What comes once all operations but one to be launched are applied.
+/// Continues after all operations are applied, except one that is launched.
 fn conclude<F: Filter, H: Hooks<F>>(
     attempt: &mut Attempt<F::Operation>,
     filter: &F,

@@ -1,4 +1,4 @@
-//! Where a filter's document comes from and goes to, and what a tool does that starts a process.
+//! The source and the destination of a filter's document, and the extra steps of a tool that starts a process.
 
 use std::{convert::Infallible, ffi::OsString};
 
@@ -12,40 +12,39 @@ use crate::{
     streams::write_document,
 };
 
-/// What a tool does otherwise than a filter between two pipes. [`filter`](crate::filter) calls them in the order in which
-/// they stand here.
+/// How a tool differs from a filter between two pipes. [`filter`](crate::filter) calls these in this order.
 ///
-/// A tool that starts a process owns standard output only until then. The process is launched between the operations and
-/// the record, held back until the record tells which it is, and let go.
+/// A tool that starts a process owns standard output only until then. The process is launched between the operations
+/// and the record, held back until the record names it, and then released.
 pub trait Hooks<F: Filter>: Sized {
-    /// What [`Hooks::launch`] starts. Dropped before it was let go, it ends.
+    /// The process that [`Hooks::launch`] starts. If it is dropped before its release, it ends.
     type Process;
-    /// Whether the last operation of the plan is launched instead of applied. Where it is the only one, there is no
-    /// record before it: what it makes ends with the tool until it is let go, and is on record by then.
+    /// Whether the last operation of the plan is launched instead of applied. If it is the only one, no record precedes
+    /// it: its process ends with the tool until it is released, and is on record by then.
     const LAUNCHES: bool = false;
 
-    /// Opens what the arguments name, so that what cannot be written is found out before anything is made.
+    /// Opens the files that the arguments name, so that errors are found before anything is made.
     ///
     /// # Errors
     /// When it cannot be opened.
     fn open(filter: &F) -> Result<Self>;
 
-    /// The same as far as it can be told from arguments that are wrong, for passing on the document.
+    /// The same for wrong arguments, as far as possible, to pass on the document.
     fn salvage(arguments: &[OsString]) -> Self;
 
-    /// Where the document comes from.
+    /// The source of the document.
     fn input(&self) -> Input;
 
-    /// Gets ready, once the plan is made and signals are held back; changes nothing that others see.
+    /// Gets ready, after the plan is made and signals are blocked; changes nothing that others see.
     ///
     /// # Errors
-    /// What makes the job impossible.
+    /// Whatever makes the job impossible.
     fn prepare(&mut self, plan: &mut Plan<F>) -> Result<()> {
         let _ = plan;
         Ok(())
     }
 
-    /// Starts the process of the plan's last operation, holds it back, and writes into the operation which it is.
+    /// Starts the process of the plan's last operation, holds it back, and writes its identity into the operation.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -54,19 +53,19 @@ pub trait Hooks<F: Filter>: Sized {
         bail!("it launches no process")
     }
 
-    /// Lets the process go, once it is on record.
+    /// Releases the process, after it is on record.
     ///
     /// # Errors
-    /// When it cannot do what it was started for; everything is taken back then.
+    /// When it cannot do its work; everything is undone then.
     fn release(&mut self, process: &mut Self::Process) -> Result<()> {
         let _ = process;
         Ok(())
     }
 
-    /// Writes the document of a job that is done.
+    /// Writes the document of a finished job.
     ///
     /// # Errors
-    /// When it cannot be written; everything is taken back then.
+    /// When it cannot be written; everything is undone then.
     fn write(&mut self, document: &Document) -> Result<()>;
 
     /// Writes the document of a job that was only planned.
@@ -77,16 +76,16 @@ pub trait Hooks<F: Filter>: Sized {
         Ok(write_document(document)?)
     }
 
-    /// Writes the document of a job that was not done. What cannot be written then is no news.
+    /// Writes the document of a job that failed. Errors of writing are ignored here.
     fn pass_on(&mut self, document: &Document);
 
-    /// Stays until the process ends. The record is everybody's again. Returns what the tool exits with.
+    /// Waits until the process ends. The record is unlocked. Returns the exit status of the tool.
     fn stay(&mut self, process: Self::Process, document: Document) -> u8 {
         let _ = (process, document);
         Exit::Done as u8
     }
 
-    /// What the tool exits with, if it does so without a process.
+    /// The exit status of the tool without a process.
     fn status(exit: Exit, error: Option<&anyhow::Error>) -> u8 {
         let _ = error;
         exit as u8

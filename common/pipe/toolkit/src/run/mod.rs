@@ -1,5 +1,5 @@
-//! What runs a tool. A [`Filter`](crate::Filter) goes through [`filter`], with [`Hooks`] where it starts a process; the
-//! other kinds have a runner of their own each. All of them end by what is in this file.
+//! The code that runs a tool. A [`Filter`](crate::Filter) goes through [`filter`], with [`Hooks`] if it starts a
+//! process; each other kind has its own runner. All of them end with the code in this file.
 
 mod check;
 mod export;
@@ -26,7 +26,7 @@ pub use step::{Marker, begin_step, finish_step, marker};
 pub use undo::undo_step;
 pub use walker::walker;
 
-/// Says what failed, and passes the document on with it.
+/// Prints the failure, and passes the document on with it.
 fn fail(
     tool: &str,
     mut document: Document,
@@ -41,12 +41,12 @@ fn fail(
     Exit::Failed
 }
 
-/// Passes a document on to standard output. Whoever reads no more hears of the failure by the exit status.
+/// Passes a document on to standard output. If that fails, only the exit status tells of the failure.
 fn to_output(document: &Document) {
     let _ = write_document(document);
 }
 
-/// Writes the document at the end of a job that keeps what it has made, or else says why it cannot.
+/// Writes the document at the end of a job that keeps its results, or prints why it cannot.
 fn written(tool: &str, document: &Document) -> Exit {
     match write_document(document) {
         Ok(()) => Exit::Done,
@@ -68,10 +68,10 @@ fn planned(tool: &str, common: &Common, lines: anyhow::Result<Vec<String>>) -> E
     }
 }
 
-/// Wrong usage, `--help` or `--version`. In mid-pipe the document is passed on with the error.
+/// Wrong usage, `--help` or `--version`. In mid-pipe, the document is passed on with the error.
 fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&Document)) -> Exit {
     if !error.use_stderr() {
-        // Help that nobody reads to its end is no failure.
+        // A reader may close the pipe before it has read all of the help.
         let _ = error.print();
         return Exit::Done;
     }
@@ -93,7 +93,7 @@ fn usage(tool: &str, error: &clap::Error, input: &Input, pass_on: impl FnOnce(&D
     Exit::Usage
 }
 
-/// clap's words in one line, without what it appends of usage and tips.
+/// clap's message on one line, without its usage and tips.
 fn usage_error(tool: &str, error: &clap::Error) -> anyhow::Error {
     let text = error.to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or_default();

@@ -14,12 +14,11 @@ use crate::{
     streams::{explained, write_text},
 };
 
-/// The document of the container that a [`Report`] speaks of, from standard input. `from` says where to get one, for the
-/// hint.
+/// The document of a [`Report`]'s container, from standard input. `from` is the hint if there is none.
 ///
 /// # Errors
-/// Where there is none, or one of a version that this one does not know, or of a command that failed. Returned by
-/// [`Report::report`] and [`Report::explain`], it ends the tool as it would end a filter.
+/// When there is none, or one of an unknown version, or one of a failed command. If [`Report::report`] and
+/// [`Report::explain`] return it, the tool ends as a filter would.
 pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Result<Document> {
     let document = input::read(R::command().get_name(), report.common(), from).map_err(Ended)?;
     match document.has_failed() {
@@ -79,7 +78,7 @@ fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {
         None => format!("{value}\n"),
     };
     match write_text(text.as_bytes()) {
-        // A reader that has seen enough, as in `img-ls --table | head`.
+        // A reader may close the pipe early, as in `img-ls --table | head`.
         Err(error) if error.errno() == Some(nix::errno::Errno::EPIPE) => Ok(()),
         result => result,
     }

@@ -30,7 +30,7 @@ fn run<S: Source>() -> Exit {
             return Exit::Done;
         }
         Asked::Usage(error) => {
-            // The tools behind this one then see that a command before them failed.
+            // The tools behind this one then see that an earlier command failed.
             fail(&tool, Document::new(), Stage::Arguments, &usage_error(&tool, &error), to_output);
             return Exit::Usage;
         }
@@ -58,7 +58,7 @@ fn run<S: Source>() -> Exit {
     }
 }
 
-/// A source's `--undo` only takes its member and its step out: the image stays in the store.
+/// `--undo` of a source only removes its member and its step: the image stays in the store.
 fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<S>(tool, common, &[], &[S::Member::NAME]);

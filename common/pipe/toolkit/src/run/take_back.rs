@@ -1,11 +1,11 @@
-//! The one place where a step that did not come to be done is taken back.
+//! The only place where an unfinished step is undone.
 
 use document::Document;
 use operation::{Operation, Scope, undo_all};
 
 use crate::{Session, Stage, failure, hint};
 
-/// The document as it is to leave, and why.
+/// The outgoing document, and the reason.
 pub(super) struct Failed {
     pub(super) document: Box<Document>,
     pub(super) stage: Stage,
@@ -13,13 +13,13 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// Nothing was begun: the document leaves as it came.
+    /// Nothing was begun: the document leaves unchanged.
     pub(super) fn new(document: Document, stage: Stage, error: anyhow::Error) -> Self {
         Self { document: Box::new(document), stage, error }
     }
 }
 
-/// A step that stands in the record, or is about to.
+/// A step that is in the record, or will be soon.
 pub(super) struct Attempt<'a, O> {
     pub(super) tool: &'a str,
     pub(super) scope: &'a Scope,
@@ -28,13 +28,13 @@ pub(super) struct Attempt<'a, O> {
 }
 
 impl<O: Operation> Attempt<'_, O> {
-    /// Undoes all operations, and gives the step up.
+    /// Undoes all operations, and removes the step.
     pub(super) fn take_back(self, stage: Stage, error: anyhow::Error) -> Failed {
         let left = undo_all(&self.operations, self.scope);
         self.give_up(left, stage, error)
     }
 
-    /// Gives the step up, whose operations were undone but for `left`, and says what is left.
+    /// Removes the step. Its operations were undone, except for `left`, which is reported.
     pub(super) fn give_up(
         self,
         left: Vec<(usize, operation::Error)>,

@@ -1,4 +1,4 @@
-//! Taking back what a step lists.
+//! Undoing a step.
 
 use anyhow::anyhow;
 use document::{Contribution, Document, Instance, Member, Step, StepState, record::Record};
@@ -9,7 +9,7 @@ use crate::{
     session::{self, lock},
 };
 
-/// `--undo`: takes back the last step of this tool in the document, and in the record where the same step stands there.
+/// `--undo`: undoes the last step of this tool in the document, and in the record if it has the same step.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     undo_step::<F::Operation>(tool, &scope, document, F::Adds::MEMBER, || lock::<F>(&scope), F::forget)
@@ -21,8 +21,8 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
 /// a container that had the id later.
 ///
 /// # Errors
-/// When the document or the record cannot be read or written, or an operation could not be undone; each one is told
-/// on standard error.
+/// When the document or the record cannot be read or written, or an operation could not be undone. Each error is
+/// printed on standard error.
 pub fn undo_step<O: Operation>(
     tool: &str,
     scope: &Scope,
@@ -86,7 +86,7 @@ fn undo_locked<O: Operation>(
     Err(first)
 }
 
-/// Puts `after` in the place of the step, or takes the step out where nothing remains of it.
+/// Replaces the step with `after`, or removes it if nothing remains of it.
 fn replace(
     document: &mut Document,
     step: &Step,

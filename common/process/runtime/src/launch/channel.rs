@@ -1,4 +1,4 @@
-//! What a process says to its parent before it executes its command.
+//! Messages from a process to its parent before it executes its command.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -19,10 +19,10 @@ use operation::Cause;
 
 use crate::{Error, Identity, error::Result};
 
-/// A longer message does not arrive. An error is of a path or two, each escaped for JSON.
+/// A longer message does not arrive. An error contains a path or two, each escaped for JSON.
 const LONGEST: usize = 64 << 10;
 
-/// One side of a socket that keeps messages apart. It closes on exec.
+/// One side of a socket that keeps messages separate. It closes on exec.
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
 
@@ -43,7 +43,7 @@ impl Channel {
     }
 
     pub(crate) fn fail(&self, error: &Error) {
-        // With the error's number and all else that it knows of itself: what is not text stays what it is.
+        // With the error's number and its other parts, so that only text becomes text.
         let told = serde_json::to_vec(&error.inner().to_message()).unwrap_or_default();
         self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), None);
     }
@@ -75,7 +75,7 @@ impl Channel {
         poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 
-    /// That nobody listens any more is no reason to stop: whoever would hear of it is gone.
+    /// A missing listener is no reason to stop.
     fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) {
         let message = &message[..message.len().min(LONGEST)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -96,7 +96,7 @@ impl Channel {
             let mut parts = [IoSliceMut::new(&mut text)];
             match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
-                // The other end went without a word: it was killed.
+                // The other end closed without a message: it was killed.
                 Err(Errno::CONNRESET) => break 0,
                 result => break result.map_err(Error::at("receive", "from the process"))?.bytes,
             }

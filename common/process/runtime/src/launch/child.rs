@@ -1,4 +1,4 @@
-//! The new process, from its birth until it executes its command.
+//! The new process, from the fork until it executes its command.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{Error, error::Result, sys};
 
-/// Never returns but with what went wrong.
+/// Returns only with an error.
 pub(super) fn run(
     namespaces: &Namespaces,
     surroundings: &Surroundings<'_>,
@@ -31,8 +31,8 @@ pub(super) fn run(
 ) -> Result<Infallible> {
     sys::reset_signals().map_err(Error::at("reset", "signals"))?;
     rustix::process::setsid().map_err(Error::at("create", "session"))?;
-    // Until its command is executed this process is a program of the host; whatever else runs in a container that it
-    // joins must not get at it through /proc (and, by /proc/pid/exe, at the program's file).
+    // Until its command is executed, this process is a program of the host. Other processes in a container that it
+    // joins must not reach it through /proc, or its program's file through /proc/pid/exe.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Error::at("protect", "the process"))?;
     let streams = streams.open()?;
@@ -54,8 +54,8 @@ pub(super) fn run(
     let command = command::find(process)?;
     sys::close_on_exec_from(3).map_err(Error::at("close", "descriptors"))?;
     wait(gate)?;
-    // After the credentials: the kernel forgets it when they change. After the gate: the signal comes when the thread
-    // ends that forked, and that may have been one of its own (`Namespaces::fork`).
+    // After the credentials, because the kernel forgets it when they change. After the gate, because the signal comes
+    // when the forking thread ends, and that may have been a short-lived one (`Namespaces::fork`).
     if ends_with_parent(surroundings) {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(Error::at("bind", "the process to its parent"))?;
@@ -73,7 +73,7 @@ fn ends_with_parent(surroundings: &Surroundings<'_>) -> bool {
     annotations.is_some_and(|all| all.get(crate::spec::ENDS_WITH_PARENT).is_some_and(|value| value == "true"))
 }
 
-/// Makes the surroundings, or enters them; opens the terminal in them.
+/// Makes or enters the surroundings, and opens the terminal in them.
 fn surround(
     namespaces: &Namespaces,
     surroundings: &Surroundings<'_>,
@@ -110,7 +110,7 @@ fn name(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     Ok(())
 }
 
-/// `linux.sysctl`, of the new namespaces. Those of the network exist only where its protocol does.
+/// `linux.sysctl`, of the new namespaces. Variables of the network exist only if its protocol does.
 fn set_parameters(spec: &Spec) -> Result<()> {
     let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     for (name, value) in parameters.into_iter().flatten() {
@@ -131,7 +131,7 @@ fn adjust_oom(process: &Process, channel: &Channel) -> Result<()> {
     }
 }
 
-/// A caller without CAP_SYS_RESOURCE runs its containers all the same; what it may not do is said.
+/// A caller without CAP_SYS_RESOURCE can run containers all the same, with a warning.
 fn not_permitted(error: Error, channel: &Channel) -> Result<()> {
     use nix::errno::Errno::{EACCES, EPERM};
     if !matches!(error.errno(), Some(EPERM | EACCES)) {
@@ -172,8 +172,8 @@ fn resource(kind: PosixRlimitType) -> Resource {
     }
 }
 
-/// The working directory, made if it is missing, as Docker does. Opened inside of the root: a path through `/proc`
-/// leads to no directory of the host's.
+/// The working directory, made if it is missing, as Docker does. Opened inside the root, so that a path through `/proc`
+/// cannot lead to a directory of the host.
 fn enter_directory(path: &Path) -> Result<()> {
     let object = || format!("directory {path:?}");
     let directory = mount::resolve::create_in(own_root()?, path, mount::resolve::Leaf::Directory)
@@ -181,7 +181,7 @@ fn enter_directory(path: &Path) -> Result<()> {
     rustix::process::fchdir(directory).map_err(Error::at("enter", object()))
 }
 
-/// Waits until the parent has written down who this is. If it dies before, nobody is going to run this process.
+/// Waits until the parent has recorded this process. If the parent dies before, the command is not run.
 fn wait(gate: BorrowedFd<'_>) -> Result<()> {
     let mut byte = [0];
     loop {

@@ -1,4 +1,4 @@
-//! The command: found along the container's own `PATH`, and executed.
+//! The command: found on the container's own `PATH`, and executed.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use rustix::{
 
 use crate::{Error, error::Result};
 
-/// Where execvp(3) looks when there is no `PATH`.
+/// The default `PATH` of execvp(3).
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// Exit statuses of a shell (POSIX, "Shell Command Language", 2.8.2).
@@ -93,7 +93,7 @@ impl Command {
         let Err(errno) = nix::unistd::execve(&path, &self.arguments, &self.environment);
         let errno = Errno::from_raw_os_error(errno as i32);
         if errno == Errno::NOENT {
-            // The file is there, see above: what it is interpreted by is not.
+            // The file exists, see above, but its interpreter does not.
             let object = format_args!("{name:?}: its interpreter or loader");
             return Err(Error::with_status(NOT_FOUND, operation::Error::new("execute", object, errno)));
         }

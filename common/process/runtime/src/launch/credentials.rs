@@ -13,7 +13,7 @@ use rustix::{
 
 use crate::{Error, error::Result};
 
-/// Takes on the process's user and gives up the rest. The process has one thread.
+/// Switches to the process's user and gives up everything else. The process has one thread.
 pub(super) fn take(process: &Process) -> Result<()> {
     let capabilities = process.capabilities().as_ref();
     if let Some(capabilities) = capabilities {
@@ -46,7 +46,7 @@ fn become_user(process: &Process) -> Result<()> {
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     let own_alone = groups.iter().all(|group| *group == user.gid());
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    // A user namespace may keep its processes from it: then those that the caller has stay, which have no mapping.
+    // A user namespace may forbid this. Then the caller's groups stay, which have no mapping.
     if !(own_alone && userns::denies_setgroups()) {
         set_thread_groups(&groups).map_err(Error::at("set", "supplementary groups"))?;
     }
@@ -56,7 +56,7 @@ fn become_user(process: &Process) -> Result<()> {
     set_thread_res_uid(uid, uid, uid).map_err(Error::at("become", format_args!("user {}", user.uid())))
 }
 
-/// Drops all but `kept` from the bounding set. The kernel tells where its list ends.
+/// Drops everything except `kept` from the bounding set. The kernel tells where its list ends.
 fn bound(kept: CapabilitySet) -> Result<()> {
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -72,8 +72,8 @@ fn bound(kept: CapabilitySet) -> Result<()> {
     Ok(())
 }
 
-/// As the kernel writes a set. One that this kernel, or the caller, does not have is left out: `--privileged` means all
-/// that there are.
+/// A set in the kernel's form. Capabilities that this kernel or the caller lacks are left out: `--privileged` means all
+/// that exist.
 fn set(capabilities: &Option<Capabilities>) -> CapabilitySet {
     let names = capabilities.iter().flatten().map(ToString::to_string);
     let wanted = names

@@ -1,10 +1,10 @@
 //! `/dev`: the nodes that every container has (OCI runtime-spec, config-linux.md, "Default Devices"), and its terminal.
 //!
-//! Docker keeps a container from devices that it makes itself (CAP_MKNOD is in its default set) by a device cgroup.
-//! Here the same is done by mounts, which need no cgroup: no file system of the container opens devices (`nodev`), and
-//! the nodes that it is to have are mounts of their own, which do. Without CAP_SYS_ADMIN nothing in it can change that.
+//! Docker uses a device cgroup to keep a container from devices that it makes itself (CAP_MKNOD is in its default set).
+//! Here mounts do the same without a cgroup: no file system of the container opens devices (`nodev`), and each of its
+//! standard nodes is a mount of its own, which does. Without CAP_SYS_ADMIN nothing in it can change that.
 //!
-//! Nobody makes device nodes in a user namespace: there the host's own are mounted.
+//! Device nodes cannot be made in a user namespace: there the host's own nodes are mounted.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -40,7 +40,7 @@ const LINKS: [(&str, &str); 6] = [
     ("stdout", "/proc/self/fd/1"),
 ];
 
-/// What is done in `/dev`, for an explanation.
+/// The changes in `/dev`, for an explanation.
 pub(crate) enum DevEntry {
     Node { path: PathBuf, kind: &'static str, major: i64, minor: i64 },
     OfHost { path: PathBuf },
@@ -49,7 +49,7 @@ pub(crate) enum DevEntry {
     Closed,
 }
 
-/// The same as [`populate`] and [`confine`] do.
+/// The same changes as those of [`populate`] and [`confine`].
 pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
     if own_dev(spec).is_none() {
         return Vec::new();
@@ -83,20 +83,20 @@ pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
     entries
 }
 
-/// The options with which a tmpfs is mounted on `/dev`; none where `/dev` is something else, and stays as it is.
+/// The options of the tmpfs on `/dev`; none if `/dev` is something else, which stays as it is.
 fn own_dev(spec: &Spec) -> Option<Options> {
     let mut mounts = spec.mounts().iter().flatten();
     let dev = mounts.rfind(|mount| mount.destination() == Path::new(DEV))?;
     (dev.typ().as_deref() == Some("tmpfs")).then(|| Options::parse(dev.options().iter().flatten()))
 }
 
-/// Whether the container gets at no devices but those that it is given.
+/// Whether the container can use only the devices that it is given.
 pub(super) fn is_confined(spec: &Spec) -> bool {
     own_dev(spec)
         .is_some_and(|options| options.attributes.contains(rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV))
 }
 
-/// Makes nodes and links in a `/dev` that is the container's own.
+/// Makes nodes and links in the container's own `/dev`.
 pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     if own_dev(spec).is_none() {
         return Ok(());
@@ -132,7 +132,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The root file system is not yet the process's own: the path is the host's, and the container's below `root`.
+/// The root file system is not yet the process's own: the path is the host's, and the container's is below `root`.
 fn mount_of_host(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), Errno> {
     let node = resolve::place(path)?;
     Detached::copy_of(node, false)?.attach(resolve::create_in(root, path, Leaf::File)?)
@@ -148,7 +148,7 @@ fn mount_on_itself(directory: BorrowedFd<'_>, name: &str) -> std::result::Result
     Detached::copy_of(&node, false)?.attach(&node)
 }
 
-/// A device of the specification's own.
+/// A device of the specification.
 fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::result::Result<(), Errno> {
     let kind = match device.typ() {
         LinuxDeviceType::B => FileType::BlockDevice,
@@ -170,7 +170,7 @@ fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::resul
     if confined { mount_on_itself(directory.as_fd(), name) } else { Ok(()) }
 }
 
-/// No device opens in `/dev` any more but those mounted there.
+/// From now on only devices that are mounted in `/dev` open.
 pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     if !is_confined(spec) {
         return Ok(());
@@ -182,7 +182,7 @@ pub(super) fn confine(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     close().map_err(Error::at::<Errno>("mount", "\"/dev\" without devices"))
 }
 
-/// Allocates a pseudo-terminal of the container's own devpts. The outer side goes to the parent.
+/// Allocates a pseudo-terminal of the container's devpts. The outer side goes to the parent.
 pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &Channel) -> Result<OwnedFd> {
     let open = || {
         let flags = OFlags::RDWR | OFlags::NOCTTY;
@@ -199,11 +199,11 @@ pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &C
     open().map_err(Error::at::<Errno>("open", "a terminal at \"/dev/pts/ptmx\""))
 }
 
-/// Puts the terminal in the place of `/dev/console`.
+/// Mounts the terminal on `/dev/console`.
 pub(super) fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
     let mount = || {
         let path: PathBuf = mount::resolve::path_of(terminal)?;
-        // The number is the container's devpts's own; the path that the kernel gives for it ends with it.
+        // The number belongs to the container's devpts; the kernel's path for the terminal ends with it.
         let Some(number) = path.file_name() else { return Err(Errno::NOENT) };
         let node = resolve::open_in(root, &Path::new("/dev/pts").join(number), OFlags::PATH)?;
         let console = resolve::create_in(root, Path::new("/dev/console"), Leaf::File)?;

@@ -1,4 +1,4 @@
-//! Starting a process in its surroundings, and waiting for it.
+//! Starts a process in its surroundings, and waits for it.
 
 mod channel;
 mod child;
@@ -24,20 +24,20 @@ pub(crate) use devices::{DevEntry, entries as dev_entries};
 use namespaces::Namespaces;
 pub use stdio::{Stdio, Streams};
 
-/// What a new process finds around it.
+/// The surroundings of a new process.
 pub(crate) enum Surroundings<'a> {
-    /// Namespaces and a root file system of its own.
+    /// New namespaces and a root file system.
     New(&'a Spec),
-    /// Those of a process that runs.
+    /// Those of a running process.
     Joined(BorrowedFd<'a>),
 }
 
-/// A process that has been forked, and waits before it executes its command. Dropped, it ends.
+/// A forked process that waits before it executes its command. If this is dropped, it ends.
 #[derive(Debug)]
 pub struct Started {
     identity: Identity,
     process: OwnedFd,
-    /// One byte lets it go on; that it closes ends it.
+    /// One byte releases it; closing ends it.
     gate: Option<OwnedFd>,
     channel: Channel,
     reaped: bool,
@@ -48,28 +48,28 @@ pub struct Started {
 pub struct Running {
     identity: Identity,
     process: OwnedFd,
-    /// The other side of its terminal, if it was asked to have one.
+    /// The other side of its terminal, if it has one.
     pub terminal: Option<OwnedFd>,
-    /// What could not be done, and was not worth failing for.
+    /// What failed without being important enough to stop.
     pub warnings: Vec<String>,
 }
 
 /// Forks the process that `spec` describes, and lets it make its surroundings: namespaces, mounts, devices, credentials.
 ///
-/// May be called from a program with several threads. The descriptors of `streams` become its standard streams; no
-/// other descriptor stays open in it. With `process.terminal` it gets a pseudo-terminal instead.
+/// May be called from a program with several threads. The descriptors of `streams` become its standard streams; it
+/// keeps no others. With `process.terminal` it gets a pseudo-terminal instead.
 ///
 /// # Errors
-/// When it cannot be forked, or a namespace that it is to join cannot be opened. What goes wrong in the process itself
-/// comes out of [`Started::release`].
+/// When it cannot be forked, or a namespace to join cannot be opened. Errors in the process itself come from
+/// [`Started::release`].
 pub fn start(spec: &Spec, streams: Streams<'_>) -> Result<Started> {
     let Some(process) = spec.process() else { return Err(Error::new("no process in the specification")) };
     let namespaces = Namespaces::open(spec)?;
     fork(&namespaces, Surroundings::New(spec), process, streams)
 }
 
-/// Forks a process that joins all namespaces of a running one, as `docker exec` does, with the root file system and the
-/// working directory resolved there.
+/// Forks a process that joins all namespaces of a running one, as `docker exec` does. The root file system and the
+/// working directory are resolved there.
 ///
 /// # Errors
 /// As [`start`]; when `running` has ended.
@@ -92,7 +92,7 @@ fn fork(
     process: &Process,
     streams: Streams<'_>,
 ) -> Result<Started> {
-    // A socket, not a pipe: who writes to one whose other side has gone may be told so by a signal that ends him.
+    // A socket, not a pipe: writing to a pipe without a reader can send a signal that ends the writer.
     let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::at("create", "socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
@@ -106,7 +106,7 @@ fn fork(
                 kept.push(running);
             }
             let mut kept: Vec<i32> = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
-            // The gate's other end among them: else it would not close when the caller dies.
+            // This includes the other end of the gate: otherwise it would not close when the caller dies.
             sys::close_others(&mut kept);
             child::run(namespaces, &surroundings, process, &streams, gate_inside, &channel_inside)
         };
@@ -114,7 +114,7 @@ fn fork(
         channel_inside.fail(&error);
         error.status()
     })?;
-    // Ours alone from now on: that the other side closes tells that the program was executed.
+    // Only this process has it from now on: when the other side closes, the program was executed.
     drop(channel_inside);
     let process = Pid::from_raw(pid)
         .ok_or(Errno::SRCH)
@@ -125,7 +125,7 @@ fn fork(
 }
 
 impl Started {
-    /// Its pid and start time, to be written down before it is released.
+    /// Its pid and start time, to be recorded before its release.
     pub fn identity(&self) -> Identity {
         self.identity
     }
@@ -133,10 +133,10 @@ impl Started {
     /// Lets it execute its command; returns as soon as it does.
     ///
     /// # Errors
-    /// What went wrong in it, with the exit status that a shell would give: 125, 126 or 127. It has ended then.
+    /// Its error, with the exit status of a shell: 125, 126 or 127. It has ended then.
     pub fn release(mut self) -> Result<Running> {
         if let Some(gate) = self.gate.take() {
-            // That nobody reads any more is told below.
+            // A closed gate is reported below.
             let _ = send(&gate, &[1], SendFlags::NOSIGNAL);
         }
         let mut warnings = Vec::new();
@@ -174,14 +174,14 @@ impl Running {
     /// Waits for its end and reaps it.
     ///
     /// # Errors
-    /// When it is no child of the caller.
+    /// When it is not a child of the caller.
     pub fn wait(&mut self) -> Result<i32> {
         reap(&self.process).map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))
     }
 }
 
 impl AsFd for Running {
-    /// A descriptor of the process (pidfd_open(2)), which is readable when it has ended.
+    /// A descriptor of the process (pidfd_open(2)), which becomes readable when it has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }

@@ -13,12 +13,12 @@ use rustix::{
 
 use crate::{Error, error::Result, sys};
 
-/// What is new, and what is joined, opened before the fork.
+/// New and joined namespaces, opened before the fork.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     new: Vec<LinuxNamespaceType>,
     joined: Vec<(LinuxNamespaceType, OwnedFd)>,
-    /// A process whose namespaces are joined, all of them.
+    /// A process, all of whose namespaces are joined.
     process: Option<OwnedFd>,
 }
 
@@ -81,7 +81,7 @@ impl Namespaces {
         Ok(Self { process: Some(process), ..Self::default() })
     }
 
-    /// Whether the process gets one of its own.
+    /// Whether the process gets a new one.
     pub(crate) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
         self.new.contains(&kind)
     }
@@ -90,8 +90,8 @@ impl Namespaces {
         self.joined.iter().map(|(_, fd)| fd).chain(&self.process).map(AsFd::as_fd)
     }
 
-    /// Forks into the pid namespace: unlike the others, one is entered only by being born in it. The caller's own later
-    /// children are born where it is itself, as before.
+    /// Forks into the pid namespace. Unlike other namespaces, a process can only be born into one. The caller's later
+    /// children are born in the caller's own, as before.
     pub(crate) fn fork(&self, body: impl FnOnce() -> u8 + Send) -> Result<i32> {
         let joined = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
         let changes = self.is_new(LinuxNamespaceType::Pid) || joined || self.process.is_some();
@@ -99,7 +99,7 @@ impl Namespaces {
             return forked(sys::fork(body));
         }
         if in_user_namespace()? {
-            // The way back is for the first user namespace's root alone: the thread that went is given up instead.
+            // Only root of the first user namespace can return, so a separate thread enters and then ends.
             return std::thread::scope(|scope| {
                 let thread = scope.spawn(|| {
                     self.enter_pid()?;
@@ -117,7 +117,7 @@ impl Namespaces {
         forked(child)
     }
 
-    /// Has the calling thread's children be born in the pid namespace.
+    /// Makes the calling thread's children be born in the pid namespace.
     fn enter_pid(&self) -> Result<()> {
         let joined = self.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid).map(|(_, fd)| fd);
         let enter = match (joined, &self.process) {
@@ -130,7 +130,7 @@ impl Namespaces {
         enter.map_err(Error::at("enter", "pid namespace"))
     }
 
-    /// Enters all others; in the process itself.
+    /// Enters all others, in the process itself.
     pub(crate) fn enter(&self) -> Result<()> {
         for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
             move_into_link_name_space(fd.as_fd(), link_type(*kind))
@@ -158,7 +158,7 @@ impl Namespaces {
     }
 }
 
-/// Whether the caller is in another user namespace than the machine's first one.
+/// Whether the caller is in a user namespace other than the machine's first one.
 pub(super) fn in_user_namespace() -> Result<bool> {
     let namespace = userns::Namespace::current();
     Ok(namespace?.is_some())

@@ -1,4 +1,4 @@
-//! The container's root file system, with everything mounted in it.
+//! The container's root file system, with all its mounts.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -19,8 +19,8 @@ use rustix::{
 use super::{channel::Channel, devices};
 use crate::{Error, cgroup, error::Result};
 
-/// Makes the root directory of the specification the process's own. Returns its terminal, if a channel is given to hand
-/// the other side over by.
+/// Makes the root directory of the specification the process's own. Returns its terminal, if there is a channel for the
+/// other side.
 pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Result<Option<OwnedFd>> {
     let Some(wanted) = spec.root() else { return Err(Error::new("no root in the specification")) };
     let linux = spec.linux().as_ref();
@@ -59,8 +59,8 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     Ok(terminal)
 }
 
-/// pivot_root(2) needs a mount: a copy of what is there, on top of it, which also takes what changes here from the
-/// host's own.
+/// pivot_root(2) needs a mount: a copy of the directory, on top of it. The copy also keeps changes here from the host's
+/// mounts.
 fn attach_root(path: &Path, nodev: bool) -> Result<Detached> {
     let attach = || {
         let place = resolve::place(path)?;
@@ -92,7 +92,7 @@ fn add(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     attach(root, mount).map(drop)
 }
 
-/// cgroup v1 is many mounts in a tmpfs that is read-only once they are made.
+/// cgroup v1 is many mounts in a tmpfs, which becomes read-only after they are made.
 fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     let cgroup::Expanded { mounts, links } = cgroup::expand(mount)?;
     let Some((first, below)) = mounts.split_first() else { return Ok(()) };
@@ -104,7 +104,7 @@ fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     }
     let top = attach(root, &first)?;
     for mount in below {
-        // In a directory that is ours alone there is nothing to look out for.
+        // Only this process can change the directory, so it is safe.
         let target = mount.destination();
         let name = target.file_name().unwrap_or_default();
         let (detached, _) = detached(mount)?;
@@ -123,7 +123,7 @@ fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     Ok(())
 }
 
-/// What is to be mounted, and how.
+/// The source and the options of a mount.
 fn detached(mount: &Mount) -> Result<(Detached, Options)> {
     let target = mount.destination();
     let kind = kind_of(mount);
@@ -142,7 +142,7 @@ fn detached(mount: &Mount) -> Result<(Detached, Options)> {
             let file_system = FileSystem::open(kind)?;
             file_system.set("source", source.unwrap_or(Path::new(kind)))?;
             file_system.set_data(options.data.iter().map(String::as_str))?;
-            // Device nodes are made in it first; it is closed to others later (see `devices::confine`).
+            // Device nodes are made in it first; later it is closed to others (see `devices::confine`).
             let later = if target == Path::new("/dev") {
                 MountAttrFlags::MOUNT_ATTR_NODEV
             } else {
@@ -178,7 +178,7 @@ fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
     Ok(detached)
 }
 
-/// With what a person can do about it, where a read-only root file system has no place for a volume.
+/// Adds a hint when a read-only root file system has no mount point for a volume.
 fn refused(kind: &str, target: &Path, errno: Errno) -> Error {
     let error = Error::system("mount", format_args!("{kind} on {target:?}"), errno);
     match (kind, errno) {
@@ -189,7 +189,7 @@ fn refused(kind: &str, target: &Path, errno: Errno) -> Error {
     }
 }
 
-/// What is not there needs no hiding.
+/// A missing path needs no mask.
 fn open_if_there(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     match resolve::open_in(root, path, OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -207,7 +207,7 @@ fn make_readonly(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     cover().map_err(Error::at("make", format_args!("{path:?} read-only")))
 }
 
-/// A directory looks empty, a file as `/dev/null` does.
+/// A directory looks empty, a file looks like `/dev/null`.
 fn mask(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let Some(place) = open_if_there(root, path)? else { return Ok(()) };
     let object = || format!("{path:?}");

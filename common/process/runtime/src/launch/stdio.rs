@@ -12,7 +12,7 @@ use crate::{Error, error::Result};
 pub enum Stdio<'fd> {
     /// The caller's.
     Inherit,
-    /// Nothing to read, and written for nobody.
+    /// Empty input; output is discarded.
     Null,
     /// This descriptor.
     Fd(BorrowedFd<'fd>),
@@ -42,8 +42,8 @@ impl<'fd> Streams<'fd> {
         })
     }
 
-    /// Opens what is needed, while the host's `/dev` is there. None of the result is one of the first three, which are
-    /// about to be replaced.
+    /// Opens the streams while the host's `/dev` is there. The results are not among the first three descriptors, which
+    /// are about to be replaced.
     pub(crate) fn open(&self) -> Result<[Option<OwnedFd>; 3]> {
         let open = |stream: Stdio<'_>| -> std::result::Result<Option<OwnedFd>, Errno> {
             match stream {
@@ -71,21 +71,21 @@ pub(crate) fn install(streams: [Option<OwnedFd>; 3]) -> Result<()> {
     install().map_err(Error::at::<Errno>("replace", "standard streams"))
 }
 
-/// Gives those that are pipes to the process's user: `/dev/stdout` leads to them, and is opened anew by who writes there. A
-/// file, or a terminal, stays its owner's.
+/// Gives pipes to the process's user: `/dev/stdout` leads to them, and opening it needs permission. A file or a
+/// terminal keeps its owner.
 pub(crate) fn give(user: Uid) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if let Ok(stat) = fstat(stream)
             && FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
             && stat.st_uid != user.as_raw()
         {
-            // In a user namespace that does not have its owner, it stays.
+            // In a user namespace without its owner, it keeps it.
             let _ = fchown(stream, Some(user), None);
         }
     }
 }
 
-/// Makes a terminal all three of them, and the one that controls the session.
+/// Makes a terminal all three of them, and the controlling terminal of the session.
 pub(crate) fn install_terminal(terminal: impl AsFd) -> Result<()> {
     let install = || {
         rustix::process::ioctl_tiocsctty(&terminal)?;

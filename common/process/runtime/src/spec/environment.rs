@@ -4,8 +4,7 @@ use super::Overrides;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Docker's order: its own, those of links, the image's, those that were asked for. A later one takes an earlier one's
-/// place.
+/// Docker's order: defaults, links, the image's, and the requested ones. A later variable replaces an earlier one.
 pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<String> {
     let mut list = vec![PATH.to_owned()];
     let told = !overrides.without_hostname_variable;
@@ -22,7 +21,7 @@ pub(super) fn of(run: &image::Config, overrides: &Overrides, home: &str) -> Vec<
     list
 }
 
-/// Puts variables (`NAME=value`) into the list, each in the place of the one that has its name.
+/// Adds variables (`NAME=value`) to the list. Each replaces the one with its name.
 pub fn set<'a>(list: &mut Vec<String>, variables: impl IntoIterator<Item = &'a String>) {
     for variable in variables {
         let name = name(variable);

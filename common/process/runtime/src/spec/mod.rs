@@ -1,5 +1,5 @@
-//! An OCI runtime specification of an image's configuration, with what Docker adds to it (OCI image-spec,
-//! conversion.md, and Docker's defaults).
+//! An OCI runtime specification for an image's configuration, with Docker's additions (OCI image-spec, conversion.md,
+//! and Docker's defaults).
 
 mod capabilities;
 mod devices;
@@ -26,72 +26,71 @@ pub use capabilities::Unknown as UnknownCapability;
 pub use environment::set as set_variables;
 pub use mount::Volume;
 
-/// The annotation that holds the signal which asks the process to stop (OCI image-spec, conversion.md).
+/// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
-/// The annotation of a process that is to be killed when the one that started it ends, however that ends: a step of a
-/// build. Its value is `true`.
+/// The annotation of a process that must be killed when its parent ends: a step of a build. Its value is `true`.
 pub const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
-/// The network that a process gets.
+/// The network of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Network {
-    /// A namespace of its own, with nothing in it but `lo`.
+    /// A new namespace with only `lo`.
     #[default]
     None,
     /// The caller's.
     Host,
-    /// The container's own, made before: the path of a namespace.
+    /// The container's own, made earlier: the path of a namespace.
     Own(PathBuf),
     /// Another container's: the path of a namespace.
     Shared(PathBuf),
 }
 
-/// What is said beside the image's configuration, and over it.
+/// Settings that add to the image's configuration or override it.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Absolute path of the root file system, without symbolic links.
     pub rootfs: PathBuf,
     /// Where its users and groups are looked up.
     pub users: user::Users,
-    /// Refuse writing to it.
+    /// Make it read-only.
     pub readonly: bool,
-    /// Replaces the image's `Entrypoint`, and makes its `Cmd` void. Empty for none.
+    /// Replaces the image's `Entrypoint`, and removes its `Cmd`. Empty for none.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's `Cmd`.
     pub args: Vec<String>,
-    /// `NAME=value`, from links: over the defaults, below the image's.
+    /// `NAME=value`, from links: they override the defaults, and the image overrides them.
     pub links: Vec<String>,
-    /// `NAME=value`: over the image's.
+    /// `NAME=value`: these override the image's.
     pub env: Vec<String>,
     /// Replaces the image's `WorkingDir`. Made if it is missing.
     pub cwd: Option<String>,
-    /// Replaces the image's `User`: as [`user::resolve`] reads it.
+    /// Replaces the image's `User`, in the form of [`user::resolve`].
     pub user: Option<String>,
-    /// The host name, in a uts namespace of its own; none for the caller's name and namespace.
+    /// The host name, in a new uts namespace; none for the caller's name and namespace.
     pub hostname: Option<String>,
     /// Do not tell the process the host name in `HOSTNAME`.
     pub without_hostname_variable: bool,
     /// The network.
     pub network: Network,
-    /// Gets a terminal.
+    /// With a terminal.
     pub terminal: bool,
-    /// No program gains privileges by being executed.
+    /// Programs gain no privileges by being executed.
     pub no_new_privileges: bool,
-    /// `NET_ADMIN`, `ALL`, with or without `CAP_`: beside Docker's default set.
+    /// `NET_ADMIN`, `ALL`, with or without `CAP_`: added to Docker's default set.
     pub cap_add: Vec<String>,
-    /// The same: out of it.
+    /// The same: removed from it.
     pub cap_drop: Vec<String>,
     /// All capabilities and all devices of the host, nothing masked.
     pub privileged: bool,
-    /// Mounts of the host's directories and files; `/etc/hosts` and the like among them.
+    /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
 
-/// Makes the specification. Looks at the root file system for the user, changes nothing.
+/// Makes the specification. Looks up the user in the root file system, and changes nothing.
 ///
 /// # Errors
-/// When there is no command, no such user, no such capability.
+/// When there is no command, or the user or a capability is unknown.
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
     let namespace = Namespace::current()?;
     let process = process(&run_with(config, overrides), overrides)?;
@@ -136,13 +135,13 @@ fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
         .terminal(overrides.terminal)
         .build()
         .map_err(invalid)?;
-    // The crate's own default: limits of the caller stay as they are, as with Docker.
+    // The crate sets limits by default; here the caller's stay, as with Docker.
     process.set_rlimits(None);
     Ok(process)
 }
 
-/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides over them: what the container is run
-/// with, and an image of it, as `docker commit` has it.
+/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides: the configuration of the
+/// container, and of an image of it, as in `docker commit`.
 pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image::Config {
     let Overrides { entrypoint, args, env, cwd, user, .. } = overrides;
     let of_image = |list: fn(&image::Config) -> &Option<Vec<String>>| {
@@ -151,7 +150,7 @@ pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image:
     let filled = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let mut run = image::Config::default();
     run.set_entrypoint(filled(entrypoint.clone().unwrap_or_else(|| of_image(image::Config::entrypoint))));
-    // Docker's rule: arguments replace `Cmd`; another entry point makes the image's `Cmd` void.
+    // Docker's rule: arguments replace `Cmd`, and another entry point removes the image's `Cmd`.
     let is_of_image = args.is_empty() && entrypoint.is_none();
     run.set_cmd(filled(if is_of_image { of_image(image::Config::cmd) } else { args.clone() }));
     let mut variables = Vec::new();
@@ -187,8 +186,8 @@ fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> 
         .readonly_paths(if overrides.privileged { vec![] } else { mounts::readonly() })
         .rootfs_propagation("rslave");
     if own_network {
-        // Docker's: any port can be listened on, and anybody may ping, in a network of one's own. Anybody is who has a
-        // group in the user namespace.
+        // As with Docker, in a new network any port can be listened on, and all users may ping. All users means all
+        // with a group in the user namespace.
         let last =
             namespace.map_or(Some(MOST_GROUPS), Namespace::last_group).map(|last| last.min(MOST_GROUPS));
         let mut sysctl = HashMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())]);
