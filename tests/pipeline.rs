@@ -353,22 +353,55 @@ fn a_repair_that_was_killed_is_taken_back() {
     sandbox.assert_as(&before);
 }
 
+/// The second record, beside the container's files, counts until the machine is restarted.
+#[test]
+fn a_lost_record_is_made_up_for_by_the_second_one() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let pipe = "layer-apply --id web < busybox.json | union-mount | netns-bridge | veth-pair | portmap -p 80:80 > web.json";
+    let lost = "rm /run/stave/web.json";
+    for undo in ["unwind web", "unwind < web.json", "veth-pair --undo < web.json | unwind"] {
+        sandbox.sh(&format!("{pipe}; {lost}; {undo} > /dev/null")).ok();
+        sandbox.assert_as(&before);
+    }
+    // As after a restart: nothing is mounted or in the network, and the boot is another one.
+    let restart = r#"umount root/containers/web/rootfs; ip link del stave0; umount /run/netns/web; rm -r /run/netns /run/stave/*
+        nft delete table ip stave; echo 0 > /proc/sys/net/ipv4/ip_forward
+        sed -i 's/"boot":"[^"]*"/"boot":"another"/g' root/containers/web/record.json web.json"#;
+    let durable = pipe.replace("union-mount", "union-mount --durable");
+    sandbox.sh(&format!("{durable}; touch root/containers/web/rootfs/mine; {restart}")).ok();
+    sandbox
+        .sh("for tool in union-mount netns-bridge veth-pair portmap; do $tool --repair < web.json > /dev/null || exit; done
+             portmap --check < web.json > /dev/null && test -e root/containers/web/rootfs/mine && unwind web > /dev/null")
+        .ok();
+    sandbox.assert_as(&before);
+    // What was not made to survive is lost, and goes with `unwind`.
+    sandbox.sh(&format!("{pipe}; {restart}")).ok();
+    let refused = sandbox.sh("img-commit -t x < web.json > /dev/null").exits(1).stderr;
+    assert!(refused.starts_with("img-commit: the files of container \"web\" are lost"), "{refused}");
+    assert!(sandbox.sh("union-mount --repair < web.json").exits(1).stderr.contains("may be half written"));
+    sandbox.sh("rm -f /run/stave/web.json; unwind < web.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn what_a_restart_of_the_machine_left_goes_by_its_name() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > web.json; touch root/containers/web/upper/mine").ok();
+    let made = "export STAVE_RUN=/run/others; layer-apply --id web < busybox.json | union-mount > web.json";
+    sandbox.sh(&format!("mkdir /run/others; {made}; touch root/containers/web/upper/mine")).ok();
     // A container of somebody who keeps records elsewhere.
-    sandbox.sh("mv /run/stave /run/others && mkdir /run/stave").ok();
-    let refused = sandbox.sh("unwind web").exits(1);
     let directory = sandbox.root().join("containers/web");
-    assert_eq!(
-        refused.stderr,
-        format!(
-            "unwind: container \"web\" has no record in \"/run/stave\", but is mounted in {directory:?}\n\
-             hint: name the directory of its record: --run-dir DIR (STAVE_RUN)\n"
-        )
-    );
+    for line in ["unwind web", "unwind < web.json > /dev/null", "union-mount --undo < web.json > /dev/null"] {
+        let refused = sandbox.sh(line).exits(1);
+        assert!(
+            refused.stderr.ends_with(&format!(
+                "remove {directory:?}: it is mounted, and has no record in \"/run/stave\"\n\
+                 hint: name the directory of its record: --run-dir DIR (STAVE_RUN)\n"
+            )),
+            "{refused:?}"
+        );
+    }
     assert!(directory.join("upper/mine").exists());
     // After a restart nothing is mounted, and /run is empty.
     sandbox.sh("umount root/containers/web/rootfs && rm -r /run/others").ok();

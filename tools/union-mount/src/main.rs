@@ -22,10 +22,11 @@ use std::{
 
 use clap::Parser;
 use document::{
-    Member,
+    Id, Member,
     members::{Image, Layers, Rootfs},
 };
 use mount::{MountOperation, Overlay, Volume};
+use operation::Scope;
 use toolkit::prelude::*;
 
 /// Mount the layers of an image as one root file system with a writable top
@@ -86,7 +87,8 @@ impl Filter for UnionMount {
         }
         operations.push(directory(&path, 0o700, None));
         let (upper, work) = writable.unzip();
-        let member = Rootfs { path, lower, upper, work, readonly: self.read_only };
+        let durable = self.durable && upper.is_some();
+        let member = Rootfs { path, lower, upper, work, readonly: self.read_only, durable };
         let images =
             operations.iter().any(|operation| matches!(operation, MountOperation::ImageMount { .. }));
         operations.push(MountOperation::OverlayMount(self.overlay(context, &member, images)?));
@@ -95,6 +97,10 @@ impl Filter for UnionMount {
             operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
         Ok(Plan { adds: member, operations })
+    }
+
+    fn undo_unrecorded(scope: &Scope, id: &Id) -> Result<()> {
+        Ok(mount::remains::remove(scope, &document::kept::directory(scope, id))?)
     }
 }
 
@@ -106,7 +112,7 @@ impl UnionMount {
             lower: rootfs.lower.clone(),
             upper: rootfs.upper.clone(),
             work: rootfs.work.clone(),
-            boot: volatile.then(mount::boot).transpose()?,
+            boot: volatile.then(operation::boot).transpose()?,
             target: rootfs.path.clone(),
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,

@@ -320,15 +320,21 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     drop(holder.stdin.take());
     holder.wait().unwrap();
 
-    // As if the document came from before a crash.
+    // As after a crash: the record is gone, and the second one is of another boot.
     let [record, aside] = ["web.json", "aside"].map(|name| fixture.directory.path().join("run").join(name));
     fs::rename(&record, &aside).unwrap();
-    let mut before = mounted.clone();
+    let kept = fixture.container().join("record.json");
+    let mut of_another_boot: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert_eq!(of_another_boot["boot"], boot.trim());
+    of_another_boot["boot"] = "of another boot".into();
+    let before = &mut of_another_boot["document"];
     let operations = before["steps"][0]["operations"].as_array_mut().unwrap();
     let overlay = operations.iter_mut().find(|operation| operation["op"] == "overlay-mount").unwrap();
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     assert_eq!(overlay["boot"], boot.trim());
     overlay["boot"] = "of another boot".into();
+    let before = before.clone();
+    fs::write(&kept, of_another_boot.to_string()).unwrap();
     let (status, _, stderr) = fixture.run(&["--repair"], &before);
     let upper = fixture.container().join("upper");
     let expected = format!(

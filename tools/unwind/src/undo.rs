@@ -10,13 +10,14 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use document::{
-    Document, Id, Instance, Member, SplitOff,
+    Document, Id, Instance, Member, SplitOff, kept,
     members::Failure,
     record::{self, Record},
     table,
 };
-use operation::{Operation as _, Scope, words};
+use operation::{Scope, words};
 use toolkit::{Common, Stage, hint, session};
+
 /// How many tools are started ahead, while another one works.
 const AHEAD: usize = 2;
 
@@ -61,9 +62,11 @@ impl Tools {
     /// Undoes every step of the document in reverse order, and leaves in it what could not be undone. Returns errors
     /// that are not printed yet; a tool that failed has printed its own.
     pub(crate) fn undo_all(&mut self, document: &mut Document) -> Result<Vec<anyhow::Error>> {
-        if let Some(id) = document.id()? {
-            self.take_over(&id, document)?;
+        let id = document.id()?;
+        if let Some(id) = &id {
+            self.take_over(id, document)?;
         }
+        let instance: Option<Instance> = document.get()?;
         document.remove(Failure::NAME);
         let tools = document.tools()?;
         let mut to_start = tools.iter().rev();
@@ -81,29 +84,36 @@ impl Tools {
         if let Some(failure) = failure {
             document.set(&failure)?;
         }
+        if let Some(id) = &id
+            && document.tools()?.is_empty()
+        {
+            self.remove_record(id, instance.as_ref())?;
+        }
         Ok(errors)
     }
 
-    /// Sets the document's steps to those of the container's record, and marks the record as being unwound, so that no
-    /// tool of a running pipe adds to it. A record without steps is removed at once. Of a container without record and
-    /// steps, the remains in `$STAVE_ROOT` are removed.
-    fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
-        let run_dir = &self.scope.run_dir;
-        let Some((record, mut recorded)) = record::settled(run_dir, id)? else {
-            if self.orphan(document)?.is_some() {
-                let record = Record::lock(run_dir, id)?;
-                // The container may have been started again meanwhile.
-                if let Some(path) = self.orphan(document)? {
-                    // union-mount's first directory contains all the others.
-                    let made = mount::MountOperation::DirectoryAdd { path, mode: 0o700, owner: None };
-                    made.undo(&self.scope)?;
-                }
+    /// Removes the record of a container that was undone. The tools did, unless the disk was full: then they could not write
+    /// that a step is gone.
+    fn remove_record(&self, id: &Id, instance: Option<&Instance>) -> Result<()> {
+        let Some(record) = Record::lock_existing(&self.scope.run_dir, id)? else { return Ok(()) };
+        match record.read()? {
+            Some(recorded) if recorded.get::<Instance>()?.as_ref() == instance => Ok(record.remove()?),
+            _ => {
                 record.release();
+                Ok(())
             }
-            return Ok(());
+        }
+    }
+
+    /// Sets the document's steps to those of the container's record, and marks the record as being unwound, so that no
+    /// tool of a running pipe adds to it. A record without steps is removed at once.
+    fn take_over(&self, id: &Id, document: &mut Document) -> Result<()> {
+        let Some((record, mut recorded)) = record::settled(&self.scope.run_dir, id)? else {
+            return self.without_record(id, document);
         };
         if recorded.tools()?.is_empty() {
-            return Ok(record.remove()?);
+            record.remove()?;
+            return drop_steps_of_others(document);
         }
         if !recorded.may_be_of_one_container(document)? {
             return Err(session::of_another(&record, id));
@@ -125,6 +135,37 @@ impl Tools {
         Ok(())
     }
 
+    /// A container without record. If the machine was not restarted, the second record tells what there is. After a restart,
+    /// or without that one, only the container's directory in `$STAVE_ROOT` is left, and only that may be removed: by
+    /// `union-mount --undo`, or here for a document without steps.
+    fn without_record(&self, id: &Id, document: &mut Document) -> Result<()> {
+        match self.kept(id, document)? {
+            Some(kept) => *document = kept,
+            None if self.orphan(document)?.is_some() => {
+                let record = Record::lock(&self.scope.run_dir, id)?;
+                // The container may have been started again meanwhile.
+                if let Some(directory) = self.orphan(document)? {
+                    mount::remains::remove(&self.scope, &directory)?;
+                }
+                record.release();
+            }
+            None => drop_steps_of_others(document)?,
+        }
+        Ok(())
+    }
+
+    /// The second record of the document's container, if it is of this boot of the machine.
+    fn kept(&self, id: &Id, document: &Document) -> Result<Option<Document>> {
+        let Some(kept) = kept::read(&self.scope, id)? else { return Ok(None) };
+        if !kept.document.may_be_of_one_container(document)? {
+            let record = Record::lock(&self.scope.run_dir, id)?;
+            let error = session::of_another(&record, id);
+            record.release();
+            return Err(error);
+        }
+        Ok(kept.is_of_this_boot.then_some(kept.document))
+    }
+
     /// The commands that [`Tools::undo_all`] would run. Each reads the output of the one before.
     pub(crate) fn explain(&self, document: &Document) -> Result<Vec<String>> {
         let tools = match self.recorded(document)? {
@@ -142,27 +183,18 @@ impl Tools {
         tools.iter().rev().map(line).collect()
     }
 
-    /// Removes the remains in `$STAVE_ROOT` of a container from before a restart. It has no record any more, and the
-    /// document does not know it.
+    /// The remains in `$STAVE_ROOT` of a container from before a restart. It has no record any more, and the document lists no
+    /// steps of it.
     fn orphan(&self, document: &Document) -> Result<Option<PathBuf>> {
         let Some(id) = document.id()? else { return Ok(None) };
-        let directory = self.scope.root.join("containers").join(id.to_string());
-        let is_known = document.get::<Instance>()?.is_some()
+        if document.get::<Instance>()?.is_some()
             || !document.tools()?.is_empty()
-            || self.recorded(document)?.is_some();
-        if is_known || directory.symlink_metadata().is_err() {
+            || self.recorded(document)?.is_some()
+        {
             return Ok(None);
         }
-        // The container belongs to somebody who keeps records elsewhere.
-        let known_as = directory.canonicalize()?;
-        if mount::table::read()?.iter().any(|entry| entry.target.starts_with(&known_as)) {
-            let run_dir = &self.scope.run_dir;
-            return Err(hint(
-                anyhow!("container \"{id}\" has no record in {run_dir:?}, but is mounted in {directory:?}"),
-                "name the directory of its record: --run-dir DIR (STAVE_RUN)",
-            ));
-        }
-        Ok(Some(directory))
+        let directory = kept::directory(&self.scope, &id);
+        Ok(mount::remains::is_left(&self.scope, &directory)?.then_some(directory))
     }
 
     /// Whether there is something of the document's container: a record, or what it left in `$STAVE_ROOT`.
@@ -172,7 +204,10 @@ impl Tools {
 
     fn recorded(&self, document: &Document) -> Result<Option<Document>> {
         let Some(id) = document.id()? else { return Ok(None) };
-        Ok(record::read(&self.scope.run_dir, &id)?)
+        match record::read(&self.scope.run_dir, &id)? {
+            Some(recorded) => Ok(Some(recorded)),
+            None => self.kept(&id, document),
+        }
     }
 
     /// The tool's version of its document, without the step at the index `at`. Returns the failure that it reported.
@@ -263,6 +298,17 @@ impl Waiting {
         }
         Ok(Given { program, child, above })
     }
+}
+
+/// Takes steps of tools of others out of the document of a container without record. Such a tool would believe what the
+/// document says, which anybody may have written.
+fn drop_steps_of_others(document: &mut Document) -> Result<()> {
+    for (at, tool) in document.tools()?.iter().enumerate().rev() {
+        if !is_ours(tool) {
+            document.remove_step(at)?;
+        }
+    }
+    Ok(())
 }
 
 /// The place of an error.

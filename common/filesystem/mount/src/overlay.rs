@@ -40,7 +40,7 @@ pub struct Overlay {
     /// overlayfs's own directory, on the file system of `upper`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<PathBuf>,
-    /// The boot of the machine in which it was mounted, see [`crate::boot`]. During that boot nothing of `upper` is
+    /// The boot of the machine in which it was mounted, see [`operation::boot`]. During that boot nothing of `upper` is
     /// lost, and it can be mounted again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,

@@ -13,25 +13,13 @@ use rustix::{
     io::Errno,
 };
 
-use operation::is_gone;
+use operation::{boot, is_gone};
 
 use crate::{
     Error, Overlay, Result,
     error::{explained, mounting, on},
     table, tree,
 };
-
-/// The file that [`boot`] reads.
-pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-
-/// The kernel's id of the current boot.
-///
-/// # Errors
-/// When `/proc` is not mounted.
-pub fn boot() -> Result<String> {
-    let read = fs::read_to_string(BOOT).map_err(Error::on("read", format_args!("{BOOT:?}")))?;
-    Ok(read.trim().to_owned())
-}
 
 /// Removes the mark of a top that was mounted before, if nothing of it can have been lost.
 pub(crate) fn release(overlay: &Overlay) -> Result<()> {

@@ -68,6 +68,11 @@ impl Variable {
         }
     }
 
+    /// The file for its earlier value.
+    fn kept(&self, scope: &Scope) -> PathBuf {
+        scope.run_dir.join("sysctl").join(self.name().replace('/', "%"))
+    }
+
     fn is_plain(&self) -> bool {
         match self {
             Self::IpForward { .. } => true,
@@ -173,7 +178,7 @@ impl Sysctl {
     /// # Errors
     /// When the value cannot be read.
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
-        let kept = scope.run_dir.join("sysctl").join(variable.name().replace('/', "%"));
+        let kept = variable.kept(scope);
         let name = variable.name();
         let earlier = match forwarding::is_claimed(scope, None)? {
             true => read(&kept).map_err(failed("read", &kept.to_string_lossy()))?,
@@ -279,9 +284,8 @@ impl Sysctl {
     }
 
     fn validate(&self, scope: &Scope) -> Result<(), operation::Error> {
-        scope.contain(&self.kept)?;
         let digits = !self.previous.is_empty() && self.previous.bytes().all(|byte| byte.is_ascii_digit());
-        if self.variable.is_plain() && digits {
+        if self.variable.is_plain() && digits && self.kept == self.variable.kept(scope) {
             return Ok(());
         }
         Err(Error::new("set", self.variable.name(), Errno::EINVAL).into())

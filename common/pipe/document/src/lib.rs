@@ -6,6 +6,7 @@
 mod configuration;
 mod format;
 mod id;
+pub mod kept;
 pub mod members;
 mod object;
 mod order;

@@ -100,6 +100,9 @@ pub struct Rootfs {
     /// Whether the file system is mounted read-only.
     #[serde(default)]
     pub readonly: bool,
+    /// Whether what is written there survives a crash of the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
 }
 member!(Rootfs, "rootfs");
 

@@ -91,7 +91,8 @@ pub const ROWS: [Row; 13] = [
         makers: &["union-mount"],
         extenders: &[],
         others: "",
-        holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `upper`, `work`, `readonly`",
+        holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `upper`, `work`, `readonly`, \
+                `durable`",
         schema: of::<Rootfs>,
     },
     Row {
@@ -152,6 +153,11 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 /// The row of a member; none for one that the contract does not know.
 pub fn row(name: &str) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.name == name)
+}
+
+/// Whether a member belongs to the contract itself: no step makes it or adds to it.
+pub fn is_of_contract(name: &str) -> bool {
+    row(name).is_some_and(|row| row.tools().next().is_none())
 }
 
 /// The tools whose steps make members. `unwind` starts these without being asked to.
@@ -216,6 +222,7 @@ mod tests {
         assert_eq!(made_by("image"), "img-build, img-pull, img-load or img-inspect");
         assert_eq!(made_by("network"), "netns-bridge");
         assert_eq!(made_by("theirs"), "the tool that makes it");
+        assert!(is_of_contract("steps") && !is_of_contract("ports") && !is_of_contract("theirs"));
         assert!(makes("veth-pair", "network") && !makes("veth-pair", "ports"));
     }
 }

@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Error, Operation, Place, Scope, unless_gone, words};
+use crate::{Condition, Error, Operation, Place, Scope, words};
 
 /// A container's claim on a shared thing: one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,12 @@ pub struct Claim {
 impl Claim {
     /// The claim of the container `holder` on the shared thing `name`, which must be valid in a path.
     pub fn new(scope: &Scope, name: &str, holder: &str) -> Self {
-        Self { directory: scope.run_dir.join("shared").join(name), holder: holder.to_owned() }
+        Self { directory: scope.claims(name), holder: holder.to_owned() }
+    }
+
+    /// Holders and shared things are names, never paths.
+    fn validate(&self, scope: &Scope) -> Result<(), Error> {
+        validate(scope, &self.directory, &self.holder)
     }
 
     fn path(&self) -> PathBuf {
@@ -39,6 +44,20 @@ impl Claim {
 
     fn error(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
         failed(verb, self.path())
+    }
+}
+
+/// A document may name any path: claims lie in a directory of the shared thing's own, and are called after a container.
+fn validate(scope: &Scope, claims: &Path, holder: &str) -> Result<(), Error> {
+    let name = claims.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_name = |text: &str| !text.is_empty() && !text.contains('/') && !text.starts_with('.');
+    match is_name(name) && is_name(holder) && *claims == scope.claims(name) {
+        true => Ok(()),
+        false => Err(Error::new(
+            "find",
+            format_args!("claim {holder:?} in {claims:?}"),
+            "it is no claim of a container",
+        )),
     }
 }
 
@@ -77,7 +96,7 @@ impl Operation for Claim {
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
-        scope.contain(&self.path())?;
+        self.validate(scope)?;
         fs::create_dir_all(&self.directory).map_err(self.error("create"))?;
         fs::OpenOptions::new()
             .write(true)
@@ -88,12 +107,9 @@ impl Operation for Claim {
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
-        scope.contain(&self.path())?;
-        unless_gone(fs::remove_file(self.path())).map_err(self.error("remove"))?;
-        // The last one removes the directories as well. They may be in use, or gone.
-        let _ = fs::remove_dir(&self.directory);
-        let _ = self.directory.parent().map(fs::remove_dir);
-        Ok(())
+        self.validate(scope)?;
+        // The last one removes the directories as well.
+        scope.remove_file(&self.path()).map_err(|errno| self.error("remove")(errno.into()))
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
@@ -134,7 +150,7 @@ impl<O: Operation> Operation for Shared<O> {
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
-        scope.contain(&self.claims)?;
+        validate(scope, &self.claims, &self.holder)?;
         let used = holds_another(&self.claims, &self.holder).map_err(failed("read", self.claims.clone()))?;
         if used {
             return Ok(());

@@ -6,6 +6,7 @@
 
 mod any_of;
 pub mod aside;
+mod boot;
 mod claim;
 mod error;
 pub mod interrupt;
@@ -17,6 +18,7 @@ mod shell;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use boot::{BOOT, boot};
 pub use claim::{Claim, Shared, holds_another};
 pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
 pub use note::note;

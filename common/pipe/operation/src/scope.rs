@@ -1,4 +1,14 @@
-use std::path::{Component, Path, PathBuf};
+use std::{
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2, unlinkat},
+    io::Errno,
+};
+
+use crate::unless_gone;
 
 /// The directories of a tool. Undo removes and unmounts only below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +42,76 @@ impl Scope {
         }
         Err(OutOfScope { path: path.into(), root: self.root.clone(), run_dir: self.run_dir.clone() })
     }
+
+    /// The directory with the claims on the shared thing `name`: `$STAVE_RUN/shared/<name>`.
+    pub fn claims(&self, name: &str) -> PathBuf {
+        self.run_dir.join("shared").join(name)
+    }
+
+    /// Removes a file below `run_dir`, and the directories around it, up to `run_dir`, that are empty then. No symbolic link in
+    /// the path is followed. What is gone already is fine.
+    ///
+    /// # Errors
+    /// When the file cannot be removed; [`Errno::XDEV`] if it is not below `run_dir`.
+    pub fn remove_file(&self, path: &Path) -> Result<(), Errno> {
+        let below = path.strip_prefix(&self.run_dir).map_err(|_| Errno::XDEV)?;
+        let names: Vec<_> = below.iter().collect();
+        let Some((file, directories)) = names.split_last() else { return Err(Errno::XDEV) };
+        if below.components().any(|part| !matches!(part, Component::Normal(_))) {
+            return Err(Errno::XDEV);
+        }
+        let open = |at: usize| -> Result<Option<OwnedFd>, Errno> {
+            let directory: PathBuf = directories[..at].iter().collect();
+            unless_gone(self.open_below(&directory))
+        };
+        let Some(directory) = open(directories.len())? else { return Ok(()) };
+        unless_gone(unlinkat(directory, *file, AtFlags::empty()))?;
+        for (at, name) in directories.iter().enumerate().rev() {
+            // It may be in use, or gone.
+            match open(at) {
+                Ok(Some(above)) if unlinkat(&above, *name, AtFlags::REMOVEDIR).is_ok() => {}
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn open_below(&self, directory: &Path) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = openat2(CWD, &self.run_dir, flags, Mode::empty(), ResolveFlags::empty())?;
+        if directory.as_os_str().is_empty() {
+            return Ok(top);
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        openat2(top, directory, flags, Mode::empty(), resolve)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_removed_by_no_link_and_with_their_empty_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope { root: dir.path().join("root"), run_dir: dir.path().join("run") };
+        let shared = scope.run_dir.join("shared");
+        std::fs::create_dir_all(shared.join("a")).unwrap();
+        std::fs::create_dir_all(dir.path().join("victim")).unwrap();
+        for file in [shared.join("a/web"), shared.join("a/db"), dir.path().join("victim/web")] {
+            std::fs::write(file, "").unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("victim"), shared.join("link")).unwrap();
+        assert_eq!(scope.remove_file(&shared.join("link/web")), Err(Errno::LOOP));
+        assert_eq!(scope.remove_file(&dir.path().join("victim/web")), Err(Errno::XDEV));
+        assert_eq!(scope.remove_file(&scope.run_dir.join("../victim/web")), Err(Errno::XDEV));
+        assert!(dir.path().join("victim/web").exists());
+        scope.remove_file(&shared.join("a/web")).unwrap();
+        assert!(shared.join("a/db").exists());
+        scope.remove_file(&shared.join("a/db")).unwrap();
+        scope.remove_file(&shared.join("a/db")).unwrap();
+        assert!(!shared.join("a").exists() && shared.exists());
+    }
 
     #[test]
     fn contains_only_what_lies_strictly_below() {

@@ -29,7 +29,7 @@ pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
 pub use run::{
     Hooks, Marker, begin_step, export, filter, filter_with, finish_step, marker, report, report_document,
-    source, undo_step, walker,
+    source, walker,
 };
 pub use session::Session;
 pub use streams::write_document;

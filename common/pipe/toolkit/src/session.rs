@@ -2,7 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use document::{
-    Contribution, Document, Id, Instance, Member, Step, StepState,
+    Contribution, Document, Id, Instance, Member, Step, StepState, kept,
     record::{Lock, Record},
 };
 use operation::{Operation, Scope};
@@ -16,6 +16,7 @@ pub struct Session {
     tool: String,
     version: String,
     id: Id,
+    scope: Scope,
     record: Record,
     /// The document as it came.
     before: Document,
@@ -53,8 +54,19 @@ impl Session {
         let mut opened = document.clone();
         name(&mut opened, &id)?;
         let (tool, version) = (tool.to_owned(), version.to_owned());
-        let (before, document) = (document, opened);
-        Ok(Self { tool, version, id, record, before, recorded, document, step: None, adds: Map::new() })
+        let (before, document, scope) = (document, opened, scope.clone());
+        Ok(Self {
+            tool,
+            version,
+            id,
+            scope,
+            record,
+            before,
+            recorded,
+            document,
+            step: None,
+            adds: Map::new(),
+        })
     }
 
     /// Whether there is a record. Compares it with the document.
@@ -71,10 +83,7 @@ impl Session {
                 }
             }
             None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
-            None => Err(hint(
-                anyhow!("container \"{id}\" has no record {:?}", record.path()),
-                "it was unwound, the machine was restarted, or --run-dir differs: start it anew",
-            )),
+            None => Err(no_record(record, id)),
         }
     }
 
@@ -104,11 +113,8 @@ impl Session {
     /// # Errors
     /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
     pub fn done<O: Operation, C: Contribution>(&mut self, operations: &[O], adds: &C) -> anyhow::Result<()> {
-        let adds = serde_json::to_value(adds)?;
-        self.adds.insert(C::MEMBER.to_owned(), adds.clone());
-        self.put_step(StepState::Done, operations.iter().collect())?;
-        self.document.add(C::MEMBER, &adds)?;
-        Ok(self.record.write(&self.document)?)
+        let adds = [(C::MEMBER.to_owned(), serde_json::to_value(adds)?)];
+        self.done_with(operations, adds.into_iter().collect())
     }
 
     /// Goes on with a step that `step-begin` has pushed.
@@ -143,7 +149,8 @@ impl Session {
         for (name, added) in &self.adds {
             self.document.add(name, added)?;
         }
-        Ok(self.record.write(&self.document)?)
+        self.record.write(&self.document)?;
+        Ok(kept::write(&self.scope, &self.id, &self.document)?)
     }
 
     fn put_step<O: Operation>(&mut self, state: StepState, operations: Vec<&O>) -> anyhow::Result<()> {
@@ -223,6 +230,27 @@ pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
 /// The tool's own lock. It is taken after the record's.
 pub(crate) fn lock<F: Filter>(scope: &Scope) -> anyhow::Result<Option<Lock>> {
     Ok(F::LOCK.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
+}
+
+/// The error for a document that lists steps of a container that has no record.
+pub(crate) fn no_record(record: &Record, id: &Id) -> anyhow::Error {
+    hint(
+        anyhow!("container \"{id}\" has no record {:?}", record.path()),
+        "it was unwound, the machine was restarted, or --run-dir differs: start it anew",
+    )
+}
+
+/// Refuses a container whose files a restart of the machine may have left half written.
+pub(crate) fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
+    match (kept::is_lost(scope, document)?, document.id()?) {
+        (true, Some(id)) => Err(hint(
+            anyhow!(
+                "the files of container \"{id}\" are lost: the machine was restarted, and they may be half written"
+            ),
+            format!("`unwind {id}` removes them; with `union-mount --durable` they survive a restart"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The error for a record with `error`, which `unwind` sets when it begins.

@@ -1,7 +1,7 @@
 //! What a tool is: one of five traits, implemented by the type of its arguments. [`crate::run`] runs it.
 
 use document::{Contribution, Document, Id, Member};
-use operation::Operation;
+use operation::{Operation, Scope};
 use serde_json::Value;
 
 use crate::{Common, Context};
@@ -48,6 +48,16 @@ pub trait Filter: clap::Parser {
     /// When a member that it shares with another tool cannot be read.
     fn forget(document: &mut Document) -> anyhow::Result<()> {
         document.remove(Self::Adds::MEMBER);
+        Ok(())
+    }
+
+    /// Undoes what it can of a step of a container that has no record, as after a restart of the machine: at most what lies
+    /// below `$STAVE_ROOT/containers/<id>`, whatever the document says.
+    ///
+    /// # Errors
+    /// When something there cannot be removed.
+    fn undo_unrecorded(scope: &Scope, id: &Id) -> anyhow::Result<()> {
+        let _ = (scope, id);
         Ok(())
     }
 }

@@ -100,7 +100,7 @@ impl Store {
             other => other,
         };
         let fd = fd.map_err(error("open", &path))?;
-        let boot = mount::boot().map_err(Error::System)?;
+        let boot = operation::boot().map_err(Error::System)?;
         let namespace = Namespace::current().map_err(Error::System)?;
         Ok(Self { path, fd, boot, namespace })
     }

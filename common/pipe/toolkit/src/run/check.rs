@@ -1,7 +1,7 @@
 //! `--check` and `--repair`: compares the document with the machine.
 
 use anyhow::{anyhow, bail};
-use document::{Document, Id, record::Record};
+use document::{Document, Id, kept, record::Record};
 use operation::{Condition, Operation, Scope, interrupt};
 use serde::Deserialize;
 
@@ -58,6 +58,9 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         }
         if !repaired.is_empty() {
             record.write(&recorded)?;
+            if let Some(id) = document.id()? {
+                kept::write(&scope, &id, &recorded)?;
+            }
         }
         record.release();
     }
@@ -76,7 +79,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
 /// As [`recorded`]; when the lock cannot be taken.
 fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Result<(Record, Document)> {
     let record = Record::lock(&scope.run_dir, id)?;
-    match recorded(tool, document, &record, id) {
+    match recorded(tool, scope, document, &record, id) {
         Ok(recorded) => Ok((record, recorded)),
         Err(error) => {
             record.release();
@@ -85,18 +88,24 @@ fn hold(tool: &str, scope: &Scope, document: &Document, id: &Id) -> anyhow::Resu
     }
 }
 
-/// The document in the record, which must list every step of the tool in this document: so what is made again is on
-/// record. A missing record is written again, as after a restart of the machine.
+/// The document in the record, which must list every step of the tool in this document: so nothing is made that only a
+/// document asks for. After a restart of the machine, which takes the record away, it is written again from the second one.
 ///
 /// # Errors
-/// When the record lists other steps, or the container is being unwound; when the record cannot be read or written.
-fn recorded(tool: &str, document: &Document, record: &Record, id: &Id) -> anyhow::Result<Document> {
-    let mut steps = document.steps()?.into_iter().filter(|step| step.tool == tool).peekable();
-    let Some(recorded) = record.read()? else {
-        if steps.peek().is_some() {
-            record.write(document)?;
-        }
-        return Ok(document.clone());
+/// When there is no record, it lists other steps, or the container is being unwound; when the record cannot be read or written.
+fn recorded(
+    tool: &str,
+    scope: &Scope,
+    document: &Document,
+    record: &Record,
+    id: &Id,
+) -> anyhow::Result<Document> {
+    let (recorded, is_kept) = match record.read()? {
+        Some(recorded) => (recorded, false),
+        None => match kept::read(scope, id)? {
+            Some(kept) => (kept.document, true),
+            None => return Err(session::no_record(record, id)),
+        },
     };
     if recorded.has_failed() {
         return Err(session::taken_back(record, id));
@@ -104,10 +113,13 @@ fn recorded(tool: &str, document: &Document, record: &Record, id: &Id) -> anyhow
     if !recorded.may_be_of_one_container(document)? {
         return Err(session::of_another(record, id));
     }
-    for step in steps {
+    for step in document.steps()?.into_iter().filter(|step| step.tool == tool) {
         if recorded.position_of(&step)?.is_none() {
             return Err(session::differs(record, id));
         }
+    }
+    if is_kept {
+        record.write(&recorded)?;
     }
     Ok(recorded)
 }

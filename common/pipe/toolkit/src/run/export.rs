@@ -11,7 +11,7 @@ use crate::{
     arguments::{Asked, Invocation},
     hint,
     input::{self, FROM_CONTAINER, FROM_TOOL, Input},
-    schema,
+    schema, session,
     streams::explained,
 };
 
@@ -67,7 +67,10 @@ fn job<E: Export>(tool: &str, export: &E) -> Exit {
         };
     }
     let made = context
-        .and_then(|context| export.make(&context, &document))
+        .and_then(|context| {
+            session::refuse_lost(&context.scope, &document)?;
+            export.make(&context, &document)
+        })
         .and_then(|member| Ok(document.set(&member)?));
     match made {
         Ok(()) => written(tool, &document),

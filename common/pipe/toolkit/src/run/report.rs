@@ -10,7 +10,7 @@ use crate::{
     Exit, Report,
     arguments::{Asked, Invocation},
     failure::{self, Ended},
-    input, schema,
+    input, schema, session,
     streams::{explained, write_text},
 };
 
@@ -26,7 +26,10 @@ pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Res
             to_output(&document);
             Err(Ended(Exit::Upstream).into())
         }
-        false => Ok(document),
+        false => {
+            session::refuse_lost(&report.common().scope()?, &document)?;
+            Ok(document)
+        }
     }
 }
 

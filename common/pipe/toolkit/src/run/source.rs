@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use document::{Document, Member, Step, StepState};
-use operation::Nothing;
+use document::{Document, Id, Member, Step, StepState};
+use operation::{Nothing, Scope};
 use serde_json::Value;
 
-use super::{fail, planned, to_output, undo::undo_step, usage_error, written};
+use super::{fail, planned, to_output, undo::Undo, usage_error, written};
 use crate::{
     Common, Exit, Source, Stage,
     arguments::{Asked, Invocation},
@@ -72,11 +72,13 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
             return Ok(());
         }
         // The image is no sum: the tool that made the last one has put it in its place.
-        let forget = |document: &mut Document| {
+        let forget = |document: &mut Document| -> anyhow::Result<()> {
             document.remove(S::Member::NAME);
             Ok(())
         };
-        undo_step::<Nothing>(tool, &common.scope()?, &mut document, S::Member::NAME, || Ok(None), forget)
+        let unrecorded = |_: &Scope, _: &Id| Ok(());
+        let undo = Undo { tool, scope: &common.scope()?, lock: || Ok(None), forget, unrecorded };
+        undo.step::<Nothing>(&mut document)
     }();
     match undone {
         Err(error) => fail(tool, document, Stage::Undo, &error, to_output),

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use document::{Document, Step, StepState, members::Planned, table};
+use document::{Document, Id, Step, StepState, members::Planned, table};
 use operation::{Condition, Error, Operation, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{fail, to_output, undo::undo_step, usage, written};
+use super::{fail, to_output, undo::Undo, usage, written};
 use crate::{
     Common, Exit, Session, Stage,
     arguments::{Asked, Invocation},
@@ -100,10 +100,7 @@ pub fn finish_step(
     (scope, common): (&Scope, &Common),
     mut document: Document,
 ) -> Result<Document> {
-    if let Some(name) = adds
-        .keys()
-        .find(|name| ["stave", "id", "instance", "steps", "error", "planned"].contains(&name.as_str()))
-    {
+    if let Some(name) = adds.keys().find(|name| table::is_of_contract(name)) {
         bail!("member {name:?} belongs to the contract: no step adds to it");
     }
     if document.is_planned()? {
@@ -158,7 +155,14 @@ fn run<M: Marker>() -> Exit {
             return written(&tool, &document);
         }
         let undone = common.scope().and_then(|scope| {
-            undo_step::<Foreign>(marker.of(), &scope, &mut document, "", || Ok(None), |_| Ok(()))
+            let undo = Undo {
+                tool: marker.of(),
+                scope: &scope,
+                lock: || Ok(None),
+                forget: |_: &mut Document| Ok(()),
+                unrecorded: |_: &Scope, _: &Id| Ok(()),
+            };
+            undo.step::<Foreign>(&mut document)
         });
         return match undone {
             Ok(()) => written(&tool, &document),

@@ -1,7 +1,8 @@
-//! Undoing a step.
+//! Undoing a step. A document is input, and undo runs as root: the document says which container and which step, and the
+//! record, which only root writes, says what the step did.
 
-use anyhow::anyhow;
-use document::{Contribution, Document, Instance, Member, Step, StepState, record::Record};
+use anyhow::{anyhow, bail};
+use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
 use crate::{
@@ -9,95 +10,154 @@ use crate::{
     session::{self, lock},
 };
 
-/// `--undo`: undoes the last step of this tool in the document, and in the record if it has the same step.
+/// `--undo`: undoes the last step of this tool in the document, and in the record.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
-    undo_step::<F::Operation>(tool, &scope, document, F::Adds::MEMBER, || lock::<F>(&scope), F::forget)
+    let forget = |document: &mut Document| -> anyhow::Result<()> {
+        F::forget(document)?;
+        Ok(document.complete(F::Adds::MEMBER)?)
+    };
+    let undo =
+        Undo { tool, scope: &scope, lock: || lock::<F>(&scope), forget, unrecorded: F::undo_unrecorded };
+    undo.step::<F::Operation>(document)
 }
 
-/// Undoes the last step of `tool` in `document`: its operations backwards, then the step and what it added to members. Where it
-/// does not tell what that is, `forget` takes that out of `member` with the tool's last step. The same is done in the record. What
-/// could not be undone stays in the step. A document in which the tool has no step is left as it is, and so is the record of
-/// a container that had the id later.
+/// How the last step of a tool is undone.
+pub(crate) struct Undo<'a, L, F, U> {
+    pub(crate) tool: &'a str,
+    pub(crate) scope: &'a Scope,
+    /// Takes the tool's own lock.
+    pub(crate) lock: L,
+    /// Takes out of a document what the tool adds, for steps that do not tell what that is.
+    pub(crate) forget: F,
+    /// Undoes what it can for a container without record.
+    pub(crate) unrecorded: U,
+}
+
+impl<L, F, U> Undo<'_, L, F, U>
+where
+    L: FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
+    F: Fn(&mut Document) -> anyhow::Result<()>,
+    U: FnOnce(&Scope, &Id) -> anyhow::Result<()>,
+{
+    /// Undoes the last step of the tool in `document`: what the record lists for it, backwards; then the step goes, and what it
+    /// added to members, here and in the record. What could not be undone stays in the step. A document in which the tool has no
+    /// step is left as it is, and so is the record of a container that had the id later.
+    ///
+    /// # Errors
+    /// When the document or the record cannot be read or written, or an operation could not be undone. Each error is
+    /// printed on standard error.
+    pub(crate) fn step<O: Operation>(self, document: &mut Document) -> anyhow::Result<()> {
+        let Some((_, step)) = document.last_step_of(self.tool)? else { return Ok(()) };
+        let Some(id) = document.id()? else {
+            bail!("the document has steps and no `id`: it does not say which container they are of");
+        };
+        let record = Record::lock(&self.scope.run_dir, &id)?;
+        let undone = match recorded(self.scope, &record, &id, document) {
+            Ok(Some(recorded)) => self.recorded::<O>(document, &step, &record, recorded, &id),
+            Ok(None) => self.unrecorded(document, &step, &id).map(|()| false),
+            Err(error) => Err(error),
+        };
+        match undone {
+            Ok(true) => record.remove()?,
+            _ => record.release(),
+        }
+        undone.map(drop)
+    }
+
+    /// Whether nothing is left in the record.
+
+    fn recorded<O: Operation>(
+        self,
+        document: &mut Document,
+        step: &Step,
+        record: &Record,
+        mut recorded: Document,
+        id: &Id,
+    ) -> anyhow::Result<bool> {
+        let Some(found) = counterpart(document, step, &recorded)? else {
+            // It was undone before.
+            replace(document, step, Vec::new(), &self.forget)?;
+            return Ok(recorded.tools()?.is_empty());
+        };
+        let operations = found.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
+        let operations = operations.map_err(|error| {
+            anyhow!("step \"{}\" of the record lists no operations of this tool: {error}", self.tool)
+        })?;
+        let _lock = (self.lock)()?;
+        interrupt::block()?;
+        let left = undo_all(&operations, self.scope);
+        let remains: Vec<_> = left.iter().filter_map(|(at, _)| found.operations.get(*at).cloned()).collect();
+
+        replace(document, step, remains.clone(), &self.forget)?;
+        replace(&mut recorded, &found, remains, &self.forget)?;
+        let mut errors = left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back"));
+        let first = errors.next();
+        errors.for_each(|error| failure::print(self.tool, &error));
+        if recorded.tools()?.is_empty() {
+            return first.map_or(Ok(true), Err);
+        }
+        // On a full disk the record stays as it was. It lists too much then, never too little: to undo the step once more does
+        // nothing, and no tool adds to a container whose document has other steps.
+        if record.write(&recorded).is_ok() {
+            let _ = kept::write(self.scope, id, &recorded);
+        }
+        first.map_or(Ok(false), Err)
+    }
+
+    /// Without a record it is not known what the step did. Only the container's own directory is surely its own.
+    fn unrecorded(self, document: &mut Document, step: &Step, id: &Id) -> anyhow::Result<()> {
+        let _lock = (self.lock)()?;
+        interrupt::block()?;
+        (self.unrecorded)(self.scope, id)?;
+        replace(document, step, Vec::new(), &self.forget)
+    }
+}
+
+/// The container's record; none if there is none, and nothing of the container can be in the kernel any more.
 ///
 /// # Errors
-/// When the document or the record cannot be read or written, or an operation could not be undone. Each error is
-/// printed on standard error.
-pub fn undo_step<O: Operation>(
-    tool: &str,
+/// When it is of another container, or cannot be read.
+fn recorded(
     scope: &Scope,
-    document: &mut Document,
-    member: &str,
-    lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
-    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let forget = |document: &mut Document| -> anyhow::Result<()> {
-        forget(document)?;
-        Ok(document.complete(member)?)
+    record: &Record,
+    id: &Id,
+    document: &Document,
+) -> anyhow::Result<Option<Document>> {
+    let known = match record.read()? {
+        Some(recorded) => Some((recorded, true)),
+        None => kept::read(scope, id)?.map(|kept| (kept.document, kept.is_of_this_boot)),
     };
-    let Some(id) = document.id()? else {
-        return undo_locked::<O>(tool, scope, document, None, lock, forget);
-    };
-    let record = Record::lock(&scope.run_dir, &id)?;
-    let recorded = record.read()?;
-    if let Some(recorded) = &recorded
-        && !recorded.may_be_of_one_container(document)?
-    {
-        return Err(session::of_another(&record, &id));
+    let Some((known, counts)) = known else { return Ok(None) };
+    match known.may_be_of_one_container(document)? {
+        true => Ok(counts.then_some(known)),
+        false => Err(session::of_another(record, id)),
     }
-    let result =
-        undo_locked::<O>(tool, scope, document, recorded.map(|recorded| (&record, recorded)), lock, forget);
-    let emptied =
-        record.read()?.map(|recorded| recorded.tools()).transpose()?.is_some_and(|tools| tools.is_empty());
-    match emptied {
-        true => record.remove()?,
-        false => record.release(),
-    }
-    result
 }
 
-fn undo_locked<O: Operation>(
-    tool: &str,
-    scope: &Scope,
-    document: &mut Document,
-    record: Option<(&Record, Document)>,
-    lock: impl FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
-    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let Some((_, step)) = document.last_step_of(tool)? else { return Ok(()) };
-    let operations =
-        step.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>().map_err(|error| {
-            anyhow!("step \"{tool}\" of the document lists no operations of this tool: {error}")
-        })?;
-    let _lock = lock()?;
-    interrupt::block()?;
-    let left = undo_all(&operations, scope);
-    let remains = left.iter().filter_map(|(at, _)| step.operations.get(*at).cloned()).collect();
-    let after = Step { state: StepState::Begun, operations: remains, ..step.clone() };
-
-    replace(document, &step, &after, &forget)?;
-    if let Some((record, mut recorded)) = record {
-        replace(&mut recorded, &step, &after, &forget)?;
-        record.write(&recorded)?;
+/// The record's step for one of the document: the same one, or where they differ (the document is older, or was changed by
+/// hand) the one in the same place among the tool's steps.
+fn counterpart(document: &Document, step: &Step, recorded: &Document) -> anyhow::Result<Option<Step>> {
+    if recorded.position_of(step)?.is_some() {
+        return Ok(Some(step.clone()));
     }
-    let mut errors = left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back"));
-    let Some(first) = errors.next() else { return Ok(()) };
-    errors.for_each(|error| failure::print(tool, &error));
-    Err(first)
+    let place = document.tools()?.iter().filter(|tool| **tool == step.tool).count();
+    Ok(recorded.steps()?.into_iter().filter(|other| other.tool == step.tool).nth(place.saturating_sub(1)))
 }
 
-/// Replaces the step with `after`, or removes it if nothing remains of it.
+/// Leaves only the operations that `remain` in the step, or removes it if there are none.
 fn replace(
     document: &mut Document,
     step: &Step,
-    after: &Step,
+    remain: Vec<serde_json::Value>,
     forget: impl Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(at) = document.position_of(step)? else { return Ok(()) };
-    if after.operations.is_empty() {
+    if remain.is_empty() {
         document.remove_step(at)?;
     } else {
-        document.replace_step(at, after)?;
+        let after = Step { state: StepState::Begun, operations: remain, ..step.clone() };
+        document.replace_step(at, &after)?;
     }
     let tools = document.tools()?;
     if step.adds.is_empty() && !tools.contains(&step.tool) {

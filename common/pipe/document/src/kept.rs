@@ -1,0 +1,171 @@
+//! The second record of a container: `$STAVE_ROOT/containers/<id>/record.json`. It outlives a restart of the machine, which
+//! takes the first one in `$STAVE_RUN` away, so that `--repair` knows then what the steps did. Only root can enter the
+//! directory.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use operation::{Cause, Error, Place, Scope, boot};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{Document, Id, members::Rootfs};
+
+const NAME: &str = "record.json";
+
+/// The content of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Text {
+    /// The boot of the machine in which it was written.
+    boot: String,
+    /// The directory of the first record.
+    run_dir: PathBuf,
+    document: Box<RawValue>,
+}
+
+/// A second record that was read.
+#[derive(Debug)]
+pub struct Kept {
+    /// The document, as it was after the last step.
+    pub document: Document,
+    /// Whether the machine was not restarted since: what the steps made in the kernel may still be there.
+    pub is_of_this_boot: bool,
+}
+
+/// For `map_err`: the error of `verb` on a second record.
+fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
+    move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Store)
+}
+
+/// The directory of a container's files: `$STAVE_ROOT/containers/<id>`.
+pub fn directory(scope: &Scope, id: &Id) -> PathBuf {
+    scope.root.join("containers").join(id.to_string())
+}
+
+/// Writes the second record of a container whose files are in its directory in `$STAVE_ROOT`; of others there is none. Where the
+/// files survive a crash of the machine (`rootfs.durable`), the record does too when this returns.
+///
+/// # Errors
+/// When it cannot be written. If the files do not survive a crash either, that is no error: the container cannot be started again
+/// after one.
+pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
+    let directory = directory(scope, id);
+    let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(()) };
+    if !rootfs.path.starts_with(&directory) || !directory.is_dir() {
+        return Ok(());
+    }
+    let path = directory.join(NAME);
+    let malformed = |error| failed("write", &path)(Cause::Source(Box::new(error)));
+    let text = Text {
+        boot: boot()?,
+        run_dir: scope.run_dir.clone(),
+        document: RawValue::from_string(document.to_line()).map_err(malformed)?,
+    };
+    let text = serde_json::to_vec(&text).map_err(malformed)?;
+    match put(&directory, &path, &text, rootfs.durable) {
+        Err(error) if rootfs.durable => Err(failed("write", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn put(directory: &Path, path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
+    file.write_all(text)?;
+    if durable {
+        file.sync_all()?;
+    }
+    fs::rename(&beside, path)?;
+    if durable {
+        let above = directory.parent().into_iter();
+        for directory in std::iter::once(directory).chain(above) {
+            File::open(directory)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// The second record of a container; none if there is none, if a crash left a part of it, or if the container's first record is in
+/// another `--run-dir`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(scope: &Scope, id: &Id) -> Result<Option<Kept>, Error> {
+    let path = directory(scope, id).join(NAME);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(failed("read", &path))?,
+    };
+    let Ok(text) = serde_json::from_slice::<Text>(&text) else { return Ok(None) };
+    let Ok(document) = Document::parse(text.document.get().as_bytes()) else { return Ok(None) };
+    let is_own = text.run_dir == scope.run_dir && document.id().is_ok_and(|found| found.as_ref() == Some(id));
+    if !is_own {
+        return Ok(None);
+    }
+    Ok(Some(Kept { document, is_of_this_boot: text.boot == boot()? }))
+}
+
+/// Whether a restart of the machine may have lost a part of what the container wrote: its writable top was not made to survive one
+/// (`union-mount --durable`).
+///
+/// # Errors
+/// When `id` is malformed, or the second record cannot be read.
+pub fn is_lost(scope: &Scope, document: &Document) -> Result<bool, Error> {
+    let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(false) };
+    let Ok(Some(id)) = document.id() else { return Ok(false) };
+    if rootfs.durable || rootfs.upper.is_none() || !rootfs.path.starts_with(directory(scope, &id)) {
+        return Ok(false);
+    }
+    Ok(read(scope, &id)?.is_some_and(|kept| !kept.is_of_this_boot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(dir: &Path) -> Scope {
+        Scope { root: dir.join("root"), run_dir: dir.join("run") }
+    }
+
+    fn document(scope: &Scope, durable: bool) -> Document {
+        let path = scope.root.join("containers/web/rootfs");
+        let text = serde_json::json!({"stave": 1, "id": "web",
+            "rootfs": {"path": path, "lower": [], "readonly": false, "durable": durable}});
+        Document::parse(text.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_a_part_of_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (scope, id) = (scope(dir.path()), "web".parse().unwrap());
+        let directory = directory(&scope, &id);
+        for durable in [false, true] {
+            let document = document(&scope, durable);
+            write(&scope, &id, &document).unwrap();
+            assert!(read(&scope, &id).unwrap().is_none(), "no directory, no record");
+            fs::create_dir_all(&directory).unwrap();
+            write(&scope, &id, &document).unwrap();
+            let kept = read(&scope, &id).unwrap().unwrap();
+            assert_eq!((kept.document.to_line(), kept.is_of_this_boot), (document.to_line(), true));
+            let elsewhere = Scope { run_dir: "/elsewhere".into(), ..scope.clone() };
+            assert!(read(&elsewhere, &id).unwrap().is_none());
+            fs::write(directory.join(NAME), "{\"boot\":").unwrap();
+            assert!(read(&scope, &id).unwrap().is_none());
+            fs::remove_dir_all(&directory).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_container_whose_files_are_elsewhere_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (scope, id) = (scope(dir.path()), "db".parse().unwrap());
+        fs::create_dir_all(directory(&scope, &id)).unwrap();
+        write(&scope, &id, &document(&scope, true)).unwrap();
+        assert!(read(&scope, &id).unwrap().is_none(), "its root file system is another container's");
+    }
+}
