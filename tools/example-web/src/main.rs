@@ -33,12 +33,12 @@ fn serve() -> io::Result<()> {
     end.thread_block()?;
     let listener = listen(80).map_err(|error| io::Error::other(format!("listen on port 80: {error}")))?;
     println!("listening on port 80");
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         for client in listener.incoming().flatten() {
-            // A client may close the connection early.
-            thread::spawn(move || answer(client).ok());
+            // A client may close the connection early. Where no thread can be had, it is closed.
+            let _ = thread::Builder::new().spawn(move || answer(client).ok());
         }
-    });
+    })?;
     end.wait()?;
     Ok(())
 }

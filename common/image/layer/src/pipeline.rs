@@ -46,14 +46,17 @@ pub(crate) fn run<T, E: From<Error>>(
     let (used, unused) = channel::<Chunk>();
     thread::scope(|scope| {
         let hash_used = used.clone();
-        let hasher = scope.spawn(move || hash(Hasher::new(algorithm), &hashed, &hash_used));
-        let reader = scope.spawn(move || {
+        let hasher = thread::Builder::new()
+            .spawn_scoped(scope, move || hash(Hasher::new(algorithm), &hashed, &hash_used))
+            .map_err(Error::Thread)?;
+        let reader = thread::Builder::new().spawn_scoped(scope, move || {
             decompress(blob, limits, &to_consumer, &to_hash, &unused).unwrap_or_else(|error| {
                 // A consumer that is gone needs no reason.
                 let _ = to_consumer.send(Err(error));
                 0
             })
         });
+        let reader = reader.map_err(Error::Thread)?;
         let mut archive = Archive { chunks: archive, current: None, position: 0, used, error: None };
         let consumed = consume(&mut archive).and_then(|value| {
             archive.drain().map_err(E::from)?;

@@ -323,8 +323,11 @@ impl Pull<'_> {
             given_up: &given_up,
         };
         let outcome = thread::scope(|scope| {
-            for _ in 0..jobs {
-                scope.spawn(|| work(downloads, &queue, &failure));
+            let download = || work(downloads, &queue, &failure);
+            let start = |_: &usize| thread::Builder::new().spawn_scoped(scope, download).is_ok();
+            if (0..jobs).take_while(start).count() == 0 {
+                // No thread can be had: first the one, then the other.
+                download();
             }
             let outcome = meanwhile(&layers);
             if outcome.is_err() {

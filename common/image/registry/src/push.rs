@@ -183,9 +183,13 @@ fn send_all(uploads: &Uploads, blobs: Vec<(Descriptor, bool)>, jobs: usize) -> R
         }
     };
     thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(work);
+        // Where no thread can be had, this one does the work alone.
+        for _ in 1..jobs {
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
+        work();
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

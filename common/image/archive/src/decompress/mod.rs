@@ -27,6 +27,9 @@ pub enum Error {
     /// The stream could not be read.
     #[error("read blob: {0}")]
     Read(#[source] io::Error),
+    /// There is no thread to read it on.
+    #[error("start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The stream could not be decompressed.
     #[error("decompress blob: {0}")]
     Decompress(#[source] io::Error),
@@ -38,7 +41,7 @@ pub enum Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
-            Error::Read(error) | Error::Decompress(error) => error,
+            Error::Read(error) | Error::Thread(error) | Error::Decompress(error) => error,
             Error::Exceeded(exceeded) => Self::new(io::ErrorKind::InvalidData, exceeded),
         }
     }

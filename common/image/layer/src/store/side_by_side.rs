@@ -59,7 +59,10 @@ impl Store {
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get().min(AT_ONCE));
         thread::scope(|scope| {
             for _ in 1..cores.min(layers.len()) {
-                scope.spawn(|| shared.work(&open, &tell));
+                // Where no thread can be had, this one does the work alone.
+                if thread::Builder::new().spawn_scoped(scope, || shared.work(&open, &tell)).is_err() {
+                    break;
+                }
             }
             shared.work(&open, &tell);
         });

@@ -180,8 +180,11 @@ impl Layout {
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|thread| thread.join()).collect()
+            // Where no thread can be had, this one does the work alone.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let threads: Vec<_> = (1..threads).map_while(start).collect();
+            let own = Ok(work());
+            [own].into_iter().chain(threads.into_iter().map(|thread| thread.join())).collect()
         });
         let (mut sizes, mut damaged) = (Vec::new(), Vec::new());
         for outcome in outcomes {
