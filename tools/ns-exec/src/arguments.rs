@@ -11,6 +11,7 @@ use crate::{
     operation::ContainerOperation,
     plan,
     request::{Log, Mode, Request},
+    security::{Security, SecurityOption},
 };
 
 /// Run a process in namespaces, on a root file system
@@ -53,6 +54,10 @@ pub(crate) struct NsExec {
     /// Programs gain no privileges by being executed (no_new_privs)
     #[arg(long)]
     pub(crate) no_new_privs: bool,
+    /// Change how the command is confined, as with Docker: seccomp=FILE|unconfined, no-new-privileges,
+    /// systempaths=unconfined; repeatable
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) security_opt: Vec<SecurityOption>,
     /// Replace the image's entry point and its arguments
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
@@ -65,14 +70,14 @@ pub(crate) struct NsExec {
     /// Make the root file system read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Give the command all capabilities and devices, and mask no paths
+    /// Give the command all capabilities, devices and system calls, and mask no paths
     #[arg(long)]
     pub(crate) privileged: bool,
     /// Run on this directory instead of the document's `rootfs`
     #[arg(long, value_name = "DIR")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Run in all namespaces of a running container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["log", "network", "volumes", "rootfs", "from", "hostname", "entrypoint", "read_only", "privileged", "security_opt"])]
     pub(crate) join: Option<Id>,
     /// Read the document from this file
     #[arg(long, value_name = "FILE")]
@@ -114,9 +119,9 @@ impl NsExec {
         self.env.iter().filter_map(with_value).collect()
     }
 
-    fn request(&self) -> Request {
+    fn request(&self) -> Result<Request> {
         let entrypoint = |program: &String| if program.is_empty() { vec![] } else { vec![program.clone()] };
-        Request {
+        Ok(Request {
             rootfs: self.rootfs.clone(),
             read_only: self.read_only,
             network: self.network.clone(),
@@ -128,7 +133,7 @@ impl NsExec {
             user: self.user.clone(),
             volumes: self.volumes.clone(),
             terminal: self.tty,
-            no_new_privileges: self.no_new_privs,
+            security: Security::of(&self.security_opt, self.no_new_privs)?,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
@@ -137,7 +142,7 @@ impl NsExec {
                 (None, true) => Log::Own,
                 (Some(path), true) => Log::File(path.clone()),
             },
-        }
+        })
     }
 }
 
@@ -152,7 +157,7 @@ impl Filter for NsExec {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        let (adds, operations) = plan::plan(self.request(), context, document)?;
+        let (adds, operations) = plan::plan(self.request()?, context, document)?;
         Ok(Plan { adds, operations })
     }
 

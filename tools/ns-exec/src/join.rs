@@ -47,7 +47,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         (false, false) => (Stdio::Null, Stdio::Inherit),
     };
     let streams = Streams { stdin, stdout: out, stderr: out };
-    let joined = runtime::join(std::os::fd::AsFd::as_fd(&running), &process, streams)?;
+    let joined = runtime::join(&container.spec, std::os::fd::AsFd::as_fd(&running), &process, streams)?;
     let mut joined = joined.release()?;
     for warning in std::mem::take(&mut joined.warnings) {
         eprintln!("ns-exec: warning: {warning}");

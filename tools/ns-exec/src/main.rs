@@ -24,6 +24,7 @@ mod plan;
 mod record;
 mod request;
 mod salvage;
+mod security;
 mod start;
 
 use std::process::ExitCode;

@@ -4,8 +4,12 @@ use operation::any_of;
 use runtime::Identity;
 
 any_of! {
-    /// The container's files in `$STAVE_RUN`, and last its process.
-    pub(crate) enum ContainerOperation { Mount(mount::MountOperation), Process(runtime::ProcessOperation) }
+    /// The container's files in `$STAVE_RUN`, its cgroup, and last its process.
+    pub(crate) enum ContainerOperation {
+        Mount(mount::MountOperation),
+        Cgroup(cgroup::CgroupOperation),
+        Process(runtime::ProcessOperation),
+    }
 }
 
 impl ContainerOperation {
@@ -13,7 +17,7 @@ impl ContainerOperation {
     pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Process(process) => Some(process.identity),
-            Self::Mount(_) => None,
+            Self::Mount(_) | Self::Cgroup(_) => None,
         }
     }
 }

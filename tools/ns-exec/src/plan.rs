@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use cgroup::CgroupOperation;
 use document::{
-    Document,
+    Document, Instance,
     members::{Hosts, Image, Process, Rootfs},
 };
 use mount::Volume;
+use operation::note;
 use runtime::spec::{Overrides, from_image, order, run_with};
 use runtime::user::Users;
 use toolkit::prelude::*;
@@ -50,10 +52,13 @@ pub(crate) fn plan(
         without_hostname_variable: false,
         network,
         terminal: request.terminal,
-        no_new_privileges: request.no_new_privileges,
+        no_new_privileges: request.security.no_new_privileges,
+        seccomp: request.security.seccomp,
+        open_system_paths: request.security.open_system_paths,
         cap_add: request.cap_add,
         cap_drop: request.cap_drop,
         privileged: request.privileged,
+        cgroup: cgroup(context, document, &mut operations)?,
         volumes: volumes(request.volumes, files)?,
     };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
@@ -72,6 +77,28 @@ pub(crate) fn plan(
     };
     operations.push(runtime::ProcessOperation::new(spec, log).into());
     Ok((member, operations))
+}
+
+/// The path of its own cgroup, and the operation that makes it. A caller who may make none has containers all the same.
+fn cgroup(
+    context: &Context,
+    document: &Document,
+    operations: &mut Vec<ContainerOperation>,
+) -> Result<Option<PathBuf>> {
+    let instance: Option<Instance> = document.get()?;
+    let operation = CgroupOperation::new(&context.id, instance.map(|found| found.to_string()).as_deref());
+    let path = operation.path.clone();
+    match cgroup::may_make(&path) {
+        Ok(()) => {}
+        Err(_) if context.planned => {}
+        Err(error) if cgroup::is_refusal(&error) => {
+            note(&format!("warning: the container has no cgroup of its own: {error}"));
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    operations.push(operation.into());
+    Ok(Some(path))
 }
 
 /// Where users are looked up: while the root file system is planned only, in the topmost layer that has a list of them.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use document::Id;
 use mount::Volume;
 
+use crate::security::Security;
+
 /// The process to run. What is left out comes from the image.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
@@ -22,7 +24,7 @@ pub(crate) struct Request {
     pub(crate) user: Option<String>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) terminal: bool,
-    pub(crate) no_new_privileges: bool,
+    pub(crate) security: Security,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) privileged: bool,

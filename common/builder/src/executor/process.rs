@@ -117,8 +117,18 @@ impl Command<'_> {
         spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
     }
 
-    /// Runs it to its end. Returns its exit status; 128 and more for a signal.
+    /// Runs it to its end, in a cgroup of its own. Returns its exit status; 128 and more for a signal.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
+        let group = own_cgroup().map_err(runtime::Error::from)?;
+        let mut spec = spec.clone();
+        if let (Some(group), Some(linux)) = (&group, spec.linux_mut()) {
+            linux.set_cgroups_path(Some(group.path().to_owned()));
+            linux.set_resources(Some(runtime::spec::devices_alone()));
+        }
+        self.run_in(&spec)
+    }
+
+    fn run_in(&self, spec: &Spec) -> Result<i32, Cause> {
         if !self.quiet {
             let stderr = std::io::stderr();
             return Ok(finish(runtime::run(spec, streams(Stdio::Fd(stderr.as_fd()))))?);
@@ -131,6 +141,20 @@ impl Command<'_> {
             let _ = std::io::stderr().write_all(&text);
         }
         Ok(status)
+    }
+}
+
+/// A cgroup for one step; none for a caller who may make none, as a rootless one: one line says so.
+fn own_cgroup() -> Result<Option<cgroup::Temporary>, operation::Error> {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    match cgroup::Temporary::new() {
+        Err(error) if cgroup::is_refusal(&error) => {
+            TOLD.call_once(|| {
+                operation::note(&format!("warning: steps have no cgroup of their own: {error}"));
+            });
+            Ok(None)
+        }
+        made => made.map(Some),
     }
 }
 

@@ -1,8 +1,12 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use mount::FileSystem;
 use rustix::{
-    fs::{Mode, OFlags, openat},
+    fs::{Access, AtFlags, Mode, OFlags, openat},
+    io::Errno,
     mount::MountAttrFlags,
 };
 
@@ -26,6 +30,30 @@ impl Hierarchy {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(at("open", "cgroup2"))
     }
+}
+
+/// Whether the caller may make cgroups below `path`.
+///
+/// # Errors
+/// Why not.
+pub fn may_make(path: &Path) -> Result<()> {
+    let hierarchy = Hierarchy::open()?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let access = |place: &Path| {
+        rustix::fs::accessat(&hierarchy, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+    };
+    match access(relative) {
+        Err(Errno::NOENT) => access(Path::new(".")),
+        result => result,
+    }
+    .map_err(at("create", format_args!("cgroup {path:?}")))
+}
+
+/// Whether the error says that the caller may not make cgroups, or that the kernel has none. A container runs in its
+/// caller's cgroup then.
+pub fn is_refusal(error: &operation::Error) -> bool {
+    use nix::errno::Errno::{EACCES, EBUSY, ENODEV, EPERM, EROFS};
+    matches!(error.errno(), Some(EACCES | EBUSY | ENODEV | EPERM | EROFS))
 }
 
 impl AsFd for Hierarchy {

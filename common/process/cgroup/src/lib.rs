@@ -9,9 +9,11 @@ mod error;
 mod group;
 mod hierarchy;
 mod operation;
+mod temporary;
 
 pub use devices::{Program as DeviceProgram, docker as docker_devices};
 pub use error::Error;
 pub use group::Group;
-pub use hierarchy::Hierarchy;
+pub use hierarchy::{Hierarchy, is_refusal, may_make};
 pub use operation::CgroupOperation;
+pub use temporary::Temporary;

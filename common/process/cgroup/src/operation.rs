@@ -18,8 +18,9 @@ impl CgroupOperation {
     pub const TOP: &str = "/stave";
 
     /// The cgroup of the container `id`, with its `instance`.
-    pub fn new(id: &str, instance: &str) -> Self {
-        Self { path: PathBuf::from(Self::TOP).join(format!("{id}.{instance}")) }
+    pub fn new(id: &str, instance: Option<&str>) -> Self {
+        let name = [Some(id), instance].into_iter().flatten().collect::<Vec<_>>().join(".");
+        Self { path: PathBuf::from(Self::TOP).join(name) }
     }
 
     /// A document may name any cgroup; those of containers lie right below [`Self::TOP`].

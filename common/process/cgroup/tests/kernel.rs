@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command},
 };
 
-use cgroup::{CgroupOperation, DeviceProgram, Group, Hierarchy, docker_devices};
+use cgroup::{CgroupOperation, DeviceProgram, Group, Hierarchy, Temporary, docker_devices, may_make};
 use operation::{Condition, Operation, Scope};
 
 /// A cgroup of the test's own name, removed at the end.
@@ -52,7 +52,8 @@ fn what_is_removed_ends_with_all_its_processes() {
 #[test]
 fn the_operation_makes_and_removes_its_own_alone() {
     let scope = Scope { root: "/r".into(), run_dir: "/s".into() };
-    let mut operation = CgroupOperation::new(&format!("test-op-{}", std::process::id()), "0123456789abcdef");
+    let mut operation =
+        CgroupOperation::new(&format!("test-op-{}", std::process::id()), Some("0123456789abcdef"));
     assert!(matches!(operation.check(&scope).unwrap(), Condition::Missing(_)));
     operation.apply(&scope).unwrap();
     assert_eq!(operation.check(&scope).unwrap(), Condition::Present);
@@ -63,6 +64,25 @@ fn the_operation_makes_and_removes_its_own_alone() {
         let error = CgroupOperation { path: path.into() }.undo(&scope).unwrap_err();
         assert!(error.to_string().starts_with("remove cgroup"), "{error}");
     }
+}
+
+#[test]
+fn what_a_killed_build_left_goes_with_the_next() {
+    let hierarchy = Hierarchy::open().unwrap();
+    let is_there = |path: &Path| Group::open(&hierarchy, path).unwrap().is_some();
+    let left = PathBuf::from(format!("/stave/step-test{}", std::process::id()));
+    Group::create(&hierarchy, &left).unwrap();
+    let (one, other) = (Temporary::new().unwrap(), Temporary::new().unwrap());
+    assert!(!is_there(&left) && is_there(one.path()) && is_there(other.path()));
+    let path = one.path().to_owned();
+    drop(one);
+    assert!(!is_there(&path) && is_there(other.path()));
+}
+
+#[test]
+fn who_may_make_cgroups() {
+    may_make(Path::new("/stave/x")).unwrap();
+    may_make(Path::new("/none-above/x")).unwrap();
 }
 
 /// Whether a process in the cgroup can open the device for reading, and make a node of the same number.

@@ -6,8 +6,6 @@ use mount::Options;
 use oci_spec::runtime::{Capabilities, Linux, LinuxNamespaceType, Mount, Process, Spec};
 use operation::words;
 
-use crate::cgroup;
-
 /// The lines.
 pub fn explain(spec: &Spec) -> Vec<String> {
     let root =
@@ -15,7 +13,12 @@ pub fn explain(spec: &Spec) -> Vec<String> {
     let root = root.trim_end_matches('/');
     let place = if root.is_empty() { "/" } else { root };
     let linux = spec.linux().as_ref();
-    let mut lines = vec![enter(linux)];
+    let mut lines = Vec::new();
+    if let Some(path) = linux.and_then(|linux| linux.cgroups_path().as_ref()) {
+        let procs = format!("/sys/fs/cgroup{}/cgroup.procs", path.display());
+        lines.push(format!("echo $$ > {}", words([&procs])));
+    }
+    lines.push(enter(linux));
     lines.extend(spec.hostname().iter().map(|name| words(["hostname", name])));
     if linux.is_some_and(|linux| is_new(linux, LinuxNamespaceType::Network)) {
         lines.push("ip link set lo up".to_owned());
@@ -26,7 +29,7 @@ pub fn explain(spec: &Spec) -> Vec<String> {
     lines.extend(parameters.iter().map(|(name, value)| words(["sysctl", "-w", &format!("{name}={value}")])));
     lines.push("mount --make-rslave /".to_owned());
     lines.push(words(["mount", "-o", "rbind,rprivate,nodev", place, place]));
-    lines.extend(spec.mounts().iter().flatten().flat_map(|mount| mounts(root, mount)));
+    lines.extend(spec.mounts().iter().flatten().map(|mount| one_mount(root, mount)));
     lines.extend(devices(root, spec));
     lines.push(words(["cd", place]));
     lines.extend(["pivot_root . .", "umount --lazy ."].map(str::to_owned));
@@ -77,19 +80,6 @@ fn inside(root: &str, target: &Path) -> String {
     format!("{root}{}", target.display())
 }
 
-fn mounts(root: &str, mount: &Mount) -> Vec<String> {
-    if mount.typ().as_deref() != Some("cgroup") {
-        return vec![one_mount(root, mount)];
-    }
-    // If the host's cgroups cannot be listed, the real run reports it.
-    let expanded = cgroup::expand(mount).unwrap_or_default();
-    let links = expanded.links.iter().map(|(name, target)| {
-        let link = inside(root, &mount.destination().join(name));
-        words(["ln", "-s", &target.to_string_lossy(), &link])
-    });
-    expanded.mounts.iter().map(|mount| one_mount(root, mount)).chain(links).collect()
-}
-
 fn one_mount(root: &str, mount: &Mount) -> String {
     let target = inside(root, mount.destination());
     let options = mount.options().clone().unwrap_or_default();
@@ -97,7 +87,8 @@ fn one_mount(root: &str, mount: &Mount) -> String {
         mount.source().as_ref().map(|source| source.to_string_lossy().into_owned()).unwrap_or_default();
     let mut line = vec!["mount", "--mkdir"];
     let is_bind = Options::parse(&options).bind.is_some();
-    if let Some(kind) = mount.typ().as_deref().filter(|_| !is_bind) {
+    let kind = crate::launch::kind_of(mount);
+    if !is_bind && mount.typ().is_some() {
         line.extend(["-t", kind]);
     }
     let options = options.join(",");

@@ -29,10 +29,19 @@ impl Identity {
     /// # Errors
     /// When it does not exist.
     pub fn of(pid: i32) -> Result<Self> {
-        let Some((start_time, _)) = stat(pid)? else {
+        let Some(Stat { start_time, .. }) = stat(pid)? else {
             return Err(Error::system("read", format_args!("/proc/{pid}/stat"), Errno::SRCH));
         };
         Ok(Self { pid, start_time })
+    }
+
+    /// Whether it executes a program of its own: it is more than a fork of its parent. That holds also when it has ended
+    /// meanwhile, until it is reaped.
+    ///
+    /// # Errors
+    /// When this cannot be determined.
+    pub(crate) fn has_executed(&self) -> Result<bool> {
+        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && stat.has_executed))
     }
 
     /// Opens the process; none if it is gone. A process that has ended and waits to be reaped still exists.
@@ -51,7 +60,7 @@ impl Identity {
             result => result.map_err(Error::at("open", format_args!("process {pid}")))?,
         };
         // Checked after it was opened: if it matches now, it matched then.
-        Ok(stat(self.pid)?.is_some_and(|(start_time, _)| start_time == self.start_time).then_some(process))
+        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time).then_some(process))
     }
 
     /// Whether it is running: it exists and is not a zombie.
@@ -60,7 +69,7 @@ impl Identity {
     /// When this cannot be determined: without free descriptors, for example, it is unknown.
     pub fn is_alive(&self) -> Result<bool> {
         Ok(stat(self.pid)?
-            .is_some_and(|(start_time, state)| start_time == self.start_time && !b"ZX".contains(&state)))
+            .is_some_and(|stat| stat.start_time == self.start_time && !b"ZX".contains(&stat.state)))
     }
 
     /// Whether it is the first process of its own pid namespace. All processes that Stave starts are.
@@ -104,8 +113,18 @@ impl Identity {
     }
 }
 
-/// Start time and state; none if the process is gone.
-fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
+/// What `/proc/pid/stat` says of a process (proc(5)).
+struct Stat {
+    start_time: u64,
+    state: u8,
+    has_executed: bool,
+}
+
+/// `PF_FORKNOEXEC` of the kernel's linux/sched.h: the process was forked and has executed nothing since.
+const FORKED_ONLY: u64 = 0x40;
+
+/// None if the process is gone.
+fn stat(pid: i32) -> Result<Option<Stat>> {
     // Fifty numbers and a name: read at once, as the kernel gives it.
     let mut text = [0; 2048];
     let path = format!("/proc/{pid}/stat");
@@ -117,13 +136,15 @@ fn stat(pid: i32) -> Result<Option<(u64, u8)>> {
     }
 }
 
-fn fields(text: &[u8]) -> Option<(u64, u8)> {
+fn fields(text: &[u8]) -> Option<Stat> {
     // The second field, the name in parentheses, may contain anything.
     let after = text.iter().rposition(|byte| *byte == b')')?;
     let rest = str::from_utf8(&text[after + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    Some((fields.nth(18)?.parse().ok()?, state))
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    Some(Stat { start_time, state, has_executed: flags & FORKED_ONLY == 0 })
 }
 
 #[cfg(test)]

@@ -52,10 +52,10 @@ impl Isolated {
 }
 
 /// Does `work` on a thread that ends with it, and with the namespaces that it is in.
-fn aside<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn aside<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().spawn_scoped(scope, work);
-        let worker = worker.map_err(|error| Error::new(format_args!("start a thread: {error}")))?;
+        let worker = worker.map_err(Error::at("start", "a thread"))?;
         worker.join().unwrap_or_else(|_| Err(Error::new("a thread ended too soon")))
     })
 }

@@ -12,7 +12,6 @@
 //! # Ok(()) }
 //! ```
 
-mod cgroup;
 mod error;
 mod explain;
 mod foreground;

@@ -67,7 +67,11 @@ pub fn supervise(
             // The caller has gone.
             Ok(None) => 125,
             Ok(Some((running, held))) => {
-                inside.ready();
+                if inside.ready().is_err() {
+                    // The caller sees our end, and must not leave a process that it takes for one that never ran.
+                    let _ = running.identity().kill();
+                    return 125;
+                }
                 sys::close_others(&mut supervised_descriptors(&running, &held, &log));
                 let identity = running.identity();
                 ended(identity, attend(running, held, log));
@@ -119,7 +123,7 @@ fn begin(spec: &Spec, stdin: bool, channel: &Channel) -> Result<Option<(Running,
         stderr: Stdio::Fd(out.as_fd()),
     };
     let started: Started = start(spec, streams)?;
-    channel.identify(started.identity());
+    channel.identify(started.identity())?;
     let Some(Message::Ready) = channel.receive()? else { return Ok(None) };
     let running = started.release()?;
     for warning in &running.warnings {
@@ -185,7 +189,7 @@ impl Supervised {
     /// # Errors
     /// The error, with the exit status of a shell: 125, 126 or 127. The process has ended then.
     pub fn release(self) -> Result<Vec<String>> {
-        self.channel.ready();
+        self.channel.ready()?;
         let mut warnings = Vec::new();
         loop {
             match self.channel.receive()? {

@@ -9,7 +9,7 @@
 //! use seccomp::{Conditions, Profile, Program};
 //!
 //! let conditions = Conditions::of_this_machine(["CAP_CHOWN"]);
-//! let policy = Profile::docker().resolve(&conditions)?;
+//! let policy = Profile::docker()?.resolve(&conditions)?;
 //! let program = Program::compile(&policy)?;
 //! assert!(program.length() < 4096, "the kernel takes no longer one");
 //! # Ok::<(), seccomp::Error>(())

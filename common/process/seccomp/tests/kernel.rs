@@ -12,7 +12,7 @@ use seccomp::{Conditions, Profile, Program, unknown_names};
 
 /// The error numbers of system calls without arguments, made in a process of its own under Docker's policy.
 fn answers(calls: [libc::c_long; 4]) -> i32 {
-    let policy = Profile::docker().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
+    let policy = Profile::docker().unwrap().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
     let program = Program::compile(&policy).unwrap();
     // SAFETY: the child makes system calls only.
     match unsafe { fork() }.unwrap() {
@@ -51,7 +51,7 @@ fn what_is_denied_fails_and_the_rest_works() {
 #[test]
 fn names_that_no_architecture_has_are_told() {
     let conditions = Conditions::of_this_machine(["CAP_CHOWN"]);
-    assert_eq!(unknown_names(&Profile::docker().resolve(&conditions).unwrap()), [""; 0]);
+    assert_eq!(unknown_names(&Profile::docker().unwrap().resolve(&conditions).unwrap()), [""; 0]);
     let text = br#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdri"],"action":"SCMP_ACT_ERRNO"}]}"#;
     let policy = Profile::parse(text).unwrap().resolve(&conditions).unwrap();
     assert_eq!(unknown_names(&policy), ["mkdri"]);

@@ -198,7 +198,7 @@ fn dockers_policy_gives_the_same_answers() {
         for (arch, archs) in [(Arch::X86_64, [X86_64, X86]), (Arch::Aarch64, [AARCH64, ARM])] {
             let capabilities = capabilities.iter().map(|name| (*name).to_owned()).collect();
             let conditions = Conditions { arch, kernel: (6, 1), capabilities };
-            let policy = Profile::docker().resolve(&conditions).unwrap();
+            let policy = Profile::docker().unwrap().resolve(&conditions).unwrap();
             assert!(compare(&peer, &policy, &archs, true) > 10_000);
         }
     }
@@ -206,7 +206,7 @@ fn dockers_policy_gives_the_same_answers() {
 
 #[test]
 fn other_architectures_have_no_calls() {
-    let policy = Profile::docker().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
+    let policy = Profile::docker().unwrap().resolve(&Conditions::of_this_machine(["CAP_CHOWN"])).unwrap();
     let (ours, (theirs, _)) = (Program::compile(&policy).unwrap(), Peer::build().compile(&policy));
     for arch in [0, AARCH64, 0x4000_0008, u32::MAX] {
         let call = Call { number: 0, arch, args: [0; 6] };

@@ -42,29 +42,35 @@ impl Channel {
         Ok((Self(one), Self(other)))
     }
 
+    /// The last message of a process that ends. If it does not arrive, the other side sees that.
     pub(crate) fn fail(&self, error: &Error) {
         // With the error's number and its other parts, so that only text becomes text.
         let told = serde_json::to_vec(&error.inner().to_message()).unwrap_or_default();
-        self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), None);
+        let _ = self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), None);
     }
 
+    /// What is lost here stops nothing.
     pub(crate) fn warn(&self, error: &Error) {
-        self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), None);
+        let _ = self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), None);
     }
 
-    pub(crate) fn ready(&self) {
-        self.send(b"R", None);
+    /// # Errors
+    /// When it does not arrive. The other side waits for it, so the sender must end, or close its side.
+    pub(crate) fn ready(&self) -> Result<()> {
+        self.send(b"R", None).map_err(Error::at("send", "to the other process"))
     }
 
-    pub(crate) fn identify(&self, identity: Identity) {
-        self.send(
-            &[b"I".as_slice(), &identity.pid.to_ne_bytes(), &identity.start_time.to_ne_bytes()].concat(),
-            None,
-        );
+    /// # Errors
+    /// As [`Channel::ready`].
+    pub(crate) fn identify(&self, identity: Identity) -> Result<()> {
+        let told = [b"I".as_slice(), &identity.pid.to_ne_bytes(), &identity.start_time.to_ne_bytes()];
+        self.send(&told.concat(), None).map_err(Error::at("send", "the process's pid to the parent process"))
     }
 
-    pub(crate) fn hand_over(&self, terminal: BorrowedFd<'_>) {
-        self.send(b"T", Some(terminal));
+    /// # Errors
+    /// As [`Channel::ready`].
+    pub(crate) fn hand_over(&self, terminal: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+        self.send(b"T", Some(terminal))
     }
 
     /// Whether the other side has gone.
@@ -75,8 +81,7 @@ impl Channel {
         poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 
-    /// A missing listener is no reason to stop.
-    fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) {
+    fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> std::result::Result<(), Errno> {
         let message = &message[..message.len().min(LONGEST)];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -84,7 +89,12 @@ impl Channel {
         if let Some(descriptors) = &descriptors {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
-        let _ = sendmsg(&self.0, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL);
+        loop {
+            match sendmsg(&self.0, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// The next message; none when the other side has closed.

@@ -14,8 +14,14 @@ use rustix::{
     process::DumpableBehavior,
 };
 
+use seccomp::Program;
+
 use super::{
-    Surroundings, channel::Channel, command, credentials, devices, namespaces::Namespaces, root, stdio,
+    Surroundings,
+    channel::Channel,
+    command, credentials, devices,
+    namespaces::{Namespaces, in_user_namespace},
+    root, stdio,
     stdio::Streams,
 };
 use crate::{Error, error::Result, sys};
@@ -25,6 +31,7 @@ pub(super) fn run(
     namespaces: &Namespaces,
     surroundings: &Surroundings<'_>,
     process: &Process,
+    program: Option<&Program>,
     streams: &Streams<'_>,
     gate: BorrowedFd<'_>,
     channel: &Channel,
@@ -35,7 +42,10 @@ pub(super) fn run(
     // joins must not reach it through /proc, or its program's file through /proc/pid/exe.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Error::at("protect", "the process"))?;
+    leave_program_file()?;
+    sys::leave_keyring().map_err(Error::at("leave", "the caller's session keyring"))?;
     let streams = streams.open()?;
+    let denies_setgroups = userns::denies_setgroups();
     let terminal = surround(namespaces, surroundings, process, channel)?;
     let mask = process.user().umask().unwrap_or(0o022);
     rustix::process::umask(Mode::from_raw_mode(mask));
@@ -50,7 +60,7 @@ pub(super) fn run(
         stdio::install(streams)?;
         stdio::give(user);
     }
-    credentials::take(process)?;
+    credentials::take(process, denies_setgroups, program.is_some())?;
     let command = command::find(process)?;
     sys::close_on_exec_from(3).map_err(Error::at("close", "descriptors"))?;
     wait(gate)?;
@@ -64,7 +74,17 @@ pub(super) fn run(
             return Err(Error::new("start: given up by the parent process"));
         }
     }
+    credentials::finish(process, program)?;
     command.execute()
+}
+
+/// Nothing of the host's program may be left in a process of the container. In a user namespace an old kernel does not let
+/// go of it; there it belongs to somebody else as a rule, and the namespace's root cannot change it.
+fn leave_program_file() -> Result<()> {
+    match sys::leave_program_file(None) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) && in_user_namespace()? => Ok(()),
+        left => left.map_err(Error::at("leave", "the file of the program")),
+    }
 }
 
 fn ends_with_parent(surroundings: &Surroundings<'_>) -> bool {

@@ -1,6 +1,6 @@
 //! User, groups and capabilities (capabilities(7)).
 
-use oci_spec::runtime::{Capabilities, Process};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 use rustix::{
     io::Errno,
     process::{Gid, Uid},
@@ -11,43 +11,75 @@ use rustix::{
     },
 };
 
+use seccomp::Program;
+
 use crate::{Error, error::Result};
 
-/// Switches to the process's user and gives up everything else. The process has one thread.
-pub(super) fn take(process: &Process) -> Result<()> {
+/// Switches to the process's user and gives up everything else, except what [`finish`] still needs if there is a seccomp
+/// program. The process has one thread. `denies_setgroups`: what the user namespace says of groups. The container's own
+/// `/proc` is not asked.
+pub(super) fn take(process: &Process, denies_setgroups: bool, is_filtered: bool) -> Result<()> {
     let capabilities = process.capabilities().as_ref();
     if let Some(capabilities) = capabilities {
         bound(set(capabilities.bounding()))?;
     }
     set_keep_capabilities(true).map_err(Error::at("keep", "capabilities"))?;
-    become_user(process)?;
+    become_user(process, denies_setgroups)?;
     set_keep_capabilities(false).map_err(Error::at("keep", "capabilities no longer"))?;
-    if let Some(capabilities) = capabilities {
-        let sets = CapabilitySets {
-            effective: set(capabilities.effective()),
-            permitted: set(capabilities.permitted()),
-            inheritable: set(capabilities.inheritable()),
-        };
-        set_capabilities(None, sets).map_err(Error::at("set", "capabilities"))?;
-        clear_ambient_capability_set().map_err(Error::at("clear", "ambient capabilities"))?;
-        for capability in set(capabilities.ambient()).iter() {
-            configure_capability_in_ambient_set(capability, true)
-                .map_err(Error::at("set", "ambient capabilities"))?;
-        }
-    }
-    if process.no_new_privileges().unwrap_or_default() {
-        set_no_new_privs(true).map_err(Error::at("set", "no_new_privs"))?;
-    }
-    Ok(())
+    let kept = match is_filtered && !gains_nothing(process) {
+        true => CapabilitySet::SYS_ADMIN,
+        false => CapabilitySet::empty(),
+    };
+    capabilities.map_or(Ok(()), |capabilities| limit(capabilities, kept))
 }
 
-fn become_user(process: &Process) -> Result<()> {
+/// The last step before the command is executed, because little else works under a strict policy: installs the program.
+/// The kernel takes it from who has CAP_SYS_ADMIN, or can gain no privileges any more.
+pub(super) fn finish(process: &Process, program: Option<&Program>) -> Result<()> {
+    if gains_nothing(process) {
+        set_no_new_privs(true).map_err(Error::at("set", "no_new_privs"))?;
+    }
+    let install = || match program {
+        Some(program) => program.install().map(drop).map_err(Error::at("install", "the seccomp policy")),
+        None => Ok(()),
+    };
+    let Some(capabilities) = process.capabilities() else { return install() };
+    if !gains_nothing(process) {
+        install()?;
+        if program.is_some() {
+            limit(capabilities, CapabilitySet::empty())?;
+        }
+    }
+    for capability in set(capabilities.ambient()).iter() {
+        configure_capability_in_ambient_set(capability, true)
+            .map_err(Error::at("set", "ambient capabilities"))?;
+    }
+    if gains_nothing(process) { install() } else { Ok(()) }
+}
+
+fn gains_nothing(process: &Process) -> bool {
+    process.no_new_privileges().unwrap_or_default()
+}
+
+/// Leaves these capabilities, and `kept`, which is not inherited.
+fn limit(capabilities: &LinuxCapabilities, kept: CapabilitySet) -> Result<()> {
+    let had = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
+    let sets = CapabilitySets {
+        effective: set(capabilities.effective()) | (kept & had),
+        permitted: set(capabilities.permitted()) | (kept & had),
+        inheritable: set(capabilities.inheritable()),
+    };
+    set_capabilities(None, sets).map_err(Error::at("set", "capabilities"))?;
+    clear_ambient_capability_set().map_err(Error::at("clear", "ambient capabilities"))
+}
+
+fn become_user(process: &Process, denies_setgroups: bool) -> Result<()> {
     let user = process.user();
     let groups = user.additional_gids().as_deref().unwrap_or_default();
     let own_alone = groups.iter().all(|group| *group == user.gid());
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     // A user namespace may forbid this. Then the caller's groups stay, which have no mapping.
-    if !(own_alone && userns::denies_setgroups()) {
+    if !(own_alone && denies_setgroups) {
         set_thread_groups(&groups).map_err(Error::at("set", "supplementary groups"))?;
     }
     let gid = Gid::from_raw(user.gid());

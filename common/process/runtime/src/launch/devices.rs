@@ -193,21 +193,33 @@ pub(super) fn open_terminal(root: BorrowedFd<'_>, process: &Process, channel: &C
             let side = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
             crate::terminal::resize(&outer, side(size.width()), side(size.height()));
         }
-        channel.hand_over(outer.as_fd());
+        channel.hand_over(outer.as_fd())?;
         Ok(inner)
     };
     open().map_err(Error::at::<Errno>("open", "a terminal at \"/dev/pts/ptmx\""))
 }
 
-/// Mounts the terminal on `/dev/console`.
+/// Mounts the terminal on `/dev/console`: the terminal itself, whatever a path leads to, on a file of that directory
+/// (CVE-2025-52565).
 pub(super) fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
     let mount = || {
-        let path: PathBuf = mount::resolve::path_of(terminal)?;
-        // The number belongs to the container's devpts; the kernel's path for the terminal ends with it.
-        let Some(number) = path.file_name() else { return Err(Errno::NOENT) };
-        let node = resolve::open_in(root, &Path::new("/dev/pts").join(number), OFlags::PATH)?;
-        let console = resolve::create_in(root, Path::new("/dev/console"), Leaf::File)?;
-        Detached::copy_of(node, false)?.attach(console)
+        let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)?;
+        let (flags, name) = (OFlags::NOFOLLOW | OFlags::CLOEXEC, "console");
+        match rustix::fs::openat(
+            &dev,
+            name,
+            flags | OFlags::CREATE | OFlags::EXCL,
+            Mode::from_raw_mode(0o600),
+        ) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let console = rustix::fs::openat(&dev, name, flags | OFlags::PATH, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&console)?.st_mode) {
+            FileType::RegularFile | FileType::CharacterDevice => {}
+            _ => return Err(Errno::NXIO),
+        }
+        Detached::copy_of(terminal, false)?.attach(console)
     };
     mount().map_err(Error::at::<Errno>("mount", "\"/dev/console\""))
 }

@@ -1,5 +1,6 @@
 //! Starts a process in its surroundings, and waits for it.
 
+mod cgroups;
 mod channel;
 mod child;
 mod command;
@@ -15,13 +16,16 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::{
     io::Errno,
     net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair},
-    process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
+
+use seccomp::Program;
 
 use crate::{Error, Identity, error::Result, sys};
 pub(crate) use channel::{Channel, Message};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
 use namespaces::Namespaces;
+pub(crate) use root::kind_of;
 pub use stdio::{Stdio, Streams};
 
 /// The surroundings of a new process.
@@ -65,17 +69,22 @@ pub struct Running {
 pub fn start(spec: &Spec, streams: Streams<'_>) -> Result<Started> {
     let Some(process) = spec.process() else { return Err(Error::new("no process in the specification")) };
     let namespaces = Namespaces::open(spec)?;
-    fork(&namespaces, Surroundings::New(spec), process, streams)
+    fork(spec, &namespaces, Surroundings::New(spec), process, streams)
 }
 
-/// Forks a process that joins all namespaces of a running one, as `docker exec` does. The root file system and the
-/// working directory are resolved there.
+/// Forks a process that joins the cgroup of `spec` and all namespaces of its running process, as `docker exec` does. The
+/// root file system and the working directory are resolved there.
 ///
 /// # Errors
 /// As [`start`]; when `running` has ended.
-pub fn join(running: BorrowedFd<'_>, process: &Process, streams: Streams<'_>) -> Result<Started> {
+pub fn join(
+    spec: &Spec,
+    running: BorrowedFd<'_>,
+    process: &Process,
+    streams: Streams<'_>,
+) -> Result<Started> {
     let namespaces = Namespaces::of(running)?;
-    fork(&namespaces, Surroundings::Joined(running), process, streams)
+    fork(spec, &namespaces, Surroundings::Joined(running), process, streams)
 }
 
 /// Starts `spec`, lets it run, and waits for its end.
@@ -87,18 +96,27 @@ pub fn run(spec: &Spec, streams: Streams<'_>) -> Result<i32> {
 }
 
 fn fork(
+    spec: &Spec,
     namespaces: &Namespaces,
     surroundings: Surroundings<'_>,
     process: &Process,
     streams: Streams<'_>,
 ) -> Result<Started> {
+    let group = cgroups::of(spec)?;
+    let group = group.as_ref();
+    let policy = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let program = policy.map(Program::compile).transpose().map_err(Error::new)?;
+    let is_new = matches!(surroundings, Surroundings::New(_));
     // A socket, not a pipe: writing to a pipe without a reader can send a signal that ends the writer.
     let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::at("create", "socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
-    let pid = namespaces.fork(|| {
+    let pid = namespaces.fork(group.map(AsFd::as_fd), |is_inside| {
         let gate_inside = gate_inside.as_fd();
         let begin = || {
+            if let Some(group) = group.filter(|_| !is_inside) {
+                group.admit(0)?;
+            }
             let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
             kept.extend(streams.descriptors());
             kept.extend(namespaces.descriptors());
@@ -108,7 +126,15 @@ fn fork(
             let mut kept: Vec<i32> = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
             // This includes the other end of the gate: otherwise it would not close when the caller dies.
             sys::close_others(&mut kept);
-            child::run(namespaces, &surroundings, process, &streams, gate_inside, &channel_inside)
+            child::run(
+                namespaces,
+                &surroundings,
+                process,
+                program.as_ref(),
+                &streams,
+                gate_inside,
+                &channel_inside,
+            )
         };
         let Err(error) = begin();
         channel_inside.fail(&error);
@@ -121,7 +147,12 @@ fn fork(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Error::at("open", format_args!("process {pid}")))?;
     let identity = Identity::of(pid)?;
-    Ok(Started { identity, process, gate: Some(gate), channel, reaped: false })
+    let started = Started { identity, process, gate: Some(gate), channel, reaped: false };
+    if let Some(group) = group.filter(|_| is_new) {
+        // While the process makes its surroundings: it runs nothing of the container's yet.
+        cgroups::limit_devices(group, spec)?;
+    }
+    Ok(started)
 }
 
 impl Started {
@@ -136,8 +167,11 @@ impl Started {
     /// Its error, with the exit status of a shell: 125, 126 or 127. It has ended then.
     pub fn release(mut self) -> Result<Running> {
         if let Some(gate) = self.gate.take() {
-            // A closed gate is reported below.
-            let _ = send(&gate, &[1], SendFlags::NOSIGNAL);
+            match send(&gate, &[1], SendFlags::NOSIGNAL) {
+                // It has ended, and says why below.
+                Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+                Err(errno) => return Err(Error::system("release", "the process", errno)),
+            }
         }
         let mut warnings = Vec::new();
         let mut terminal = None;
@@ -150,6 +184,11 @@ impl Started {
                 None => break,
             }
         }
+        // A process that is killed closes its side as one that executes its command does.
+        if !self.identity.has_executed()? {
+            self.reaped = true;
+            return Err(never_ran(reap(&self.process)));
+        }
         self.reaped = true;
         let process = self.process.try_clone().map_err(Error::at("duplicate", "descriptor"))?;
         Ok(Running { identity: self.identity, process, terminal, warnings })
@@ -160,6 +199,8 @@ impl Drop for Started {
     fn drop(&mut self) {
         self.gate.take();
         if !self.reaped {
+            // It would end by itself where it waits at the gate, but it may be anywhere.
+            let _ = pidfd_send_signal(&self.process, Signal::KILL);
             let _ = reap(&self.process);
         }
     }
@@ -184,6 +225,17 @@ impl AsFd for Running {
     /// A descriptor of the process (pidfd_open(2)), which becomes readable when it has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
+    }
+}
+
+/// The error of a process that ended before its command ran, and could not say why.
+fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
+    match status {
+        Ok(status @ 129..) => Error::new(format_args!(
+            "start: signal {} ended the process before its command ran",
+            status - 128
+        )),
+        _ => Error::new("start: the process ended before its command ran"),
     }
 }
 

@@ -90,31 +90,57 @@ impl Namespaces {
         self.joined.iter().map(|(_, fd)| fd).chain(&self.process).map(AsFd::as_fd)
     }
 
-    /// Forks into the pid namespace. Unlike other namespaces, a process can only be born into one. The caller's later
-    /// children are born in the caller's own, as before.
-    pub(crate) fn fork(&self, body: impl FnOnce() -> u8 + Send) -> Result<i32> {
+    /// Forks into the pid namespace, and into the cgroup if there is one. Unlike other namespaces, a process can only be
+    /// born into a pid namespace. The caller's later children are born in the caller's own, as before. `body` is told
+    /// whether the process is in the cgroup; else it enters it itself.
+    pub(crate) fn fork(
+        &self,
+        cgroup: Option<BorrowedFd<'_>>,
+        body: impl FnOnce(bool) -> u8 + Send,
+    ) -> Result<i32> {
         let joined = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
-        let changes = self.is_new(LinuxNamespaceType::Pid) || joined || self.process.is_some();
-        if !changes {
-            return forked(sys::fork(body));
+        let enters = joined || self.process.is_some();
+        let is_new = self.is_new(LinuxNamespaceType::Pid);
+        let single = sys::has_one_thread();
+        if !enters {
+            // At once in both. To move a process into a cgroup later, the kernel waits for all processors.
+            let body = match born(single, if is_new { nix::libc::CLONE_NEWPID } else { 0 }, cgroup, body) {
+                Ok(pid) => return Ok(pid),
+                Err(body) => body,
+            };
+            if !is_new {
+                return forked(sys::fork(|| body(false)));
+            }
+            return self.fork_there(false, cgroup, body);
         }
+        self.fork_there(single, cgroup, body)
+    }
+
+    /// With the pid namespace for the caller's children, for a moment.
+    fn fork_there(
+        &self,
+        single: bool,
+        cgroup: Option<BorrowedFd<'_>>,
+        body: impl FnOnce(bool) -> u8 + Send,
+    ) -> Result<i32> {
+        let fork = |single| match born(single, 0, cgroup, body) {
+            Ok(pid) => Ok(pid),
+            Err(body) => forked(sys::fork(|| body(false))),
+        };
         if in_user_namespace()? {
             // Only root of the first user namespace can return, so a separate thread enters and then ends.
-            return std::thread::scope(|scope| {
-                let thread = scope.spawn(|| {
-                    self.enter_pid()?;
-                    forked(sys::fork(body))
-                });
-                thread.join().unwrap_or_else(|_| Err(Error::new("fork: the thread ended")))
+            return crate::isolated::aside(|| {
+                self.enter_pid()?;
+                fork(false)
             });
         }
         let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::at("open", "pid namespace \"/proc/self/ns/pid\""))?;
         self.enter_pid()?;
-        let child = sys::fork(body);
+        let child = fork(single);
         let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
         back.map_err(Error::at("leave", "pid namespace"))?;
-        forked(child)
+        child
     }
 
     /// Makes the calling thread's children be born in the pid namespace.
@@ -162,6 +188,20 @@ impl Namespaces {
 pub(super) fn in_user_namespace() -> Result<bool> {
     let namespace = userns::Namespace::current();
     Ok(namespace?.is_some())
+}
+
+/// A process by clone3(2), if the caller has one thread; else, or where the kernel refuses that call, `body` again. What
+/// else is wrong shows again then.
+fn born<B: FnOnce(bool) -> u8>(
+    single: bool,
+    flags: nix::libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: B,
+) -> std::result::Result<i32, B> {
+    if !single || (flags == 0 && cgroup.is_none()) {
+        return Err(body);
+    }
+    sys::clone(flags, cgroup, body).map(nix::unistd::Pid::as_raw).map_err(|(_, body)| body)
 }
 
 fn forked(result: std::result::Result<nix::unistd::Pid, rustix::io::Errno>) -> Result<i32> {

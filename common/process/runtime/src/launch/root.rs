@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use mount::{
@@ -10,14 +10,15 @@ use mount::{
     resolve::{self, Leaf},
 };
 use oci_spec::runtime::{Mount, Process, Spec};
+use operation::Cause;
 use rustix::{
-    fs::{FileType, Mode, OFlags},
+    fs::{FileType, Mode, OFlags, ResolveFlags, makedev, openat2},
     io::Errno,
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
 use super::{channel::Channel, devices};
-use crate::{Error, cgroup, error::Result};
+use crate::{Error, error::Result};
 
 /// Makes the root directory of the specification the process's own. Returns its terminal, if there is a channel for the
 /// other side.
@@ -31,8 +32,9 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
 
     let root = attach_root(wanted.path(), devices::is_confined(spec))?;
     rustix::process::umask(Mode::empty());
+    let mut mounted = Mounted::default();
     for mount in spec.mounts().iter().flatten() {
-        add(root.as_fd(), mount)?;
+        mounted.0.extend(add(root.as_fd(), mount)?);
     }
     devices::populate(root.as_fd(), spec)?;
     let terminal = match terminal {
@@ -46,10 +48,10 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     devices::confine(root.as_fd(), spec)?;
     if let Some(linux) = linux {
         for path in linux.readonly_paths().iter().flatten() {
-            make_readonly(root.as_fd(), Path::new(path))?;
+            make_readonly(mounted.open(root.as_fd(), Path::new(path))?, path)?;
         }
         for path in linux.masked_paths().iter().flatten() {
-            mask(root.as_fd(), Path::new(path))?;
+            mask(root.as_fd(), mounted.open(root.as_fd(), Path::new(path))?, path)?;
         }
     }
     if wanted.readonly().unwrap_or_default() {
@@ -84,43 +86,52 @@ fn pivot(root: Detached) -> Result<()> {
     pivot().map_err(Error::at::<Errno>("pivot_root", ""))
 }
 
-/// One of the specification's mounts.
-fn add(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
-    if mount.typ().as_deref() == Some("cgroup") {
-        return add_cgroup(root, mount);
+/// File systems of the kernel in the container, with their places: masks are laid over their own files, wherever another
+/// container may have moved the way there in the meantime (CVE-2019-19921, CVE-2023-27561).
+#[derive(Default)]
+struct Mounted(Vec<(PathBuf, Detached)>);
+
+impl Mounted {
+    /// A missing path needs no mask.
+    fn open(&self, root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
+        let below = |(target, mount)| Some((mount, path.strip_prefix(target).ok()?));
+        let of_kernel = self.0.iter().rev().find_map(|(target, mount)| below((target, mount)));
+        let opened = match of_kernel {
+            Some((mount, rest)) => {
+                let rest = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                openat2(mount, rest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+            }
+            None => resolve::open_in(root, path, OFlags::PATH),
+        };
+        match opened {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            opened => opened.map(Some).map_err(Error::at("open", format_args!("{path:?}"))),
+        }
     }
-    attach(root, mount).map(drop)
 }
 
-/// cgroup v1 is many mounts in a tmpfs, which becomes read-only after they are made.
-fn add_cgroup(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
-    let cgroup::Expanded { mounts, links } = cgroup::expand(mount)?;
-    let Some((first, below)) = mounts.split_first() else { return Ok(()) };
-    let mut first = first.clone();
-    let options: Vec<String> = first.options().clone().unwrap_or_default();
-    let readonly = options.iter().any(|option| option == "ro");
-    if !below.is_empty() {
-        first.set_options(Some(options.into_iter().filter(|option| option != "ro").collect()));
+/// One of the specification's mounts. Returns it with its place if it shows the kernel.
+fn add(root: BorrowedFd<'_>, mount: &Mount) -> Result<Option<(PathBuf, Detached)>> {
+    use nix::errno::Errno::{EBUSY, ENODEV, EPERM};
+    match attach(root, mount) {
+        // A container in its caller's cgroup has nothing to see there, and a kernel may have no cgroups.
+        Err(error)
+            if mount.typ().as_deref() == Some(CGROUP)
+                && matches!(error.errno(), Some(EBUSY | ENODEV | EPERM)) =>
+        {
+            Ok(None)
+        }
+        attached => {
+            let attached = attached?;
+            Ok(shows_kernel(mount).then(|| (mount.destination().clone(), attached)))
+        }
     }
-    let top = attach(root, &first)?;
-    for mount in below {
-        // Only this process can change the directory, so it is safe.
-        let target = mount.destination();
-        let name = target.file_name().unwrap_or_default();
-        let (detached, _) = detached(mount)?;
-        rustix::fs::mkdirat(&top, name, Mode::from_raw_mode(0o755))
-            .and_then(|()| detached.attach_in(&top, name))
-            .map_err(Error::at("mount", format_args!("cgroup on {target:?}")))?;
-    }
-    for (name, target) in links {
-        rustix::fs::symlinkat(&target, &top, &name)
-            .map_err(Error::at("create", format_args!("link {name:?} in {:?}", mount.destination())))?;
-    }
-    if readonly && !below.is_empty() {
-        let object = format!("{:?} read-only", mount.destination());
-        top.change(&Options::parse(["ro"]), false).map_err(Error::at("make", object))?;
-    }
-    Ok(())
+}
+
+/// Whether it is a `/proc` or a `/sys`, which a rootless container may have from the host.
+fn shows_kernel(mount: &Mount) -> bool {
+    matches!(kind_of(mount), "proc" | "sysfs") || mount.destination() == Path::new("/sys")
 }
 
 /// The source and the options of a mount.
@@ -154,13 +165,23 @@ fn detached(mount: &Mount) -> Result<(Detached, Options)> {
     Ok((detached, options))
 }
 
-fn kind_of(mount: &Mount) -> &str {
-    mount.typ().as_deref().unwrap_or("bind")
+/// The type of `/sys/fs/cgroup` in OCI runtime-spec, whatever the host has there. Here it is the hierarchy of version 2: it
+/// shows the container's own cgroup, and those of version 1 would show its caller's.
+const CGROUP: &str = "cgroup";
+
+pub(crate) fn kind_of(mount: &Mount) -> &str {
+    match mount.typ().as_deref() {
+        Some(CGROUP) => "cgroup2",
+        kind => kind.unwrap_or("bind"),
+    }
 }
 
 fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
     let (target, kind) = (mount.destination(), kind_of(mount));
     let (detached, options) = detached(mount)?;
+    if shows_kernel(mount) {
+        is_plain_directory(root, target).map_err(Error::at("mount", format_args!("{kind} on {target:?}")))?;
+    }
     let place = || {
         let leaf = match FileType::from_raw_mode(rustix::fs::fstat(&detached)?.st_mode) {
             FileType::Directory => Leaf::Directory,
@@ -189,16 +210,20 @@ fn refused(kind: &str, target: &Path, errno: Errno) -> Error {
     }
 }
 
-/// A missing path needs no mask.
-fn open_if_there(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    match resolve::open_in(root, path, OFlags::PATH) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        result => result.map(Some).map_err(Error::at("open", format_args!("{path:?}"))),
+/// What the image has in its place must not lead elsewhere.
+fn is_plain_directory(root: BorrowedFd<'_>, target: &Path) -> std::result::Result<(), Cause> {
+    let relative = target.strip_prefix("/").unwrap_or(target);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, relative, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+    {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::LOOP | Errno::NOTDIR) => Err("the image has no directory there".into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-fn make_readonly(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let Some(place) = open_if_there(root, path)? else { return Ok(()) };
+fn make_readonly(place: Option<OwnedFd>, path: &str) -> Result<()> {
+    let Some(place) = place else { return Ok(()) };
     let cover = || {
         let copy = Detached::copy_of(&place, true)?;
         copy.change(&Options::parse(["ro"]), true)?;
@@ -208,8 +233,8 @@ fn make_readonly(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
 }
 
 /// A directory looks empty, a file looks like `/dev/null`.
-fn mask(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let Some(place) = open_if_there(root, path)? else { return Ok(()) };
+fn mask(root: BorrowedFd<'_>, place: Option<OwnedFd>, path: &str) -> Result<()> {
+    let Some(place) = place else { return Ok(()) };
     let object = || format!("{path:?}");
     let kind = rustix::fs::fstat(&place).map_err(Error::at("mask", object()))?.st_mode;
     if FileType::from_raw_mode(kind) == FileType::Directory {
@@ -221,9 +246,13 @@ fn mask(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         return empty.mount(attributes)?.attach(place).map_err(Error::at("mask", object()));
     }
-    let cover = || {
-        let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH)?;
-        Detached::copy_of(null, false)?.attach(&place)
-    };
+    let null = resolve::open_in(root, Path::new("/dev/null"), OFlags::PATH | OFlags::NOFOLLOW)
+        .map_err(Error::at("mask", object()))?;
+    // A `/dev` of somebody's own may have anything there (CVE-2025-31133).
+    let found = rustix::fs::fstat(&null).map_err(Error::at("mask", object()))?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != makedev(1, 3) {
+        return Err(Error::system("mask", object(), "\"/dev/null\" of the container is not the null device"));
+    }
+    let cover = || Detached::copy_of(null, false)?.attach(&place);
     cover().map_err(Error::at("mask", object()))
 }

@@ -13,8 +13,9 @@ use std::{collections::HashMap, path::PathBuf};
 use oci_spec::{
     OciSpecError, image,
     runtime::{
-        Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
-        ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+        Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, ProcessBuilder, RootBuilder, Spec,
+        SpecBuilder, UserBuilder,
     },
 };
 
@@ -44,6 +45,18 @@ pub enum Network {
     Own(PathBuf),
     /// Another container's: the path of a namespace.
     Shared(PathBuf),
+}
+
+/// The policy for system calls.
+#[derive(Debug, Clone, Default)]
+pub enum Seccomp {
+    /// Docker's, for the capabilities of the process; none if it is privileged.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// This one, for the capabilities of the process.
+    Profile(Box<seccomp::Profile>),
 }
 
 /// Settings that add to the image's configuration or override it.
@@ -83,6 +96,12 @@ pub struct Overrides {
     pub cap_drop: Vec<String>,
     /// All capabilities and all devices of the host, nothing masked.
     pub privileged: bool,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
+    /// Masks no path and makes none read-only.
+    pub open_system_paths: bool,
+    /// The path of its own cgroup, which is made beforehand; none for the caller's.
+    pub cgroup: Option<PathBuf>,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
@@ -94,6 +113,7 @@ pub struct Overrides {
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
     let namespace = Namespace::current()?;
     let process = process(&run_with(config, overrides), overrides)?;
+    let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
@@ -105,7 +125,32 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         .build()
         .map_err(invalid)?;
     spec.set_hostname(overrides.hostname.clone());
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_seccomp(policy);
+    }
     Ok(spec)
+}
+
+/// The policy, with its conditions on capabilities decided.
+fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Option<LinuxSeccomp>> {
+    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().as_ref());
+    let names = bounding.into_iter().flatten().map(|one| format!("CAP_{}", one.to_string().to_uppercase()));
+    let conditions = || seccomp::Conditions::of_this_machine(names);
+    let policy = match asked {
+        Seccomp::Unconfined => return Ok(None),
+        Seccomp::Default if privileged => return Ok(None),
+        Seccomp::Default => seccomp::Profile::docker().and_then(|docker| docker.resolve(&conditions())),
+        Seccomp::Profile(profile) => profile.resolve(&conditions()),
+    };
+    let policy = policy.map_err(Error::new)?;
+    let asks = |rule: &LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
+    if policy.syscalls().iter().flatten().any(asks) {
+        // Nobody would answer: the calls would wait for ever.
+        return Err(Error::new(
+            "seccomp policy: SCMP_ACT_NOTIFY needs a program that answers, and there is none",
+        ));
+    }
+    Ok(Some(policy))
 }
 
 fn invalid(error: OciSpecError) -> Error {
@@ -179,11 +224,12 @@ fn annotations(config: Option<&image::Config>) -> HashMap<String, String> {
 }
 
 fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> {
+    let open = overrides.privileged || overrides.open_system_paths;
     let own_network = matches!(overrides.network, Network::None | Network::Own(_));
     let mut builder = LinuxBuilder::default()
         .namespaces(namespaces(overrides)?)
-        .masked_paths(if overrides.privileged { vec![] } else { mounts::masked() })
-        .readonly_paths(if overrides.privileged { vec![] } else { mounts::readonly() })
+        .masked_paths(if open { vec![] } else { mounts::masked() })
+        .readonly_paths(if open { vec![] } else { mounts::readonly() })
         .rootfs_propagation("rslave");
     if own_network {
         // As with Docker, in a new network any port can be listened on, and all users may ping. All users means all
@@ -198,8 +244,24 @@ fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> 
         builder = builder.devices(devices::of_host()?);
     }
     let mut linux = builder.build().map_err(invalid)?;
-    linux.set_resources(None);
+    linux.set_resources(resources(overrides));
+    linux.set_cgroups_path(overrides.cgroup.clone());
     Ok(linux)
+}
+
+/// Which devices its cgroup may use: none but Docker's, or all.
+fn resources(overrides: &Overrides) -> Option<LinuxResources> {
+    if overrides.privileged || overrides.cgroup.is_none() {
+        return None;
+    }
+    Some(devices_alone())
+}
+
+/// The resources of a cgroup that has Docker's list of devices and no limits.
+pub fn devices_alone() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(Some(cgroup::docker_devices()));
+    resources
 }
 
 fn namespaces(overrides: &Overrides) -> Result<Vec<LinuxNamespace>> {

@@ -1,6 +1,8 @@
 //! Everything that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
 
-use std::os::fd::{AsFd, AsRawFd};
+mod program_file;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::{
     libc,
@@ -14,6 +16,8 @@ use rustix::{
     thread::UnshareFlags,
 };
 
+pub(crate) use program_file::leave_program_file;
+
 /// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
 /// there.
 pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
@@ -26,6 +30,45 @@ pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {
             exit(status)
         }
         Err(error) => Err(errno(error)),
+    }
+}
+
+/// Of linux/sched.h. The C library's constant is a number of 32 bits, which it does not fit into.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Whether this process has one thread.
+pub(crate) fn has_one_thread() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // The directory has a link for itself and for each of its directories: one a thread.
+    std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
+}
+
+/// clone3(2), as a fork: with these `CLONE_*` flags, and in this cgroup. As for [`fork`], `body` runs in the child; it is
+/// told `true`. If the kernel does not make the process, `body` is given back with the error.
+///
+/// The caller has one thread: the C library knows nothing of this call, and what other threads hold would stay held.
+pub(crate) fn clone<B: FnOnce(bool) -> u8>(
+    flags: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: B,
+) -> Result<Pid, (Errno, B)> {
+    // SAFETY: all zeros is a valid `clone_args`.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of the memory and goes on with this stack. There is one
+    // thread, so nobody holds a lock that the child would wait for.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
+        -1 => Err((last_error(), body)),
+        0 => {
+            let body = std::panic::AssertUnwindSafe(|| body(true));
+            exit(std::panic::catch_unwind(body).unwrap_or(125))
+        }
+        child => Ok(Pid::from_raw(child as i32)),
     }
 }
 
@@ -71,6 +114,18 @@ pub(crate) fn raise_loopback() -> Result<(), Errno> {
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &request) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Gives the process an empty session keyring (session-keyring(7)). Keys are in no namespace, and the caller's are not for
+/// a container. Where the kernel has no keys, or a policy denies the call, there is nothing to leave.
+pub(crate) fn leave_keyring() -> Result<(), Errno> {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: the call takes a name or null, and changes only what belongs to this process.
+    let key = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
+    match if key < 0 { last_error() } else { return Ok(()) } {
+        Errno::NOSYS | Errno::PERM => Ok(()),
+        errno => Err(errno),
+    }
 }
 
 /// Makes a terminal or a pipe of our own non-blocking. If that is impossible, reads and writes wait.

@@ -1,0 +1,205 @@
+//! Lets go of the program's own file, so that nothing in a container can reach it (CVE-2019-5736).
+//!
+//! Until a process executes its command it runs this program, and `/proc/self/exe` leads to the program's file on the
+//! host. A container whose command is a script for the interpreter `/proc/self/exe` would run it, and could open it for
+//! writing. Others execute themselves again from a copy; here the process copies what is mapped of its file into memory of
+//! its own, in place, and puts an empty, sealed file where `/proc/self/exe` leads. It costs a tenth of a second execution.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use nix::libc;
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    io::Errno,
+};
+
+/// What is mapped of the program's file: a line of `/proc/self/maps`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mapping {
+    start: usize,
+    end: usize,
+    protection: libc::c_int,
+}
+
+/// Does it. The process has one thread. `stand_in` is where `/proc/self/exe` leads then; an empty file by default.
+///
+/// # Errors
+/// EPERM without CAP_SYS_RESOURCE, and in a user namespace on a kernel before 5.9; then the process goes on as before.
+pub(crate) fn leave_program_file(stand_in: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    for mapping in of_file_at(&maps, leave_program_file as *const () as usize) {
+        move_to_memory(mapping)?;
+    }
+    let empty = match stand_in {
+        Some(_) => None,
+        None => Some(empty_file()?),
+    };
+    let file =
+        stand_in.map_or_else(|| empty.as_ref().map_or(-1, OwnedFd::as_raw_fd), |file| file.as_raw_fd());
+    replace(file)
+}
+
+/// The mappings of the file that is mapped at `address`.
+fn of_file_at(maps: &str, address: usize) -> Vec<Mapping> {
+    let lines = || maps.lines().filter_map(parse);
+    let file = lines().find(|(mapping, _)| (mapping.start..mapping.end).contains(&address));
+    let Some((_, file)) = file else { return Vec::new() };
+    lines().filter(|(_, other)| *other == file).map(|(mapping, _)| mapping).collect()
+}
+
+/// `start-end rwxp offset device inode path`: the mapping, and device and inode.
+fn parse(line: &str) -> Option<(Mapping, (&str, &str))> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let allowed = words.next()?.as_bytes();
+    let bits = [(b'r', libc::PROT_READ), (b'w', libc::PROT_WRITE), (b'x', libc::PROT_EXEC)];
+    let protection =
+        bits.iter().filter(|(letter, _)| allowed.contains(letter)).fold(0, |all, (_, bit)| all | bit);
+    let (device, inode) = (words.nth(1)?, words.next()?);
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    Some((Mapping { start: number(start)?, end: number(end)?, protection }, (device, inode)))
+}
+
+/// Replaces the mapping by a copy of its content. Nothing may change the content meanwhile: no call between the copy and
+/// the exchange allocates memory.
+fn move_to_memory(mapping: Mapping) -> io::Result<()> {
+    let Mapping { start, end, protection } = mapping;
+    let length = end - start;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a new mapping that nobody knows of. The copy reads a mapping of this program that is there, and is readable
+    // where it is copied. The exchange is one step of the kernel's, and afterwards the same bytes are at the same place
+    // with the same protection: for code, constants and variables nothing changes.
+    unsafe {
+        let copy = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if copy == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if protection & libc::PROT_READ != 0 {
+            std::ptr::copy_nonoverlapping(start as *const u8, copy.cast(), length);
+        }
+        if libc::mprotect(copy, length, protection) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        if libc::mremap(copy, length, length, flags, start as *mut libc::c_void) == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// An empty file that stays empty, and may be executed: the kernel asks for that.
+fn empty_file() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // A kernel before 6.3 does not know the flag, and makes all of them executable.
+    let file = match memfd_create("ns-exec", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => memfd_create("ns-exec", flags),
+        made => made,
+    }?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// Lets `/proc/self/exe` lead to the file.
+fn replace(file: libc::c_int) -> io::Result<()> {
+    // SAFETY: the kernel takes a number, and refuses it while the program's file is mapped.
+    let replaced =
+        unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file as libc::c_ulong, 0, 0) };
+    if replaced == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EPERM) => replace_in_user_namespace(file),
+        error => Err(error),
+    }
+}
+
+/// `struct prctl_mm_map` of linux/prctl.h.
+#[repr(C)]
+struct Layout {
+    /// start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end.
+    places: [u64; 11],
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
+/// The same by the other call, which root of a user namespace may make: with all places as they are.
+fn replace_in_user_namespace(file: libc::c_int) -> io::Result<()> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    let fields: Vec<u64> =
+        after.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+    // proc(5) counts from 1, and the first field here is the third.
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    // SAFETY: asks for the end of the heap, and moves nothing.
+    let brk = unsafe { libc::sbrk(0) } as u64;
+    let places = [
+        field(26),
+        field(27),
+        field(45),
+        field(46),
+        field(47),
+        brk,
+        field(28),
+        field(48),
+        field(49),
+        field(50),
+        field(51),
+    ];
+    let layout = Layout { places, auxv: 0, auxv_size: 0, exe_fd: file as u32 };
+    // SAFETY: the kernel reads the layout, which outlives the call.
+    let replaced = unsafe {
+        libc::prctl(
+            libc::PR_SET_MM,
+            libc::PR_SET_MM_MAP,
+            &raw const layout,
+            size_of::<Layout>() as libc::c_ulong,
+            0,
+        )
+    };
+    if replaced == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mappings_of_one_file() {
+        let maps = "00400000-00401000 r--p 00000000 08:01 12 /bin/a b\n00401000-00403000 r-xp 00001000 08:01 12 /bin/a b\n\
+                    00403000-00404000 rw-p 00000000 00:00 0\n7f0000000000-7f0000001000 r--p 00000000 08:01 13 /lib/c\n";
+        let found = of_file_at(maps, 0x40_1800);
+        let expected = [
+            Mapping { start: 0x40_0000, end: 0x40_1000, protection: libc::PROT_READ },
+            Mapping { start: 0x40_1000, end: 0x40_3000, protection: libc::PROT_READ | libc::PROT_EXEC },
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(of_file_at(maps, 0x9000), []);
+    }
+
+    #[test]
+    fn a_process_goes_on_without_its_file() {
+        testkit::require_root();
+        let child = crate::sys::fork(|| {
+            let before = fs::read_link("/proc/self/exe").unwrap();
+            leave_program_file(None).unwrap();
+            let after = fs::read_link("/proc/self/exe").unwrap();
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            let is_left = !maps.contains(before.to_str().unwrap());
+            let writable = fs::File::options()
+                .write(true)
+                .open("/proc/self/exe")
+                .map(|mut file| io::Write::write_all(&mut file, b"x").is_ok());
+            u8::from(
+                !(after.to_str().unwrap().contains("memfd:ns-exec") && is_left && !writable.unwrap_or(false)),
+            )
+        })
+        .unwrap();
+        let status = nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+    }
+}

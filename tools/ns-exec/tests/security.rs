@@ -1,0 +1,272 @@
+//! What a container can do to the host, seen from inside: by a new process and by one that joins. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use testkit::Sandbox;
+
+fn sandbox() -> Sandbox {
+    Sandbox::with_busybox()
+}
+
+/// Runs a script in a new container with these flags, and again in one that joins. Returns what both printed, without the
+/// joined one's where the container runs nothing that could be joined.
+#[track_caller]
+fn both(sandbox: &Sandbox, flags: &str, script: &str) -> [String; 2] {
+    std::fs::write(sandbox.directory().join("script"), script).unwrap();
+    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    let new = sandbox.sh(&format!("ns-exec {flags} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
+    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    sandbox.sh(&format!("ns-exec -d {flags} -- sleep 1000 < ready.json > run.json")).ok();
+    let joined = sandbox.sh("ns-exec --join web -- sh -c \"$(cat script)\" 2>&1").stdout;
+    sandbox.sh("unwind web > /dev/null").ok();
+    [new, joined]
+}
+
+#[track_caller]
+fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected: &str) {
+    assert_eq!(both(sandbox, flags, script), [expected, expected], "{flags}: {script}");
+}
+
+#[test]
+fn its_own_cgroup_is_all_that_it_sees_of_them() {
+    let sandbox = sandbox();
+    let top = "mkdir -p /run/top && mount -t cgroup2 none /run/top";
+    sandbox.sh(top).ok();
+    // The path as the container sees it, and what it can change there.
+    assert_both(&sandbox, "", "grep ^0: /proc/self/cgroup", "0::/\n");
+    assert_both(
+        &sandbox,
+        "",
+        "mkdir /sys/fs/cgroup/x",
+        "mkdir: can't create directory '/sys/fs/cgroup/x': Read-only file system\n",
+    );
+    assert_both(
+        &sandbox,
+        "",
+        "ls /sys/fs/cgroup | grep -c cgroup.kill; grep -c cgroup /proc/mounts",
+        "1\n1\n",
+    );
+    // In its processes' list there are its own alone.
+    assert_both(&sandbox, "", "sort -n /sys/fs/cgroup/cgroup.procs | head -n 1", "1\n");
+    // With all rights it mounts the hierarchy, and still finds no other cgroup.
+    let script = "mount -t cgroup2 none /tmp && ls -d /tmp/stave /tmp/*.slice 2>/dev/null; echo $(cat /tmp/cgroup.procs | head -n 1)";
+    assert_both(&sandbox, "--privileged", script, "1\n");
+
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sh -c 'sleep 1001 & sleep 1002' > web.json").ok();
+    let path = sandbox.sh("jq -r '.steps[] | select(.tool == \"ns-exec\") | .operations[] | select(.op == \"cgroup-add\") | .path' web.json").ok();
+    let path = path.trim();
+    assert!(path.starts_with("/stave/web."), "{path}");
+    sandbox.sh(&format!("for i in $(seq 100); do [ $(wc -l < /run/top{path}/cgroup.procs) = 2 ] && break; sleep 0.02; done; cat /run/top{path}/cgroup.procs")).ok();
+    sandbox.sh("ns-exec --join web -d -- sleep 1003").ok();
+    assert_eq!(sandbox.sh(&format!("wc -l < /run/top{path}/cgroup.procs")).ok(), "3\n");
+    sandbox.sh("ns-exec --check < web.json > /dev/null").ok();
+    // Its supervisor is outside, and undo ends all that is inside.
+    sandbox.sh("ns-exec --undo < web.json > /dev/null").ok();
+    sandbox.sh(&format!("! test -e /run/top{path} && ! pgrep -xf 'sleep 100[123]' && unwind web")).ok();
+}
+
+#[test]
+fn a_cgroup_that_may_not_be_made_is_no_obstacle() {
+    let sandbox = sandbox();
+    sandbox.sh("layer-apply --id web --rootless < busybox.json > /dev/null; unwind web").ok();
+    let script = "unshare --user --map-root-user --mount --pid --fork --mount-proc sh -c \
+        'img-inspect busybox | layer-apply --id web --rootless --root /run/u | union-mount --root /run/u | ns-exec --root /run/u -- grep ^0: /proc/self/cgroup'";
+    let outcome = sandbox.sh(&format!("mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
+    assert_eq!(outcome.stdout, "0::/\n");
+    assert_eq!(
+        outcome.stderr,
+        "ns-exec: warning: the container has no cgroup of its own: mount cgroup2: Operation not permitted\n"
+    );
+}
+
+#[test]
+fn system_calls_that_docker_denies() {
+    let sandbox = sandbox();
+    assert_both(&sandbox, "", "grep Seccomp: /proc/self/status", "Seccomp:\t2\n");
+    assert_both(
+        &sandbox,
+        "--security-opt seccomp=unconfined",
+        "grep Seccomp: /proc/self/status",
+        "Seccomp:\t0\n",
+    );
+    assert_both(&sandbox, "--privileged", "grep Seccomp: /proc/self/status", "Seccomp:\t0\n");
+    assert_both(&sandbox, "", "unshare -Ur true", "unshare: unshare(0x10000000): Operation not permitted\n");
+    assert_both(&sandbox, "--security-opt seccomp=unconfined", "unshare -Ur echo in", "in\n");
+    assert_both(&sandbox, "--cap-add SYS_ADMIN", "unshare -Ur echo in", "in\n");
+    // As another user, and where nothing can be gained.
+    for flags in ["-u 1000", "--security-opt no-new-privileges", "-u 1000 --no-new-privs", "--cap-drop ALL"] {
+        assert_both(
+            &sandbox,
+            flags,
+            "unshare -Ur true",
+            "unshare: unshare(0x10000000): Operation not permitted\n",
+        );
+    }
+    assert_both(
+        &sandbox,
+        "--security-opt no-new-privileges",
+        "grep NoNewPrivs /proc/self/status",
+        "NoNewPrivs:\t1\n",
+    );
+    // Programs of 32 bits, and those of another kind, are not a way around.
+    let own = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":5}]}"#;
+    std::fs::write(sandbox.directory().join("own.json"), own).unwrap();
+    assert_both(
+        &sandbox,
+        "--security-opt seccomp=own.json",
+        "mkdir /x",
+        "mkdir: can't create directory '/x': Input/output error\n",
+    );
+}
+
+#[test]
+fn options_that_cannot_be_followed_are_refused() {
+    let sandbox = sandbox();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    std::fs::write(sandbox.directory().join("bad.json"), "{").unwrap();
+    std::fs::write(
+        sandbox.directory().join("asks.json"),
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+    )
+    .unwrap();
+    for (option, error) in [
+        (
+            "seccomp=missing.json",
+            "ns-exec: read seccomp profile \"missing.json\": No such file or directory\n",
+        ),
+        (
+            "seccomp=asks.json",
+            "ns-exec: seccomp policy: SCMP_ACT_NOTIFY needs a program that answers, and there is none\n",
+        ),
+    ] {
+        let outcome = sandbox.sh(&format!("ns-exec --security-opt {option} -- true < ready.json")).exits(125);
+        assert_eq!(outcome.stderr, error);
+    }
+    let outcome = sandbox.sh("ns-exec --security-opt seccomp=bad.json -- true < ready.json").exits(125);
+    assert!(outcome.stderr.starts_with("ns-exec: read seccomp profile \"bad.json\": "), "{}", outcome.stderr);
+    for option in ["apparmor=docker-default", "label=type:x", "rubbish"] {
+        let outcome = sandbox.sh(&format!("ns-exec --security-opt {option} -- true < ready.json")).exits(125);
+        assert_eq!(
+            outcome.stderr.lines().filter(|line| !line.starts_with("hint: ")).count(),
+            1,
+            "{}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn no_device_but_its_own() {
+    let sandbox = sandbox();
+    // A block device of the host, and its kernel's messages, which no container may read.
+    let open = "head -c 1 /tmp/x > /dev/null";
+    let make = |kind, numbers| format!("mount -t tmpfs t /tmp && mknod /tmp/x {kind} {numbers} && {open}");
+    let refused = "head: /tmp/x: Operation not permitted\n";
+    for (kind, numbers) in [("b", "7 0"), ("c", "1 11"), ("c", "1 1")] {
+        assert_both(&sandbox, "--cap-add SYS_ADMIN", &make(kind, numbers), refused);
+    }
+    assert_both(&sandbox, "--cap-add SYS_ADMIN", &format!("{}; echo $?", make("c", "1 5")), "0\n");
+    assert_both(&sandbox, "--privileged", &format!("{}; echo $?", make("c", "1 5")), "0\n");
+    // A `/dev` of the host's own, without any capability.
+    sandbox.sh("mkdir /run/dev && mknod /run/dev/null c 1 3 && mknod /run/dev/kmsg c 1 11").ok();
+    assert_both(&sandbox, "-v /run/dev:/dev", "head -c 1 /dev/kmsg", "head: /dev/kmsg: Permission denied\n");
+}
+
+#[test]
+fn masks_lie_where_the_kernels_files_are() {
+    let sandbox = sandbox();
+    sandbox.sh("mkdir /run/rootfs; cd /run/rootfs; mkdir bin dev sys vol elsewhere; cp /bin/busybox bin/busybox; ln -s busybox bin/sh").ok();
+    let refused = |reason: &str, setup: &str, flags: &str| {
+        sandbox.sh(&format!("cd /run/rootfs; {setup}")).ok();
+        let outcome = sandbox.sh(&format!("ns-exec -n --id link --rootfs /run/rootfs {flags} -- /bin/busybox true; s=$?; unwind link > /dev/null 2>&1; exit $s"));
+        assert_eq!(
+            (outcome.status, outcome.stderr.as_str()),
+            (125, format!("ns-exec: {reason}\n").as_str()),
+            "{setup}"
+        );
+    };
+    let link = "the image has no directory there";
+    refused(&format!("mount proc on \"/proc\": {link}"), "ln -s elsewhere proc", "");
+    refused(&format!("mount proc on \"/proc\": {link}"), "rm proc; touch proc", "");
+    refused(
+        &format!("mount sysfs on \"/sys\": {link}"),
+        "rm -r proc sys; mkdir proc; ln -s elsewhere sys",
+        "",
+    );
+    // A null device that is none: what is masked would be readable (CVE-2025-31133).
+    refused(
+        "mask \"/proc/interrupts\": \"/dev/null\" of the container is not the null device",
+        "rm sys; mkdir sys dev2; touch dev2/null",
+        "-v /run/rootfs/dev2:/dev",
+    );
+    refused(
+        "mask \"/proc/interrupts\": \"/dev/null\" of the container is not the null device",
+        "rm dev2/null; mknod dev2/null c 1 5",
+        "-v /run/rootfs/dev2:/dev",
+    );
+    assert_both(
+        &sandbox,
+        "",
+        "echo x > /proc/sys/kernel/core_pattern",
+        "sh: can't create /proc/sys/kernel/core_pattern: Read-only file system\n",
+    );
+    assert_both(
+        &sandbox,
+        "--security-opt systempaths=unconfined",
+        "cat /proc/keys > /dev/null; grep -c proc/sys /proc/mounts",
+        "0\n",
+    );
+}
+
+#[test]
+fn the_program_of_the_host_cannot_be_had() {
+    let sandbox = sandbox();
+    // CVE-2019-5736: a command that asks the kernel to execute what executes it.
+    let outcome = sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    drop(outcome);
+    sandbox.sh("printf '#!/proc/self/exe\\n' > \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil; chmod 755 \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil").ok();
+    let refused = sandbox.sh("ns-exec -- evil < ready.json").exits(126);
+    assert_eq!(refused.stderr, "ns-exec: execute \"/bin/evil\": Exec format error\n");
+    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json").ok();
+    sandbox.sh("ns-exec --join web -- evil > /dev/null; test $? != 0").ok();
+}
+
+/// Looks for a key in the session's keyring.
+const LOOK: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) {
+    long key = syscall(SYS_keyctl, 10, -3, "user", "stave-secret", 0);
+    puts(key > 0 ? "found" : strerror(errno));
+}
+"#;
+
+#[test]
+fn keys_of_the_host_are_not_in_it() {
+    let sandbox = sandbox();
+    let python = r#"
+import ctypes, os, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+assert call(250, 1, None) > 0  # keyctl: a session keyring of its own
+assert call(248, b"user", b"stave-secret", b"x", 1, -3) > 0  # add_key, to it
+os.execvp("sh", ["sh", "-c", sys.argv[1]])
+"#;
+    for (name, text) in [("keys.py", python), ("look.c", LOOK)] {
+        std::fs::write(sandbox.directory().join(name), text).unwrap();
+    }
+    sandbox.sh("cc -static -o /run/look look.c").ok();
+    let start = "unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json";
+    for (flags, seen) in [("", "Operation not permitted\n"), ("--privileged", "Required key not available\n")]
+    {
+        sandbox.sh(start).ok();
+        let new = sandbox.sh(&format!(
+            "python3 keys.py '/run/look; ns-exec {flags} -v /run/look:/look -- /look < ready.json'"
+        ));
+        assert_eq!(new.ok(), format!("found\n{seen}"));
+        sandbox.sh(start).ok();
+        sandbox.sh(&format!("ns-exec {flags} -v /run/look:/look -d -- sleep 1000 < ready.json")).ok();
+        assert_eq!(sandbox.sh("python3 keys.py 'ns-exec --join web -- /look'").ok(), seen);
+    }
+}
