@@ -36,10 +36,6 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         let _ = writeln!(io::stdout(), "{}", explanation(&container.identity.pid.to_string(), &process));
         return Ok(0);
     }
-    let running = container
-        .identity
-        .open()?
-        .ok_or_else(|| hint(anyhow!("container \"{id}\" does not run"), "start it first"))?;
     let signals = Foreground::new()?;
     let (stdin, out) = match (tool.detach, tool.interactive) {
         (true, _) => (Stdio::Null, Stdio::Null),
@@ -47,7 +43,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
         (false, false) => (Stdio::Null, Stdio::Inherit),
     };
     let streams = Streams { stdin, stdout: out, stderr: out };
-    let joined = runtime::join(&container.spec, std::os::fd::AsFd::as_fd(&running), &process, streams)?;
+    let joined = runtime::join(&container.spec, container.identity, &process, streams)?;
     let mut joined = joined.release()?;
     for warning in std::mem::take(&mut joined.warnings) {
         eprintln!("ns-exec: warning: {warning}");

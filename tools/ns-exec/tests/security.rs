@@ -270,3 +270,87 @@ os.execvp("sh", ["sh", "-c", sys.argv[1]])
         assert_eq!(sandbox.sh("python3 keys.py 'ns-exec --join web -- /look'").ok(), seen);
     }
 }
+
+/// Looks at every process that shows up beside it, for some time: its program, its descriptors, and whether it can be traced
+/// under this program's name.
+const WATCH: &str = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+int main(void) {
+    setvbuf(stdout, 0, _IOLBF, 0);
+    struct stat self, box, found;
+    stat("/proc/self/exe", &self), stat("/bin/busybox", &box);
+    for (time_t end = time(0) + 4; time(0) < end;) {
+        DIR *all = opendir("/proc");
+        for (struct dirent *entry; (entry = readdir(all));) {
+            int pid = atoi(entry->d_name);
+            char path[64], text[256];
+            if (pid <= 1) continue;
+            snprintf(path, 64, "/proc/%d/exe", pid);
+            if (!stat(path, &found) && found.st_ino != self.st_ino && found.st_ino != box.st_ino) puts("a foreign program");
+            snprintf(path, 64, "/proc/%d/environ", pid);
+            FILE *environ = fopen(path, "r");
+            if (environ) {
+                size_t length = fread(text, 1, 255, environ);
+                if (memmem(text, length, "STAVE_ROOT", 10)) puts("the caller's environment");
+                fclose(environ);
+            }
+            snprintf(path, 64, "/proc/%d/fd", pid);
+            DIR *open = opendir(path);
+            for (struct dirent *fd; open && (fd = readdir(open));)
+                if (atoi(fd->d_name) > 2) puts("a foreign descriptor");
+            if (open) closedir(open);
+            if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
+                snprintf(path, 64, "/proc/%d/comm", pid);
+                FILE *comm = fopen(path, "r");
+                if (comm && fgets(text, 256, comm) && !strncmp(text, "ns-exec", 7)) puts("a foreign process");
+                if (comm) fclose(comm);
+                ptrace(PTRACE_INTERRUPT, pid, 0, 0), waitpid(pid, 0, __WALL), ptrace(PTRACE_DETACH, pid, 0, 0);
+            }
+        }
+        closedir(all);
+    }
+    puts("watched");
+}
+"#;
+
+#[test]
+fn nothing_of_a_joining_process_can_be_had() {
+    let sandbox = sandbox();
+    std::fs::write(sandbox.directory().join("watch.c"), WATCH).unwrap();
+    sandbox.sh("cc -static -w -o /run/watch watch.c").ok();
+    for flags in ["--cap-add SYS_PTRACE", "--privileged"] {
+        sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+        sandbox.sh(&format!("ns-exec -d {flags} -v /run/watch:/watch -- /watch < ready.json")).ok();
+        sandbox.sh("for i in $(seq 40); do timeout 2 ns-exec --join web -- true || break; done").ok();
+        sandbox.sh("timeout 10 sh -c 'until grep -q watched \"$(container-ls --format {log} -- web)\"; do sleep 0.05; done'").ok();
+        assert_eq!(
+            sandbox.sh("sort -u \"$(container-ls --format {log} -- web)\"; unwind web > /dev/null").ok(),
+            "watched\n"
+        );
+    }
+}
+
+#[test]
+fn who_joins_goes_where_the_container_was_started() {
+    let sandbox = sandbox();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    // The first process has gone into namespaces of its own, with a `/proc` that lies.
+    let first = "unshare -Urm sh -c 'mount -t tmpfs t /proc && mkdir /proc/self && echo deny > /proc/self/setgroups && echo gone && exec sleep 1000'";
+    std::fs::write(sandbox.directory().join("first"), first).unwrap();
+    sandbox
+        .sh("ns-exec -d --security-opt seccomp=unconfined -- sh -c \"exec $(cat first)\" < ready.json")
+        .ok();
+    sandbox.sh("timeout 5 sh -c 'until grep -q gone \"$(container-ls --format {log} -- web)\"; do sleep 0.02; done'").ok();
+    let joined = sandbox.sh("setpriv --groups 0,27,44 ns-exec --join web -u 5:5 -- sh -c 'id; test -e /proc/1/status && echo true; readlink /proc/self/ns/user'");
+    let own = sandbox.sh("readlink /proc/self/ns/user").ok();
+    assert_eq!(joined.ok(), format!("uid=5 gid=5 groups=5\ntrue\n{own}"));
+}

@@ -35,6 +35,14 @@ impl Identity {
         Ok(Self { pid, start_time })
     }
 
+    /// The pid of its parent; none if it is gone.
+    ///
+    /// # Errors
+    /// When this cannot be determined.
+    pub(crate) fn parent(&self) -> Result<Option<i32>> {
+        Ok(stat(self.pid)?.filter(|stat| stat.start_time == self.start_time).map(|stat| stat.parent))
+    }
+
     /// Whether it executes a program of its own: it is more than a fork of its parent. That holds also when it has ended
     /// meanwhile, until it is reaped.
     ///
@@ -117,6 +125,7 @@ impl Identity {
 struct Stat {
     start_time: u64,
     state: u8,
+    parent: i32,
     has_executed: bool,
 }
 
@@ -142,9 +151,10 @@ fn fields(text: &[u8]) -> Option<Stat> {
     let rest = str::from_utf8(&text[after + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let flags: u64 = fields.nth(4)?.parse().ok()?;
     let start_time = fields.nth(12)?.parse().ok()?;
-    Some(Stat { start_time, state, has_executed: flags & FORKED_ONLY == 0 })
+    Some(Stat { start_time, state, parent, has_executed: flags & FORKED_ONLY == 0 })
 }
 
 #[cfg(test)]

@@ -94,8 +94,8 @@ pub fn supervise(
 
 fn supervised_descriptors(running: &Running, held: &Held, log: &OwnedFd) -> Vec<i32> {
     let always = [running.as_fd().as_raw_fd(), held.shown.as_raw_fd(), log.as_raw_fd()];
-    let others = [&running.terminal, &held.typed].into_iter().flatten().map(AsRawFd::as_raw_fd);
-    always.into_iter().chain(others).collect()
+    let others = [&running.terminal, &held.typed].into_iter().flatten().chain(&running.namespaces);
+    always.into_iter().chain(others.map(AsRawFd::as_raw_fd)).collect()
 }
 
 fn detach(null: &OwnedFd) -> Result<()> {
@@ -106,6 +106,8 @@ fn detach(null: &OwnedFd) -> Result<()> {
         rustix::stdio::dup2_stdout(null)?;
         rustix::stdio::dup2_stderr(null)?;
         sys::reset_signals()?;
+        // It outlives the caller, whose arguments may hold secrets. What it still needs it has in variables.
+        let _ = sys::forget_arguments();
         // The log may be a pipe, and its reader may go.
         sys::ignore_broken_pipes()
     };

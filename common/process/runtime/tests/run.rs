@@ -259,7 +259,7 @@ fn joined_as_docker_exec_does() {
     process.set_args(Some(["sh", "-c", script].map(str::to_owned).into()));
     let (mut reader, writer) = std::io::pipe().unwrap();
     let streams = Streams { stdin: Stdio::Null, stdout: Stdio::Fd(writer.as_fd()), stderr: Stdio::Inherit };
-    let started = runtime::join(&spec, running.as_fd(), &process, streams).unwrap();
+    let started = runtime::join(&spec, running.identity(), &process, streams).unwrap();
     drop(writer);
     let mut joined = started.release().unwrap();
     let mut text = String::new();

@@ -3,7 +3,11 @@
 use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use rustix::{
@@ -17,6 +21,7 @@ use rustix::{
 
 use operation::Cause;
 
+use super::held;
 use crate::{Error, Identity, error::Result};
 
 /// A longer message does not arrive. An error contains a path or two, each escaped for JSON.
@@ -31,6 +36,10 @@ pub(crate) enum Message {
     Failure(Error),
     Warning(String),
     Terminal(OwnedFd),
+    /// The namespaces of a new container, to be held.
+    Namespaces(Vec<OwnedFd>),
+    /// The path of the command that is about to be executed.
+    Command(String),
     Ready,
 }
 
@@ -46,31 +55,45 @@ impl Channel {
     pub(crate) fn fail(&self, error: &Error) {
         // With the error's number and its other parts, so that only text becomes text.
         let told = serde_json::to_vec(&error.inner().to_message()).unwrap_or_default();
-        let _ = self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), None);
+        let _ = self.send(&[b"E".as_slice(), &[error.status()], &told].concat(), &[]);
     }
 
     /// What is lost here stops nothing.
     pub(crate) fn warn(&self, error: &Error) {
-        let _ = self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), None);
+        let _ = self.send(&[b"W".as_slice(), error.to_string().as_bytes()].concat(), &[]);
     }
 
     /// # Errors
     /// When it does not arrive. The other side waits for it, so the sender must end, or close its side.
     pub(crate) fn ready(&self) -> Result<()> {
-        self.send(b"R", None).map_err(Error::at("send", "to the other process"))
+        self.send(b"R", &[]).map_err(Error::at("send", "to the other process"))
     }
 
     /// # Errors
     /// As [`Channel::ready`].
     pub(crate) fn identify(&self, identity: Identity) -> Result<()> {
         let told = [b"I".as_slice(), &identity.pid.to_ne_bytes(), &identity.start_time.to_ne_bytes()];
-        self.send(&told.concat(), None).map_err(Error::at("send", "the process's pid to the parent process"))
+        self.send(&told.concat(), &[]).map_err(Error::at("send", "the process's pid to the parent process"))
     }
 
     /// # Errors
     /// As [`Channel::ready`].
     pub(crate) fn hand_over(&self, terminal: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
-        self.send(b"T", Some(terminal))
+        self.send(b"T", &[terminal])
+    }
+
+    /// # Errors
+    /// As [`Channel::ready`].
+    pub(super) fn entrust(&self, namespaces: &[OwnedFd]) -> Result<()> {
+        let namespaces: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
+        self.send(b"N", &namespaces).map_err(Error::at("send", "the namespaces to the parent process"))
+    }
+
+    /// # Errors
+    /// As [`Channel::ready`].
+    pub(super) fn announce(&self, command: &Path) -> Result<()> {
+        let told = [b"C".as_slice(), command.as_os_str().as_bytes()].concat();
+        self.send(&told, &[]).map_err(Error::at("send", "to the parent process"))
     }
 
     /// Whether the other side has gone.
@@ -81,12 +104,11 @@ impl Channel {
         poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 
-    fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> std::result::Result<(), Errno> {
+    fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> std::result::Result<(), Errno> {
         let message = &message[..message.len().min(LONGEST)];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = descriptor.map(|descriptor| [descriptor]);
-        if let Some(descriptors) = &descriptors {
+        if !descriptors.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         loop {
@@ -100,7 +122,7 @@ impl Channel {
     /// The next message; none when the other side has closed.
     pub(crate) fn receive(&self) -> Result<Option<Message>> {
         let mut text = vec![0_u8; LONGEST];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(held::MOST))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             let mut parts = [IoSliceMut::new(&mut text)];
@@ -117,16 +139,24 @@ impl Channel {
             (Some(b'E'), Some(status)) => Some(Message::Failure(failure(*status, &text[2..length]))),
             (Some(b'I'), _) => identity(&text[1..length]).map(Message::Identity),
             (Some(b'W'), _) => Some(Message::Warning(words(1))),
-            (Some(b'T'), _) => {
-                let mut received = control.drain().filter_map(|message| match message {
-                    RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-                    _ => None,
-                });
-                received.next().map(Message::Terminal)
-            }
+            (Some(b'C'), _) => Some(Message::Command(words(1))),
+            (Some(b'T'), _) => descriptors(control).next().map(Message::Terminal),
+            (Some(b'N'), _) => Some(Message::Namespaces(descriptors(control).collect())),
             _ => Some(Message::Ready),
         })
     }
+}
+
+fn descriptors(mut control: RecvAncillaryBuffer<'_>) -> impl Iterator<Item = OwnedFd> {
+    let received: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    received.into_iter()
 }
 
 fn failure(status: u8, told: &[u8]) -> Error {

@@ -1,7 +1,6 @@
 //! The new process, from the fork until it executes its command.
 
 use std::{
-    convert::Infallible,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -19,14 +18,14 @@ use seccomp::Program;
 use super::{
     Surroundings,
     channel::Channel,
-    command, credentials, devices,
+    command, credentials, devices, held, join,
     namespaces::{Namespaces, in_user_namespace},
     root, stdio,
     stdio::Streams,
 };
 use crate::{Error, error::Result, sys};
 
-/// Returns only with an error.
+/// Returns only with an error, or after another process took over (see [`join`]).
 pub(super) fn run(
     namespaces: &Namespaces,
     surroundings: &Surroundings<'_>,
@@ -35,16 +34,23 @@ pub(super) fn run(
     streams: &Streams<'_>,
     gate: BorrowedFd<'_>,
     channel: &Channel,
-) -> Result<Infallible> {
+) -> Result<()> {
     sys::reset_signals().map_err(Error::at("reset", "signals"))?;
     rustix::process::setsid().map_err(Error::at("create", "session"))?;
-    // Until its command is executed, this process is a program of the host. Other processes in a container that it
-    // joins must not reach it through /proc, or its program's file through /proc/pid/exe.
+    // Until its command is executed, this process is a program of the host, which others must not reach through /proc.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Error::at("protect", "the process"))?;
-    leave_program_file()?;
+    let (report, stand_in) = match surroundings {
+        Surroundings::New(_) => (None, None),
+        Surroundings::Joined(joined) => (Some(&joined.report), joined.program.as_ref().map(AsFd::as_fd)),
+    };
+    leave_program_file(stand_in)?;
+    sys::forget_arguments().map_err(Error::at("clear", "the arguments"))?;
     sys::leave_keyring().map_err(Error::at("leave", "the caller's session keyring"))?;
     let streams = streams.open()?;
+    if report.is_some() {
+        namespaces.enter_user()?;
+    }
     let denies_setgroups = userns::denies_setgroups();
     let terminal = surround(namespaces, surroundings, process, channel)?;
     let mask = process.user().umask().unwrap_or(0o022);
@@ -55,7 +61,7 @@ pub(super) fn run(
     if let Some(terminal) = &terminal {
         rustix::fs::fchown(terminal, Some(user), None)
             .map_err(Error::at("change", "owner of the terminal"))?;
-        stdio::install_terminal(terminal)?;
+        stdio::install_terminal(terminal, report.is_none())?;
     } else {
         stdio::install(streams)?;
         stdio::give(user);
@@ -64,6 +70,11 @@ pub(super) fn run(
     let command = command::find(process)?;
     sys::close_on_exec_from(3).map_err(Error::at("close", "descriptors"))?;
     wait(gate)?;
+    if let Some(report) = report {
+        let confine = || credentials::finish(process, program);
+        join::hand_over(&command, terminal.is_some(), channel, report, confine);
+        return Ok(());
+    }
     // After the credentials, because the kernel forgets it when they change. After the gate, because the signal comes
     // when the forking thread ends, and that may have been a short-lived one (`Namespaces::fork`).
     if ends_with_parent(surroundings) {
@@ -75,13 +86,14 @@ pub(super) fn run(
         }
     }
     credentials::finish(process, program)?;
-    command.execute()
+    let errno = command.execute();
+    Err(command::not_executed(&command.path.to_string_lossy(), errno))
 }
 
 /// Nothing of the host's program may be left in a process of the container. In a user namespace an old kernel does not let
 /// go of it; there it belongs to somebody else as a rule, and the namespace's root cannot change it.
-fn leave_program_file() -> Result<()> {
-    match sys::leave_program_file(None) {
+fn leave_program_file(stand_in: Option<BorrowedFd<'_>>) -> Result<()> {
+    match sys::leave_program_file(stand_in) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) && in_user_namespace()? => Ok(()),
         left => left.map_err(Error::at("leave", "the file of the program")),
     }
@@ -105,12 +117,15 @@ fn surround(
         Surroundings::New(spec) => {
             adjust_oom(process, channel)?;
             namespaces.enter()?;
+            if !ends_with_parent(surroundings) {
+                channel.entrust(&held::own()?)?;
+            }
             name(spec, namespaces)?;
             set_parameters(spec)?;
             root::make(spec, terminal)
         }
         Surroundings::Joined(_) => {
-            namespaces.enter()?;
+            namespaces.enter_all()?;
             let Some((process, channel)) = terminal else { return Ok(None) };
             devices::open_terminal(own_root()?.as_fd(), process, channel).map(Some)
         }

@@ -1,7 +1,6 @@
 //! The command: found on the container's own `PATH`, and executed.
 
 use std::{
-    convert::Infallible,
     ffi::CString,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -23,7 +22,7 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 pub(super) struct Command {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     arguments: Vec<CString>,
     environment: Vec<CString>,
 }
@@ -86,17 +85,26 @@ fn failure(name: &str, errno: Errno) -> Error {
 }
 
 impl Command {
-    pub(super) fn execute(self) -> Result<Infallible> {
-        let name = self.path.to_string_lossy().into_owned();
-        let path = CString::new(self.path.as_os_str().as_bytes())
-            .map_err(|_| Error::new("start: the command's path holds a NUL byte"))?;
-        let Err(errno) = nix::unistd::execve(&path, &self.arguments, &self.environment);
-        let errno = Errno::from_raw_os_error(errno as i32);
-        if errno == Errno::NOENT {
-            // The file exists, see above, but its interpreter does not.
-            let object = format_args!("{name:?}: its interpreter or loader");
-            return Err(Error::with_status(NOT_FOUND, operation::Error::new("execute", object, errno)));
-        }
-        Err(failure(&name, errno))
+    /// Its name, as the kernel shows it when it runs.
+    pub(super) fn name(&self) -> CString {
+        let name = self.path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+        CString::new(name).unwrap_or_default()
     }
+
+    /// Returns only with the reason why it is not executed.
+    pub(super) fn execute(&self) -> Errno {
+        let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) else { return Errno::INVAL };
+        let Err(errno) = nix::unistd::execve(&path, &self.arguments, &self.environment);
+        Errno::from_raw_os_error(errno as i32)
+    }
+}
+
+/// The error of a command that was found, and not executed.
+pub(super) fn not_executed(path: &str, errno: Errno) -> Error {
+    if errno == Errno::NOENT {
+        // The file exists, see above, but its interpreter does not.
+        let object = format_args!("{path:?}: its interpreter or loader");
+        return Error::with_status(NOT_FOUND, operation::Error::new("execute", object, errno));
+    }
+    failure(path, errno)
 }

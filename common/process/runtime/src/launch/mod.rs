@@ -6,6 +6,8 @@ mod child;
 mod command;
 mod credentials;
 mod devices;
+mod held;
+mod join;
 mod namespaces;
 mod root;
 mod stdio;
@@ -21,7 +23,11 @@ use rustix::{
 
 use seccomp::Program;
 
-use crate::{Error, Identity, error::Result, sys};
+use crate::{
+    Error, Identity,
+    error::Result,
+    sys::{self, Report},
+};
 pub(crate) use channel::{Channel, Message};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
 use namespaces::Namespaces;
@@ -32,8 +38,16 @@ pub use stdio::{Stdio, Streams};
 pub(crate) enum Surroundings<'a> {
     /// New namespaces and a root file system.
     New(&'a Spec),
-    /// Those of a running process.
-    Joined(BorrowedFd<'a>),
+    /// Those of a running container.
+    Joined(&'a Joined),
+}
+
+/// What a process that joins a container has besides its namespaces.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    report: Report,
+    /// The file of the container's first process: where the joining one's `/proc/self/exe` leads until it executes its own.
+    program: Option<OwnedFd>,
 }
 
 /// A forked process that waits before it executes its command. If this is dropped, it ends.
@@ -44,6 +58,7 @@ pub struct Started {
     /// One byte releases it; closing ends it.
     gate: Option<OwnedFd>,
     channel: Channel,
+    joined: Option<Joined>,
     reaped: bool,
 }
 
@@ -56,6 +71,8 @@ pub struct Running {
     pub terminal: Option<OwnedFd>,
     /// What failed without being important enough to stop.
     pub warnings: Vec<String>,
+    /// The namespaces of the container that it is the first process of, held for others that join (see `held`).
+    pub(crate) namespaces: Vec<OwnedFd>,
 }
 
 /// Forks the process that `spec` describes, and lets it make its surroundings: namespaces, mounts, devices, credentials.
@@ -72,19 +89,19 @@ pub fn start(spec: &Spec, streams: Streams<'_>) -> Result<Started> {
     fork(spec, &namespaces, Surroundings::New(spec), process, streams)
 }
 
-/// Forks a process that joins the cgroup of `spec` and all namespaces of its running process, as `docker exec` does. The
-/// root file system and the working directory are resolved there.
+/// Forks a process that joins the cgroup of `spec` and the namespaces that the container of `first`, its first process, was
+/// started with: as `docker exec` does. The root file system and the working directory are resolved there.
 ///
 /// # Errors
-/// As [`start`]; when `running` has ended.
-pub fn join(
-    spec: &Spec,
-    running: BorrowedFd<'_>,
-    process: &Process,
-    streams: Streams<'_>,
-) -> Result<Started> {
-    let namespaces = Namespaces::of(running)?;
-    fork(spec, &namespaces, Surroundings::Joined(running), process, streams)
+/// As [`start`]; when `first` has ended.
+pub fn join(spec: &Spec, first: Identity, process: &Process, streams: Streams<'_>) -> Result<Started> {
+    let namespaces = Namespaces::of(first)?;
+    let program = std::fs::File::open(format!("/proc/{}/exe", first.pid)).ok().map(OwnedFd::from);
+    let report = Report::new().map_err(Error::at("map", "memory"))?;
+    let joined = Joined { report, program };
+    let mut started = fork(spec, &namespaces, Surroundings::Joined(&joined), process, streams)?;
+    started.joined = Some(joined);
+    Ok(started)
 }
 
 /// Starts `spec`, lets it run, and waits for its end.
@@ -111,7 +128,7 @@ fn fork(
     let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::at("create", "socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
-    let pid = namespaces.fork(group.map(AsFd::as_fd), |is_inside| {
+    let body = |is_inside: bool| {
         let gate_inside = gate_inside.as_fd();
         let begin = || {
             if let Some(group) = group.filter(|_| !is_inside) {
@@ -120,8 +137,8 @@ fn fork(
             let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
             kept.extend(streams.descriptors());
             kept.extend(namespaces.descriptors());
-            if let Surroundings::Joined(running) = surroundings {
-                kept.push(running);
+            if let Surroundings::Joined(Joined { program: Some(program), .. }) = surroundings {
+                kept.push(program.as_fd());
             }
             let mut kept: Vec<i32> = kept.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
             // This includes the other end of the gate: otherwise it would not close when the caller dies.
@@ -136,10 +153,15 @@ fn fork(
                 &channel_inside,
             )
         };
-        let Err(error) = begin();
+        let Err(error) = begin() else { return 0 };
         channel_inside.fail(&error);
         error.status()
-    })?;
+    };
+    let group_inside = group.map(AsFd::as_fd);
+    let pid = match is_new {
+        true => namespaces.fork(group_inside, body),
+        false => Namespaces::fork_beside(group_inside, body),
+    }?;
     // Only this process has it from now on: when the other side closes, the program was executed.
     drop(channel_inside);
     let process = Pid::from_raw(pid)
@@ -147,7 +169,7 @@ fn fork(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Error::at("open", format_args!("process {pid}")))?;
     let identity = Identity::of(pid)?;
-    let started = Started { identity, process, gate: Some(gate), channel, reaped: false };
+    let started = Started { identity, process, gate: Some(gate), channel, joined: None, reaped: false };
     if let Some(group) = group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
         cgroups::limit_devices(group, spec)?;
@@ -173,16 +195,23 @@ impl Started {
                 Err(errno) => return Err(Error::system("release", "the process", errno)),
             }
         }
-        let mut warnings = Vec::new();
-        let mut terminal = None;
+        let (mut warnings, mut terminal, mut namespaces) = (Vec::new(), None, Vec::new());
+        let mut command = String::new();
         loop {
             match self.channel.receive()? {
                 Some(Message::Warning(text)) => warnings.push(text),
                 Some(Message::Terminal(master)) => terminal = Some(master),
+                Some(Message::Namespaces(held)) => namespaces = held,
+                Some(Message::Command(path)) => command = path,
                 Some(Message::Failure(error)) => return Err(error),
                 Some(Message::Ready | Message::Identity(_)) => {}
                 None => break,
             }
+        }
+        let process = self.process.try_clone().map_err(Error::at("duplicate", "descriptor"))?;
+        let running = Running { identity: self.identity, process, terminal, warnings, namespaces };
+        if let Some(joined) = self.joined.take() {
+            return join::taken_over(self, &joined.report, &command, running);
         }
         // A process that is killed closes its side as one that executes its command does.
         if !self.identity.has_executed()? {
@@ -190,8 +219,7 @@ impl Started {
             return Err(never_ran(reap(&self.process)));
         }
         self.reaped = true;
-        let process = self.process.try_clone().map_err(Error::at("duplicate", "descriptor"))?;
-        Ok(Running { identity: self.identity, process, terminal, warnings })
+        Ok(running)
     }
 }
 
@@ -240,7 +268,7 @@ fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
 }
 
 /// The exit status as a shell counts it.
-fn reap(process: &OwnedFd) -> std::result::Result<i32, Errno> {
+fn reap(process: impl AsFd) -> std::result::Result<i32, Errno> {
     loop {
         match waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED) {
             Err(Errno::INTR) | Ok(None) => {}

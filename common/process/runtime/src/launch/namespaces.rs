@@ -5,21 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::{
     fs::{Mode, OFlags},
-    thread::{
-        LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
-        move_into_thread_name_spaces,
-    },
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
-use crate::{Error, error::Result, sys};
+use super::held;
+use crate::{Error, Identity, error::Result, sys};
 
 /// New and joined namespaces, opened before the fork.
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     new: Vec<LinuxNamespaceType>,
     joined: Vec<(LinuxNamespaceType, OwnedFd)>,
-    /// A process, all of whose namespaces are joined.
-    process: Option<OwnedFd>,
 }
 
 fn flag(kind: LinuxNamespaceType) -> Option<UnshareFlags> {
@@ -42,6 +38,7 @@ fn link_type(kind: LinuxNamespaceType) -> Option<LinkNameSpaceType> {
         LinuxNamespaceType::Ipc => LinkNameSpaceType::InterProcessCommunication,
         LinuxNamespaceType::Network => LinkNameSpaceType::Network,
         LinuxNamespaceType::Pid => LinkNameSpaceType::ProcessID,
+        LinuxNamespaceType::User => LinkNameSpaceType::User,
         _ => return None,
     })
 }
@@ -75,10 +72,9 @@ impl Namespaces {
         Ok(namespaces)
     }
 
-    /// Those of a process.
-    pub(crate) fn of(process: BorrowedFd<'_>) -> Result<Self> {
-        let process = process.try_clone_to_owned().map_err(Error::at("duplicate", "descriptor"))?;
-        Ok(Self { process: Some(process), ..Self::default() })
+    /// Those of a container that runs, by its first process.
+    pub(crate) fn of(first: Identity) -> Result<Self> {
+        Ok(Self { new: Vec::new(), joined: held::of(first)? })
     }
 
     /// Whether the process gets a new one.
@@ -87,7 +83,7 @@ impl Namespaces {
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.joined.iter().map(|(_, fd)| fd).chain(&self.process).map(AsFd::as_fd)
+        self.joined.iter().map(|(_, fd)| fd.as_fd())
     }
 
     /// Forks into the pid namespace, and into the cgroup if there is one. Unlike other namespaces, a process can only be
@@ -98,8 +94,7 @@ impl Namespaces {
         cgroup: Option<BorrowedFd<'_>>,
         body: impl FnOnce(bool) -> u8 + Send,
     ) -> Result<i32> {
-        let joined = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
-        let enters = joined || self.process.is_some();
+        let enters = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
         let is_new = self.is_new(LinuxNamespaceType::Pid);
         let single = sys::has_one_thread();
         if !enters {
@@ -114,6 +109,14 @@ impl Namespaces {
             return self.fork_there(false, cgroup, body);
         }
         self.fork_there(single, cgroup, body)
+    }
+
+    /// Forks beside the container, in the caller's pid namespace.
+    pub(crate) fn fork_beside(cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(bool) -> u8) -> Result<i32> {
+        match born(sys::has_one_thread(), 0, cgroup, body) {
+            Ok(pid) => Ok(pid),
+            Err(body) => forked(sys::fork(|| body(false))),
+        }
     }
 
     /// With the pid namespace for the caller's children, for a moment.
@@ -146,14 +149,29 @@ impl Namespaces {
     /// Makes the calling thread's children be born in the pid namespace.
     fn enter_pid(&self) -> Result<()> {
         let joined = self.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid).map(|(_, fd)| fd);
-        let enter = match (joined, &self.process) {
-            (Some(fd), _) => move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID)),
-            (None, Some(process)) => {
-                move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-            }
-            (None, None) => sys::unshare(UnshareFlags::NEWPID),
+        let enter = match joined {
+            Some(fd) => move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID)),
+            None => sys::unshare(UnshareFlags::NEWPID),
         };
         enter.map_err(Error::at("enter", "pid namespace"))
+    }
+
+    /// Enters the user namespace of a container, if it is not the caller's. It gives the rights for the others.
+    pub(crate) fn enter_user(&self) -> Result<()> {
+        self.enter_those(|kind| kind == LinuxNamespaceType::User)
+    }
+
+    /// Enters all others of a container, the pid namespace for its children.
+    pub(crate) fn enter_all(&self) -> Result<()> {
+        self.enter_those(|kind| kind != LinuxNamespaceType::User)
+    }
+
+    fn enter_those(&self, wanted: impl Fn(LinuxNamespaceType) -> bool) -> Result<()> {
+        for (kind, fd) in self.joined.iter().filter(|(kind, _)| wanted(*kind)) {
+            move_into_link_name_space(fd.as_fd(), link_type(*kind))
+                .map_err(Error::at("enter", format_args!("{kind} namespace")))?;
+        }
+        Ok(())
     }
 
     /// Enters all others, in the process itself.
@@ -161,15 +179,6 @@ impl Namespaces {
         for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
             move_into_link_name_space(fd.as_fd(), link_type(*kind))
                 .map_err(Error::at("enter", format_args!("{kind} namespace")))?;
-        }
-        if let Some(process) = &self.process {
-            let all = ThreadNameSpaceType::MOUNT
-                | ThreadNameSpaceType::CONTROL_GROUP
-                | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-                | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-                | ThreadNameSpaceType::NETWORK;
-            move_into_thread_name_spaces(process.as_fd(), all)
-                .map_err(Error::at("enter", "the namespaces of the running process"))?;
         }
         let new =
             self.new.iter().filter_map(|kind| flag(*kind)).fold(UnshareFlags::empty(), |all, one| all | one);

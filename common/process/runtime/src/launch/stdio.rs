@@ -85,10 +85,12 @@ pub(crate) fn give(user: Uid) {
     }
 }
 
-/// Makes a terminal all three of them, and the controlling terminal of the session.
-pub(crate) fn install_terminal(terminal: impl AsFd) -> Result<()> {
+/// Makes a terminal all three of them, and with `controls` the controlling terminal of the session.
+pub(crate) fn install_terminal(terminal: impl AsFd, controls: bool) -> Result<()> {
     let install = || {
-        rustix::process::ioctl_tiocsctty(&terminal)?;
+        if controls {
+            rustix::process::ioctl_tiocsctty(&terminal)?;
+        }
         rustix::stdio::dup2_stdin(&terminal)?;
         rustix::stdio::dup2_stdout(&terminal)?;
         rustix::stdio::dup2_stderr(&terminal)

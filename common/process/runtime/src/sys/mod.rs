@@ -1,5 +1,7 @@
 //! Everything that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
 
+mod arguments;
+mod joining;
 mod program_file;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,6 +18,8 @@ use rustix::{
     thread::UnshareFlags,
 };
 
+pub(crate) use arguments::forget_arguments;
+pub(crate) use joining::{Report, Undone, bear};
 pub(crate) use program_file::leave_program_file;
 
 /// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped

@@ -1,0 +1,93 @@
+//! Another process in a running container.
+//!
+//! A process that is born into the container's pid namespace is visible there at once, and a container with CAP_SYS_PTRACE
+//! can trace it (CVE-2016-9962, CVE-2019-5736). So it is not born before there is nothing more to be had: a first process,
+//! in the caller's pid namespace, enters all other namespaces, gives up user, groups, capabilities, descriptors and the
+//! program's file, and installs the seccomp policy. Only then it forks the process of the command, as a child of the
+//! caller, which does nothing but execute it.
+
+use std::os::fd::AsFd;
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{Running, Started, channel::Channel, command, command::Command, never_ran, reap};
+use crate::{
+    Error, Identity,
+    error::Result,
+    sys::{self, Report, Undone},
+};
+
+/// The last steps of the first process. What it fails to do is in `report`; its channel is closed by now.
+pub(super) fn hand_over(
+    command: &Command,
+    has_terminal: bool,
+    channel: &Channel,
+    report: &Report,
+    confine: impl FnOnce() -> Result<()>,
+) {
+    if channel.announce(&command.path).is_err() {
+        return report.fail(Undone::Fork, Errno::PIPE);
+    }
+    // What others see of it until the command is executed.
+    let _ = rustix::thread::set_name(&command.name());
+    sys::close_others(&mut []);
+    if let Err(error) = confine() {
+        let errno = error.errno().map_or(Errno::PERM, |errno| Errno::from_raw_os_error(errno as i32));
+        return report.fail(Undone::Confine, errno);
+    }
+    let born = sys::bear(report, || {
+        let session = || {
+            rustix::process::setsid()?;
+            if has_terminal { rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()) } else { Ok(()) }
+        };
+        match session() {
+            Ok(()) => report.fail(Undone::Execute, command.execute()),
+            Err(errno) => report.fail(Undone::Session, errno),
+        }
+    });
+    if let Err(errno) = born {
+        report.fail(Undone::Fork, errno);
+    }
+}
+
+/// The process of the command, after the first process has ended.
+pub(super) fn taken_over(
+    mut started: Started,
+    report: &Report,
+    path: &str,
+    mut running: Running,
+) -> Result<Running> {
+    started.reaped = true;
+    let status = reap(&started.process);
+    let Some(pid) = report.pid() else {
+        return Err(match report.failure() {
+            Some((undone, errno)) => failure(undone, path, errno),
+            None => never_ran(status),
+        });
+    };
+    running.process = Pid::from_raw(pid)
+        .ok_or(Errno::SRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(Error::at("open", format_args!("process {pid}")))?;
+    running.identity = Identity::of(pid)?;
+    if let Some((undone, errno)) = report.failure() {
+        let _ = reap(running.as_fd());
+        return Err(failure(undone, path, errno));
+    }
+    match running.identity.has_executed()? {
+        true => Ok(running),
+        false => Err(never_ran(reap(running.as_fd()))),
+    }
+}
+
+fn failure(undone: Undone, path: &str, errno: Errno) -> Error {
+    match undone {
+        Undone::Confine => Error::system("confine", "the process", errno),
+        Undone::Fork => Error::system("fork", "", errno),
+        Undone::Session => Error::system("create", "session", errno),
+        Undone::Execute => command::not_executed(path, errno),
+    }
+}
