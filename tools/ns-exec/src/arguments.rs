@@ -149,8 +149,13 @@ impl NsExec {
 impl Filter for NsExec {
     type Adds = members::Process;
     type Operation = ContainerOperation;
-    const READS: &'static [&'static str] =
-        &[members::Rootfs::NAME, members::Image::NAME, members::Network::NAME, members::Hosts::NAME];
+    const READS: &'static [&'static str] = &[
+        members::Rootfs::NAME,
+        members::Image::NAME,
+        members::Network::NAME,
+        members::Hosts::NAME,
+        members::Cgroup::NAME,
+    ];
 
     fn common(&self) -> &Common {
         &self.common

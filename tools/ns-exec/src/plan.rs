@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use cgroup::CgroupOperation;
 use document::{
     Document, Instance,
-    members::{Hosts, Image, Process, Rootfs},
+    members::{Cgroup, Hosts, Image, Process, Rootfs},
 };
 use mount::Volume;
+use oci_spec::runtime::LinuxResources;
 use operation::note;
 use runtime::spec::{Overrides, from_image, order, run_with};
 use runtime::user::Users;
@@ -38,6 +39,7 @@ pub(crate) fn plan(
     let log = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
+    let (cgroup, limits) = cgroup(context, document, &mut operations)?;
     let overrides = Overrides {
         rootfs,
         users: users(context, document)?,
@@ -58,7 +60,8 @@ pub(crate) fn plan(
         cap_add: request.cap_add,
         cap_drop: request.cap_drop,
         privileged: request.privileged,
-        cgroup: cgroup(context, document, &mut operations)?,
+        cgroup,
+        limits,
         volumes: volumes(request.volumes, files)?,
     };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
@@ -71,6 +74,8 @@ pub(crate) fn plan(
         pid: 0,
         start_time: 0,
         exit_status: None,
+        oom_killed: None,
+        usage: None,
         log: log.clone(),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
@@ -79,26 +84,34 @@ pub(crate) fn plan(
     Ok((member, operations))
 }
 
-/// The path of its own cgroup, and the operation that makes it. A caller who may make none has containers all the same.
+/// The path of its own cgroup and its limits: those that cgroup-limit has made, or a new one without limits, and the operation that
+/// makes it. A caller who may make none has containers all the same.
 fn cgroup(
     context: &Context,
     document: &Document,
     operations: &mut Vec<ContainerOperation>,
-) -> Result<Option<PathBuf>> {
+) -> Result<(Option<PathBuf>, LinuxResources)> {
     let instance: Option<Instance> = document.get()?;
-    let operation = CgroupOperation::new(&context.id, instance.map(|found| found.to_string()).as_deref());
+    let instance = instance.map(|found| found.to_string());
+    let operation = CgroupOperation::new(&context.id, instance.as_deref());
     let path = operation.path.clone();
+    if let Some(made) = document.get::<Cgroup>()? {
+        if made.path != path {
+            bail!("`cgroup` names {:?}, and the container's own is {path:?}", made.path);
+        }
+        return Ok((Some(path), made.resources));
+    }
     match cgroup::may_make(&path) {
         Ok(()) => {}
         Err(_) if context.planned => {}
         Err(error) if cgroup::is_refusal(&error) => {
             note(&format!("warning: the container has no cgroup of its own: {error}"));
-            return Ok(None);
+            return Ok((None, LinuxResources::default()));
         }
         Err(error) => return Err(error.into()),
     }
     operations.push(operation.into());
-    Ok(Some(path))
+    Ok((Some(path), LinuxResources::default()))
 }
 
 /// Where users are looked up: while the root file system is planned only, in the topmost layer that has a list of them.

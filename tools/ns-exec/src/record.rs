@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cgroup::Usage;
 use document::{Document, Id, Member, members::Process, record, record::Record};
 use runtime::Identity;
 use serde::Deserialize;
@@ -32,11 +33,28 @@ pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Pro
     Ok((document, process))
 }
 
-/// Writes the exit status of a process into its container's record, if the record is still about that process.
-pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> Result<()> {
+/// The end of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    identity: Identity,
+    status: i32,
+    usage: Option<Usage>,
+}
+
+impl End {
+    /// The end of a process, in the cgroup at `cgroup` if it has one of its own.
+    pub(crate) fn new(identity: Identity, status: i32, cgroup: Option<&Path>) -> Self {
+        // What was used is told where it can be; the end itself always.
+        let usage = cgroup.and_then(|path| Usage::of(path).ok());
+        Self { identity, status, usage }
+    }
+}
+
+/// Writes the end of a process into its container's record, if the record is still about that process.
+pub(crate) fn end(run_dir: &Path, id: &Id, end: End) -> Result<()> {
     let Some(record) = Record::lock_existing(run_dir, id)? else { return Ok(()) };
     if let Some(mut document) = record.read()?
-        && ended(&mut document, identity, status)?
+        && ended(&mut document, end)?
     {
         record.write(&document)?;
     }
@@ -44,13 +62,18 @@ pub(crate) fn end(run_dir: &Path, id: &Id, identity: Identity, status: i32) -> R
     Ok(())
 }
 
-/// Writes the exit status of a process into a document, if the document is about that process.
-pub(crate) fn ended(document: &mut Document, identity: Identity, status: i32) -> Result<bool> {
+/// Writes the end of a process into a document, if the document is about that process.
+pub(crate) fn ended(document: &mut Document, end: End) -> Result<bool> {
     let Some(process) = document.get::<Process>()? else { return Ok(false) };
-    if (process.pid, process.start_time) != (identity.pid, identity.start_time) {
+    if (process.pid, process.start_time) != (end.identity.pid, end.identity.start_time) {
         return Ok(false);
     }
+    let mut told = json!({"exitStatus": end.status});
+    if let Some(Usage { cpu_time, memory_peak, pids_peak, oom_killed }) = end.usage {
+        told["oomKilled"] = oom_killed.into();
+        told["usage"] = serde_json::to_value(members::Usage { cpu_time, memory_peak, pids_peak })?;
+    }
     // What the step added stays as it was: a document that was printed while the process ran has the same step.
-    document.add(Process::NAME, &json!({"exitStatus": status}))?;
+    document.add(Process::NAME, &told)?;
     Ok(true)
 }

@@ -9,7 +9,12 @@ use runtime::{Foreground, Identity, Running, Started, Stdio, Streams, Supervised
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
 use crate::{
-    NOT_STARTED, arguments::NsExec, operation::ContainerOperation, output::Output, record, salvage::salvage,
+    NOT_STARTED,
+    arguments::NsExec,
+    operation::ContainerOperation,
+    output::Output,
+    record::{self, End},
+    salvage::salvage,
 };
 
 const TOOL: &str = "ns-exec";
@@ -35,6 +40,7 @@ pub(crate) struct Launched {
     identity: Identity,
     run_dir: PathBuf,
     id: Id,
+    cgroup: Option<PathBuf>,
 }
 
 enum State {
@@ -107,7 +113,13 @@ impl Hooks<NsExec> for Start {
             State::Running(_) | State::Supervised => bail!("the process runs already"),
         };
         process.identity = identity;
-        Ok(Launched { state, identity, run_dir: scope.run_dir.clone(), id: id.clone() })
+        Ok(Launched {
+            state,
+            identity,
+            run_dir: scope.run_dir.clone(),
+            id: id.clone(),
+            cgroup: own_cgroup(process),
+        })
     }
 
     fn release(&mut self, launched: &mut Launched) -> Result<()> {
@@ -143,7 +155,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
-        let Launched { state, identity, run_dir, id } = launched;
+        let Launched { state, identity, run_dir, id, cgroup } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let status = match self.signals.take() {
             Some(signals) => wait(running, &signals, self.terminal.take()),
@@ -153,8 +165,9 @@ impl Hooks<NsExec> for Start {
             print_error(TOOL, &error);
             i32::from(NOT_STARTED)
         });
-        let told = record::ended(&mut document, identity, status)
-            .and_then(|_| record::end(&run_dir, &id, identity, status))
+        let end = End::new(identity, status, cgroup.as_deref());
+        let told = record::ended(&mut document, end)
+            .and_then(|_| record::end(&run_dir, &id, end))
             .and_then(|()| self.output.ended(&document, status));
         if let Err(error) = told {
             print_error(TOOL, &error);
@@ -170,13 +183,19 @@ impl Hooks<NsExec> for Start {
     }
 }
 
+/// The path of the container's own cgroup.
+fn own_cgroup(process: &runtime::ProcessOperation) -> Option<PathBuf> {
+    process.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
+}
+
 impl Start {
     fn fork(&self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
         if self.detach {
             let log = process.log.as_deref();
+            let cgroup = own_cgroup(process);
             let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
                 // Nobody is left to read it.
-                let _ = record::end(&scope.run_dir, id, identity, status);
+                let _ = record::end(&scope.run_dir, id, End::new(identity, status, cgroup.as_deref()));
             })?;
             return Ok(State::Background(supervised));
         }

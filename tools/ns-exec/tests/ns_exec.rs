@@ -46,7 +46,8 @@ fn taking_it_back_ends_all_that_it_started() {
     // Their parent ignores signals, and they have left its session.
     let script = "trap '' TERM INT HUP; setsid sleep 1001 & setsid setsid sleep 1002 & sleep 1003";
     sandbox.sh(&format!("ns-exec -d --log /run/own.log -- sh -c \"{script}\" < ready.json > run.json")).ok();
-    let all = "for i in $(seq 100); do [ $(pgrep -f 'sleep 100[123]' | wc -l) = 4 ] && break; sleep 0.02; done";
+    let all =
+        "for i in $(seq 100); do [ $(pgrep -f 'sleep 100[123]' | wc -l) = 4 ] && break; sleep 0.02; done";
     sandbox.sh(all).ok();
     assert_eq!(sandbox.sh("pgrep -f 'sleep 100[123]' | wc -l").ok().trim(), "4", "three, and the shell");
     sandbox.sh("ns-exec --undo < run.json > /dev/null; rm -f /run/own.log").ok();

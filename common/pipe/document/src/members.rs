@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use oci_spec::image::Descriptor;
+use oci_spec::{image::Descriptor, runtime::LinuxResources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -105,6 +105,33 @@ pub struct Rootfs {
     pub durable: bool,
 }
 member!(Rootfs, "rootfs");
+
+/// `cgroup`: the container's own cgroup, with its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cgroup {
+    /// Its path, the same in each hierarchy where it is.
+    pub path: PathBuf,
+    /// Its limits, as OCI runtime-spec has them (config-linux.md, "Control groups").
+    #[schemars(with = "Value")]
+    pub resources: LinuxResources,
+}
+member!(Cgroup, "cgroup");
+
+/// What the processes of a container have used: `usage` of `process`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// The time of all processors, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_time: Option<u64>,
+    /// The most memory at a time, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+    /// The most processes and threads at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_peak: Option<u64>,
+}
 
 /// `network`: the container's network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -277,6 +304,12 @@ pub struct Process {
     /// Its exit status, if known; 128 + N if a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_status: Option<i32>,
+    /// Whether the kernel killed one of its processes because there was no memory left, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed: Option<bool>,
+    /// What it has used, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Absolute path of its log file, with `-d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,

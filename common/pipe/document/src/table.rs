@@ -7,7 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::{
     Id, Instance, Member, VERSION,
-    members::{Failure, Hosts, Image, Layers, Network, Planned, Ports, Process, Rootfs, Stage, Steps},
+    members::{
+        Cgroup, Failure, Hosts, Image, Layers, Network, Planned, Ports, Process, Rootfs, Stage, Steps,
+    },
 };
 
 /// A member.
@@ -28,7 +30,7 @@ pub struct Row {
 }
 
 /// All of them, in the order in which they come to stand in a document.
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 14] = [
     Row {
         name: "stave",
         makers: &[],
@@ -96,6 +98,14 @@ pub const ROWS: [Row; 13] = [
         schema: of::<Rootfs>,
     },
     Row {
+        name: Cgroup::NAME,
+        makers: &["cgroup-limit"],
+        extenders: &[],
+        others: "",
+        holds: "`path` (in each hierarchy where it is), `resources` (limits, as OCI runtime-spec has them)",
+        schema: of::<Cgroup>,
+    },
+    Row {
         name: Network::NAME,
         makers: &["netns-bridge"],
         extenders: &["veth-pair"],
@@ -125,7 +135,8 @@ pub const ROWS: [Row; 13] = [
         makers: &["ns-exec"],
         extenders: &[],
         others: "",
-        holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus` once known, `log`, `spec` (OCI runtime-spec \
+        holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
+                `pidsPeak`) once it has ended, `log`, `spec` (OCI runtime-spec \
                 process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` as used, where they differ from the image's)",
         schema: of::<Process>,
     },

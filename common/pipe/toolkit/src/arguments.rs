@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Arg, Command, FromArgMatches};
+use clap::{Arg, ArgGroup, Command, FromArgMatches};
 use document::Id;
 use operation::Scope;
 
@@ -209,6 +209,10 @@ fn aside(command: &Command, arguments: &[OsString]) -> Option<Common> {
         return None;
     }
     let lenient = command.clone().mut_args(|argument: Arg| argument.required(false));
+    let groups: Vec<_> = lenient.get_groups().map(|group| group.get_id().clone()).collect();
+    let lenient = groups
+        .into_iter()
+        .fold(lenient, |lenient, group| lenient.mut_group(group, |group: ArgGroup| group.required(false)));
     let matches = lenient.try_get_matches_from(arguments).ok()?;
     Common::from_arg_matches(&matches).ok().filter(Common::is_aside)
 }

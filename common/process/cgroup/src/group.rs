@@ -9,6 +9,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
     io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use operation::is_gone;
@@ -21,7 +22,7 @@ use crate::{
 /// How long the processes of a cgroup that is removed may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A cgroup of version 2: a directory that is open.
+/// A cgroup: a directory that is open.
 #[derive(Debug)]
 pub struct Group {
     directory: OwnedFd,
@@ -42,9 +43,43 @@ impl Group {
                 Err(Errno::EXIST) if index + 1 < names.len() => {}
                 made => made.map_err(at("create", object()))?,
             }
-            above = open_below(&above, Path::new(name)).map_err(at("create", object()))?;
+            let made = open_below(&above, Path::new(name)).map_err(at("create", object()))?;
+            inherit(&above, &made).map_err(at("create", object()))?;
+            above = made;
         }
         Ok(Self { directory: above, path: path.to_owned() })
+    }
+
+    /// Enables controllers of version 2 for the cgroup at `path`: in all those above it.
+    ///
+    /// # Errors
+    /// EBUSY where a process lives in one of those above; EACCES for a user who may not.
+    pub(crate) fn enable(hierarchy: &Hierarchy, path: &Path, controllers: &[String]) -> Result<()> {
+        if controllers.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<_> = controllers.iter().map(|name| format!("+{name}")).collect();
+        let mut above: Vec<_> = path.ancestors().skip(1).collect();
+        above.reverse();
+        for path in above {
+            let below = path.strip_prefix("/").unwrap_or(path);
+            let directory =
+                open_below(hierarchy, below).map_err(at("open", format_args!("cgroup {path:?}")))?;
+            let group = Self { directory, path: path.to_owned() };
+            group.write("cgroup.subtree_control", &wanted.join(" "))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the cgroup has this file: whether its kernel knows the limit, and the controller is enabled.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(crate) fn has(&self, file: &str) -> Result<bool> {
+        let found = openat2(&self.directory, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
+        let found = operation::unless_gone(found)
+            .map_err(at("look for", format_args!("{file} of cgroup {:?}", self.path)))?;
+        Ok(found.is_some())
     }
 
     /// Opens the cgroup; none if it is not there.
@@ -81,7 +116,11 @@ impl Group {
     /// # Errors
     /// When that cannot be told.
     pub fn is_populated(&self) -> Result<bool> {
-        Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"))
+        if self.has("cgroup.events")? {
+            return Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"));
+        }
+        // Version 1 does not tell. Only the processes of the cgroup itself are looked at: no other is made below it.
+        Ok(!self.read("cgroup.procs")?.trim().is_empty())
     }
 
     /// Ends every process in it and below it with SIGKILL. Returns at once.
@@ -89,7 +128,29 @@ impl Group {
     /// # Errors
     /// EOPNOTSUPP in a threaded cgroup; ENOENT on a kernel before 5.14.
     pub fn kill(&self) -> Result<()> {
-        self.write("cgroup.kill", "1")
+        if self.has("cgroup.kill")? || self.has("cgroup.events")? {
+            return self.write("cgroup.kill", "1");
+        }
+        for pid in self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()) {
+            self.kill_one(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a process that is still in the cgroup once its pid cannot be given to another.
+    fn kill_one(&self, pid: i32) -> Result<()> {
+        let object = || format!("process {pid}");
+        let Some(known) = Pid::from_raw(pid) else { return Ok(()) };
+        let Some(held) =
+            operation::unless_gone(pidfd_open(known, PidfdFlags::empty())).map_err(at("open", object()))?
+        else {
+            return Ok(());
+        };
+        if !self.read("cgroup.procs")?.lines().any(|line| line == pid.to_string()) {
+            return Ok(());
+        }
+        let sent = operation::unless_gone(pidfd_send_signal(held, Signal::KILL));
+        sent.map(drop).map_err(at("kill", object()))
     }
 
     /// Ends every process in it, and removes it and all cgroups below it. One that is gone is fine.
@@ -153,6 +214,27 @@ impl AsFd for Group {
 }
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// A new cgroup of the controller cpuset of version 1 has no processors and no memory, and takes no process before it has some:
+/// those of the one above.
+fn inherit(above: &OwnedFd, made: &OwnedFd) -> std::result::Result<(), Errno> {
+    let open = |directory: &OwnedFd, file: &str, flags| {
+        openat2(directory, file, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH).map(std::fs::File::from)
+    };
+    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        // Version 2 has them too, and gives by itself what is above; it also has this one.
+        if operation::unless_gone(open(made, "cgroup.controllers", OFlags::PATH))?.is_some() {
+            return Ok(());
+        }
+        let Some(own) = operation::unless_gone(open(made, file, OFlags::RDONLY))? else { return Ok(()) };
+        if std::io::read_to_string(own).map_err(failed)?.trim().is_empty() {
+            let given = std::io::read_to_string(open(above, file, OFlags::RDONLY)?).map_err(failed)?;
+            open(made, file, OFlags::WRONLY)?.write_all(given.trim().as_bytes()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
 
 fn open_below(directory: impl AsFd, path: &Path) -> std::result::Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };

@@ -22,13 +22,39 @@ impl Hierarchy {
     /// # Errors
     /// EPERM for a user who may not mount; ENODEV where the kernel has no cgroups.
     pub fn open() -> Result<Self> {
+        Self::mount("cgroup2", &[])
+    }
+
+    /// The same for the hierarchy of version 1 with these controllers, all of them.
+    ///
+    /// # Errors
+    /// As [`Hierarchy::open`]; EBUSY where the controllers are in several hierarchies.
+    pub fn open_separate(controllers: &[String]) -> Result<Self> {
+        Self::mount("cgroup", controllers)
+    }
+
+    fn mount(kind: &str, controllers: &[String]) -> Result<Self> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mounted = FileSystem::open("cgroup2").and_then(|file_system| file_system.mount(attributes));
-        let mounted = mounted.map_err(|error| error.instead("mount", "cgroup2"))?;
+        let mounted = FileSystem::open(kind).and_then(|file_system| {
+            file_system.set_data(controllers.iter().map(String::as_str))?;
+            file_system.mount(attributes)
+        });
+        let object = || [kind.to_owned()].iter().chain(controllers).cloned().collect::<Vec<_>>().join(" ");
+        let mounted = mounted.map_err(|error| error.instead("mount", object()))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(at("open", "cgroup2"))
+        openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(at("open", object()))
+    }
+
+    /// The text of a file at the top.
+    pub(crate) fn root_file(&self, name: &str) -> Result<String> {
+        let read = || -> std::result::Result<String, Errno> {
+            let file = openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            std::io::read_to_string(std::fs::File::from(file))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        read().map_err(at("read", format_args!("{name} of the cgroup hierarchy")))
     }
 }
 

@@ -1,32 +1,88 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use operation::{Condition, Scope};
+use operation::{Condition, Scope, quote, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Group, Hierarchy};
+use crate::{
+    Group, Hierarchy,
+    error::{Result, at},
+    limits::Setting,
+};
 
-/// A container's own cgroup of version 2: `cgroup-add`.
+/// A container's own cgroup in one hierarchy, with its limits: `cgroup-add`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename = "cgroup-add", rename_all = "camelCase")]
 pub struct CgroupOperation {
     /// Its path in the hierarchy. The name is the container's id and instance, so it is nobody else's.
     pub path: PathBuf,
+    /// The controllers of its hierarchy of version 1; none for version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controllers: Vec<String>,
+    /// The controllers of version 2 that it needs. They are enabled in the cgroups above, and stay so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enable: Vec<String>,
+    /// Its limits, in the order in which they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<Setting>,
 }
 
 impl CgroupOperation {
     /// Where the cgroups of all containers are.
     pub const TOP: &str = "/stave";
 
-    /// The cgroup of the container `id`, with its `instance`.
+    /// The cgroup of the container `id`, with its `instance`, in the hierarchy of version 2 and without limits.
     pub fn new(id: &str, instance: Option<&str>) -> Self {
-        let name = [Some(id), instance].into_iter().flatten().collect::<Vec<_>>().join(".");
-        Self { path: PathBuf::from(Self::TOP).join(name) }
+        Self::at(&path(id, instance))
+    }
+
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), controllers: Vec::new(), enable: Vec::new(), settings: Vec::new() }
     }
 
     /// A document may name any cgroup; those of containers lie right below [`Self::TOP`].
     fn is_own(&self) -> bool {
-        self.path.parent() == Some(std::path::Path::new(Self::TOP)) && self.path.file_name().is_some()
+        self.path.parent() == Some(Path::new(Self::TOP)) && self.path.file_name().is_some()
     }
+
+    fn hierarchy(&self) -> Result<Hierarchy> {
+        match self.controllers.is_empty() {
+            true => Hierarchy::open(),
+            false => Hierarchy::open_separate(&self.controllers),
+        }
+    }
+
+    fn make(&self) -> Result<()> {
+        let hierarchy = self.hierarchy()?;
+        let group = Group::create(&hierarchy, &self.path)?;
+        let set = || {
+            // Above only: processes live in the cgroup itself ("No Internal Process Constraint").
+            Group::enable(&hierarchy, &self.path, &self.enable)?;
+            self.settings.iter().try_for_each(|setting| apply(&group, setting))
+        };
+        set().inspect_err(|_| {
+            // The error that counts is the first.
+            let _ = Group::remove(&hierarchy, &self.path);
+        })
+    }
+}
+
+/// The path of a container's cgroup, the same in every hierarchy.
+pub fn path(id: &str, instance: Option<&str>) -> PathBuf {
+    let name = [Some(id), instance].into_iter().flatten().collect::<Vec<_>>().join(".");
+    PathBuf::from(CgroupOperation::TOP).join(name)
+}
+
+fn apply(group: &Group, setting: &Setting) -> Result<()> {
+    let Setting { file, value, optional } = setting;
+    if !group.has(file)? {
+        return match optional {
+            true => Ok(()),
+            false => Err(at("write", format_args!("{file} of cgroup {:?}", group.path()))(
+                "this kernel has no such limit",
+            )),
+        };
+    }
+    group.write(file, value)
 }
 
 /// A document names a cgroup that is no container's.
@@ -36,27 +92,47 @@ struct Foreign(PathBuf);
 
 impl operation::Operation for CgroupOperation {
     fn explain(&self) -> Vec<String> {
-        let path = PathBuf::from("/sys/fs/cgroup").join(self.path.strip_prefix("/").unwrap_or(&self.path));
-        vec![operation::words(["mkdir", "-p", &path.to_string_lossy()])]
+        let top = Path::new("/sys/fs/cgroup").join(self.controllers.join(","));
+        let path = top.join(self.path.strip_prefix("/").unwrap_or(&self.path));
+        let write = |value: &str, file: PathBuf| {
+            format!("{} > {}", words(["echo", value]), quote(&file.to_string_lossy()))
+        };
+        let mut lines = vec![words(["mkdir", "-p", &path.to_string_lossy()])];
+        if !self.enable.is_empty() {
+            let enabled: Vec<_> = self.enable.iter().map(|name| format!("+{name}")).collect();
+            let above = self.path.ancestors().skip(1).collect::<Vec<_>>();
+            lines.extend(above.into_iter().rev().map(|above| {
+                let directory = top.join(above.strip_prefix("/").unwrap_or(above));
+                write(&enabled.join(" "), directory.join("cgroup.subtree_control"))
+            }));
+        }
+        lines.extend(self.settings.iter().map(|setting| write(&setting.value, path.join(&setting.file))));
+        lines
     }
 
-    fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
-        Group::create(&Hierarchy::open()?, &self.path)?;
-        Ok(())
+    fn apply(&mut self, _: &Scope) -> std::result::Result<(), operation::Error> {
+        self.make()
     }
 
-    fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
+    fn undo(&self, _: &Scope) -> std::result::Result<(), operation::Error> {
         if !self.is_own() {
             return Err(operation::Error::caused_by(Foreign(self.path.clone())));
         }
-        let hierarchy = Hierarchy::open()?;
-        Group::remove(&hierarchy, &self.path)
+        Group::remove(&self.hierarchy()?, &self.path)
     }
 
-    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
-        Ok(match Group::open(&Hierarchy::open()?, &self.path)? {
-            Some(_) => Condition::Present,
-            None => Condition::Missing(format!("cgroup {:?}", self.path)),
-        })
+    fn check(&self, _: &Scope) -> std::result::Result<Condition, operation::Error> {
+        let Some(group) = Group::open(&self.hierarchy()?, &self.path)? else {
+            return Ok(Condition::Missing(format!("cgroup {:?}", self.path)));
+        };
+        // What the kernel rounds (memory, to pages) or writes out is not compared.
+        for setting in self.settings.iter().filter(|setting| setting.file == "pids.max") {
+            let found = group.read(&setting.file)?;
+            if found.trim() != setting.value {
+                let what = format!("{} of cgroup {:?} is {}", setting.file, self.path, found.trim());
+                return Ok(Condition::Different(what));
+            }
+        }
+        Ok(Condition::Present)
     }
 }

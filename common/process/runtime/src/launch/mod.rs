@@ -131,8 +131,8 @@ fn fork(
     let body = |is_inside: bool| {
         let gate_inside = gate_inside.as_fd();
         let begin = || {
-            if let Some(group) = group.filter(|_| !is_inside) {
-                group.admit(0)?;
+            if let Some(group) = group {
+                group.enter(is_inside)?;
             }
             let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
             kept.extend(streams.descriptors());
@@ -157,7 +157,7 @@ fn fork(
         channel_inside.fail(&error);
         error.status()
     };
-    let group_inside = group.map(AsFd::as_fd);
+    let group_inside = group.map(|group| group.unified.as_fd());
     let pid = match is_new {
         true => namespaces.fork(group_inside, body),
         false => Namespaces::fork_beside(group_inside, body),
@@ -172,7 +172,7 @@ fn fork(
     let started = Started { identity, process, gate: Some(gate), channel, joined: None, reaped: false };
     if let Some(group) = group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
-        cgroups::limit_devices(group, spec)?;
+        cgroups::limit_devices(&group.unified, spec)?;
     }
     Ok(started)
 }

@@ -102,6 +102,8 @@ pub struct Overrides {
     pub open_system_paths: bool,
     /// The path of its own cgroup, which is made beforehand; none for the caller's.
     pub cgroup: Option<PathBuf>,
+    /// The limits that it was made with.
+    pub limits: LinuxResources,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
@@ -249,12 +251,13 @@ fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> 
     Ok(linux)
 }
 
-/// Which devices its cgroup may use: none but Docker's, or all.
+/// Its limits, and which devices its cgroup may use: none but Docker's, or all.
 fn resources(overrides: &Overrides) -> Option<LinuxResources> {
-    if overrides.privileged || overrides.cgroup.is_none() {
-        return None;
+    let mut resources = overrides.limits.clone();
+    if !overrides.privileged && overrides.cgroup.is_some() {
+        resources.set_devices(devices_alone().devices().clone());
     }
-    Some(devices_alone())
+    Some(resources).filter(|resources| *resources != LinuxResources::default())
 }
 
 /// The resources of a cgroup that has Docker's list of devices and no limits.

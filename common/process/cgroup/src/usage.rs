@@ -1,0 +1,59 @@
+use std::path::Path;
+
+use crate::{Controllers, Group, Hierarchy, controllers::Place, error::Result};
+
+/// What the processes of a cgroup have used. What the kernel does not count is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The time of all processors, in microseconds.
+    pub cpu_time: Option<u64>,
+    /// The most memory at a time, in bytes.
+    pub memory_peak: Option<u64>,
+    /// The most processes and threads at a time.
+    pub pids_peak: Option<u64>,
+    /// Whether the kernel has killed a process because there was no memory left.
+    pub oom_killed: bool,
+}
+
+impl Usage {
+    /// Reads what the cgroup at `path` has used, in every hierarchy where it is.
+    ///
+    /// # Errors
+    /// When the hierarchies cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self> {
+        let mut usage = Self::default();
+        if let Some(group) = Group::open(&Hierarchy::open()?, path)? {
+            usage.cpu_time = keyed(&group, "cpu.stat", "usage_usec")?;
+            usage.memory_peak = number(&group, "memory.peak")?;
+            usage.pids_peak = number(&group, "pids.peak")?;
+            usage.oom_killed = keyed(&group, "memory.events", "oom_kill")?.is_some_and(|count| count > 0);
+        }
+        let host = Controllers::of_this_machine()?;
+        if let Some(Place::Separate(set)) = host.place("memory")
+            && let Some(group) = Group::open(&Hierarchy::open_separate(set)?, path)?
+        {
+            usage.memory_peak = number(&group, "memory.max_usage_in_bytes")?;
+            usage.oom_killed =
+                keyed(&group, "memory.oom_control", "oom_kill")?.is_some_and(|count| count > 0);
+        }
+        Ok(usage)
+    }
+}
+
+/// The number in a file; none without the file.
+fn number(group: &Group, file: &str) -> Result<Option<u64>> {
+    match group.has(file)? {
+        true => Ok(group.read(file)?.trim().parse().ok()),
+        false => Ok(None),
+    }
+}
+
+/// The number after a key, in a file of one key a line.
+fn keyed(group: &Group, file: &str, key: &str) -> Result<Option<u64>> {
+    if !group.has(file)? {
+        return Ok(None);
+    }
+    let text = group.read(file)?;
+    let values = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(values.filter(|(name, _)| *name == key).find_map(|(_, value)| value.trim().parse().ok()))
+}

@@ -1,0 +1,239 @@
+//! The limits of the command line, named as Docker names them.
+
+use std::{
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{ArgGroup, Args};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder,
+};
+use operation::quantity::size;
+use toolkit::prelude::*;
+
+/// The period of a limit of processors, in microseconds: the kernel's and Docker's default.
+const PERIOD: u64 = 100_000;
+
+/// Docker refuses less memory: a process could not even start.
+const LEAST_MEMORY: i64 = 6 << 20;
+
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("limit").multiple(true).required(true))]
+pub(crate) struct Limits {
+    /// Limit the memory; units: b, k, m, g
+    #[arg(short, long, group = "limit", value_name = "SIZE", value_parser = bytes)]
+    memory: Option<i64>,
+    /// Limit memory and swap together; -1 for any amount of swap. By default twice the memory
+    #[arg(long, group = "limit", value_name = "SIZE|-1", value_parser = bytes_or_all, allow_hyphen_values = true)]
+    memory_swap: Option<i64>,
+    /// Memory that the kernel should leave the container when it runs short
+    #[arg(long, group = "limit", value_name = "SIZE", value_parser = bytes)]
+    memory_reservation: Option<i64>,
+    /// How many processors' time it may use, such as 1.5
+    #[arg(long, group = "limit", value_name = "NUMBER")]
+    cpus: Option<Processors>,
+    /// Its share of the processors when others want them too; 1024 by default
+    #[arg(long, group = "limit", value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
+    cpu_shares: Option<u64>,
+    /// The processors that it may use, such as 0-2,4
+    #[arg(long, group = "limit", value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// The memory nodes that it may use
+    #[arg(long, group = "limit", value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// How many processes and threads it may have; -1 for any number
+    #[arg(long, alias = "pids-limit", group = "limit", value_name = "N", allow_hyphen_values = true)]
+    pids: Option<i64>,
+    /// Its share of disks with the scheduler BFQ: 10 to 1000
+    #[arg(long, alias = "blkio-weight", group = "limit", value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000))]
+    io_weight: Option<u16>,
+    /// Limit reading from a disk, in bytes a second; repeatable
+    #[arg(long, group = "limit", value_name = "DEVICE:RATE")]
+    device_read_bps: Vec<Bandwidth>,
+    /// Limit writing to a disk, in bytes a second; repeatable
+    #[arg(long, group = "limit", value_name = "DEVICE:RATE")]
+    device_write_bps: Vec<Bandwidth>,
+    /// Limit reading from a disk, in operations a second; repeatable
+    #[arg(long, group = "limit", value_name = "DEVICE:RATE")]
+    device_read_iops: Vec<Bandwidth>,
+    /// Limit writing to a disk, in operations a second; repeatable
+    #[arg(long, group = "limit", value_name = "DEVICE:RATE")]
+    device_write_iops: Vec<Bandwidth>,
+    /// Limit huge pages of one size, such as 2MB:64M; repeatable
+    #[arg(long, group = "limit", value_name = "PAGE:SIZE")]
+    hugetlb: Vec<HugePages>,
+}
+
+/// A number of bytes that fits the kernel's files.
+fn bytes(text: &str) -> Result<i64, String> {
+    i64::try_from(size(text)?).map_err(|_| "it is too large".to_owned())
+}
+
+fn bytes_or_all(text: &str) -> Result<i64, String> {
+    if text == "-1" { Ok(-1) } else { bytes(text) }
+}
+
+/// Processors' time, in microseconds of each [`PERIOD`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Processors(i64);
+
+impl FromStr for Processors {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || "it is a number such as 2 or 1.5, at least 0.01".to_owned();
+        let number: f64 = text.parse().map_err(|_| invalid())?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "the range is checked"
+        )]
+        match (number * PERIOD as f64).round() {
+            quota if (1000.0..1e15).contains(&quota) => Ok(Self(quota as i64)),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+/// What a disk may do in a second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bandwidth {
+    device: PathBuf,
+    rate: u64,
+}
+
+impl FromStr for Bandwidth {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (device, rate) = text.rsplit_once(':').ok_or("it is DEVICE:RATE, such as /dev/sda:1mb")?;
+        if !device.starts_with('/') {
+            return Err(format!("{device:?} is not the path of a device"));
+        }
+        match size(rate)? {
+            0 => Err("the rate is at least 1".to_owned()),
+            rate => Ok(Self { device: device.into(), rate }),
+        }
+    }
+}
+
+impl Bandwidth {
+    fn throttle(&self) -> Result<LinuxThrottleDevice> {
+        let device = &self.device;
+        let found = device.metadata().with_context(|| format!("look at device {device:?}"))?;
+        if !found.file_type().is_block_device() {
+            bail!("{device:?} is not a block device");
+        }
+        let number = found.rdev();
+        let throttle = LinuxThrottleDeviceBuilder::default().major(major(number)).minor(minor(number));
+        Ok(throttle.rate(self.rate).build()?)
+    }
+}
+
+/// The two parts of a device's number (makedev(3)).
+fn major(device: u64) -> i64 {
+    i64::try_from((device >> 8 & 0xfff) | (device >> 32 & !0xfff)).unwrap_or_default()
+}
+
+fn minor(device: u64) -> i64 {
+    i64::try_from((device & 0xff) | (device >> 12 & !0xff) & 0xffff_ffff).unwrap_or_default()
+}
+
+/// Huge pages of one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HugePages {
+    /// As the kernel writes it: `2MB`, `1GB`.
+    page: String,
+    bytes: i64,
+}
+
+impl FromStr for HugePages {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (page, limit) = text.split_once(':').ok_or("it is PAGE:SIZE, such as 2MB:64M")?;
+        let bytes_of_page = size(page)?;
+        let units = [(30, "GB"), (20, "MB"), (10, "KB")];
+        let unit =
+            units.into_iter().find(|(shift, _)| bytes_of_page != 0 && bytes_of_page % (1 << shift) == 0);
+        let (shift, unit) = unit.ok_or_else(|| format!("{page:?} is no size of a page"))?;
+        Ok(Self { page: format!("{}{unit}", bytes_of_page >> shift), bytes: bytes(limit)? })
+    }
+}
+
+impl Limits {
+    /// The limits as OCI runtime-spec has them.
+    pub(crate) fn resources(&self) -> Result<LinuxResources> {
+        let mut resources = LinuxResources::default();
+        if let Some(bytes) = self.memory.filter(|bytes| *bytes < LEAST_MEMORY) {
+            bail!("limit the memory to {bytes} bytes: it is at least 6m");
+        }
+        if self.memory.is_some() || self.memory_swap.is_some() || self.memory_reservation.is_some() {
+            let mut memory = LinuxMemory::default();
+            memory.set_limit(self.memory).set_swap(self.memory_swap).set_reservation(self.memory_reservation);
+            resources.set_memory(Some(memory));
+        }
+        let mut cpu = LinuxCpu::default();
+        if let Some(Processors(quota)) = self.cpus {
+            cpu.set_quota(Some(quota)).set_period(Some(PERIOD));
+        }
+        cpu.set_shares(self.cpu_shares).set_cpus(self.cpuset_cpus.clone()).set_mems(self.cpuset_mems.clone());
+        resources.set_cpu(Some(cpu.clone()).filter(|cpu| *cpu != LinuxCpu::default()));
+        resources.set_pids(self.pids.map(|limit| {
+            let mut pids = LinuxPids::default();
+            // Docker's 0 is its "unlimited" as well.
+            pids.set_limit(if limit <= 0 { -1 } else { limit });
+            pids
+        }));
+        let io = self.io()?;
+        resources.set_block_io(Some(io.clone()).filter(|io| *io != LinuxBlockIo::default()));
+        let pages = self.hugetlb.iter().map(|HugePages { page, bytes }| {
+            let mut limit = LinuxHugepageLimit::default();
+            limit.set_page_size(page.clone()).set_limit(*bytes);
+            limit
+        });
+        resources.set_hugepage_limits(Some(pages.collect()).filter(|list: &Vec<_>| !list.is_empty()));
+        Ok(resources)
+    }
+
+    fn io(&self) -> Result<LinuxBlockIo> {
+        let all = |list: &[Bandwidth]| -> Result<Option<Vec<_>>> {
+            let list: Vec<_> = list.iter().map(Bandwidth::throttle).collect::<Result<_>>()?;
+            Ok(Some(list).filter(|list| !list.is_empty()))
+        };
+        let mut io = LinuxBlockIo::default();
+        io.set_weight(self.io_weight)
+            .set_throttle_read_bps_device(all(&self.device_read_bps)?)
+            .set_throttle_write_bps_device(all(&self.device_write_bps)?)
+            .set_throttle_read_iops_device(all(&self.device_read_iops)?)
+            .set_throttle_write_iops_device(all(&self.device_write_iops)?);
+        Ok(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_users_of_docker_write() {
+        for (text, quota) in [
+            ("1.5", Ok(150_000)),
+            ("2", Ok(200_000)),
+            ("0.01", Ok(1000)),
+            ("0.001", Err(())),
+            ("x", Err(())),
+            ("-1", Err(())),
+            ("nan", Err(())),
+        ] {
+            assert_eq!(text.parse::<Processors>().map(|found| found.0).map_err(drop), quota, "{text}");
+        }
+        assert_eq!("2m:64m".parse(), Ok(HugePages { page: "2MB".into(), bytes: 64 << 20 }));
+        assert_eq!("1gb:1g".parse(), Ok(HugePages { page: "1GB".into(), bytes: 1 << 30 }));
+        assert!("2MB".parse::<HugePages>().is_err());
+        assert_eq!("/dev/sda:1mb".parse(), Ok(Bandwidth { device: "/dev/sda".into(), rate: 1 << 20 }));
+        assert!("sda:1".parse::<Bandwidth>().is_err() && "/dev/sda:0".parse::<Bandwidth>().is_err());
+        assert_eq!((major(0x0801), minor(0x0801)), (8, 1));
+        assert_eq!(bytes_or_all("-1"), Ok(-1));
+    }
+}

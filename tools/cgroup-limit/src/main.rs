@@ -1,0 +1,61 @@
+//! Makes a container's cgroup with limits.
+//!
+//! # Does
+//! Makes the cgroup `/stave/<id>.<instance>` in the hierarchy of version 2, and in each hierarchy of version 1 that has a
+//! controller of a limit. ns-exec starts the process in it. Without this tool ns-exec makes a cgroup without limits.
+//! # Reads
+//! Nothing.
+//! # Adds
+//! `cgroup`.
+//! # Undoes
+//! Ends every process in the cgroup, and removes it.
+//! # Needs
+//! Root; Linux 5.14 with cgroups, and the controller of each limit.
+
+mod limits;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use document::{Instance, Member, members::Cgroup};
+use limits::Limits;
+use toolkit::prelude::*;
+
+/// Make a container's cgroup with limits
+#[derive(Debug, Parser)]
+#[command(name = "cgroup-limit", version, mut_arg("verbose", |verbose| verbose.short(None)))]
+struct CgroupLimit {
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Filter for CgroupLimit {
+    type Adds = Cgroup;
+    type Operation = cgroup::CgroupOperation;
+    const READS: &'static [&'static str] = &[];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        if document.get::<Cgroup>()?.is_some() {
+            let error = anyhow!("the container has a cgroup already: `{}`", Cgroup::NAME);
+            return Err(hint(error, "name all limits at once; `cgroup-limit --undo` removes the cgroup"));
+        }
+        if document.get::<members::Process>()?.is_some() {
+            bail!("the container has a process already: put cgroup-limit before ns-exec");
+        }
+        let instance: Option<Instance> = document.get()?;
+        let path = cgroup::path(&context.id, instance.map(|found| found.to_string()).as_deref());
+        let resources = self.limits.resources()?;
+        let operations = cgroup::plan(&path, &resources, &cgroup::Controllers::of_this_machine()?)?;
+        Ok(Plan { adds: Cgroup { path, resources }, operations })
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<CgroupLimit>()
+}
