@@ -1,6 +1,7 @@
 //! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A killed build leaves its directory. The
 //! next build, or img-gc, finds that its lock is free, and removes it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::{
     cell::Cell,
     ffi::OsString,
@@ -46,6 +47,8 @@ impl Workspace {
             move |error| (path, error)
         };
         fs::create_dir_all(&all).map_err(at(&all))?;
+        // What is built may be a set-user-id program. Nobody else may reach it.
+        fs::set_permissions(&all, fs::Permissions::from_mode(0o700)).map_err(at(&all))?;
         let gate = gate(&all).map_err(at(&all))?;
         for name in left(&all) {
             // If it cannot be removed now, the next build tries again.

@@ -33,7 +33,7 @@ impl Snapshot {
         let mut files = Vec::new();
         list(&sandbox.root(), "", &["images", "layers", "cache", "mount-points"], &mut files);
         // Where builds work. Anything in it would be left behind.
-        files.retain(|line| !line.starts_with("build (mode 40755,"));
+        files.retain(|line| !line.starts_with("build (mode 40700,"));
         kinds.insert("file in STAVE_ROOT", files);
         for lines in kinds.values_mut() {
             lines.sort();

@@ -8,6 +8,7 @@ use mount::Volume;
 use toolkit::{Common, Context, Filter, Plan, prelude::Result};
 
 use crate::{
+    environment,
     operation::ContainerOperation,
     plan,
     request::{Log, Mode, Request},
@@ -21,7 +22,7 @@ pub(crate) struct NsExec {
     /// Run in the background and print the document; with --join, discard output
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// With -d, write output to this file; $STAVE_RUN/ID.log by default
+    /// With -d, append output to this file; by default to $STAVE_ROOT/containers/ID/log, of which the last 8 to 16 MiB are kept
     #[arg(long, value_name = "FILE", requires = "detach")]
     pub(crate) log: Option<PathBuf>,
     /// Use this network if the document has none: the host's, one with only lo (none, the default), or that of another
@@ -31,6 +32,13 @@ pub(crate) struct NsExec {
     /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// Set variables from a file, one NAME=VALUE or NAME a line, as with Docker; -e counts over it; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Set variables from a file of NAME=VALUE, each ended by a NUL, as in /proc/PID/environ: nobody sees the values in a
+    /// command line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_list: Option<PathBuf>,
     /// Run in this working directory; made if it is missing
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -110,13 +118,22 @@ impl FromStr for Mode {
 }
 
 impl NsExec {
-    /// The variables to set, each with a value.
-    pub(crate) fn variables(&self) -> Vec<String> {
+    /// The variables to set, each with a value. Later ones count over earlier ones.
+    pub(crate) fn variables(&self) -> Result<Vec<String>> {
+        let own = |name: &str| std::env::var(name).ok();
+        let mut variables = Vec::new();
+        for path in &self.env_file {
+            variables.extend(environment::of_file(path, own)?);
+        }
+        if let Some(path) = &self.env_list {
+            variables.extend(environment::of_list(path)?);
+        }
         let with_value = |variable: &String| match variable.contains('=') {
             true => Some(variable.clone()),
-            false => std::env::var(variable).ok().map(|value| format!("{variable}={value}")),
+            false => own(variable).map(|value| format!("{variable}={value}")),
         };
-        self.env.iter().filter_map(with_value).collect()
+        variables.extend(self.env.iter().filter_map(with_value));
+        Ok(variables)
     }
 
     fn request(&self) -> Result<Request> {
@@ -128,7 +145,7 @@ impl NsExec {
             hostname: self.hostname.clone(),
             entrypoint: self.entrypoint.as_ref().map(entrypoint),
             command: self.command.clone(),
-            variables: self.variables(),
+            variables: self.variables()?,
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             volumes: self.volumes.clone(),

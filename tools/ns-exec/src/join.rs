@@ -53,7 +53,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     if tool.detach {
         return Ok(0);
     }
-    let status = start::wait(joined, &signals, terminal)?;
+    let status = start::wait(joined, &signals, terminal, Vec::new())?;
     output.ended(&document, status)?;
     Ok(status)
 }
@@ -85,7 +85,7 @@ fn process(
         process.set_user(UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build()?);
         set_variables(&mut env, [&format!("HOME={home}")]);
     }
-    set_variables(&mut env, &tool.variables());
+    set_variables(&mut env, &tool.variables()?);
     process.set_env(Some(env));
     if let Some(directory) = &tool.workdir {
         if !directory.starts_with('/') {

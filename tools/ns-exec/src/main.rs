@@ -15,6 +15,7 @@
 //! command did not start.
 
 mod arguments;
+mod environment;
 mod files;
 mod join;
 mod network;

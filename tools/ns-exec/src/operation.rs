@@ -4,7 +4,7 @@ use operation::any_of;
 use runtime::Identity;
 
 any_of! {
-    /// The container's files in `$STAVE_RUN`, its cgroup, and last its process.
+    /// The container's files in `$STAVE_ROOT`, its cgroup, and last its process.
     pub(crate) enum ContainerOperation {
         Mount(mount::MountOperation),
         Cgroup(cgroup::CgroupOperation),

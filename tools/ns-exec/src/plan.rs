@@ -35,8 +35,8 @@ pub(crate) fn plan(
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
     // A directory that others manage is used as it is.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
-    let (mut operations, files) = place(context, files);
-    let log = log(request.log, context, &mut operations)?;
+    let (mut operations, files) = place(context, files, readonly);
+    let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let (cgroup, limits) = cgroup(context, document, &mut operations)?;
@@ -80,7 +80,8 @@ pub(crate) fn plan(
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
     };
-    operations.push(runtime::ProcessOperation::new(spec, log).into());
+    operations
+        .push(runtime::ProcessOperation { log_limit, ..runtime::ProcessOperation::new(spec, log) }.into());
     Ok((member, operations))
 }
 
@@ -141,23 +142,28 @@ fn root(request: &Request, context: &Context, document: &Document) -> Result<(Pa
     Ok((path, readonly || request.read_only))
 }
 
+/// The directory for the container's own files: on the disk, because its processes can fill them.
+fn own_directory(context: &Context) -> PathBuf {
+    context.scope.root.join("containers").join(&context.id)
+}
+
 /// The paths of the container's files in `/etc` on the host, and the operations that make them.
-fn place(context: &Context, files: Vec<File>) -> (Vec<ContainerOperation>, Vec<Volume>) {
-    let directory = context.scope.run_dir.join("containers").join(&context.id);
+fn place(context: &Context, files: Vec<File>, readonly: bool) -> (Vec<ContainerOperation>, Vec<Volume>) {
+    let directory = own_directory(context).join("etc");
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
     for File { name, content } in files {
         let source = match content {
             Content::Shared(path) => path,
             Content::Own(content) => {
                 if operations.is_empty() {
-                    let (path, mode) = (directory.clone(), 0o755);
+                    let (path, mode) = (directory.clone(), 0o700);
                     operations.push(mount::MountOperation::DirectoryAdd { path, mode, owner: None }.into());
                 }
                 operations.push(add_file(&directory.join(name), content, 0o644));
                 directory.join(name)
             }
         };
-        volumes.push(Volume { source, target: Path::new("/etc").join(name), readonly: false });
+        volumes.push(Volume { source, target: Path::new("/etc").join(name), readonly });
     }
     (operations, volumes)
 }
@@ -173,17 +179,25 @@ fn volumes(asked: Vec<Volume>, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
     Ok(files)
 }
 
-/// The path of the log. A log that the user named is not made, and stays.
-fn log(log: Log, context: &Context, operations: &mut Vec<ContainerOperation>) -> Result<Option<PathBuf>> {
+/// How much of a log is kept in one file. There are two.
+const LOG_LIMIT: u64 = 8 << 20;
+
+/// The path of the log and its limit. A log that the user named is not made, is not limited, and stays.
+fn log(
+    log: Log,
+    context: &Context,
+    operations: &mut Vec<ContainerOperation>,
+) -> Result<(Option<PathBuf>, Option<u64>)> {
     match log {
-        Log::None => Ok(None),
+        Log::None => Ok((None, None)),
         Log::File(path) => {
-            Ok(Some(std::path::absolute(&path).with_context(|| format!("find log {path:?}"))?))
+            Ok((Some(std::path::absolute(&path).with_context(|| format!("find log {path:?}"))?), None))
         }
         Log::Own => {
-            let path = context.scope.run_dir.join(format!("{}.log", context.id));
+            let path = own_directory(context).join("log");
+            operations.push(add_file(&runtime::Log::older(&path), String::new(), 0o640));
             operations.push(add_file(&path, String::new(), 0o640));
-            Ok(Some(path))
+            Ok((Some(path), Some(LOG_LIMIT)))
         }
     }
 }

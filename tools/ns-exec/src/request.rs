@@ -37,7 +37,7 @@ pub(crate) enum Log {
     /// The caller.
     #[default]
     None,
-    /// `$STAVE_RUN/ID.log`.
+    /// `$STAVE_ROOT/containers/ID/log`.
     Own,
     /// A file of the user's. It is not made, and stays.
     File(PathBuf),

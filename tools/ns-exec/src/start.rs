@@ -1,11 +1,22 @@
 //! Starts a container's process, and waits for it.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::PathBuf,
+};
 
 use document::{Document, Id};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
-use runtime::{Foreground, Identity, Running, Started, Stdio, Streams, Supervised, Terminal, foreground};
+use runtime::{
+    Foreground, Identity, Relayed, Running, Started, Stdio, Streams, Supervised, Terminal, foreground,
+};
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
 use crate::{
@@ -32,6 +43,8 @@ pub(crate) struct Start {
     terminal: Option<Terminal>,
     /// Blocked from [`Hooks::prepare`] on. With -d there is nobody to pass them on to.
     signals: Option<Foreground>,
+    /// Output that the command's user could not open as a file.
+    relayed: Vec<Relayed>,
 }
 
 /// A launched process, and its container.
@@ -61,7 +74,16 @@ impl Start {
             (None, true) => Input::Empty,
             (None, false) => Input::Standard(FROM),
         };
-        Self { input, output, detach: false, interactive: false, tty: false, terminal: None, signals: None }
+        Self {
+            input,
+            output,
+            detach: false,
+            interactive: false,
+            tty: false,
+            terminal: None,
+            signals: None,
+            relayed: Vec::new(),
+        }
     }
 }
 
@@ -158,7 +180,7 @@ impl Hooks<NsExec> for Start {
         let Launched { state, identity, run_dir, id, cgroup } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let status = match self.signals.take() {
-            Some(signals) => wait(running, &signals, self.terminal.take()),
+            Some(signals) => wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed)),
             None => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
         };
         let status = status.unwrap_or_else(|error| {
@@ -189,9 +211,9 @@ fn own_cgroup(process: &runtime::ProcessOperation) -> Option<PathBuf> {
 }
 
 impl Start {
-    fn fork(&self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
+    fn fork(&mut self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
         if self.detach {
-            let log = process.log.as_deref();
+            let log = process.log();
             let cgroup = own_cgroup(process);
             let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
                 // Nobody is left to read it.
@@ -200,9 +222,43 @@ impl Start {
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
-        let streams = Streams { stdin, stdout: Stdio::Inherit, stderr: Stdio::Inherit };
+        let user = process.spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let (relayed, inside) = relays(user)?;
+        self.relayed = relayed;
+        let streams = Streams { stdin, stdout: through(&inside[0]), stderr: through(&inside[1]) };
         Ok(State::Own(runtime::start(&process.spec, streams)?))
     }
+}
+
+fn through(pipe: &Option<OwnedFd>) -> Stdio<'_> {
+    pipe.as_ref().map_or(Stdio::Inherit, |pipe| Stdio::Fd(pipe.as_fd()))
+}
+
+/// Pipes for standard output and standard error where they are files that are not the user's: the command opens them by
+/// name (`/dev/stdout`), and a pipe can be given to the user. Both to one file share a pipe, so that the order is kept.
+fn relays(user: u32) -> Result<(Vec<Relayed>, [Option<OwnedFd>; 2])> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let foreign = |stream: BorrowedFd<'_>| -> Result<Option<(u64, u64)>> {
+        let found = File::from(stream.try_clone_to_owned()?).metadata()?;
+        Ok((found.is_file() && ![0, found.uid()].contains(&user)).then(|| (found.dev(), found.ino())))
+    };
+    let files = [foreign(stdout.as_fd())?, foreign(stderr.as_fd())?];
+    let (mut relayed, mut inside) = (Vec::new(), [None::<OwnedFd>, None]);
+    for (at, stream) in [stdout.as_fd(), stderr.as_fd()].into_iter().enumerate() {
+        if files[at].is_none() {
+            continue;
+        }
+        if let (1, [Some(first), _]) = (at, &inside)
+            && files[0] == files[1]
+        {
+            inside[1] = Some(first.try_clone()?);
+            continue;
+        }
+        let (relay, writer) = Relayed::new(stream)?;
+        relayed.push(relay);
+        inside[at] = Some(writer);
+    }
+    Ok((relayed, inside))
 }
 
 /// The exit status of a shell, if the command itself was the reason.
@@ -220,7 +276,12 @@ pub(crate) fn terminal(is_wanted: bool, types: bool, interactive: bool) -> Resul
 }
 
 /// Waits for a process in the foreground.
-pub(crate) fn wait(running: Running, signals: &Foreground, terminal: Option<Terminal>) -> Result<i32> {
+pub(crate) fn wait(
+    running: Running,
+    signals: &Foreground,
+    terminal: Option<Terminal>,
+    relayed: Vec<Relayed>,
+) -> Result<i32> {
     let raw = terminal.map(Terminal::into_raw).transpose()?;
-    Ok(foreground(running, signals, raw.as_ref())?)
+    Ok(foreground(running, signals, raw.as_ref(), relayed)?)
 }

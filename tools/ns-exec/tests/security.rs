@@ -46,7 +46,7 @@ fn its_own_cgroup_is_all_that_it_sees_of_them() {
         "1\n1\n",
     );
     // In its processes' list there are its own alone.
-    assert_both(&sandbox, "", "sort -n /sys/fs/cgroup/cgroup.procs | head -n 1", "1\n");
+    assert_eq!(both(&sandbox, "", "sort -n /sys/fs/cgroup/cgroup.procs | head -n 1")[0], "1\n");
     // With all rights it mounts the hierarchy, and still finds no other cgroup.
     let script = "mount -t cgroup2 none /tmp && ls -d /tmp/stave /tmp/*.slice 2>/dev/null; echo $(cat /tmp/cgroup.procs | head -n 1)";
     assert_both(&sandbox, "--privileged", script, "1\n");
@@ -353,4 +353,64 @@ fn who_joins_goes_where_the_container_was_started() {
     let joined = sandbox.sh("setpriv --groups 0,27,44 ns-exec --join web -u 5:5 -- sh -c 'id; test -e /proc/1/status && echo true; readlink /proc/self/ns/user'");
     let own = sandbox.sh("readlink /proc/self/ns/user").ok();
     assert_eq!(joined.ok(), format!("uid=5 gid=5 groups=5\ntrue\n{own}"));
+}
+
+#[test]
+fn no_other_user_reaches_its_files() {
+    let sandbox = sandbox();
+    sandbox.sh("chmod 755 . && mkdir root/layers && chmod 755 root/layers").ok();
+    sandbox
+        .sh("layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000 > web.json")
+        .ok();
+    let places = "cd \"$STAVE_ROOT\" && ls -d layers/*/bin/busybox containers/web/upper containers/web/etc/hosts containers/web/rootfs/bin/busybox";
+    assert_eq!(sandbox.sh(places).ok().lines().count(), 4);
+    let other = format!("setpriv --reuid 65534 --regid 65534 --clear-groups sh -c '{places}' 2>/dev/null");
+    assert_eq!(sandbox.sh(&other).stdout, "");
+    sandbox.sh("printf 'FROM busybox\\nRUN chmod 4755 /bin/busybox\\n' > Dockerfile; img-build -q -t x . > /dev/null").ok();
+    assert_eq!(
+        sandbox.sh("cd \"$STAVE_ROOT\" && stat -c %a layers build containers").ok(),
+        "700\n700\n700\n"
+    );
+}
+
+#[test]
+fn values_of_variables_are_in_no_command_line_that_stays() {
+    let sandbox = sandbox();
+    sandbox.sh("printf 'TOKEN=of-file\\n' > file; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    sandbox.sh("ns-exec -d -e PASSWORD=of-flag --env-file file -- sleep 1000 < ready.json > web.json").ok();
+    let supervisor = "P=$(jq .process.pid web.json); S=$(awk '/PPid/ { print $2 }' /proc/$P/status); tr '\\0' ' ' < /proc/$S/cmdline; tr '\\0' '\\n' < /proc/$S/environ | grep -c =";
+    assert_eq!(
+        sandbox.sh(supervisor).stdout.trim_end_matches(' ').split_whitespace().collect::<Vec<_>>(),
+        ["ns-exec", "0"]
+    );
+    let seen = sandbox.sh("ns-exec --join web -- sh -c 'echo $PASSWORD $TOKEN'").ok();
+    assert_eq!(seen, "of-flag of-file\n");
+    sandbox.sh("printf 'A=a\\nb\\0B=\\0' > list").ok();
+    assert_eq!(sandbox.sh("ns-exec --join web --env-list list -- sh -c 'echo \"$A-$B-\"'").ok(), "a\nb--\n");
+    let refused = sandbox.sh("echo bad name=1 > file; ns-exec --join web --env-file file -- true").exits(125);
+    assert_eq!(refused.stderr, "ns-exec: read \"file\": line 1: the name \"bad name\" contains a blank\n");
+}
+
+#[test]
+fn what_it_writes_to_the_hosts_files_is_limited_and_on_the_disk() {
+    let sandbox = sandbox();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    let fill = "head -c 40000000 /dev/zero; head -c 1000000 /dev/zero > /etc/hosts; echo end; sleep 1000";
+    sandbox.sh(&format!("ns-exec -d -- sh -c '{fill}' < ready.json > web.json")).ok();
+    sandbox.sh("L=$(jq -r .process.log web.json); timeout 10 sh -c \"until tail -c 5 '$L' | grep -q end; do sleep 0.05; done\"").ok();
+    let sizes = "cd \"$STAVE_ROOT\"/containers/web; expr $(cat log log.1 | wc -c) '<' 17000000; du -sk /run/stave | awk '{ print $1 < 200 }'";
+    assert_eq!(sandbox.sh(sizes).ok(), "1\n1\n");
+    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    let refused = sandbox.sh("ns-exec --read-only -- sh -c 'for f in hosts hostname resolv.conf; do echo x >> /etc/$f; done' < ready.json 2>&1");
+    assert_eq!(refused.stdout.matches("Read-only file system").count(), 3, "{}", refused.stdout);
+}
+
+#[test]
+fn a_file_as_standard_output_opens_for_every_user() {
+    let sandbox = sandbox();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; seq 20000; exit 7";
+    sandbox.sh(&format!("ns-exec -u 1000 -- sh -c '{script}' < ready.json > seen 2>&1")).exits(7);
+    let seen = sandbox.sh("stat -c '%u %a' seen; head -n 3 seen; tail -n 1 seen; wc -l < seen").ok();
+    assert_eq!(seen, "0 644\nout\nerr\n1\n20000\n20002\n");
 }

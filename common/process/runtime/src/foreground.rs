@@ -8,7 +8,8 @@ use nix::sys::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::Errno,
+    io::{Errno, fcntl_dupfd_cloexec},
+    pipe::{PipeFlags, pipe_with},
     process::pidfd_send_signal,
 };
 
@@ -55,12 +56,60 @@ impl Drop for Foreground {
     }
 }
 
-/// Waits for the process. Passes signals on to it, and input and output if it has a terminal. Returns its exit status
-/// as a shell counts it.
+/// Output of the process that goes through the caller, and where it goes on to: a file that the process's user may not open.
+#[derive(Debug)]
+pub struct Relayed {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+impl Relayed {
+    /// A pipe to the file `to`. The process gets the other value as a stream, and the caller drops it then.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new(to: BorrowedFd<'_>) -> Result<(Self, OwnedFd)> {
+        let (from, inside) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::at("create", "pipe"))?;
+        let to = fcntl_dupfd_cloexec(to, 3).map_err(Error::at("duplicate", "descriptor"))?;
+        sys::set_nonblocking(&from);
+        Ok((Self { from, to }, inside))
+    }
+
+    /// Passes on what there is. Returns whether that was the end.
+    fn turn(&self) -> bool {
+        let mut buffer = [0_u8; 64 << 10];
+        loop {
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(length @ 1..) => {
+                    let mut rest = &buffer[..length];
+                    while !rest.is_empty() {
+                        match rustix::io::write(&self.to, rest) {
+                            Ok(written) => rest = &rest[written..],
+                            Err(Errno::INTR) => {}
+                            // A full disk: what cannot be written is lost, as in a log.
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+/// Waits for the process. Passes signals on to it, input and output if it has a terminal, and what is `relayed`. Returns
+/// its exit status as a shell counts it.
 ///
 /// # Errors
 /// When it is not a child of the caller.
-pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&RawTerminal>) -> Result<i32> {
+pub fn foreground(
+    mut running: Running,
+    foreground: &Foreground,
+    outer: Option<&RawTerminal>,
+    mut relayed: Vec<Relayed>,
+) -> Result<i32> {
     let inner = running.terminal.take();
     if let (Some(outer), Some(inner)) = (outer, &inner) {
         outer.copy_size(inner);
@@ -74,6 +123,7 @@ pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&
                 PollFd::from_borrowed_fd(foreground.signals.as_fd(), PollFlags::IN),
             ];
             fds.extend(relay.iter().flat_map(Relay::interests));
+            fds.extend(relayed.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => continue,
                 result => result.map_err(waiting)?,
@@ -84,11 +134,15 @@ pub fn foreground(mut running: Running, foreground: &Foreground, outer: Option<&
         if let Some(relay) = &mut relay {
             relay.turn();
         }
+        relayed.retain(|relayed| !relayed.turn());
         if ended {
             if let Some(relay) = &mut relay {
                 relay.finish();
             }
-            return running.wait();
+            let status = running.wait();
+            // Its last output, written between the two looks.
+            relayed.retain(|relayed| !relayed.turn());
+            return status;
         }
     }
 }

@@ -4,7 +4,7 @@ use oci_spec::runtime::Spec;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, explain, supervise};
+use crate::{Identity, Log, explain, supervise};
 
 /// A process of a container: `process-start`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,15 +19,23 @@ pub struct ProcessOperation {
     /// The destination of its output; by default the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
+    /// How many bytes of output the log may have before it is rotated; unlimited by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<u64>,
     /// Its identity, after the start.
     #[serde(flatten)]
     pub identity: Identity,
 }
 
 impl ProcessOperation {
+    /// The destination of its output, as [`supervise`] takes it.
+    pub fn log(&self) -> Option<Log<'_>> {
+        self.log.as_deref().map(|path| Log { path, limit: self.log_limit })
+    }
+
     /// A process that was not started yet.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
-        Self { spec: Box::new(spec), log, identity: Identity { pid: 0, start_time: 0 } }
+        Self { spec: Box::new(spec), log, log_limit: None, identity: Identity { pid: 0, start_time: 0 } }
     }
 }
 
@@ -47,7 +55,7 @@ impl operation::Operation for ProcessOperation {
                 "start the container anew",
             ));
         }
-        let supervised = supervise(&self.spec, self.log.as_deref(), false, |_, _| {})?;
+        let supervised = supervise(&self.spec, self.log(), false, |_, _| {})?;
         self.identity = supervised.identity();
         supervised.release()?;
         Ok(())

@@ -2,7 +2,6 @@
 //! log and, if there is a terminal, holds its other side.
 
 use std::{
-    io::Write,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
@@ -16,9 +15,10 @@ use rustix::{
 };
 
 use crate::{
-    Error, Identity, Running, Started, Stdio, Streams,
+    Error, Identity, Log, Running, Started, Stdio, Streams,
     error::Result,
     launch::{Channel, Message},
+    log::Open,
     start, sys,
 };
 
@@ -39,7 +39,7 @@ pub struct Supervised {
 }
 
 /// Forks a supervisor in a new session, without terminal, current directory or open files of the caller. It starts
-/// `spec` with its output appended to the file `log` (or discarded). Standard input is empty, or with `stdin` open
+/// `spec` with its output appended to `log` (or discarded). Standard input is empty, or with `stdin` open
 /// without content. When the process ends, the supervisor calls `ended` with the exit status, as a shell counts it, and
 /// ends too.
 ///
@@ -47,22 +47,17 @@ pub struct Supervised {
 /// When the log cannot be opened; as [`start`].
 pub fn supervise(
     spec: &Spec,
-    log: Option<&Path>,
+    log: Option<Log<'_>>,
     stdin: bool,
     ended: impl FnOnce(Identity, i32),
 ) -> Result<Supervised> {
-    let open = |path: &Path, flags| {
-        rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::from_raw_mode(0o640))
-            .map_err(Error::at("open", format_args!("{path:?}")))
-    };
-    let null = open(Path::new("/dev/null"), OFlags::RDWR)?;
-    let log = match log {
-        Some(path) => open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?,
-        None => open(Path::new("/dev/null"), OFlags::WRONLY)?,
-    };
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        .map_err(Error::at("open", "\"/dev/null\""))?;
+    let log = log.unwrap_or(Log { path: Path::new("/dev/null"), limit: None });
+    let log = Open::new(log).map_err(Error::at("open", format_args!("{:?}", log.path)))?;
     let (channel, inside) = Channel::pair()?;
     sys::fork(|| {
-        sys::close_others(&mut [null.as_raw_fd(), log.as_raw_fd(), inside.as_fd().as_raw_fd()]);
+        sys::close_others(&mut [null.as_raw_fd(), log.descriptor(), inside.as_fd().as_raw_fd()]);
         match detach(&null).and_then(|()| begin(spec, stdin, &inside)) {
             // The caller has gone.
             Ok(None) => 125,
@@ -92,8 +87,8 @@ pub fn supervise(
     }
 }
 
-fn supervised_descriptors(running: &Running, held: &Held, log: &OwnedFd) -> Vec<i32> {
-    let always = [running.as_fd().as_raw_fd(), held.shown.as_raw_fd(), log.as_raw_fd()];
+fn supervised_descriptors(running: &Running, held: &Held, log: &Open) -> Vec<i32> {
+    let always = [running.as_fd().as_raw_fd(), held.shown.as_raw_fd(), log.descriptor()];
     let others = [&running.terminal, &held.typed].into_iter().flatten().chain(&running.namespaces);
     always.into_iter().chain(others.map(AsRawFd::as_raw_fd)).collect()
 }
@@ -139,9 +134,8 @@ fn begin(spec: &Spec, stdin: bool, channel: &Channel) -> Result<Option<(Running,
 const LAST: usize = 1 << 20;
 
 /// Waits until the process ends, and writes its output to the log.
-fn attend(mut running: Running, held: Held, log: OwnedFd) -> i32 {
+fn attend(mut running: Running, held: Held, mut log: Open) -> i32 {
     let source = running.terminal.take().unwrap_or(held.shown);
-    let mut log = std::fs::File::from(log);
     sys::set_nonblocking(&source);
     loop {
         let ended = {
@@ -160,15 +154,14 @@ fn attend(mut running: Running, held: Held, log: OwnedFd) -> i32 {
 }
 
 /// Appends the available output to the log. Returns whether that was the end.
-fn drain(source: &OwnedFd, log: &mut std::fs::File) -> bool {
+fn drain(source: &OwnedFd, log: &mut Open) -> bool {
     let mut buffer = [0_u8; 64 << 10];
     let mut taken = 0;
     while taken < LAST {
         match rustix::io::read(source, &mut buffer) {
             Ok(length @ 1..) => {
                 taken += length;
-                // A full log must not block the process.
-                let _ = log.write_all(&buffer[..length]);
+                log.append(&buffer[..length]);
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return false,

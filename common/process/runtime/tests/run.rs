@@ -299,9 +299,10 @@ fn supervised_with_a_log() {
         let with = Overrides { terminal, ..overrides(rootfs.path(), "echo out; echo err >&2; exit 7") };
         let spec = from_image(None, &with).unwrap();
         let _ = fs::remove_file(&status);
-        let supervised = runtime::supervise(&spec, Some(&log), false, |_, ended| {
-            fs::write(&status, ended.to_string()).unwrap()
-        });
+        let supervised =
+            runtime::supervise(&spec, Some(runtime::Log { path: &log, limit: None }), false, |_, ended| {
+                fs::write(&status, ended.to_string()).unwrap()
+            });
         let supervised = supervised.unwrap();
         assert!(supervised.identity().is_alive().unwrap());
         assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
@@ -334,9 +335,10 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
     let reader =
         rustix::fs::open(&log, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let spec = from_image(None, &overrides(rootfs.path(), "echo one; echo two; exit 7")).unwrap();
-    let supervised = runtime::supervise(&spec, Some(&log), false, |_, ended| {
-        fs::write(&status, ended.to_string()).unwrap()
-    });
+    let supervised =
+        runtime::supervise(&spec, Some(runtime::Log { path: &log, limit: None }), false, |_, ended| {
+            fs::write(&status, ended.to_string()).unwrap()
+        });
     let supervised = supervised.unwrap();
     drop(reader);
     supervised.release().unwrap();

@@ -1,4 +1,9 @@
-use std::{io::Write, os::fd::AsFd, path::Path};
+use std::{
+    fs::DirBuilder,
+    io::Write,
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
+    path::Path,
+};
 
 use operation::{Condition, Place};
 use rustix::{
@@ -55,7 +60,9 @@ fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::
             result => return result,
         }
         let Some(parent) = path.parent() else { return Err(Errno::INVAL) };
-        std::fs::create_dir_all(parent).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        // Containers lie below it, which other users must not reach.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     }
 }
 
