@@ -13,17 +13,20 @@
 //! # Needs
 //! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`.
 
+mod values;
+
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use builder::{Network, Options, Secret, executor};
+use builder::{Network, Options, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
 use oci::Reference;
 use toolkit::prelude::*;
+use values::{EPOCH, argument, epoch, label, secret};
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
-#[command(name = "img-build", version, after_help = toolkit::EQUIVALENT_HELP)]
+#[command(name = "img-build", version, after_help = help())]
 struct Build {
     #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME")]
     tags: Vec<Reference>,
@@ -64,6 +67,12 @@ struct Build {
     common: Common,
 }
 
+fn help() -> String {
+    let steps =
+        "--dry-run lists the steps: \"cached\" are those that the step cache has, \"run\" the others.";
+    format!("{}\n{steps}", toolkit::EQUIVALENT_HELP)
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
     None,
@@ -100,6 +109,10 @@ impl Source for Build {
         );
         Ok(toolkit::equivalent(lines))
     }
+
+    fn rehearse(&self, context: &Context) -> Result<Vec<String>> {
+        Ok(executor::rehearse(&self.options(context)?).map_err(operation::Error::from)?)
+    }
 }
 
 impl Build {
@@ -128,62 +141,6 @@ impl Build {
             no_sync: !self.writing.is_synced()?,
             quiet: context.quiet,
         })
-    }
-}
-
-/// A name alone takes the value that the variable has here; one that is not set gives nothing, as with Docker.
-fn argument(text: &str) -> Option<(String, String)> {
-    match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => Some((text.to_owned(), std::env::var(text).ok()?)),
-    }
-}
-
-/// The time that everything in the image has (reproducible-builds.org).
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
-
-fn epoch(arguments: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    let Some(text) = arguments.get(EPOCH).map(|text| text.trim()).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let seconds = text.parse().with_context(|| format!("read {EPOCH} {text:?} as seconds since 1970"))?;
-    Ok(Some(seconds))
-}
-
-/// `id=ID`, and `src=FILE` or `env=VARIABLE`. An id alone is a variable of that name where there is one, and else a file.
-fn secret(text: &str) -> Result<(String, Secret)> {
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("id", value)) => id = Some(value),
-            Some(("src" | "source", value)) => file = Some(value),
-            Some(("env", value)) => variable = Some(value),
-            Some(("type", value @ ("file" | "env"))) => kind = Some(value),
-            _ => bail!("secret {text:?}: {field:?} is none of id=ID, src=FILE, env=VARIABLE, type=file|env"),
-        }
-    }
-    let Some(id) = id.filter(|id| !id.is_empty()) else {
-        bail!("secret {text:?} has no id: write id=ID,src=FILE")
-    };
-    if kind == Some("env") {
-        variable = variable.or(file.take());
-    }
-    let secret = match (file, variable) {
-        (Some(_), Some(_)) => bail!("secret {text:?} has both src and env"),
-        (Some(file), None) => Secret::File(file.into()),
-        (None, Some(name)) => Secret::Variable(name.to_owned()),
-        (None, None) if kind != Some("file") && std::env::var_os(id).is_some() => {
-            Secret::Variable(id.to_owned())
-        }
-        (None, None) => Secret::File(id.into()),
-    };
-    Ok((id.to_owned(), secret))
-}
-
-fn label(text: &str) -> Result<(String, String)> {
-    match text.split_once('=').unwrap_or((text, "")) {
-        ("", _) => bail!("label {text:?} has no name: write --label NAME=VALUE"),
-        (name, value) => Ok((name.to_owned(), value.to_owned())),
     }
 }
 

@@ -77,6 +77,11 @@ impl Builder<'_> {
         {
             return self.files(state, key, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
+        // To tell more, files would have to be fetched or layers to be unpacked.
+        if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || !request.remote.is_empty()) {
+            let key = short.unwrap_or_else(|| request.key(state, self).with("unknown"));
+            return self.files(state, &key, request.text.clone(), || Ok(Made { layer: None, key: None }));
+        }
         request.job.fetched = request
             .remote
             .iter()

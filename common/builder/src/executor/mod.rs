@@ -7,6 +7,7 @@ mod files;
 mod image;
 mod mounts;
 mod process;
+mod rehearsal;
 mod run;
 mod secret;
 mod stage;
@@ -25,6 +26,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
+pub use rehearsal::rehearse;
 pub use secret::Secret;
 
 use crate::{
@@ -39,6 +41,7 @@ use crate::{
     plan::{self, Plan, PlanError},
     progress::Progress,
 };
+use rehearsal::{Rehearsal, Verdict};
 use stage::State;
 use store::Store;
 
@@ -111,6 +114,8 @@ struct Builder<'a> {
     /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
+    /// What the steps would do, if they are only looked at.
+    rehearsal: Option<Rehearsal>,
 }
 
 /// Reads the Dockerfile; `-` is standard input.
@@ -143,28 +148,43 @@ pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
 /// # Errors
 /// [`Error`]; then no name is given. The results so far stay in the cache.
 pub fn build(options: &Options) -> Result<Built, Error> {
+    // Modes in an image come from the Dockerfile and the context, whatever the caller's umask. Nobody else may write to
+    // the store's directories.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    let open = || Store::open(&options.root, options.rootless, !options.no_sync);
+    with_dockerfile(options, |file| Builder::new(options, file, open, None)?.run())
+}
+
+/// Checks the context, reads the Dockerfile and works on it. Shows the place of an error in it.
+fn with_dockerfile<T>(
+    options: &Options,
+    work: impl FnOnce(Dockerfile) -> Result<T, Error>,
+) -> Result<T, Error> {
     let context =
         fs::metadata(&options.context).map_err(Cause::system("open build context", &options.context))?;
     if !context.is_dir() {
         let error = std::io::Error::from(rustix::io::Errno::NOTDIR);
         return Err(Cause::system("open build context", &options.context)(error).into());
     }
-    // Modes in an image come from the Dockerfile and the context, whatever the caller's umask. Nobody else may write to
-    // the store's directories.
-    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let text = read_text(&options.file)?;
-    let built = parse(&options.file, &text).and_then(|file| Builder::new(options, file)?.run());
-    if let Some(line) = built.as_ref().err().and_then(Error::line) {
+    let worked = parse(&options.file, &text).and_then(work);
+    if let Some(line) = worked.as_ref().err().and_then(Error::line) {
         let name = options.file.display().to_string();
         // If standard error is closed, the document has the error.
         let _ = std::io::stderr().write_all(excerpt(&name, &text, line).as_bytes());
     }
-    built
+    worked
 }
 
 impl<'a> Builder<'a> {
-    fn new(options: &'a Options, file: Dockerfile) -> Result<Self, Error> {
-        let progress = Progress { quiet: options.quiet };
+    fn new(
+        options: &'a Options,
+        file: Dockerfile,
+        open: impl FnOnce() -> Result<Store, Cause>,
+        rehearsal: Option<Rehearsal>,
+    ) -> Result<Self, Error> {
+        // A rehearsal prints its own lines.
+        let progress = Progress { quiet: options.quiet || rehearsal.is_some() };
         for warning in &file.warnings {
             progress.warning(&format!("{}:{warning}", options.file.display()));
         }
@@ -173,7 +193,7 @@ impl<'a> Builder<'a> {
         let at = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
         let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, &name)
             .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
-        let store = Store::open(&options.root, options.rootless, !options.no_sync)?;
+        let store = open()?;
         let triggers = |name: &str| store.triggers(name);
         let plan = plan::plan(&file, target, &global, &triggers).map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
@@ -193,10 +213,17 @@ impl<'a> Builder<'a> {
             shown: RefCell::default(),
             done: BTreeMap::new(),
             step: 0,
+            rehearsal,
         })
     }
 
     fn run(mut self) -> Result<Built, Error> {
+        let last = self.stages()?;
+        Ok(self.finish(last)?)
+    }
+
+    /// Builds the stages. Returns the last one.
+    fn stages(&mut self) -> Result<State, Error> {
         for statement in self.file.arguments.clone() {
             self.begin(&statement.text);
         }
@@ -209,14 +236,23 @@ impl<'a> Builder<'a> {
             self.progress
                 .warning(&format!("One or more build-args [{}] were not consumed", unused.join(" ")));
         }
-        let last = self.plan.stages.last().and_then(|at| self.done.remove(at)).unwrap_or_default();
-        Ok(self.finish(last)?)
+        Ok(self.plan.stages.last().and_then(|at| self.done.remove(at)).unwrap_or_default())
     }
 
     /// Announces a step.
     fn begin(&mut self, text: &str) {
         self.step += 1;
         self.progress.step(self.step, self.plan.steps, text);
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.begin(format!("{}/{} {text}", self.step, self.plan.steps));
+        }
+    }
+
+    /// Notes what a step would do, if it is only looked at.
+    fn note(&self, verdict: Verdict) {
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.note(verdict);
+        }
     }
 
     /// Adds the place in the Dockerfile to an error.

@@ -1,6 +1,6 @@
 //! One stage, instruction by instruction.
 
-use super::{Builder, image};
+use super::{Builder, image, rehearsal::Verdict};
 use crate::{
     arguments::Local,
     cache::{Entry, Key, Layer, Step, chain_id},
@@ -56,6 +56,7 @@ impl Builder<'_> {
         let stage = self.file.stages[at].clone();
         self.begin(&stage.text);
         let mut state = self.from(at).map_err(self.at(stage.line))?;
+        self.note(Verdict::Base);
         if !state.layers.is_empty() || !state.image.history.is_empty() {
             self.show(&state).map_err(self.at(stage.line))?;
         }
@@ -97,6 +98,9 @@ impl Builder<'_> {
         let noun = if count == 1 { "trigger" } else { "triggers" };
         self.progress.line(&format!("# Executing {count} build {noun}"));
         for text in triggers {
+            if let Some(rehearsal) = &self.rehearsal {
+                rehearsal.begin(format!("ONBUILD {text}"));
+            }
             let mut follow = || {
                 let trigger = |source| Cause::Trigger { text: text.clone(), source };
                 let statement = dockerfile::parse_trigger(&text).map_err(trigger)?;
@@ -180,7 +184,10 @@ impl Builder<'_> {
         make: impl FnOnce() -> Result<Made, Cause>,
     ) -> Result<(), Cause> {
         let make = || {
-            let Made { layer, key } = make()?;
+            let Made { layer, key } = match &self.rehearsal {
+                Some(rehearsal) => Made { layer: Some(rehearsal.layer()), key: None },
+                None => make()?,
+            };
             Ok((Entry { layer, created: self.created() }, key))
         };
         let entry = self.cached_or(key, make)?;
@@ -195,8 +202,10 @@ impl Builder<'_> {
     ) -> Result<Entry, Cause> {
         if let Some(entry) = self.cached(key)? {
             self.progress.cached();
+            self.note(Verdict::Cached);
             return Ok(entry);
         }
+        self.note(Verdict::Run);
         let (entry, made_of) = make()?;
         self.keep(made_of.as_ref().unwrap_or(key), &entry)?;
         Ok(entry)
@@ -204,6 +213,9 @@ impl Builder<'_> {
 
     /// Puts the result of a step into the cache.
     pub(super) fn keep(&self, key: &Key, entry: &Entry) -> Result<(), Cause> {
+        if self.rehearsal.is_some() {
+            return Ok(());
+        }
         Ok(self.cache.put(key, entry, self.store.workspace()?.path())?)
     }
 

@@ -71,15 +71,23 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
 impl Store {
     /// The store below `root` (`$STAVE_ROOT`); `sync` as [`Layout::with_sync`] has it.
     pub(super) fn open(root: &Path, rootless: bool, sync: bool) -> Result<Self, Cause> {
-        let layout = Layout::open_or_create_with(root.join("images"), sync)?;
-        Ok(Self {
+        Ok(Self::new(root, Layout::open_or_create_with(root.join("images"), sync)?, rootless))
+    }
+
+    /// The store to look at: nothing may be made in it.
+    pub(super) fn look(root: &Path) -> Result<Self, Cause> {
+        Ok(Self::new(root, Layout::look(root.join("images"))?, false))
+    }
+
+    fn new(root: &Path, layout: Layout, rootless: bool) -> Self {
+        Self {
             root: root.to_owned(),
             layout,
             workspace: OnceCell::new(),
             isolated: Cell::new(false),
             options: layer::apply::Options { rootless, ..Default::default() },
             known: RefCell::default(),
-        })
+        }
     }
 
     /// The ONBUILD instructions of an image. None if the image is missing; the stage on it reports that.

@@ -90,6 +90,14 @@ pub trait Source: clap::Parser {
     /// # Errors
     /// Whatever would make the job impossible.
     fn explain(&self, context: &Context) -> anyhow::Result<Vec<String>>;
+
+    /// The lines of `--dry-run`, where these say more than [`Source::explain`].
+    ///
+    /// # Errors
+    /// Whatever would make the job impossible.
+    fn rehearse(&self, context: &Context) -> anyhow::Result<Vec<String>> {
+        self.explain(context)
+    }
 }
 
 /// A tool of the store (`img-ls`, `img-tag`): prints one JSON value.

@@ -257,6 +257,18 @@ impl Layout {
         }
     }
 
+    /// A layout to look at: nothing is written, and one that is not there has no images.
+    ///
+    /// # Errors
+    /// [`Error::NotALayout`], or when it cannot be read.
+    pub fn look(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let layout = Self::new(path.into());
+        match layout.version()? {
+            Version::None if layout.path.join("oci-layout").exists() => Err(Error::NotALayout(layout.path)),
+            _ => Ok(layout),
+        }
+    }
+
     fn new(path: PathBuf) -> Self {
         Self { path, sync: true, unsynced: Arc::default(), trust: Arc::default() }
     }

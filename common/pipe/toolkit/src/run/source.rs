@@ -39,7 +39,7 @@ fn run<S: Source>() -> Exit {
         return explained(&tool, source.common().context(None).and_then(|context| source.explain(&context)));
     }
     if source.common().dry_run {
-        let lines = source.common().context(None).and_then(|context| source.explain(&context));
+        let lines = source.common().context(None).and_then(|context| source.rehearse(&context));
         return planned(&tool, source.common(), lines);
     }
     let made = source.common().context(None).and_then(|context| source.make(&context)).and_then(|member| {
