@@ -79,18 +79,6 @@ pub enum MountOperation {
         /// Absolute path.
         target: PathBuf,
     },
-    /// Mounts a file system.
-    Mount {
-        /// Its type: `tmpfs`, `erofs`.
-        fstype: String,
-        /// The source of the mount.
-        source: String,
-        /// Absolute path of the mount point.
-        target: PathBuf,
-        /// In the form of `mount -o`.
-        #[serde(default)]
-        options: Vec<String>,
-    },
 }
 
 impl operation::Operation for MountOperation {
@@ -131,16 +119,6 @@ impl operation::Operation for MountOperation {
             Self::MountSeal { target } => {
                 vec![words(["mount", "-o", "remount,bind,nodev,ro", &target.to_string_lossy()])]
             }
-            Self::Mount { fstype, source, target, options } => {
-                let mut line = vec!["mount", "-t", fstype];
-                let options = options.join(",");
-                if !options.is_empty() {
-                    line.extend(["-o", &options]);
-                }
-                let target = target.to_string_lossy();
-                line.extend([source.as_str(), &target]);
-                vec![words(line)]
-            }
         }
     }
 
@@ -156,9 +134,6 @@ impl operation::Operation for MountOperation {
                 mounted::bind(source, within, target, *readonly)?;
             }
             Self::MountSeal { target } => mounted::seal(target)?,
-            Self::Mount { fstype, source, target, options } => {
-                mounted::mount(fstype, source, target, options)?
-            }
         }
         Ok(())
     }
@@ -190,9 +165,6 @@ impl operation::Operation for MountOperation {
                     mounted::undo(&target, |_| true)?;
                 }
             }
-            Self::Mount { fstype, target, .. } => {
-                mounted::undo(scope.contain(target)?, |entry| entry.kind == *fstype)?;
-            }
         }
         Ok(())
     }
@@ -218,7 +190,6 @@ impl operation::Operation for MountOperation {
                 true => Condition::Present,
                 false => Condition::Missing(format!("read-only {target:?}")),
             },
-            Self::Mount { fstype, target, .. } => mounted::check(target, |entry| entry.kind == *fstype)?,
         })
     }
 }

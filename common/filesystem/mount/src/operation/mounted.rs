@@ -7,11 +7,10 @@ use operation::{Condition, Place, is_gone};
 use rustix::{
     fs::{FileType, OFlags, StatVfsMountFlags},
     io::Errno,
-    mount::MountAttrFlags,
 };
 
 use crate::{
-    Detached, Error, FileSystem, Options, Result,
+    Detached, Error, Options, Result,
     error::{mounting, on},
     resolve::{self, Leaf},
     table,
@@ -33,19 +32,6 @@ pub(super) fn bind(source: &Path, within: &Path, target: &Path, readonly: bool) 
     };
     let object = format_args!("{source:?} on {target:?} in {within:?}");
     mount().map_err(|errno| Error::new("mount", object, errno).of(Place::Namespace))
-}
-
-pub(super) fn mount(kind: &str, source: &str, target: &Path, options: &[String]) -> Result<()> {
-    let options = Options::parse(options);
-    let place = resolve::place(target).map_err(on("open", target))?;
-    let file_system = FileSystem::open(kind)?;
-    file_system.set("source", source)?;
-    if options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        // The superblock is read-only too, because a file system on a read-only device cannot be mounted otherwise.
-        file_system.set_data(["ro"])?;
-    }
-    file_system.set_data(options.data.iter().map(String::as_str))?;
-    file_system.mount(options.attributes)?.attach(place).map_err(mounting("mount on", target))
 }
 
 /// Makes the mount on `target` read-only, but not the mounts below it.
