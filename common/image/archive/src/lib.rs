@@ -13,6 +13,6 @@ mod limits;
 mod tar;
 
 pub use compression::{Compression, peek};
-pub use decompress::Decompressed;
+pub use decompress::{Decompressed, read_buffered};
 pub use limits::{Exceeded, Limits};
 pub use tar::{BLOCK, Content, Entry, Error, Kind, Reader, Segment, Shown, Time, Writer};
