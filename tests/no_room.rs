@@ -144,3 +144,66 @@ fn a_full_disk() {
         }
     }
 }
+
+/// The run directory is small, and `fill` fills it except for some pages.
+fn small_run_directory() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("mount -t tmpfs -o size=256k tmpfs $STAVE_RUN; layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    sandbox
+}
+
+fn fill(sandbox: &Sandbox, free: usize) {
+    let script = format!(
+        "cd $STAVE_RUN; dd if=/dev/zero of=filler bs=4k 2> /dev/null; truncate -s -$((4 * {free}))k filler
+         test {free} -gt 0 || ! head -c 1 /dev/zero > probe; rm -f probe"
+    );
+    sandbox.sh(&script).ok();
+}
+
+const CONTAINER: &str = "layer-apply --id web < busybox.json | union-mount | netns-bridge | veth-pair | portmap -p 10080:80 | \
+    ns-exec -d -- sleep 1000 > web.json";
+
+/// A record that becomes shorter has its room.
+#[test]
+fn a_full_run_directory_keeps_no_container_from_its_end() {
+    let sandbox = small_run_directory();
+    let before = sandbox.snapshot();
+    let tools = ["ns-exec", "portmap", "veth-pair", "netns-bridge", "union-mount", "layer-apply", "img-load"];
+    let one_by_one = tools.map(|tool| format!("{tool} --undo")).join(" | ");
+    let in_files = tools.map(|tool| format!("{tool} --undo < web.json > x && mv x web.json")).join(" && ");
+    for undo in ["unwind web", "unwind < web.json", &format!("cat web.json | {one_by_one}"), &in_files] {
+        sandbox.sh(CONTAINER).ok();
+        fill(&sandbox, 0);
+        let undone = sandbox.sh(&format!("{undo} > undone"));
+        assert_eq!((undone.status, undone.stderr.as_str()), (0, ""), "{undo}");
+        sandbox.sh("rm $STAVE_RUN/filler").ok();
+        sandbox.assert_as(&before);
+    }
+}
+
+/// The run directory becomes full while the container is made, or after.
+#[test]
+fn what_a_full_run_directory_stopped_is_taken_back_in_it() {
+    let sandbox = small_run_directory();
+    let before = sandbox.snapshot();
+    let (mut made, mut stopped) = (0, 0);
+    for free in [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24] {
+        fill(&sandbox, free);
+        let outcome = sandbox.sh(CONTAINER);
+        if outcome.status == 0 {
+            made += 1;
+        } else {
+            stopped += 1;
+            let lines: Vec<_> = outcome.stderr.lines().collect();
+            assert!(lines[0].ends_with(": No space left on device"), "{free} pages free: {outcome:?}");
+            assert!(lines.len() == 2 && lines[1].starts_with("hint: make room there"), "{outcome:?}");
+        }
+        sandbox.sh("rm $STAVE_RUN/filler").ok();
+        fill(&sandbox, 0);
+        let unwound = sandbox.sh("unwind -q web > undone");
+        assert_eq!((unwound.status, unwound.stderr.as_str()), (0, ""), "{free} pages were free");
+        sandbox.sh("rm $STAVE_RUN/filler").ok();
+        sandbox.assert_as(&before);
+    }
+    assert!(made > 0 && stopped > 0, "{made} made, {stopped} stopped");
+}

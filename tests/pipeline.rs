@@ -346,10 +346,19 @@ fn a_repair_that_was_killed_is_taken_back() {
     let before = sandbox.snapshot();
     sandbox.sh("layer-apply --id web < busybox.json | netns-bridge > web.json").ok();
     sandbox.sh("umount /run/netns/web && rm /run/netns/web").ok();
-    let killed = "strace -f -o trace -e trace=rename -e inject=rename:signal=KILL netns-bridge --repair";
+    let killed =
+        "strace -f -o trace -e trace=renameat2 -e inject=renameat2:signal=KILL netns-bridge --repair";
     assert_ne!(sandbox.sh(&format!("{killed} < web.json")).status, 0);
     sandbox.sh("grep -q rename trace && mountpoint /run/netns/web").ok();
     sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+    // Before the namespace stands on its file, with a link of the container in it before.
+    sandbox.sh("layer-apply --id web < busybox.json | netns-bridge | veth-pair > web.json").ok();
+    sandbox.sh("ip netns del web; sleep 0.1; ip link del stave0").ok();
+    let killed = "strace -f -o trace -e trace=mount -e inject=mount:signal=KILL netns-bridge --repair";
+    assert_ne!(sandbox.sh(&format!("{killed} < web.json")).status, 0);
+    sandbox.sh("test -f /run/netns/web && ! mountpoint /run/netns/web").ok();
+    assert_eq!(sandbox.sh("unwind web > /dev/null").exits(0).stderr, "");
     sandbox.assert_as(&before);
 }
 

@@ -1,5 +1,7 @@
 //! Kills a tool just before it changes something: strace counts and injects.
 
+#![allow(dead_code)] // Each test uses a part of it.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread,
@@ -18,23 +20,36 @@ pub(crate) type Moment = (String, usize);
 
 /// The moments just before a tool changes something, in all its processes. `script` puts strace in front of the tool.
 pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTreeSet<Moment> {
-    sandbox.sh(&script(&format!("strace -f -qq -o trace -e signal=none -e trace={CHANGES}"))).ok();
+    calls(sandbox, CHANGES, script)
+        .into_iter()
+        .filter(|(moment, arguments)| {
+            !["open", "openat", "openat2"].contains(&moment.0.as_str()) || arguments.contains("O_CREAT")
+        })
+        .map(|(moment, _)| moment)
+        .collect()
+}
+
+/// Every call with one of these names that a tool makes, in all its processes, with its arguments.
+pub(crate) fn calls(
+    sandbox: &Sandbox,
+    names: &str,
+    script: impl Fn(&str) -> String,
+) -> Vec<(Moment, String)> {
+    sandbox.sh(&script(&format!("strace -f -qq -o trace -e signal=none -e trace={names}"))).ok();
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut moments = BTreeSet::new();
+    let mut calls = Vec::new();
     for line in sandbox.sh("cat trace").ok().lines() {
         // `1234 mkdir("…") = 0`; a split call has its name and the parenthesis in the first part.
         let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
         let Some((name, arguments)) = call.trim().split_once('(') else { continue };
-        if !CHANGES.split(',').any(|change| change == name) {
+        if !names.split(',').any(|change| change == name) {
             continue;
         }
         let count = counts.entry((name.to_owned(), pid.to_owned())).or_default();
         *count += 1;
-        if !["open", "openat", "openat2"].contains(&name) || arguments.contains("O_CREAT") {
-            moments.insert((name.to_owned(), *count));
-        }
+        calls.push(((name.to_owned(), *count), arguments.to_owned()));
     }
-    moments
+    calls
 }
 
 /// A prefix that kills a tool at this moment. If something keeps running, such as a container, strace leaves it after a
@@ -46,11 +61,17 @@ pub(crate) fn at((call, when): &Moment) -> String {
 /// As [`Sandbox::assert_as`], with the moment in the message.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
+    let difference = difference(sandbox, before);
+    assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
+}
+
+/// What was left behind or lost. The kernel has some time to remove processes and network namespaces.
+pub(crate) fn difference(sandbox: &Sandbox, before: &Snapshot) -> String {
     let end = Instant::now() + Duration::from_secs(10);
     let mut difference = before.difference(&sandbox.snapshot());
     while !difference.is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_millis(50));
         difference = before.difference(&sandbox.snapshot());
     }
-    assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
+    difference
 }

@@ -70,7 +70,7 @@ impl Export for ImgCommit {
         let (job, image) = self.job(context, document)?;
         let built = commit(&job, &image.descriptor)?;
         if !context.quiet {
-            eprintln!("{}", built.id);
+            operation::tell!("{}", built.id);
         }
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),

@@ -63,7 +63,7 @@ impl Report for Gc {
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
             let (count, size) = (blobs.len(), human_size(bytes));
-            eprintln!("{words}: {count} blobs ({size}), {} unpacked layers", layers.len());
+            operation::tell!("{words}: {count} blobs ({size}), {} unpacked layers", layers.len());
         }
         let layers: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         Ok(

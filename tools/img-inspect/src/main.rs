@@ -49,7 +49,7 @@ impl Source for ImgInspect {
         let image = layout.image(&found.image, self.platform.as_ref())?;
         let (host, own) = (Platform::host(), image.platform());
         if self.platform.is_none() && host.rank(&own).is_none() && !context.quiet {
-            eprintln!("img-inspect: {:?} is for {own}, this machine is {host}", self.image);
+            operation::tell!("img-inspect: {:?} is for {own}, this machine is {host}", self.image);
         }
         Ok(Image {
             reference: name.and_then(|entry| entry.reference).map(|reference| reference.to_string()),

@@ -131,11 +131,11 @@ impl Load {
 /// In the words of `docker load`.
 fn report(layout: &Layout, image: &Found) {
     for reference in &image.references {
-        eprintln!("Loaded image: {reference}");
+        operation::tell!("Loaded image: {reference}");
     }
     if image.references.is_empty() {
         let id = layout.image(&image.descriptor, None).and_then(|image| image.id());
-        eprintln!(
+        operation::tell!(
             "Loaded image ID: {}",
             id.map_or(image.descriptor.digest().to_string(), |id| id.to_string())
         );

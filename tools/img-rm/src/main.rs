@@ -78,8 +78,8 @@ impl Report for Remove {
         }
         edit.commit()?;
         if !context.quiet {
-            untagged.iter().for_each(|name| eprintln!("Untagged: {name}"));
-            deleted.iter().for_each(|image| eprintln!("Deleted: {}", id_of(&layout, image)));
+            untagged.iter().for_each(|name| operation::tell!("Untagged: {name}"));
+            deleted.iter().for_each(|image| operation::tell!("Deleted: {}", id_of(&layout, image)));
         }
         let deleted: Vec<_> = deleted.iter().map(Descriptor::digest).collect();
         Ok(json!({"untagged": untagged, "deleted": deleted}))

@@ -142,12 +142,15 @@ fn member(apply: &layer::Apply) -> members::Layers {
 fn tell(layer: &Layer, standing: &Standing) {
     let digest = layer.descriptor.digest();
     let done = if standing.fresh { "unpacked into" } else { "already in" };
-    eprintln!("layer {digest}: {done} {:?}", layer.place.path());
+    operation::tell!("layer {digest}: {done} {:?}", layer.place.path());
     if standing.left_out > 0 {
-        eprintln!("layer {digest}: left out {} extended attributes of other systems", standing.left_out);
+        operation::tell!(
+            "layer {digest}: left out {} extended attributes of other systems",
+            standing.left_out
+        );
     }
     if let Some(at) = standing.trailing {
-        eprintln!("layer {digest}: ignored data after the end of the archive at byte {at}");
+        operation::tell!("layer {digest}: ignored data after the end of the archive at byte {at}");
     }
 }
 

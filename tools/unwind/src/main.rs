@@ -65,7 +65,7 @@ impl Walker for Unwind {
             let nothing = anyhow!("container \"{id}\" does not exist in {:?}", self.common.scope()?.run_dir);
             match (self.strict, self.common.quiet) {
                 (true, _) => return Err(nothing),
-                (false, false) => eprintln!("unwind: {nothing}"),
+                (false, false) => operation::tell!("unwind: {nothing}"),
                 (false, true) => {}
             }
         }

@@ -17,12 +17,17 @@ use rustix::{
 /// The first error of the kernel: `ENOTEMPTY` or `EXDEV` if something is mounted inside.
 pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     let parent = parent.as_fd();
-    match unlinkat(parent, name, AtFlags::empty()) {
+    let refused = match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error @ (Errno::ISDIR | Errno::PERM)) => error,
         Err(error) => return Err(error),
-    }
-    let top = open(parent, name)?;
+    };
+    let top = match open(parent, name) {
+        Err(Errno::NOENT) => return Ok(()),
+        // What is no directory was refused for another reason.
+        Err(Errno::NOTDIR) => return Err(refused),
+        top => top?,
+    };
     let mut moved = 0_u64;
     // Entries of `top` may have the names that moved directories get: a round ends when it is empty.
     loop {
@@ -82,8 +87,7 @@ fn empty(directory: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
         if !is_directory {
             match unlinkat(directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => continue,
-                // The file system did not tell its kind.
-                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(Errno::ISDIR | Errno::PERM) if entry.file_type() == FileType::Unknown => {}
                 Err(error) => return Err(error),
             }
         }

@@ -51,7 +51,7 @@ impl Display {
     pub fn line(&self, text: &str) {
         match &self.form {
             Form::Quiet => {}
-            Form::Lines => eprintln!("{text}"),
+            Form::Lines => operation::tell!("{text}"),
             // A terminal that has gone does not stop the work.
             Form::Bars { all, .. } => drop(all.println(text)),
         }
@@ -83,7 +83,7 @@ impl Progress for Display {
         let words = self.words(&event);
         match (&self.form, words) {
             (Form::Quiet, _) | (Form::Lines, None) => {}
-            (Form::Lines, Some(words)) => eprintln!("{}: {words}", digest.short()),
+            (Form::Lines, Some(words)) => operation::tell!("{}: {words}", digest.short()),
             (Form::Bars { all, each }, words) => {
                 let bar = bar(all, lock(each), digest);
                 show(&bar, &event, words, self.job);

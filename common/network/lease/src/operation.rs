@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use operation::{Condition, Error, Operation, Scope, quote, unless_gone, words};
+use operation::{Condition, Error, Operation, Scope, quote, remove_if_empty, unless_gone, words};
 use rustix::{
     fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat},
     io::Errno,
@@ -103,8 +103,9 @@ impl Operation for Lease {
         // The last lease removes the directories as well.
         if !operation::holds_another(&self.directory, CURSOR).unwrap_or(true) {
             remove(&self.directory.join(CURSOR))?;
-            let _ = fs::remove_dir(&self.directory);
-            let _ = self.directory.parent().map(fs::remove_dir);
+            for directory in self.directory.ancestors().take(2) {
+                remove_if_empty(directory).map_err(file("remove", directory))?;
+            }
         }
         Ok(())
     }

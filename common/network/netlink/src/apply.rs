@@ -16,8 +16,8 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, mark, removal,
-    sysctl, veth_name,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, mark, namespace,
+    removal, sysctl, veth_name,
 };
 
 /// To make something that must not exist.
@@ -44,6 +44,10 @@ fn find(namespace: Option<&Path>, name: &str, mac: impl Into<Option<Mac>>) -> Re
     let mac = mac.into();
     let connection = match Connection::open(namespace) {
         Err(error) if namespace.is_some() && is_gone(&error) => return Ok(Ours::Missing),
+        // Making the namespace was killed half way, or it was unmounted.
+        Err(error) if error.errno() == Errno::EINVAL && namespace.is_some_and(namespace::is_plain_file) => {
+            return Ok(Ours::Missing);
+        }
         connection => connection?,
     };
     Ok(match connection.link(name)? {

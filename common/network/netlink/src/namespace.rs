@@ -1,10 +1,11 @@
 //! Work in another network namespace, and return.
 
-use std::{fs::File, os::fd::AsFd, path::Path, thread};
+use std::{fs::File, os::fd::AsFd, path::Path, thread, time::Duration};
 
 use nix::{
     errno::Errno,
     sched::{CloneFlags, setns},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 
 use crate::errno_of;
@@ -20,6 +21,11 @@ pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T,
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
         Ok(work())
     })
+}
+
+/// Whether there is a file at the path, and it is no namespace: one on which a namespace was to be mounted, or was.
+pub(crate) fn is_plain_file(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| fstatfs(file).is_ok_and(|found| found.filesystem_type() != NSFS_MAGIC))
 }
 
 /// Runs `work`, which enters another network namespace. It runs on this thread, which then returns. If there is no way
@@ -58,9 +64,19 @@ impl Back {
 
 impl Drop for Back {
     fn drop(&mut self) {
-        if let Err(errno) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
-            // The return was allowed a moment ago. This process must do nothing more in the wrong namespace.
-            eprintln!("return to the network namespace: {}", errno.desc());
+        let back = || setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET);
+        let mut returned = back();
+        // The return was allowed a moment ago: a lack of memory, for example, may end.
+        for _ in 0..10 {
+            if returned.is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+            returned = back();
+        }
+        if let Err(errno) = returned {
+            // This process must do nothing more in the wrong namespace.
+            operation::note(&format!("return to the network namespace: {}", errno.desc()));
             std::process::abort();
         }
     }

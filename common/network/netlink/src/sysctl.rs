@@ -228,7 +228,7 @@ impl Sysctl {
         }
         // The last one removes the directory as well.
         if let Some(parent) = self.kept.parent() {
-            let _ = fs::remove_dir(parent);
+            operation::remove_if_empty(parent).map_err(unkept("remove", parent))?;
         }
         Ok(())
     }

@@ -125,15 +125,13 @@ impl NetnsOperation {
     fn remove_file(&self) -> Result<(), Error> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("remove")(error)),
-            _ => {
-                // The last one removes the directory as well, unless `ip netns` made a mount of it.
-                let _ = self
-                    .path
-                    .parent()
-                    .filter(|parent| *parent == Path::new("/run/netns"))
-                    .map(fs::remove_dir);
-                Ok(())
-            }
+            // The last one removes the directory as well, unless `ip netns` made a mount of it.
+            _ => match self.path.parent().filter(|parent| *parent == Path::new("/run/netns")) {
+                Some(parent) => operation::remove_if_empty(parent).map_err(|source| {
+                    Error::new("remove directory", format!("{parent:?}"), errno_of(&source))
+                }),
+                None => Ok(()),
+            },
         }
     }
 }

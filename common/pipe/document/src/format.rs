@@ -1,9 +1,10 @@
 //! A document as text. It works on the text that was read, so that numbers are not parsed and written differently.
 
+use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
 /// The members on one line. Values keep their text, except for line breaks between tokens.
-pub(crate) fn line(members: &[(String, Box<RawValue>)]) -> String {
+pub(crate) fn line(members: &IndexMap<String, Box<RawValue>>) -> String {
     let mut out = String::from("{");
     for (at, (name, value)) in members.iter().enumerate() {
         if at > 0 {

@@ -11,6 +11,7 @@ pub mod members;
 mod object;
 mod order;
 pub mod record;
+mod replace;
 mod steps;
 mod sum;
 pub mod table;
@@ -113,7 +114,7 @@ impl Document {
             return Err(Error::Empty);
         }
         let members = serde_json::from_slice(text).map_err(Error::NotADocument)?;
-        let mut document = Self { members };
+        let document = Self { members };
         match document.raw("stave").map(|value| value.get().to_owned()) {
             Some(version) if version == VERSION.to_string() => Ok(document),
             Some(found) => Err(Error::Version { found, document: Box::new(document) }),
@@ -122,8 +123,9 @@ impl Document {
                 // Objects that are not documents (a CNI result, an image manifest) have members of their own and no
                 // version. A handwritten document may lack the version.
                 if table::row(first).is_some() {
-                    document.members.0.insert(0, Self::new().members.0.remove(0));
-                    return Ok(document);
+                    let mut whole = Self::new();
+                    whole.members.0.extend(document.members.0);
+                    return Ok(whole);
                 }
                 Err(Error::NotADocument(de::Error::custom("an object without the member `stave`")))
             }

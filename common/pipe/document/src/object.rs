@@ -2,28 +2,30 @@
 
 use std::fmt;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::value::RawValue;
 
-/// One JSON object.
+/// One JSON object. To find a member takes the same time among any number of them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Object(pub(crate) Vec<(String, Box<RawValue>)>);
+pub(crate) struct Object(pub(crate) IndexMap<String, Box<RawValue>>);
 
 impl Object {
     pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
-        self.0.iter().find(|(at, _)| at == name).map(|(_, value)| &**value)
+        self.0.get(name).map(|value| &**value)
     }
 
     /// Puts the value in its place, or at the end where it is new.
     pub(crate) fn set(&mut self, name: &str, value: Box<RawValue>) {
-        match self.0.iter_mut().find(|(at, _)| at == name) {
-            Some((_, place)) => *place = value,
-            None => self.0.push((name.to_owned(), value)),
+        match self.0.get_mut(name) {
+            Some(place) => *place = value,
+            None => drop(self.0.insert(name.to_owned(), value)),
         }
     }
 
+    /// Removes the member, and keeps the order of the others.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.0.retain(|(at, _)| at != name);
+        self.0.shift_remove(name);
     }
 }
 
@@ -39,7 +41,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut object = Object::default();
                 // If a name appears twice, the last value counts, as in jq.
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    object.set(&name, value);
+                    object.0.insert(name, value);
                 }
                 Ok(object)
             }

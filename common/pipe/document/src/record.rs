@@ -2,17 +2,22 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{Flock, FlockArg};
-
 pub use operation::Error;
 use operation::{Cause, Place, unless_gone};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::retry_on_intr,
+};
 
-use crate::{Document, Id};
+use crate::{
+    Document, Id,
+    replace::{self, replace},
+};
 
 /// For `map_err`: the error of `verb` on a record, a lock or their directory.
 fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
@@ -23,7 +28,7 @@ fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> 
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    _held: Flock<File>,
+    held: File,
 }
 
 impl Lock {
@@ -59,16 +64,28 @@ impl Lock {
 
     /// Waits for the lock. None if its last holder has removed the file, because then the lock is worthless.
     fn wait(path: &Path, file: File) -> Result<Option<Self>, Error> {
-        let held =
-            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed("lock", path)(errno))?;
+        let locked = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
+        locked.map_err(|errno| failed("lock", path)(io::Error::from(errno)))?;
         let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let same = fs::metadata(path).map(inode).ok() == held.metadata().map(inode).ok();
-        Ok(same.then(|| Self { path: path.to_owned(), _held: held }))
+        let opened = file.metadata().map_err(failed("lock", path))?;
+        let lock = Self { path: path.to_owned(), held: file };
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => Ok((inode(found.map_err(failed("lock", path))?) == inode(opened)).then_some(lock)),
+        }
     }
 
     /// Removes the lock's file, and releases the lock.
     fn remove(self) -> Result<(), Error> {
         remove_file(&self.path)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile has the descriptor until it executes its program. What fails here ends with the
+        // process.
+        let _ = flock(&self.held, FlockOperation::Unlock);
     }
 }
 
@@ -112,22 +129,14 @@ impl Record {
         read_file(&self.path)
     }
 
-    /// Writes the record under another name and renames it.
+    /// Writes the record: wholly, or not at all. A record that becomes shorter is written on a full file system as well.
     ///
     /// # Errors
     /// When it cannot be written; then the old record stays.
     pub fn write(&self, document: &Document) -> Result<(), Error> {
         let beside = self.path.with_extension("json.new");
-        let write = || {
-            let mut file =
-                File::options().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-            file.write_all(document.to_line().as_bytes())?;
-            fs::rename(&beside, &self.path)
-        };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&beside);
-            failed("write record", &self.path)(error)
-        })
+        replace(&self.path, &beside, document.to_line().as_bytes())
+            .map_err(failed("write record", &self.path))
     }
 
     /// Removes the record and its lock.
@@ -135,7 +144,7 @@ impl Record {
     /// # Errors
     /// When one of them cannot be removed.
     pub fn remove(self) -> Result<(), Error> {
-        // A killed write may have left this. No other process writes while the lock is held.
+        // The spare file. No other process writes while the lock is held.
         remove_file(&self.path.with_extension("json.new"))?;
         remove_file(&self.path)?;
         self.lock.remove()
@@ -163,7 +172,7 @@ fn remove_file(path: &Path) -> Result<(), Error> {
 }
 
 fn read_file(path: &Path) -> Result<Option<Document>, Error> {
-    let text = match fs::read(path) {
+    let text = match replace::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("read record", path)(error)),

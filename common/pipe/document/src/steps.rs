@@ -1,5 +1,8 @@
 //! The stack of steps, and the members that are their sums.
 
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -21,6 +24,18 @@ struct Outline {
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     let text = Box::<RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(text.get()).unwrap_or_default())
+}
+
+/// What the steps add to the members with these names, in the order of the steps: one walk over them for all names.
+fn added<'a>(
+    steps: impl Iterator<Item = &'a Outline>,
+    names: &HashSet<&str>,
+) -> IndexMap<&'a str, Vec<&'a Value>> {
+    let mut added: IndexMap<&str, Vec<&Value>> = IndexMap::new();
+    for (name, value) in steps.flat_map(|step| &step.adds).filter(|(name, _)| names.contains(name.as_str())) {
+        added.entry(name).or_default().push(value);
+    }
+    added
 }
 
 impl Document {
@@ -140,30 +155,36 @@ impl Document {
             steps.remove(at);
             Ok(())
         })?;
-        for name in all[at].adds.keys() {
-            self.take_out(name, at, &all).map_err(malformed)?;
-        }
-        Ok(())
+        self.take_out(at, &all).map_err(malformed)
     }
 
-    /// Takes out of the member what the step at `at` of all steps added to it. With the last step that adds to it the whole
-    /// member goes, unless steps of before version 0.2 may have added to it, which do not tell so.
-    fn take_out(&mut self, name: &str, at: usize, all: &[Outline]) -> serde_json::Result<()> {
-        let Some(current) = self.raw(name) else { return Ok(()) };
+    /// Takes out of the members what the step at `at` of all steps added to them. With the last step that adds to a member the
+    /// whole member goes, unless steps of before version 0.2 may have added to it, which do not tell so.
+    fn take_out(&mut self, at: usize, all: &[Outline]) -> serde_json::Result<()> {
         let others = || all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, step)| step);
-        let after = sum::of(others().filter_map(|step| step.adds.get(name)))?;
-        let may_add = |step: &Outline| step.adds.is_empty() && table::makes(&step.tool, name);
-        let left = match (&after, others().any(may_add)) {
-            (None, false) => None,
-            _ => match sum::of(all.iter().filter_map(|step| step.adds.get(name)))? {
-                Some(before) => sum::change(current, &before, after.as_ref())?,
-                None => return Ok(()),
-            },
-        };
-        match left {
-            Some(left) => self.set_raw(name, left),
-            None => self.remove(name),
+        let silent: HashSet<&str> = others()
+            .filter(|step| step.adds.is_empty() && table::tools().any(|tool| tool == step.tool))
+            .map(|step| step.tool.as_str())
+            .collect();
+        let names: HashSet<&str> = all[at].adds.keys().map(String::as_str).collect();
+        let (every, rest) = (added(all.iter(), &names), added(others(), &names));
+        let mut gone = HashSet::new();
+        for (name, every) in every {
+            let Some(current) = self.raw(name) else { continue };
+            let after = rest.get(name).and_then(|rest| sum::of(rest.iter().copied()));
+            let left = match after.is_none() && !silent.iter().any(|tool| table::makes(tool, name)) {
+                true => None,
+                false => match sum::of(every) {
+                    Some(before) => sum::change(current, &before, after.as_ref())?,
+                    None => continue,
+                },
+            };
+            match left {
+                Some(left) => self.set_raw(name, left),
+                None => drop(gone.insert(name)),
+            }
         }
+        self.members.0.retain(|name, _| !gone.contains(name.as_str()));
         Ok(())
     }
 
@@ -172,10 +193,17 @@ impl Document {
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
     pub fn complete(&mut self, name: &str) -> Result<(), Error> {
-        if self.raw(name).is_none() {
-            let all: Vec<Outline> = self.step_list()?;
-            let sum = sum::of(all.iter().filter_map(|step| step.adds.get(name))).map_err(malformed)?;
-            if let Some(sum) = sum {
+        self.complete_all(&HashSet::from([name]))
+    }
+
+    fn complete_all(&mut self, names: &HashSet<&str>) -> Result<(), Error> {
+        let missing: HashSet<&str> = names.iter().copied().filter(|name| self.raw(name).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<Outline> = self.step_list()?;
+        for (name, values) in added(all.iter(), &missing) {
+            if let Some(sum) = sum::of(values) {
                 self.set_raw(name, serde_json::value::to_raw_value(&sum).map_err(malformed)?);
             }
         }
@@ -195,7 +223,7 @@ impl Document {
     /// # Errors
     /// [`Error::Malformed`] if `steps` is not a list.
     pub fn append_steps(&mut self, above: SplitOff) -> Result<(), Error> {
-        let mut names = Vec::new();
+        let mut names = Map::new();
         for step in &above.0 {
             names.extend(serde_json::from_str::<Outline>(step.get()).map_err(malformed)?.adds);
         }
@@ -203,7 +231,7 @@ impl Document {
             steps.extend(above.0);
             Ok(())
         })?;
-        names.iter().try_for_each(|(name, _)| self.complete(name))
+        self.complete_all(&names.keys().map(String::as_str).collect())
     }
 
     /// Steps that are not changed keep the text that was read: a step of another tool may contain more than [`Step`]
@@ -278,5 +306,53 @@ mod tests {
         document.remove_step(2).unwrap();
         assert_eq!(member(&document, "mine"), Value::Null);
         assert_eq!(document.tools().unwrap(), ["theirs", "theirs"]);
+    }
+
+    /// So many that these would take minutes if the time grew with the square.
+    const MANY: usize = 50_000;
+
+    #[test]
+    fn many_members_take_no_longer_each() {
+        let members: Map<String, Value> = (0..MANY).map(|n| (format!("m{n}"), json!(n))).collect();
+        let steps = [step("theirs", &json!(members)), step("portmap", &json!({"ports": members}))];
+        let mut all = members.clone();
+        all.insert("ports".to_owned(), json!(members));
+        let mut document = document(&steps, &json!(all));
+        assert_eq!(Document::parse(document.to_line().as_bytes()).unwrap().to_line(), document.to_line());
+        assert!((0..MANY).all(|n| document.raw(&format!("m{n}")).is_some()));
+        document.add("ports", &json!(members)).unwrap();
+        let above = document.split_off_steps(1).unwrap();
+        document.remove_step(0).unwrap();
+        assert!(document.raw("m7").is_none());
+        document.append_steps(above).unwrap();
+        document.set_raw("ports", serde_json::value::to_raw_value(&json!({"by hand": 1})).unwrap());
+        document.remove_step(0).unwrap();
+        assert!(document.steps().unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_steps_take_no_longer_each() {
+        let ports: Vec<Value> = (0..MANY).map(|n| json!({"hostPort": n, "protocol": "tcp"})).collect();
+        let steps: Vec<Value> = ports.iter().map(|port| step("portmap", &json!({"ports": [port]}))).collect();
+        // Somebody has added a key to each of them, so that none is as it was made.
+        let named: Vec<Value> =
+            (0..MANY).map(|n| json!({"hostPort": n, "protocol": "tcp", "name": "x"})).collect();
+        for current in [&ports, &named] {
+            let mut document = document(&steps, &json!({"ports": current}));
+            document.remove_step(0).unwrap();
+            assert_eq!(member(&document, "ports").as_array().unwrap().len(), MANY - 1);
+            let above = document.split_off_steps(MANY / 2).unwrap();
+            document.append_steps(above).unwrap();
+            let (at, last) = document.last_step_of("portmap").unwrap().unwrap();
+            assert_eq!((at, document.position_of(&last).unwrap()), (MANY - 2, Some(MANY - 2)));
+        }
+        // One step added all of them.
+        let steps = [step("portmap", &json!({"ports": ports})), step("portmap", &json!({"ports": [1]}))];
+        for current in [&ports, &named] {
+            let all = [&current[..], &[json!(1)]].concat();
+            let mut document = document(&steps, &json!({"ports": all}));
+            document.remove_step(0).unwrap();
+            assert_eq!(member(&document, "ports"), json!([1]));
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! One rule: arrays are concatenated, objects are merged key by key by the same rule, of anything else the last one
 //! counts. What no step has added (a key that somebody put there by hand) is kept as the text that was read.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Value, value::RawValue};
 
 use crate::object::Object;
@@ -43,15 +45,27 @@ pub(crate) fn add(current: &RawValue, added: &Value) -> Result<Box<RawValue>> {
 }
 
 /// The sum of all of them; none of nothing.
-pub(crate) fn of<'a>(all: impl IntoIterator<Item = &'a Value>) -> Result<Option<Value>> {
-    let mut sum: Option<Box<RawValue>> = None;
-    for added in all {
-        sum = Some(match &sum {
-            Some(sum) => add(sum, added)?,
-            None => raw(added)?,
-        });
+pub(crate) fn of<'a>(all: impl IntoIterator<Item = &'a Value>) -> Option<Value> {
+    let mut all = all.into_iter();
+    let mut sum = all.next()?.clone();
+    all.for_each(|added| extend(&mut sum, added));
+    Some(sum)
+}
+
+/// As [`add`], in place: so the sum of many steps is not written and read again at each of them.
+fn extend(sum: &mut Value, added: &Value) {
+    match (sum, added) {
+        (Value::Object(sum), Value::Object(added)) => {
+            for (name, value) in added {
+                match sum.get_mut(name) {
+                    Some(sum) => extend(sum, value),
+                    None => drop(sum.insert(name.clone(), value.clone())),
+                }
+            }
+        }
+        (Value::Array(sum), Value::Array(added)) => sum.extend_from_slice(added),
+        (sum, added) => *sum = added.clone(),
     }
-    sum.map(|sum| serde_json::from_str(sum.get())).transpose()
 }
 
 /// `current`, which held the sum `before` and perhaps more, once that has become `after`. None where nothing is left of it.
@@ -66,15 +80,17 @@ pub(crate) fn change(
     match (current.get().as_bytes().first(), before) {
         (Some(b'{'), Value::Object(before)) => {
             let mut object: Object = serde_json::from_str(current.get())?;
+            let mut gone = HashSet::new();
             for (name, before) in before {
                 let after = after.and_then(|after| after.get(name));
                 // What was taken out by hand stays out.
                 let Some(current) = object.get(name).filter(|_| after != Some(before)) else { continue };
                 match change(current, before, after)? {
                     Some(changed) => object.set(name, changed),
-                    None => object.remove(name),
+                    None => drop(gone.insert(name)),
                 }
             }
+            object.0.retain(|name, _| !gone.contains(name));
             let is_gone = after.is_none() && object.0.is_empty();
             (!is_gone).then(|| serde_json::value::to_raw_value(&object)).transpose()
         }
@@ -88,22 +104,68 @@ pub(crate) fn change(
 }
 
 /// The list without what stands in `before` and not in `after`, which is a part of `before`, in the same order.
-fn without(mut list: Vec<Box<RawValue>>, before: &[Value], after: Option<&Value>) -> Vec<Box<RawValue>> {
+fn without(list: Vec<Box<RawValue>>, before: &[Value], after: Option<&Value>) -> Vec<Box<RawValue>> {
     let mut kept = after.and_then(Value::as_array).into_iter().flatten().peekable();
     let gone: Vec<&Value> = before.iter().filter(|value| kept.next_if_eq(value).is_none()).collect();
-    let mut values: Vec<Option<Value>> = list.iter().map(|text| value(text)).collect();
-    for gone in gone.into_iter().rev() {
-        let equal = values.iter().rposition(|value| value.as_ref() == Some(gone));
-        // One to which somebody has added keys is the same one.
-        let at = equal.or_else(|| {
-            values.iter().rposition(|value| value.as_ref().is_some_and(|value| holds(value, gone)))
+    let mut places = Places::of(list.iter().map(|text| value(text)).collect());
+    gone.into_iter().rev().for_each(|gone| places.take(gone));
+    list.into_iter().zip(places.values).filter_map(|(text, value)| value.map(|_| text)).collect()
+}
+
+/// Where the values of a list stand: each is found without a walk over the whole list.
+struct Places {
+    /// None is one that was taken.
+    values: Vec<Option<Value>>,
+    /// By its text, and of an object also by each member's.
+    by_text: HashMap<String, Vec<usize>>,
+}
+
+impl Places {
+    fn of(values: Vec<Option<Value>>) -> Self {
+        let mut by_text: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, value) in values.iter().enumerate() {
+            let Some(value) = value else { continue };
+            by_text.entry(text_of(value)).or_default().push(at);
+            for (name, value) in value.as_object().into_iter().flatten() {
+                by_text.entry(text_of_member(name, value)).or_default().push(at);
+            }
+        }
+        Self { values, by_text }
+    }
+
+    /// Takes the last one that is equal; else the last one that has all that `gone` has: one to which somebody has added
+    /// keys is the same one.
+    fn take(&mut self, gone: &Value) {
+        let at = self.last(&text_of(gone), |_| true).or_else(|| {
+            let members = gone.as_object()?.iter();
+            let texts = members.map(|(name, value)| text_of_member(name, value));
+            // The member that the fewest have.
+            let rarest = texts.min_by_key(|text| self.by_text.get(text).map_or(0, Vec::len))?;
+            self.last(&rarest, |value| holds(value, gone))
         });
         if let Some(at) = at {
-            list.remove(at);
-            values.remove(at);
+            self.values[at] = None;
         }
     }
-    list
+
+    /// The last place with this text that is not taken and fits.
+    fn last(&mut self, text: &str, fits: impl Fn(&Value) -> bool) -> Option<usize> {
+        let places = self.by_text.get_mut(text)?;
+        while places.pop_if(|at| self.values[*at].is_none()).is_some() {}
+        places.iter().rev().copied().find(|at| self.values[*at].as_ref().is_some_and(&fits))
+    }
+}
+
+/// Equal values have the same text, in whatever order their keys are.
+fn text_of(value: &Value) -> String {
+    let mut sorted = value.clone();
+    sorted.sort_all_objects();
+    sorted.to_string()
+}
+
+/// Apart from the text of any value.
+fn text_of_member(name: &str, value: &Value) -> String {
+    format!("{name:?}:{}", text_of(value))
 }
 
 /// Whether both are objects, and one has all that the other has.
@@ -133,12 +195,16 @@ mod tests {
         ] {
             assert_eq!(add(&text(current), &added).unwrap().get(), sum, "{current}");
         }
-        assert_eq!(of([]).unwrap(), None);
+        assert_eq!(of([]), None);
     }
 
     #[test]
     fn what_was_done_by_hand_stays() {
         for (current, before, after, changed) in [
+            ("[1,2,1,2]", json!([1, 2]), Some(json!([])), "[1,2]"),
+            (r#"[{"b":1,"a":2},{"a":1}]"#, json!([{"a": 2, "b": 1}]), Some(json!([])), r#"[{"a":1}]"#),
+            (r#"[{"x":1},{"x":1,"y":1},3]"#, json!([{"x": 1}, {"x": 1}]), Some(json!([])), "[3]"),
+            (r#"[{},{"x":1}]"#, json!([{}, 4]), Some(json!([4])), r#"[{"x":1}]"#),
             ("[1,2]", json!([1, 2]), Some(json!([1])), "[1]"),
             ("[0, 1,1.50,2]", json!([1, 2]), Some(json!([1])), "[0,1,1.50]"),
             (
@@ -177,7 +243,7 @@ mod tests {
             let at = at.index(all.len());
             let mut others = all.clone();
             others.remove(at);
-            let (before, after) = (of(&all).unwrap().unwrap(), of(&others).unwrap());
+            let (before, after) = (of(&all).unwrap(), of(&others));
             let changed = change(&raw(&before).unwrap(), &before, after.as_ref()).unwrap();
             prop_assert_eq!(changed.and_then(|changed| value(&changed)), after);
         }

@@ -14,6 +14,7 @@ mod note;
 mod place;
 pub mod quantity;
 mod scope;
+mod shared_directory;
 mod shell;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -21,9 +22,10 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use boot::{BOOT, boot};
 pub use claim::{Claim, Shared, holds_another};
 pub use error::{Cause, Code, Error, Message, errno_of, hint_of, is_gone, is_known, unless_gone};
-pub use note::note;
+pub use note::{note, tell_line};
 pub use place::{Place, needs_root};
 pub use scope::{OutOfScope, Scope};
+pub use shared_directory::remove_if_empty;
 pub use shell::{quote, words};
 
 /// The result of [`Operation::check`].

@@ -112,9 +112,9 @@ pub fn report_line(error: &anyhow::Error) -> String {
 
 /// Prints the error as `tool: what failed: cause`, and the hint if there is one.
 pub fn print(tool: &str, error: &anyhow::Error) {
-    eprintln!("{tool}: {}", report_line(error));
+    operation::tell!("{tool}: {}", report_line(error));
     if let Some(hint) = hint_of(error) {
-        eprintln!("hint: {hint}");
+        operation::tell!("hint: {hint}");
     }
 }
 

@@ -146,7 +146,8 @@ impl operation::Operation for MountOperation {
                     && scope.contain(parent).is_ok()
                 {
                     // The parent was made for the first container. It may be gone, or in use.
-                    let _ = std::fs::remove_dir(parent);
+                    operation::remove_if_empty(parent)
+                        .map_err(Error::on("remove", format_args!("directory {parent:?}")))?;
                 }
             }
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,

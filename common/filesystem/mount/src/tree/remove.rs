@@ -35,13 +35,15 @@ pub fn remove(path: &Path) -> Result<()> {
         result => result.map_err(on("open the directory of", path))?,
     };
     let Ok(name) = CString::new(name.as_bytes()) else { return Ok(()) };
-    match unlinkat(&directory, &name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
+    let refused = match unlinkat(&directory, &name, AtFlags::empty()) {
+        Err(errno @ (Errno::ISDIR | Errno::PERM)) => errno,
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(on("remove", path)(errno)),
-    }
+    };
     let top = match open_directory(directory.as_fd(), &name) {
         Err(Errno::NOENT) => return Ok(()),
+        // What is no directory was refused for another reason.
+        Err(Errno::NOTDIR) => return Err(on("remove", path)(refused)),
         result => result.map_err(on("remove", path))?,
     };
     let mut removal = Removal { top: top.as_fd(), moved: 0, first_error: None };

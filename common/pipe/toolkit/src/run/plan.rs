@@ -35,7 +35,7 @@ pub(super) fn plan<F: Filter>(
 /// Prints the lines for people; standard output is the document's.
 pub(super) fn print(common: &Common, lines: &[String]) {
     if !common.quiet {
-        lines.iter().for_each(|line| eprintln!("{line}"));
+        lines.iter().for_each(|line| operation::tell!("{line}"));
     }
 }
 

@@ -74,7 +74,7 @@ pub fn begin_step(
         let id = session::container(&document, common.id.as_ref())?;
         session::name(&mut document, &id)?;
         document.set(&Planned(true))?;
-        operations.iter().flat_map(Operation::explain).for_each(|line| eprintln!("{tool}: {line}"));
+        operations.iter().flat_map(Operation::explain).for_each(|line| operation::tell!("{tool}: {line}"));
         document.push_step(&Step::new(tool, version, StepState::Begun, operations))?;
         return Ok(document);
     }

@@ -1,0 +1,151 @@
+//! A file whose content is replaced, also while its file system is full.
+//!
+//! A spare file with as much room stands beside it. The new content goes into the spare one, then both exchange their names.
+//! So the file has the old content or the new one at any moment, and a content that is not longer needs no new room. Who
+//! reads holds a lock on the file that was opened: it is not written over while it is read.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, fallocate, flock, renameat_with},
+    io::{Errno, retry_on_intr},
+};
+
+/// Room beyond the content, in bytes: for what `unwind` adds to a record.
+const BEYOND: u64 = 1024;
+
+/// The whole content of the file at `path`, as it was at some moment.
+///
+/// # Errors
+/// When it cannot be opened, locked or read.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    loop {
+        let mut file = File::open(path)?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockShared))?;
+        // It may have become the spare one meanwhile.
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        if fs::metadata(path).map(inode).ok() == Some(inode(file.metadata()?)) {
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            return Ok(content);
+        }
+    }
+}
+
+/// Gives the file at `path` this content. Only root reads it.
+///
+/// # Errors
+/// When there is no room for both files, or one of them cannot be written. The file is then as it was.
+pub(crate) fn replace(path: &Path, spare: &Path, content: &[u8]) -> io::Result<()> {
+    let old = match File::options().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        old => Some(old?),
+    };
+    let new = write(spare, content).and_then(|new| match &old {
+        Some(old) => exchange(path, spare, (&new, old), content.len() as u64),
+        None => place(path, spare, &new, content.len() as u64),
+    });
+    if new.is_err() && old.is_none() {
+        let _ = fs::remove_file(spare);
+    }
+    new
+}
+
+/// Writes over what is there, which may be all the room that there is.
+fn write(spare: &Path, content: &[u8]) -> io::Result<File> {
+    let open = || File::options().create(true).truncate(false).write(true).mode(0o600).open(spare);
+    let mut file = open()?;
+    match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+        Err(Errno::WOULDBLOCK) => {
+            // Somebody opened it when it had the other name, and reads it now.
+            fs::remove_file(spare)?;
+            file = open()?;
+        }
+        locked => locked?,
+    }
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    Ok(file)
+}
+
+/// Puts the first content in its place, and a spare file beside it.
+fn place(path: &Path, spare: &Path, new: &File, length: u64) -> io::Result<()> {
+    reserve(new, length)?;
+    fs::rename(spare, path)?;
+    let spared = write(spare, b"").and_then(|spare| reserve(&spare, length));
+    if spared.is_err() {
+        fs::remove_file(path)?;
+    }
+    spared
+}
+
+/// Exchanges both files. The old one is the next spare one.
+fn exchange(path: &Path, spare: &Path, (new, old): (&File, &File), length: u64) -> io::Result<()> {
+    let grows = length > old.metadata()?.len();
+    for file in [new, old] {
+        match reserve(file, length) {
+            // What has become shorter has its room.
+            Err(_) if !grows => {}
+            reserved => reserved?,
+        }
+    }
+    match renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE) {
+        // A file system that cannot exchange names.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(spare, path),
+        exchanged => Ok(exchanged?),
+    }
+}
+
+/// Makes sure of room for a content of this length, and for what lies beyond. Some file systems cannot.
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length + BEYOND) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        reserved => Ok(reserved?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_gets_a_whole_content_and_writes_do_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("file"), dir.path().join("file.new"));
+        let content = |n: usize| vec![b'a' + u8::try_from(n % 20).unwrap(); 5000 + n * 7];
+        replace(&path, &spare, &content(0)).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let read = read(&path).unwrap();
+                        assert!(read.len() >= 5000 && read.iter().all(|byte| *byte == read[0]));
+                        assert_eq!(usize::from(read[0] - b'a'), (read.len() - 5000) / 7 % 20);
+                    }
+                });
+            }
+            (0..2000).for_each(|n| replace(&path, &spare, &content(n)).unwrap());
+        });
+        let reader = File::open(&path).unwrap();
+        flock(&reader, FlockOperation::LockShared).unwrap();
+        (0..3).for_each(|n| replace(&path, &spare, &content(n)).unwrap());
+        assert_eq!(read(&path).unwrap(), content(2));
+    }
+
+    #[test]
+    fn what_is_not_longer_finds_its_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("file"), dir.path().join("file.new"));
+        let allocated = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+        replace(&path, &spare, &[1; 10_000]).unwrap();
+        assert!(allocated(&spare) >= 10_000 + BEYOND);
+        replace(&path, &spare, &[2; 20_000]).unwrap();
+        assert!(allocated(&spare) >= 20_000 + BEYOND);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 20_000);
+    }
+}

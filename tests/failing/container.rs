@@ -1,0 +1,169 @@
+//! Tools of the pipe that apply, undo, repair and unwind.
+
+use std::ops::ControlFlow;
+
+use testkit::{Sandbox, Snapshot};
+
+use super::{Run, Share, Trial, fails};
+use crate::killing;
+
+/// The tools of the pipe, with their arguments.
+const PIPE: [(&str, &str); 7] = [
+    ("layer-apply", "--id web"),
+    ("union-mount", ""),
+    ("netns-bridge", ""),
+    ("veth-pair", ""),
+    ("portmap", "-p 10080:80"),
+    ("link-hosts", "--link db:database"),
+    ("ns-exec", "-d -- sleep 1000"),
+];
+
+/// The container that link-hosts links to: its record, and nothing else of it.
+const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
+    "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
+    "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;
+
+/// One way to run one tool of the pipe.
+pub(crate) struct Container {
+    at: usize,
+    way: Way,
+}
+
+enum Way {
+    Apply,
+    Undo,
+    /// After this was done to the container.
+    Repair(&'static str),
+    Unwind,
+}
+
+/// The pipe up to the tool at this place, with `before` put in front of that tool.
+fn pipe(last: usize, before: &str) -> String {
+    let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
+        let before = if place == last { before } else { "" };
+        let input = if place == 0 { "< busybox.json" } else { "" };
+        format!("{before} {tool} {arguments} {input}")
+    };
+    PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
+}
+
+impl Container {
+    pub(crate) fn applied(at: usize) -> Self {
+        Self { at, way: Way::Apply }
+    }
+
+    pub(crate) fn undone(at: usize) -> Self {
+        Self { at, way: Way::Undo }
+    }
+
+    pub(crate) fn repaired(at: usize, broken: &'static str) -> Self {
+        Self { at, way: Way::Repair(broken) }
+    }
+
+    pub(crate) fn unwound() -> Self {
+        Self { at: PIPE.len() - 1, way: Way::Unwind }
+    }
+
+    /// Every call fails, and then the container is unwound in peace.
+    pub(crate) fn fails(&self, share: Share) {
+        fails(self, share);
+    }
+
+    /// What is wrong with the result of a run that says it succeeded.
+    fn wrong_result(&self, sandbox: &Sandbox) -> String {
+        let tool = self.tool();
+        let check = |file: &str| match tool {
+            "ns-exec" | "link-hosts" => format!("jq -e '.error == null' {file} > /dev/null"),
+            _ => format!("{tool} --check < {file} > /dev/null"),
+        };
+        let outcome = sandbox.sh(&match self.way {
+            Way::Apply => check("web.json"),
+            Way::Repair(_) => check("after.json"),
+            Way::Undo => format!("jq -e '[.steps[] | select(.tool == \"{tool}\")] == []' after.json"),
+            Way::Unwind => "jq -e '.steps == []' after.json && test ! -e $STAVE_RUN/web.json".to_owned(),
+        });
+        match outcome.status {
+            0 => String::new(),
+            _ => format!("not done: {}{}", outcome.stdout, outcome.stderr),
+        }
+    }
+}
+
+impl Trial for Container {
+    fn tool(&self) -> &'static str {
+        match self.way {
+            Way::Unwind => "unwind",
+            _ => PIPE[self.at].0,
+        }
+    }
+
+    fn name(&self) -> String {
+        let flag = match self.way {
+            Way::Apply | Way::Unwind => "",
+            Way::Undo => " --undo",
+            Way::Repair(_) => " --repair",
+        };
+        format!("{}{flag}", self.tool())
+    }
+
+    /// With unpacked layers, so that all runs do the same.
+    fn sandbox(&self) -> Sandbox {
+        let sandbox = Sandbox::with_busybox();
+        sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+        std::fs::write(sandbox.run().join("stave/db.json"), LINKED).unwrap();
+        sandbox
+    }
+
+    fn ready(&self, sandbox: &Sandbox) {
+        let made = pipe(self.at, "");
+        match self.way {
+            Way::Apply => {}
+            Way::Repair(broken) => drop(sandbox.sh(&format!("{made} && {{ {broken}; }}")).ok()),
+            Way::Undo | Way::Unwind => drop(sandbox.sh(&made).ok()),
+        }
+    }
+
+    fn script(&self, prefix: &str) -> String {
+        let tool = self.tool();
+        match self.way {
+            // strace stays until the last of the processes has ended.
+            Way::Apply => pipe(self.at, prefix).replace("sleep 1000", "sleep 0.1"),
+            Way::Undo => format!("{prefix} {tool} --undo < web.json > after.json"),
+            Way::Repair(_) => format!("{prefix} {tool} --repair < web.json > after.json"),
+            Way::Unwind => format!("{prefix} unwind web > after.json"),
+        }
+    }
+
+    fn failed(&self) -> i32 {
+        match self.way {
+            Way::Apply if self.tool() == "ns-exec" => 125,
+            _ => 1,
+        }
+    }
+
+    fn clean(&self, sandbox: &Sandbox) {
+        sandbox.sh("unwind web > /dev/null").ok();
+    }
+
+    fn judge(&self, sandbox: &Sandbox, before: &Snapshot, run: &Run) -> ControlFlow<String, String> {
+        let mut complaint = String::new();
+        if run.outcome.status == 0 {
+            complaint += &self.wrong_result(sandbox);
+        } else if !run.of_output && !matches!(self.way, Way::Unwind) {
+            let file = if matches!(self.way, Way::Apply) { "web.json" } else { "after.json" };
+            let told = sandbox.sh(&format!("jq -e .error.tool {file}")).stdout;
+            if told.trim() != format!("\"{}\"", self.tool()) {
+                complaint += "no error in the document\n";
+            }
+        }
+        let unwound = sandbox.sh("unwind web > /dev/null");
+        if unwound.status != 0 {
+            complaint += &format!("then unwind: {}\n", unwound.stderr);
+        }
+        let left = killing::difference(sandbox, before);
+        match left.is_empty() && unwound.status == 0 {
+            true => ControlFlow::Continue(complaint),
+            false => ControlFlow::Break(format!("{complaint}said: {}\nleft:\n{left}", run.outcome.stderr)),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Every changing call of every tool fails once: one line says so, the status is right, nothing is left behind, and the store
+//! stays readable.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod failing;
+mod killing;
+
+use failing::{Container, Share, Store};
+
+/// Two tests of each: a sample, and everything.
+macro_rules! fails_at_every_call {
+    ($($name:ident => $what:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn sample() {
+                $what.fails(Share::Sample);
+            }
+
+            #[test]
+            #[ignore = "fails each call with each error: minutes (scripts/test --all)"]
+            fn every_call() {
+                $what.fails(Share::All);
+            }
+        }
+    )* };
+}
+
+fails_at_every_call! {
+    layer_apply => Container::applied(0);
+    union_mount => Container::applied(1);
+    netns_bridge => Container::applied(2);
+    veth_pair => Container::applied(3);
+    portmap => Container::applied(4);
+    link_hosts => Container::applied(5);
+    ns_exec => Container::applied(6);
+    layer_apply_undo => Container::undone(0);
+    union_mount_undo => Container::undone(1);
+    netns_bridge_undo => Container::undone(2);
+    veth_pair_undo => Container::undone(3);
+    portmap_undo => Container::undone(4);
+    link_hosts_undo => Container::undone(5);
+    ns_exec_undo => Container::undone(6);
+    layer_apply_repair => Container::repaired(0, "rm -rf root/layers/*");
+    union_mount_repair => Container::repaired(1, "umount root/containers/web/rootfs");
+    netns_bridge_repair => Container::repaired(2, "ip netns del web; sleep 0.1; ip link del stave0");
+    veth_pair_repair => Container::repaired(3, "ip -n web link del eth0");
+    portmap_repair => Container::repaired(4, "nft flush map ip stave published");
+    unwind => Container::unwound();
+
+    img_load => Store::makes(
+        "img-tag busybox new && img-save -q new -o archive.tar && rm -r root && mkdir root",
+        "img-load -q archive.tar",
+    );
+    img_build => Store::makes(
+        "layer-apply --id first < busybox.json | unwind > /dev/null; mkdir context; echo two > context/file
+         printf 'FROM busybox\\nRUN echo one > /one\\nCOPY file /two\\nENV three=3\\n' > context/Dockerfile",
+        "img-build -q -t new context",
+    );
+    img_pull => Store::makes(
+        "printf '%s\\n' 'version: 0.1' 'http: {addr: \"127.0.0.1:5000\"}' 'storage: {filesystem: {rootdirectory: data}}' > registry.yml
+         docker-registry serve registry.yml > registry.log 2>&1 &
+         for try in $(seq 100); do socat -u OPEN:/dev/null TCP:127.0.0.1:5000 && break; sleep 0.05; done 2> /dev/null
+         img-tag -q busybox localhost:5000/new > /dev/null && img-push -q localhost:5000/new > /dev/null && rm -r root && mkdir root",
+        "img-pull -q localhost:5000/new",
+    );
+    img_tag => Store::makes("true", "img-tag -q busybox new");
+    img_commit => Store::makes(
+        "layer-apply --id web < busybox.json | union-mount > web.json; echo x > root/containers/web/rootfs/added
+         umount root/containers/web/rootfs",
+        "img-commit -q -t new < web.json",
+    );
+    img_rm => Store::keeps("img-tag -q busybox gone", "img-rm -q gone");
+    img_gc => Store::keeps(
+        "mkdir gone; touch gone/x; tar -C gone -c . | img-load -q -t gone - | layer-apply --id first | unwind > /dev/null; img-rm -q gone",
+        "img-gc -q --grace 0s",
+    );
+    img_save => Store::keeps("true", "img-save -q busybox -o saved.tar");
+    layer_diff => Store::keeps(
+        "layer-apply --id web < busybox.json | union-mount > web.json; echo x > root/containers/web/rootfs/added",
+        "layer-diff -q -o saved.tar < web.json",
+    );
+}
