@@ -8,7 +8,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::unless_gone;
+use crate::{shared_directory::stays, unless_gone};
 
 /// The directories of a tool. Undo removes and unmounts only below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +67,10 @@ impl Scope {
         let Some(directory) = open(directories.len())? else { return Ok(()) };
         unless_gone(unlinkat(directory, *file, AtFlags::empty()))?;
         for (at, name) in directories.iter().enumerate().rev() {
-            // It may be in use, or gone.
-            match open(at) {
-                Ok(Some(above)) if unlinkat(&above, *name, AtFlags::REMOVEDIR).is_ok() => {}
-                _ => break,
+            let Some(above) = open(at)? else { break };
+            match unlinkat(&above, *name, AtFlags::REMOVEDIR) {
+                Err(errno) if stays(errno.raw_os_error()) => break,
+                removed => removed?,
             }
         }
         Ok(())

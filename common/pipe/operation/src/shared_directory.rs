@@ -9,8 +9,12 @@ use nix::errno::Errno;
 /// When it is not known whether it is in use: the caller tries again later.
 pub fn remove_if_empty(directory: &Path) -> io::Result<()> {
     let Err(error) = fs::remove_dir(directory) else { return Ok(()) };
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    let stays = [
+    if error.raw_os_error().is_some_and(stays) { Ok(()) } else { Err(error) }
+}
+
+/// Whether this error of removing a directory says that it is to stay, or is gone.
+pub(crate) fn stays(errno: i32) -> bool {
+    [
         Errno::ENOTEMPTY,
         Errno::EEXIST,
         Errno::EBUSY,
@@ -18,6 +22,6 @@ pub fn remove_if_empty(directory: &Path) -> io::Result<()> {
         Errno::ENOTDIR,
         Errno::EACCES,
         Errno::EROFS,
-    ];
-    if errno.is_some_and(|errno| stays.contains(&errno)) { Ok(()) } else { Err(error) }
+    ]
+    .contains(&Errno::from_raw(errno))
 }
