@@ -63,7 +63,12 @@ fn undo_ends_everything_in_the_cgroup() {
     let before = sandbox.snapshot();
     sandbox.sh("cgroup-limit -n --id web --pids 9 > web.json").ok();
     let path = sandbox.sh("jq -r .cgroup.path web.json").ok();
-    sandbox.sh(&format!("sleep 1000 > /dev/null 2>&1 & echo $! > /sys/fs/cgroup/pids{}/cgroup.procs", path.trim())).ok();
+    sandbox
+        .sh(&format!(
+            "sleep 1000 > /dev/null 2>&1 & echo $! > /sys/fs/cgroup/pids{}/cgroup.procs",
+            path.trim()
+        ))
+        .ok();
     assert_ne!(before, sandbox.snapshot(), "the process runs");
     sandbox.sh("cgroup-limit --undo < web.json > /dev/null").ok();
     sandbox.assert_as(&before);

@@ -36,7 +36,7 @@ impl Controllers {
     }
 
     /// `own`: `/proc/self/cgroup` (cgroups(7)). `unified`: `cgroup.controllers` at the top of version 2.
-    fn parse(own: &str, unified: &str) -> Self {
+    pub(crate) fn parse(own: &str, unified: &str) -> Self {
         let set = |line: &str| {
             let (number, rest) = line.split_once(':')?;
             let (names, _) = rest.split_once(':')?;

@@ -61,7 +61,9 @@ fn the_operation_makes_and_removes_its_own_alone() {
     operation.undo(&scope).unwrap();
     operation.undo(&scope).unwrap();
     for path in ["/", "/stave", "/user.slice/x", "/stave/a/b", "/stave/..", "stave/x"] {
-        let error = CgroupOperation { path: path.into(), ..CgroupOperation::new("x", None) }.undo(&scope).unwrap_err();
+        let error = CgroupOperation { path: path.into(), ..CgroupOperation::new("x", None) }
+            .undo(&scope)
+            .unwrap_err();
         assert!(error.to_string().starts_with("remove cgroup"), "{error}");
     }
 }
