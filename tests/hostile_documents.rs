@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 7] =
-    ["layer-apply", "union-mount", "netns-bridge", "veth-pair", "portmap", "link-hosts", "ns-exec"];
+const TOOLS: [&str; 8] =
+    ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "link-hosts", "ns-exec"];
 
 /// A container with everything.
 fn pipe(id: &str, port: u16) -> String {
     format!(
-        "layer-apply --id {id} < busybox.json | union-mount | netns-bridge | veth-pair | portmap -p {port}:80 | \
+        "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | portmap -p {port}:80 | \
          ns-exec -d -- sleep 10000 > {id}.json"
     )
 }

@@ -120,6 +120,38 @@ fn ns_exec_is_killed_at_every_change() {
     killed_at_every_change(6);
 }
 
+/// All sandboxes share the machine's cgroups, so this container has an id of its own.
+#[test]
+fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
+    let sandbox = ready();
+    let before = sandbox.snapshot();
+    let left = || sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*'").ok();
+    let limit = |before: &str| format!("{before} cgroup-limit -n --id cut --pids 50 --memory 64M > limited.json");
+    let undo = |before: &str| format!("{before} cgroup-limit --undo < limited.json > /dev/null");
+    let start = |before: &str| {
+        format!(
+            "layer-apply --id cut < busybox.json | union-mount | cgroup-limit --pids 50 | {before} ns-exec -d -- sleep 0.1 > cut.json"
+        )
+    };
+    let mut killed = 0;
+    for (script, first) in [(&limit as &dyn Fn(&str) -> String, ""), (&undo, &*limit("")), (&start, "")] {
+        if !first.is_empty() {
+            sandbox.sh(first).ok();
+        }
+        let moments = killing::moments(&sandbox, script);
+        sandbox.sh("unwind cut").ok();
+        for moment in moments {
+            sandbox.sh(&format!("{}; {}", if first.is_empty() { "true" } else { first }, script(&killing::at(&moment))));
+            let unwound = sandbox.sh("unwind cut");
+            assert_eq!(unwound.status, 0, "{moment:?}: {}", unwound.stderr);
+            assert_as(&sandbox, &before, &format!("{moment:?}"));
+            assert_eq!(left(), "", "{moment:?} of {}", script(""));
+            killed += 1;
+        }
+    }
+    assert!(killed > 50, "only {killed} moments");
+}
+
 /// Pseudo-random numbers, the same in every run (xorshift).
 struct Draw(u64);
 

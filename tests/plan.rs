@@ -5,10 +5,10 @@ use serde_json::Value;
 use testkit::Sandbox;
 
 /// The pipe behind the image; `{dry}` is the first tool's flag.
-const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /srv:/data | netns-bridge | veth-pair | \
+const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /srv:/data | cgroup-limit --pids 99 | netns-bridge | veth-pair | \
     portmap -p 10080:80 -p 10443:443 | link-hosts --link db:base | ns-exec -d -u 7:7 --hostname web -- sleep 1000";
 
-const TOOLS: [&str; 6] = ["layer-apply", "union-mount", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
+const TOOLS: [&str; 7] = ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
 
 /// What `--explain` prints for the operations in the record, tool by tool.
 fn operations(record: &Value) -> Vec<String> {

@@ -1,0 +1,45 @@
+# Looks at a container from inside, with busybox. One line for each aspect: `name: value`.
+# $HOST_NS lists the host's namespaces, as `kind=inode`.
+status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | sed 's/^0*\([0-9a-f]\)/\1/'; }
+mounts() { while read -r _ _ _ _ target options rest; do echo "$target $options ${rest#* - }"; done </proc/self/mountinfo; }
+list() { tr '\n' ' ' | sed 's/ *$//'; }
+for set in Inh Prm Eff Bnd Amb; do echo "capabilities, $set: $(status "Cap$set")"; done
+case $(status Seccomp) in 0) echo 'seccomp: none' ;; 2) echo 'seccomp: a filter' ;; esac
+echo "no_new_privs: $(status NoNewPrivs)"
+hidden=''
+for path in /proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats \
+    /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+    [ -e "$path" ] || continue
+    mounts | grep -q "^$path " || { [ -d "$path" ] && [ -z "$(ls -A "$path" 2>/dev/null)" ]; } || hidden="$hidden $path"
+done
+echo "not masked: ${hidden:- nothing}"
+open=''
+for path in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger; do
+    [ -e "$path" ] || continue
+    mounts | grep -q "^$path ro" || open="$open $path"
+done
+mounts | grep -q '^/proc ro' && open=''
+echo "not read-only: ${open:- nothing}"
+for target in / /proc /sys /sys/fs/cgroup /dev /dev/shm /dev/mqueue; do
+    found=$(mounts | awk -v t="$target" '$1 == t { o = $2; k = $3 } END { print k, o }')
+    case $found in ' ') echo "mount $target: none" ;; *)
+        flags=$(echo "${found#* }" | tr ',' '\n' | grep -E '^(ro|nosuid|nodev|noexec)$' | list)
+        echo "mount $target: ${found%% *} ${flags:-without flags}" ;;
+    esac
+done
+echo "devices: $(cd /dev && for d in *; do [ -c "$d" ] || [ -b "$d" ] && echo "$d"; done | list)"
+mknod /tmp/disk b 7 0 2>/dev/null && { head -c1 /tmp/disk >/dev/null 2>&1 && echo 'a node of its own: opens' || echo 'a node of its own: does not open'; } ||
+    echo 'a node of its own: cannot be made'
+rm -f /tmp/disk
+grep -q '^0::/$' /proc/self/cgroup && echo 'cgroup: its own root' || echo "cgroup: the path is shown"
+mkdir /sys/fs/cgroup/x 2>/dev/null && { rmdir /sys/fs/cgroup/x; echo 'cgroups can be made: yes'; } || echo 'cgroups can be made: no'
+# ls opens the directory, which is one of them.
+echo "descriptors beyond the standard ones: $(($(ls /proc/self/fd | wc -l) - 4))"
+echo "rlimit nofile: $(ulimit -n)"
+echo "user and groups: $(id -u):$(id -g) $(id -G)"
+echo "user ids: $(awk '{ print ($1 == 0 && $2 == 0) ? "those of the host" : "mapped" }' /proc/self/uid_map | head -n 1)"
+own=''
+for kind in cgroup ipc mnt net pid user uts; do
+    case " $HOST_NS " in *" $kind=$(readlink "/proc/self/ns/$kind") "*) ;; *) own="$own $kind" ;; esac
+done
+echo "namespaces of its own:$own"
