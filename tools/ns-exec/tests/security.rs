@@ -67,15 +67,14 @@ fn its_own_cgroup_is_all_that_it_sees_of_them() {
 #[test]
 fn a_cgroup_that_may_not_be_made_is_no_obstacle() {
     let sandbox = sandbox();
-    sandbox.sh("layer-apply --id web --rootless < busybox.json > /dev/null; unwind web").ok();
-    let script = "unshare --user --map-root-user --mount --pid --fork --mount-proc sh -c \
-        'img-inspect busybox | layer-apply --id web --rootless --root /run/u | union-mount --root /run/u | ns-exec --root /run/u -- grep ^0: /proc/self/cgroup'";
-    let outcome = sandbox.sh(&format!("mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
+    let script = "setpriv --reuid 1000 --regid 1000 --clear-groups unshare --user --map-root-user --mount --pid --fork \
+        --mount-proc sh -c 'img-inspect busybox | layer-apply --id web --rootless | union-mount | ns-exec -- grep ^0: /proc/self/cgroup'";
+    let prepare = "chmod 755 . && mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && chown -R 1000:1000 /run/u";
+    let outcome = sandbox.sh(&format!("{prepare} && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
+    // Its namespace is rooted where it is.
     assert_eq!(outcome.stdout, "0::/\n");
-    assert_eq!(
-        outcome.stderr,
-        "ns-exec: warning: the container has no cgroup of its own: mount cgroup2: Operation not permitted\n"
-    );
+    let warning = "ns-exec: warning: the container has no cgroup of its own: ";
+    assert!(outcome.stderr.starts_with(warning) && outcome.stderr.lines().count() == 1, "{}", outcome.stderr);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
+    sync::{Mutex, PoisonError},
 };
 
 use mount::FileSystem;
 use rustix::{
-    fs::{Access, AtFlags, Mode, OFlags, openat},
+    fs::{Access, AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, fstat, fstatfs, fstatvfs, openat},
     io::Errno,
     mount::MountAttrFlags,
 };
@@ -16,35 +20,53 @@ use crate::error::{Result, at};
 #[derive(Debug)]
 pub struct Hierarchy(OwnedFd);
 
+/// What this process has opened, and which process that was: a fork has closed it, perhaps.
+static OPENED: Mutex<Option<(u32, OwnedFd)>> = Mutex::new(None);
+
+/// Where hosts mount it: alone, or beside hierarchies of version 1.
+const PLACES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// linux/magic.h
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// The inode of the machine's first cgroup namespace: `PROC_CGROUP_INIT_INO` of the kernel.
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFB;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 impl Hierarchy {
-    /// Mounts the hierarchy where nobody else sees it. The mount goes with its last descriptor.
+    /// The host's mount of the whole hierarchy, if it has one that can be written to; else one that nobody else sees, and
+    /// that goes with its last descriptor. Both show the same.
     ///
     /// # Errors
     /// EPERM for a user who may not mount; ENODEV where the kernel has no cgroups.
     pub fn open() -> Result<Self> {
-        Self::mount("cgroup2", &[])
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = std::process::id();
+        if let Some((process, hierarchy)) = opened.take() {
+            if process == own {
+                let copy = hierarchy.try_clone().map_err(at("open", "cgroup2"))?;
+                *opened = Some((own, hierarchy));
+                return Ok(Self(copy));
+            }
+            // The number may be another file's by now.
+            std::mem::forget(hierarchy);
+        }
+        let hierarchy = match visible() {
+            Some(hierarchy) => hierarchy,
+            None => mounted("cgroup2", &[])?,
+        };
+        let copy = hierarchy.try_clone().map_err(at("open", "cgroup2"))?;
+        *opened = Some((own, hierarchy));
+        Ok(Self(copy))
     }
 
-    /// The same for the hierarchy of version 1 with these controllers, all of them.
+    /// The hierarchy of version 1 with these controllers, all of them, in a mount that nobody else sees.
     ///
     /// # Errors
     /// As [`Hierarchy::open`]; EBUSY where the controllers are in several hierarchies.
     pub fn open_separate(controllers: &[String]) -> Result<Self> {
-        Self::mount("cgroup", controllers)
-    }
-
-    fn mount(kind: &str, controllers: &[String]) -> Result<Self> {
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mounted = FileSystem::open(kind).and_then(|file_system| {
-            file_system.set_data(controllers.iter().map(String::as_str))?;
-            file_system.mount(attributes)
-        });
-        let object = || [kind.to_owned()].iter().chain(controllers).cloned().collect::<Vec<_>>().join(" ");
-        let mounted = mounted.map_err(|error| error.instead("mount", object()))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(&mounted, ".", flags, Mode::empty()).map(Self).map_err(at("open", object()))
+        mounted("cgroup", controllers).map(Self)
     }
 
     /// The text of a file at the top.
@@ -56,6 +78,34 @@ impl Hierarchy {
         };
         read().map_err(at("read", format_args!("{name} of the cgroup hierarchy")))
     }
+}
+
+/// To mount it is not dear, but to end a mount is: the kernel waits for all processors.
+fn visible() -> Option<OwnedFd> {
+    if std::fs::metadata("/proc/self/ns/cgroup").ok()?.ino() != FIRST_NAMESPACE {
+        return None;
+    }
+    PLACES.iter().find_map(|place| {
+        let found = openat(CWD, *place, DIRECTORY, Mode::empty()).ok()?;
+        let whole = fstatfs(&found).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC)
+            // The directory of the first cgroup.
+            && fstat(&found).is_ok_and(|found| found.st_ino == 1)
+            && fstatvfs(&found).is_ok_and(|found| !found.f_flag.contains(StatVfsMountFlags::RDONLY));
+        whole.then_some(found)
+    })
+}
+
+fn mounted(kind: &str, controllers: &[String]) -> Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let object = || [kind].into_iter().chain(controllers.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    let mounted = FileSystem::open(kind).and_then(|file_system| {
+        file_system.set_data(controllers.iter().map(String::as_str))?;
+        file_system.mount(attributes)
+    });
+    let mounted = mounted.map_err(|error| error.instead("mount", object()))?;
+    openat(&mounted, ".", DIRECTORY, Mode::empty()).map_err(at("open", object()))
 }
 
 /// Whether the caller may make cgroups below `path`.

@@ -23,14 +23,18 @@ use super::{
     root, stdio,
     stdio::Streams,
 };
-use crate::{Error, error::Result, sys};
+use crate::{
+    Error,
+    error::Result,
+    sys::{self, ProgramFile},
+};
 
 /// Returns only with an error, or after another process took over (see [`join`]).
 pub(super) fn run(
     namespaces: &Namespaces,
     surroundings: &Surroundings<'_>,
     process: &Process,
-    program: Option<&Program>,
+    (program, own): (Option<&Program>, Option<&ProgramFile>),
     streams: &Streams<'_>,
     gate: BorrowedFd<'_>,
     channel: &Channel,
@@ -44,7 +48,7 @@ pub(super) fn run(
         Surroundings::New(_) => (None, None),
         Surroundings::Joined(joined) => (Some(&joined.report), joined.program.as_ref().map(AsFd::as_fd)),
     };
-    leave_program_file(stand_in)?;
+    leave_program_file(own, stand_in)?;
     sys::forget_arguments().map_err(Error::at("clear", "the arguments"))?;
     sys::leave_keyring().map_err(Error::at("leave", "the caller's session keyring"))?;
     let streams = streams.open()?;
@@ -92,8 +96,8 @@ pub(super) fn run(
 
 /// Nothing of the host's program may be left in a process of the container. In a user namespace an old kernel does not let
 /// go of it; there it belongs to somebody else as a rule, and the namespace's root cannot change it.
-fn leave_program_file(stand_in: Option<BorrowedFd<'_>>) -> Result<()> {
-    match sys::leave_program_file(stand_in) {
+fn leave_program_file(own: Option<&ProgramFile>, stand_in: Option<BorrowedFd<'_>>) -> Result<()> {
+    match sys::leave_program_file(own.map(AsFd::as_fd), stand_in) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) && in_user_namespace()? => Ok(()),
         left => left.map_err(Error::at("leave", "the file of the program")),
     }

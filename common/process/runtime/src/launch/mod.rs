@@ -26,7 +26,7 @@ use seccomp::Program;
 use crate::{
     Error, Identity,
     error::Result,
-    sys::{self, Report},
+    sys::{self, ProgramFile, Report},
 };
 pub(crate) use channel::{Channel, Message};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
@@ -59,6 +59,8 @@ pub struct Started {
     gate: Option<OwnedFd>,
     channel: Channel,
     joined: Option<Joined>,
+    /// Dropped when the process runs: see there.
+    _program: Option<ProgramFile>,
     reaped: bool,
 }
 
@@ -128,6 +130,7 @@ fn fork(
     let (gate_inside, gate) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(Error::at("create", "socket"))?;
     let (channel, channel_inside) = Channel::pair()?;
+    let own = ProgramFile::open();
     let body = |is_inside: bool| {
         let gate_inside = gate_inside.as_fd();
         let begin = || {
@@ -136,6 +139,7 @@ fn fork(
             }
             let mut kept = [gate_inside, channel_inside.as_fd()].to_vec();
             kept.extend(streams.descriptors());
+            kept.extend(own.as_ref().map(AsFd::as_fd));
             kept.extend(namespaces.descriptors());
             if let Surroundings::Joined(Joined { program: Some(program), .. }) = surroundings {
                 kept.push(program.as_fd());
@@ -147,7 +151,7 @@ fn fork(
                 namespaces,
                 &surroundings,
                 process,
-                program.as_ref(),
+                (program.as_ref(), own.as_ref()),
                 &streams,
                 gate_inside,
                 &channel_inside,
@@ -169,7 +173,8 @@ fn fork(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Error::at("open", format_args!("process {pid}")))?;
     let identity = Identity::of(pid)?;
-    let started = Started { identity, process, gate: Some(gate), channel, joined: None, reaped: false };
+    let started =
+        Started { identity, process, gate: Some(gate), channel, joined: None, _program: own, reaped: false };
     if let Some(group) = group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
         cgroups::limit_devices(&group.unified, spec)?;

@@ -20,7 +20,7 @@ use rustix::{
 
 pub(crate) use arguments::forget_arguments;
 pub(crate) use joining::{Report, Undone, bear};
-pub(crate) use program_file::leave_program_file;
+pub(crate) use program_file::{ProgramFile, leave_program_file};
 
 /// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
 /// there.
