@@ -23,7 +23,10 @@ pub(crate) fn place(
 ) -> Result<(u32, u32, u32)> {
     let mut top = (0o755, 0, 0);
     for layer in layers {
-        let missing = |error| hint(error, "run layer-apply again: it unpacks what is missing");
+        let missing = |error| match is_missing(&error) {
+            true => hint(error, "run layer-apply again: it unpacks what is missing"),
+            false => error,
+        };
         top = match look(&layer.place) {
             // Not unpacked yet: most layers have a root like this.
             Err(error) if planned && is_missing(&error) => (0o755, 0, 0),
@@ -38,20 +41,23 @@ pub(crate) fn place(
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
-    let io = error.root_cause().downcast_ref::<std::io::Error>();
-    io.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    error.downcast_ref::<operation::Error>().is_some_and(operation::is_gone)
 }
 
 /// Mode, user and group of a layer's root.
 fn look(place: &Place) -> Result<(u32, u32, u32)> {
+    let at = |path: &Path| {
+        let object = format!("layer {path:?}");
+        move |error| operation::Error::new("look at", object, error).of(operation::Place::Store)
+    };
     match place {
         Place::Directory(path) => {
-            let found = path.metadata().with_context(|| format!("look at layer {path:?}"))?;
+            let found = path.metadata().map_err(at(path))?;
             Ok((found.mode() & 0o7777, found.uid(), found.gid()))
         }
         Place::Erofs(path) => {
             let root = File::open(path).and_then(erofs::root);
-            let root = root.with_context(|| format!("look at layer {path:?}"))?;
+            let root = root.map_err(at(path))?;
             Ok((root.mode, root.uid, root.gid))
         }
     }
