@@ -9,7 +9,8 @@
 //! # Adds
 //! `process`. Standard output belongs to the command. The document goes there only with `-d`, otherwise to `--document`.
 //! # Undoes
-//! Ends the process and all that it started; removes its log and its `/etc/hosts`, `hostname` and `resolv.conf`.
+//! Ends the process and all that is in its cgroup; removes the cgroup, its log and its `/etc/hosts`, `hostname` and
+//! `resolv.conf`.
 //! # Needs
 //! Root, or root in a user namespace (docs/rootless.md); Linux 5.12. It exits as the command does, and with 125 if the
 //! command did not start.

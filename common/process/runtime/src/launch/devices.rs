@@ -1,7 +1,7 @@
 //! `/dev`: the nodes that every container has (OCI runtime-spec, config-linux.md, "Default Devices"), and its terminal.
 //!
-//! Docker uses a device cgroup to keep a container from devices that it makes itself (CAP_MKNOD is in its default set).
-//! Here mounts do the same without a cgroup: no file system of the container opens devices (`nodev`), and each of its
+//! The container's cgroup keeps it from devices that it makes itself (CAP_MKNOD is in Docker's default set). Mounts do so
+//! too, for a container without a cgroup of its own: no file system of the container opens devices (`nodev`), and each of its
 //! standard nodes is a mount of its own, which does. Without CAP_SYS_ADMIN nothing in it can change that.
 //!
 //! Device nodes cannot be made in a user namespace: there the host's own nodes are mounted.
