@@ -7,8 +7,16 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 8] =
-    ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "link-hosts", "ns-exec"];
+const TOOLS: [&str; 8] = [
+    "layer-apply",
+    "union-mount",
+    "cgroup-limit",
+    "netns-bridge",
+    "veth-pair",
+    "portmap",
+    "link-hosts",
+    "ns-exec",
+];
 
 /// A container with everything.
 fn pipe(id: &str, port: u16) -> String {

@@ -126,7 +126,8 @@ fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
     let sandbox = ready();
     let before = sandbox.snapshot();
     let left = || sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*'").ok();
-    let limit = |before: &str| format!("{before} cgroup-limit -n --id cut --pids 50 --memory 64M > limited.json");
+    let limit =
+        |before: &str| format!("{before} cgroup-limit -n --id cut --pids 50 --memory 64M > limited.json");
     let undo = |before: &str| format!("{before} cgroup-limit --undo < limited.json > /dev/null");
     let start = |before: &str| {
         format!(
@@ -141,7 +142,11 @@ fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
         let moments = killing::moments(&sandbox, script);
         sandbox.sh("unwind cut").ok();
         for moment in moments {
-            sandbox.sh(&format!("{}; {}", if first.is_empty() { "true" } else { first }, script(&killing::at(&moment))));
+            sandbox.sh(&format!(
+                "{}; {}",
+                if first.is_empty() { "true" } else { first },
+                script(&killing::at(&moment))
+            ));
             let unwound = sandbox.sh("unwind cut");
             assert_eq!(unwound.status, 0, "{moment:?}: {}", unwound.stderr);
             assert_as(&sandbox, &before, &format!("{moment:?}"));

@@ -8,7 +8,8 @@ use testkit::Sandbox;
 const PIPE: &str = "layer-apply {dry} --id web < busybox.json | union-mount -v /srv:/data | cgroup-limit --pids 99 | netns-bridge | veth-pair | \
     portmap -p 10080:80 -p 10443:443 | link-hosts --link db:base | ns-exec -d -u 7:7 --hostname web -- sleep 1000";
 
-const TOOLS: [&str; 7] = ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
+const TOOLS: [&str; 7] =
+    ["layer-apply", "union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"];
 
 /// What `--explain` prints for the operations in the record, tool by tool.
 fn operations(record: &Value) -> Vec<String> {

@@ -56,8 +56,12 @@ fn aspects(sandbox: &Sandbox) -> Vec<String> {
 fn documented() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(repository().join("docs/security.md")).unwrap();
     let rows = text.lines().skip_while(|line| !line.starts_with("| from inside |")).skip(2);
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    rows.take_while(|line| line.starts_with('|')).map(cells).map(|row| (row[0].clone(), row[1..].to_vec())).collect()
+    let cells =
+        |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    rows.take_while(|line| line.starts_with('|'))
+        .map(cells)
+        .map(|row| (row[0].clone(), row[1..].to_vec()))
+        .collect()
 }
 
 #[test]
@@ -85,16 +89,21 @@ fn the_table_shows_what_the_peers_look_like() {
     sandbox.sh(DOCKERD).ok();
     let order = aspects(&sandbox);
     let columns: Vec<_> = COLUMNS.iter().map(|(_, command)| look(&sandbox, command)).collect();
-    let mut table = format!("| from inside |{}\n", COLUMNS.iter().fold(String::new(), |all, (name, _)| all + " " + name + " |"));
+    let mut table = format!(
+        "| from inside |{}\n",
+        COLUMNS.iter().fold(String::new(), |all, (name, _)| all + " " + name + " |")
+    );
     writeln!(table, "| --- |{}", " --- |".repeat(COLUMNS.len())).unwrap();
     for aspect in order {
         let cells = columns.iter().map(|column| column.get(&aspect).map_or("", String::as_str));
-        writeln!(table, "| {aspect} |{}", cells.fold(String::new(), |all, cell| all + " " + cell + " |")).unwrap();
+        writeln!(table, "| {aspect} |{}", cells.fold(String::new(), |all, cell| all + " " + cell + " |"))
+            .unwrap();
     }
     let path = repository().join("docs/security.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let start = text.find("| from inside |").unwrap();
-    let length: usize = text[start..].split_inclusive('\n').take_while(|line| line.starts_with('|')).map(str::len).sum();
+    let length: usize =
+        text[start..].split_inclusive('\n').take_while(|line| line.starts_with('|')).map(str::len).sum();
     if std::env::var_os("POSTURE").is_some_and(|value| value == "write") {
         std::fs::write(&path, format!("{}{table}{}", &text[..start], &text[start + length..])).unwrap();
     } else {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cgroup::Usage;
 use document::{Document, Id, Member, members::Process, record, record::Record};
+use oci_spec::runtime::Linux;
 use runtime::Identity;
 use serde::Deserialize;
 use serde_json::json;
@@ -42,10 +43,11 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// The end of a process, in the cgroup at `cgroup` if it has one of its own.
-    pub(crate) fn new(identity: Identity, status: i32, cgroup: Option<&Path>) -> Self {
+    /// The end of a process, with what was used in its own cgroup, if it has one.
+    pub(crate) fn new(identity: Identity, status: i32, linux: Option<&Linux>) -> Self {
         // What was used is told where it can be; the end itself always.
-        let usage = cgroup.and_then(|path| Usage::of(path).ok());
+        let path = linux.and_then(|linux| linux.cgroups_path().as_ref().map(|path| (path, linux.resources().as_ref())));
+        let usage = path.and_then(|(path, limits)| Usage::of(path, limits).ok());
         Self { identity, status, usage }
     }
 }

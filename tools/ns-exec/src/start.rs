@@ -12,7 +12,7 @@ use std::{
 };
 
 use document::{Document, Id};
-use oci_spec::runtime::BoxBuilder;
+use oci_spec::runtime::{BoxBuilder, Linux};
 use operation::{Scope, interrupt};
 use runtime::{
     Foreground, Identity, Relayed, Running, Started, Stdio, Streams, Supervised, Terminal, foreground,
@@ -53,7 +53,8 @@ pub(crate) struct Launched {
     identity: Identity,
     run_dir: PathBuf,
     id: Id,
-    cgroup: Option<PathBuf>,
+    /// Its cgroup, and its limits.
+    linux: Option<Linux>,
 }
 
 enum State {
@@ -140,7 +141,7 @@ impl Hooks<NsExec> for Start {
             identity,
             run_dir: scope.run_dir.clone(),
             id: id.clone(),
-            cgroup: own_cgroup(process),
+            linux: process.spec.linux().clone(),
         })
     }
 
@@ -177,7 +178,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
-        let Launched { state, identity, run_dir, id, cgroup } = launched;
+        let Launched { state, identity, run_dir, id, linux } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let status = match self.signals.take() {
             Some(signals) => wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed)),
@@ -187,7 +188,7 @@ impl Hooks<NsExec> for Start {
             print_error(TOOL, &error);
             i32::from(NOT_STARTED)
         });
-        let end = End::new(identity, status, cgroup.as_deref());
+        let end = End::new(identity, status, linux.as_ref());
         let told = record::ended(&mut document, end)
             .and_then(|_| record::end(&run_dir, &id, end))
             .and_then(|()| self.output.ended(&document, status));
@@ -205,19 +206,14 @@ impl Hooks<NsExec> for Start {
     }
 }
 
-/// The path of the container's own cgroup.
-fn own_cgroup(process: &runtime::ProcessOperation) -> Option<PathBuf> {
-    process.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
-}
-
 impl Start {
     fn fork(&mut self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
         if self.detach {
             let log = process.log();
-            let cgroup = own_cgroup(process);
+            let linux = process.spec.linux().clone();
             let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
                 // Nobody is left to read it.
-                let _ = record::end(&scope.run_dir, id, End::new(identity, status, cgroup.as_deref()));
+                let _ = record::end(&scope.run_dir, id, End::new(identity, status, linux.as_ref()));
             })?;
             return Ok(State::Background(supervised));
         }

@@ -69,8 +69,10 @@ fn a_cgroup_that_may_not_be_made_is_no_obstacle() {
     let sandbox = sandbox();
     let script = "setpriv --reuid 1000 --regid 1000 --clear-groups unshare --user --map-root-user --mount --pid --fork \
         --mount-proc sh -c 'img-inspect busybox | layer-apply --id web --rootless | union-mount | ns-exec -- grep ^0: /proc/self/cgroup'";
-    let prepare = "chmod 755 . && mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && chown -R 1000:1000 /run/u";
-    let outcome = sandbox.sh(&format!("{prepare} && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
+    let prepare =
+        "chmod 755 . && mkdir /run/u && cp -r \"$STAVE_ROOT\"/images /run/u && chown -R 1000:1000 /run/u";
+    let outcome =
+        sandbox.sh(&format!("{prepare} && STAVE_ROOT=/run/u STAVE_RUN=/run/u/run {script}")).exits(0);
     // Its namespace is rooted where it is.
     assert_eq!(outcome.stdout, "0::/\n");
     let warning = "ns-exec: warning: the container has no cgroup of its own: ";

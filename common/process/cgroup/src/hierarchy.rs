@@ -20,8 +20,9 @@ use crate::error::{Result, at};
 #[derive(Debug)]
 pub struct Hierarchy(OwnedFd);
 
-/// What this process has opened, and which process that was: a fork has closed it, perhaps.
-static OPENED: Mutex<Option<(u32, OwnedFd)>> = Mutex::new(None);
+/// What this process has opened, with the device and the inode number that it had. A process that closes all descriptors but
+/// those it knows, as a supervisor does, closes this one too, and another file may have its number then.
+static OPENED: Mutex<Option<(OwnedFd, (u64, u64))>> = Mutex::new(None);
 
 /// Where hosts mount it: alone, or beside hierarchies of version 1.
 const PLACES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -42,14 +43,13 @@ impl Hierarchy {
     /// EPERM for a user who may not mount; ENODEV where the kernel has no cgroups.
     pub fn open() -> Result<Self> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = std::process::id();
-        if let Some((process, hierarchy)) = opened.take() {
-            if process == own {
+        if let Some((hierarchy, known)) = opened.take() {
+            if identity(&hierarchy) == Some(known) {
                 let copy = hierarchy.try_clone().map_err(at("open", "cgroup2"))?;
-                *opened = Some((own, hierarchy));
+                *opened = Some((hierarchy, known));
                 return Ok(Self(copy));
             }
-            // The number may be another file's by now.
+            // Not ours any more, so not ours to close.
             std::mem::forget(hierarchy);
         }
         let hierarchy = match visible() {
@@ -57,7 +57,7 @@ impl Hierarchy {
             None => mounted("cgroup2", &[])?,
         };
         let copy = hierarchy.try_clone().map_err(at("open", "cgroup2"))?;
-        *opened = Some((own, hierarchy));
+        *opened = identity(&hierarchy).map(|known| (hierarchy, known));
         Ok(Self(copy))
     }
 
@@ -80,6 +80,11 @@ impl Hierarchy {
     }
 }
 
+/// Device and inode number.
+fn identity(file: &OwnedFd) -> Option<(u64, u64)> {
+    fstat(file).ok().map(|found| (found.st_dev, found.st_ino))
+}
+
 /// To mount it is not dear, but to end a mount is: the kernel waits for all processors.
 fn visible() -> Option<OwnedFd> {
     if std::fs::metadata("/proc/self/ns/cgroup").ok()?.ino() != FIRST_NAMESPACE {
@@ -99,7 +104,8 @@ fn mounted(kind: &str, controllers: &[String]) -> Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let object = || [kind].into_iter().chain(controllers.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    let object =
+        || [kind].into_iter().chain(controllers.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
     let mounted = FileSystem::open(kind).and_then(|file_system| {
         file_system.set_data(controllers.iter().map(String::as_str))?;
         file_system.mount(attributes)

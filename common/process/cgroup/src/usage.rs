@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use crate::{Controllers, Group, Hierarchy, controllers::Place, error::Result};
+use oci_spec::runtime::LinuxResources;
+
+use crate::{Group, Hierarchy, error::Result, separate_hierarchies};
 
 /// What the processes of a cgroup have used. What the kernel does not count is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,11 +18,11 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads what the cgroup at `path` has used, in every hierarchy where it is.
+    /// Reads what the cgroup at `path` has used, in every hierarchy where it is with these limits.
     ///
     /// # Errors
     /// When the hierarchies cannot be looked at.
-    pub fn of(path: &Path) -> Result<Self> {
+    pub fn of(path: &Path, limits: Option<&LinuxResources>) -> Result<Self> {
         let mut usage = Self::default();
         if let Some(group) = Group::open(&Hierarchy::open()?, path)? {
             usage.cpu_time = keyed(&group, "cpu.stat", "usage_usec")?;
@@ -28,13 +30,13 @@ impl Usage {
             usage.pids_peak = number(&group, "pids.peak")?;
             usage.oom_killed = keyed(&group, "memory.events", "oom_kill")?.is_some_and(|count| count > 0);
         }
-        let host = Controllers::of_this_machine()?;
-        if let Some(Place::Separate(set)) = host.place("memory")
-            && let Some(group) = Group::open(&Hierarchy::open_separate(set)?, path)?
-        {
-            usage.memory_peak = number(&group, "memory.max_usage_in_bytes")?;
-            usage.oom_killed =
-                keyed(&group, "memory.oom_control", "oom_kill")?.is_some_and(|count| count > 0);
+        for hierarchy in limits.map(separate_hierarchies).transpose()?.unwrap_or_default() {
+            let Some(group) = Group::open(&hierarchy, path)? else { continue };
+            if group.has("memory.max_usage_in_bytes")? {
+                usage.memory_peak = number(&group, "memory.max_usage_in_bytes")?;
+                let killed = keyed(&group, "memory.oom_control", "oom_kill")?;
+                usage.oom_killed = killed.is_some_and(|count| count > 0);
+            }
         }
         Ok(usage)
     }
