@@ -315,10 +315,41 @@ impl Default for Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        let cgroups = self.cgroups();
         // `--kill-child` ends pid 1, and that ends everything in its pid namespace; then the mounts disappear too.
         drop(self.init.stdin.take());
         let _ = self.init.kill();
         let _ = self.init.wait();
+        cgroups.iter().for_each(|path| remove_cgroup(path));
+    }
+}
+
+impl Sandbox {
+    /// The cgroups of containers that a test did not remove. Cgroups are in no namespace of the sandbox.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let unshare = self.init.id();
+        // The test may have ended the sandbox.
+        let children =
+            fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
+        let run = format!("/proc/{}/root/run/stave", children.trim());
+        let records = fs::read_dir(run).into_iter().flatten().flatten();
+        let names = records.filter_map(|record| {
+            let record: Value = serde_json::from_slice(&fs::read(record.path()).ok()?).ok()?;
+            Some(format!("{}.{}", record["id"].as_str()?, record["instance"].as_str()?))
+        });
+        let tops = ["/sys/fs/cgroup/stave", "/sys/fs/cgroup/unified/stave"];
+        names
+            .flat_map(|name| tops.map(|top| Path::new(top).join(&name)))
+            .filter(|path| path.is_dir())
+            .collect()
+    }
+}
+
+/// Its processes are about to end.
+fn remove_cgroup(path: &Path) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while fs::remove_dir(path).is_err() && path.is_dir() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -106,7 +106,10 @@ fn cgroup(
         Ok(()) => {}
         Err(_) if context.planned => {}
         Err(error) if cgroup::is_refusal(&error) => {
-            note(&format!("warning: the container has no cgroup of its own: {error}"));
+            // Who is not root gets no further, and is told that.
+            if nix::unistd::geteuid().is_root() {
+                note(&format!("warning: the container has no cgroup of its own: {error}"));
+            }
             return Ok((None, LinuxResources::default()));
         }
         Err(error) => return Err(error.into()),

@@ -48,7 +48,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 fn look(place: &Place) -> Result<(u32, u32, u32)> {
     let at = |path: &Path| {
         let object = format!("layer {path:?}");
-        move |error| operation::Error::new("look at", object, error).of(operation::Place::Store)
+        move |error| operation::Error::new("look at", object, error).of(operation::Place::Namespace)
     };
     match place {
         Place::Directory(path) => {
