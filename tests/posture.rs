@@ -40,8 +40,10 @@ fn sandbox() -> Sandbox {
 
 /// What a column shows, aspect by aspect.
 fn look(sandbox: &Sandbox, command: &str) -> BTreeMap<String, String> {
-    let host = "HOST_NS=$(for kind in cgroup ipc mnt net pid user uts; do echo $kind=$(readlink /proc/self/ns/$kind); done | tr '\\n' ' ')";
-    let said = sandbox.sh(&format!("export {host}; {command}")).ok();
+    let host = "HOST_NS=$(for kind in cgroup ipc mnt net pid user uts; do echo $kind=$(readlink /proc/self/ns/$kind); done
+        for limit in n u c l; do echo $limit=$(busybox sh -c \"ulimit -$limit\"); done)
+        HOST_NS=$(echo $HOST_NS); export HOST_NS";
+    let said = sandbox.sh(&format!("{host}; {command}")).ok();
     let lines = said.lines().filter_map(|line| line.split_once(':'));
     lines.map(|(aspect, value)| (aspect.to_owned(), value.trim().to_owned())).collect()
 }

@@ -1,7 +1,8 @@
 # Looks at a container from inside, with busybox. One line for each aspect: `name: value`.
-# $HOST_NS lists the host's namespaces, as `kind=inode`.
+# $HOST_NS lists the host's namespaces, as `kind=inode`, and the caller's limits, as `letter=number`.
 status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status | sed 's/^0*\([0-9a-f]\)/\1/'; }
-mounts() { while read -r _ _ _ _ target options rest; do echo "$target $options ${rest#* - }"; done </proc/self/mountinfo; }
+# Target, options and type of each mount (proc_pid_mountinfo(5): a dash ends the optional fields).
+mounts() { awk '{ for (i = 7; i < NF; i++) if ($i == "-") { print $5, $6, $(i + 1); next } }' /proc/self/mountinfo; }
 list() { tr '\n' ' ' | sed 's/ *$//'; }
 for set in Inh Prm Eff Bnd Amb; do echo "capabilities, $set: $(status "Cap$set")"; done
 case $(status Seccomp) in 0) echo 'seccomp: none' ;; 2) echo 'seccomp: a filter' ;; esac
@@ -27,15 +28,20 @@ for target in / /proc /sys /sys/fs/cgroup /dev /dev/shm /dev/mqueue; do
         echo "mount $target: ${found%% *} ${flags:-without flags}" ;;
     esac
 done
-echo "devices: $(cd /dev && for d in *; do [ -c "$d" ] || [ -b "$d" ] && echo "$d"; done | list)"
+echo "devices: $(cd /dev && for d in *; do { [ -c "$d" ] || [ -b "$d" ]; } && [ ! -L "$d" ] && echo "$d"; done | list)"
 mknod /tmp/disk b 7 0 2>/dev/null && { head -c1 /tmp/disk >/dev/null 2>&1 && echo 'a node of its own: opens' || echo 'a node of its own: does not open'; } ||
     echo 'a node of its own: cannot be made'
 rm -f /tmp/disk
 grep -q '^0::/$' /proc/self/cgroup && echo 'cgroup: its own root' || echo "cgroup: the path is shown"
-mkdir /sys/fs/cgroup/x 2>/dev/null && { rmdir /sys/fs/cgroup/x; echo 'cgroups can be made: yes'; } || echo 'cgroups can be made: no'
+mkdir /sys/fs/cgroup/x 2>/dev/null && [ -e /sys/fs/cgroup/x/cgroup.procs ] && echo 'cgroups can be made: yes' || echo 'cgroups can be made: no'
+rmdir /sys/fs/cgroup/x 2>/dev/null
 # ls opens the directory, which is one of them.
 echo "descriptors beyond the standard ones: $(($(ls /proc/self/fd | wc -l) - 4))"
-echo "rlimit nofile: $(ulimit -n)"
+limits=''
+for limit in n u c l; do
+    case " $HOST_NS " in *" $limit=$(ulimit -$limit) "*) ;; *) limits="$limits -$limit $(ulimit -$limit)" ;; esac
+done
+echo "limits (ulimit):${limits:- those of the caller}"
 echo "user and groups: $(id -u):$(id -g) $(id -G)"
 echo "user ids: $(awk '{ print ($1 == 0 && $2 == 0) ? "those of the host" : "mapped" }' /proc/self/uid_map | head -n 1)"
 own=''

@@ -13,6 +13,7 @@ use crate::{
     plan,
     request::{Log, Mode, Request},
     security::{Security, SecurityOption},
+    settings::Settings,
 };
 
 /// Run a process in namespaces, on a root file system
@@ -97,6 +98,8 @@ pub(crate) struct NsExec {
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
     #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
     pub(crate) common: Common,
     /// The command instead of the image's, or arguments for the image's entry point
     #[arg(last = true, value_name = "COMMAND")]
@@ -154,6 +157,7 @@ impl NsExec {
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
+            settings: self.settings.clone(),
             log: match (&self.log, self.detach) {
                 (_, false) => Log::None,
                 (None, true) => Log::Own,

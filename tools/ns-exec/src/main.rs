@@ -5,7 +5,7 @@
 //! environment, user. Waits until it ends, or with `-d` leaves a supervisor with it. `--join` runs another command in a
 //! running container.
 //! # Reads
-//! `rootfs`, `image` (its configuration), `network`, `hosts`.
+//! `rootfs`, `image` (its configuration), `network`, `hosts`, `cgroup`.
 //! # Adds
 //! `process`. Standard output belongs to the command. The document goes there only with `-d`, otherwise to `--document`.
 //! # Undoes
@@ -27,13 +27,18 @@ mod record;
 mod request;
 mod salvage;
 mod security;
+mod settings;
 mod start;
+mod timeout;
 
 use std::process::ExitCode;
 
 use arguments::NsExec;
 use start::Start;
 use toolkit::Invocation;
+
+/// The exit status after `--timeout`, as that of timeout(1).
+const TIMED_OUT: u8 = 124;
 
 /// The exit status when the command did not start.
 const NOT_STARTED: u8 = 125;

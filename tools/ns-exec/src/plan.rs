@@ -19,6 +19,7 @@ use crate::{
     network::{self, Network},
     operation::ContainerOperation,
     request::{Log, Request},
+    settings::{Settings, Sysctl},
 };
 
 /// The member, without the process's identity, and the operations: files first, the process last.
@@ -39,6 +40,7 @@ pub(crate) fn plan(
     let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
+    let sysctl = sysctl(&request.settings, &network)?;
     let (cgroup, limits) = cgroup(context, document, &mut operations)?;
     let overrides = Overrides {
         rootfs,
@@ -62,6 +64,12 @@ pub(crate) fn plan(
         privileged: request.privileged,
         cgroup,
         limits,
+        sysctl,
+        rlimits: request.settings.ulimit.into_iter().map(|limit| limit.0).collect(),
+        oom_score_adj: request.settings.oom_score_adj,
+        shm_size: request.settings.shm_size,
+        tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
+        ends_with_parent: request.settings.die_with_parent,
         volumes: volumes(request.volumes, files)?,
     };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
@@ -116,6 +124,18 @@ fn cgroup(
     }
     operations.push(operation.into());
     Ok((Some(path), LinuxResources::default()))
+}
+
+/// The variables to set. Those of a network that is not the container's alone would change others' networks.
+fn sysctl(settings: &Settings, network: &runtime::spec::Network) -> Result<Vec<(String, String)>> {
+    let own = matches!(network, runtime::spec::Network::None | runtime::spec::Network::Own(_));
+    let set = |sysctl: &Sysctl| {
+        if sysctl.is_of_network() && !own {
+            bail!("set {}: the network is not the container's own", sysctl.name);
+        }
+        Ok((sysctl.name.clone(), sysctl.value.clone()))
+    };
+    settings.sysctl.iter().map(set).collect()
 }
 
 /// Where users are looked up: while the root file system is planned only, in the topmost layer that has a list of them.

@@ -46,7 +46,8 @@ impl End {
     /// The end of a process, with what was used in its own cgroup, if it has one.
     pub(crate) fn new(identity: Identity, status: i32, linux: Option<&Linux>) -> Self {
         // What was used is told where it can be; the end itself always.
-        let path = linux.and_then(|linux| linux.cgroups_path().as_ref().map(|path| (path, linux.resources().as_ref())));
+        let path = linux
+            .and_then(|linux| linux.cgroups_path().as_ref().map(|path| (path, linux.resources().as_ref())));
         let usage = path.and_then(|(path, limits)| Usage::of(path, limits).ok());
         Self { identity, status, usage }
     }

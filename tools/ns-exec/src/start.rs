@@ -20,12 +20,14 @@ use runtime::{
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
 use crate::{
-    NOT_STARTED,
+    NOT_STARTED, TIMED_OUT,
     arguments::NsExec,
     operation::ContainerOperation,
     output::Output,
     record::{self, End},
     salvage::salvage,
+    settings::Settings,
+    timeout::{self, Timer},
 };
 
 const TOOL: &str = "ns-exec";
@@ -45,6 +47,7 @@ pub(crate) struct Start {
     signals: Option<Foreground>,
     /// Output that the command's user could not open as a file.
     relayed: Vec<Relayed>,
+    settings: Settings,
 }
 
 /// A launched process, and its container.
@@ -84,6 +87,7 @@ impl Start {
             terminal: None,
             signals: None,
             relayed: Vec::new(),
+            settings: Settings::default(),
         }
     }
 }
@@ -98,6 +102,7 @@ impl Hooks<NsExec> for Start {
             detach: tool.detach,
             interactive: tool.interactive,
             tty: tool.tty,
+            settings: tool.settings.clone(),
             ..Self::new(output, tool.from.clone(), tool.common.null_input)
         })
     }
@@ -124,6 +129,9 @@ impl Hooks<NsExec> for Start {
             process.set_console_size(Some(size));
         }
         self.signals = if self.detach { None } else { Some(Foreground::new()?) };
+        if self.settings.die_with_parent {
+            timeout::end_with_parent()?;
+        }
         Ok(())
     }
 
@@ -180,6 +188,7 @@ impl Hooks<NsExec> for Start {
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
         let Launched { state, identity, run_dir, id, linux } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
+        let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit));
         let status = match self.signals.take() {
             Some(signals) => wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed)),
             None => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),
@@ -188,6 +197,10 @@ impl Hooks<NsExec> for Start {
             print_error(TOOL, &error);
             i32::from(NOT_STARTED)
         });
+        let status = match timer.is_some_and(Timer::has_fired) {
+            true => i32::from(TIMED_OUT),
+            false => status,
+        };
         let end = End::new(identity, status, linux.as_ref());
         let told = record::ended(&mut document, end)
             .and_then(|_| record::end(&run_dir, &id, end))

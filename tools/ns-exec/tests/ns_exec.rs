@@ -223,3 +223,51 @@ fn volumes_of_the_host() {
     sandbox.sh("unwind web").ok();
     assert_eq!(sandbox.sh("ls host").ok(), "file\nnew\n", "what is the host's stays");
 }
+
+#[test]
+fn limits_variables_and_file_systems_of_one_process() {
+    let sandbox = ready("");
+    let inside = |flags: &str, command: &str| {
+        sandbox.sh(&format!("ns-exec --document end.json {flags} -- sh -c '{command}' < ready.json"))
+    };
+    let undo = || sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
+    let said = inside(
+        "--ulimit nofile=100:200 --ulimit core=0 --sysctl net.core.somaxconn=77 --sysctl kernel.msgmax=9000 --shm-size 1m \
+         --tmpfs /scratch:size=2m,mode=700 --oom-score-adj 500",
+        "ulimit -n; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax /proc/self/oom_score_adj
+         df -k /dev/shm | tail -n 1 | cut -c 1-40; df -k /scratch | tail -n 1 | cut -c 1-40; grep -o \"/scratch [a-z,]*\" /proc/self/mountinfo",
+    );
+    let lines: Vec<_> = said.stdout.lines().collect();
+    assert_eq!(lines[..5], ["100", "200", "77", "9000", "500"], "{said:?}");
+    assert!(lines[5].contains("1024") && lines[6].contains("2048"), "{said:?}");
+    assert!(lines[7].contains("nosuid,nodev,noexec"), "{said:?}");
+    undo();
+    for (flags, message) in [
+        ("--sysctl kernel.core_pattern=x", "it would change the host"),
+        ("--ulimit files=1", "there is no limit"),
+        ("--network host --sysctl net.core.somaxconn=7", "the network is not the container"),
+    ] {
+        let refused = inside(flags, "true");
+        assert!(refused.status != 0 && refused.stderr.contains(message), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_time_that_is_over_and_a_starter_that_has_ended() {
+    let sandbox = ready("");
+    let before = sandbox.snapshot();
+    let trap = "trap \"echo told; exit 0\" TERM; while :; do sleep 0.05; done";
+    let said =
+        sandbox.sh(&format!("ns-exec --document end.json --timeout 0.3 -- sh -c '{trap}' < ready.json"));
+    assert_eq!((said.status, said.stdout.as_str()), (124, "told\n"), "{said:?}");
+    assert_eq!(sandbox.sh("cat end.json").json()["process"]["exitStatus"], 124);
+    sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
+    sandbox.sh("ns-exec --document end.json --timeout 60 -- true < ready.json && ns-exec --undo < end.json > /dev/null").ok();
+    // The starter is killed; ns-exec and the container's process end with it.
+    let started = "sh -c 'ns-exec --document end.json --die-with-parent -- sleep 1234 < ready.json; :' > /dev/null 2>&1 & starter=$!
+        for i in $(seq 200); do pgrep -x sleep > /dev/null && break; sleep 0.02; done; pgrep -x sleep > /dev/null && kill -KILL $starter
+        for i in $(seq 200); do pgrep -x sleep > /dev/null || exit 0; sleep 0.02; done; exit 1";
+    sandbox.sh(started).ok();
+    sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+}

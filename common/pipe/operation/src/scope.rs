@@ -64,10 +64,12 @@ impl Scope {
             let directory: PathBuf = directories[..at].iter().collect();
             unless_gone(self.open_below(&directory))
         };
-        let Some(directory) = open(directories.len())? else { return Ok(()) };
-        unless_gone(unlinkat(directory, *file, AtFlags::empty()))?;
+        if let Some(directory) = open(directories.len())? {
+            unless_gone(unlinkat(directory, *file, AtFlags::empty()))?;
+        }
         for (at, name) in directories.iter().enumerate().rev() {
-            let Some(above) = open(at)? else { break };
+            // Who was killed while it made them has made the upper ones only.
+            let Some(above) = open(at)? else { continue };
             match unlinkat(&above, *name, AtFlags::REMOVEDIR) {
                 Err(errno) if stays(errno.raw_os_error()) => break,
                 removed => removed?,
@@ -111,6 +113,9 @@ mod tests {
         scope.remove_file(&shared.join("a/db")).unwrap();
         scope.remove_file(&shared.join("a/db")).unwrap();
         assert!(!shared.join("a").exists() && shared.exists());
+        std::fs::remove_file(shared.join("link")).unwrap();
+        scope.remove_file(&shared.join("b/web")).unwrap();
+        assert!(!shared.exists(), "also where its own directory was never made");
     }
 
     #[test]

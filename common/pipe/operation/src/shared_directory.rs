@@ -14,6 +14,11 @@ pub fn remove_if_empty(directory: &Path) -> io::Result<()> {
 
 /// Whether this error of removing a directory says that it is to stay, or is gone.
 pub(crate) fn stays(errno: i32) -> bool {
+    let errno = Errno::from_raw(errno);
+    // In a directory with the sticky bit. Root may remove everything there is.
+    if errno == Errno::EPERM && !nix::unistd::geteuid().is_root() {
+        return true;
+    }
     [
         Errno::ENOTEMPTY,
         Errno::EEXIST,
@@ -23,5 +28,5 @@ pub(crate) fn stays(errno: i32) -> bool {
         Errno::EACCES,
         Errno::EROFS,
     ]
-    .contains(&Errno::from_raw(errno))
+    .contains(&errno)
 }

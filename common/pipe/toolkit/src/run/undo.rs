@@ -50,6 +50,9 @@ where
     pub(crate) fn step<O: Operation>(self, document: &mut Document) -> anyhow::Result<()> {
         let Some((_, step)) = document.last_step_of(self.tool)? else { return Ok(()) };
         let Some(id) = document.id()? else {
+            if step.operations.is_empty() {
+                return replace(document, &step, Vec::new(), &self.forget);
+            }
             bail!("the document has steps and no `id`: it does not say which container they are of");
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
@@ -66,7 +69,6 @@ where
     }
 
     /// Whether nothing is left in the record.
-
     fn recorded<O: Operation>(
         self,
         document: &mut Document,

@@ -14,8 +14,8 @@ use oci_spec::{
     OciSpecError, image,
     runtime::{
         Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, ProcessBuilder, RootBuilder, Spec,
-        SpecBuilder, UserBuilder,
+        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, PosixRlimit, Process, ProcessBuilder, RootBuilder,
+        Spec, SpecBuilder, UserBuilder,
     },
 };
 
@@ -104,6 +104,18 @@ pub struct Overrides {
     pub cgroup: Option<PathBuf>,
     /// The limits that it was made with.
     pub limits: LinuxResources,
+    /// Limits of the process (setrlimit(2)); the caller's for those that are not named.
+    pub rlimits: Vec<PosixRlimit>,
+    /// Variables below `/proc/sys` that belong to the container's own namespaces, each with its value.
+    pub sysctl: Vec<(String, String)>,
+    /// `/proc/PID/oom_score_adj`; the caller's by default.
+    pub oom_score_adj: Option<i32>,
+    /// The size of `/dev/shm`, in bytes; 64 MiB by default.
+    pub shm_size: Option<u64>,
+    /// File systems in memory: targets, each with its mount options.
+    pub tmpfs: Vec<(PathBuf, Vec<String>)>,
+    /// The process ends with the one that starts it, however that ends.
+    pub ends_with_parent: bool,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
     pub volumes: Vec<Volume>,
 }
@@ -127,6 +139,11 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         .build()
         .map_err(invalid)?;
     spec.set_hostname(overrides.hostname.clone());
+    if overrides.ends_with_parent {
+        let mut annotations = spec.annotations().clone().unwrap_or_default();
+        annotations.insert(ENDS_WITH_PARENT.to_owned(), "true".to_owned());
+        spec.set_annotations(Some(annotations));
+    }
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(policy);
     }
@@ -183,7 +200,8 @@ fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
         .build()
         .map_err(invalid)?;
     // The crate sets limits by default; here the caller's stay, as with Docker.
-    process.set_rlimits(None);
+    process.set_rlimits(Some(overrides.rlimits.clone()).filter(|limits| !limits.is_empty()));
+    process.set_oom_score_adj(overrides.oom_score_adj);
     Ok(process)
 }
 
@@ -228,6 +246,7 @@ fn annotations(config: Option<&image::Config>) -> HashMap<String, String> {
 fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> {
     let open = overrides.privileged || overrides.open_system_paths;
     let own_network = matches!(overrides.network, Network::None | Network::Own(_));
+    let mut sysctl: HashMap<String, String> = overrides.sysctl.iter().cloned().collect();
     let mut builder = LinuxBuilder::default()
         .namespaces(namespaces(overrides)?)
         .masked_paths(if open { vec![] } else { mounts::masked() })
@@ -238,8 +257,13 @@ fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> 
         // with a group in the user namespace.
         let last =
             namespace.map_or(Some(MOST_GROUPS), Namespace::last_group).map(|last| last.min(MOST_GROUPS));
-        let mut sysctl = HashMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())]);
-        sysctl.extend(last.map(|last| ("net.ipv4.ping_group_range".into(), format!("0 {last}"))));
+        let range = last.map(|last| ("net.ipv4.ping_group_range".to_owned(), format!("0 {last}")));
+        let ports = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        for (name, value) in range.into_iter().chain([ports]) {
+            sysctl.entry(name).or_insert(value);
+        }
+    }
+    if !sysctl.is_empty() {
         builder = builder.sysctl(sysctl);
     }
     if overrides.privileged {

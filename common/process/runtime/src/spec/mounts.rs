@@ -21,6 +21,8 @@ const STANDARD: [(&str, &str, &[&str]); 7] = [
     ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
 ];
 
+const TMPFS: [&str; 3] = ["nosuid", "nodev", "noexec"];
+
 /// Options that a privileged container does not get.
 fn is_restriction(target: &str, option: &str) -> bool {
     matches!((target, option), ("/sys" | "/sys/fs/cgroup", "ro") | ("/dev", "nodev"))
@@ -39,6 +41,10 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
             !(is_impossible(option, namespace) || overrides.privileged && is_restriction(target, option))
         });
         let mut options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
+        if let ("/dev/shm", Some(size)) = (*target, overrides.shm_size) {
+            options.retain(|option| !option.starts_with("size="));
+            options.push(format!("size={size}"));
+        }
         if bound_sys && *kind == "sysfs" {
             options.push("rbind".into());
             return MountBuilder::default()
@@ -54,7 +60,20 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
     let mut volumes: Vec<&Volume> = overrides.volumes.iter().collect();
     // A volume below another's target comes after it, in whatever order they were named.
     volumes.sort_by_key(|volume| volume.target.components().count());
-    standard.chain(volumes.into_iter().map(|volume| bind(volume, overrides.privileged))).collect()
+    let tmpfs = overrides.tmpfs.iter().map(|(target, options)| {
+        // Docker's defaults; what is asked for comes later, and counts.
+        let options = TMPFS.iter().map(|&option| option.to_owned()).chain(options.iter().cloned());
+        MountBuilder::default()
+            .destination(target)
+            .typ("tmpfs")
+            .source("tmpfs")
+            .options(options.collect::<Vec<_>>())
+            .build()
+    });
+    standard
+        .chain(tmpfs)
+        .chain(volumes.into_iter().map(|volume| bind(volume, overrides.privileged)))
+        .collect()
 }
 
 fn bind(volume: &Volume, privileged: bool) -> Result<Mount, OciSpecError> {

@@ -1,0 +1,180 @@
+//! Limits and variables of one process, named as Docker names them.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::Args;
+use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType as Kind};
+use operation::quantity::size;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Settings {
+    /// Set a limit of the process, such as nofile=1024:4096 or core=0; -1 for none; repeatable
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", conflicts_with = "join")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// Set a variable of the kernel in the container's own namespaces, such as net.core.somaxconn=1024; repeatable
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "join")]
+    pub(crate) sysctl: Vec<Sysctl>,
+    /// Let the kernel end the process sooner or later when memory runs out: -1000 to 1000
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-1000..=1000), conflicts_with = "join")]
+    pub(crate) oom_score_adj: Option<i32>,
+    /// The size of /dev/shm; 64m by default
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "join")]
+    pub(crate) shm_size: Option<u64>,
+    /// Mount a file system in memory, with options such as size=64m,mode=1777; repeatable
+    #[arg(long, value_name = "DST[:OPTIONS]", conflicts_with = "join")]
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    /// End the container when the program that started ns-exec ends, however it ends
+    #[arg(long, conflicts_with_all = ["join", "detach"])]
+    pub(crate) die_with_parent: bool,
+    /// After this time send SIGTERM, and ten seconds later SIGKILL; the exit status is then 124
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["join", "detach"])]
+    pub(crate) timeout: Option<std::time::Duration>,
+}
+
+/// A time such as `5`, `0.5` or `1m30s`.
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    match text.parse::<f64>() {
+        Ok(number) => std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string()),
+        Err(_) => operation::quantity::age(text),
+    }
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ulimit(pub(crate) PosixRlimit);
+
+const KINDS: [(&str, Kind); 16] = [
+    ("core", Kind::RlimitCore),
+    ("cpu", Kind::RlimitCpu),
+    ("data", Kind::RlimitData),
+    ("fsize", Kind::RlimitFsize),
+    ("locks", Kind::RlimitLocks),
+    ("memlock", Kind::RlimitMemlock),
+    ("msgqueue", Kind::RlimitMsgqueue),
+    ("nice", Kind::RlimitNice),
+    ("nofile", Kind::RlimitNofile),
+    ("nproc", Kind::RlimitNproc),
+    ("rss", Kind::RlimitRss),
+    ("rtprio", Kind::RlimitRtprio),
+    ("rttime", Kind::RlimitRttime),
+    ("sigpending", Kind::RlimitSigpending),
+    ("stack", Kind::RlimitStack),
+    ("as", Kind::RlimitAs),
+];
+
+impl FromStr for Ulimit {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, values) =
+            text.split_once('=').ok_or("it is NAME=SOFT[:HARD], such as nofile=1024:4096")?;
+        let kind = KINDS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+            let names: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+            format!("there is no limit {name:?}; the limits are {}", names.join(", "))
+        })?;
+        let number = |text: &str| match text {
+            "-1" | "unlimited" => Ok(u64::MAX),
+            _ => text.parse().map_err(|_| format!("{text:?} is not a number")),
+        };
+        let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+        let (soft, hard) = (number(soft)?, number(hard)?);
+        if soft > hard {
+            return Err("the soft limit is above the hard one".to_owned());
+        }
+        let limit = PosixRlimitBuilder::default().typ(kind.1).soft(soft).hard(hard).build();
+        limit.map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// A variable below /proc/sys that belongs to a namespace of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sysctl {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// Variables of the ipc namespace (ipc_namespaces(7)). All others that are allowed are of the network namespace.
+const OF_IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+impl Sysctl {
+    /// Whether it belongs to the network namespace.
+    pub(crate) fn is_of_network(&self) -> bool {
+        self.name.starts_with("net.")
+    }
+}
+
+impl FromStr for Sysctl {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) =
+            text.split_once('=').ok_or("it is NAME=VALUE, such as net.core.somaxconn=1024")?;
+        let plain = name.split('.').all(|part| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        });
+        let own = OF_IPC.contains(&name) || ["net.", "fs.mqueue."].iter().any(|top| name.starts_with(top));
+        match plain && own {
+            true => Ok(Self { name: name.to_owned(), value: value.to_owned() }),
+            false => {
+                Err(format!("{name:?} is not of a namespace of the container: it would change the host"))
+            }
+        }
+    }
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tmpfs {
+    pub(crate) target: PathBuf,
+    pub(crate) options: Vec<String>,
+}
+
+impl FromStr for Tmpfs {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (target, options) = text.split_once(':').unwrap_or((text, ""));
+        let target = mount::plain(std::path::Path::new(target))
+            .ok_or_else(|| format!("{target:?} is not an absolute path below /"))?;
+        let words = options.split(',').filter(|option| !option.is_empty());
+        Ok(Self { target, options: words.map(str::to_owned).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_variables_as_docker_takes_them() {
+        let limit = |text: &str| text.parse::<Ulimit>().map(|limit| (limit.0.soft(), limit.0.hard()));
+        assert_eq!(limit("nofile=1024:4096"), Ok((1024, 4096)));
+        assert_eq!(limit("core=-1"), Ok((u64::MAX, u64::MAX)));
+        for text in ["nofile", "files=1", "nofile=x", "nofile=2:1"] {
+            assert!(limit(text).is_err(), "{text}");
+        }
+        assert!("net.ipv4.ip_forward=1".parse::<Sysctl>().is_ok_and(|sysctl| sysctl.is_of_network()));
+        assert!("kernel.sem=1 2 3 4".parse::<Sysctl>().is_ok_and(|sysctl| !sysctl.is_of_network()));
+        for text in [
+            "kernel.core_pattern=|x",
+            "net..x=1",
+            "net./x=1",
+            "net.ipv4.ip_forward",
+            "vm.overcommit_memory=1",
+        ] {
+            assert!(text.parse::<Sysctl>().is_err(), "{text}");
+        }
+        let tmpfs: Tmpfs = "/tmp:size=1m,mode=700".parse().unwrap();
+        assert_eq!((tmpfs.target, tmpfs.options.len()), (PathBuf::from("/tmp"), 2));
+        assert!("tmp".parse::<Tmpfs>().is_err());
+        assert_eq!(seconds("0.5"), Ok(std::time::Duration::from_millis(500)));
+        assert_eq!(seconds("1m"), Ok(std::time::Duration::from_secs(60)));
+        assert!(seconds("-1").is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! The end of a container that somebody else decides: a time that is over, a program that has ended.
+
+use std::{
+    os::unix::process::parent_id,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use runtime::Identity;
+use rustix::process::{Signal, pidfd_send_signal, set_parent_process_death_signal};
+use toolkit::prelude::*;
+
+/// Between SIGTERM and SIGKILL, as with `docker stop`.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Ends a process after a time.
+#[derive(Debug)]
+pub(crate) struct Timer(Arc<AtomicBool>);
+
+impl Timer {
+    /// Begins to count. The thread ends with this program.
+    pub(crate) fn start(identity: Identity, limit: Duration) -> Self {
+        let fired = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&fired);
+        let count = move || {
+            thread::sleep(limit);
+            let Ok(Some(process)) = identity.open() else { return };
+            told.store(true, Ordering::SeqCst);
+            // A process that has ended needs no signal.
+            let _ = pidfd_send_signal(&process, Signal::TERM);
+            thread::sleep(GRACE);
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        };
+        if let Err(error) = thread::Builder::new().spawn(count) {
+            // Without a thread nobody would count: the time is over at once.
+            toolkit::print_error("ns-exec", &anyhow!(error).context("start the timer"));
+            fired.store(true, Ordering::SeqCst);
+            if let Ok(Some(process)) = identity.open() {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
+        Self(fired)
+    }
+
+    /// Whether the time was over before the process ended.
+    pub(crate) fn has_fired(self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Lets this program end, by SIGKILL, when the one that started it ends. The container's process is bound to this program in the
+/// same way.
+pub(crate) fn end_with_parent() -> Result<()> {
+    let parent = parent_id();
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("bind ns-exec to the program that started it")?;
+    // It may have ended just before.
+    if parent_id() != parent {
+        bail!("the program that started ns-exec has ended");
+    }
+    Ok(())
+}
