@@ -302,8 +302,8 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
     let host = Host::new();
     let before = host.0.snapshot();
     for (arguments, line) in [
-        ("run --memory 1g busybox", "stave: unknown flag: --memory"),
-        ("run --memory=1g busybox", "stave: unknown flag: --memory"),
+        ("run --gpus all busybox", "stave: unknown flag: --gpus"),
+        ("run --gpus=all busybox", "stave: unknown flag: --gpus"),
         ("run -m 1g busybox", "stave: unknown flag: -m"),
         ("run -e", "stave: flag needs a value: -e"),
         ("run --rm", "stave: run takes an IMAGE"),
