@@ -125,7 +125,7 @@ fn ns_exec_is_killed_at_every_change() {
 fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {
     let sandbox = ready();
     let before = sandbox.snapshot();
-    let left = || sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*'").ok();
+    let left = || sandbox.sh("find /sys/fs/cgroup -type d -path '*/stave/cut.*' 2> /dev/null").stdout;
     let limit =
         |before: &str| format!("{before} cgroup-limit -n --id cut --pids 50 --memory 64M > limited.json");
     let undo = |before: &str| format!("{before} cgroup-limit --undo < limited.json > /dev/null");

@@ -71,6 +71,7 @@ impl Scope {
             // Who was killed while it made them has made the upper ones only.
             let Some(above) = open(at)? else { continue };
             match unlinkat(&above, *name, AtFlags::REMOVEDIR) {
+                Err(Errno::NOENT) => {}
                 Err(errno) if stays(errno.raw_os_error()) => break,
                 removed => removed?,
             }
