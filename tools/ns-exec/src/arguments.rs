@@ -143,7 +143,7 @@ impl NsExec {
         let entrypoint = |program: &String| if program.is_empty() { vec![] } else { vec![program.clone()] };
         Ok(Request {
             rootfs: self.rootfs.clone(),
-            read_only: self.read_only,
+            read_only: self.read_only || self.settings.sandbox,
             network: self.network.clone(),
             hostname: self.hostname.clone(),
             entrypoint: self.entrypoint.as_ref().map(entrypoint),
@@ -153,9 +153,15 @@ impl NsExec {
             user: self.user.clone(),
             volumes: self.volumes.clone(),
             terminal: self.tty,
-            security: Security::of(&self.security_opt, self.no_new_privs)?,
+            security: Security::of(&self.security_opt, self.no_new_privs || self.settings.sandbox)?,
             cap_add: self.cap_add.clone(),
-            cap_drop: self.cap_drop.clone(),
+            cap_drop: self
+                .settings
+                .sandbox
+                .then(|| "ALL".to_owned())
+                .into_iter()
+                .chain(self.cap_drop.clone())
+                .collect(),
             privileged: self.privileged,
             settings: self.settings.clone(),
             log: match (&self.log, self.detach) {

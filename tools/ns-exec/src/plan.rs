@@ -19,7 +19,7 @@ use crate::{
     network::{self, Network},
     operation::ContainerOperation,
     request::{Log, Request},
-    settings::{Settings, Sysctl},
+    settings::{Settings, Sysctl, limits_of_a_sandbox},
 };
 
 /// The member, without the process's identity, and the operations: files first, the process last.
@@ -41,7 +41,7 @@ pub(crate) fn plan(
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let sysctl = sysctl(&request.settings, &network)?;
-    let (cgroup, limits) = cgroup(context, document, &mut operations)?;
+    let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
     let overrides = Overrides {
         rootfs,
         users: users(context, document)?,
@@ -96,6 +96,7 @@ pub(crate) fn plan(
 /// The path of its own cgroup and its limits: those that cgroup-limit has made, or a new one without limits, and the operation that
 /// makes it. A caller who may make none has containers all the same.
 fn cgroup(
+    settings: &Settings,
     context: &Context,
     document: &Document,
     operations: &mut Vec<ContainerOperation>,
@@ -113,7 +114,7 @@ fn cgroup(
     match cgroup::may_make(&path) {
         Ok(()) => {}
         Err(_) if context.planned => {}
-        Err(error) if cgroup::is_refusal(&error) => {
+        Err(error) if cgroup::is_refusal(&error) && !settings.sandbox => {
             // Who is not root gets no further, and is told that.
             if nix::unistd::geteuid().is_root() {
                 note(&format!("warning: the container has no cgroup of its own: {error}"));
@@ -121,6 +122,12 @@ fn cgroup(
             return Ok((None, LinuxResources::default()));
         }
         Err(error) => return Err(error.into()),
+    }
+    if settings.sandbox {
+        let limits = limits_of_a_sandbox();
+        let all = cgroup::plan(&path, &limits, &cgroup::Controllers::of_this_machine()?)?;
+        operations.extend(all.into_iter().map(ContainerOperation::from));
+        return Ok((Some(path), limits));
     }
     operations.push(operation.into());
     Ok((Some(path), LinuxResources::default()))

@@ -3,11 +3,18 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
-use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType as Kind};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType as Kind,
+};
 use operation::quantity::size;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Settings {
+    /// Contain more: no capabilities, no_new_privs, a read-only root file system, no network unless the document has one, and at most
+    /// 512 MiB of memory, 256 processes and one processor. cgroup-limit before it sets other limits; --cap-add gives capabilities
+    #[arg(long, conflicts_with_all = ["join", "privileged"])]
+    pub(crate) sandbox: bool,
     /// Set a limit of the process, such as nofile=1024:4096 or core=0; -1 for none; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", conflicts_with = "join")]
     pub(crate) ulimit: Vec<Ulimit>,
@@ -37,6 +44,19 @@ fn seconds(text: &str) -> Result<std::time::Duration, String> {
         Ok(number) => std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string()),
         Err(_) => operation::quantity::age(text),
     }
+}
+
+/// The limits of `--sandbox`: enough for a compiler or an interpreter, and little of any machine.
+pub(crate) fn limits_of_a_sandbox() -> LinuxResources {
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(Some(512 << 20));
+    let mut pids = LinuxPids::default();
+    pids.set_limit(256);
+    let mut cpu = LinuxCpu::default();
+    cpu.set_quota(Some(100_000)).set_period(Some(100_000));
+    let mut resources = LinuxResources::default();
+    resources.set_memory(Some(memory)).set_pids(Some(pids)).set_cpu(Some(cpu));
+    resources
 }
 
 /// A limit of setrlimit(2).

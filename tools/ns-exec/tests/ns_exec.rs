@@ -271,3 +271,33 @@ fn a_time_that_is_over_and_a_starter_that_has_ended() {
     sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
     sandbox.assert_as(&before);
 }
+
+#[test]
+fn a_sandbox_has_no_privileges_no_network_and_limits() {
+    let sandbox = ready("");
+    let before = sandbox.snapshot();
+    let look = "grep -E \"Cap(Prm|Bnd)|NoNewPrivs|Seccomp:\" /proc/self/status; touch /x 2>&1; ls /sys/class/net; sleep 0.1";
+    let said = sandbox.sh(&format!("ns-exec --document end.json --sandbox -- sh -c '{look}' < ready.json"));
+    for line in [
+        "CapPrm:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "touch: /x: Read-only file system",
+        "lo",
+    ] {
+        assert!(said.stdout.lines().any(|found| found == line), "{line}: {said:?}");
+    }
+    let document = sandbox.sh("cat end.json").json();
+    let limits = &document["steps"].as_array().unwrap().last().unwrap()["operations"].to_string();
+    for limit in ["pids.max", "536870912", "100000"] {
+        assert!(limits.contains(limit), "{limit}: {limits}");
+    }
+    sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+    let forks = "n=0; while [ $n -lt 400 ]; do sleep 3 & n=$((n+1)); done; echo over";
+    let bomb = sandbox.sh(&format!("ns-exec --document end.json --sandbox -- sh -c '{forks}' < ready.json"));
+    assert!(bomb.stderr.contains("can't fork"), "{bomb:?}");
+    sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
