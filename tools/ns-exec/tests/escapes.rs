@@ -1,0 +1,324 @@
+//! Published ways out of a container, each tried by a new process and by one that joins. Needs root. Others are in
+//! `security.rs`: CVE-2019-5736, CVE-2019-19921, CVE-2021-41091, CVE-2023-27561 and CVE-2025-31133.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use testkit::Sandbox;
+
+/// A sandbox with static programs of C below its `/run`.
+fn sandbox(programs: &[(&str, &str)]) -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    for (name, text) in programs {
+        std::fs::write(sandbox.directory().join(format!("{name}.c")), text).unwrap();
+        sandbox.sh(&format!("cc -static -w -o /run/{name} {name}.c")).ok();
+    }
+    sandbox
+}
+
+/// Makes the root file system of a new container `web`.
+#[track_caller]
+fn prepare(sandbox: &Sandbox, image: &str) {
+    let fresh = format!("layer-apply --id web < {image}.json | union-mount > ready.json");
+    sandbox.sh(&format!("unwind web > /dev/null; {fresh}")).ok();
+}
+
+/// What a script prints in a new container with these flags, and in one that joins such a container. `before` runs on the
+/// host, in the shell that starts them.
+#[track_caller]
+fn both(sandbox: &Sandbox, image: &str, before: &str, flags: &str, script: &str) -> [String; 2] {
+    std::fs::write(sandbox.directory().join("script"), script).unwrap();
+    let start = format!("{before} ns-exec {flags}");
+    prepare(sandbox, image);
+    let new = sandbox.sh(&format!("{start} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
+    prepare(sandbox, image);
+    sandbox.sh(&format!("{start} -d -- sleep 1000 < ready.json > run.json")).ok();
+    let joined = sandbox.sh(&format!("{before} ns-exec --join web -- sh -c \"$(cat script)\" 2>&1")).stdout;
+    sandbox.sh("unwind web > /dev/null").ok();
+    [new, joined]
+}
+
+#[track_caller]
+fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected: &str) {
+    assert_eq!(both(sandbox, "busybox", "", flags, script), [expected, expected], "{flags}: {script}");
+}
+
+/// CVE-2019-16884: where an image has a volume on `/proc`, the runtime's protection went to the volume.
+#[test]
+fn a_volume_over_proc_takes_no_protection_away() {
+    let sandbox = sandbox(&[]);
+    std::fs::write(
+        sandbox.directory().join("Dockerfile"),
+        "FROM busybox\nVOLUME /proc /proc/self/attr /proc/sys\n",
+    )
+    .unwrap();
+    sandbox.sh("img-build -q -t vol . > /dev/null && img-inspect vol > vol.json").ok();
+    // The kernel's own is on top, and confined as ever.
+    let script = "cat /proc/interrupts /proc/keys | wc -c; echo x > /proc/sys/kernel/core_pattern; \
+        test -e /proc/self/attr/exec && grep Seccomp: /proc/self/status";
+    let expected = "0\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\nSeccomp:\t2\n";
+    for image in ["busybox", "vol"] {
+        assert_eq!(both(&sandbox, image, "", "", script), [expected, expected], "{image}");
+    }
+    // The volumes are there, under it: one more mount for each.
+    let mounts = |image| both(&sandbox, image, "", "", "grep -c ' /proc' /proc/mounts");
+    let counts =
+        [mounts("busybox"), mounts("vol")].map(|seen| seen.map(|n| n.trim().parse::<u32>().unwrap()));
+    assert_eq!(counts[1], counts[0].map(|plain| plain + 3));
+    // And the script would find what is not masked.
+    let weak =
+        both(&sandbox, "vol", "", "--security-opt systempaths=unconfined", "cat /proc/interrupts | wc -c");
+    assert!(weak.iter().all(|seen| seen != "0\n"), "{weak:?}");
+    // A directory of the host hides the kernel's files, and what they would have told.
+    sandbox.sh("mkdir /run/own && echo mine > /run/own/interrupts").ok();
+    assert_both(
+        &sandbox,
+        "-v /run/own:/proc",
+        "cat /proc/interrupts; ls /proc; umount /proc",
+        "mine\ninterrupts\numount: can't unmount /proc: Operation not permitted\n",
+    );
+}
+
+/// Connects to an abstract socket.
+const CONNECT: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(void) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0stave-shim"};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    puts(connect(fd, (void *)&name, sizeof(sa_family_t) + 11) ? strerror(errno) : "connected");
+}
+"#;
+
+/// CVE-2020-15257: a service of the host that listened on an abstract socket took orders from containers.
+#[test]
+fn abstract_sockets_of_the_host_are_out_of_reach() {
+    let sandbox = sandbox(&[("connect", CONNECT)]);
+    let listen = "import socket, time\ns = socket.socket(socket.AF_UNIX)\ns.bind(b'\\0stave-shim')\ns.listen(9)\nopen('listens', 'w')\ntime.sleep(1000)\n";
+    std::fs::write(sandbox.directory().join("listen.py"), listen).unwrap();
+    let wait = "timeout 10 sh -c 'until test -e listens; do sleep 0.02; done'";
+    sandbox
+        .sh(&format!("python3 listen.py > /dev/null 2>&1 & {wait} && test $(/run/connect) = connected"))
+        .ok();
+    let script = "/connect; tail -n +2 /proc/net/unix";
+    assert_both(&sandbox, "-v /run/connect:/connect", script, "Connection refused\n");
+    // The socket does listen: with the host's network, which weakens this, it answers.
+    assert_both(&sandbox, "-v /run/connect:/connect --network host", "/connect", "connected\n");
+}
+
+/// CVE-2021-30465: the target of a volume became a link while it was mounted, in a directory that containers share.
+#[test]
+fn a_volume_whose_target_moves_is_mounted_inside() {
+    let sandbox = sandbox(&[]);
+    sandbox.sh("mkdir -p /run/shared/x /run/source /run/stolen && echo mark > /run/source/mark && ln -s ../../../../../../../run/stolen /run/shared/link").ok();
+    let volumes = "-v /run/shared:/vol -v /run/source:/vol/";
+    // Without a race: the link leads nowhere but to the container's own directory.
+    assert_both(
+        &sandbox,
+        &format!("{volumes}link"),
+        "cat /run/stolen/mark; grep -c ' /run/stolen ' /proc/mounts",
+        "mark\n1\n",
+    );
+    sandbox.sh("ls /run/stolen | wc -l | grep -qx 0").ok();
+    let swap = "import ctypes\nc = ctypes.CDLL(None).renameat2\nwhile True: c(-100, b'/run/shared/x', -100, b'/run/shared/link', 2)\n";
+    std::fs::write(sandbox.directory().join("swap.py"), swap).unwrap();
+    sandbox.sh("python3 swap.py > /dev/null 2>&1 & echo $! > swap.pid").ok();
+    let mut places = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        prepare(&sandbox, "busybox");
+        // Had it been mounted outside, the container would find it nowhere.
+        let script = "awk '$4 ~ \"/source$\" { print $5 }' /proc/self/mountinfo";
+        std::fs::write(sandbox.directory().join("script"), script).unwrap();
+        let seen =
+            sandbox.sh(&format!("ns-exec {volumes}x -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
+        places.insert(seen.lines().map(str::to_owned).collect::<Vec<_>>());
+    }
+    sandbox.sh("kill $(cat swap.pid)").ok();
+    assert!(
+        places.iter().all(|place| matches!(
+            place.iter().map(String::as_str).collect::<Vec<_>>()[..],
+            ["/vol/x" | "/vol/link" | "/run/stolen"]
+        )),
+        "{places:?}"
+    );
+    sandbox.sh("ls /run/stolen | wc -l | grep -qx 0 && ! grep /run/stolen /proc/mounts").ok();
+}
+
+/// Looks for a hierarchy of cgroups in which it could change something.
+const CGROUPS: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+int main(void) {
+    int flags[] = {CLONE_NEWCGROUP, CLONE_NEWUSER | CLONE_NEWCGROUP, CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWNS};
+    char *kinds[] = {"memory", "rdma", "none,name=stave"};
+    for (int i = 0; i < 3; i++) puts(unshare(flags[i]) ? strerror(errno) : "a namespace");
+    for (int i = 0; i < 3; i++) puts(mount("none", "/tmp", "cgroup", 0, kinds[i]) ? strerror(errno) : "a hierarchy");
+    puts(mount(0, "/sys/fs/cgroup", 0, MS_REMOUNT | MS_BIND, 0) ? strerror(errno) : "writable");
+}
+"#;
+
+/// CVE-2022-0492: who mounts a hierarchy of cgroup v1, in a user namespace if need be, names a program that the host runs.
+#[test]
+fn no_release_agent_can_be_named() {
+    let sandbox = sandbox(&[("cgroups", CGROUPS)]);
+    let refused = "Operation not permitted\n".repeat(7);
+    let volume = "-v /run/cgroups:/cgroups";
+    assert_both(&sandbox, volume, "/cgroups", &refused);
+    assert_both(&sandbox, &format!("{volume} -u 1000"), "/cgroups", &refused);
+    let script = "find / -name release_agent 2>/dev/null; awk '$3 ~ \"^cgroup\" { print $3, $4 }' /proc/mounts; echo x > /sys/fs/cgroup/release_agent";
+    let seen = "cgroup2 ro,nosuid,nodev,noexec,relatime\nsh: can't create /sys/fs/cgroup/release_agent: Read-only file system\n";
+    assert_both(&sandbox, "", script, seen);
+    // The program does find what there is.
+    let weak = both(&sandbox, "busybox", "", &format!("{volume} --privileged"), "/cgroups");
+    assert!(weak.iter().all(|seen| seen.starts_with("a namespace\na namespace\n")), "{weak:?}");
+}
+
+/// Reads a file that its group must not read.
+const READ: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    printf("%d: %s\n", getegid(), fopen("/run/group/file", "r") ? "read" : "refused");
+}
+"#;
+
+/// CVE-2022-36109: a program with a set-group-id bit left the group, which was not a supplementary one, behind.
+#[test]
+fn a_group_stays_when_a_program_changes_it() {
+    let sandbox = sandbox(&[("read", READ)]);
+    sandbox.sh("cd /run; mkdir group; echo x > group/file; chown 0:5 group/file; chmod 604 group/file; mv read group; chown 0:6 group/read; chmod 2755 group/read").ok();
+    for user in ["5:5", "nobody:5"] {
+        let flags = format!("-v /run/group:/run/group -u {user}");
+        assert_both(&sandbox, &flags, "/run/group/read", "6: refused\n");
+    }
+    // Another group may.
+    assert_both(&sandbox, "-v /run/group:/run/group -u 5:7", "/run/group/read", "6: read\n");
+    // The caller's own groups stay outside, also of one who is in none.
+    let groups = "grep Groups: /proc/self/status";
+    for (user, expected) in
+        [("5:5", "Groups:\t5 \n"), ("nobody", "Groups:\t65534 \n"), ("1000", "Groups:\t0 \n")]
+    {
+        let flags = format!("-u {user}");
+        let seen = both(&sandbox, "busybox", "setpriv --groups 0,27,44", &flags, groups);
+        assert_eq!(seen, [expected, expected], "{user}");
+    }
+}
+
+/// CVE-2024-21626: a working directory, or a program, that is reached by a descriptor of the runtime.
+#[test]
+fn no_descriptor_leads_to_a_directory_of_the_host() {
+    let sandbox = sandbox(&[]);
+    sandbox.sh("cp /bin/busybox /run/outside-program").ok();
+    // Descriptors of the caller, which lead outside.
+    let open = "exec 7< / 9< /run; test -x /proc/self/fd/7/run/outside-program || exit 1;";
+    let list = both(
+        &sandbox,
+        "busybox",
+        open,
+        "",
+        "for f in 0 1 2 3 4 5 6 7 8 9 10 11 12; do test -e /proc/self/fd/$f && echo $f; done; ls -l /proc/1/cwd | grep -c ' /$'",
+    );
+    assert_eq!(list, ["0\n1\n2\n1\n"; 2]);
+    prepare(&sandbox, "busybox");
+    let every = "for n in $(seq 3 24); do for up in . ../../../../../../..; do \
+        run -w /proc/self/fd/$n/$up -- pwd; run -- /proc/self/fd/$n/$up/run/outside-program echo out; \
+        run -- /proc/self/fd/$n/$up/outside-program echo out; done; done 2>/dev/null; \
+        run -w /proc/sys -- pwd";
+    // What is reached is entered, as the last shows.
+    let new = sandbox.sh(&format!("{open} run() {{ ns-exec \"$@\" < ready.json; }}; {every}"));
+    assert_eq!(new.stdout, "/proc/sys\n");
+    prepare(&sandbox, "busybox");
+    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json > run.json").ok();
+    let joined = sandbox.sh(&format!("{open} run() {{ ns-exec --join web \"$@\"; }}; {every}"));
+    assert_eq!(joined.stdout, "/proc/sys\n");
+    for directory in ["/proc/1/root", "/proc/1/cwd", "/proc/self/root", "/link"] {
+        sandbox.sh("ns-exec --join web -- ln -sfn /proc/1/root/proc/1/cwd /link").ok();
+        let refused = sandbox.sh(&format!("ns-exec --join web -w {directory} -- pwd")).exits(125);
+        assert!(refused.stderr.starts_with("ns-exec: enter directory "), "{}", refused.stderr);
+    }
+    // The image's own, and that of a step of a build.
+    for directory in ["/proc/self/fd/7", "/proc/self/fd/9", "/link"] {
+        let lines = format!("FROM busybox\nRUN ln -s /proc/self/fd/9 /link\nWORKDIR {directory}\n");
+        std::fs::write(sandbox.directory().join("Dockerfile"), &lines).unwrap();
+        sandbox.sh("img-build -q -t dir . > /dev/null && img-inspect dir > dir.json").ok();
+        prepare(&sandbox, "dir");
+        let refused = sandbox.sh(&format!("{open} ns-exec -- pwd < ready.json")).exits(125);
+        assert!(refused.stderr.starts_with("ns-exec: enter directory "), "{}", refused.stderr);
+        std::fs::write(sandbox.directory().join("Dockerfile"), lines + "RUN pwd\n").unwrap();
+        let refused = sandbox.sh(&format!("{open} img-build -q -t dir .")).stderr;
+        assert!(refused.contains("step 4/4: enter directory "), "{refused}");
+    }
+}
+
+/// CVE-2025-52565: the terminal was mounted where a link of the container led to, before anything there was protected.
+#[test]
+fn the_console_is_never_mounted_behind_a_link() {
+    let sandbox = sandbox(&[]);
+    // A `/dev` that somebody prepared, with terminals of its own. Only with all rights it gets this far.
+    sandbox.sh("mkdir -p /run/dev/pts; cd /run/dev; echo victim > /run/victim; for d in null zero full random urandom tty; do mknod $d c 1 3; done; mount -t devpts -o newinstance,ptmxmode=666 p pts").ok();
+    let start = "ns-exec -t -v /run/dev:/dev -v /run/victim:/victim";
+    let mounted = "sh -c 'grep -c \" /dev/console \" /proc/mounts; cat /victim' < ready.json | tr -d '\\r'";
+    for make in [
+        "ln -s /proc/sys/kernel/core_pattern",
+        "ln -s /victim",
+        "ln -s ../../../../run/victim",
+        "ln -s /none",
+        "mkdir",
+    ] {
+        sandbox.sh(&format!("{make} /run/dev/console")).ok();
+        prepare(&sandbox, "busybox");
+        let refused = sandbox.sh(&format!("{start} --privileged -- true < ready.json")).exits(125);
+        assert_eq!(refused.stderr, "ns-exec: mount \"/dev/console\": No such device or address\n", "{make}");
+        sandbox.sh("rm -r /run/dev/console; test ! -e /none && grep -qx victim /run/victim").ok();
+    }
+    prepare(&sandbox, "busybox");
+    assert_eq!(sandbox.sh(&format!("{start} --privileged -- {mounted}")).ok(), "1\nvictim\n");
+    prepare(&sandbox, "busybox");
+    let refused = sandbox.sh(&format!("{start} -- true < ready.json")).exits(125);
+    assert_eq!(refused.stderr, "ns-exec: open a terminal at \"/dev/pts/ptmx\": Permission denied\n");
+
+    // One that joins mounts nothing, and gets a terminal of the kernel's or none.
+    prepare(&sandbox, "busybox");
+    sandbox.sh("ns-exec -d --privileged -v /run/victim:/victim -- sleep 1000 < ready.json > run.json").ok();
+    let inside = |script: &str| sandbox.sh(&format!("ns-exec --join web -- sh -c '{script}'")).ok();
+    inside("ln -s /victim /dev/console");
+    sandbox.sh("ns-exec --join web -t -- sh -c 'tty > /seen' > /dev/null").ok();
+    assert_eq!(
+        inside("cat /seen /victim; grep -c /dev/console /proc/mounts || true"),
+        "/dev/pts/0\nvictim\n0\n"
+    );
+    inside("mount -t tmpfs t /dev/pts");
+    for make in ["ln -s /victim", "ln -s /proc/sys/kernel/core_pattern", "ln -s /dev/null", "touch"] {
+        inside(&format!("{make} /dev/pts/ptmx"));
+        let refused = sandbox.sh("ns-exec --join web -t -- true").exits(125);
+        assert!(refused.stderr.starts_with("ns-exec: open a terminal at "), "{make}: {}", refused.stderr);
+        inside("rm /dev/pts/ptmx; grep -qx victim /victim");
+    }
+}
+
+/// CVE-2025-52881: what the runtime writes below `/proc`, for itself and for the kernel, went to files of the container's
+/// choice.
+#[test]
+fn a_proc_that_lies_receives_nothing() {
+    let sandbox = sandbox(&[]);
+    sandbox.sh("mkdir -p /run/own/self/attr /run/own/sys/net/ipv4; cd /run/own; echo victim > /run/victim; for f in self/attr/exec self/attr/current self/oom_score_adj self/setgroups self/uid_map; do echo own > $f; done; ln -s ../../../../victim sys/net/ipv4/ip_forward").ok();
+    let untouched = "cat /run/victim; cd /run/own && cat self/*_adj self/attr/* self/setgroups self/uid_map | sort -u; test -L sys/net/ipv4/ip_forward";
+    let set = "--sysctl net.ipv4.ip_forward=1 --oom-score-adj 7";
+    let real = "P=$(jq .process.pid run.json); cat /proc/$P/oom_score_adj; nsenter --net --target $P cat /proc/sys/net/ipv4/ip_forward";
+    for volumes in ["-v /run/own:/proc", "-v /run/own/sys:/proc/sys -v /run/victim:/victim"] {
+        prepare(&sandbox, "busybox");
+        sandbox.sh(&format!("ns-exec -d {set} {volumes} -- sleep 1000 < ready.json > run.json")).ok();
+        // It landed in the kernel, for the container alone.
+        assert_eq!(sandbox.sh(real).ok(), "7\n1\n", "{volumes}");
+        assert_eq!(sandbox.sh("cat /proc/sys/net/ipv4/ip_forward").ok(), "0\n");
+        sandbox.sh("ns-exec --join web -u 5:5 -- true").ok();
+        assert_eq!(sandbox.sh(untouched).ok(), "victim\nown\n", "{volumes}");
+    }
+    // It could have been written to: the same by hand.
+    sandbox.sh("echo 1 > /run/own/sys/net/ipv4/ip_forward && grep -qx 1 /run/victim").ok();
+}
