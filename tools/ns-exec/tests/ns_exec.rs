@@ -301,3 +301,12 @@ fn a_sandbox_has_no_privileges_no_network_and_limits() {
     sandbox.sh("ns-exec --undo < end.json > /dev/null").ok();
     sandbox.assert_as(&before);
 }
+
+#[test]
+fn a_terminal_for_one_who_joins_leaves_no_word_of_its_own() {
+    let sandbox = ready("");
+    sandbox.sh("ns-exec -d -- sleep 1000 < ready.json > run.json").ok();
+    let said = sandbox.sh("ns-exec --join web -t -- sh -c 'test -t 0 && echo yes' 2>&1");
+    assert_eq!((said.status, said.stdout.trim()), (0, "yes"), "{said:?}");
+    sandbox.sh("ns-exec --undo < run.json > /dev/null").ok();
+}

@@ -20,6 +20,9 @@ use crate::{
 /// What the names of these cgroups begin with. A container's cgroup has a name of another form.
 const PREFIX: &str = "step-";
 
+/// Another one that sweeps is fast, and not always faster.
+const ATTEMPTS: usize = 100;
+
 /// A cgroup that goes with this value, for a process that no record tells of: a step of a build. If its maker is killed,
 /// the next one removes what is left.
 #[derive(Debug)]
@@ -37,11 +40,16 @@ impl Temporary {
     pub fn new() -> Result<Self> {
         let hierarchy = Hierarchy::open()?;
         sweep(&hierarchy);
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let path = Path::new(CgroupOperation::TOP).join(format!("{PREFIX}{}", random()?));
-            let group = Group::create(&hierarchy, &path)?;
+            // Another one that sweeps may take it for a left one before it is locked, or even opened.
+            let group = match Group::create(&hierarchy, &path) {
+                Err(error) if operation::is_gone(&error) && attempts < ATTEMPTS => continue,
+                made => made?,
+            };
             let locked = flock(group.as_fd(), FlockOperation::NonBlockingLockExclusive);
-            // Another one that sweeps may have taken it for a left one before it was locked.
             if locked.is_ok() && Group::open(&hierarchy, &path)?.is_some() {
                 return Ok(Self { path, _group: group });
             }

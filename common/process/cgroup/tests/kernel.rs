@@ -82,6 +82,20 @@ fn what_a_killed_build_left_goes_with_the_next() {
 }
 
 #[test]
+fn many_at_once_do_not_sweep_each_other_away() {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let own = Temporary::new().unwrap();
+                    assert!(Group::open(&Hierarchy::open().unwrap(), own.path()).unwrap().is_some());
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn who_may_make_cgroups() {
     may_make(Path::new("/stave/x")).unwrap();
     may_make(Path::new("/none-above/x")).unwrap();

@@ -62,10 +62,11 @@ pub(super) fn run(
     enter_directory(process.cwd())?;
     limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
     let user = rustix::fs::Uid::from_raw(process.user().uid());
-    if let Some(terminal) = &terminal {
-        rustix::fs::fchown(terminal, Some(user), None)
+    let has_terminal = terminal.is_some();
+    if let Some(terminal) = terminal {
+        rustix::fs::fchown(&terminal, Some(user), None)
             .map_err(Error::at("change", "owner of the terminal"))?;
-        stdio::install_terminal(terminal, report.is_none())?;
+        stdio::install_terminal(&terminal, report.is_none())?;
     } else {
         stdio::install(streams)?;
         stdio::give(user);
@@ -76,7 +77,7 @@ pub(super) fn run(
     wait(gate)?;
     if let Some(report) = report {
         let confine = || credentials::finish(process, program);
-        join::hand_over(&command, terminal.is_some(), channel, report, confine);
+        join::hand_over(&command, has_terminal, channel, report, confine);
         return Ok(());
     }
     // After the credentials, because the kernel forgets it when they change. After the gate, because the signal comes
