@@ -77,7 +77,7 @@ truncate -s 400M pool/disk.img && mkfs.$FS -q pool/disk.img && mount -o loop poo
 mkdir m/root && echo > m/scratch
 for name in one two gone; do img-load -q -t $name $name.tar > $name.json; done
 img-load -q -t garbage garbage.tar > /dev/null && img-rm -q garbage > /dev/null
-layer-apply --id web < one.json | union-mount |
+layer-apply --id web < one.json | union-mount --durable |
     ns-exec --network none --document web.json -- /bin/sh -c 'echo x > /added'
 umount m/root/containers/web/rootfs
 img-save -q one -o saved.tar > /dev/null

@@ -304,7 +304,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
     for (arguments, line) in [
         ("run --gpus all busybox", "stave: unknown flag: --gpus"),
         ("run --gpus=all busybox", "stave: unknown flag: --gpus"),
-        ("run -m 1g busybox", "stave: unknown flag: -m"),
+        ("run -y 1g busybox", "stave: unknown flag: -y"),
         ("run -e", "stave: flag needs a value: -e"),
         ("run --rm", "stave: run takes an IMAGE"),
         ("exec web", "stave: exec takes a NAME and a COMMAND"),
