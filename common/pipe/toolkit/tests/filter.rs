@@ -75,7 +75,7 @@ fn what_was_made_is_recorded_and_goes_with_undo() {
         "tool": "leave-note", "version": "0.1.0", "state": "done", "operations": [note("a"), note("b")], "adds": adds,
     });
     assert_eq!((&document["steps"], &document["hosts"]), (&json!([step]), &adds["hosts"]));
-    assert_eq!(place.files(), ["locks/web.container", "notes/a", "notes/b", "web.json"]);
+    assert_eq!(place.files(), ["locks/web.container", "notes/a", "notes/b", "web.json", "web.json.new"]);
     assert_eq!(
         serde_json::from_slice::<Value>(&fs::read(place.run_dir().join("web.json")).unwrap()).unwrap(),
         document

@@ -67,6 +67,8 @@ pub(super) fn run(
         rustix::fs::fchown(&terminal, Some(user), None)
             .map_err(Error::at("change", "owner of the terminal"))?;
         stdio::install_terminal(&terminal, report.is_none())?;
+        // Not later: all descriptors are closed before a joining process hands over.
+        drop(streams);
     } else {
         stdio::install(streams)?;
         stdio::give(user);
