@@ -12,6 +12,7 @@ use oci_spec::runtime::{
     LinuxThrottleDeviceBuilder,
 };
 use operation::quantity::size;
+use rustix::fs::{major, minor};
 use toolkit::prelude::*;
 
 /// The period of a limit of processors, in microseconds: the kernel's and Docker's default.
@@ -129,15 +130,6 @@ impl Bandwidth {
         let throttle = LinuxThrottleDeviceBuilder::default().major(major(number)).minor(minor(number));
         Ok(throttle.rate(self.rate).build()?)
     }
-}
-
-/// The two parts of a device's number (makedev(3)).
-fn major(device: u64) -> i64 {
-    i64::try_from((device >> 8 & 0xfff) | (device >> 32 & !0xfff)).unwrap_or_default()
-}
-
-fn minor(device: u64) -> i64 {
-    i64::try_from((device & 0xff) | (device >> 12 & !0xff) & 0xffff_ffff).unwrap_or_default()
 }
 
 /// Huge pages of one size.

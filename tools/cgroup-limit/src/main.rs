@@ -51,7 +51,7 @@ impl Filter for CgroupLimit {
         let instance: Option<Instance> = document.get()?;
         let path = cgroup::path(&context.id, instance.map(|found| found.to_string()).as_deref());
         let resources = self.limits.resources()?;
-        let operations = cgroup::plan(&path, &resources, &cgroup::Controllers::of_this_machine()?)?;
+        let operations = cgroup::plan(&path, &resources)?;
         Ok(Plan { adds: Cgroup { path, resources }, operations })
     }
 }

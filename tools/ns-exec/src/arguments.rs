@@ -131,11 +131,7 @@ impl NsExec {
         if let Some(path) = &self.env_list {
             variables.extend(environment::of_list(path)?);
         }
-        let with_value = |variable: &String| match variable.contains('=') {
-            true => Some(variable.clone()),
-            false => own(variable).map(|value| format!("{variable}={value}")),
-        };
-        variables.extend(self.env.iter().filter_map(with_value));
+        variables.extend(self.env.iter().filter_map(|variable| environment::with_value(variable, own)));
         Ok(variables)
     }
 

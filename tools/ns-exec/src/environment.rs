@@ -21,19 +21,24 @@ fn parse(text: &[u8], own: impl Fn(&str) -> Option<String>) -> Result<Vec<String
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) = match line.split_once('=') {
-            Some((name, _)) => (name, Some(line.to_owned())),
-            None => (line, own(line).map(|value| format!("{line}={value}"))),
-        };
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
         if name.is_empty() {
             bail!("line {}: there is no name before the =", at + 1);
         }
         if name.contains(char::is_whitespace) {
             bail!("line {}: the name {name:?} contains a blank", at + 1);
         }
-        variables.extend(value);
+        variables.extend(with_value(line, &own));
     }
     Ok(variables)
+}
+
+/// A variable with its value: `NAME` alone takes it from `own`.
+pub(crate) fn with_value(variable: &str, own: impl Fn(&str) -> Option<String>) -> Option<String> {
+    match variable.contains('=') {
+        true => Some(variable.to_owned()),
+        false => own(variable).map(|value| format!("{variable}={value}")),
+    }
 }
 
 /// Reads `NAME=VALUE`, each ended by a NUL, as `/proc/PID/environ` has them. A value may hold anything else.

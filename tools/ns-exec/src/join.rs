@@ -46,7 +46,7 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let joined = runtime::join(&container.spec, container.identity, &process, streams)?;
     let mut joined = joined.release()?;
     for warning in std::mem::take(&mut joined.warnings) {
-        eprintln!("ns-exec: warning: {warning}");
+        operation::tell!("ns-exec: warning: {warning}");
     }
     output.runs(joined.identity())?;
     output.started(&document)?;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use cgroup::CgroupOperation;
 use document::{
     Document, Instance,
     members::{Cgroup, Hosts, Image, Process, Rootfs},
@@ -19,7 +18,7 @@ use crate::{
     network::{self, Network},
     operation::ContainerOperation,
     request::{Log, Request},
-    settings::{Settings, Sysctl, limits_of_a_sandbox},
+    settings::{Settings, Sysctl},
 };
 
 /// The member, without the process's identity, and the operations: files first, the process last.
@@ -93,8 +92,8 @@ pub(crate) fn plan(
     Ok((member, operations))
 }
 
-/// The path of its own cgroup and its limits: those that cgroup-limit has made, or a new one without limits, and the operation that
-/// makes it. A caller who may make none has containers all the same.
+/// The path of its own cgroup and its limits: those that cgroup-limit has made, or new ones, and the operations that make them. A
+/// caller who may make none has containers all the same.
 fn cgroup(
     settings: &Settings,
     context: &Context,
@@ -102,9 +101,7 @@ fn cgroup(
     operations: &mut Vec<ContainerOperation>,
 ) -> Result<(Option<PathBuf>, LinuxResources)> {
     let instance: Option<Instance> = document.get()?;
-    let instance = instance.map(|found| found.to_string());
-    let operation = CgroupOperation::new(&context.id, instance.as_deref());
-    let path = operation.path.clone();
+    let path = cgroup::path(&context.id, instance.map(|found| found.to_string()).as_deref());
     if let Some(made) = document.get::<Cgroup>()? {
         if made.path != path {
             bail!("`cgroup` names {:?}, and the container's own is {path:?}", made.path);
@@ -123,14 +120,9 @@ fn cgroup(
         }
         Err(error) => return Err(error.into()),
     }
-    if settings.sandbox {
-        let limits = limits_of_a_sandbox();
-        let all = cgroup::plan(&path, &limits, &cgroup::Controllers::of_this_machine()?)?;
-        operations.extend(all.into_iter().map(ContainerOperation::from));
-        return Ok((Some(path), limits));
-    }
-    operations.push(operation.into());
-    Ok((Some(path), LinuxResources::default()))
+    let limits = settings.limits();
+    operations.extend(cgroup::plan(&path, &limits)?.into_iter().map(ContainerOperation::from));
+    Ok((Some(path), limits))
 }
 
 /// The variables to set. Those of a network that is not the container's alone would change others' networks.
@@ -172,14 +164,10 @@ fn root(request: &Request, context: &Context, document: &Document) -> Result<(Pa
     Ok((path, readonly || request.read_only))
 }
 
-/// The directory for the container's own files: on the disk, because its processes can fill them.
-fn own_directory(context: &Context) -> PathBuf {
-    context.scope.root.join("containers").join(&context.id)
-}
-
 /// The paths of the container's files in `/etc` on the host, and the operations that make them.
 fn place(context: &Context, files: Vec<File>, readonly: bool) -> (Vec<ContainerOperation>, Vec<Volume>) {
-    let directory = own_directory(context).join("etc");
+    // On the disk, because the container's processes can fill the files.
+    let directory = context.scope.container(&context.id).join("etc");
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
     for File { name, content } in files {
         let source = match content {
@@ -224,7 +212,7 @@ fn log(
             Ok((Some(std::path::absolute(&path).with_context(|| format!("find log {path:?}"))?), None))
         }
         Log::Own => {
-            let path = own_directory(context).join("log");
+            let path = context.scope.container(&context.id).join("log");
             operations.push(add_file(&runtime::Log::older(&path), String::new(), 0o640));
             operations.push(add_file(&path, String::new(), 0o640));
             Ok((Some(path), Some(LOG_LIMIT)))

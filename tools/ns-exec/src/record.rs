@@ -1,10 +1,10 @@
 //! Records of containers that run, or have run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cgroup::Usage;
 use document::{Document, Id, Member, members::Process, record, record::Record};
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{LinuxResources, Spec};
 use runtime::Identity;
 use serde::Deserialize;
 use serde_json::json;
@@ -34,6 +34,21 @@ pub(crate) fn running(run_dir: &Path, id: &Id) -> Result<(Document, runtime::Pro
     Ok((document, process))
 }
 
+/// A container's own cgroup, and the limits that it was made with.
+#[derive(Debug)]
+pub(crate) struct OwnCgroup {
+    path: PathBuf,
+    limits: Option<LinuxResources>,
+}
+
+impl OwnCgroup {
+    /// That of a specification, if it names one.
+    pub(crate) fn of(spec: &Spec) -> Option<Self> {
+        let linux = spec.linux().as_ref()?;
+        Some(Self { path: linux.cgroups_path().clone()?, limits: linux.resources().clone() })
+    }
+}
+
 /// The end of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
@@ -44,11 +59,9 @@ pub(crate) struct End {
 
 impl End {
     /// The end of a process, with what was used in its own cgroup, if it has one.
-    pub(crate) fn new(identity: Identity, status: i32, linux: Option<&Linux>) -> Self {
+    pub(crate) fn new(identity: Identity, status: i32, own: Option<&OwnCgroup>) -> Self {
         // What was used is told where it can be; the end itself always.
-        let path = linux
-            .and_then(|linux| linux.cgroups_path().as_ref().map(|path| (path, linux.resources().as_ref())));
-        let usage = path.and_then(|(path, limits)| Usage::of(path, limits).ok());
+        let usage = own.and_then(|own| Usage::of(&own.path, own.limits.as_ref()).ok());
         Self { identity, status, usage }
     }
 }

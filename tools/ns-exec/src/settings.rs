@@ -46,17 +46,20 @@ fn seconds(text: &str) -> Result<std::time::Duration, String> {
     }
 }
 
-/// The limits of `--sandbox`: enough for a compiler or an interpreter, and little of any machine.
-pub(crate) fn limits_of_a_sandbox() -> LinuxResources {
-    let mut memory = LinuxMemory::default();
-    memory.set_limit(Some(512 << 20));
-    let mut pids = LinuxPids::default();
-    pids.set_limit(256);
-    let mut cpu = LinuxCpu::default();
-    cpu.set_quota(Some(100_000)).set_period(Some(100_000));
-    let mut resources = LinuxResources::default();
-    resources.set_memory(Some(memory)).set_pids(Some(pids)).set_cpu(Some(cpu));
-    resources
+impl Settings {
+    /// The limits of the container: with `--sandbox` enough for a compiler or an interpreter, and little of any machine.
+    pub(crate) fn limits(&self) -> LinuxResources {
+        let mut resources = LinuxResources::default();
+        if self.sandbox {
+            let (mut memory, mut pids, mut cpu) =
+                (LinuxMemory::default(), LinuxPids::default(), LinuxCpu::default());
+            memory.set_limit(Some(512 << 20));
+            pids.set_limit(256);
+            cpu.set_quota(Some(100_000)).set_period(Some(100_000));
+            resources.set_memory(Some(memory)).set_pids(Some(pids)).set_cpu(Some(cpu));
+        }
+        resources
+    }
 }
 
 /// A limit of setrlimit(2).

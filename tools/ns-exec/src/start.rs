@@ -12,7 +12,7 @@ use std::{
 };
 
 use document::{Document, Id};
-use oci_spec::runtime::{BoxBuilder, Linux};
+use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{
     Foreground, Identity, Relayed, Running, Started, Stdio, Streams, Supervised, Terminal, foreground,
@@ -24,7 +24,7 @@ use crate::{
     arguments::NsExec,
     operation::ContainerOperation,
     output::Output,
-    record::{self, End},
+    record::{self, End, OwnCgroup},
     salvage::salvage,
     settings::Settings,
     timeout::{self, Timer},
@@ -56,8 +56,7 @@ pub(crate) struct Launched {
     identity: Identity,
     run_dir: PathBuf,
     id: Id,
-    /// Its cgroup, and its limits.
-    linux: Option<Linux>,
+    own: Option<OwnCgroup>,
 }
 
 enum State {
@@ -149,7 +148,7 @@ impl Hooks<NsExec> for Start {
             identity,
             run_dir: scope.run_dir.clone(),
             id: id.clone(),
-            linux: process.spec.linux().clone(),
+            own: OwnCgroup::of(&process.spec),
         })
     }
 
@@ -169,7 +168,7 @@ impl Hooks<NsExec> for Start {
         };
         let (state, warnings) = released?;
         launched.state = state;
-        warnings.iter().for_each(|warning| eprintln!("{TOOL}: warning: {warning}"));
+        warnings.iter().for_each(|warning| operation::tell!("{TOOL}: warning: {warning}"));
         self.output.runs(launched.identity)
     }
 
@@ -186,7 +185,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
-        let Launched { state, identity, run_dir, id, linux } = launched;
+        let Launched { state, identity, run_dir, id, own } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit));
         let status = match self.signals.take() {
@@ -201,7 +200,7 @@ impl Hooks<NsExec> for Start {
             true => i32::from(TIMED_OUT),
             false => status,
         };
-        let end = End::new(identity, status, linux.as_ref());
+        let end = End::new(identity, status, own.as_ref());
         let told = record::ended(&mut document, end)
             .and_then(|_| record::end(&run_dir, &id, end))
             .and_then(|()| self.output.ended(&document, status));
@@ -223,10 +222,10 @@ impl Start {
     fn fork(&mut self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
         if self.detach {
             let log = process.log();
-            let linux = process.spec.linux().clone();
+            let own = OwnCgroup::of(&process.spec);
             let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
                 // Nobody is left to read it.
-                let _ = record::end(&scope.run_dir, id, End::new(identity, status, linux.as_ref()));
+                let _ = record::end(&scope.run_dir, id, End::new(identity, status, own.as_ref()));
             })?;
             return Ok(State::Background(supervised));
         }

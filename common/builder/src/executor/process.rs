@@ -55,8 +55,8 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 const HOSTNAME: &str = "stave-build";
 
 impl Command<'_> {
-    /// The specification of the process.
-    pub(super) fn spec(&self) -> Result<Spec, Cause> {
+    /// The specification of the process, in the cgroup `group` if it has one of its own.
+    pub(super) fn spec(&self, group: Option<&cgroup::Temporary>) -> Result<Spec, Cause> {
         let mut env: Vec<String> =
             self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if self.config.variable("PATH").is_none() && !env.iter().any(|pair| pair.starts_with("PATH=")) {
@@ -76,6 +76,8 @@ impl Command<'_> {
             // Commands that write their environment into a file (configure, env) then write the same everywhere.
             without_hostname_variable: true,
             volumes: self.volumes()?,
+            ends_with_parent: true,
+            cgroup: group.map(|group| group.path().to_owned()),
             ..Overrides::default()
         };
         let mut spec = runtime::spec::from_image(Some(&config), &overrides)?;
@@ -89,9 +91,6 @@ impl Command<'_> {
             mounts.push(mount);
         }
         spec.set_mounts(Some(mounts));
-        let mut annotations = spec.annotations().clone().unwrap_or_default();
-        annotations.insert(runtime::spec::ENDS_WITH_PARENT.to_owned(), "true".to_owned());
-        spec.set_annotations(Some(annotations));
         Ok(spec)
     }
 
@@ -117,18 +116,8 @@ impl Command<'_> {
         spec.mounts().iter().flatten().map(|mount| below(mount.destination())).collect()
     }
 
-    /// Runs it to its end, in a cgroup of its own. Returns its exit status; 128 and more for a signal.
+    /// Runs it to its end. Returns its exit status; 128 and more for a signal.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
-        let group = own_cgroup().map_err(runtime::Error::from)?;
-        let mut spec = spec.clone();
-        if let (Some(group), Some(linux)) = (&group, spec.linux_mut()) {
-            linux.set_cgroups_path(Some(group.path().to_owned()));
-            linux.set_resources(Some(runtime::spec::devices_alone()));
-        }
-        self.run_in(&spec)
-    }
-
-    fn run_in(&self, spec: &Spec) -> Result<i32, Cause> {
         if !self.quiet {
             let stderr = std::io::stderr();
             return Ok(finish(runtime::run(spec, streams(Stdio::Fd(stderr.as_fd()))))?);
@@ -145,7 +134,7 @@ impl Command<'_> {
 }
 
 /// A cgroup for one step; none for a caller who may make none, as a rootless one: one line says so.
-fn own_cgroup() -> Result<Option<cgroup::Temporary>, operation::Error> {
+pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
     static TOLD: std::sync::Once = std::sync::Once::new();
     match cgroup::Temporary::new() {
         Err(error) if cgroup::is_refusal(&error) => {
@@ -154,7 +143,7 @@ fn own_cgroup() -> Result<Option<cgroup::Temporary>, operation::Error> {
             });
             Ok(None)
         }
-        made => made.map(Some),
+        made => Ok(Some(made.map_err(runtime::Error::from)?)),
     }
 }
 

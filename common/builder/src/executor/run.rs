@@ -3,7 +3,7 @@
 use super::{
     Builder, Network, mounts,
     mounts::Wanted,
-    process::{Bind, Command},
+    process::{Bind, Command, own_cgroup},
     stage::{Made, State},
     stubs::Stubs,
 };
@@ -126,13 +126,14 @@ impl Builder<'_> {
             quiet: self.options.quiet,
             files: self.store.workspace()?.step()?.upper,
         };
-        let spec = command.spec()?;
+        let group = own_cgroup()?;
+        let spec = command.spec(group.as_ref())?;
         let root = mounted.open()?;
         let targets: Vec<_> = command.targets(&spec);
         let stubs = Stubs::find(&root, targets.iter().map(std::path::PathBuf::as_path));
         drop(root);
         let status = command.run(&spec)?;
-        drop(held);
+        drop((held, group));
         if status != 0 {
             let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
             return Err(Cause::Failed { command: script.words.join(" "), status, offline });

@@ -43,6 +43,11 @@ impl Scope {
         Err(OutOfScope { path: path.into(), root: self.root.clone(), run_dir: self.run_dir.clone() })
     }
 
+    /// The directory of a container's files: `$STAVE_ROOT/containers/<id>`.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
     /// The directory with the claims on the shared thing `name`: `$STAVE_RUN/shared/<name>`.
     pub fn claims(&self, name: &str) -> PathBuf {
         self.run_dir.join("shared").join(name)

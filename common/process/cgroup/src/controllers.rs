@@ -1,13 +1,13 @@
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    Hierarchy,
+    Group, Hierarchy,
     error::{Result, at},
 };
 
 /// Which controllers the kernel has, and in which hierarchies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Controllers {
+pub(crate) struct Controllers {
     /// Those of version 2.
     unified: BTreeSet<String>,
     /// Those of version 1: one set for each hierarchy.
@@ -28,11 +28,11 @@ impl Controllers {
     ///
     /// # Errors
     /// When `/proc/self/cgroup` cannot be read, or the hierarchy of version 2 not be mounted.
-    pub fn of_this_machine() -> Result<Self> {
+    pub(crate) fn of_this_machine() -> Result<Self> {
         const OWN: &str = "/proc/self/cgroup";
         let own = fs::read_to_string(OWN).map_err(at("read", format_args!("{OWN:?}")))?;
-        let unified = Hierarchy::open()?;
-        Ok(Self::parse(&own, &unified.root_file("cgroup.controllers")?))
+        let top = Group::at(&Hierarchy::open()?, Path::new("/"))?;
+        Ok(Self::parse(&own, &top.read("cgroup.controllers")?))
     }
 
     /// `own`: `/proc/self/cgroup` (cgroups(7)). `unified`: `cgroup.controllers` at the top of version 2.

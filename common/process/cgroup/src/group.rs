@@ -12,7 +12,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use operation::is_gone;
+use operation::{is_gone, unless_gone};
 
 use crate::{
     Hierarchy,
@@ -37,49 +37,49 @@ impl Group {
     pub fn create(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
         let object = || format!("cgroup {path:?}");
         let names = names(path).map_err(at("create", object()))?;
-        let mut above = hierarchy.as_fd().try_clone_to_owned().map_err(at("create", object()))?;
+        let mut above = Self::at(hierarchy, Path::new("/"))?;
         for (index, name) in names.iter().enumerate() {
             match mkdirat(&above, *name, Mode::from_raw_mode(0o755)) {
                 Err(Errno::EXIST) if index + 1 < names.len() => {}
                 made => made.map_err(at("create", object()))?,
             }
-            let made = open_below(&above, Path::new(name)).map_err(at("create", object()))?;
-            inherit(&above, &made).map_err(at("create", object()))?;
+            let directory = open_below(&above, Path::new(name)).map_err(at("create", object()))?;
+            let made = Self { directory, path: above.path.join(name) };
+            made.inherit(&above)?;
             above = made;
         }
-        Ok(Self { directory: above, path: path.to_owned() })
+        Ok(above)
     }
 
-    /// Enables controllers of version 2 for the cgroup at `path`: in all those above it.
-    ///
-    /// # Errors
-    /// EBUSY where a process lives in one of those above; EACCES for a user who may not.
-    pub(crate) fn enable(hierarchy: &Hierarchy, path: &Path, controllers: &[String]) -> Result<()> {
-        if controllers.is_empty() {
+    /// The cgroup at `path`, which is there; `/` is the top of the hierarchy.
+    pub(crate) fn at(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
+        let directory =
+            open_below(hierarchy, relative(path)).map_err(at("open", format_args!("cgroup {path:?}")))?;
+        Ok(Self { directory, path: path.to_owned() })
+    }
+
+    /// A new cgroup of the controller cpuset of version 1 has no processors and no memory, and takes no process before it has
+    /// some: those of the one above.
+    fn inherit(&self, above: &Self) -> Result<()> {
+        // Version 2 has the files too, and gives by itself what is above.
+        if self.is_unified()? {
             return Ok(());
         }
-        let wanted: Vec<_> = controllers.iter().map(|name| format!("+{name}")).collect();
-        let mut above: Vec<_> = path.ancestors().skip(1).collect();
-        above.reverse();
-        for path in above {
-            let below = path.strip_prefix("/").unwrap_or(path);
-            let directory =
-                open_below(hierarchy, below).map_err(at("open", format_args!("cgroup {path:?}")))?;
-            let group = Self { directory, path: path.to_owned() };
-            group.write("cgroup.subtree_control", &wanted.join(" "))?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if unless_gone(self.read(file))?.is_some_and(|own| own.trim().is_empty()) {
+                self.write(file, above.read(file)?.trim())?;
+            }
         }
         Ok(())
     }
 
-    /// Whether the cgroup has this file: whether its kernel knows the limit, and the controller is enabled.
-    ///
-    /// # Errors
-    /// When that cannot be told.
-    pub(crate) fn has(&self, file: &str) -> Result<bool> {
-        let found = openat2(&self.directory, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
-        let found = operation::unless_gone(found)
-            .map_err(at("look for", format_args!("{file} of cgroup {:?}", self.path)))?;
-        Ok(found.is_some())
+    /// Whether it is of version 2.
+    fn is_unified(&self) -> Result<bool> {
+        const FILE: &str = "cgroup.controllers";
+        let found = openat2(&self.directory, FILE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
+        let found =
+            unless_gone(found).map_err(at("look for", format_args!("{FILE} of cgroup {:?}", self.path)));
+        Ok(found?.is_some())
     }
 
     /// Opens the cgroup; none if it is not there.
@@ -116,7 +116,7 @@ impl Group {
     /// # Errors
     /// When that cannot be told.
     pub fn is_populated(&self) -> Result<bool> {
-        if self.has("cgroup.events")? {
+        if self.is_unified()? {
             return Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"));
         }
         // Version 1 does not tell. Only the processes of the cgroup itself are looked at: no other is made below it.
@@ -128,7 +128,7 @@ impl Group {
     /// # Errors
     /// EOPNOTSUPP in a threaded cgroup; ENOENT on a kernel before 5.14.
     pub fn kill(&self) -> Result<()> {
-        if self.has("cgroup.kill")? || self.has("cgroup.events")? {
+        if self.is_unified()? {
             return self.write("cgroup.kill", "1");
         }
         for pid in self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()) {
@@ -141,15 +141,12 @@ impl Group {
     fn kill_one(&self, pid: i32) -> Result<()> {
         let object = || format!("process {pid}");
         let Some(known) = Pid::from_raw(pid) else { return Ok(()) };
-        let Some(held) =
-            operation::unless_gone(pidfd_open(known, PidfdFlags::empty())).map_err(at("open", object()))?
-        else {
-            return Ok(());
-        };
+        let held = unless_gone(pidfd_open(known, PidfdFlags::empty())).map_err(at("open", object()))?;
+        let Some(held) = held else { return Ok(()) };
         if !self.read("cgroup.procs")?.lines().any(|line| line == pid.to_string()) {
             return Ok(());
         }
-        let sent = operation::unless_gone(pidfd_send_signal(held, Signal::KILL));
+        let sent = unless_gone(pidfd_send_signal(held, Signal::KILL));
         sent.map(drop).map_err(at("kill", object()))
     }
 
@@ -215,25 +212,9 @@ impl AsFd for Group {
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
-/// A new cgroup of the controller cpuset of version 1 has no processors and no memory, and takes no process before it has some:
-/// those of the one above.
-fn inherit(above: &OwnedFd, made: &OwnedFd) -> std::result::Result<(), Errno> {
-    let open = |directory: &OwnedFd, file: &str, flags| {
-        openat2(directory, file, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH).map(std::fs::File::from)
-    };
-    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        // Version 2 has them too, and gives by itself what is above; it also has this one.
-        if operation::unless_gone(open(made, "cgroup.controllers", OFlags::PATH))?.is_some() {
-            return Ok(());
-        }
-        let Some(own) = operation::unless_gone(open(made, file, OFlags::RDONLY))? else { return Ok(()) };
-        if std::io::read_to_string(own).map_err(failed)?.trim().is_empty() {
-            let given = std::io::read_to_string(open(above, file, OFlags::RDONLY)?).map_err(failed)?;
-            open(made, file, OFlags::WRONLY)?.write_all(given.trim().as_bytes()).map_err(failed)?;
-        }
-    }
-    Ok(())
+/// A path in the hierarchy as one below its top.
+pub(crate) fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 fn open_below(directory: impl AsFd, path: &Path) -> std::result::Result<OwnedFd, Errno> {

@@ -14,7 +14,10 @@ use rustix::{
     mount::MountAttrFlags,
 };
 
-use crate::error::{Result, at};
+use crate::{
+    error::{Result, at},
+    group::relative,
+};
 
 /// The cgroup file system of version 2, as this process's cgroup namespace shows it: a directory that is open.
 #[derive(Debug)]
@@ -68,16 +71,6 @@ impl Hierarchy {
     pub fn open_separate(controllers: &[String]) -> Result<Self> {
         mounted("cgroup", controllers).map(Self)
     }
-
-    /// The text of a file at the top.
-    pub(crate) fn root_file(&self, name: &str) -> Result<String> {
-        let read = || -> std::result::Result<String, Errno> {
-            let file = openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            std::io::read_to_string(std::fs::File::from(file))
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        };
-        read().map_err(at("read", format_args!("{name} of the cgroup hierarchy")))
-    }
 }
 
 /// Device and inode number.
@@ -120,11 +113,10 @@ fn mounted(kind: &str, controllers: &[String]) -> Result<OwnedFd> {
 /// Why not.
 pub fn may_make(path: &Path) -> Result<()> {
     let hierarchy = Hierarchy::open()?;
-    let relative = path.strip_prefix("/").unwrap_or(path);
     let access = |place: &Path| {
         rustix::fs::accessat(&hierarchy, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
     };
-    match access(relative) {
+    match access(relative(path)) {
         Err(Errno::NOENT) => access(Path::new(".")),
         result => result,
     }

@@ -16,7 +16,6 @@ mod operation;
 mod temporary;
 mod usage;
 
-pub use controllers::Controllers;
 pub use devices::{Program as DeviceProgram, docker as docker_devices};
 pub use error::Error;
 pub use group::Group;

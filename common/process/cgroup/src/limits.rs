@@ -9,8 +9,8 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CgroupOperation, Controllers, Error, Hierarchy,
-    controllers::Place,
+    CgroupOperation, Error, Hierarchy,
+    controllers::{Controllers, Place},
     error::{Result, at},
 };
 
@@ -53,11 +53,19 @@ impl Limit {
 /// container always has it.
 ///
 /// # Errors
-/// For a limit that the kernel cannot keep, by its name.
-pub fn plan(path: &Path, resources: &LinuxResources, host: &Controllers) -> Result<Vec<CgroupOperation>> {
+/// For a limit that the kernel cannot keep, by its name; when the kernel's controllers cannot be looked up.
+pub fn plan(path: &Path, resources: &LinuxResources) -> Result<Vec<CgroupOperation>> {
+    let limits = limits(resources)?;
+    if limits.is_empty() {
+        return Ok(vec![CgroupOperation::at(path)]);
+    }
+    arrange(path, limits, &Controllers::of_this_machine()?)
+}
+
+fn arrange(path: &Path, limits: Vec<Limit>, host: &Controllers) -> Result<Vec<CgroupOperation>> {
     let mut separate: Vec<CgroupOperation> = Vec::new();
     let mut unified = CgroupOperation::at(path);
-    for limit in limits(resources)? {
+    for limit in limits {
         match host.place(limit.controller) {
             Some(Place::Unified) => {
                 if !unified.enable.iter().any(|enabled| enabled == limit.controller) {
@@ -91,10 +99,7 @@ pub fn plan(path: &Path, resources: &LinuxResources, host: &Controllers) -> Resu
 /// # Errors
 /// As [`plan`]; when a hierarchy cannot be mounted.
 pub fn separate_hierarchies(resources: &LinuxResources) -> Result<Vec<Hierarchy>> {
-    if limits(resources)?.is_empty() {
-        return Ok(Vec::new());
-    }
-    let operations = plan(Path::new("/"), resources, &Controllers::of_this_machine()?)?;
+    let operations = plan(Path::new("/"), resources)?;
     let separate = operations.iter().filter(|operation| !operation.controllers.is_empty());
     separate.map(|operation| Hierarchy::open_separate(&operation.controllers)).collect()
 }
@@ -286,7 +291,8 @@ mod tests {
 
     fn planned(resources: &str, (own, unified): (&str, &str)) -> Result<String> {
         let resources = serde_json::from_str(resources).unwrap();
-        let operations = plan(Path::new("/stave/web"), &resources, &Controllers::parse(own, unified))?;
+        let operations =
+            arrange(Path::new("/stave/web"), limits(&resources)?, &Controllers::parse(own, unified))?;
         let line = |operation: &CgroupOperation| {
             let files = operation.settings.iter().map(|set| format!("{}={}", set.file, set.value));
             format!("{}[{}]", operation.controllers.join(","), files.collect::<Vec<_>>().join(" "))

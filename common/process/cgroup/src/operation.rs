@@ -1,13 +1,18 @@
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use operation::{Condition, Scope, quote, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Group, Hierarchy,
     error::{Result, at},
+    group::relative,
     limits::Setting,
 };
+
+/// Which controllers the children of a cgroup get.
+const CONTROL: &str = "cgroup.subtree_control";
 
 /// A container's own cgroup in one hierarchy, with its limits: `cgroup-add`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +35,8 @@ impl CgroupOperation {
     /// Where the cgroups of all containers are.
     pub const TOP: &str = "/stave";
 
-    /// The cgroup of the container `id`, with its `instance`, in the hierarchy of version 2 and without limits.
-    pub fn new(id: &str, instance: Option<&str>) -> Self {
-        Self::at(&path(id, instance))
-    }
-
-    pub(crate) fn at(path: &Path) -> Self {
+    /// The cgroup at `path` in the hierarchy of version 2, without limits.
+    pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), controllers: Vec::new(), enable: Vec::new(), settings: Vec::new() }
     }
 
@@ -51,12 +52,26 @@ impl CgroupOperation {
         }
     }
 
+    /// The cgroups whose children get the controllers, from the top. Only those above: processes live in the cgroup itself ("No
+    /// Internal Process Constraint").
+    fn enabled_in(&self) -> Vec<&Path> {
+        let mut above: Vec<_> = self.path.ancestors().skip(1).collect();
+        above.reverse();
+        if self.enable.is_empty() { Vec::new() } else { above }
+    }
+
+    /// What is written there to [`CONTROL`].
+    fn enabled(&self) -> String {
+        self.enable.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
+    }
+
     fn make(&self) -> Result<()> {
         let hierarchy = self.hierarchy()?;
         let group = Group::create(&hierarchy, &self.path)?;
         let set = || {
-            // Above only: processes live in the cgroup itself ("No Internal Process Constraint").
-            Group::enable(&hierarchy, &self.path, &self.enable)?;
+            for above in self.enabled_in() {
+                Group::at(&hierarchy, above)?.write(CONTROL, &self.enabled())?;
+            }
             self.settings.iter().try_for_each(|setting| apply(&group, setting))
         };
         set().inspect_err(|_| {
@@ -74,15 +89,15 @@ pub fn path(id: &str, instance: Option<&str>) -> PathBuf {
 
 fn apply(group: &Group, setting: &Setting) -> Result<()> {
     let Setting { file, value, optional } = setting;
-    if !group.has(file)? {
-        return match optional {
+    match group.write(file, value) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => match optional {
             true => Ok(()),
             false => Err(at("write", format_args!("{file} of cgroup {:?}", group.path()))(
                 "this kernel has no such limit",
             )),
-        };
+        },
+        written => written,
     }
-    group.write(file, value)
 }
 
 /// A document names a cgroup that is no container's.
@@ -93,19 +108,14 @@ struct Foreign(PathBuf);
 impl operation::Operation for CgroupOperation {
     fn explain(&self) -> Vec<String> {
         let top = Path::new("/sys/fs/cgroup").join(self.controllers.join(","));
-        let path = top.join(self.path.strip_prefix("/").unwrap_or(&self.path));
+        let directory = |path| top.join(relative(path));
         let write = |value: &str, file: PathBuf| {
             format!("{} > {}", words(["echo", value]), quote(&file.to_string_lossy()))
         };
+        let path = directory(&self.path);
         let mut lines = vec![words(["mkdir", "-p", &path.to_string_lossy()])];
-        if !self.enable.is_empty() {
-            let enabled: Vec<_> = self.enable.iter().map(|name| format!("+{name}")).collect();
-            let above = self.path.ancestors().skip(1).collect::<Vec<_>>();
-            lines.extend(above.into_iter().rev().map(|above| {
-                let directory = top.join(above.strip_prefix("/").unwrap_or(above));
-                write(&enabled.join(" "), directory.join("cgroup.subtree_control"))
-            }));
-        }
+        let above = self.enabled_in().into_iter().map(directory);
+        lines.extend(above.map(|directory| write(&self.enabled(), directory.join(CONTROL))));
         lines.extend(self.settings.iter().map(|setting| write(&setting.value, path.join(&setting.file))));
         lines
     }

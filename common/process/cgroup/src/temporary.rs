@@ -4,7 +4,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
@@ -12,25 +12,25 @@ use rustix::{
     io::Errno,
 };
 
+use operation::unless_gone;
+
 use crate::{
     CgroupOperation, Group, Hierarchy,
     error::{Result, at},
 };
 
-/// What the names of these cgroups begin with. A container's cgroup has a name of another form.
-const PREFIX: &str = "step-";
+/// What the names of these cgroups begin with. No container's id begins so.
+const PREFIX: &str = "_step-";
 
-/// Another one that sweeps is fast, and not always faster.
+/// How often it is tried: another one that sweeps is seldom faster.
 const ATTEMPTS: usize = 100;
 
 /// A cgroup that goes with this value, for a process that no record tells of: a step of a build. If its maker is killed,
 /// the next one removes what is left.
+///
+/// It is locked as long as its maker lives.
 #[derive(Debug)]
-pub struct Temporary {
-    path: PathBuf,
-    /// Locked as long as the maker lives.
-    _group: Group,
-}
+pub struct Temporary(Group);
 
 impl Temporary {
     /// Makes one.
@@ -40,32 +40,31 @@ impl Temporary {
     pub fn new() -> Result<Self> {
         let hierarchy = Hierarchy::open()?;
         sweep(&hierarchy);
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
+        // Another one that sweeps may take it for a left one before it is locked, or even opened.
+        let made = |group: Result<Group>| -> Result<Option<Group>> {
+            let Some(group) = unless_gone(group)? else { return Ok(None) };
+            let locked = flock(group.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok();
+            Ok((locked && Group::open(&hierarchy, group.path())?.is_some()).then_some(group))
+        };
+        for _ in 0..ATTEMPTS {
             let path = Path::new(CgroupOperation::TOP).join(format!("{PREFIX}{}", random()?));
-            // Another one that sweeps may take it for a left one before it is locked, or even opened.
-            let group = match Group::create(&hierarchy, &path) {
-                Err(error) if operation::is_gone(&error) && attempts < ATTEMPTS => continue,
-                made => made?,
-            };
-            let locked = flock(group.as_fd(), FlockOperation::NonBlockingLockExclusive);
-            if locked.is_ok() && Group::open(&hierarchy, &path)?.is_some() {
-                return Ok(Self { path, _group: group });
+            if let Some(group) = made(Group::create(&hierarchy, &path))? {
+                return Ok(Self(group));
             }
         }
+        Err(at("create", "cgroup for a step")("others remove it again and again"))
     }
 
     /// Where it is in the hierarchy.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // What is left then, the next one removes.
-        let _ = Hierarchy::open().and_then(|hierarchy| Group::remove(&hierarchy, &self.path));
+        let _ = Hierarchy::open().and_then(|hierarchy| Group::remove(&hierarchy, self.path()));
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
+use operation::unless_gone;
 
 use crate::{Group, Hierarchy, error::Result, separate_hierarchies};
 
@@ -32,8 +33,8 @@ impl Usage {
         }
         for hierarchy in limits.map(separate_hierarchies).transpose()?.unwrap_or_default() {
             let Some(group) = Group::open(&hierarchy, path)? else { continue };
-            if group.has("memory.max_usage_in_bytes")? {
-                usage.memory_peak = number(&group, "memory.max_usage_in_bytes")?;
+            if let Some(peak) = number(&group, "memory.max_usage_in_bytes")? {
+                usage.memory_peak = Some(peak);
                 let killed = keyed(&group, "memory.oom_control", "oom_kill")?;
                 usage.oom_killed = killed.is_some_and(|count| count > 0);
             }
@@ -44,18 +45,12 @@ impl Usage {
 
 /// The number in a file; none without the file.
 fn number(group: &Group, file: &str) -> Result<Option<u64>> {
-    match group.has(file)? {
-        true => Ok(group.read(file)?.trim().parse().ok()),
-        false => Ok(None),
-    }
+    Ok(unless_gone(group.read(file))?.and_then(|text| text.trim().parse().ok()))
 }
 
 /// The number after a key, in a file of one key a line.
 fn keyed(group: &Group, file: &str, key: &str) -> Result<Option<u64>> {
-    if !group.has(file)? {
-        return Ok(None);
-    }
-    let text = group.read(file)?;
-    let values = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(values.filter(|(name, _)| *name == key).find_map(|(_, value)| value.trim().parse().ok()))
+    let text = unless_gone(group.read(file))?.unwrap_or_default();
+    let mut values = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(values.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok()))
 }

@@ -52,8 +52,8 @@ fn what_is_removed_ends_with_all_its_processes() {
 #[test]
 fn the_operation_makes_and_removes_its_own_alone() {
     let scope = Scope { root: "/r".into(), run_dir: "/s".into() };
-    let mut operation =
-        CgroupOperation::new(&format!("test-op-{}", std::process::id()), Some("0123456789abcdef"));
+    let path = cgroup::path(&format!("test-op-{}", std::process::id()), Some("0123456789abcdef"));
+    let mut operation = CgroupOperation::at(&path);
     assert!(matches!(operation.check(&scope).unwrap(), Condition::Missing(_)));
     operation.apply(&scope).unwrap();
     assert_eq!(operation.check(&scope).unwrap(), Condition::Present);
@@ -61,9 +61,7 @@ fn the_operation_makes_and_removes_its_own_alone() {
     operation.undo(&scope).unwrap();
     operation.undo(&scope).unwrap();
     for path in ["/", "/stave", "/user.slice/x", "/stave/a/b", "/stave/..", "stave/x"] {
-        let error = CgroupOperation { path: path.into(), ..CgroupOperation::new("x", None) }
-            .undo(&scope)
-            .unwrap_err();
+        let error = CgroupOperation::at(Path::new(path)).undo(&scope).unwrap_err();
         assert!(error.to_string().starts_with("remove cgroup"), "{error}");
     }
 }
@@ -72,13 +70,18 @@ fn the_operation_makes_and_removes_its_own_alone() {
 fn what_a_killed_build_left_goes_with_the_next() {
     let hierarchy = Hierarchy::open().unwrap();
     let is_there = |path: &Path| Group::open(&hierarchy, path).unwrap().is_some();
-    let left = PathBuf::from(format!("/stave/step-test{}", std::process::id()));
+    let left = PathBuf::from(format!("/stave/_step-test{}", std::process::id()));
     Group::create(&hierarchy, &left).unwrap();
+    // A container that is called so, before its process is there.
+    let container = cgroup::path("step-test", Some(&std::process::id().to_string()));
+    Group::create(&hierarchy, &container).unwrap();
     let (one, other) = (Temporary::new().unwrap(), Temporary::new().unwrap());
     assert!(!is_there(&left) && is_there(one.path()) && is_there(other.path()));
     let path = one.path().to_owned();
     drop(one);
     assert!(!is_there(&path) && is_there(other.path()));
+    assert!(is_there(&container));
+    Group::remove(&hierarchy, &container).unwrap();
 }
 
 #[test]

@@ -95,28 +95,23 @@ impl Namespaces {
         body: impl FnOnce(bool) -> u8 + Send,
     ) -> Result<i32> {
         let enters = self.joined.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
-        let is_new = self.is_new(LinuxNamespaceType::Pid);
         let single = sys::has_one_thread();
-        if !enters {
-            // At once in both. To move a process into a cgroup later, the kernel waits for all processors.
-            let body = match born(single, if is_new { nix::libc::CLONE_NEWPID } else { 0 }, cgroup, body) {
-                Ok(pid) => return Ok(pid),
-                Err(body) => body,
-            };
-            if !is_new {
-                return forked(sys::fork(|| body(false)));
-            }
-            return self.fork_there(false, cgroup, body);
+        if enters {
+            return self.fork_there(single, cgroup, body);
         }
-        self.fork_there(single, cgroup, body)
+        if !self.is_new(LinuxNamespaceType::Pid) {
+            return fork_here(single, cgroup, body);
+        }
+        // At once in both. To move a process into a cgroup later, the kernel waits for all processors.
+        match born(single, nix::libc::CLONE_NEWPID, cgroup, body) {
+            Ok(pid) => Ok(pid),
+            Err(body) => self.fork_there(false, cgroup, body),
+        }
     }
 
     /// Forks beside the container, in the caller's pid namespace.
     pub(crate) fn fork_beside(cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(bool) -> u8) -> Result<i32> {
-        match born(sys::has_one_thread(), 0, cgroup, body) {
-            Ok(pid) => Ok(pid),
-            Err(body) => forked(sys::fork(|| body(false))),
-        }
+        fork_here(sys::has_one_thread(), cgroup, body)
     }
 
     /// With the pid namespace for the caller's children, for a moment.
@@ -126,21 +121,17 @@ impl Namespaces {
         cgroup: Option<BorrowedFd<'_>>,
         body: impl FnOnce(bool) -> u8 + Send,
     ) -> Result<i32> {
-        let fork = |single| match born(single, 0, cgroup, body) {
-            Ok(pid) => Ok(pid),
-            Err(body) => forked(sys::fork(|| body(false))),
-        };
         if in_user_namespace()? {
             // Only root of the first user namespace can return, so a separate thread enters and then ends.
             return crate::isolated::aside(|| {
                 self.enter_pid()?;
-                fork(false)
+                fork_here(false, cgroup, body)
             });
         }
         let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::at("open", "pid namespace \"/proc/self/ns/pid\""))?;
         self.enter_pid()?;
-        let child = fork(single);
+        let child = fork_here(single, cgroup, body);
         let back = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
         back.map_err(Error::at("leave", "pid namespace"))?;
         child
@@ -176,10 +167,7 @@ impl Namespaces {
 
     /// Enters all others, in the process itself.
     pub(crate) fn enter(&self) -> Result<()> {
-        for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
-            move_into_link_name_space(fd.as_fd(), link_type(*kind))
-                .map_err(Error::at("enter", format_args!("{kind} namespace")))?;
-        }
+        self.enter_those(|kind| kind != LinuxNamespaceType::Pid)?;
         let new =
             self.new.iter().filter_map(|kind| flag(*kind)).fold(UnshareFlags::empty(), |all, one| all | one);
         let new = new - UnshareFlags::NEWPID;
@@ -213,6 +201,10 @@ fn born<B: FnOnce(bool) -> u8>(
     sys::clone(flags, cgroup, body).map(nix::unistd::Pid::as_raw).map_err(|(_, body)| body)
 }
 
-fn forked(result: std::result::Result<nix::unistd::Pid, rustix::io::Errno>) -> Result<i32> {
-    result.map(nix::unistd::Pid::as_raw).map_err(Error::at("fork", ""))
+/// A process by [`born`], or else by fork(2).
+fn fork_here(single: bool, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce(bool) -> u8) -> Result<i32> {
+    match born(single, 0, cgroup, body) {
+        Ok(pid) => Ok(pid),
+        Err(body) => sys::fork(|| body(false)).map(nix::unistd::Pid::as_raw).map_err(Error::at("fork", "")),
+    }
 }

@@ -30,8 +30,8 @@ pub use mount::Volume;
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
-/// The annotation of a process that must be killed when its parent ends: a step of a build. Its value is `true`.
-pub const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
+/// The annotation of a process that must be killed when its parent ends ([`Overrides::ends_with_parent`]). Its value is `true`.
+pub(crate) const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
 /// The network of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -279,16 +279,9 @@ fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> 
 fn resources(overrides: &Overrides) -> Option<LinuxResources> {
     let mut resources = overrides.limits.clone();
     if !overrides.privileged && overrides.cgroup.is_some() {
-        resources.set_devices(devices_alone().devices().clone());
+        resources.set_devices(Some(cgroup::docker_devices()));
     }
     Some(resources).filter(|resources| *resources != LinuxResources::default())
-}
-
-/// The resources of a cgroup that has Docker's list of devices and no limits.
-pub fn devices_alone() -> LinuxResources {
-    let mut resources = LinuxResources::default();
-    resources.set_devices(Some(cgroup::docker_devices()));
-    resources
 }
 
 fn namespaces(overrides: &Overrides) -> Result<Vec<LinuxNamespace>> {

@@ -8,13 +8,9 @@ use std::{fs, io};
 /// # Errors
 /// When `/proc` does not tell where they are.
 pub(crate) fn forget_arguments() -> io::Result<()> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-    let fields: Vec<usize> =
-        after.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-    // proc(5) counts from 1, and the first field here is the third: arg_start, arg_end, env_start, env_end.
-    let [first, end, env_start, env_end] =
-        [48, 49, 50, 51].map(|number: usize| fields.get(number - 3).copied().unwrap_or_default());
+    let field = super::own_stat()?;
+    // arg_start, arg_end, env_start, env_end.
+    let [first, end, env_start, env_end] = [48, 49, 50, 51].map(field);
     let name = fs::read("/proc/self/cmdline")?.iter().position(|byte| *byte == 0).unwrap_or_default();
     for (start, end) in [(first + name, end), (env_start, env_end)] {
         if first != 0 && env_start != 0 && start < end {

@@ -22,6 +22,17 @@ pub(crate) use arguments::forget_arguments;
 pub(crate) use joining::{Report, Undone, bear};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
 
+/// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is
+/// no number are 0.
+fn own_stat() -> std::io::Result<impl Fn(usize) -> usize> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in parentheses, may contain anything.
+    let after = text.rfind(')').map_or("", |at| &text[at + 1..]);
+    let fields: Vec<usize> =
+        after.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+    Ok(move |number: usize| number.checked_sub(3).and_then(|at| fields.get(at)).copied().unwrap_or_default())
+}
+
 /// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
 /// there.
 pub(crate) fn fork(body: impl FnOnce() -> u8) -> Result<Pid, Errno> {

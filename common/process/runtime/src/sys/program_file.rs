@@ -204,12 +204,8 @@ struct Layout {
 
 /// The same by the other call, which root of a user namespace may make: with all places as they are.
 fn replace_in_user_namespace(file: libc::c_int) -> io::Result<()> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let after = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-    let fields: Vec<u64> =
-        after.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-    // proc(5) counts from 1, and the first field here is the third.
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    let field = super::own_stat()?;
+    let field = |number| field(number) as u64;
     // SAFETY: asks for the end of the heap, and moves nothing.
     let brk = unsafe { libc::sbrk(0) } as u64;
     let places = [
