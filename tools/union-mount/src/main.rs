@@ -58,7 +58,7 @@ impl Filter for UnionMount {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let Layers(layers) = document.require()?;
-        let container = context.scope.root.join("containers").join(&context.id);
+        let container = context.scope.container(&context.id);
         if container.symlink_metadata().is_ok() {
             let error = anyhow!("container {:?} exists: {container:?}", context.id);
             return Err(hint(error, format!("run `unwind {}`, or choose another `--id`", context.id)));
@@ -100,7 +100,7 @@ impl Filter for UnionMount {
     }
 
     fn undo_unrecorded(scope: &Scope, id: &Id) -> Result<()> {
-        Ok(mount::remains::remove(scope, &document::kept::directory(scope, id))?)
+        Ok(mount::remains::remove(scope, &scope.container(id.as_str()))?)
     }
 }
 

@@ -116,10 +116,10 @@ impl Tools {
             return drop_steps_of_others(document);
         }
         if !recorded.may_be_of_one_container(document)? {
-            return Err(session::of_another(&record, id));
+            return Err(session::of_another(record.path(), id));
         }
         if !one_continues_the_other(&recorded, document)? {
-            return Err(session::differs(&record, id));
+            return Err(session::differs(record.path(), id));
         }
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
@@ -158,10 +158,7 @@ impl Tools {
     fn kept(&self, id: &Id, document: &Document) -> Result<Option<Document>> {
         let Some(kept) = kept::read(&self.scope, id)? else { return Ok(None) };
         if !kept.document.may_be_of_one_container(document)? {
-            let record = Record::lock(&self.scope.run_dir, id)?;
-            let error = session::of_another(&record, id);
-            record.release();
-            return Err(error);
+            return Err(session::of_another(&kept.path, id));
         }
         Ok(kept.is_of_this_boot.then_some(kept.document))
     }
@@ -193,7 +190,7 @@ impl Tools {
         {
             return Ok(None);
         }
-        let directory = kept::directory(&self.scope, &id);
+        let directory = self.scope.container(id.as_str());
         Ok(mount::remains::is_left(&self.scope, &directory)?.then_some(directory))
     }
 

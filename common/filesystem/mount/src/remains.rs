@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use operation::{Scope, is_gone};
+use ::operation::{Scope, is_gone};
 
-use crate::{Error, Result, error::on, table, tree};
+use crate::{Error, Result, error::on, operation, table};
 
 /// Whether `directory`, the container's `$STAVE_ROOT/containers/<id>`, was left behind.
 ///
@@ -30,10 +30,8 @@ pub fn is_left(scope: &Scope, directory: &Path) -> Result<bool> {
 /// # Errors
 /// As [`is_left`]; when something in it cannot be removed.
 pub fn remove(scope: &Scope, directory: &Path) -> Result<()> {
-    if is_left(scope, directory)? {
-        tree::remove(scope.contain(directory)?)?;
-        // The last container's directory takes the one around it along. It may be in use, or gone.
-        let _ = directory.parent().map(std::fs::remove_dir);
+    match is_left(scope, directory)? {
+        true => operation::directory::remove(scope, directory),
+        false => Ok(()),
     }
-    Ok(())
 }

@@ -118,9 +118,6 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// Nothing can be done beside the main work.
-    #[error("start a thread: {0}")]
-    Thread(#[source] io::Error),
     /// Another download failed before.
     #[error("aborted: another download failed")]
     GivenUp,

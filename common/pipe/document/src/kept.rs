@@ -20,12 +20,12 @@ const NAME: &str = "record.json";
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Text {
+struct Text<D> {
     /// The boot of the machine in which it was written.
     boot: String,
     /// The directory of the first record.
     run_dir: PathBuf,
-    document: Box<RawValue>,
+    document: D,
 }
 
 /// A second record that was read.
@@ -35,16 +35,13 @@ pub struct Kept {
     pub document: Document,
     /// Whether the machine was not restarted since: what the steps made in the kernel may still be there.
     pub is_of_this_boot: bool,
+    /// Its file.
+    pub path: PathBuf,
 }
 
 /// For `map_err`: the error of `verb` on a second record.
 fn failed<C: Into<Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(C) -> Error {
     move |cause| Error::new(verb, format_args!("{path:?}"), cause).of(Place::Store)
-}
-
-/// The directory of a container's files: `$STAVE_ROOT/containers/<id>`.
-pub fn directory(scope: &Scope, id: &Id) -> PathBuf {
-    scope.root.join("containers").join(id.to_string())
 }
 
 /// Writes the second record of a container whose files are in its directory in `$STAVE_ROOT`; of others there is none. Where the
@@ -54,19 +51,15 @@ pub fn directory(scope: &Scope, id: &Id) -> PathBuf {
 /// When it cannot be written. If the files do not survive a crash either, that is no error: the container cannot be started again
 /// after one.
 pub fn write(scope: &Scope, id: &Id, document: &Document) -> Result<(), Error> {
-    let directory = directory(scope, id);
+    let directory = scope.container(id.as_str());
     let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(()) };
     if !rootfs.path.starts_with(&directory) || !directory.is_dir() {
         return Ok(());
     }
     let path = directory.join(NAME);
-    let malformed = |error| failed("write", &path)(Cause::Source(Box::new(error)));
-    let text = Text {
-        boot: boot()?,
-        run_dir: scope.run_dir.clone(),
-        document: RawValue::from_string(document.to_line()).map_err(malformed)?,
-    };
-    let text = serde_json::to_vec(&text).map_err(malformed)?;
+    let text = Text { boot: boot()?, run_dir: scope.run_dir.clone(), document: &document.members };
+    let text =
+        serde_json::to_vec(&text).map_err(|error| failed("write", &path)(Cause::Source(Box::new(error))))?;
     match put(&directory, &path, &text, rootfs.durable) {
         Err(error) if rootfs.durable => Err(failed("write", &path)(error)),
         _ => Ok(()),
@@ -96,18 +89,18 @@ fn put(directory: &Path, path: &Path, text: &[u8], durable: bool) -> io::Result<
 /// # Errors
 /// When it cannot be read.
 pub fn read(scope: &Scope, id: &Id) -> Result<Option<Kept>, Error> {
-    let path = directory(scope, id).join(NAME);
+    let path = scope.container(id.as_str()).join(NAME);
     let text = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(failed("read", &path))?,
     };
-    let Ok(text) = serde_json::from_slice::<Text>(&text) else { return Ok(None) };
+    let Ok(text) = serde_json::from_slice::<Text<Box<RawValue>>>(&text) else { return Ok(None) };
     let Ok(document) = Document::parse(text.document.get().as_bytes()) else { return Ok(None) };
     let is_own = text.run_dir == scope.run_dir && document.id().is_ok_and(|found| found.as_ref() == Some(id));
     if !is_own {
         return Ok(None);
     }
-    Ok(Some(Kept { document, is_of_this_boot: text.boot == boot()? }))
+    Ok(Some(Kept { document, is_of_this_boot: text.boot == boot()?, path }))
 }
 
 /// Whether a restart of the machine may have lost a part of what the container wrote: its writable top was not made to survive one
@@ -118,7 +111,7 @@ pub fn read(scope: &Scope, id: &Id) -> Result<Option<Kept>, Error> {
 pub fn is_lost(scope: &Scope, document: &Document) -> Result<bool, Error> {
     let Ok(Some(rootfs)) = document.get::<Rootfs>() else { return Ok(false) };
     let Ok(Some(id)) = document.id() else { return Ok(false) };
-    if rootfs.durable || rootfs.upper.is_none() || !rootfs.path.starts_with(directory(scope, &id)) {
+    if rootfs.durable || rootfs.upper.is_none() || !rootfs.path.starts_with(scope.container(id.as_str())) {
         return Ok(false);
     }
     Ok(read(scope, &id)?.is_some_and(|kept| !kept.is_of_this_boot))
@@ -143,7 +136,7 @@ mod tests {
     fn what_is_written_is_read_and_a_part_of_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let (scope, id) = (scope(dir.path()), "web".parse().unwrap());
-        let directory = directory(&scope, &id);
+        let directory = scope.container("web");
         for durable in [false, true] {
             let document = document(&scope, durable);
             write(&scope, &id, &document).unwrap();
@@ -164,7 +157,7 @@ mod tests {
     fn a_container_whose_files_are_elsewhere_has_none() {
         let dir = tempfile::tempdir().unwrap();
         let (scope, id) = (scope(dir.path()), "db".parse().unwrap());
-        fs::create_dir_all(directory(&scope, &id)).unwrap();
+        fs::create_dir_all(scope.container("db")).unwrap();
         write(&scope, &id, &document(&scope, true)).unwrap();
         assert!(read(&scope, &id).unwrap().is_none(), "its root file system is another container's");
     }

@@ -1,5 +1,7 @@
 //! One tool's work on one container: the record is locked, and the step is on the stack.
 
+use std::path::Path;
+
 use anyhow::{anyhow, bail};
 use document::{
     Contribution, Document, Id, Instance, Member, Step, StepState, kept,
@@ -8,7 +10,7 @@ use document::{
 use operation::{Operation, Scope};
 use serde_json::{Map, Value};
 
-use crate::{Filter, hint};
+use crate::hint;
 
 /// A document that one tool adds a step to. Its record is locked meanwhile.
 #[derive(Debug)]
@@ -77,9 +79,9 @@ impl Session {
                 let is_its_own = recorded.may_be_of_one_container(document)?;
                 match document.tools()?.is_empty() {
                     _ if is_its_own && recorded.has_steps_of(document)? => Ok(true),
-                    true => Err(exists(record, id, "is its record")),
-                    false if is_its_own => Err(differs(record, id)),
-                    false => Err(of_another(record, id)),
+                    true => Err(exists(record.path(), id, "is its record")),
+                    false if is_its_own => Err(differs(record.path(), id)),
+                    false => Err(of_another(record.path(), id)),
                 }
             }
             None if document.steps()?.iter().all(|step| step.operations.is_empty()) => Ok(false),
@@ -227,9 +229,9 @@ pub(crate) fn name(document: &mut Document, id: &Id) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tool's own lock. It is taken after the record's.
-pub(crate) fn lock<F: Filter>(scope: &Scope) -> anyhow::Result<Option<Lock>> {
-    Ok(F::LOCK.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
+/// A tool's own lock, [`Filter::LOCK`](crate::Filter::LOCK). It is taken after the record's.
+pub(crate) fn lock(scope: &Scope, name: Option<&str>) -> anyhow::Result<Option<Lock>> {
+    Ok(name.map(|name| Lock::take(&scope.run_dir, name)).transpose()?)
 }
 
 /// The error for a document that lists steps of a container that has no record.
@@ -262,18 +264,18 @@ pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
 }
 
 /// The error for a record of another container, which had the id before or after.
-pub fn of_another(record: &Record, id: &Id) -> anyhow::Error {
+pub fn of_another(record: &Path, id: &Id) -> anyhow::Error {
     exists(record, id, "is of another container than this document")
 }
 
 /// The error for a record with more or fewer steps than the document.
-pub fn differs(record: &Record, id: &Id) -> anyhow::Error {
+pub fn differs(record: &Path, id: &Id) -> anyhow::Error {
     exists(record, id, "lists other steps than this document")
 }
 
-fn exists(record: &Record, id: &Id, how: &str) -> anyhow::Error {
+fn exists(record: &Path, id: &Id, how: &str) -> anyhow::Error {
     hint(
-        anyhow!("container \"{id}\" exists: {:?} {how}", record.path()),
+        anyhow!("container \"{id}\" exists: {record:?} {how}"),
         format!("run `unwind {id}`, or choose another `--id`"),
     )
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use operation::{Condition, Place};
+use operation::{Condition, Place, Scope, remove_if_empty};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat},
     io::Errno,
@@ -63,6 +63,18 @@ fn with_parent(path: &Path) -> std::result::Result<(std::os::fd::OwnedFd, &std::
         // Containers lie below it, which other users must not reach.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
         made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+}
+
+/// Removes a directory with everything in it, or a file; also the directory around it, if that is empty then and lies within the
+/// scope: it was made for the first container.
+pub(crate) fn remove(scope: &Scope, path: &Path) -> std::result::Result<(), Error> {
+    tree::remove(scope.contain(path)?)?;
+    match path.parent().filter(|parent| scope.contain(parent).is_ok()) {
+        Some(parent) => {
+            remove_if_empty(parent).map_err(Error::on("remove", format_args!("directory {parent:?}")))
+        }
+        None => Ok(()),
     }
 }
 

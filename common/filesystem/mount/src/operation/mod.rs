@@ -1,6 +1,6 @@
 //! Operations on mounts and directories, as plain values.
 
-mod directory;
+pub(crate) mod directory;
 mod mount_points;
 mod mounted;
 
@@ -141,14 +141,7 @@ impl operation::Operation for MountOperation {
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
         match self {
             Self::DirectoryAdd { path, .. } | Self::FileAdd { path, .. } => {
-                crate::tree::remove(scope.contain(path)?)?;
-                if let Some(parent) = path.parent()
-                    && scope.contain(parent).is_ok()
-                {
-                    // The parent was made for the first container. It may be gone, or in use.
-                    operation::remove_if_empty(parent)
-                        .map_err(Error::on("remove", format_args!("directory {parent:?}")))?;
-                }
+                directory::remove(scope, path)?;
             }
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
             // They are removed with the directory, and with the mount.

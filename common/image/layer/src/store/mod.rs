@@ -18,6 +18,7 @@ mod devices;
 mod lock;
 mod note;
 mod place;
+mod private;
 mod side_by_side;
 
 use std::{
@@ -84,17 +85,6 @@ fn error<E: Into<io::Error>>(verb: &'static str, path: impl Into<PathBuf>) -> im
     move |source| Error::Store { verb, path, source: source.into() }
 }
 
-/// Layers hold set-user-id programs with any content: nobody but their owner may reach them (CVE-2021-41091). A directory
-/// of an older version is open.
-fn close_to_others(directory: impl AsFd) -> Result<(), Errno> {
-    let found = rustix::fs::fstat(&directory)?;
-    let is_ours = found.st_uid == rustix::process::geteuid().as_raw();
-    match is_ours && found.st_mode & 0o077 != 0 {
-        true => rustix::fs::fchmod(directory, Mode::from_raw_mode(0o700)),
-        false => Ok(()),
-    }
-}
-
 impl Store {
     /// Opens the store below `root` (`$STAVE_ROOT`), and makes it if it is missing.
     ///
@@ -111,7 +101,7 @@ impl Store {
             other => other,
         };
         let fd = fd.map_err(error("open", &path))?;
-        close_to_others(&fd).map_err(error("change mode of", &path))?;
+        private::close_to_others(&fd).map_err(error("change mode of", &path))?;
         let boot = operation::boot().map_err(Error::System)?;
         let namespace = Namespace::current().map_err(Error::System)?;
         Ok(Self { path, fd, boot, namespace })

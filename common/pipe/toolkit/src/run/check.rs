@@ -15,10 +15,13 @@ use crate::{
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let record = match (common.repair, document.id()?) {
-        (true, Some(id)) => Some(hold(tool, &scope, document, &id)?),
+        (true, Some(id)) => {
+            let (record, recorded) = hold(tool, &scope, document, &id)?;
+            Some((id, record, recorded))
+        }
         _ => None,
     };
-    let _lock = if common.repair { lock::<F>(&scope)? } else { None };
+    let _lock = if common.repair { lock(&scope, F::LOCK)? } else { None };
     if common.repair {
         interrupt::block()?;
     }
@@ -50,7 +53,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     for (at, _, step) in &repaired {
         document.replace_step(*at, step)?;
     }
-    if let Some((record, mut recorded)) = record {
+    if let Some((id, record, mut recorded)) = record {
         for (_, before, step) in &repaired {
             if let Some(at) = recorded.position_of(before)? {
                 recorded.replace_step(at, step)?;
@@ -58,9 +61,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         }
         if !repaired.is_empty() {
             record.write(&recorded)?;
-            if let Some(id) = document.id()? {
-                kept::write(&scope, &id, &recorded)?;
-            }
+            kept::write(&scope, &id, &recorded)?;
         }
         record.release();
     }
@@ -111,11 +112,11 @@ fn recorded(
         return Err(session::taken_back(record, id));
     }
     if !recorded.may_be_of_one_container(document)? {
-        return Err(session::of_another(record, id));
+        return Err(session::of_another(record.path(), id));
     }
     for step in document.steps()?.into_iter().filter(|step| step.tool == tool) {
         if recorded.position_of(&step)?.is_none() {
-            return Err(session::differs(record, id));
+            return Err(session::differs(record.path(), id));
         }
     }
     if is_kept {

@@ -124,7 +124,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
         .map_err(|error| Failed::new(document, Stage::Record, error))?;
 
     // The tool's lock is taken after the record's, here and in --undo.
-    let prepared = session::lock::<F>(&scope).and_then(|lock| {
+    let prepared = session::lock(&scope, F::LOCK).and_then(|lock| {
         let context = common.context_in(scope.clone(), Some(session.id()));
         let mut plan = filter.plan(&context, session.document())?;
         interrupt::block()?;

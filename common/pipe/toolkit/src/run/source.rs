@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use document::{Document, Id, Member, Step, StepState};
-use operation::{Nothing, Scope};
+use document::{Document, Member, Step, StepState};
+use operation::Nothing;
 use serde_json::Value;
 
 use super::{fail, planned, to_output, undo::Undo, usage_error, written};
@@ -76,9 +76,8 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
             document.remove(S::Member::NAME);
             Ok(())
         };
-        let unrecorded = |_: &Scope, _: &Id| Ok(());
-        let undo = Undo { tool, scope: &common.scope()?, lock: || Ok(None), forget, unrecorded };
-        undo.step::<Nothing>(&mut document)
+        let (scope, unrecorded) = (&common.scope()?, |_: &_, _: &_| Ok(()));
+        Undo { tool, scope, lock: None, forget: &forget, unrecorded }.step::<Nothing>(&mut document)
     }();
     match undone {
         Err(error) => fail(tool, document, Stage::Undo, &error, to_output),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use document::{Document, Id, Step, StepState, members::Planned, table};
+use document::{Document, Step, StepState, members::Planned, table};
 use operation::{Condition, Error, Operation, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -158,9 +158,9 @@ fn run<M: Marker>() -> Exit {
             let undo = Undo {
                 tool: marker.of(),
                 scope: &scope,
-                lock: || Ok(None),
-                forget: |_: &mut Document| Ok(()),
-                unrecorded: |_: &Scope, _: &Id| Ok(()),
+                lock: None,
+                forget: &|_| Ok(()),
+                unrecorded: |_, _| Ok(()),
             };
             undo.step::<Foreign>(&mut document)
         });

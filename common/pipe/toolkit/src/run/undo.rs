@@ -5,10 +5,7 @@ use anyhow::{anyhow, bail};
 use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
 
-use crate::{
-    Common, Filter, failure,
-    session::{self, lock},
-};
+use crate::{Common, Filter, failure, session};
 
 /// `--undo`: undoes the last step of this tool in the document, and in the record.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
@@ -17,29 +14,23 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         F::forget(document)?;
         Ok(document.complete(F::Adds::MEMBER)?)
     };
-    let undo =
-        Undo { tool, scope: &scope, lock: || lock::<F>(&scope), forget, unrecorded: F::undo_unrecorded };
-    undo.step::<F::Operation>(document)
+    let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
+    Undo { tool, scope: &scope, lock, forget: &forget, unrecorded }.step::<F::Operation>(document)
 }
 
 /// How the last step of a tool is undone.
-pub(crate) struct Undo<'a, L, F, U> {
+pub(crate) struct Undo<'a> {
     pub(crate) tool: &'a str,
     pub(crate) scope: &'a Scope,
-    /// Takes the tool's own lock.
-    pub(crate) lock: L,
+    /// The tool's own lock, by its name.
+    pub(crate) lock: Option<&'static str>,
     /// Takes out of a document what the tool adds, for steps that do not tell what that is.
-    pub(crate) forget: F,
+    pub(crate) forget: &'a dyn Fn(&mut Document) -> anyhow::Result<()>,
     /// Undoes what it can for a container without record.
-    pub(crate) unrecorded: U,
+    pub(crate) unrecorded: fn(&Scope, &Id) -> anyhow::Result<()>,
 }
 
-impl<L, F, U> Undo<'_, L, F, U>
-where
-    L: FnOnce() -> anyhow::Result<Option<document::record::Lock>>,
-    F: Fn(&mut Document) -> anyhow::Result<()>,
-    U: FnOnce(&Scope, &Id) -> anyhow::Result<()>,
-{
+impl Undo<'_> {
     /// Undoes the last step of the tool in `document`: what the record lists for it, backwards; then the step goes, and what it
     /// added to members, here and in the record. What could not be undone stays in the step. A document in which the tool has no
     /// step is left as it is, and so is the record of a container that had the id later.
@@ -51,7 +42,7 @@ where
         let Some((_, step)) = document.last_step_of(self.tool)? else { return Ok(()) };
         let Some(id) = document.id()? else {
             if step.operations.is_empty() {
-                return replace(document, &step, Vec::new(), &self.forget);
+                return replace(document, &step, Vec::new(), self.forget);
             }
             bail!("the document has steps and no `id`: it does not say which container they are of");
         };
@@ -79,20 +70,20 @@ where
     ) -> anyhow::Result<bool> {
         let Some(found) = counterpart(document, step, &recorded)? else {
             // It was undone before.
-            replace(document, step, Vec::new(), &self.forget)?;
+            replace(document, step, Vec::new(), self.forget)?;
             return Ok(recorded.tools()?.is_empty());
         };
         let operations = found.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
         let operations = operations.map_err(|error| {
             anyhow!("step \"{}\" of the record lists no operations of this tool: {error}", self.tool)
         })?;
-        let _lock = (self.lock)()?;
+        let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
         let left = undo_all(&operations, self.scope);
         let remains: Vec<_> = left.iter().filter_map(|(at, _)| found.operations.get(*at).cloned()).collect();
 
-        replace(document, step, remains.clone(), &self.forget)?;
-        replace(&mut recorded, &found, remains, &self.forget)?;
+        replace(document, step, remains.clone(), self.forget)?;
+        replace(&mut recorded, &found, remains, self.forget)?;
         let mut errors = left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back"));
         let first = errors.next();
         errors.for_each(|error| failure::print(self.tool, &error));
@@ -109,10 +100,10 @@ where
 
     /// Without a record it is not known what the step did. Only the container's own directory is surely its own.
     fn unrecorded(self, document: &mut Document, step: &Step, id: &Id) -> anyhow::Result<()> {
-        let _lock = (self.lock)()?;
+        let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
         (self.unrecorded)(self.scope, id)?;
-        replace(document, step, Vec::new(), &self.forget)
+        replace(document, step, Vec::new(), self.forget)
     }
 }
 
@@ -126,14 +117,16 @@ fn recorded(
     id: &Id,
     document: &Document,
 ) -> anyhow::Result<Option<Document>> {
-    let known = match record.read()? {
-        Some(recorded) => Some((recorded, true)),
-        None => kept::read(scope, id)?.map(|kept| (kept.document, kept.is_of_this_boot)),
+    let (known, path, counts) = match record.read()? {
+        Some(recorded) => (recorded, record.path().to_owned(), true),
+        None => match kept::read(scope, id)? {
+            Some(kept) => (kept.document, kept.path, kept.is_of_this_boot),
+            None => return Ok(None),
+        },
     };
-    let Some((known, counts)) = known else { return Ok(None) };
     match known.may_be_of_one_container(document)? {
         true => Ok(counts.then_some(known)),
-        false => Err(session::of_another(record, id)),
+        false => Err(session::of_another(&path, id)),
     }
 }
 
@@ -152,7 +145,7 @@ fn replace(
     document: &mut Document,
     step: &Step,
     remain: Vec<serde_json::Value>,
-    forget: impl Fn(&mut Document) -> anyhow::Result<()>,
+    forget: &dyn Fn(&mut Document) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(at) = document.position_of(step)? else { return Ok(()) };
     if remain.is_empty() {
