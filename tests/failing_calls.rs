@@ -5,6 +5,7 @@
 
 mod failing;
 mod killing;
+mod pipe;
 
 use failing::{Container, Share, Store};
 

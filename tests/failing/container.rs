@@ -5,23 +5,7 @@ use std::ops::ControlFlow;
 use testkit::{Sandbox, Snapshot};
 
 use super::{Run, Share, Trial, fails};
-use crate::killing;
-
-/// The tools of the pipe, with their arguments.
-const PIPE: [(&str, &str); 7] = [
-    ("layer-apply", "--id web"),
-    ("union-mount", ""),
-    ("netns-bridge", ""),
-    ("veth-pair", ""),
-    ("portmap", "-p 10080:80"),
-    ("link-hosts", "--link db:database"),
-    ("ns-exec", "-d -- sleep 1000"),
-];
-
-/// The container that link-hosts links to: its record, and nothing else of it.
-const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
-    "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
-    "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;
+use crate::pipe::{PIPE, pipe, ready};
 
 /// One way to run one tool of the pipe.
 pub(crate) struct Container {
@@ -35,16 +19,6 @@ enum Way {
     /// After this was done to the container.
     Repair(&'static str),
     Unwind,
-}
-
-/// The pipe up to the tool at this place, with `before` put in front of that tool.
-fn pipe(last: usize, before: &str) -> String {
-    let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
-        let before = if place == last { before } else { "" };
-        let input = if place == 0 { "< busybox.json" } else { "" };
-        format!("{before} {tool} {arguments} {input}")
-    };
-    PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
 }
 
 impl Container {
@@ -106,12 +80,8 @@ impl Trial for Container {
         format!("{}{flag}", self.tool())
     }
 
-    /// With unpacked layers, so that all runs do the same.
     fn sandbox(&self) -> Sandbox {
-        let sandbox = Sandbox::with_busybox();
-        sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
-        std::fs::write(sandbox.run().join("stave/db.json"), LINKED).unwrap();
-        sandbox
+        ready()
     }
 
     fn ready(&self, sandbox: &Sandbox) {
@@ -160,7 +130,7 @@ impl Trial for Container {
         if unwound.status != 0 {
             complaint += &format!("then unwind: {}\n", unwound.stderr);
         }
-        let left = killing::difference(sandbox, before);
+        let left = sandbox.difference(before);
         match left.is_empty() && unwound.status == 0 {
             true => ControlFlow::Continue(complaint),
             false => ControlFlow::Break(format!("{complaint}said: {}\nleft:\n{left}", run.outcome.stderr)),

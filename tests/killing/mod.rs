@@ -2,11 +2,7 @@
 
 #![allow(dead_code)] // Each test uses a part of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use testkit::{Sandbox, Snapshot};
 
@@ -61,17 +57,6 @@ pub(crate) fn at((call, when): &Moment) -> String {
 /// As [`Sandbox::assert_as`], with the moment in the message.
 #[track_caller]
 pub(crate) fn assert_as(sandbox: &Sandbox, before: &Snapshot, context: &str) {
-    let difference = difference(sandbox, before);
+    let difference = sandbox.difference(before);
     assert!(difference.is_empty(), "{context}: left behind (+) or lost (-):\n{difference}");
-}
-
-/// What was left behind or lost. The kernel has some time to remove processes and network namespaces.
-pub(crate) fn difference(sandbox: &Sandbox, before: &Snapshot) -> String {
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut difference = before.difference(&sandbox.snapshot());
-    while !difference.is_empty() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(50));
-        difference = before.difference(&sandbox.snapshot());
-    }
-    difference
 }

@@ -287,18 +287,27 @@ impl Sandbox {
         patient(|| self.outside(&format!("curl --silent --show-error --fail --max-time 2 {url}")))
     }
 
-    /// Asserts that the sandbox is as before. Waits for up to ten seconds, because the kernel removes processes and
-    /// network namespaces with a delay.
+    /// Asserts that the sandbox is as before.
     ///
     /// # Panics
     /// When it is not, with what was left behind or lost.
     #[track_caller]
     pub fn assert_as(&self, before: &Snapshot) {
+        let difference = self.difference(before);
+        assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
+    }
+
+    /// What was left behind (`+`) or lost (`-`). Waits for up to ten seconds until there is nothing, because the kernel removes
+    /// processes and network namespaces with a delay.
+    pub fn difference(&self, before: &Snapshot) -> String {
         let end = Instant::now() + Duration::from_secs(10);
-        while *before != self.snapshot() && Instant::now() < end {
+        loop {
+            let difference = before.difference(&self.snapshot());
+            if difference.is_empty() || Instant::now() > end {
+                return difference;
+            }
             thread::sleep(Duration::from_millis(50));
         }
-        before.assert_same(&self.snapshot());
     }
 
     /// Everything that a tool could leave behind.

@@ -2,43 +2,18 @@
 //! `security.rs`: CVE-2019-5736, CVE-2019-19921, CVE-2021-41091, CVE-2023-27561 and CVE-2025-31133.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod common;
+
+use common::{assert_both, both_of, compile, prepare};
 use testkit::Sandbox;
 
 /// A sandbox with static programs of C below its `/run`.
 fn sandbox(programs: &[(&str, &str)]) -> Sandbox {
     let sandbox = Sandbox::with_busybox();
     for (name, text) in programs {
-        std::fs::write(sandbox.directory().join(format!("{name}.c")), text).unwrap();
-        sandbox.sh(&format!("cc -static -w -o /run/{name} {name}.c")).ok();
+        compile(&sandbox, name, text);
     }
     sandbox
-}
-
-/// Makes the root file system of a new container `web`.
-#[track_caller]
-fn prepare(sandbox: &Sandbox, image: &str) {
-    let fresh = format!("layer-apply --id web < {image}.json | union-mount > ready.json");
-    sandbox.sh(&format!("unwind web > /dev/null; {fresh}")).ok();
-}
-
-/// What a script prints in a new container with these flags, and in one that joins such a container. `before` runs on the
-/// host, in the shell that starts them.
-#[track_caller]
-fn both(sandbox: &Sandbox, image: &str, before: &str, flags: &str, script: &str) -> [String; 2] {
-    std::fs::write(sandbox.directory().join("script"), script).unwrap();
-    let start = format!("{before} ns-exec {flags}");
-    prepare(sandbox, image);
-    let new = sandbox.sh(&format!("{start} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
-    prepare(sandbox, image);
-    sandbox.sh(&format!("{start} -d -- sleep 1000 < ready.json > run.json")).ok();
-    let joined = sandbox.sh(&format!("{before} ns-exec --join web -- sh -c \"$(cat script)\" 2>&1")).stdout;
-    sandbox.sh("unwind web > /dev/null").ok();
-    [new, joined]
-}
-
-#[track_caller]
-fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected: &str) {
-    assert_eq!(both(sandbox, "busybox", "", flags, script), [expected, expected], "{flags}: {script}");
 }
 
 /// CVE-2019-16884: where an image has a volume on `/proc`, the runtime's protection went to the volume.
@@ -56,16 +31,16 @@ fn a_volume_over_proc_takes_no_protection_away() {
         test -e /proc/self/attr/exec && grep Seccomp: /proc/self/status";
     let expected = "0\nsh: can't create /proc/sys/kernel/core_pattern: Read-only file system\nSeccomp:\t2\n";
     for image in ["busybox", "vol"] {
-        assert_eq!(both(&sandbox, image, "", "", script), [expected, expected], "{image}");
+        assert_eq!(both_of(&sandbox, image, "", "", script), [expected, expected], "{image}");
     }
     // The volumes are there, under it: one more mount for each.
-    let mounts = |image| both(&sandbox, image, "", "", "grep -c ' /proc' /proc/mounts");
+    let mounts = |image| both_of(&sandbox, image, "", "", "grep -c ' /proc' /proc/mounts");
     let counts =
         [mounts("busybox"), mounts("vol")].map(|seen| seen.map(|n| n.trim().parse::<u32>().unwrap()));
     assert_eq!(counts[1], counts[0].map(|plain| plain + 3));
     // And the script would find what is not masked.
     let weak =
-        both(&sandbox, "vol", "", "--security-opt systempaths=unconfined", "cat /proc/interrupts | wc -c");
+        both_of(&sandbox, "vol", "", "--security-opt systempaths=unconfined", "cat /proc/interrupts | wc -c");
     assert!(weak.iter().all(|seen| seen != "0\n"), "{weak:?}");
     // A directory of the host hides the kernel's files, and what they would have told.
     sandbox.sh("mkdir /run/own && echo mine > /run/own/interrupts").ok();
@@ -174,7 +149,7 @@ fn no_release_agent_can_be_named() {
     let seen = "cgroup2 ro,nosuid,nodev,noexec,relatime\nsh: can't create /sys/fs/cgroup/release_agent: Read-only file system\n";
     assert_both(&sandbox, "", script, seen);
     // The program does find what there is.
-    let weak = both(&sandbox, "busybox", "", &format!("{volume} --privileged"), "/cgroups");
+    let weak = both_of(&sandbox, "busybox", "", &format!("{volume} --privileged"), "/cgroups");
     assert!(weak.iter().all(|seen| seen.starts_with("a namespace\na namespace\n")), "{weak:?}");
 }
 
@@ -204,7 +179,7 @@ fn a_group_stays_when_a_program_changes_it() {
         [("5:5", "Groups:\t5 \n"), ("nobody", "Groups:\t65534 \n"), ("1000", "Groups:\t0 \n")]
     {
         let flags = format!("-u {user}");
-        let seen = both(&sandbox, "busybox", "setpriv --groups 0,27,44", &flags, groups);
+        let seen = both_of(&sandbox, "busybox", "setpriv --groups 0,27,44", &flags, groups);
         assert_eq!(seen, [expected, expected], "{user}");
     }
 }
@@ -216,7 +191,7 @@ fn no_descriptor_leads_to_a_directory_of_the_host() {
     sandbox.sh("cp /bin/busybox /run/outside-program").ok();
     // Descriptors of the caller, which lead outside.
     let open = "exec 7< / 9< /run; test -x /proc/self/fd/7/run/outside-program || exit 1;";
-    let list = both(
+    let list = both_of(
         &sandbox,
         "busybox",
         open,

@@ -1,15 +1,11 @@
 //! What fails while a process is started, and who is told. Needs root and strace.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod common;
+
+use common::ready;
 use serde_json::Value;
 use testkit::Sandbox;
-
-/// A sandbox with `ready.json`: a document that only lacks the process.
-fn ready() -> Sandbox {
-    let sandbox = Sandbox::with_busybox();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
-    sandbox
-}
 
 /// Runs ns-exec with one fault. Returns what it wrote to standard error.
 #[track_caller]
@@ -25,7 +21,7 @@ fn faulty(sandbox: &Sandbox, fault: &str, arguments: &str) -> (i32, String, Valu
 
 #[test]
 fn who_cannot_say_so_ends_and_does_not_wait() {
-    let sandbox = ready();
+    let sandbox = ready("");
     let before = sandbox.snapshot();
     // The supervisor's pid, its report of the start, the gate of the process. strace counts for each process.
     for fault in ["sendmsg:error=ENOMEM:when=1", "sendmsg:error=ENOMEM:when=2", "sendto:error=ENOMEM:when=1"]
@@ -41,7 +37,7 @@ fn who_cannot_say_so_ends_and_does_not_wait() {
 
 #[test]
 fn a_process_that_is_killed_before_its_command_ran_has_not_run() {
-    let sandbox = ready();
+    let sandbox = ready("");
     let before = sandbox.snapshot();
     for call in ["pivot_root", "capset", "close_range", "setsid"] {
         for detached in ["", "-d"] {
@@ -60,7 +56,7 @@ fn a_process_that_is_killed_before_its_command_ran_has_not_run() {
 
 #[test]
 fn a_command_that_is_killed_at_once_has_run() {
-    let sandbox = ready();
+    let sandbox = ready("");
     let outcome = sandbox.sh("ns-exec -- sh -c 'kill -9 $$; exit 3' < ready.json").exits(3);
     assert_eq!(outcome.stderr, "");
 }

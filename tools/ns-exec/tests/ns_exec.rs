@@ -1,15 +1,11 @@
 //! ns-exec at the end of a pipe, as users run it. Needs root. The tests of common/process/runtime cover the namespaces.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod common;
+
+use common::ready;
 use serde_json::json;
 use testkit::Sandbox;
-
-/// A sandbox with `ready.json`: a document that only lacks the process.
-fn ready(network: &str) -> Sandbox {
-    let sandbox = Sandbox::with_busybox();
-    sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount {network} > ready.json")).ok();
-    sandbox
-}
 
 #[test]
 fn in_the_background_with_a_log_until_it_is_taken_back() {

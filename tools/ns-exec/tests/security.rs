@@ -1,29 +1,13 @@
 //! What a container can do to the host, seen from inside: by a new process and by one that joins. Needs root.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
+mod common;
+
+use common::{assert_both, both, compile, prepare, until_logged};
 use testkit::Sandbox;
 
 fn sandbox() -> Sandbox {
     Sandbox::with_busybox()
-}
-
-/// Runs a script in a new container with these flags, and again in one that joins. Returns what both printed, without the
-/// joined one's where the container runs nothing that could be joined.
-#[track_caller]
-fn both(sandbox: &Sandbox, flags: &str, script: &str) -> [String; 2] {
-    std::fs::write(sandbox.directory().join("script"), script).unwrap();
-    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
-    let new = sandbox.sh(&format!("ns-exec {flags} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
-    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
-    sandbox.sh(&format!("ns-exec -d {flags} -- sleep 1000 < ready.json > run.json")).ok();
-    let joined = sandbox.sh("ns-exec --join web -- sh -c \"$(cat script)\" 2>&1").stdout;
-    sandbox.sh("unwind web > /dev/null").ok();
-    [new, joined]
-}
-
-#[track_caller]
-fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected: &str) {
-    assert_eq!(both(sandbox, flags, script), [expected, expected], "{flags}: {script}");
 }
 
 #[test]
@@ -122,7 +106,7 @@ fn system_calls_that_docker_denies() {
 #[test]
 fn options_that_cannot_be_followed_are_refused() {
     let sandbox = sandbox();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     std::fs::write(sandbox.directory().join("bad.json"), "{").unwrap();
     std::fs::write(
         sandbox.directory().join("asks.json"),
@@ -254,10 +238,8 @@ assert call(250, 1, None) > 0  # keyctl: a session keyring of its own
 assert call(248, b"user", b"stave-secret", b"x", 1, -3) > 0  # add_key, to it
 os.execvp("sh", ["sh", "-c", sys.argv[1]])
 "#;
-    for (name, text) in [("keys.py", python), ("look.c", LOOK)] {
-        std::fs::write(sandbox.directory().join(name), text).unwrap();
-    }
-    sandbox.sh("cc -static -o /run/look look.c").ok();
+    std::fs::write(sandbox.directory().join("keys.py"), python).unwrap();
+    compile(&sandbox, "look", LOOK);
     let start = "unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json";
     for (flags, seen) in [("", "Operation not permitted\n"), ("--privileged", "Required key not available\n")]
     {
@@ -326,13 +308,12 @@ int main(void) {
 #[test]
 fn nothing_of_a_joining_process_can_be_had() {
     let sandbox = sandbox();
-    std::fs::write(sandbox.directory().join("watch.c"), WATCH).unwrap();
-    sandbox.sh("cc -static -w -o /run/watch watch.c").ok();
+    compile(&sandbox, "watch", WATCH);
     for flags in ["--cap-add SYS_PTRACE", "--privileged"] {
-        sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+        prepare(&sandbox, "busybox");
         sandbox.sh(&format!("ns-exec -d {flags} -v /run/watch:/watch -- /watch < ready.json")).ok();
         sandbox.sh("for i in $(seq 40); do timeout 2 ns-exec --join web -- true || break; done").ok();
-        sandbox.sh("timeout 10 sh -c 'until grep -q watched \"$(container-ls --format {log} -- web)\"; do sleep 0.05; done'").ok();
+        until_logged(&sandbox, "watched");
         assert_eq!(
             sandbox.sh("sort -u \"$(container-ls --format {log} -- web)\"; unwind web > /dev/null").ok(),
             "watched\n"
@@ -343,14 +324,14 @@ fn nothing_of_a_joining_process_can_be_had() {
 #[test]
 fn who_joins_goes_where_the_container_was_started() {
     let sandbox = sandbox();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     // The first process has gone into namespaces of its own, with a `/proc` that lies.
     let first = "unshare -Urm sh -c 'mount -t tmpfs t /proc && mkdir /proc/self && echo deny > /proc/self/setgroups && echo gone && exec sleep 1000'";
     std::fs::write(sandbox.directory().join("first"), first).unwrap();
     sandbox
         .sh("ns-exec -d --security-opt seccomp=unconfined -- sh -c \"exec $(cat first)\" < ready.json")
         .ok();
-    sandbox.sh("timeout 5 sh -c 'until grep -q gone \"$(container-ls --format {log} -- web)\"; do sleep 0.02; done'").ok();
+    until_logged(&sandbox, "gone");
     let joined = sandbox.sh("setpriv --groups 0,27,44 ns-exec --join web -u 5:5 -- sh -c 'id; test -e /proc/1/status && echo true; readlink /proc/self/ns/user'");
     let own = sandbox.sh("readlink /proc/self/ns/user").ok();
     assert_eq!(joined.ok(), format!("uid=5 gid=5 groups=5\ntrue\n{own}"));
@@ -395,7 +376,7 @@ fn values_of_variables_are_in_no_command_line_that_stays() {
 #[test]
 fn what_it_writes_to_the_hosts_files_is_limited_and_on_the_disk() {
     let sandbox = sandbox();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     let fill = "head -c 40000000 /dev/zero; head -c 1000000 /dev/zero > /etc/hosts; echo end; sleep 1000";
     sandbox.sh(&format!("ns-exec -d -- sh -c '{fill}' < ready.json > web.json")).ok();
     sandbox.sh("L=$(jq -r .process.log web.json); timeout 10 sh -c \"until tail -c 5 '$L' | grep -q end; do sleep 0.05; done\"").ok();
@@ -409,7 +390,7 @@ fn what_it_writes_to_the_hosts_files_is_limited_and_on_the_disk() {
 #[test]
 fn a_file_as_standard_output_opens_for_every_user() {
     let sandbox = sandbox();
-    sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     let script = "echo out > /dev/stdout; echo err > /dev/stderr; seq 20000; exit 7";
     sandbox.sh(&format!("ns-exec -u 1000 -- sh -c '{script}' < ready.json > seen 2>&1")).exits(7);
     let seen = sandbox.sh("stat -c '%u %a' seen; head -n 3 seen; tail -n 1 seen; wc -l < seen").ok();

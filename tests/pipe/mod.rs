@@ -1,0 +1,38 @@
+//! The pipe of a container with everything, for tests in which one of its tools is killed or has a call that fails.
+
+use testkit::Sandbox;
+
+/// The tools of the pipe, with their arguments.
+pub(crate) const PIPE: [(&str, &str); 7] = [
+    ("layer-apply", "--id web"),
+    ("union-mount", ""),
+    ("netns-bridge", ""),
+    ("veth-pair", ""),
+    ("portmap", "-p 10080:80"),
+    ("link-hosts", "--link db:database"),
+    ("ns-exec", "-d -- sleep 1000"),
+];
+
+/// The pipe up to the tool at this place, with `before` put in front of that tool.
+pub(crate) fn pipe(last: usize, before: &str) -> String {
+    let tool = |(place, (tool, arguments)): (usize, &(&str, &str))| {
+        let before = if place == last { before } else { "" };
+        let input = if place == 0 { "< busybox.json" } else { "" };
+        format!("{before} {tool} {arguments} {input}")
+    };
+    PIPE.iter().take(last + 1).enumerate().map(tool).collect::<Vec<_>>().join(" | ") + " > web.json"
+}
+
+/// The record of the container that link-hosts links to. Nothing of that container exists, so that the bridge is made
+/// and removed with the container that is killed.
+const LINKED: &str = r#"{"stave":1,"id":"db","steps":[],"network":{"mode":"bridge","namespace":"/run/netns/db",
+    "bridge":{"name":"stave0","subnet":"172.17.0.0/16","gateway":"172.17.0.1"},
+    "cni":{"cniVersion":"1.1.0","interfaces":[],"ips":[{"address":"172.17.0.99/16"}],"routes":[],"dns":{}}}}"#;
+
+/// A sandbox with unpacked layers, so that all runs do the same, and with everything that the pipe needs.
+pub(crate) fn ready() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("layer-apply --id first < busybox.json | unwind > /dev/null").ok();
+    std::fs::write(sandbox.run().join("stave/db.json"), LINKED).unwrap();
+    sandbox
+}

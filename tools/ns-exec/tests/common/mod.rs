@@ -1,0 +1,67 @@
+//! Containers to start, and what is seen in them by a new process and by one that joins.
+
+#![allow(dead_code)] // Each test uses a part of it.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use testkit::Sandbox;
+
+/// A sandbox with `ready.json`: a document that only lacks the process.
+#[track_caller]
+pub(crate) fn ready(network: &str) -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount {network} > ready.json")).ok();
+    sandbox
+}
+
+/// Puts a static program of C below the sandbox's `/run`.
+#[track_caller]
+pub(crate) fn compile(sandbox: &Sandbox, name: &str, text: &str) {
+    std::fs::write(sandbox.directory().join(format!("{name}.c")), text).unwrap();
+    sandbox.sh(&format!("cc -static -w -o /run/{name} {name}.c")).ok();
+}
+
+/// Makes the root file system of a new container `web`: `ready.json` only lacks the process.
+#[track_caller]
+pub(crate) fn prepare(sandbox: &Sandbox, image: &str) {
+    let fresh = format!("layer-apply --id web < {image}.json | union-mount > ready.json");
+    sandbox.sh(&format!("unwind web > /dev/null; {fresh}")).ok();
+}
+
+/// What a script prints in a new container with these flags, and in one that joins such a container: nothing where the container
+/// cannot be started. `before` runs on the host, in the shell that starts them.
+#[track_caller]
+pub(crate) fn both_of(
+    sandbox: &Sandbox,
+    image: &str,
+    before: &str,
+    flags: &str,
+    script: &str,
+) -> [String; 2] {
+    std::fs::write(sandbox.directory().join("script"), script).unwrap();
+    let start = format!("{before} ns-exec {flags}");
+    prepare(sandbox, image);
+    let new = sandbox.sh(&format!("{start} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
+    prepare(sandbox, image);
+    sandbox.sh(&format!("{start} -d -- sleep 1000 < ready.json > run.json")).ok();
+    let joined = sandbox.sh(&format!("{before} ns-exec --join web -- sh -c \"$(cat script)\" 2>&1")).stdout;
+    sandbox.sh("unwind web > /dev/null").ok();
+    [new, joined]
+}
+
+/// The same on busybox.
+#[track_caller]
+pub(crate) fn both(sandbox: &Sandbox, flags: &str, script: &str) -> [String; 2] {
+    both_of(sandbox, "busybox", "", flags, script)
+}
+
+#[track_caller]
+pub(crate) fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected: &str) {
+    assert_eq!(both(sandbox, flags, script), [expected, expected], "{flags}: {script}");
+}
+
+/// Waits until the log of the container `web` has this word.
+#[track_caller]
+pub(crate) fn until_logged(sandbox: &Sandbox, word: &str) {
+    let log = "\"$(container-ls --format {log} -- web)\"";
+    sandbox.sh(&format!("timeout 10 sh -c 'until grep -q {word} {log}; do sleep 0.02; done'")).ok();
+}
