@@ -91,7 +91,8 @@ fn sweep(hierarchy: &Hierarchy) {
             flock(&found, FlockOperation::NonBlockingLockExclusive)?;
             Ok(found)
         };
-        if open().is_ok() {
+        // The lock is held until it is removed: its maker may be about to take it.
+        if let Ok(_locked) = open() {
             let name = std::ffi::OsStr::from_bytes(name.to_bytes());
             let _ = unlinkat(top.as_fd(), name, AtFlags::REMOVEDIR);
         }
