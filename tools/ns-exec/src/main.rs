@@ -16,9 +16,11 @@
 //! command did not start.
 
 mod arguments;
+mod csv;
 mod environment;
 mod files;
 mod join;
+mod mount_flag;
 mod network;
 mod operation;
 mod output;

@@ -1,6 +1,9 @@
 //! The plan.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use document::{
     Document, Instance,
@@ -15,6 +18,7 @@ use toolkit::prelude::*;
 
 use crate::{
     files::{Content, File},
+    mount_flag::MountFlag,
     network::{self, Network},
     operation::ContainerOperation,
     request::{Log, Request},
@@ -41,6 +45,7 @@ pub(crate) fn plan(
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let sysctl = sysctl(&request.settings, &network)?;
     let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
+    let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
         users: users(context, document)?,
@@ -68,8 +73,9 @@ pub(crate) fn plan(
         oom_score_adj: request.settings.oom_score_adj,
         shm_size: request.settings.shm_size,
         tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
+        mounts: request.settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
         ends_with_parent: request.settings.die_with_parent,
-        volumes: volumes(request.volumes, files)?,
+        volumes,
     };
     let spec = from_image(config, &overrides).map_err(|error| match overrides.users {
         Users::None => hint(error, "no layer is unpacked yet, so only numbers can be planned: -u UID:GID"),
@@ -186,10 +192,18 @@ fn place(context: &Context, files: Vec<File>, readonly: bool) -> (Vec<ContainerO
     (operations, volumes)
 }
 
-/// The requested volumes, and those of `files` that they do not replace.
-fn volumes(asked: Vec<Volume>, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
+/// The requested volumes, and those of `files` that no requested mount replaces.
+fn volumes(asked: Vec<Volume>, settings: &Settings, mut files: Vec<Volume>) -> Result<Vec<Volume>> {
+    let of_flags = asked.iter().map(|volume| &volume.target);
+    let of_flags = of_flags.chain(settings.mount.iter().map(|mount| &mount.target));
+    let mut targets = BTreeSet::new();
+    for target in of_flags.chain(settings.tmpfs.iter().map(|tmpfs| &tmpfs.target)) {
+        if !targets.insert(target) {
+            bail!("mount two things on {target:?}: only one would be seen");
+        }
+    }
+    files.retain(|file| !targets.contains(&file.target));
     for volume in asked {
-        files.retain(|other| other.target != volume.target);
         let source =
             volume.source.canonicalize().with_context(|| format!("find volume {:?}", volume.source))?;
         files.push(Volume { source, ..volume });

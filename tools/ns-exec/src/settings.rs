@@ -9,6 +9,8 @@ use oci_spec::runtime::{
 };
 use operation::quantity::size;
 
+use crate::mount_flag::MountFlag;
+
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Settings {
     /// Contain more: no capabilities, no_new_privs, a read-only root file system, no network unless the document has one, and at most
@@ -30,6 +32,9 @@ pub(crate) struct Settings {
     /// Mount a file system in memory, with options such as size=64m,mode=1777; repeatable
     #[arg(long, value_name = "DST[:OPTIONS]", conflicts_with = "join")]
     pub(crate) tmpfs: Vec<Tmpfs>,
+    /// Mount something, with Docker's fields: type=bind,source=/srv,target=/srv,readonly or type=tmpfs,target=/tmp; repeatable
+    #[arg(long, value_name = "FIELD=VALUE,…", conflicts_with = "join")]
+    pub(crate) mount: Vec<MountFlag>,
     /// End the container when the program that started ns-exec ends, however it ends
     #[arg(long, conflicts_with_all = ["join", "detach"])]
     pub(crate) die_with_parent: bool,

@@ -7,6 +7,8 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 pub struct Options {
     /// Attributes of the mount to set: read-only, nosuid, nodev, noexec, access times.
     pub attributes: MountAttrFlags,
+    /// Attributes to set on the mount itself, and never on those below it.
+    pub shallow: MountAttrFlags,
     /// Attributes of a bind mount to clear. The others stay.
     pub cleared: MountAttrFlags,
     /// Whether access times are among the attributes.
@@ -23,6 +25,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             attributes: MountAttrFlags::empty(),
+            shallow: MountAttrFlags::empty(),
             cleared: MountAttrFlags::empty(),
             sets_times: false,
             bind: None,
@@ -34,6 +37,7 @@ impl Default for Options {
 
 enum Meaning {
     Set(MountAttrFlags),
+    SetHere(MountAttrFlags),
     Clear(MountAttrFlags),
     Times(MountAttrFlags),
     Bind(bool),
@@ -46,6 +50,8 @@ fn meaning(word: &str) -> Option<Meaning> {
     let recursive = MountPropagationFlags::REC;
     Some(match word {
         "ro" => Set(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        // mount(8): of this mount alone, and not of its file system.
+        "ro=vfs" => SetHere(MountAttrFlags::MOUNT_ATTR_RDONLY),
         "rw" => Clear(MountAttrFlags::MOUNT_ATTR_RDONLY),
         "nosuid" => Set(MountAttrFlags::MOUNT_ATTR_NOSUID),
         "suid" => Clear(MountAttrFlags::MOUNT_ATTR_NOSUID),
@@ -85,9 +91,15 @@ impl Options {
                     options.attributes |= flag;
                     options.cleared -= flag;
                 }
+                Some(Meaning::SetHere(flag)) => {
+                    options.shallow |= flag;
+                    options.attributes -= flag;
+                    options.cleared -= flag;
+                }
                 Some(Meaning::Clear(flag)) => {
                     options.cleared |= flag;
                     options.attributes -= flag;
+                    options.shallow -= flag;
                 }
                 Some(Meaning::Times(flag)) => {
                     options.attributes -= MountAttrFlags::MOUNT_ATTR__ATIME;
@@ -120,6 +132,7 @@ mod tests {
             options,
             Options {
                 attributes: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+                shallow: MountAttrFlags::empty(),
                 cleared: MountAttrFlags::MOUNT_ATTR_RDONLY,
                 sets_times: true,
                 bind: Some(true),

@@ -30,6 +30,10 @@ pub struct Entry {
     pub source: String,
     /// The file system's own options, separated by commas.
     pub options: String,
+    /// Mounts below it spread to its copies (mount_namespaces(7)).
+    pub shared: bool,
+    /// Mounts below another one spread to it.
+    pub slave: bool,
 }
 
 /// All mounts.
@@ -69,15 +73,28 @@ pub fn at(path: &Path) -> Result<Option<Entry>> {
     Ok(read()?.into_iter().find(|entry| entry.id == found.stx_mnt_id))
 }
 
+/// The mount that `path` is in; none if it is not one of those that this process sees.
+///
+/// # Errors
+/// When the path is missing, or the mounts cannot be read.
+pub fn holding(path: &Path) -> Result<Option<Entry>> {
+    let found = statx(CWD, path, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID).map_err(on("look at", path))?;
+    Ok(read()?.into_iter().find(|entry| entry.id == found.stx_mnt_id))
+}
+
 /// proc(5), /proc/pid/mountinfo: `36 35 98:0 /root /target rw,noatime master:1 - ext3 /dev/root rw`.
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|byte| *byte == b' ');
     let id = str::from_utf8(words.next()?).ok()?.parse().ok()?;
     let root = unescape(words.nth(2)?).into();
     let target = unescape(words.next()?).into();
-    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let (mut shared, mut slave) = (false, false);
+    for word in words.by_ref().take_while(|word| *word != b"-") {
+        shared |= word.starts_with(b"shared:");
+        slave |= word.starts_with(b"master:");
+    }
     let mut text = || Some(unescape(words.next()?).to_string_lossy().into_owned());
-    Some(Entry { id, root, target, kind: text()?, source: text()?, options: text()? })
+    Some(Entry { id, root, target, kind: text()?, source: text()?, options: text()?, shared, slave })
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -113,6 +130,9 @@ mod tests {
         assert_eq!(entry.id, 36);
         assert_eq!(entry.target, Path::new(r"/a b\"));
         assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("overlay", "stave:web"));
+        assert!(entry.shared && entry.slave);
+        assert!(!parse(b"1 2 0:3 / / rw - ext4 x rw").unwrap().shared);
+        assert_eq!(holding(Path::new("/proc/self/status")).unwrap().unwrap().target, Path::new("/proc"));
         assert_eq!(at(Path::new("/proc")).unwrap().unwrap().kind, "proc");
         assert_eq!(at(Path::new("/proc/self")).unwrap(), None);
         assert_eq!(at(Path::new("/nonexistent/x")).unwrap(), None);

@@ -26,6 +26,7 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     let Some(wanted) = spec.root() else { return Err(Error::new("no root in the specification")) };
     let linux = spec.linux().as_ref();
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
+    let peers = peers(spec)?;
     let kind = Options::parse([propagation]).propagation;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
@@ -33,8 +34,8 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     let root = attach_root(wanted.path(), devices::is_confined(spec))?;
     rustix::process::umask(Mode::empty());
     let mut mounted = Mounted::default();
-    for mount in spec.mounts().iter().flatten() {
-        mounted.0.extend(add(root.as_fd(), mount)?);
+    for (mount, peer) in spec.mounts().iter().flatten().zip(peers) {
+        mounted.0.extend(add(root.as_fd(), mount, peer)?);
     }
     devices::populate(root.as_fd(), spec)?;
     let terminal = match terminal {
@@ -59,6 +60,18 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     }
     pivot(root)?;
     Ok(terminal)
+}
+
+/// For each mount, its source if it is to be shared with the host. It is copied before this namespace's mounts become
+/// slaves of the host's, so that the copy is a peer of the host's own.
+fn peers(spec: &Spec) -> Result<Vec<Option<Source>>> {
+    let shared = |mount: &&Mount| {
+        let propagation = Options::parse(mount.options().iter().flatten()).propagation;
+        propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED))
+            && kind_of(mount) == "bind"
+    };
+    let peer = |mount: &Mount| Some(mount).filter(shared).map(detached).transpose();
+    spec.mounts().iter().flatten().map(peer).collect()
 }
 
 /// pivot_root(2) needs a mount: a copy of the directory, on top of it. The copy also keeps changes here from the host's
@@ -112,9 +125,9 @@ impl Mounted {
 }
 
 /// One of the specification's mounts. Returns it with its place if it shows the kernel.
-fn add(root: BorrowedFd<'_>, mount: &Mount) -> Result<Option<(PathBuf, Detached)>> {
+fn add(root: BorrowedFd<'_>, mount: &Mount, peer: Option<Source>) -> Result<Option<(PathBuf, Detached)>> {
     use nix::errno::Errno::{EBUSY, ENODEV, EPERM};
-    match attach(root, mount) {
+    match attach(root, mount, peer) {
         // A container in its caller's cgroup has nothing to see there, and a kernel may have no cgroups.
         Err(error)
             if mount.typ().as_deref() == Some(CGROUP)
@@ -134,8 +147,10 @@ fn shows_kernel(mount: &Mount) -> bool {
     matches!(kind_of(mount), "proc" | "sysfs") || mount.destination() == Path::new("/sys")
 }
 
-/// The source and the options of a mount.
-fn detached(mount: &Mount) -> Result<(Detached, Options)> {
+/// The source of a mount, not attached yet, and its options.
+type Source = (Detached, Options);
+
+fn detached(mount: &Mount) -> Result<Source> {
     let target = mount.destination();
     let kind = kind_of(mount);
     let mut options = Options::parse(mount.options().iter().flatten());
@@ -146,7 +161,12 @@ fn detached(mount: &Mount) -> Result<(Detached, Options)> {
     let detached = match options.bind {
         Some(recursive) => {
             let detached = Detached::copy(source.unwrap_or(Path::new("")), recursive)?;
-            detached.change(&options, recursive).map_err(Error::at("mount", format_args!("{target:?}")))?;
+            let here = Options { attributes: options.shallow, ..Options::default() };
+            let change = || {
+                detached.change(&options, recursive)?;
+                detached.change(&here, false)
+            };
+            change().map_err(Error::at("mount", format_args!("{target:?}")))?;
             detached
         }
         None => {
@@ -176,9 +196,12 @@ pub(crate) fn kind_of(mount: &Mount) -> &str {
     }
 }
 
-fn attach(root: BorrowedFd<'_>, mount: &Mount) -> Result<Detached> {
+fn attach(root: BorrowedFd<'_>, mount: &Mount, peer: Option<Source>) -> Result<Detached> {
     let (target, kind) = (mount.destination(), kind_of(mount));
-    let (detached, options) = detached(mount)?;
+    let (detached, options) = match peer {
+        Some(peer) => peer,
+        None => detached(mount)?,
+    };
     if shows_kernel(mount) {
         is_plain_directory(root, target).map_err(Error::at("mount", format_args!("{kind} on {target:?}")))?;
     }

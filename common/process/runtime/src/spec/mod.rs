@@ -14,8 +14,8 @@ use oci_spec::{
     OciSpecError, image,
     runtime::{
         Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, PosixRlimit, Process, ProcessBuilder, RootBuilder,
-        Spec, SpecBuilder, UserBuilder,
+        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Mount, PosixRlimit, Process, ProcessBuilder,
+        RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 
@@ -114,6 +114,8 @@ pub struct Overrides {
     pub shm_size: Option<u64>,
     /// File systems in memory: targets, each with its mount options.
     pub tmpfs: Vec<(PathBuf, Vec<String>)>,
+    /// Other mounts. A bind mount opens no devices, unless the container is privileged.
+    pub mounts: Vec<Mount>,
     /// The process ends with the one that starts it, however that ends.
     pub ends_with_parent: bool,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.

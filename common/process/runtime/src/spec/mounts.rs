@@ -57,9 +57,6 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
         let source = if *target == "/dev/shm" { "shm" } else { kind };
         MountBuilder::default().destination(*target).typ(*kind).source(source).options(options).build()
     });
-    let mut volumes: Vec<&Volume> = overrides.volumes.iter().collect();
-    // A volume below another's target comes after it, in whatever order they were named.
-    volumes.sort_by_key(|volume| volume.target.components().count());
     let tmpfs = overrides.tmpfs.iter().map(|(target, options)| {
         // Docker's defaults; what is asked for comes later, and counts.
         let options = TMPFS.iter().map(|&option| option.to_owned()).chain(options.iter().cloned());
@@ -70,17 +67,17 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
             .options(options.collect::<Vec<_>>())
             .build()
     });
-    standard
-        .chain(tmpfs)
-        .chain(volumes.into_iter().map(|volume| bind(volume, overrides.privileged)))
-        .collect()
+    let volumes = overrides.volumes.iter().map(bind);
+    let others = overrides.mounts.iter().cloned().map(Ok);
+    let mut asked = tmpfs.chain(volumes).chain(others).collect::<Result<Vec<_>, _>>()?;
+    // A mount below another's target comes after it, in whatever order they were named.
+    asked.sort_by_key(|mount| mount.destination().components().count());
+    let asked = asked.into_iter().map(|mount| Ok(without_devices(mount, overrides.privileged)));
+    standard.chain(asked).collect()
 }
 
-fn bind(volume: &Volume, privileged: bool) -> Result<Mount, OciSpecError> {
+fn bind(volume: &Volume) -> Result<Mount, OciSpecError> {
     let mut options = vec!["rbind".to_owned(), "rprivate".into()];
-    if !privileged {
-        options.push("nodev".into());
-    }
     if volume.readonly {
         options.push("ro".into());
     }
@@ -90,6 +87,16 @@ fn bind(volume: &Volume, privileged: bool) -> Result<Mount, OciSpecError> {
         .source(volume.source.clone())
         .options(options)
         .build()
+}
+
+/// A bind mount of the host's files gives no devices, unless the container has all of them.
+fn without_devices(mut mount: Mount, privileged: bool) -> Mount {
+    if !privileged && mount.typ().as_deref() == Some("bind") {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.push("nodev".into());
+        mount.set_options(Some(options));
+    }
+    mount
 }
 
 /// Without `.` and doubled slashes.
