@@ -14,6 +14,7 @@ use crate::{
     request::{Log, Mode, Request},
     security::{Security, SecurityOption},
     settings::Settings,
+    sharing::Sharing,
 };
 
 /// Run a process in namespaces, on a root file system
@@ -98,6 +99,8 @@ pub(crate) struct NsExec {
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
     #[command(flatten)]
+    pub(crate) sharing: Sharing,
+    #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) common: Common,
@@ -159,6 +162,7 @@ impl NsExec {
                 .chain(self.cap_drop.clone())
                 .collect(),
             privileged: self.privileged,
+            sharing: self.sharing.clone(),
             settings: self.settings.clone(),
             log: match (&self.log, self.detach) {
                 (_, false) => Log::None,

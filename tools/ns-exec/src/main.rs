@@ -30,6 +30,7 @@ mod request;
 mod salvage;
 mod security;
 mod settings;
+mod sharing;
 mod start;
 mod timeout;
 

@@ -18,8 +18,7 @@ use crate::{
 /// A network and its surroundings.
 pub(crate) struct Network {
     pub(crate) network: spec::Network,
-    /// None for the host's.
-    pub(crate) hostname: Option<String>,
+    pub(crate) hostname: String,
     pub(crate) files: Vec<File>,
 }
 
@@ -39,7 +38,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         (Some(Mode::Host), None) => {
             let name = request.hostname.clone().unwrap_or_else(host_name);
             let files = files::of_host(&name, &entries);
-            return Ok(Network { network: spec::Network::Host, hostname: request.hostname.clone(), files });
+            return Ok(Network { network: spec::Network::Host, hostname: name, files });
         }
         (None | Some(Mode::None), None) => (spec::Network::None, own_name(), Vec::new()),
         (None, Some(member)) => {
@@ -50,15 +49,15 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     };
     let dns = member.as_ref().and_then(|member| member.cni.as_ref()).map(|cni| &cni.dns);
     let files = files::of_own(&name, &addresses, &entries, dns);
-    Ok(Network { network, hostname: Some(name), files })
+    Ok(Network { network, hostname: name, files })
 }
 
 /// Another container's network, with its name and its files, as with Docker.
 fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
     let (document, other) = record::running(&context.scope.run_dir, id)?;
-    let namespace = match document.get::<Member>()? {
-        Some(member) => member.namespace,
-        None => format!("/proc/{}/ns/net", other.identity.pid).into(),
+    let network = match document.get::<Member>()? {
+        Some(member) => spec::Network::Shared(member.namespace),
+        None => spec::Network::Container(other.identity),
     };
     let mounted = |name: &&'static str| {
         let target = Path::new("/etc").join(name);
@@ -66,12 +65,12 @@ fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
         Some(File { name, content: Content::Shared(mount.source().clone()?) })
     };
     Ok(Network {
-        network: spec::Network::Shared(namespace),
-        hostname: request.hostname.clone().or(other.spec.hostname().clone()),
+        network,
+        hostname: request.hostname.clone().or(other.spec.hostname().clone()).unwrap_or_else(host_name),
         files: files::NAMES.iter().filter_map(mounted).collect(),
     })
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
 }

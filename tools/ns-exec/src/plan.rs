@@ -12,7 +12,7 @@ use document::{
 use mount::Volume;
 use oci_spec::runtime::LinuxResources;
 use operation::note;
-use runtime::spec::{Overrides, from_image, order, run_with};
+use runtime::spec::{self, Overrides, Owner, from_image, order, run_with};
 use runtime::user::Users;
 use toolkit::prelude::*;
 
@@ -23,11 +23,12 @@ use crate::{
     operation::ContainerOperation,
     request::{Log, Request},
     settings::{Settings, Sysctl},
+    sharing,
 };
 
 /// The member, without the process's identity, and the operations: files first, the process last.
 pub(crate) fn plan(
-    request: Request,
+    mut request: Request,
     context: &Context,
     document: &Document,
 ) -> Result<(Process, Vec<ContainerOperation>)> {
@@ -36,14 +37,17 @@ pub(crate) fn plan(
         return Err(hint(error, "`ns-exec --join ID` runs another command in it; `ns-exec --undo` ends it"));
     }
     let (rootfs, readonly) = root(&request, context, document)?;
+    let shared = sharing::choose(&request, context)?;
+    request.hostname = shared.hostname.or(request.hostname);
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
     // A directory that others manage is used as it is.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
     let (mut operations, files) = place(context, files, readonly);
+    operations.extend(shared.operations);
     let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
-    let sysctl = sysctl(&request.settings, &network)?;
+    let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
     let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
@@ -56,9 +60,10 @@ pub(crate) fn plan(
         env: request.variables,
         cwd: request.workdir,
         user: request.user,
-        hostname,
+        hostname: Some(hostname),
         without_hostname_variable: false,
         network,
+        namespaces: shared.owners,
         terminal: request.terminal,
         no_new_privileges: request.security.no_new_privileges,
         seccomp: request.security.seccomp,
@@ -71,7 +76,7 @@ pub(crate) fn plan(
         sysctl,
         rlimits: request.settings.ulimit.into_iter().map(|limit| limit.0).collect(),
         oom_score_adj: request.settings.oom_score_adj,
-        shm_size: request.settings.shm_size,
+        shared_memory: shared.memory,
         tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
         mounts: request.settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
         ends_with_parent: request.settings.die_with_parent,
@@ -131,12 +136,15 @@ fn cgroup(
     Ok((Some(path), limits))
 }
 
-/// The variables to set. Those of a network that is not the container's alone would change others' networks.
-fn sysctl(settings: &Settings, network: &runtime::spec::Network) -> Result<Vec<(String, String)>> {
-    let own = matches!(network, runtime::spec::Network::None | runtime::spec::Network::Own(_));
+/// The variables to set. Those of a namespace that is not the container's alone would change that of others.
+fn sysctl(settings: &Settings, network: &spec::Network, ipc: Owner) -> Result<Vec<(String, String)>> {
+    let own = matches!(network, spec::Network::None | spec::Network::Own(_));
     let set = |sysctl: &Sysctl| {
         if sysctl.is_of_network() && !own {
             bail!("set {}: the network is not the container's own", sysctl.name);
+        }
+        if !sysctl.is_of_network() && ipc != Owner::Own {
+            bail!("set {}: the ipc namespace is not the container's own", sysctl.name);
         }
         Ok((sysctl.name.clone(), sysctl.value.clone()))
     };

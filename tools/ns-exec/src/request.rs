@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use document::Id;
 use mount::Volume;
 
-use crate::{security::Security, settings::Settings};
+use crate::{security::Security, settings::Settings, sharing::Sharing};
 
 /// The process to run. What is left out comes from the image.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,7 @@ pub(crate) struct Request {
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) privileged: bool,
+    pub(crate) sharing: Sharing,
     pub(crate) settings: Settings,
     pub(crate) log: Log,
 }

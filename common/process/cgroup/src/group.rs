@@ -126,13 +126,35 @@ impl Group {
     /// Ends every process in it and below it with SIGKILL. Returns at once.
     ///
     /// # Errors
-    /// EOPNOTSUPP in a threaded cgroup; ENOENT on a kernel before 5.14.
+    /// EOPNOTSUPP in a threaded cgroup.
     pub fn kill(&self) -> Result<()> {
         if self.is_unified()? {
-            return self.write("cgroup.kill", "1");
+            match self.write("cgroup.kill", "1") {
+                // A kernel before 5.14. One by one, a process can have forked meanwhile.
+                Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => {}
+                written => return written,
+            }
         }
         for pid in self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()) {
             self.kill_one(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Ends every process in it and below it, and waits for their end.
+    ///
+    /// # Errors
+    /// ETIMEDOUT where a process has not ended after ten seconds.
+    pub fn end(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_populated()? {
+            if Instant::now() > deadline {
+                return Err(at("end", format_args!("the processes of cgroup {:?}", self.path))(
+                    Errno::TIMEDOUT,
+                ));
+            }
+            self.kill()?;
+            sleep(Duration::from_millis(1));
         }
         Ok(())
     }
@@ -156,13 +178,12 @@ impl Group {
     /// EBUSY where a process has not ended after ten seconds.
     pub fn remove(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
         let Some(group) = Self::open(hierarchy, path)? else { return Ok(()) };
-        let deadline = Instant::now() + PATIENCE;
-        if group.is_populated()? {
-            group.kill()?;
-            while group.is_populated()? && Instant::now() < deadline {
-                sleep(Duration::from_millis(1));
-            }
+        // If one has not ended in time, the kernel says so below.
+        match group.end() {
+            Err(error) if error.errno() == Some(nix::errno::Errno::ETIMEDOUT) => {}
+            ended => ended?,
         }
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match group.remove_emptied(hierarchy) {
                 // The kernel lets go of a process's cgroup a moment after its end was told.

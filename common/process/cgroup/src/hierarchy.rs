@@ -3,7 +3,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -56,7 +56,7 @@ impl Hierarchy {
             std::mem::forget(hierarchy);
         }
         let hierarchy = match visible() {
-            Some(hierarchy) => hierarchy,
+            Some((_, hierarchy)) => hierarchy,
             None => mounted("cgroup2", &[])?,
         };
         let copy = hierarchy.try_clone().map_err(at("open", "cgroup2"))?;
@@ -78,8 +78,13 @@ fn identity(file: &OwnedFd) -> Option<(u64, u64)> {
     fstat(file).ok().map(|found| (found.st_dev, found.st_ino))
 }
 
+/// Where the host has a mount of the whole hierarchy that can be written to.
+pub fn visible_place() -> Option<PathBuf> {
+    visible().map(|(place, _)| place.into())
+}
+
 /// To mount it is not dear, but to end a mount is: the kernel waits for all processors.
-fn visible() -> Option<OwnedFd> {
+fn visible() -> Option<(&'static str, OwnedFd)> {
     if std::fs::metadata("/proc/self/ns/cgroup").ok()?.ino() != FIRST_NAMESPACE {
         return None;
     }
@@ -89,7 +94,7 @@ fn visible() -> Option<OwnedFd> {
             // The directory of the first cgroup.
             && fstat(&found).is_ok_and(|found| found.st_ino == 1)
             && fstatvfs(&found).is_ok_and(|found| !found.f_flag.contains(StatVfsMountFlags::RDONLY));
-        whole.then_some(found)
+        whole.then_some((*place, found))
     })
 }
 

@@ -40,11 +40,6 @@ impl CgroupOperation {
         Self { path: path.to_owned(), controllers: Vec::new(), enable: Vec::new(), settings: Vec::new() }
     }
 
-    /// A document may name any cgroup; those of containers lie right below [`Self::TOP`].
-    fn is_own(&self) -> bool {
-        self.path.parent() == Some(Path::new(Self::TOP)) && self.path.file_name().is_some()
-    }
-
     fn hierarchy(&self) -> Result<Hierarchy> {
         match self.controllers.is_empty() {
             true => Hierarchy::open(),
@@ -100,6 +95,26 @@ fn apply(group: &Group, setting: &Setting) -> Result<()> {
     }
 }
 
+/// Ends every process in the cgroup of a container. One that is gone is fine.
+///
+/// # Errors
+/// For a cgroup that is no container's; ETIMEDOUT where a process has not ended after ten seconds.
+pub fn end(path: &Path) -> Result<()> {
+    is_of_container(path)?;
+    match Group::open(&Hierarchy::open()?, path)? {
+        Some(group) => group.end(),
+        None => Ok(()),
+    }
+}
+
+/// A document may name any cgroup; those of containers lie right below [`CgroupOperation::TOP`].
+fn is_of_container(path: &Path) -> Result<()> {
+    match path.parent() == Some(Path::new(CgroupOperation::TOP)) && path.file_name().is_some() {
+        true => Ok(()),
+        false => Err(operation::Error::caused_by(Foreign(path.to_owned()))),
+    }
+}
+
 /// A document names a cgroup that is no container's.
 #[derive(Debug, thiserror::Error)]
 #[error("remove cgroup {0:?}: it is no container's, those are right below \"/stave\"")]
@@ -125,9 +140,7 @@ impl operation::Operation for CgroupOperation {
     }
 
     fn undo(&self, _: &Scope) -> std::result::Result<(), operation::Error> {
-        if !self.is_own() {
-            return Err(operation::Error::caused_by(Foreign(self.path.clone())));
-        }
+        is_of_container(&self.path)?;
         Group::remove(&self.hierarchy()?, &self.path)
     }
 

@@ -80,7 +80,7 @@ impl Identity {
             .is_some_and(|stat| stat.start_time == self.start_time && !b"ZX".contains(&stat.state)))
     }
 
-    /// Whether it is the first process of its own pid namespace. All processes that Stave starts are.
+    /// Whether it is the first process of its own pid namespace: that of a container that shares none.
     ///
     /// # Errors
     /// When this cannot be determined.

@@ -4,7 +4,7 @@ use oci_spec::runtime::Spec;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Log, explain, supervise};
+use crate::{Identity, Log, explain, spec::is_first_of_pids, supervise};
 
 /// A process of a container: `process-start`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,12 @@ impl operation::Operation for ProcessOperation {
     }
 
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {
-        Ok(self.identity.kill()?)
+        let cgroup = self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        match cgroup {
+            // Its pid namespace has processes of others.
+            Some(path) if !is_first_of_pids(&self.spec) => cgroup::end(path),
+            _ => Ok(self.identity.kill()?),
+        }
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {

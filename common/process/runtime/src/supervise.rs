@@ -64,7 +64,7 @@ pub fn supervise(
             Ok(Some((running, held))) => {
                 if inside.ready().is_err() {
                     // The caller sees our end, and must not leave a process that it takes for one that never ran.
-                    let _ = running.identity().kill();
+                    running.kill();
                     return 125;
                 }
                 sys::close_others(&mut supervised_descriptors(&running, &held, &log));
@@ -90,7 +90,8 @@ pub fn supervise(
 fn supervised_descriptors(running: &Running, held: &Held, log: &Open) -> Vec<i32> {
     let always = [running.as_fd().as_raw_fd(), held.shown.as_raw_fd(), log.descriptor()];
     let others = [&running.terminal, &held.typed].into_iter().flatten().chain(&running.namespaces);
-    always.into_iter().chain(others.map(AsRawFd::as_raw_fd)).collect()
+    let rest = running.rest.as_ref().map(|group| group.as_fd().as_raw_fd());
+    always.into_iter().chain(others.map(AsRawFd::as_raw_fd)).chain(rest).collect()
 }
 
 fn detach(null: &OwnedFd) -> Result<()> {

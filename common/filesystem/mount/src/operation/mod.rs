@@ -62,6 +62,15 @@ pub enum MountOperation {
     },
     /// Mounts an overlay.
     OverlayMount(Overlay),
+    /// Mounts a file system in memory that every user may write to, as `/dev/shm` is.
+    MemoryMount {
+        /// Its name in the list of mounts, by which it is recognised.
+        source: String,
+        /// Absolute path of the mount point.
+        target: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// Mounts a file or a directory of the host in a container.
     BindMount {
         /// Absolute path on the host.
@@ -110,6 +119,10 @@ impl operation::Operation for MountOperation {
                 vec![words(["mount", "-t", "erofs", "-o", "ro,nodev", &image, &target])]
             }
             Self::OverlayMount(overlay) => vec![overlay.explain()],
+            Self::MemoryMount { source, target, size } => {
+                let options = format!("nosuid,nodev,noexec,{}", mounted::memory(*size).join(","));
+                vec![words(["mount", "-t", "tmpfs", "-o", &options, source, &target.to_string_lossy()])]
+            }
             Self::BindMount { source, within, target, readonly } => {
                 let target = inside(within, target);
                 let options = if *readonly { "rbind,nodev,ro=recursive" } else { "rbind,nodev" };
@@ -130,6 +143,7 @@ impl operation::Operation for MountOperation {
             Self::TreeCopy { within, source, target } => directory::fill(within, source, target)?,
             Self::ImageMount { image, target } => mounted::image(image, target)?,
             Self::OverlayMount(overlay) => overlay.mount()?,
+            Self::MemoryMount { source, target, size } => mounted::in_memory(source, target, *size)?,
             Self::BindMount { source, within, target, readonly } => {
                 mounted::bind(source, within, target, *readonly)?;
             }
@@ -154,6 +168,9 @@ impl operation::Operation for MountOperation {
                     entry.kind == "overlay" && entry.source == overlay.source
                 })?;
             }
+            Self::MemoryMount { source, target, .. } => {
+                mounted::undo(scope.contain(target)?, |entry| mounted::is_memory(entry, source))?;
+            }
             Self::BindMount { within, target, .. } => {
                 if let Some(target) = mounted::find(scope.contain(within)?, target)? {
                     mounted::undo(&target, |_| true)?;
@@ -176,6 +193,9 @@ impl operation::Operation for MountOperation {
             Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| {
                 entry.kind == "overlay" && entry.source == overlay.source
             })?,
+            Self::MemoryMount { source, target, .. } => {
+                mounted::check(target, |entry| mounted::is_memory(entry, source))?
+            }
             Self::BindMount { within, target, .. } => match mounted::find(within, target)? {
                 Some(path) => mounted::check(&path, |_| true)?,
                 None => Condition::Missing(format!("mount {:?}", inside(within, target))),

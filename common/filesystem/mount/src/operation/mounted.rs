@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use crate::{
-    Detached, Error, Options, Result,
+    Detached, Error, FileSystem, Options, Result,
     error::{mounting, on},
     resolve::{self, Leaf},
     table,
@@ -53,6 +53,24 @@ pub(super) fn is_sealed(target: &Path) -> Result<bool> {
 pub(super) fn image(image: &Path, target: &Path) -> Result<()> {
     let place = resolve::place(target).map_err(on("open", target))?;
     crate::image(image)?.attach(place).map_err(mounting("mount on", target))
+}
+
+/// The options of a file system in memory.
+pub(super) fn memory(size: u64) -> [String; 2] {
+    ["mode=1777".to_owned(), format!("size={size}")]
+}
+
+pub(super) fn in_memory(source: &str, target: &Path, size: u64) -> Result<()> {
+    let place = resolve::place(target).map_err(on("open", target))?;
+    let file_system = FileSystem::open("tmpfs")?;
+    file_system.set("source", source)?;
+    file_system.set_data(memory(size).iter().map(String::as_str))?;
+    let flags = Options::parse(["nosuid", "nodev", "noexec"]).attributes;
+    file_system.mount(flags)?.attach(place).map_err(mounting("mount on", target))
+}
+
+pub(super) fn is_memory(entry: &table::Entry, source: &str) -> bool {
+    entry.kind == "tmpfs" && entry.source == source
 }
 
 /// The host's path for a path of a container; none if it is gone.

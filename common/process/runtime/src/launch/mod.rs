@@ -14,6 +14,7 @@ mod stdio;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
 use rustix::{
     io::Errno,
@@ -26,6 +27,7 @@ use seccomp::Program;
 use crate::{
     Error, Identity,
     error::Result,
+    spec::is_first_of_pids,
     sys::{self, ProgramFile, Report},
 };
 pub(crate) use channel::{Channel, Message};
@@ -59,6 +61,7 @@ pub struct Started {
     gate: Option<OwnedFd>,
     channel: Channel,
     joined: Option<Joined>,
+    rest: Option<Group>,
     /// Dropped when the process runs: see there.
     _program: Option<ProgramFile>,
     reaped: bool,
@@ -75,6 +78,8 @@ pub struct Running {
     pub warnings: Vec<String>,
     /// The namespaces of the container that it is the first process of, held for others that join (see `held`).
     pub(crate) namespaces: Vec<OwnedFd>,
+    /// The cgroup of a container that shares its pid namespace: what is left in it when its first process has ended.
+    pub(crate) rest: Option<Group>,
 }
 
 /// Forks the process that `spec` describes, and lets it make its surroundings: namespaces, mounts, devices, credentials.
@@ -121,8 +126,8 @@ fn fork(
     process: &Process,
     streams: Streams<'_>,
 ) -> Result<Started> {
-    let group = cgroups::of(spec)?;
-    let group = group.as_ref();
+    let own_group = cgroups::of(spec)?;
+    let group = own_group.as_ref();
     let policy = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let program = policy.map(Program::compile).transpose().map_err(Error::new)?;
     let is_new = matches!(surroundings, Surroundings::New(_));
@@ -173,11 +178,20 @@ fn fork(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(Error::at("open", format_args!("process {pid}")))?;
     let identity = Identity::of(pid)?;
-    let started =
-        Started { identity, process, gate: Some(gate), channel, joined: None, _program: own, reaped: false };
-    if let Some(group) = group.filter(|_| is_new) {
+    let mut started = Started {
+        identity,
+        process,
+        gate: Some(gate),
+        channel,
+        joined: None,
+        rest: None,
+        _program: own,
+        reaped: false,
+    };
+    if let Some(group) = own_group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
         cgroups::limit_devices(&group.unified, spec)?;
+        started.rest = Some(group.unified).filter(|_| !is_first_of_pids(spec));
     }
     Ok(started)
 }
@@ -214,7 +228,8 @@ impl Started {
             }
         }
         let process = self.process.try_clone().map_err(Error::at("duplicate", "descriptor"))?;
-        let running = Running { identity: self.identity, process, terminal, warnings, namespaces };
+        let rest = self.rest.take();
+        let running = Running { identity: self.identity, process, terminal, warnings, namespaces, rest };
         if let Some(joined) = self.joined.take() {
             return join::taken_over(self, &joined.report, &command, running);
         }
@@ -245,12 +260,26 @@ impl Running {
         self.identity
     }
 
-    /// Waits for its end and reaps it.
+    /// Waits for its end and reaps it. If it was a container's first process, all others of the container end too.
     ///
     /// # Errors
     /// When it is not a child of the caller.
     pub fn wait(&mut self) -> Result<i32> {
-        reap(&self.process).map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))
+        let status = reap(&self.process)
+            .map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))?;
+        self.end_rest();
+        Ok(status)
+    }
+
+    /// Ends it and all others of its container.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        self.end_rest();
+    }
+
+    /// The kernel does this in a pid namespace of its own. What cannot be ended here still ends when the container is undone.
+    fn end_rest(&self) {
+        let _ = self.rest.as_ref().map(Group::kill);
     }
 }
 

@@ -57,9 +57,10 @@ impl Namespaces {
                     rustix::io::Errno::OPNOTSUPP,
                 ));
             }
-            match namespace.path() {
-                None => namespaces.new.push(kind),
-                Some(path) => {
+            match (namespace.path(), crate::spec::owner(spec, kind)) {
+                (None, _) => namespaces.new.push(kind),
+                (Some(_), Some(owner)) => namespaces.joined.extend(held::one_of(owner, kind)?),
+                (Some(path), None) => {
                     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                         .map_err(Error::at("open", format_args!("{kind} namespace {path:?}")))?;
                     namespaces.joined.push((kind, fd));

@@ -5,6 +5,7 @@ mod capabilities;
 mod devices;
 mod environment;
 mod mounts;
+mod namespaces;
 pub mod order;
 pub(crate) mod recorded;
 
@@ -13,19 +14,20 @@ use std::{collections::HashMap, path::PathBuf};
 use oci_spec::{
     OciSpecError, image,
     runtime::{
-        Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-        LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Mount, PosixRlimit, Process, ProcessBuilder,
-        RootBuilder, Spec, SpecBuilder, UserBuilder,
+        Linux, LinuxBuilder, LinuxNamespace, LinuxResources, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall,
+        Mount, PosixRlimit, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 
 use userns::Namespace;
 
-use crate::{Error, error::Result, user, user::User};
+use crate::{Error, Identity, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
 pub use environment::set as set_variables;
 pub use mount::Volume;
+pub use namespaces::{Owner, Owners, SharedMemory};
+pub(crate) use namespaces::{is_first_of_pids, owner};
 
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
@@ -45,6 +47,8 @@ pub enum Network {
     Own(PathBuf),
     /// Another container's: the path of a namespace.
     Shared(PathBuf),
+    /// That of the container with this first process.
+    Container(Identity),
 }
 
 /// The policy for system calls.
@@ -80,12 +84,14 @@ pub struct Overrides {
     pub cwd: Option<String>,
     /// Replaces the image's `User`, in the form of [`user::resolve`].
     pub user: Option<String>,
-    /// The host name, in a new uts namespace; none for the caller's name and namespace.
+    /// The host name. It is set if the uts namespace is its own; none for the caller's name.
     pub hostname: Option<String>,
     /// Do not tell the process the host name in `HOSTNAME`.
     pub without_hostname_variable: bool,
     /// The network.
     pub network: Network,
+    /// The other namespaces.
+    pub namespaces: Owners,
     /// With a terminal.
     pub terminal: bool,
     /// Programs gain no privileges by being executed.
@@ -110,8 +116,8 @@ pub struct Overrides {
     pub sysctl: Vec<(String, String)>,
     /// `/proc/PID/oom_score_adj`; the caller's by default.
     pub oom_score_adj: Option<i32>,
-    /// The size of `/dev/shm`, in bytes; 64 MiB by default.
-    pub shm_size: Option<u64>,
+    /// `/dev/shm`.
+    pub shared_memory: SharedMemory,
     /// File systems in memory: targets, each with its mount options.
     pub tmpfs: Vec<(PathBuf, Vec<String>)>,
     /// Other mounts. A bind mount opens no devices, unless the container is privileged.
@@ -127,7 +133,13 @@ pub struct Overrides {
 /// # Errors
 /// When there is no command, or the user or a capability is unknown.
 pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Result<Spec> {
+    if overrides.namespaces.pid != Owner::Own && overrides.cgroup.is_none() {
+        return Err(Error::new(
+            "share a pid namespace: the container has no cgroup of its own, which tells its processes from others",
+        ));
+    }
     let namespace = Namespace::current()?;
+    let (namespaces, owners) = namespaces::all(overrides).map_err(invalid)?;
     let process = process(&run_with(config, overrides), overrides)?;
     let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
@@ -136,16 +148,11 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         .root(root.build().map_err(invalid)?)
         .process(process)
         .mounts(mounts::all(overrides, namespace.as_ref()).map_err(invalid)?)
-        .annotations(annotations(config))
-        .linux(linux(overrides, namespace.as_ref())?)
+        .annotations(annotations(config, overrides, owners))
+        .linux(linux(overrides, namespaces, namespace.as_ref())?)
         .build()
         .map_err(invalid)?;
-    spec.set_hostname(overrides.hostname.clone());
-    if overrides.ends_with_parent {
-        let mut annotations = spec.annotations().clone().unwrap_or_default();
-        annotations.insert(ENDS_WITH_PARENT.to_owned(), "true".to_owned());
-        spec.set_annotations(Some(annotations));
-    }
+    spec.set_hostname(overrides.hostname.clone().filter(|_| overrides.namespaces.uts == Owner::Own));
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(policy);
     }
@@ -240,17 +247,27 @@ fn command(run: &image::Config) -> Result<Vec<String>> {
 /// The last group that `net.ipv4.ping_group_range` takes.
 const MOST_GROUPS: u32 = i32::MAX as u32;
 
-fn annotations(config: Option<&image::Config>) -> HashMap<String, String> {
+fn annotations(
+    config: Option<&image::Config>,
+    overrides: &Overrides,
+    owners: HashMap<String, String>,
+) -> HashMap<String, String> {
     let signal = config.and_then(|config| config.stop_signal().clone());
-    signal.map(|signal| (STOP_SIGNAL.to_owned(), signal)).into_iter().collect()
+    let signal = signal.map(|signal| (STOP_SIGNAL.to_owned(), signal));
+    let bound = overrides.ends_with_parent.then(|| (ENDS_WITH_PARENT.to_owned(), "true".to_owned()));
+    owners.into_iter().chain(signal).chain(bound).collect()
 }
 
-fn linux(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Linux> {
+fn linux(
+    overrides: &Overrides,
+    namespaces: Vec<LinuxNamespace>,
+    namespace: Option<&Namespace>,
+) -> Result<Linux> {
     let open = overrides.privileged || overrides.open_system_paths;
     let own_network = matches!(overrides.network, Network::None | Network::Own(_));
     let mut sysctl: HashMap<String, String> = overrides.sysctl.iter().cloned().collect();
     let mut builder = LinuxBuilder::default()
-        .namespaces(namespaces(overrides)?)
+        .namespaces(namespaces)
         .masked_paths(if open { vec![] } else { mounts::masked() })
         .readonly_paths(if open { vec![] } else { mounts::readonly() })
         .rootfs_propagation("rslave");
@@ -284,28 +301,6 @@ fn resources(overrides: &Overrides) -> Option<LinuxResources> {
         resources.set_devices(Some(cgroup::docker_devices()));
     }
     Some(resources).filter(|resources| *resources != LinuxResources::default())
-}
-
-fn namespaces(overrides: &Overrides) -> Result<Vec<LinuxNamespace>> {
-    let new = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    let joined = |path: &PathBuf| {
-        LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path.clone()).build()
-    };
-    let mut list = vec![
-        new(LinuxNamespaceType::Pid),
-        new(LinuxNamespaceType::Mount),
-        new(LinuxNamespaceType::Ipc),
-        new(LinuxNamespaceType::Cgroup),
-    ];
-    if overrides.hostname.is_some() {
-        list.push(new(LinuxNamespaceType::Uts));
-    }
-    match &overrides.network {
-        Network::Host => {}
-        Network::None => list.push(new(LinuxNamespaceType::Network)),
-        Network::Own(path) | Network::Shared(path) => list.push(joined(path)),
-    }
-    list.into_iter().collect::<std::result::Result<_, _>>().map_err(invalid)
 }
 
 #[cfg(test)]

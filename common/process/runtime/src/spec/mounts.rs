@@ -7,7 +7,7 @@ use oci_spec::{
 
 use userns::Namespace;
 
-use super::{Network, Overrides, Volume};
+use super::{Network, Overrides, Owner, SharedMemory, Volume};
 
 /// Target, type and options, in the order in which Docker mounts them. `nodev` on `/dev` is ours: see
 /// `launch::devices`.
@@ -18,8 +18,14 @@ const STANDARD: [(&str, &str, &[&str]); 7] = [
     ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ("/sys/fs/cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev", "relatime"]),
     ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-    ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
+    (SHM, "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
 ];
+
+/// Where programs share memory (shm_overview(7)).
+const SHM: &str = "/dev/shm";
+
+/// Options of a mount. Others are of a file system.
+const FLAGS: [&str; 4] = ["nosuid", "nodev", "noexec", "ro"];
 
 const TMPFS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 
@@ -33,29 +39,43 @@ fn is_impossible(option: &str, namespace: Option<&Namespace>) -> bool {
     option == "gid=5" && namespace.is_some_and(|namespace| !namespace.has_group(5))
 }
 
+/// What is mounted there from the host, where the container has no file system of its own.
+fn of_host(target: &str, overrides: &Overrides, namespace: Option<&Namespace>) -> Option<PathBuf> {
+    match (target, &overrides.shared_memory) {
+        // sysfs shows the devices of a network namespace. Only its owner may mount it.
+        ("/sys", _) if namespace.is_some() && overrides.network == Network::Host => Some(target.into()),
+        // To mount it anew in the host's namespace would change its options for the whole machine.
+        ("/sys/fs/cgroup", _) if overrides.namespaces.cgroup == Owner::Host => cgroup::visible_place(),
+        (SHM, SharedMemory::At(source)) => Some(source.clone()),
+        _ => None,
+    }
+}
+
 pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Vec<Mount>, OciSpecError> {
-    // sysfs shows the devices of a network namespace. Only its owner may mount it.
-    let bound_sys = namespace.is_some() && overrides.network == Network::Host;
-    let standard = STANDARD.iter().map(|(target, kind, options)| {
+    let standard = STANDARD
+        .iter()
+        .filter(|(target, ..)| !(*target == SHM && overrides.shared_memory == SharedMemory::None));
+    let standard = standard.map(|(target, kind, options)| {
         let kept = options.iter().filter(|option| {
             !(is_impossible(option, namespace) || overrides.privileged && is_restriction(target, option))
         });
         let mut options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
-        if let ("/dev/shm", Some(size)) = (*target, overrides.shm_size) {
+        if let (SHM, SharedMemory::Sized(size)) = (*target, &overrides.shared_memory) {
             options.retain(|option| !option.starts_with("size="));
             options.push(format!("size={size}"));
         }
-        if bound_sys && *kind == "sysfs" {
-            options.push("rbind".into());
-            return MountBuilder::default()
-                .destination(*target)
-                .typ("bind")
-                .source(*target)
-                .options(options)
-                .build();
+        let mount = MountBuilder::default().destination(*target);
+        match of_host(target, overrides, namespace) {
+            Some(source) => {
+                options.retain(|option| FLAGS.contains(&option.as_str()));
+                options.push("rbind".into());
+                mount.typ("bind").source(source).options(options).build()
+            }
+            None => {
+                let source = if *target == SHM { "shm" } else { kind };
+                mount.typ(*kind).source(source).options(options).build()
+            }
         }
-        let source = if *target == "/dev/shm" { "shm" } else { kind };
-        MountBuilder::default().destination(*target).typ(*kind).source(source).options(options).build()
     });
     let tmpfs = overrides.tmpfs.iter().map(|(target, options)| {
         // Docker's defaults; what is asked for comes later, and counts.

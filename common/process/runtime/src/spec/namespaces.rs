@@ -1,0 +1,119 @@
+//! Whose namespaces a process gets.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType as Kind, Spec},
+};
+
+use super::{Network, Overrides};
+use crate::Identity;
+
+/// Whose namespace it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// The process's own, a new one.
+    #[default]
+    Own,
+    /// The caller's.
+    Host,
+    /// That of the container with this first process.
+    Container(Identity),
+}
+
+/// Those of a process, except for its network ([`Network`]) and its mounts, which are always its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Processes. If it is not its own, nothing ends with its first process but that: its cgroup tells the others.
+    pub pid: Owner,
+    /// Message queues, semaphores and shared memory of System V, and message queues of POSIX.
+    pub ipc: Owner,
+    /// The host name.
+    pub uts: Owner,
+    /// The view of cgroups.
+    pub cgroup: Owner,
+}
+
+/// `/dev/shm`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Its own, with this size in bytes; 64 MiB by default.
+    #[default]
+    Own,
+    /// The same, with another size.
+    Sized(u64),
+    /// This directory of the host, which others may have too.
+    At(PathBuf),
+    /// None.
+    None,
+}
+
+/// Begins the annotation that tells from which process the namespace of a kind comes, with its pid and its start time. A path
+/// in `/proc` alone would mean another process when that one has ended.
+const OWNER: &str = "stave.namespaceOf.";
+
+/// In the form of the specification, with its annotations.
+pub(super) fn all(
+    overrides: &Overrides,
+) -> Result<(Vec<LinuxNamespace>, HashMap<String, String>), OciSpecError> {
+    let Owners { pid, ipc, uts, cgroup } = overrides.namespaces;
+    let mut list = vec![LinuxNamespaceBuilder::default().typ(Kind::Mount).build()?];
+    let mut annotations = HashMap::new();
+    let network = match &overrides.network {
+        Network::None => Owner::Own,
+        Network::Host => Owner::Host,
+        Network::Container(identity) => Owner::Container(*identity),
+        Network::Own(path) | Network::Shared(path) => {
+            list.push(LinuxNamespaceBuilder::default().typ(Kind::Network).path(path.clone()).build()?);
+            Owner::Host
+        }
+    };
+    let owners = [
+        (Kind::Pid, pid),
+        (Kind::Ipc, ipc),
+        (Kind::Cgroup, cgroup),
+        (Kind::Uts, uts),
+        (Kind::Network, network),
+    ];
+    for (kind, owner) in owners {
+        let namespace = LinuxNamespaceBuilder::default().typ(kind);
+        match owner {
+            Owner::Own => list.push(namespace.build()?),
+            Owner::Host => {}
+            Owner::Container(Identity { pid, start_time }) => {
+                let path = format!("/proc/{pid}/ns/{}", file(kind));
+                list.push(namespace.path(path).build()?);
+                annotations.insert(format!("{OWNER}{}", file(kind)), format!("{pid} {start_time}"));
+            }
+        }
+    }
+    Ok((list, annotations))
+}
+
+/// Its name in `/proc/PID/ns`.
+fn file(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Network => "net",
+        Kind::Mount => "mnt",
+        Kind::Cgroup => "cgroup",
+        Kind::Uts => "uts",
+        Kind::Ipc => "ipc",
+        Kind::User => "user",
+        Kind::Pid => "pid",
+        Kind::Time => "time",
+    }
+}
+
+/// The process whose namespace of this kind is shared, if that is how the specification names it.
+pub(crate) fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
+    let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
+    let (pid, start_time) = text.split_once(' ')?;
+    Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+}
+
+/// Whether the process is the first of a new pid namespace, with which everything ends that it has started.
+pub(crate) fn is_first_of_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|one| one.typ() == Kind::Pid && one.path().is_none())
+}
