@@ -23,7 +23,7 @@ use document::{Document, Instance, members};
 use ipnet::Ipv4Net;
 use nat::{NatOperation, Used, User};
 use netlink::{Mark, Sysctl, Variable};
-use operation::{Claim, Shared};
+use operation::{Claim, Scope, Shared};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// The name that veth-pair gives the container's interface.
@@ -68,6 +68,13 @@ impl Filter for NetnsBridge {
         &self.common
     }
 
+    fn restore(scope: &Scope) -> Result<()> {
+        if nat::is_gone()? {
+            nat::restore(toolkit::recorded(scope)?, scope);
+        }
+        Ok(())
+    }
+
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         // A member of another type gives its own error.
         if document.get::<members::Network>()?.is_some() {
@@ -89,10 +96,12 @@ impl Filter for NetnsBridge {
             claims: claim.directory.clone(),
         };
         let route_localnet = Variable::RouteLocalnet { link: self.bridge.clone() };
+        let forward = Sysctl::plan(scope, Variable::IpForward { bridge: self.bridge.clone() })?;
         let nat = NatOperation::Bridge {
             bridge: self.bridge.clone(),
             subnet: bridge.subnet,
             user: Some(user.clone()),
+            closed: forward.previous == "0",
         };
 
         // The namespace first and ip_forward last, so that the kernel, which is busy for a while with taking a namespace
@@ -110,7 +119,6 @@ impl Filter for NetnsBridge {
         let route_localnet = Used::new(&user, Some(&self.bridge), Sysctl::plan(scope, route_localnet)?);
         operations.push(Shared::new(&claim, route_localnet).into());
         // For all bridges.
-        let forward = Sysctl::plan(scope, Variable::IpForward { bridge: self.bridge.clone() })?;
         operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
         let adds = members::Network {
             mode: "bridge".into(),

@@ -22,6 +22,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use document::{Document, members};
 use nat::Mapping;
+use operation::Scope;
 use publish::Publish;
 use toolkit::{Common, Context, Filter, Plan};
 
@@ -49,6 +50,13 @@ impl Filter for Portmap {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn restore(scope: &Scope) -> Result<()> {
+        if nat::is_gone()? {
+            nat::restore(toolkit::recorded(scope)?, scope);
+        }
+        Ok(())
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

@@ -131,12 +131,126 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
             assert_eq!(ask(&sandbox, from, &format!("TCP4:127.0.0.1:{port}")), "", "{from} asks port {port}");
         }
     }
-    // Without the rules the packet arrives, so the test is valid.
+    // Without the rule the packet from outside arrives, so the test is valid. On the bridge there is a second guard.
     sandbox.sh("nft flush chain ip stave martians").ok();
-    assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "private");
     assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "web 192.0.2.2");
-    sandbox.sh("netns-bridge --repair < web.json > /dev/null").ok();
     assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "");
+    sandbox.sh("for port in $(ls /sys/class/net/stave0/brif); do tc filter del dev $port ingress; done").ok();
+    assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "private");
+    let check = sandbox.sh("veth-pair --check < other.json > /dev/null");
+    assert!(check.stderr.contains("that guards 127.0.0.0/8"), "{}", check.stderr);
+    sandbox
+        .sh("netns-bridge --repair < web.json > /dev/null; veth-pair --repair < other.json > /dev/null")
+        .ok();
+    for from in ["other", "outside"] {
+        assert_eq!(ask(&sandbox, from, "TCP4:127.0.0.1:7777"), "", "{from}");
+    }
+    assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "");
+}
+
+/// `nft flush ruleset`, which restarting a firewall does, takes the table away from all containers.
+#[test]
+fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "web", "-p 10080:80");
+    start(&sandbox, "db", "-p 10053:80");
+    for id in ["web", "db"] {
+        serve(&sandbox, id, "TCP4-LISTEN:80", id);
+    }
+    sandbox
+        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &
+             until ss -Hlnt | grep -q ':7777 '; do sleep 0.01; done")
+        .ok();
+    let rules = "nft list ruleset | sed 's/^[[:space:]]*//' | tr -d ',' | sort";
+    let whole = sandbox.sh(rules).ok();
+    sandbox
+        .sh("ip netns exec db sh -ec 'ip addr del 127.0.0.1/8 dev lo; echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+             ip route add 127.0.0.1/32 via 172.17.0.1 dev eth0 src 172.17.0.3'")
+        .ok();
+    sandbox.sh("nft flush ruleset").ok();
+    assert_eq!(ask(&sandbox, "db", "TCP4:127.0.0.1:7777"), "");
+    // A dry run changes nothing.
+    sandbox.sh("netns-bridge -n --id other --dry-run > /dev/null 2>&1").ok();
+    assert_eq!(sandbox.sh("nft list ruleset").ok(), "");
+    let next = sandbox.sh("netns-bridge -n --id other > other.json");
+    assert_eq!(next.stderr, "netns-bridge: table ip stave was gone: it is made again for all containers\n");
+    for (id, port) in [("web", 10080), ("db", 10053)] {
+        assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{port}")), format!("{id} 192.0.2.2"));
+    }
+    sandbox.sh("netns-bridge --undo < other.json").ok();
+    assert_eq!(sandbox.sh(rules).ok(), whole);
+    // The other tools do the same, and so does a repair.
+    for tool in ["veth-pair", "portmap"] {
+        sandbox.sh(&format!("nft flush ruleset; {tool} --repair < web.json > /dev/null")).ok();
+        assert_eq!(sandbox.sh(rules).ok(), whole, "{tool}");
+    }
+    stop(&sandbox, "web");
+    stop(&sandbox, "db");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    sandbox.assert_as(&before);
+}
+
+/// A neighbour on the host's wire that routes to the containers' subnet.
+#[test]
+fn a_stranger_reaches_published_ports_and_nothing_else() {
+    let sandbox = sandbox();
+    start(&sandbox, "web", "-p 127.0.0.1:10080:80 -p 10081:81");
+    start(&sandbox, "other", "");
+    for (id, port) in [("web", 80), ("web", 81), ("other", 80)] {
+        serve(&sandbox, id, &format!("TCP4-LISTEN:{port}"), id);
+    }
+    sandbox.outside(&format!("ip route add 172.17.0.0/16 via {HOST}")).ok();
+    let ping = |to: &str| sandbox.outside(&format!("busybox ping -c 1 -W 1 {to} > /dev/null")).status == 0;
+    for to in ["172.17.0.2:80", "172.17.0.2:81", "172.17.0.3:80"] {
+        assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{to}")), "", "{to}");
+    }
+    assert!(!ping("172.17.0.2"));
+    assert!(ping(HOST));
+    assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:10081")), "web 192.0.2.2");
+    for (from, to) in [("host", "172.17.0.2:80"), ("other", "172.17.0.2:80")] {
+        assert!(ask(&sandbox, from, &format!("TCP4:{to}")).starts_with("web"), "{from} asks {to}");
+    }
+    // Without the rule it arrives, so the test is valid.
+    sandbox.sh("nft flush chain ip stave forward").ok();
+    assert_eq!(ask(&sandbox, "outside", "TCP4:172.17.0.3:80"), "other 192.0.2.2");
+    assert!(ping("172.17.0.2"));
+}
+
+/// A host with another network behind it, which forwards only for us, or already did for itself.
+#[test]
+fn a_host_that_forwarded_nothing_forwards_for_nobody_else() {
+    for (before, answer) in [("0", ""), ("1", "inner 192.0.2.2")] {
+        let sandbox = sandbox();
+        sandbox
+            .sh(&format!(
+                "echo {before} > /proc/sys/net/ipv4/ip_forward
+                 ip netns add inner; ip link add in0 type veth peer name eth0 netns inner
+                 ip addr add 10.50.0.1/24 dev in0; ip link set in0 up
+                 ip -n inner addr add 10.50.0.2/24 dev eth0; ip -n inner link set eth0 up
+                 ip -n inner route add default via 10.50.0.1"
+            ))
+            .ok();
+        serve(&sandbox, "inner", "TCP4-LISTEN:80", "inner");
+        sandbox.outside(&format!("ip route add 10.50.0.0/24 via {HOST}")).ok();
+        let inner = || ask(&sandbox, "outside", "TCP4:10.50.0.2:80");
+        assert_eq!(inner(), answer, "before");
+        start(&sandbox, "web", "-p 10080:80");
+        serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+        assert_eq!(inner(), answer, "with one container");
+        // A second one, and one of another run directory, which finds forwarding on.
+        start(&sandbox, "other", "");
+        sandbox.sh("netns-bridge -n --id third --run-dir /run/second > third.json").ok();
+        assert_eq!(inner(), answer, "with three");
+        // Containers themselves go where they like.
+        assert_eq!(ask(&sandbox, "web", "TCP4:10.50.0.2:80"), "inner 10.50.0.1");
+        assert_eq!(ask(&sandbox, "inner", &format!("TCP4:{HOST}:10080")), "web 10.50.0.2");
+        stop(&sandbox, "web");
+        assert_eq!(inner(), answer, "after the first is gone");
+        sandbox.sh("netns-bridge --undo --run-dir /run/second < third.json > /dev/null").ok();
+        sandbox.sh("veth-pair --undo < other.json | netns-bridge --undo > /dev/null").ok();
+        assert_eq!(inner(), answer, "after the last is gone");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
 use nat::NatOperation;
 use netlink::{Connection, Link, LinkOperation, Mac, Mark, veth_name};
+use operation::Scope;
 use pair::Pair;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
@@ -59,6 +60,13 @@ impl Filter for VethPair {
         &self.common
     }
 
+    fn restore(scope: &Scope) -> Result<()> {
+        if nat::is_gone()? {
+            nat::restore(toolkit::recorded(scope)?, scope);
+        }
+        Ok(())
+    }
+
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let network = document.require::<members::Network>()?;
         if network.cni.is_some() {
@@ -89,6 +97,7 @@ impl Filter for VethPair {
             mtu: bridge.mtu,
             address: cidr,
             mark: Mark::new(&context.id, instance.as_deref()),
+            guards: bridge.mac == Some(Mac::derive("", name)),
         };
         let operations = [lease.into(), address.into()]
             .into_iter()

@@ -15,31 +15,37 @@ pub(crate) struct Pair {
     pub(crate) mtu: u32,
     pub(crate) address: IpNet,
     pub(crate) mark: Mark,
+    /// Whether the bridge is ours: then its ports guard the host's loopback.
+    pub(crate) guards: bool,
 }
 
 impl Pair {
     /// What makes it.
     pub(crate) fn operations(&self, network: &members::Network) -> impl Iterator<Item = LinkOperation> {
         let (name, mac) = self.here.clone();
-        let inside = self.inside;
+        let there = self.inside;
         let (link, namespace) = (INTERFACE.to_owned(), Some(network.namespace.clone()));
-        [
+        let bridge = network.bridge.name.clone();
+        let guard = self.guards.then(|| LinkOperation::GuardLoopback { link: name.clone(), mac, bridge });
+        let outside = [
             LinkOperation::VethAdd {
                 name: name.clone(),
                 mac,
                 master: network.bridge.name.clone(),
                 mtu: self.mtu,
-                peer: Peer { name: link.clone(), mac: inside, namespace: network.namespace.clone() },
+                peer: Peer { name: link.clone(), mac: there, namespace: network.namespace.clone() },
                 mark: Some(self.mark.clone()),
             },
             LinkOperation::Ipv6Off { link: name.clone(), mac },
             LinkOperation::Hairpin { link: name.clone(), mac },
+        ];
+        let inside = [
             LinkOperation::LinkUp { namespace: None, link: name, mac },
-            LinkOperation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: inside },
+            LinkOperation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: there },
             LinkOperation::AddressAdd {
                 namespace: namespace.clone(),
                 link: link.clone(),
-                mac: Some(inside),
+                mac: Some(there),
                 address: self.address,
                 protocol: Some(PROTOCOL),
             },
@@ -48,11 +54,11 @@ impl Pair {
                 destination: IpNet::from(Ipv4Net::default()),
                 gateway: network.bridge.gateway,
                 link,
-                mac: inside,
+                mac: there,
                 protocol: Some(PROTOCOL),
             },
-        ]
-        .into_iter()
+        ];
+        outside.into_iter().chain(guard).chain(inside)
     }
 
     /// The CNI result (CNI SPEC.md, "ADD Success").

@@ -20,6 +20,8 @@ const IN_TABLE: u16 = 1;
 const NFPROTO_IPV4: u32 = 2;
 /// `ct status dnat`: IPS_DST_NAT.
 const STATUS_DNAT: u32 = 1 << 5;
+/// `ct state invalid,new,untracked`: NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_UNTRACKED_BIT.
+const STATE_OPENS: u32 = 1 | 1 << 3 | 1 << 6;
 /// `fib daddr type local`: RTN_LOCAL.
 const TYPE_LOCAL: u32 = 2;
 
@@ -285,6 +287,13 @@ fn mask(bytes: Vec<u8>) -> Vec<Attribute> {
     expression("bitwise", [&numbers[..], &[data(4, bytes), data(5, zero)]].concat())
 }
 
+/// Whether the packet's connection has one of the bits under this key of `ct`, or (`not`) none of them.
+fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Vec<Attribute>> {
+    let load = vec![Attribute::number(2, key), Attribute::number(1, 1)];
+    let masked = mask(bits.to_ne_bytes().to_vec());
+    vec![expression("ct", load), masked, compare(!not, vec![0; 4])]
+}
+
 fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
@@ -316,9 +325,11 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
         }
         Statement::WasDnat { not } => {
             let status = 2;
-            let load = vec![Attribute::number(2, status), Attribute::number(1, 1)];
-            let bit = mask(STATUS_DNAT.to_ne_bytes().to_vec());
-            vec![expression("ct", load), bit, compare(!not, vec![0; 4])]
+            connection_has(status, STATUS_DNAT, *not)
+        }
+        Statement::OpensConnection => {
+            let state = 0;
+            connection_has(state, STATE_OPENS, false)
         }
         Statement::Dnat { fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];

@@ -33,6 +33,9 @@ pub enum NatOperation {
         /// them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<User>,
+        /// Whether the host forwarded nothing before: then it forwards for nobody but our bridges, as long as one stands.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        closed: bool,
     },
     /// Claims an address for a container, for all run directories.
     #[serde(rename = "nat-address")]
@@ -60,12 +63,12 @@ fn nft_add(kind: &str, name: &str, inside: &str) -> String {
     words(["nft", "add", kind, "ip", TABLE, name, &format!("{{ {inside} }}")])
 }
 
-fn explain_table() -> Vec<String> {
+fn explain_table(closed: bool) -> Vec<String> {
     let mut lines = vec![words(["nft", "add", "table", "ip", TABLE])];
     lines.extend(table::SETS.map(|set| nft_add(set.kind(), set.name, &set.to_string())));
     lines.extend(table::CHAINS.iter().map(|chain| nft_add("chain", chain.name, &chain.to_string())));
     lines.extend(
-        table::rules()
+        table::rules(closed)
             .iter()
             .map(|rule| words(["nft", "add", "rule", "ip", TABLE, rule.chain, &rule.to_string()])),
     );
@@ -79,10 +82,13 @@ fn explain_element(element: &Element) -> String {
 impl operation::Operation for NatOperation {
     fn explain(&self) -> Vec<String> {
         match self {
-            Self::Bridge { bridge, subnet, user } => {
+            Self::Bridge { bridge, subnet, user, closed } => {
                 let claim = user.iter().map(|user| user.element(bridge));
                 let elements = table::bridge_elements(bridge, *subnet).into_iter().chain(claim);
-                explain_table().into_iter().chain(elements.map(|element| explain_element(&element))).collect()
+                explain_table(*closed)
+                    .into_iter()
+                    .chain(elements.map(|element| explain_element(&element)))
+                    .collect()
             }
             Self::Address { address, holder, .. } => {
                 vec![explain_element(&user::address_element(*address, holder))]
@@ -107,8 +113,8 @@ impl operation::Operation for NatOperation {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         let made = match self {
-            Self::Bridge { bridge, subnet, user } => {
-                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref()))
+            Self::Bridge { bridge, subnet, user, closed } => {
+                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), *closed))
             }
             Self::Address { address, holder, instead_of } => {
                 user::claim_address(*address, holder, instead_of.as_deref())
@@ -126,7 +132,7 @@ impl operation::Operation for NatOperation {
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         match self {
-            Self::Bridge { bridge, subnet, user } => {
+            Self::Bridge { bridge, subnet, user, .. } => {
                 let shared = match user {
                     Some(User { claims, holder, .. }) => {
                         scope.contain(claims)?;
@@ -156,16 +162,18 @@ impl operation::Operation for NatOperation {
                     None => Condition::Missing(object),
                 })
             }
-            Self::Bridge { bridge, subnet, user } => match missing(&socket, bridge, *subnet, user.as_ref()) {
-                Ok(changes) => Ok(changes
-                    .into_iter()
-                    .next()
-                    .map_or(Condition::Present, |change| Condition::Missing(change.object))),
-                Err(refusal) if refusal.errno == Errno::EEXIST => {
-                    Ok(Condition::Different(format!("table ip {TABLE} is not as this version makes it")))
+            Self::Bridge { bridge, subnet, user, closed } => {
+                match missing(&socket, bridge, *subnet, user.as_ref(), *closed) {
+                    Ok(changes) => Ok(changes
+                        .into_iter()
+                        .next()
+                        .map_or(Condition::Present, |change| Condition::Missing(change.object))),
+                    Err(refusal) if refusal.errno == Errno::EEXIST => {
+                        Ok(Condition::Different(format!("table ip {TABLE} is not as this version makes it")))
+                    }
+                    Err(refusal) => Err(failed(refusal).into()),
                 }
-                Err(refusal) => Err(failed(refusal).into()),
-            },
+            }
             Self::Publish { holder, mappings } => {
                 for mapping in mappings {
                     let element = table::mapping_element(mapping, holder);

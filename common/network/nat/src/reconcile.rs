@@ -76,12 +76,14 @@ pub(crate) fn commit(
     })
 }
 
-/// What must be added so that the table exists with this bridge. Empty if nothing is missing.
+/// What must be added so that the table exists with this bridge; with `closed`, so that the host forwards for nobody else.
+/// Empty if nothing is missing.
 pub(crate) fn missing(
     socket: &Netfilter,
     bridge: &str,
     subnet: Ipv4Net,
     user: Option<&User>,
+    closed: bool,
 ) -> Result<Vec<Change>, Refusal> {
     let mut changes = Vec::new();
     let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
@@ -115,7 +117,7 @@ pub(crate) fn missing(
         }
     }
     let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, IPV4, &encode::table()[..1])? };
-    missing_rules(&dumped, &mut changes);
+    missing_rules(&dumped, closed, &mut changes);
     for element in table::bridge_elements(bridge, subnet) {
         if none || mapping::look_up(socket, &element)?.is_none() {
             changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
@@ -132,9 +134,12 @@ pub(crate) fn missing(
     Ok(changes)
 }
 
-/// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction.
-fn missing_rules(dumped: &[Vec<u8>], changes: &mut Vec<Change>) {
-    let rules = table::rules();
+/// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction. A host that was
+/// closed for another container stays so.
+fn missing_rules(dumped: &[Vec<u8>], closed: bool, changes: &mut Vec<Change>) {
+    let closing = table::closing();
+    let stands = |rule: &Vec<u8>| covers(rule, &[encode::expressions(&closing)]);
+    let rules = table::rules(closed || dumped.iter().any(stands));
     for chain in &table::CHAINS {
         let of_chain = |rule: &&Vec<u8>| find(rule, 2).is_some_and(|name| string(name) == chain.name);
         let standing: Vec<_> = dumped.iter().filter(of_chain).collect();

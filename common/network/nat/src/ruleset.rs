@@ -119,6 +119,8 @@ pub enum Statement {
         /// Negated.
         not: bool,
     },
+    /// The packet does not belong to a connection that was let through before.
+    OpensConnection,
     /// The destination becomes the fields' value in the map; if there is none, the rule ends.
     Dnat {
         /// The fields.
@@ -246,6 +248,7 @@ impl Display for Statement {
             }
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::WasDnat { not } => f.write_str(if *not { "ct status ! dnat" } else { "ct status dnat" }),
+            Self::OpensConnection => f.write_str("ct state invalid,new,untracked"),
             Self::Dnat { fields, map } => {
                 f.write_str("dnat ip to ")?;
                 join(f, fields, " . ")?;

@@ -66,7 +66,8 @@ fn loopback() -> Value {
     Value::Prefix(Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8))
 }
 
-pub(crate) fn rules() -> Vec<Rule> {
+/// The rules. A host that forwarded nothing before ours (`closed`) forwards for nobody else.
+pub(crate) fn rules(closed: bool) -> Vec<Rule> {
     let rule = |chain, statements: &[Statement]| Rule { chain, statements: statements.to_vec() };
     let in_bridges = |not| Statement::In { fields: &[IpSaddr, OifName], not, set: BRIDGES.name };
     let from_elsewhere = Statement::Is { field: IifName, not: true, value: Value::Interface("lo".into()) };
@@ -74,7 +75,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     let one_address = Statement::Dnat { fields: &[IpDaddr, L4Proto, ThDport], map: PUBLISHED_AT.name };
     let bridge = |fields: &'static [Field], not| Statement::In { fields, not, set: SAME_BRIDGE.name };
     let any_address = Statement::Dnat { fields: &[L4Proto, ThDport], map: PUBLISHED.name };
-    vec![
+    let mut rules = vec![
         // 127.0.0.1 needs route_localnet to reach a container. But route_localnet would also let the neighbours on the
         // bridge talk to services on this host's loopback (CVE-2020-8558). DNAT comes before the kernel's own check for
         // martians, so a port published only on 127.0.0.1 would be open to everybody on the same wire. No packet from a
@@ -83,15 +84,16 @@ pub(crate) fn rules() -> Vec<Rule> {
         rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
         rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
         rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
-        // Networks are separate, as Docker's are (DOCKER-ISOLATION): packets do not pass from one bridge to another.
-        // Published ports, and the answers from them, are for all; docker-proxy does that for Docker.
+        // Whoever routes to a subnet of ours, a neighbour on the host's wire or another of our bridges, opens no connection
+        // to a container but by a published port: its destination was translated. A port published on 127.0.0.1 is not
+        // open to a neighbour that sends to the container's own address. The host's own packets do not come here.
         rule(
             "forward",
             &[
-                bridge(&[IifName, IifName], false),
                 bridge(&[OifName, OifName], false),
                 bridge(&[IifName, OifName], true),
                 Statement::WasDnat { not: true },
+                Statement::OpensConnection,
                 Statement::Drop,
             ],
         ),
@@ -109,7 +111,17 @@ pub(crate) fn rules() -> Vec<Rule> {
                 Statement::Masquerade,
             ],
         ),
-    ]
+    ];
+    rules.extend(closed.then(closing));
+    rules
+}
+
+/// Packets that neither come from one of our bridges nor go to one are dropped: where we switched ip_forward on, the host
+/// does not become a router between its other networks.
+pub(crate) fn closing() -> Rule {
+    let of_ours = |fields| Statement::In { fields, not: true, set: SAME_BRIDGE.name };
+    let statements = vec![of_ours(&[IifName, IifName]), of_ours(&[OifName, OifName]), Statement::Drop];
+    Rule { chain: "forward", statements }
 }
 
 /// The elements for a bridge.

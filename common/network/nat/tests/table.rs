@@ -31,14 +31,14 @@ fn sh(script: &str) -> String {
 }
 
 fn bridge(name: &str, subnet: &str) -> Nat {
-    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: None }
+    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: None, closed: false }
 }
 
 /// The bridge as the container `holder` uses it, with its claims below this run directory.
 fn used(name: &str, subnet: &str, holder: &str, run_dir: &str) -> Nat {
     let claims = format!("{run_dir}/shared/bridge-{name}").into();
     let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
-    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: Some(user) }
+    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: Some(user), closed: false }
 }
 
 fn mapping(spec: &str) -> Mapping {
@@ -132,7 +132,7 @@ const LISTED: &str = r#"table ip stave {
 
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop
+		oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop
 	}
 
 	chain output {
@@ -213,7 +213,7 @@ fn explained_to_the_letter() {
         "nft add set ip stave bridges '{ type ipv4_addr . ifname; flags interval; }'",
         "nft add chain ip stave prerouting '{ type nat hook prerouting priority dstnat; policy accept; }'",
         "nft add rule ip stave martians 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'",
-        "nft add rule ip stave forward 'iifname . iifname @same_bridge oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat drop'",
+        "nft add rule ip stave forward 'oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop'",
         "nft add element ip stave same_bridge '{ \"stave0\" . \"stave0\" }'",
         "nft add rule ip stave postrouting 'ip saddr @subnets ip saddr . oifname != @bridges masquerade'",
         "nft add element ip stave bridges '{ 172.17.0.0/16 . \"stave0\" }'",
@@ -254,6 +254,49 @@ fn what_is_missing_is_found_and_made_again() {
         );
         assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Different(_)));
         assert_eq!(bridge.apply(&scope()).unwrap_err().to_string(), "add table ip stave: File exists");
+    });
+}
+
+#[test]
+fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
+    const CLOSING: &str = "iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop";
+    sandbox(|| {
+        let closes = || sh("nft list chain ip stave forward").contains(CLOSING);
+        let with = |mut bridge: Nat| {
+            let Nat::Bridge { closed, .. } = &mut bridge else { panic!() };
+            *closed = true;
+            bridge
+        };
+        bridge("br1", "172.18.0.0/16").apply(&scope()).unwrap();
+        assert!(!closes());
+        let mut closed = with(bridge("stave0", "172.17.0.0/16"));
+        assert!(matches!(closed.check(&scope()).unwrap(), Condition::Missing(_)));
+        closed.apply(&scope()).unwrap();
+        assert!(closes());
+        let mut other = bridge("br2", "172.19.0.0/16");
+        other.apply(&scope()).unwrap();
+        assert!(closes() && other.check(&scope()).unwrap() == Condition::Present);
+        closed.undo(&scope()).unwrap();
+        assert!(closes(), "another bridge stands");
+        let explained = with(bridge("stave0", "172.17.0.0/16")).explain();
+        assert!(explained.contains(&format!("nft add rule ip stave forward '{CLOSING}'")), "{explained:#?}");
+    });
+}
+
+#[test]
+fn a_table_that_somebody_removed_is_made_again_for_all() {
+    sandbox(|| {
+        assert!(nat::is_gone().unwrap());
+        let mut operations = example();
+        operations.iter_mut().try_for_each(|operation| operation.apply(&scope())).unwrap();
+        let whole = sorted(&sh("nft list ruleset"));
+        sh("nft flush ruleset");
+        assert!(nat::is_gone().unwrap());
+        // Whatever the order of the records.
+        operations.reverse();
+        nat::restore(operations, &scope());
+        assert_eq!(sorted(&sh("nft list ruleset")), whole);
+        assert!(!nat::is_gone().unwrap());
     });
 }
 

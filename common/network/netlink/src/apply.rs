@@ -16,8 +16,8 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, mark, namespace,
-    removal, sysctl, veth_name,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
+    namespace, removal, sysctl, veth_name,
 };
 
 /// To make something that must not exist.
@@ -104,6 +104,13 @@ impl LinkOperation {
                 let message = RouteNetlinkMessage::NewLink(port.build());
                 connection.change("set hairpin on", format!("link {:?}", link.name), &message, 0)
             }
+            Self::GuardLoopback { link, mac, bridge } => {
+                let (connection, link) = need("guard", "127.0.0.0/8", None, link, *mac)?;
+                match guard::set(&connection, link.index)? {
+                    true => Ok(()),
+                    false => sysctl::close_localnet(bridge),
+                }
+            }
             Self::LinkUp { namespace, link, mac } => {
                 let (connection, link) = need("set", "up", namespace.as_deref(), link, *mac)?;
                 set_up(&connection, &link)
@@ -158,7 +165,10 @@ impl LinkOperation {
                 };
                 if is_own { delete(&connection, &link) } else { Ok(()) }
             }
-            Self::Ipv6Off { .. } | Self::Hairpin { .. } | Self::LinkUp { .. } => Ok(()),
+            Self::Ipv6Off { .. }
+            | Self::Hairpin { .. }
+            | Self::GuardLoopback { .. }
+            | Self::LinkUp { .. } => Ok(()),
             // What has no mark of ours goes with its link, or is not ours.
             Self::AddressAdd { protocol, .. } | Self::RouteAdd { protocol, .. }
                 if *protocol != Some(PROTOCOL) =>
@@ -193,7 +203,9 @@ impl LinkOperation {
     pub(crate) fn compare(&self) -> Result<Condition, Error> {
         let (namespace, name, mac) = match self {
             Self::BridgeAdd { name, mac, .. } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
-            Self::Ipv6Off { link, mac } | Self::Hairpin { link, mac } => (None, link, Some(*mac)),
+            Self::Ipv6Off { link, mac }
+            | Self::Hairpin { link, mac }
+            | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
                 (namespace.as_deref(), link, Some(*mac))
@@ -229,9 +241,14 @@ impl LinkOperation {
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
             }
-            Self::BridgeAdd { .. } | Self::LinkUp { .. } | Self::Ipv6Off { .. } | Self::Hairpin { .. } => {
-                Condition::Present
+            Self::GuardLoopback { .. } if !guard::stands(&connection, link.index)? => {
+                missing(&format!("the classifier of link {name:?} that guards 127.0.0.0/8"))
             }
+            Self::BridgeAdd { .. }
+            | Self::LinkUp { .. }
+            | Self::Ipv6Off { .. }
+            | Self::Hairpin { .. }
+            | Self::GuardLoopback { .. } => Condition::Present,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use operation::words;
 
-use crate::{LinkOperation, mark, sysctl};
+use crate::{LinkOperation, guard, mark, sysctl};
 
 /// The name that `ip netns` has for the namespace, or its path.
 fn name_of(namespace: &Path) -> String {
@@ -23,6 +23,9 @@ fn ip(namespace: Option<&Path>) -> Vec<String> {
 impl LinkOperation {
     /// The command lines for it.
     pub(crate) fn commands(&self) -> Vec<String> {
+        if let Self::GuardLoopback { link, .. } = self {
+            return guard::commands(link);
+        }
         let alias = match self {
             Self::BridgeAdd { name, .. } => Some((name, mark::shared().to_owned())),
             Self::VethAdd { name, mark: Some(mark), .. } => Some((name, mark.alias())),
@@ -51,6 +54,7 @@ impl LinkOperation {
                 words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
+            Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
             // Without the protocol that marks it: `ip` has a word for that only from iproute2 6.3 on.
             Self::AddressAdd { namespace, link, address, .. } => line(
@@ -77,7 +81,7 @@ impl LinkOperation {
 mod tests {
     use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer};
 
-    fn examples(namespace: &str) -> [LinkOperation; 7] {
+    fn examples(namespace: &str) -> [LinkOperation; 8] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
@@ -91,7 +95,8 @@ mod tests {
                 mark: Some(Mark::new("web", Some("0123456789abcdef"))),
             },
             LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
-            LinkOperation::Hairpin { link, mac: mac(2) },
+            LinkOperation::Hairpin { link: link.clone(), mac: mac(2) },
+            LinkOperation::GuardLoopback { link, mac: mac(2), bridge: "stave0".into() },
             LinkOperation::LinkUp { namespace: Some(namespace.into()), link: peer.clone(), mac: mac(3) },
             LinkOperation::AddressAdd {
                 namespace: Some(namespace.into()),
@@ -123,6 +128,10 @@ mod tests {
                 "ip link set v3fa1 alias 'stave web 0123456789abcdef'",
                 "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
                 "bridge link set dev v3fa1 hairpin on",
+                "tc qdisc add dev v3fa1 clsact",
+                "tc filter add dev v3fa1 ingress pref 83 handle 0x53 protocol all bpf direct-action bytecode \
+                 '10,40 0 0 4294963200,21 0 6 2048,32 0 0 4293918736,84 0 0 4278190080,21 4 0 2130706432,\
+                 32 0 0 4293918732,84 0 0 4278190080,21 1 0 2130706432,6 0 0 4294967295,6 0 0 2'",
                 "ip -n web link set eth0 up",
                 "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",
                 "ip -n web route add default via 172.17.0.1 dev eth0 proto 83",

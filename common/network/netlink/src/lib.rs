@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod explain;
 mod frame;
+mod guard;
 mod mac;
 mod mark;
 pub mod namespace;

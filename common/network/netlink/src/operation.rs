@@ -58,6 +58,17 @@ pub enum LinkOperation {
         /// The port's hardware address.
         mac: Mac,
     },
+    /// Drops packets from and to 127.0.0.0/8 that come in by a port of our bridge, where `route_localnet` would let them reach
+    /// this host's loopback. It ends with the link. On a kernel without classifiers by BPF, `route_localnet` of the bridge is
+    /// switched off instead.
+    GuardLoopback {
+        /// The port.
+        link: String,
+        /// The port's hardware address.
+        mac: Mac,
+        /// The bridge.
+        bridge: String,
+    },
     /// Sets a link up. It ends with the link. (The kernel refuses to make the far side of a veth pair up at once.)
     LinkUp {
         /// The namespace of the link; here if there is none.

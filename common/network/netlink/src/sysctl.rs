@@ -18,7 +18,7 @@ use nix::{
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, errno_of};
+use crate::{Connection, Error, Mac, errno_of, guard};
 
 /// A variable of the network. Only these: undo must not write to an arbitrary path from a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,9 @@ pub enum Variable {
         bridge: String,
     },
     /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
-    /// 127.0.0.1 reaches a container.
+    /// 127.0.0.1 reaches a container. It is on behind a guard only: neighbours must not reach this host's loopback
+    /// (CVE-2020-8558). On a bridge of ours each port has one ([`crate::LinkOperation::GuardLoopback`]); on one of others it
+    /// comes and goes with the variable.
     RouteLocalnet {
         /// The interface.
         link: String,
@@ -114,6 +116,27 @@ impl<'a> Conf<'a> {
         let link = self.link;
         !link.is_empty() && link.len() < 16 && !link.contains('/') && link != "." && link != ".."
     }
+}
+
+fn tell_unguarded(name: &str) {
+    operation::note(&format!(
+        "{name} stays 0, so ports on 127.0.0.1 do not answer: the kernel has no classifiers by BPF \
+         (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)"
+    ));
+}
+
+/// Switches `route_localnet` of this bridge off, whose port cannot be guarded.
+pub(crate) fn close_localnet(bridge: &str) -> Result<(), Error> {
+    let conf = Conf::route_localnet(bridge);
+    let failed = |source| Error::new("set", conf.name(), source);
+    if !conf.is_plain() {
+        return Err(failed(Errno::EINVAL));
+    }
+    match fs::write(conf.path(), "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(errno_of(&error))),
+        _ => tell_unguarded(&conf.name()),
+    }
+    Ok(())
 }
 
 /// Disables IPv6 on a link of this namespace.
@@ -235,6 +258,10 @@ impl Sysctl {
 
     fn set(&self) -> Result<(), operation::Error> {
         let name = self.variable.name();
+        if !self.guard()? {
+            tell_unguarded(&name);
+            return Ok(());
+        }
         if self.read()?.as_deref() == Some(SET) {
             // It was so before: nothing will be put back. What is kept all the same is of a network that is gone.
             return if self.previous == SET { self.forget() } else { Ok(()) };
@@ -252,10 +279,33 @@ impl Sysctl {
         made
     }
 
+    /// The interface that needs a guard, and a connection to ask for it: a bridge of others with `route_localnet`, unless that
+    /// was on before us.
+    fn guarded(&self) -> Result<Option<(Connection, u32)>, Error> {
+        let Variable::RouteLocalnet { link } = &self.variable else { return Ok(None) };
+        if self.previous == SET {
+            return Ok(None);
+        }
+        let connection = Connection::open(None)?;
+        let bridge = connection.link(link)?.filter(|found| found.mac != Some(Mac::derive("", link)));
+        Ok(bridge.map(|bridge| (connection, bridge.index)))
+    }
+
+    /// Makes sure of the guard before the variable is set. False where the kernel has none.
+    fn guard(&self) -> Result<bool, Error> {
+        self.guarded()?.map_or(Ok(true), |(connection, link)| guard::set(&connection, link))
+    }
+
+    /// Removes the guard after the variable was put back.
+    fn unguard(&self) -> Result<(), Error> {
+        self.guarded()?.map_or(Ok(()), |(connection, link)| guard::remove(&connection, link))
+    }
+
     /// Puts the value back that was kept, and forgets it: it goes with the last that needed it.
     fn put_back(&self, scope: &Scope) -> Result<(), operation::Error> {
         if !self.is_kept()? {
             // We did not change it; at most we were about to.
+            self.unguard()?;
             return self.forget();
         }
         if let Variable::IpForward { bridge } = &self.variable {
@@ -280,6 +330,7 @@ impl Sysctl {
                 _ => {}
             }
         }
+        self.unguard()?;
         self.forget()
     }
 
@@ -302,6 +353,10 @@ impl operation::Operation for Sysctl {
             let kept = operation::quote(&self.kept.to_string_lossy());
             lines.push(format!("{} > {kept}", words(["echo", &self.previous])));
         }
+        // A bridge of ours that is not there yet needs none.
+        if let (Variable::RouteLocalnet { link }, Ok(Some(_))) = (&self.variable, self.guarded()) {
+            lines.extend(guard::commands(link));
+        }
         lines.push(words(["sysctl", "-w", &format!("{name}={SET}")]));
         lines
     }
@@ -319,7 +374,12 @@ impl operation::Operation for Sysctl {
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
         let name = self.variable.name();
         Ok(match self.read()? {
-            Some(value) if value == SET => Condition::Present,
+            Some(value) if value == SET => match self.guarded()? {
+                Some((connection, link)) if !guard::stands(&connection, link)? => {
+                    Condition::Missing(format!("the classifier that guards 127.0.0.0/8 where {name}={SET}"))
+                }
+                _ => Condition::Present,
+            },
             Some(value) => Condition::Missing(format!("{name}={SET} (it is {value})")),
             None => Condition::Missing(name),
         })

@@ -84,6 +84,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
         },
         Op::Ipv6Off { link: name.clone(), mac },
         Op::Hairpin { link: name.clone(), mac },
+        Op::GuardLoopback { link: name.clone(), mac, bridge: "stave0".into() },
         Op::LinkUp { namespace: None, link: name, mac },
         Op::LinkUp { namespace: Some(namespace.clone()), link: "eth0".into(), mac: inside },
         Op::AddressAdd {
@@ -192,7 +193,8 @@ fn what_others_made_under_the_same_name_stays() {
             (4, format!(r#"create link "{veth}": File exists"#)),
             (5, format!(r#"switch off IPv6 on link "{veth}": File exists"#)),
             (6, format!(r#"set hairpin on link "{veth}": File exists"#)),
-            (9, r#"add address 172.17.0.2/16 on link "eth0" in /run/netns/web: No such device"#.to_owned()),
+            (7, format!(r#"guard 127.0.0.0/8 on link "{veth}": File exists"#)),
+            (10, r#"add address 172.17.0.2/16 on link "eth0" in /run/netns/web: No such device"#.to_owned()),
         ] {
             assert_eq!(list[at].apply(&scope()).unwrap_err().to_string(), error);
         }
@@ -467,5 +469,42 @@ fn another_containers_link_of_the_same_name_stays() {
         list[4].undo(&scope()).unwrap();
         assert!(link().is_none());
         netns.undo(&scope()).unwrap();
+    });
+}
+
+/// The classifier comes and goes with `route_localnet`, and leaves those of others.
+#[test]
+fn route_localnet_is_on_behind_a_guard_only() {
+    sandbox(|| {
+        sh("ip link add br0 type bridge; ip link set br0 up; tc qdisc add dev br0 clsact
+            tc filter add dev br0 egress pref 5 bpf direct-action bytecode '1,6 0 0 4294967295'");
+        let picture =
+            || sh("tc qdisc show dev br0; tc filter show dev br0 egress; tc filter show dev br0 ingress");
+        let before = picture();
+        let mut sysctl = Sysctl::plan(&scope(), Variable::RouteLocalnet { link: "br0".into() }).unwrap();
+        sysctl.apply(&scope()).unwrap();
+        let guarded = picture();
+        assert!(guarded.contains("pref 83 bpf chain 0 handle 0x53 direct-action"), "{guarded}");
+        assert_eq!(sysctl.check(&scope()).unwrap(), Condition::Present);
+        sysctl.apply(&scope()).unwrap();
+        assert_eq!(picture(), guarded, "once");
+        sh("tc filter del dev br0 ingress");
+        assert!(matches!(sysctl.check(&scope()).unwrap(), Condition::Missing(_)));
+        sysctl.apply(&scope()).unwrap();
+        assert_eq!(picture(), guarded);
+        sysctl.undo(&scope()).unwrap();
+        assert_eq!(picture(), before);
+        assert_eq!(sh("sysctl -n net.ipv4.conf.br0.route_localnet"), "0\n");
+        // Explained as it is made: tc makes the same.
+        let explained = sysctl.explain();
+        sh("tc filter del dev br0 egress; tc qdisc del dev br0 clsact");
+        sysctl.apply(&scope()).unwrap();
+        let made = picture();
+        sysctl.undo(&scope()).unwrap();
+        assert_eq!(picture(), "qdisc noqueue 0: root refcnt 2 \n", "our discipline goes as well");
+        for line in explained.iter().filter(|line| line.starts_with("tc ")) {
+            sh(line);
+        }
+        assert_eq!(picture(), made);
     });
 }

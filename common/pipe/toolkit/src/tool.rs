@@ -27,6 +27,16 @@ pub trait Filter: clap::Parser {
     /// Whatever makes the job impossible; the document leaves with it, unchanged otherwise.
     fn plan(&self, context: &Context, document: &Document) -> anyhow::Result<Plan<Self>>;
 
+    /// Puts back what all containers share and somebody else took away. Runs under the lock, before a plan that is carried
+    /// out and before `--repair`; does nothing where nothing is missing.
+    ///
+    /// # Errors
+    /// When it cannot be put back.
+    fn restore(scope: &Scope) -> anyhow::Result<()> {
+        let _ = scope;
+        Ok(())
+    }
+
     /// What the step adds once the operations are applied, for facts that only the kernel decides.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     let _lock = if common.repair { lock(&scope, F::LOCK)? } else { None };
     if common.repair {
         interrupt::block()?;
+        F::restore(&scope)?;
     }
     let (mut differ, mut repaired) = (0_usize, Vec::new());
     for (at, mut step) in document.steps()?.into_iter().enumerate().filter(|(_, step)| step.tool == tool) {

@@ -125,6 +125,7 @@ fn attempt<F: Filter, H: Hooks<F>>(
 
     // The tool's lock is taken after the record's, here and in --undo.
     let prepared = session::lock(&scope, F::LOCK).and_then(|lock| {
+        F::restore(&scope)?;
         let context = common.context_in(scope.clone(), Some(session.id()));
         let mut plan = filter.plan(&context, session.document())?;
         interrupt::block()?;
