@@ -1,15 +1,18 @@
 use std::{
+    ffi::OsStr,
     io::{Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Component, Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
+    fs::{AtFlags, Dir, DirEntry, Mode, OFlags, ResolveFlags, mkdirat, openat2, unlinkat},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use operation::{is_gone, unless_gone};
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// How long the processes of a cgroup that is removed may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cgroup: a directory that is open.
 #[derive(Debug)]
@@ -75,10 +78,18 @@ impl Group {
 
     /// Whether it is of version 2.
     fn is_unified(&self) -> Result<bool> {
-        const FILE: &str = "cgroup.controllers";
-        let found = openat2(&self.directory, FILE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
+        self.has("cgroup.controllers")
+    }
+
+    /// Whether it is the first of the machine in version 2, not just of a cgroup namespace.
+    pub(crate) fn is_first(&self) -> Result<bool> {
+        Ok(!self.has("cgroup.type")?)
+    }
+
+    fn has(&self, file: &str) -> Result<bool> {
+        let found = openat2(&self.directory, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH);
         let found =
-            unless_gone(found).map_err(at("look for", format_args!("{FILE} of cgroup {:?}", self.path)));
+            unless_gone(found).map_err(at("look for", format_args!("{file} of cgroup {:?}", self.path)));
         Ok(found?.is_some())
     }
 
@@ -119,57 +130,36 @@ impl Group {
         if self.is_unified()? {
             return Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"));
         }
-        // Version 1 does not tell. Only the processes of the cgroup itself are looked at: no other is made below it.
-        Ok(!self.read("cgroup.procs")?.trim().is_empty())
+        // Version 1 does not tell.
+        let mut populated = false;
+        self.for_each(&mut |_, _| {
+            populated = true;
+            Ok(())
+        })?;
+        Ok(populated)
     }
 
-    /// Ends every process in it and below it with SIGKILL. Returns at once.
-    ///
-    /// # Errors
-    /// EOPNOTSUPP in a threaded cgroup.
-    pub fn kill(&self) -> Result<()> {
-        if self.is_unified()? {
-            match self.write("cgroup.kill", "1") {
-                // A kernel before 5.14. One by one, a process can have forked meanwhile.
-                Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => {}
-                written => return written,
-            }
-        }
+    /// `act` with the pid of every process in it and below it, and with its cgroup.
+    pub(crate) fn for_each(&self, act: &mut impl FnMut(&Self, i32) -> Result<()>) -> Result<()> {
         for pid in self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()) {
-            self.kill_one(pid)?;
+            act(self, pid)?;
         }
-        Ok(())
-    }
-
-    /// Ends every process in it and below it, and waits for their end.
-    ///
-    /// # Errors
-    /// ETIMEDOUT where a process has not ended after ten seconds.
-    pub fn end(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.is_populated()? {
-            if Instant::now() > deadline {
-                return Err(at("end", format_args!("the processes of cgroup {:?}", self.path))(
-                    Errno::TIMEDOUT,
-                ));
+        let listing = || at("list", format!("cgroup {:?}", self.path));
+        for entry in Dir::read_from(&self.directory).map_err(listing())? {
+            let entry = entry.map_err(listing())?;
+            if !is_below(&entry) {
+                continue;
             }
-            self.kill()?;
-            sleep(Duration::from_millis(1));
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            match open_below(&self.directory, name) {
+                Err(errno) if is_gone(&errno) => {}
+                opened => {
+                    let below = Self { directory: opened.map_err(listing())?, path: self.path.join(name) };
+                    unless_gone(below.for_each(act))?;
+                }
+            }
         }
         Ok(())
-    }
-
-    /// Ends a process that is still in the cgroup once its pid cannot be given to another.
-    fn kill_one(&self, pid: i32) -> Result<()> {
-        let object = || format!("process {pid}");
-        let Some(known) = Pid::from_raw(pid) else { return Ok(()) };
-        let held = unless_gone(pidfd_open(known, PidfdFlags::empty())).map_err(at("open", object()))?;
-        let Some(held) = held else { return Ok(()) };
-        if !self.read("cgroup.procs")?.lines().any(|line| line == pid.to_string()) {
-            return Ok(());
-        }
-        let sent = unless_gone(pidfd_send_signal(held, Signal::KILL));
-        sent.map(drop).map_err(at("kill", object()))
     }
 
     /// Ends every process in it, and removes it and all cgroups below it. One that is gone is fine.
@@ -245,7 +235,7 @@ fn open_below(directory: impl AsFd, path: &Path) -> std::result::Result<OwnedFd,
 }
 
 /// The names in an absolute path without `.` and `..`; EINVAL for another path, and for that of the hierarchy itself.
-fn names(path: &Path) -> std::result::Result<Vec<&std::ffi::OsStr>, Errno> {
+fn names(path: &Path) -> std::result::Result<Vec<&OsStr>, Errno> {
     let mut parts = path.components();
     if parts.next() != Some(Component::RootDir) {
         return Err(Errno::INVAL);
@@ -258,12 +248,17 @@ fn names(path: &Path) -> std::result::Result<Vec<&std::ffi::OsStr>, Errno> {
     if names.is_empty() { Err(Errno::INVAL) } else { Ok(names) }
 }
 
+/// Whether an entry of a cgroup's directory is a cgroup below it.
+fn is_below(entry: &DirEntry) -> bool {
+    entry.file_type().is_dir() && ![c".", c".."].contains(&entry.file_name())
+}
+
 /// Removes the cgroups below one, deepest first.
 fn remove_below(directory: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        if !entry.file_type().is_dir() || [c".", c".."].contains(&name) {
+        if !is_below(&entry) {
             continue;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -11,6 +11,7 @@ mod devices;
 mod error;
 mod group;
 mod hierarchy;
+mod kill;
 mod limits;
 mod operation;
 mod temporary;
