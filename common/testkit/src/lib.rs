@@ -8,11 +8,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A broken fixture is a failed test.
 
 mod fixture;
+mod machine;
 mod sandbox;
 mod snapshot;
 mod wait;
 
 pub use fixture::{Tree, busybox, directory, file, rootfs, symlink};
+pub use machine::Machine;
 pub use sandbox::{HOST, OUTSIDE, Outcome, Sandbox, binaries, repository, require_root};
 pub use snapshot::Snapshot;
 pub use wait::wait_for;

@@ -60,12 +60,27 @@ impl CgroupOperation {
         self.enable.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
     }
 
-    fn make(&self) -> Result<()> {
+    /// A cgroup with processes passes on no controllers, unless it is the machine's first ("No Internal Process Constraint").
+    /// The kernel would take some, and make the cgroup threaded, where no container can be.
+    fn enable_in(&self, above: &Group) -> Result<()> {
+        let enabled = above.read(CONTROL)?;
+        if self.enable.iter().all(|name| enabled.split_whitespace().any(|found| found == name)) {
+            return Ok(());
+        }
+        if !above.is_first()? && !above.read("cgroup.procs")?.trim().is_empty() {
+            let object = format_args!("{} in cgroup {:?}", self.enable.join(", "), above.path());
+            return Err(at("enable", object)("processes live in that cgroup itself")
+                .with_hint("move them into a cgroup below it: only then can it pass on controllers"));
+        }
+        above.write(CONTROL, &self.enabled())
+    }
+
+    pub(crate) fn make(&self) -> Result<()> {
         let hierarchy = self.hierarchy()?;
         let group = Group::create(&hierarchy, &self.path)?;
         let set = || {
             for above in self.enabled_in() {
-                Group::at(&hierarchy, above)?.write(CONTROL, &self.enabled())?;
+                self.enable_in(&Group::at(&hierarchy, above)?)?;
             }
             self.settings.iter().try_for_each(|setting| apply(&group, setting))
         };

@@ -1,0 +1,119 @@
+//! A machine in an emulator, for what depends on the kernel.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{binaries, require_root};
+
+/// Unpacks Debian's kernel, and makes a disk with the tools and busybox. The kernel starts with `start.sh` in memory.
+const MAKE: &str = r#"
+set -eu
+package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/ { print $2 }')
+[ -e "$CACHE/$package.deb" ] || { apt-get download -q "$package" && mv "$package"_*.deb "$CACHE/$package.deb"; }
+dpkg-deb -x "$CACHE/$package.deb" kernel
+mv kernel/boot/vmlinuz-* vmlinuz
+
+mkdir -p root/bin root/tools root/dev root/proc root/sys root/tmp root/etc start/bin start/dev start/root
+cp /bin/busybox root/bin; cp /bin/busybox start/bin
+for tool in $TOOLS; do
+    case $tool in
+    /*) cp "$tool" root/tools ;;
+    *) strip -o "root/tools/$tool" "$BINARIES/$tool" ;;
+    esac
+done
+for library in $(ldd root/tools/* | grep -o '/lib[^ ]*' | sort -u); do
+    mkdir -p "root${library%/*}"; cp -L "$library" "root$library"
+done
+mke2fs -q -t ext4 -d root start/root.img 192m
+find kernel/lib/modules \( -name overlay.ko -o -name loop.ko \) -exec cp {} start \;
+cp start.sh start/init
+cd start && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > ../initrd
+"#;
+
+/// Enters a file system on a disk: the root that a kernel starts with cannot be pivoted away, and no tmpfs of this age
+/// has `user.*` attributes.
+const START: &str = "#!/bin/busybox sh
+busybox mount -t devtmpfs dev /dev
+busybox insmod /overlay.ko; busybox insmod /loop.ko
+busybox losetup /dev/loop0 /root.img
+busybox mount -t ext4 /dev/loop0 /root
+exec busybox switch_root /root /init
+";
+
+/// What every machine begins with.
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/tools:/bin
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+echo root:x:0:0:root:/:/bin/sh > /etc/passwd; echo nobody:x:65534:65534::/:/bin/sh >> /etc/passwd
+echo \"kernel $(uname -r)\"
+. /script
+echo end
+poweroff -f
+";
+
+/// A machine with Linux 6.1 of Debian 12, two processors, busybox and tools, but without network. Nothing is mounted but
+/// `/proc`, `/sys` and `/dev`.
+#[derive(Debug)]
+pub struct Machine(TempDir);
+
+impl Machine {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// Without root.
+    #[expect(clippy::new_without_default, reason = "it panics without root")]
+    pub fn new() -> Self {
+        require_root();
+        let machine = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(machine.0.path().join("root")).unwrap();
+        machine
+    }
+
+    /// Adds a file at the top of its file system.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.0.path().join("root").join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Boots it with `tools` in `/tools` (names of tools, or paths of other programs), lets a shell read `script`, and returns what was said.
+    ///
+    /// # Panics
+    /// If the emulator, the kernel's package or `strip` is missing; when the script has not ended after five minutes.
+    pub fn boot(&self, tools: &[&str], script: &str) -> String {
+        self.file("init", INIT);
+        self.file("script", script);
+        fs::write(self.0.path().join("start.sh"), START).unwrap();
+        fs::set_permissions(self.0.path().join("start.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let made = Command::new("sh")
+            .args(["-c", MAKE])
+            .current_dir(&self.0)
+            .env("BINARIES", binaries())
+            .env("TOOLS", tools.join(" "))
+            .env("CACHE", cache())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut emulator = Command::new("timeout");
+        emulator.args(["300", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2"]);
+        emulator.args(["-m", "1536", "-nographic", "-no-reboot", "-net", "none"]);
+        emulator.args(["-kernel", "vmlinuz", "-initrd", "initrd"]);
+        emulator.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        let output = emulator.current_dir(&self.0).output();
+        let output = output.expect("qemu is missing: apt-get install qemu-system-x86");
+        let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        let kernel = said.lines().find_map(|line| line.split_once("kernel ").map(|(_, release)| release));
+        assert!(kernel.is_some_and(|release| release.starts_with("6.1.")), "not Debian 12's kernel: {said}");
+        assert!(said.contains("\nend\n"), "the script did not end: {said}");
+        said
+    }
+}
+
+/// Where the kernel's package is kept: beside the tests' programs.
+fn cache() -> PathBuf {
+    let place = binaries().join("machine");
+    fs::create_dir_all(&place).unwrap();
+    place
+}
