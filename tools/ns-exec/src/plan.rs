@@ -10,7 +10,7 @@ use document::{
     members::{Cgroup, Hosts, Image, Process, Rootfs},
 };
 use mount::Volume;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 use operation::note;
 use runtime::spec::{self, Overrides, Owner, from_image, order, run_with};
 use runtime::user::Users;
@@ -86,6 +86,7 @@ pub(crate) fn plan(
         Users::None => hint(error, "no layer is unpacked yet, so only numbers can be planned: -u UID:GID"),
         _ => error.into(),
     })?;
+    operations.extend(device_list(&spec, context)?);
     let own = run_with(config, &Overrides::default());
     let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
     let member = Process {
@@ -134,6 +135,17 @@ fn cgroup(
     let limits = settings.limits();
     operations.extend(cgroup::plan(&path, &limits)?.into_iter().map(ContainerOperation::from));
     Ok((Some(path), limits))
+}
+
+/// The cgroup of version 1 that limits its devices, where a program cannot.
+fn device_list(spec: &Spec, context: &Context) -> Result<Option<ContainerOperation>> {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    let Some((path, rules)) = path.zip(runtime::device_rules(spec)?) else { return Ok(None) };
+    match cgroup::device_list::plan(path, rules) {
+        // A plan of somebody who could not carry it out.
+        Err(_) if context.planned => Ok(None),
+        planned => Ok(planned?.map(ContainerOperation::from)),
+    }
 }
 
 /// The variables to set. Those of a namespace that is not the container's alone would change that of others.

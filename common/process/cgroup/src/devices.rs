@@ -4,6 +4,7 @@
 use std::{
     ffi::c_int,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use nix::libc;
@@ -142,6 +143,24 @@ impl Program {
         // SAFETY: BPF_PROG_LOAD returns a new descriptor, which nobody else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
+}
+
+/// Whether this process can limit devices by a program.
+///
+/// # Errors
+/// When that cannot be told.
+pub(crate) fn takes_programs() -> Result<bool> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
+    let loaded = Program::compile(&[]).load();
+    let takes = match loaded {
+        // Not allowed; no such programs; no bpf(2).
+        Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => false,
+        loaded => loaded.map(|_| true).map_err(at("limit", "devices"))?,
+    };
+    Ok(*KNOWN.get_or_init(|| takes))
 }
 
 /// What has to be so for the rule to speak of a use: each of them jumps where it is not.

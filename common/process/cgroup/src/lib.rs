@@ -7,6 +7,7 @@
 //! is on version 1, a limit of it takes a cgroup of the same path in that hierarchy ([`plan`]).
 
 mod controllers;
+pub mod device_list;
 mod devices;
 mod error;
 mod group;

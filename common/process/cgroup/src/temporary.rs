@@ -1,4 +1,5 @@
 use std::{
+    ffi::OsStr,
     io::Read,
     os::{
         fd::{AsFd, OwnedFd},
@@ -15,7 +16,7 @@ use rustix::{
 use operation::unless_gone;
 
 use crate::{
-    CgroupOperation, Group, Hierarchy,
+    CgroupOperation, Group, Hierarchy, device_list, docker_devices,
     error::{Result, at},
 };
 
@@ -30,7 +31,11 @@ const ATTEMPTS: usize = 100;
 ///
 /// It is locked as long as its maker lives.
 #[derive(Debug)]
-pub struct Temporary(Group);
+pub struct Temporary {
+    group: Group,
+    /// Where the list of devices is, if no program can limit them: a cgroup of the same path.
+    devices: Option<Hierarchy>,
+}
 
 impl Temporary {
     /// Makes one.
@@ -40,6 +45,10 @@ impl Temporary {
     pub fn new() -> Result<Self> {
         let hierarchy = Hierarchy::open()?;
         sweep(&hierarchy);
+        let devices = device_list::hierarchy()?;
+        if let Some(lists) = &devices {
+            sweep_lists(lists, &hierarchy);
+        }
         // Another one that sweeps may take it for a left one before it is locked, or even opened.
         let made = |group: Result<Group>| -> Result<Option<Group>> {
             let Some(group) = unless_gone(group)? else { return Ok(None) };
@@ -48,16 +57,19 @@ impl Temporary {
         };
         for _ in 0..ATTEMPTS {
             let path = Path::new(CgroupOperation::TOP).join(format!("{PREFIX}{}", random()?));
-            if let Some(group) = made(Group::create(&hierarchy, &path))? {
-                return Ok(Self(group));
+            let Some(group) = made(Group::create(&hierarchy, &path))? else { continue };
+            let own = Self { group, devices };
+            if let Some(list) = device_list::plan(&path, &docker_devices())? {
+                list.make()?;
             }
+            return Ok(own);
         }
         Err(at("create", "cgroup for a step")("others remove it again and again"))
     }
 
     /// Where it is in the hierarchy.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.group.path()
     }
 }
 
@@ -65,6 +77,9 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // What is left then, the next one removes.
         let _ = Hierarchy::open().and_then(|hierarchy| Group::remove(&hierarchy, self.path()));
+        if let Some(hierarchy) = &self.devices {
+            let _ = Group::remove(hierarchy, self.path());
+        }
     }
 }
 
@@ -77,14 +92,7 @@ fn random() -> Result<String> {
 
 /// Removes the cgroups of those that were killed. One with processes stays.
 fn sweep(hierarchy: &Hierarchy) {
-    let top = Path::new(CgroupOperation::TOP);
-    let Ok(Some(top)) = Group::open(hierarchy, top) else { return };
-    let Ok(entries) = Dir::read_from(top.as_fd()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if !name.to_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
+    for_each_step(hierarchy, |top, name| {
         let open = || -> std::result::Result<OwnedFd, Errno> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = openat(top.as_fd(), name, flags, Mode::empty())?;
@@ -93,8 +101,28 @@ fn sweep(hierarchy: &Hierarchy) {
         };
         // The lock is held until it is removed: its maker may be about to take it.
         if let Ok(_locked) = open() {
-            let name = std::ffi::OsStr::from_bytes(name.to_bytes());
             let _ = unlinkat(top.as_fd(), name, AtFlags::REMOVEDIR);
+        }
+    });
+}
+
+/// Removes their lists of devices, which are made after the cgroup and go after it.
+fn sweep_lists(lists: &Hierarchy, hierarchy: &Hierarchy) {
+    for_each_step(lists, |top, name| {
+        let path = Path::new(CgroupOperation::TOP).join(name);
+        if Group::open(hierarchy, &path).is_ok_and(|own| own.is_none()) {
+            let _ = unlinkat(top.as_fd(), name, AtFlags::REMOVEDIR);
+        }
+    });
+}
+
+fn for_each_step(hierarchy: &Hierarchy, act: impl Fn(&Group, &OsStr)) {
+    let Ok(Some(top)) = Group::open(hierarchy, Path::new(CgroupOperation::TOP)) else { return };
+    let Ok(entries) = Dir::read_from(top.as_fd()) else { return };
+    for entry in entries.flatten() {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name.as_bytes().starts_with(PREFIX.as_bytes()) {
+            act(&top, name);
         }
     }
 }

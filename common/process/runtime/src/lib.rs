@@ -31,7 +31,7 @@ pub use explain::explain;
 pub use foreground::{Foreground, Relayed, foreground};
 pub use identity::Identity;
 pub use isolated::Isolated;
-pub use launch::{Running, Started, Stdio, Streams, join, run, start};
+pub use launch::{Running, Started, Stdio, Streams, device_rules, join, run, start};
 pub use log::Log;
 pub use operation::ProcessOperation;
 pub use supervise::{Supervised, supervise};

@@ -1,7 +1,7 @@
 //! The process's own cgroup.
 
-use cgroup::{DeviceProgram, Group, Hierarchy};
-use oci_spec::runtime::Spec;
+use cgroup::{DeviceProgram, Group, Hierarchy, device_list};
+use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 use rustix::io::Errno;
 
 use super::namespaces::in_user_namespace;
@@ -12,6 +12,8 @@ pub(super) struct Own {
     pub(super) unified: Group,
     /// Those of version 1, for limits whose controllers are there.
     separate: Vec<Group>,
+    /// Whether a program limits its devices; else one of version 1 does, where nothing else is to be done.
+    by_program: bool,
 }
 
 impl Own {
@@ -19,6 +21,14 @@ impl Own {
     pub(super) fn enter(&self, is_inside: bool) -> Result<()> {
         let unified = Some(&self.unified).filter(|_| !is_inside);
         Ok(self.separate.iter().chain(unified).try_for_each(|group| group.admit(0))?)
+    }
+
+    /// Limits its devices to the list of the specification, if it has one.
+    pub(super) fn limit_devices(&self, spec: &Spec) -> Result<()> {
+        match device_rules(spec)? {
+            Some(rules) if self.by_program => Ok(DeviceProgram::compile(rules).attach(&self.unified)?),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -30,17 +40,24 @@ pub(super) fn of(spec: &Spec) -> Result<Option<Own>> {
     let unified = Group::open(&Hierarchy::open()?, path)?.ok_or_else(missing)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let hierarchies = resources.map(cgroup::separate_hierarchies).transpose()?.unwrap_or_default();
-    let separate = hierarchies.iter().map(|hierarchy| Group::open(hierarchy, path)?.ok_or_else(missing));
-    Ok(Some(Own { unified, separate: separate.collect::<Result<_>>()? }))
+    let mut separate = Vec::new();
+    for hierarchy in &hierarchies {
+        separate.push(Group::open(hierarchy, path)?.ok_or_else(missing)?);
+    }
+    let listed = match device_rules(spec)? {
+        Some(_) => device_list::hierarchy()?,
+        None => None,
+    };
+    let by_program = listed.is_none();
+    if let Some(hierarchy) = listed {
+        separate.push(Group::open(&hierarchy, path)?.ok_or_else(missing)?);
+    }
+    Ok(Some(Own { unified, separate, by_program }))
 }
 
-/// Limits the devices of the cgroup to the list of the specification, if it has one.
-pub(super) fn limit_devices(group: &Group, spec: &Spec) -> Result<()> {
+/// The specification's list of devices. In a user namespace it needs none: nobody makes device nodes there.
+pub fn device_rules(spec: &Spec) -> Result<Option<&Vec<LinuxDeviceCgroup>>> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let Some(rules) = resources.and_then(|resources| resources.devices().as_ref()) else { return Ok(()) };
-    // In a user namespace no device can be made, and no program of this kind can be attached.
-    if in_user_namespace()? {
-        return Ok(());
-    }
-    Ok(DeviceProgram::compile(rules).attach(group)?)
+    let rules = resources.and_then(|resources| resources.devices().as_ref());
+    if in_user_namespace()? { Ok(None) } else { Ok(rules) }
 }

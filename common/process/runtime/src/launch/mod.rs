@@ -30,6 +30,7 @@ use crate::{
     spec::is_first_of_pids,
     sys::{self, ProgramFile, Report},
 };
+pub use cgroups::device_rules;
 pub(crate) use channel::{Channel, Message};
 pub(crate) use devices::{DevEntry, entries as dev_entries};
 use namespaces::Namespaces;
@@ -190,7 +191,7 @@ fn fork(
     };
     if let Some(group) = own_group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
-        cgroups::limit_devices(&group.unified, spec)?;
+        group.limit_devices(spec)?;
         started.rest = Some(group.unified).filter(|_| !is_first_of_pids(spec));
     }
     Ok(started)
