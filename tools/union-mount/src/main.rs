@@ -3,7 +3,8 @@
 //! # Does
 //! Makes `$STAVE_ROOT/containers/<id>/` with `upper`, `work` and `rootfs`, and mounts an overlay of the layers on `rootfs`.
 //! EROFS images are mounted below `layers` first. The lowest layer is `$STAVE_ROOT/mount-points`, with places for `/proc`,
-//! `/etc/hosts` and the like, which an image may lack. Volumes of `--volume` and of the image are mounted inside.
+//! `/etc/hosts` and the like, which an image may lack. Volumes of `--volume` and of the image are mounted inside. With `--size`,
+//! `upper` and `work` lie in an ext4 file system in the sparse file `top.ext4`, mounted on `top`.
 //! # Reads
 //! `layers`, `image` (for its volumes).
 //! # Adds
@@ -11,7 +12,7 @@
 //! # Undoes
 //! Unmounts everything, and removes the container's directory with all that was written there. Layers stay.
 //! # Needs
-//! Root, or root in a user namespace (docs/rootless.md); overlayfs, with at most 500 layers; Linux 5.12.
+//! Root, or root in a user namespace (docs/rootless.md), but not for `--size`; overlayfs, with at most 500 layers; Linux 5.12.
 
 mod layers;
 
@@ -25,7 +26,7 @@ use document::{
     Id, Member,
     members::{Image, Layers, Rootfs},
 };
-use mount::{MountOperation, Overlay, Volume};
+use mount::{Disk, MountOperation, Overlay, Volume};
 use operation::Scope;
 use toolkit::prelude::*;
 
@@ -43,8 +44,21 @@ struct UnionMount {
     /// written
     #[arg(long)]
     durable: bool,
+    /// Limit what can be written to the root file system; units: b, k, m, g, t. Volumes are not part of it
+    #[arg(long, value_name = "SIZE", value_parser = room, conflicts_with = "read_only")]
+    size: Option<u64>,
     #[command(flatten)]
     common: Common,
+}
+
+/// Less is no room for a handful of files.
+const LEAST: u64 = 1 << 20;
+
+fn room(text: &str) -> Result<u64, String> {
+    match operation::quantity::size(text)? {
+        size @ LEAST..=Disk::LARGEST => Ok(size),
+        _ => Err("it is at least 1m and at most 8t".to_owned()),
+    }
 }
 
 impl Filter for UnionMount {
@@ -78,15 +92,9 @@ impl Filter for UnionMount {
             lower.push(empty);
         }
         let path = container.join("rootfs");
-        let writable =
-            (!self.read_only || volumes).then(|| (container.join("upper"), container.join("work")));
-        if let Some((upper, work)) = &writable {
-            // The overlay's root has the attributes of the topmost directory.
-            operations.push(directory(upper, top.0, Some((top.1, top.2))));
-            operations.push(directory(work, 0o700, None));
-        }
+        let writable = !self.read_only || volumes;
+        let (upper, work) = if writable { self.top(&container, top, &mut operations)? } else { (None, None) };
         operations.push(directory(&path, 0o700, None));
-        let (upper, work) = writable.unzip();
         let durable = self.durable && upper.is_some();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only, durable };
         let images =
@@ -105,6 +113,35 @@ impl Filter for UnionMount {
 }
 
 impl UnionMount {
+    /// The directories that are written to. The overlay's root has the attributes of the topmost one.
+    fn top(
+        &self,
+        container: &Path,
+        (mode, user, group): (u32, u32, u32),
+        operations: &mut Vec<MountOperation>,
+    ) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+        let Some(size) = self.size else {
+            let (upper, work) = (container.join("upper"), container.join("work"));
+            operations.push(directory(&upper, mode, Some((user, group))));
+            operations.push(directory(&work, 0o700, None));
+            return Ok((Some(upper), Some(work)));
+        };
+        if userns::Namespace::current()?.is_some() {
+            let error = anyhow!(
+                "limit the root file system to {size} bytes: it is a file system of its own, which only root of \
+                 the machine can mount"
+            );
+            return Err(hint(error, "leave out `--size`; a quota of the user limits all of his containers"));
+        }
+        let image = container.join("top.ext4");
+        let target = container.join("top");
+        let disk = Disk { image, target, size, durable: self.durable, mode, owner: (user, group) };
+        operations.push(MountOperation::DiskAdd(disk.clone()));
+        operations.push(directory(&disk.target, 0o700, None));
+        operations.push(MountOperation::DiskMount(disk.clone()));
+        Ok((Some(disk.upper()), Some(disk.work())))
+    }
+
     fn overlay(&self, context: &Context, rootfs: &Rootfs, images: bool) -> Result<Overlay> {
         let volatile = rootfs.upper.is_some() && !self.durable;
         Ok(Overlay {

@@ -1,29 +1,18 @@
 //! A layer in one file: an EROFS image.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
-};
+use std::{os::fd::AsFd, path::Path};
 
-use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
-    io::Errno,
-    mount::MountAttrFlags,
-};
-
-use operation::Place;
+use rustix::{fs::OFlags, mount::MountAttrFlags};
 
 use crate::{
-    Detached, Error, FileSystem, Result,
+    Detached, FileSystem, Result,
     detached::LONGEST_STRING,
-    error::{mounting, on},
-    resolve, sys,
+    loops::{by_loop, open},
+    resolve,
 };
 
 /// The file system's name.
 pub(crate) const KIND: &str = "erofs";
-/// How many times to ask for a free loop device, if others are faster.
-const TRIES: usize = 100;
 
 /// An unattached mount of the image in the file `path`, read-only and without devices.
 ///
@@ -39,7 +28,7 @@ pub fn image(path: &Path) -> Result<Detached> {
     };
     match mount(&source) {
         // Before Linux 6.12 only block devices can be mounted.
-        Err(error) if error.errno() == Some(nix::errno::Errno::ENOTBLK) => by_loop(path, &file),
+        Err(error) if error.errno() == Some(nix::errno::Errno::ENOTBLK) => by_loop(path, &file, true, mount),
         result => result.map_err(|error| error.instead("mount", format_args!("image {path:?}"))),
     }
 }
@@ -51,37 +40,12 @@ fn mount(source: &Path) -> Result<Detached> {
     file_system.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
-/// The same through a loop device, which disappears with the mount.
-fn by_loop(path: &Path, file: &OwnedFd) -> Result<Detached> {
-    let control = open(Path::new("/dev/loop-control"), OFlags::RDWR)?;
-    for _ in 0..TRIES {
-        let number = sys::free_loop(control.as_fd()).map_err(mounting("find a loop device for", path))?;
-        let name = PathBuf::from(format!("/dev/loop{number}"));
-        // Held until it is mounted; otherwise it would be released at once.
-        let device = open(&name, OFlags::RDONLY)?;
-        match sys::configure_loop(device.as_fd(), file.as_fd(), path) {
-            Err(Errno::BUSY) => {}
-            Err(errno) => {
-                return Err(
-                    Error::new("make", format_args!("{path:?} a loop device"), errno).of(Place::Namespace)
-                );
-            }
-            Ok(()) => {
-                return mount(&name)
-                    .map_err(|error| error.instead("mount", format_args!("image {path:?} by {name:?}")));
-            }
-        }
-    }
-    Err(mounting("find a loop device for", path)(Errno::BUSY))
-}
-
-fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(on("open", path))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::{
+        fs::{self, File},
+        path::PathBuf,
+    };
 
     use erofs::{Attributes, Directory, Writer};
 
@@ -121,7 +85,7 @@ mod tests {
     fn by_a_loop_device_that_goes_with_the_mount() {
         let (_dir, path) = fixture();
         let file = open(&path, OFlags::RDONLY).unwrap();
-        let mount = by_loop(&path, &file).unwrap();
+        let mount = by_loop(&path, &file, true, mount).unwrap();
         let root = resolve::proc_path(mount.as_fd());
         assert_eq!(fs::read(root.join("file")).unwrap(), b"content");
         assert_eq!(fs::write(root.join("new"), "").unwrap_err().raw_os_error(), Some(30));

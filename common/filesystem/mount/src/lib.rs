@@ -5,8 +5,10 @@
 //! mounted on as it was opened. [`MountOperation`] holds the operations of the tools as plain values.
 
 mod detached;
+mod disk;
 mod error;
 mod image;
+mod loops;
 mod operation;
 pub mod options;
 mod overlay;
@@ -19,6 +21,7 @@ mod volatile;
 mod volume;
 
 pub use detached::{Detached, FileSystem, propagate, unmount};
+pub use disk::Disk;
 pub use error::{Error, Result, strerror};
 pub use image::image;
 pub use operation::MountOperation;

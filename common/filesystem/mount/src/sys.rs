@@ -77,11 +77,16 @@ pub(crate) fn free_loop(control: BorrowedFd<'_>) -> Result<u32, Errno> {
     u32::try_from(number).map_err(|_| last_error())
 }
 
-/// Connects the loop device to `file`, read-only, until its last user is gone; `losetup` shows `path` for it.
+/// Connects the loop device to `file`, until its last user is gone; `losetup` shows `path` for it.
 ///
 /// # Errors
 /// `EBUSY` when another process was faster.
-pub(crate) fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+pub(crate) fn configure_loop(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    path: &Path,
+    readonly: bool,
+) -> Result<(), Errno> {
     let mut file_name = [0; 64];
     let name = path.as_os_str().as_encoded_bytes();
     let length = name.len().min(file_name.len() - 1);
@@ -92,7 +97,7 @@ pub(crate) fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>, path:
         size_limit: 0,
         number: 0,
         encryption: [0; 2],
-        flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR,
+        flags: LO_FLAGS_AUTOCLEAR | if readonly { LO_FLAGS_READ_ONLY } else { 0 },
         file_name,
         crypt_name: [0; 64],
         key: [0; 32],

@@ -2,14 +2,14 @@
 
 pub(crate) mod directory;
 mod mount_points;
-mod mounted;
+pub(crate) mod mounted;
 
 use std::path::PathBuf;
 
 use operation::{Condition, Error, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::Overlay;
+use crate::{Disk, Overlay};
 
 /// A directory, a file or a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,10 @@ pub enum MountOperation {
         /// Absolute path of the mount point.
         target: PathBuf,
     },
+    /// Makes the file of a file system for the top of an overlay.
+    DiskAdd(Disk),
+    /// Mounts it.
+    DiskMount(Disk),
     /// Mounts an overlay.
     OverlayMount(Overlay),
     /// Mounts a file system in memory that every user may write to, as `/dev/shm` is.
@@ -118,6 +122,8 @@ impl operation::Operation for MountOperation {
                 let [image, target] = [image, target].map(|path| path.to_string_lossy());
                 vec![words(["mount", "-t", "erofs", "-o", "ro,nodev", &image, &target])]
             }
+            Self::DiskAdd(disk) => vec![disk.explain_create()],
+            Self::DiskMount(disk) => disk.explain_mount(),
             Self::OverlayMount(overlay) => vec![overlay.explain()],
             Self::MemoryMount { source, target, size } => {
                 let options = format!("nosuid,nodev,noexec,{}", mounted::memory(*size).join(","));
@@ -142,6 +148,8 @@ impl operation::Operation for MountOperation {
             Self::MountPointsAdd { path, beside } => mount_points::add(path, beside)?,
             Self::TreeCopy { within, source, target } => directory::fill(within, source, target)?,
             Self::ImageMount { image, target } => mounted::image(image, target)?,
+            Self::DiskAdd(disk) => disk.create()?,
+            Self::DiskMount(disk) => disk.mount()?,
             Self::OverlayMount(overlay) => overlay.mount()?,
             Self::MemoryMount { source, target, size } => mounted::in_memory(source, target, *size)?,
             Self::BindMount { source, within, target, readonly } => {
@@ -157,6 +165,8 @@ impl operation::Operation for MountOperation {
             Self::DirectoryAdd { path, .. } | Self::FileAdd { path, .. } => {
                 directory::remove(scope, path)?;
             }
+            Self::DiskAdd(disk) => directory::remove(scope, &disk.image)?,
+            Self::DiskMount(disk) => disk.undo(scope.contain(&disk.target)?)?,
             Self::MountPointsAdd { beside, .. } => crate::tree::remove(scope.contain(beside)?)?,
             // They are removed with the directory, and with the mount.
             Self::TreeCopy { .. } | Self::MountSeal { .. } => {}
@@ -186,6 +196,8 @@ impl operation::Operation for MountOperation {
                 directory::check(path, true)?
             }
             Self::FileAdd { path, .. } => directory::check(path, false)?,
+            Self::DiskAdd(disk) => directory::check(&disk.image, false)?,
+            Self::DiskMount(disk) => disk.check()?,
             Self::TreeCopy { .. } => Condition::Present,
             Self::ImageMount { target, .. } => {
                 mounted::check(target, |entry| entry.kind == crate::image::KIND)?

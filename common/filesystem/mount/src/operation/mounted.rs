@@ -88,7 +88,7 @@ pub(super) fn find(within: &Path, target: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Unmounts `target` if the mount there `is_ours`; leaves mounts of others alone.
-pub(super) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<()> {
+pub(crate) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<()> {
     match table::at(target)? {
         Some(entry) if is_ours(&entry) => match crate::unmount(target) {
             // Another process was faster.
@@ -99,7 +99,7 @@ pub(super) fn undo(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Re
     }
 }
 
-pub(super) fn check(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<Condition> {
+pub(crate) fn check(target: &Path, is_ours: impl Fn(&table::Entry) -> bool) -> Result<Condition> {
     Ok(match table::at(target)? {
         None => Condition::Missing(format!("mount {target:?}")),
         Some(entry) if is_ours(&entry) => Condition::Present,
