@@ -10,7 +10,7 @@
 //! # Undoes
 //! Ends every process in the cgroup, and removes it.
 //! # Needs
-//! Root; Linux 5.14 with cgroups, and the controller of each limit.
+//! Root; Linux 5.12 with cgroups, and the controller of each limit.
 
 mod limits;
 
