@@ -7,8 +7,16 @@ use ipnet::{IpNet, Ipv4Net};
 use netlink::{Connection, Link, LinkOperation, Mac, Mark, PROTOCOL};
 use toolkit::hint;
 
-/// Docker's own default.
-const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16);
+/// The subnets to choose from, as Docker does (default-address-pools): 172.17.0.0/16 to 172.31.0.0/16, then parts of
+/// 192.168.0.0/16 with twelve bits for hosts.
+fn candidates() -> impl Iterator<Item = Ipv4Net> {
+    let larger = (17..32).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
+    let smaller = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    larger.chain(smaller)
+}
+
+/// A route with a shorter prefix is one of all packets to the outside: a VPN splits the default route so.
+const WAY_OUT: u8 = 4;
 
 /// The choice.
 pub(crate) struct Bridge {
@@ -55,7 +63,9 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>, mark: Mark) -> Result<
     let subnet = match (present, wanted) {
         (Some((net, _)), _) => net.trunc(),
         (None, Some(subnet)) => subnet,
-        (None, None) => DEFAULT_SUBNET,
+        (None, None) if own.is_empty() => first_free(&connection)?,
+        // Its address is of another family or kind; told below.
+        (None, None) => candidates().next().unwrap_or_default(),
     };
     if let (None, Some(other)) = (present, own.first()) {
         let error = anyhow!("bridge {name:?} has address {}, outside of subnet {subnet}", other.address);
@@ -66,7 +76,7 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>, mark: Mark) -> Result<
     }
     // If the address exists, this was checked when it was added. Looking at all addresses takes longer when more
     // containers run.
-    if present.is_none() {
+    if present.is_none() && wanted.is_some() {
         refuse_collision(&connection, subnet)?;
     }
     let gateway = present.map_or_else(|| lease::gateway(subnet), |(net, _)| net.addr());
@@ -96,18 +106,49 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>, mark: Mark) -> Result<
     Ok(Bridge { subnet, gateway, operations })
 }
 
-/// An address of another interface inside or around the subnet would make one of the two unreachable.
+fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+/// The IPv4 addresses of all interfaces, with the index of each.
+fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>> {
+    let nets = connection.addresses(None)?.into_iter().filter_map(|found| match found.address {
+        IpNet::V4(net) => Some((found.link, net)),
+        IpNet::V6(_) => None,
+    });
+    Ok(nets.collect())
+}
+
+/// The first subnet in which no interface has an address, and to which no route leads: a VPN, or the network behind a router,
+/// would be out of reach.
+fn first_free(connection: &Connection) -> Result<Ipv4Net> {
+    let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
+    let routes = connection.routes()?.into_iter().map(|route| route.destination);
+    let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
+    let free = candidates().find(|subnet| !used.iter().any(|net| overlap(*subnet, *net)));
+    free.ok_or_else(|| {
+        let error = anyhow!("all subnets to choose from, 172.17.0.0/16 to 192.168.240.0/20, are in use");
+        hint(error, "choose one with --subnet")
+    })
+}
+
+/// An address of another interface inside or around the subnet would make one of the two unreachable; so would a route to
+/// the subnet or a part of it. A wider route may stay: it leads to the rest of what it is for.
 fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<()> {
-    for other in connection.addresses(None)? {
-        let IpNet::V4(net) = other.address else { continue };
-        if subnet.contains(&net.network()) || net.contains(&subnet.network()) || subnet.contains(&net.addr())
-        {
-            let interface = connection.name(other.link)?;
-            let error = anyhow!("subnet {subnet} collides with {net} on interface {interface:?}");
-            return Err(hint(error, "choose another with --subnet"));
+    let collides = |what: String, link: Option<u32>| -> Result<()> {
+        let interface = link.map(|link| connection.name(link)).transpose()?;
+        let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();
+        Err(hint(anyhow!("subnet {subnet} collides with {what}{on}"), "choose another with --subnet"))
+    };
+    for (link, net) in addresses(connection)? {
+        if overlap(subnet, net.trunc()) {
+            return collides(net.to_string(), Some(link));
         }
     }
-    Ok(())
+    match connection.routes()?.into_iter().find(|route| subnet.contains(&route.destination)) {
+        Some(route) => collides(format!("the route to {}", route.destination), route.link),
+        None => Ok(()),
+    }
 }
 
 fn refuse_unusable(link: &Link) -> Result<()> {

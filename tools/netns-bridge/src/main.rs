@@ -36,7 +36,8 @@ struct NetnsBridge {
     /// Use this bridge. One that others made is used as it is, and never removed
     #[arg(long, value_name = "NAME", default_value = "stave0", value_parser = bridge::parse_name)]
     bridge: String,
-    /// The subnet of the bridge; by default that of an existing bridge, otherwise 172.17.0.0/16
+    /// The subnet of the bridge; by default that of an existing bridge, otherwise the first of 172.17.0.0/16,
+    /// 172.18.0.0/16 and so on that no interface and no route uses
     #[arg(long, value_name = "CIDR", value_parser = bridge::parse_subnet)]
     subnet: Option<Ipv4Net>,
     #[command(flatten)]

@@ -29,26 +29,30 @@ pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Ve
         chosen[at] = fixed.candidates(container_ip, &any).flatten().collect();
     }
     let told: Vec<Mapping> = chosen.concat();
-    refuse_repetition(&told)?;
+    let mut used = Used::default();
+    for mapping in &told {
+        if !used.insert(mapping) {
+            bail!("host port {} is given twice", shown(mapping));
+        }
+    }
     refuse_taken(&told)?;
     for (at, open) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
         for candidates in open.candidates(container_ip, &any) {
-            let mapping = first_free(candidates, &chosen.concat())?;
-            chosen[at].push(mapping);
+            chosen[at].push(first_free(candidates, &mut used)?);
         }
     }
     Ok(chosen.concat())
 }
 
-fn first_free(candidates: impl Iterator<Item = Mapping>, chosen: &[Mapping]) -> Result<Mapping> {
+fn first_free(candidates: impl Iterator<Item = Mapping>, used: &mut Used) -> Result<Mapping> {
     let mut tried = 0;
     for mapping in candidates {
         tried += 1;
-        let all = [chosen, std::slice::from_ref(&mapping)].concat();
-        let free = refuse_repetition(&all).is_ok()
+        if !used.has(&mapping)
             && nat::taken(std::slice::from_ref(&mapping))?.is_none()
-            && !is_listening(&mapping)?;
-        if free {
+            && !is_listening(&mapping)?
+        {
+            used.insert(&mapping);
             return Ok(mapping);
         }
     }
@@ -77,23 +81,36 @@ fn shown(mapping: &Mapping) -> String {
     format!("{address}{}/{}", mapping.host_port, mapping.protocol)
 }
 
-/// Rejects the same port twice on one command line.
-fn refuse_repetition(mappings: &[Mapping]) -> Result<()> {
-    let mut on_all = HashSet::new();
-    let mut on_one = HashSet::new();
-    let mut ports = HashSet::new();
-    for mapping in mappings {
-        let port = (mapping.protocol, mapping.host_port);
-        let clash = match mapping.host_ip {
-            None => !on_all.insert(port) || ports.contains(&port),
-            Some(ip) => !on_one.insert((ip, port)) || on_all.contains(&port),
-        };
-        if clash {
-            bail!("host port {} is given twice", shown(mapping));
+/// The ports that one command line uses so far. A port on all addresses is not free on a single one.
+#[derive(Debug, Default)]
+struct Used {
+    on_all: HashSet<(Protocol, u16)>,
+    on_one: HashSet<(Ipv4Addr, Protocol, u16)>,
+    anywhere: HashSet<(Protocol, u16)>,
+}
+
+impl Used {
+    fn has(&self, mapping: &Mapping) -> bool {
+        let (protocol, port) = (mapping.protocol, mapping.host_port);
+        match mapping.host_ip {
+            None => self.anywhere.contains(&(protocol, port)),
+            Some(ip) => {
+                self.on_all.contains(&(protocol, port)) || self.on_one.contains(&(ip, protocol, port))
+            }
         }
-        ports.insert(port);
     }
-    Ok(())
+
+    /// False if it is used already.
+    fn insert(&mut self, mapping: &Mapping) -> bool {
+        let (protocol, port) = (mapping.protocol, mapping.host_port);
+        let is_new = !self.has(mapping);
+        self.anywhere.insert((protocol, port));
+        match mapping.host_ip {
+            None => self.on_all.insert((protocol, port)),
+            Some(ip) => self.on_one.insert((ip, protocol, port)),
+        };
+        is_new
+    }
 }
 
 /// Rejects a port that another container has, or a process of the host.
@@ -151,17 +168,18 @@ mod tests {
         };
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         let local = Some([127, 0, 0, 1]);
-        for (mappings, error) in [
-            ([mapping(None, 80, tcp), mapping(None, 80, udp)], ""),
-            ([mapping(None, 80, tcp), mapping(None, 81, tcp)], ""),
-            ([mapping(local, 80, tcp), mapping(Some([10, 0, 0, 1]), 80, tcp)], ""),
-            ([mapping(None, 80, tcp), mapping(None, 80, tcp)], "host port 80/tcp is given twice"),
-            ([mapping(local, 80, tcp), mapping(local, 80, tcp)], "host port 127.0.0.1:80/tcp is given twice"),
-            ([mapping(None, 80, tcp), mapping(local, 80, tcp)], "host port 127.0.0.1:80/tcp is given twice"),
-            ([mapping(local, 80, tcp), mapping(None, 80, tcp)], "host port 80/tcp is given twice"),
+        for (mappings, free) in [
+            ([mapping(None, 80, tcp), mapping(None, 80, udp)], true),
+            ([mapping(None, 80, tcp), mapping(None, 81, tcp)], true),
+            ([mapping(local, 80, tcp), mapping(Some([10, 0, 0, 1]), 80, tcp)], true),
+            ([mapping(None, 80, tcp), mapping(None, 80, tcp)], false),
+            ([mapping(local, 80, tcp), mapping(local, 80, tcp)], false),
+            ([mapping(None, 80, tcp), mapping(local, 80, tcp)], false),
+            ([mapping(local, 80, tcp), mapping(None, 80, tcp)], false),
         ] {
-            let found = refuse_repetition(&mappings).err().map(|error| error.to_string()).unwrap_or_default();
-            assert_eq!(found, error);
+            let mut used = Used::default();
+            assert!(used.insert(&mappings[0]));
+            assert_eq!(used.insert(&mappings[1]), free, "{mappings:?}");
         }
     }
 }

@@ -321,3 +321,138 @@ fn a_second_bridge_is_another_network() {
     assert_eq!(sandbox.sh("cat /proc/sys/net/ipv4/ip_forward").ok().trim(), "0");
     assert_eq!(sandbox.sh("nft list ruleset").ok(), "");
 }
+
+/// The address of the container's interface, without its prefix length.
+fn address(sandbox: &Sandbox, id: &str) -> String {
+    sandbox.sh(&format!("jq -r '.network.cni.ips[0].address' {id}.json | cut -d/ -f1 | tr -d '\n'")).ok()
+}
+
+/// Where an address or a route of the host is in the way, another subnet is chosen; one that was asked for is refused.
+#[test]
+fn a_subnet_that_nobody_uses_is_chosen() {
+    let sandbox = sandbox();
+    let subnet = |id: &str, arguments: &str| {
+        let pipe =
+            format!("netns-bridge -n --id {id} {arguments} | tee {id}.json | jq -r .network.bridge.subnet");
+        sandbox.sh(&pipe).ok().trim().to_owned()
+    };
+    sandbox
+        .sh("ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up
+             ip link add vpn0 type veth peer name vpn1; ip link set vpn0 up; ip link set vpn1 up
+             ip route add 172.18.0.0/15 dev vpn0; ip route add 172.20.5.0/24 via 192.0.2.2
+             ip route add 0.0.0.0/1 via 192.0.2.2; ip route add 128.0.0.0/1 via 192.0.2.2")
+        .ok();
+    assert_eq!(subnet("a", ""), "172.21.0.0/16");
+    assert_eq!(subnet("b", ""), "172.21.0.0/16", "that of the bridge, which stands");
+    assert_eq!(subnet("c", "--bridge br2"), "172.22.0.0/16");
+    assert_eq!(subnet("d", "--bridge br3 --subnet 10.9.0.0/24"), "10.9.0.0/24");
+    let refused = sandbox.sh("netns-bridge -n --id e --bridge br4 --subnet 172.20.0.0/16 > /dev/null");
+    assert!(
+        refused
+            .stderr
+            .starts_with("netns-bridge: subnet 172.20.0.0/16 collides with the route to 172.20.5.0/24"),
+        "{}",
+        refused.stderr
+    );
+    // A wider route leads to the rest of what it is for.
+    sandbox.sh("ip route add 10.0.0.0/8 via 192.0.2.2").ok();
+    assert_eq!(subnet("f", "--bridge br5 --subnet 10.8.0.0/24"), "10.8.0.0/24");
+}
+
+/// On a bridge of others, an address that somebody has is not leased, whatever the leases say.
+#[test]
+fn an_address_that_somebody_has_on_a_bridge_of_others_is_left() {
+    let sandbox = sandbox();
+    sandbox
+        .sh("ip link add br0 type bridge; ip addr add 172.30.0.1/24 dev br0; ip link set br0 up
+             ip netns add other; ip link add o0 type veth peer name eth0 netns other; ip link set o0 master br0 up
+             ip -n other addr add 172.30.0.2/24 dev eth0; ip -n other link set eth0 up")
+        .ok();
+    // As on a host that forwards already: on one that does not, it stays on for br0.
+    sandbox.sh("echo 1 > /proc/sys/net/ipv4/ip_forward").ok();
+    let before = sandbox.snapshot();
+    sandbox.sh("netns-bridge -n --id web --bridge br0 | veth-pair > web.json").ok();
+    assert_eq!(address(&sandbox, "web"), "172.30.0.3");
+    // On a bridge of ours there is only what we leased.
+    sandbox.sh("netns-bridge -n --id own --bridge br1 --subnet 10.1.0.0/24 | veth-pair > own.json").ok();
+    assert_eq!(address(&sandbox, "own"), "10.1.0.2");
+    for id in ["own", "web"] {
+        sandbox.sh(&format!("veth-pair --undo < {id}.json | netns-bridge --undo > /dev/null")).ok();
+    }
+    sandbox.assert_as(&before);
+}
+
+/// A new container with the address of one that is gone has its hardware address, which the neighbours know.
+#[test]
+fn a_new_owner_of_an_address_is_reached_at_once() {
+    let sandbox = sandbox();
+    sandbox.sh("netns-bridge -n --id keeper --subnet 10.3.0.0/29 | veth-pair > keeper.json").ok();
+    sandbox.sh("netns-bridge -n --id old | veth-pair > old.json").ok();
+    let reused = address(&sandbox, "old");
+    let known = |from: &str| {
+        let look = format!("ip neigh show {reused} | grep -o 'lladdr [0-9a-f:]*' || true");
+        match from {
+            "host" => sandbox.sh(&look),
+            id => sandbox.sh(&format!("ip netns exec {id} sh -c {look:?}")),
+        }
+        .ok()
+    };
+    for from in ["host", "keeper"] {
+        let ping = format!("busybox ping -c 1 -W 1 {reused} > /dev/null");
+        let ping = if from == "host" { ping } else { format!("ip netns exec {from} {ping}") };
+        sandbox.sh(&ping).ok();
+    }
+    let old = [known("host"), known("keeper")];
+    assert!(old.iter().all(|mac| mac.starts_with("lladdr 02:")), "{old:?}");
+    sandbox.sh("veth-pair --undo < old.json | netns-bridge --undo > /dev/null; echo 10.3.0.2 > /run/stave/leases/10.3.0.0_29/cursor").ok();
+    sandbox.sh("netns-bridge -n --id new | veth-pair > new.json").ok();
+    assert_eq!(address(&sandbox, "new"), reused);
+    let new = format!("lladdr {}", sandbox.sh("ip -n new -j link show eth0 | jq -r '.[0].address'").ok());
+    assert_eq!([known("host"), known("keeper")], [new.clone(), new.clone()]);
+    assert_eq!(new, "lladdr 02:42:0a:03:00:03\n");
+}
+
+#[test]
+fn the_mtu_is_that_of_the_way_out() {
+    let sandbox = sandbox();
+    let mtu = |id: &str, arguments: &str| {
+        sandbox.sh(&format!("netns-bridge -n --id {id} | veth-pair {arguments} > {id}.json")).ok();
+        sandbox.sh(&format!("ip -n {id} -j link show eth0 | jq '.[0].mtu' | tr -d '\n'")).ok()
+    };
+    sandbox.sh("ip route del default").ok();
+    assert_eq!(mtu("a", ""), "1500", "without a way out");
+    sandbox.sh("ip link set out0 mtu 1400; ip route add default via 192.0.2.2").ok();
+    assert_eq!(mtu("b", ""), "1400");
+    sandbox.sh("ip link add far0 mtu 1300 type veth peer name far1; ip addr add 10.7.0.1/24 dev far0; ip link set far0 up; ip link set far1 up
+                ip route add default via 10.7.0.2 metric 500").ok();
+    assert_eq!(mtu("c", ""), "1400", "the route that counts");
+    assert_eq!(mtu("d", "--mtu 9000"), "9000");
+    let wrong = sandbox.sh("veth-pair --mtu 60 < a.json");
+    assert_eq!(wrong.status, 2, "{}", wrong.stderr);
+}
+
+/// The bridge was deleted under its containers.
+#[test]
+fn a_bridge_that_somebody_deleted_is_repaired() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "web", "-p 10080:80");
+    serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
+    sandbox.sh("ip link del stave0").ok();
+    assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:10080"), "");
+    for tool in ["netns-bridge", "veth-pair"] {
+        assert_ne!(sandbox.sh(&format!("{tool} --check < web.json > /dev/null 2>&1")).status, 0, "{tool}");
+    }
+    for tool in ["netns-bridge", "veth-pair", "portmap"] {
+        sandbox
+            .sh(&format!("{tool} --repair < web.json > /dev/null; {tool} --check < web.json > /dev/null"))
+            .ok();
+    }
+    for from in ["host", "outside", "web"] {
+        let answer = ask(&sandbox, from, &format!("TCP4:{HOST}:10080"));
+        assert!(answer.starts_with("web"), "{from}: {answer}");
+    }
+    stop(&sandbox, "web");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    sandbox.assert_as(&before);
+}

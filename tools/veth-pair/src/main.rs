@@ -22,7 +22,7 @@ use document::{Document, Instance, members};
 use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
 use nat::NatOperation;
-use netlink::{Connection, Link, LinkOperation, Mac, Mark, veth_name};
+use netlink::{Connection, Link, LinkOperation, Mac, Mark, arp, veth_name};
 use operation::Scope;
 use pair::Pair;
 use toolkit::{Common, Context, Filter, Plan, hint};
@@ -37,6 +37,9 @@ const MTU: u32 = 1500;
 #[derive(Parser)]
 #[command(name = "veth-pair", version)]
 struct VethPair {
+    /// The MTU of the interface in bytes; by default that of the way out, on a bridge of others that of the bridge
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    mtu: Option<u32>,
     #[command(flatten)]
     common: Common,
 }
@@ -82,7 +85,9 @@ impl Filter for VethPair {
                 return Err(hint(anyhow!("no bridge {name:?}"), what));
             }
         };
+        let guards = bridge.mac == Some(Mac::derive("", name));
         let lease = plan_lease(context, &network, &connection, &bridge)?;
+        let leased = lease.address;
         let address = NatOperation::Address {
             address: lease.address,
             holder: context.id.clone(),
@@ -90,14 +95,19 @@ impl Filter for VethPair {
         };
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let subnet = v4(network.bridge.subnet)?;
-        let cidr = IpNet::from(Ipv4Net::new(lease.address, subnet.prefix_len())?);
+        let cidr = IpNet::from(Ipv4Net::new(leased, subnet.prefix_len())?);
         let pair = Pair {
             here: (veth_name(&context.id, INTERFACE), Mac::derive(&context.id, "host")),
-            inside: Mac::derive(&context.id, INTERFACE),
-            mtu: bridge.mtu,
+            inside: Mac::from(leased),
+            mtu: match self.mtu {
+                Some(mtu) => mtu,
+                // A bridge of ours takes the lowest of its ports'.
+                None if guards => connection.mtu_of_the_way_out()?.unwrap_or(bridge.mtu),
+                None => bridge.mtu,
+            },
             address: cidr,
             mark: Mark::new(&context.id, instance.as_deref()),
-            guards: bridge.mac == Some(Mac::derive("", name)),
+            guards,
         };
         let operations = [lease.into(), address.into()]
             .into_iter()
@@ -123,6 +133,7 @@ fn planned_bridge(name: &str) -> Link {
         mtu: MTU,
         up: true,
         master: None,
+        hairpin: false,
         bridge: true,
         alias: None,
     }
@@ -157,6 +168,7 @@ fn plan_lease(
             std::net::IpAddr::V6(_) => None,
         })
         .collect();
+    let is_foreign = bridge.index != 0 && bridge.mac != Some(Mac::derive("", &bridge.name));
     // If in doubt, the address is in use.
     let in_use = |id: &str| {
         let record = context.scope.run_dir.join(format!("{id}.json"));
@@ -175,6 +187,8 @@ fn plan_lease(
         })?;
         // Another run directory has leases of its own: what it gave stands in the table.
         match nat::address_holder(lease.address)? {
+            // On a bridge of others, somebody whom we do not know may have it.
+            None if is_foreign && arp::is_in_use(bridge, lease.address)? => reserved.push(lease.address),
             Some(holder) if holder != context.id && Some(&holder) != lease.instead_of.as_ref() => {
                 reserved.push(lease.address);
             }

@@ -1,6 +1,6 @@
 //! Operations against the kernel: apply, undo, compare.
 
-use std::{fs::File, os::fd::AsRawFd, path::Path};
+use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, arp, errno_of, guard, mark,
     namespace, removal, sysctl, veth_name,
 };
 
@@ -81,6 +81,13 @@ impl LinkOperation {
         match self {
             Self::BridgeAdd { name, mac, .. } => add_bridge(name, *mac),
             Self::VethAdd { name, mac, master, mtu, peer, mark } => {
+                if let (Ours::Here(connection, link), Some(mark)) = (find(None, name, *mac)?, mark)
+                    && link.master.is_none()
+                    && link.alias == Some(mark.alias())
+                {
+                    // This container's own: its bridge was removed, and is there again.
+                    return attach(&connection, &link, master);
+                }
                 add_veth(name, *mac, master, *mtu, peer)?;
                 // The kernel takes no alias with a link that is made. Until it is there, the address is the mark.
                 let Some(mark) = mark else { return Ok(()) };
@@ -118,7 +125,12 @@ impl LinkOperation {
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let (connection, link) =
                     need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
-                add_address(&connection, &link, *address, *protocol, mac.is_some())
+                add_address(&connection, &link, *address, *protocol, mac.is_some())?;
+                if let (Some(namespace), IpAddr::V4(address), Some(mac)) = (namespace, address.addr(), mac) {
+                    // A neighbour that is not told asks again after some time.
+                    let _ = namespace::enter(namespace, || arp::announce(link.index, *mac, address));
+                }
+                Ok(())
             }
             Self::RouteAdd { namespace, destination, gateway, link, mac, protocol } => {
                 let (connection, link) =
@@ -227,6 +239,7 @@ impl LinkOperation {
             Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(name)? => {
                 missing(&format!("IPv6 switched off on link {name:?}"))
             }
+            Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
             Self::AddressAdd { address, .. } => {
                 let addresses = connection.addresses(Some(link.index))?;
@@ -308,6 +321,14 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
         .controller(bridge.index)
         .build();
     connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(here), CREATE)
+}
+
+/// Makes the link a port of the bridge.
+fn attach(connection: &Connection, link: &Link, bridge: &str) -> Result<(), Error> {
+    let what = format!("link {:?} to bridge {bridge:?}", link.name);
+    let master = connection.link(bridge)?.ok_or_else(|| connection.error("attach", &what, Errno::ENODEV))?;
+    let port = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).controller(master.index).build();
+    connection.change("attach", what, &RouteNetlinkMessage::SetLink(port), 0)
 }
 
 fn add_address(
@@ -393,8 +414,11 @@ fn has_route(
 fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {
     let name = &link.name;
     let bridge = connection.link(master)?.map(|bridge| bridge.index);
-    if link.master.is_none() || link.master != bridge {
-        return Ok(Condition::Different(format!("link {name:?} is not a port of {master:?}")));
+    let port = format!("link {name:?} is not a port of {master:?}");
+    match link.master {
+        None => return Ok(Condition::Missing(port)),
+        other if other != bridge => return Ok(Condition::Different(port)),
+        _ => {}
     }
     let there = format!("link {:?} in {}", peer.name, peer.namespace.display());
     Ok(match find(Some(&peer.namespace), &peer.name, peer.mac)? {

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
 use rtnetlink::{
     AddressMessageBuilder, LinkMessageBuilder, LinkUnspec,
@@ -15,7 +15,11 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
-        link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage},
+        link::{
+            InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+            LinkMessage,
+        },
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     },
 };
 
@@ -46,6 +50,8 @@ pub struct Link {
     pub up: bool,
     /// The index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// Whether it is a port of a bridge that sends frames back the way they came.
+    pub hairpin: bool,
     /// Whether it is a bridge itself.
     pub bridge: bool,
     /// Its alias: a note for people, and a mark for its owner.
@@ -61,6 +67,17 @@ pub struct Address {
     pub address: IpNet,
     /// Its origin (IFA_PROTO), if it has one.
     pub protocol: Option<u8>,
+}
+
+/// A route for IPv4 packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: Ipv4Net,
+    /// The index of its interface; none for one of several, or without.
+    pub link: Option<u32>,
+    /// The lowest counts.
+    pub metric: u32,
 }
 
 thread_local! {
@@ -228,6 +245,38 @@ impl Connection {
         Ok(found.filter(|address| link.is_none_or(|index| address.link == index)).collect())
     }
 
+    /// The routes for IPv4 packets, of all tables but that of the host's own addresses.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn routes(&self) -> Result<Vec<Route>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        let answer = self.list("routes", &RouteNetlinkMessage::GetRoute(message))?;
+        let found = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+                Route::read(route)
+            }
+            _ => None,
+        });
+        Ok(found.collect())
+    }
+
+    /// The MTU of the way out, in bytes: of the interface of the default route that counts.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn mtu_of_the_way_out(&self) -> Result<Option<u32>, Error> {
+        let routes = self.routes()?;
+        let out = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+        let Some(index) = out.min_by_key(|route| route.metric).and_then(|route| route.link) else {
+            return Ok(None);
+        };
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        Ok(self.one(format!("link {index}"), message)?.map(|link| link.mtu))
+    }
+
     /// The name of the interface with this index.
     ///
     /// # Errors
@@ -274,6 +323,7 @@ impl From<LinkMessage> for Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             master: None,
+            hairpin: false,
             bridge: false,
             alias: None,
         };
@@ -286,11 +336,33 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
                     link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                    link.hairpin = infos.iter().any(|info| match info {
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            port.contains(&InfoBridgePort::HairpinMode(true))
+                        }
+                        _ => false,
+                    });
                 }
                 _ => {}
             }
         }
         link
+    }
+}
+
+impl Route {
+    fn read(message: &RouteMessage) -> Option<Self> {
+        let (mut to, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, 0);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
+                RouteAttribute::Oif(index) => link = Some(*index),
+                RouteAttribute::Priority(priority) => metric = *priority,
+                _ => {}
+            }
+        }
+        let destination = Ipv4Net::new(to, message.header.destination_prefix_length).ok()?;
+        Some(Self { destination, link, metric })
     }
 }
 

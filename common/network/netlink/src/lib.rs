@@ -7,6 +7,7 @@
 //! would report a request that could not be sent as done.
 
 mod apply;
+pub mod arp;
 pub mod attribute;
 mod connection;
 mod error;
@@ -22,7 +23,7 @@ mod removal;
 mod socket;
 pub mod sysctl;
 
-pub use connection::{Address, Connection, Link};
+pub use connection::{Address, Connection, Link, Route};
 pub use error::{Error, errno_of};
 pub use frame::Request;
 pub use mac::{InvalidMac, Mac, veth_name};

@@ -1,6 +1,6 @@
 //! Names and hardware addresses: derived, never random.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -21,6 +21,15 @@ impl Mac {
     pub fn derive(id: &str, interface: &str) -> Self {
         let hash = hash("mac", id, interface);
         Self([0x02, hash[0], hash[1], hash[2], hash[3], hash[4]])
+    }
+}
+
+impl From<Ipv4Addr> for Mac {
+    /// That of the interface with this address, as Docker derives it: who has the address after another container has the
+    /// same hardware address too, so that no neighbour sends to one that is gone.
+    fn from(address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = address.octets();
+        Self([0x02, 0x42, a, b, c, d])
     }
 }
 

@@ -315,10 +315,12 @@ impl Sysctl {
             let kept = read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?;
             if self.read()?.as_deref() == Some(SET)
                 && self.previous != SET
-                && let Some(what) = forwarding::needed_by(bridge, kept.as_deref().unwrap_or_default())?
+                && let Some(needed) = forwarding::needed_by(bridge, kept.as_deref().unwrap_or_default())?
             {
                 self.forget()?;
-                operation::note(&format!("{} stays 1: {what} may need it", self.variable.name()));
+                if let forwarding::Needed::Since(what) = needed {
+                    operation::note(&format!("{} stays 1: {what} may need it", self.variable.name()));
+                }
                 return Ok(());
             }
         }

@@ -79,23 +79,37 @@ fn shown(link: &Link) -> String {
     format!("{} {}", link.index, link.name)
 }
 
-/// What needs forwarding besides our own bridge of this name: another bridge, or a link or a rule for forwarded packets that
-/// was not there when forwarding was switched on (`kept`). In words.
-pub(super) fn needed_by(bridge: &str, kept: &str) -> Result<Option<String>, Error> {
+/// Who may need packets to be forwarded besides our own bridge of this name.
+pub(super) enum Needed {
+    /// A bridge that was there before. It goes on as it was while ours stood.
+    Before,
+    /// What appeared since forwarding was switched on, in words.
+    Since(String),
+}
+
+/// Whether a bridge of others needs forwarding, or a link or a rule for forwarded packets that was not there when it was
+/// switched on (`kept`).
+pub(super) fn needed_by(bridge: &str, kept: &str) -> Result<Option<Needed>, Error> {
     let connection = Connection::open(None)?;
     let own = Some(Mac::derive("", bridge));
     let links = connection.all()?;
     let is_own = |link: &Link| link.name == bridge && link.mac == own;
-    if let Some(other) = links.iter().find(|link| link.bridge && !is_own(link)) {
-        return Ok(Some(format!("bridge {:?}", other.name)));
+    let before = Seen::read(kept);
+    let was_there = |link: &Link| before.as_ref().is_some_and(|before| before.links.contains(&shown(link)));
+    let bridges = || links.iter().filter(|link| link.bridge && !is_own(link));
+    if let Some(other) = bridges().find(|other| !was_there(other)) {
+        return Ok(Some(Needed::Since(format!("bridge {:?}", other.name))));
     }
-    let Some(before) = Seen::read(kept) else { return Ok(None) };
-    let since = |link: &&Link| !link.is_marked() && !is_own(link) && !before.links.contains(&shown(link));
+    if bridges().next().is_some() {
+        return Ok(Some(Needed::Before));
+    }
+    let Some(before) = &before else { return Ok(None) };
+    let since = |link: &&Link| !link.is_marked() && !is_own(link) && !was_there(link);
     if let Some(link) = links.iter().find(since) {
-        return Ok(Some(format!("link {:?}, which appeared since,", link.name)));
+        return Ok(Some(Needed::Since(format!("link {:?}, which appeared since,", link.name))));
     }
-    let rules = forward_rules()?;
-    Ok(rules.difference(&before.rules).next().map(|_| "a forward rule that appeared since".to_owned()))
+    let rule = forward_rules()?.difference(&before.rules).next().is_some();
+    Ok(rule.then(|| Needed::Since("a forward rule that appeared since".to_owned())))
 }
 
 /// The rules of others in chains that forwarded packets pass through, by table, chain and handle.
