@@ -87,6 +87,34 @@ fn ns_exec_is_killed_at_every_change() {
     killed_at_every_change(6);
 }
 
+/// Steps of one tool are undone by one call, which writes the record once, at its end.
+#[test]
+fn the_undo_of_several_steps_is_killed_at_every_change() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    let ports = "portmap -p 8080:80 | portmap -p 8081:81 | portmap -p 8082:82";
+    let pipe = format!("netns-bridge -n --id web | veth-pair | {ports} > web.json");
+    let undo = |before: &str| format!("{before} portmap --undo --steps 3 < web.json > after.json");
+    sandbox.sh(&pipe).ok();
+    let moments = killing::moments(&sandbox, undo);
+    assert_eq!(
+        sandbox.sh("jq -c '[.steps[].tool], .ports' after.json").ok(),
+        "[\"netns-bridge\",\"veth-pair\"]\nnull\n"
+    );
+    let unwound = |context: &str| {
+        let unwound = sandbox.sh("unwind web");
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(&sandbox, &before, context);
+    };
+    unwound("undone once in peace");
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    for moment in moments {
+        sandbox.sh(&pipe).ok();
+        sandbox.sh(&undo(&killing::at(&moment)));
+        unwound(&format!("portmap --undo --steps 3 killed at {moment:?}"));
+    }
+}
+
 /// All sandboxes share the machine's cgroups, so this container has an id of its own.
 #[test]
 fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {

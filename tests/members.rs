@@ -36,6 +36,43 @@ fn each_portmap_takes_back_its_own_ports() {
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
+/// Each call reads and writes the whole document and the whole record.
+#[test]
+fn unwind_undoes_steps_of_one_tool_by_one_call() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    sandbox.sh("netns-bridge -n --id db | veth-pair > db.json").ok();
+    let network = "netns-bridge -n --id web | veth-pair | portmap -p 80:80 | portmap -p 81:81";
+    sandbox
+        .sh(&format!("{network} | link-hosts --link db | portmap -p 82:82 | portmap -p 83:83 > web.json"))
+        .ok();
+    let calls = sandbox.sh("unwind --explain web").ok();
+    let call = |line: &str| line.split_once(" --root").unwrap().0.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(
+        calls.lines().map(call).collect::<Vec<_>>(),
+        [
+            "portmap --undo --steps 2",
+            "link-hosts --undo",
+            "portmap --undo --steps 2",
+            "veth-pair --undo",
+            "netns-bridge --undo"
+        ]
+    );
+    // A step that cannot be undone keeps none of the others.
+    sandbox.sh("cp /run/stave/web.json whole").ok();
+    sandbox.sh("jq -c '.steps[3].operations = [{\"op\": \"theirs\"}]' whole > /run/stave/web.json").ok();
+    let undone = sandbox.sh("unwind web > left.json").exits(1);
+    let told = "portmap: step \"portmap\" of the record lists no operations of this tool";
+    assert!(undone.stderr.starts_with(told), "{}", undone.stderr);
+    assert_eq!(
+        sandbox.sh("jq -c '[.steps[].tool], [.ports[].hostPort]' left.json").ok(),
+        "[\"portmap\"]\n[81]\n"
+    );
+    assert_eq!(record(&sandbox)["steps"], sandbox.sh("cat left.json").json()["steps"]);
+    sandbox.sh("cp whole /run/stave/web.json; unwind web db > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn what_was_done_by_hand_survives() {
     let sandbox = Sandbox::new();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -29,6 +29,19 @@ pub(crate) struct Tools {
     quiet: bool,
     /// Tools that have written their document, and may take some time to end.
     ending: Vec<Child>,
+}
+
+/// Steps of one tool that lie upon each other, from the index `from` to `last`.
+struct Batch {
+    tool: String,
+    from: usize,
+    last: usize,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.last + 1 - self.from
+    }
 }
 
 /// A tool that was started, and waits for its document.
@@ -68,17 +81,17 @@ impl Tools {
         }
         let instance: Option<Instance> = document.get()?;
         document.remove(Failure::NAME);
-        let tools = document.tools()?;
-        let mut to_start = tools.iter().rev();
-        let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|tool| self.start(tool)).collect();
+        let batches = self.batches(&document.tools()?);
+        let mut to_start = batches.iter();
+        let mut started: VecDeque<_> = to_start.by_ref().take(AHEAD).map(|batch| self.start(batch)).collect();
         let (mut errors, mut failure) = (Vec::new(), None);
-        for (at, tool) in tools.iter().enumerate().rev() {
+        for batch in &batches {
             let Some(waiting) = started.pop_front() else { break };
-            let given = waiting.and_then(|waiting| waiting.give(document, at));
-            started.extend(to_start.next().map(|tool| self.start(tool)));
-            match given.and_then(|given| self.take(document, at, given)) {
+            let given = waiting.and_then(|waiting| waiting.give(document, batch));
+            started.extend(to_start.next().map(|batch| self.start(batch)));
+            match given.and_then(|given| self.take(document, batch, given)) {
                 Ok(failed) => failure = failure.or(failed),
-                Err(error) => errors.push(error.context(undo_step(tool))),
+                Err(error) => errors.push(error.context(undo_step(&batch.tool))),
             }
         }
         if let Some(failure) = failure {
@@ -172,12 +185,13 @@ impl Tools {
         if let Some(directory) = self.orphan(document)? {
             return Ok(vec![words(["rm", "-rf", &directory.to_string_lossy()])]);
         }
-        let line = |tool: &String| {
-            let program = self.find(tool).with_context(|| undo_step(tool))?;
-            let line = std::iter::once(program.as_os_str()).chain(self.arguments());
+        let line = |batch: &Batch| {
+            let program = self.find(&batch.tool).with_context(|| undo_step(&batch.tool))?;
+            let arguments = self.arguments(batch);
+            let line = std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsStr::new));
             Ok(words(line.map(OsStr::to_string_lossy)))
         };
-        tools.iter().rev().map(line).collect()
+        self.batches(&tools).iter().map(line).collect()
     }
 
     /// The remains in `$STAVE_ROOT` of a container from before a restart. It has no record any more, and the document lists no
@@ -207,8 +221,26 @@ impl Tools {
         }
     }
 
-    /// The tool's version of its document, without the step at the index `at`. Returns the failure that it reported.
-    fn take(&mut self, document: &mut Document, at: usize, given: Given) -> Result<Option<Failure>> {
+    /// The steps of these tools, the newest first. Steps of the same tool of Stave's that lie upon each other are one batch: each
+    /// call reads and writes the whole document and the whole record, so that many calls for many steps take long.
+    fn batches(&self, tools: &[String]) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for (at, tool) in tools.iter().enumerate().rev() {
+            match batches.last_mut() {
+                Some(batch) if batch.tool == *tool && self.takes_batches(tool) => batch.from = at,
+                _ => batches.push(Batch { tool: tool.clone(), from: at, last: at }),
+            }
+        }
+        batches
+    }
+
+    /// Whether the tool is one of this version of Stave's, which know `--steps`.
+    fn takes_batches(&self, tool: &str) -> bool {
+        self.find(tool).is_ok_and(|program| program.parent() == Some(&self.beside))
+    }
+
+    /// The tool's version of its document, without the steps of the batch. Returns the failure that it reported.
+    fn take(&mut self, document: &mut Document, batch: &Batch, given: Given) -> Result<Option<Failure>> {
         let Given { program, mut child, above } = given;
         let mut written = Vec::new();
         if let Some(mut output) = child.stdout.take() {
@@ -221,11 +253,11 @@ impl Tools {
         self.ending.push(child);
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
-        if failure.is_none() && after.tools()?.len() > at {
+        if failure.is_none() && after.tools()?.len() > batch.from {
             bail!("{program:?} --undo left the step in the document");
         }
         if failure.is_none() {
-            self.forget(document, at)?;
+            self.forget(document, batch.last)?;
         }
         after.append_steps(above)?;
         *document = after;
@@ -266,29 +298,33 @@ impl Tools {
         })
     }
 
-    fn arguments(&self) -> impl Iterator<Item = &OsStr> {
+    fn arguments(&self, batch: &Batch) -> Vec<OsString> {
         let Scope { root, run_dir } = &self.scope;
-        let all = [OsStr::new("--undo"), OsStr::new("--root"), root.as_os_str()];
-        let quiet = self.quiet.then_some(OsStr::new("--quiet"));
-        all.into_iter().chain([OsStr::new("--run-dir"), run_dir.as_os_str()]).chain(quiet)
+        let mut all: Vec<OsString> = vec!["--undo".into()];
+        if batch.len() > 1 {
+            all.extend(["--steps".into(), batch.len().to_string().into()]);
+        }
+        all.extend(["--root".into(), root.into(), "--run-dir".into(), run_dir.into()]);
+        all.extend(self.quiet.then(|| "--quiet".into()));
+        all
     }
 
-    fn start(&self, tool: &str) -> Result<Waiting> {
-        let program = self.find(tool)?;
+    fn start(&self, batch: &Batch) -> Result<Waiting> {
+        let program = self.find(&batch.tool)?;
         let mut command = Command::new(&program);
-        command.args(self.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(self.arguments(batch)).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().with_context(|| format!("run {program:?}"))?;
         Ok(Waiting { program, child })
     }
 }
 
 impl Waiting {
-    /// Gives the tool the document without the steps above the index `at`. Steps that could not be undone do not matter
+    /// Gives the tool the document without the steps above its own. Steps that could not be undone do not matter
     /// to it, even if they are of the same tool.
-    fn give(self, document: &Document, at: usize) -> Result<Given> {
+    fn give(self, document: &Document, batch: &Batch) -> Result<Given> {
         let Self { program, mut child } = self;
         let mut given = document.clone();
-        let above = given.split_off_steps(at + 1)?;
+        let above = given.split_off_steps(batch.last + 1)?;
         if let Some(mut input) = child.stdin.take() {
             // The output shows if a tool ends without reading.
             let _ = input.write_all(given.to_line().as_bytes());

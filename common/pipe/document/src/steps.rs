@@ -67,6 +67,17 @@ impl Document {
         self.last_step(tool, |_| true)
     }
 
+    /// All steps of a tool, each with its index. Steps of others are not parsed.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn steps_of(&self, tool: &str) -> Result<Vec<(usize, Step)>, Error> {
+        let texts: Vec<&RawValue> = self.step_list()?;
+        let tools = self.tools()?;
+        let own = tools.iter().zip(texts).enumerate().filter(|(_, (name, _))| *name == tool);
+        own.map(|(at, (_, text))| Ok((at, serde_json::from_str(text.get()).map_err(malformed)?))).collect()
+    }
+
     /// The index of the last step that is this one.
     ///
     /// # Errors
@@ -150,25 +161,42 @@ impl Document {
     /// # Panics
     /// If there is no step at `at`.
     pub fn remove_step(&mut self, at: usize) -> Result<(), Error> {
-        let all: Vec<Outline> = self.step_list()?;
-        self.edit_steps(|steps| {
-            steps.remove(at);
-            Ok(())
-        })?;
-        self.take_out(at, &all).map_err(malformed)
+        self.remove_steps(&[at])
     }
 
-    /// Takes out of the members what the step at `at` of all steps added to them. With the last step that adds to a member the
+    /// Takes the steps at these indices out, and what they added to members: in the time that one of them takes.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if `steps` is not a list.
+    ///
+    /// # Panics
+    /// If there is no step at one of them.
+    pub fn remove_steps(&mut self, gone: &[usize]) -> Result<(), Error> {
+        let gone: HashSet<usize> = gone.iter().copied().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<Outline> = self.step_list()?;
+        self.edit_steps(|steps| {
+            let mut at = 0..;
+            steps.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+            Ok(())
+        })?;
+        self.take_out(&gone, &all).map_err(malformed)
+    }
+
+    /// Takes out of the members what those of all steps that are `gone` added to them. With the last step that adds to a member the
     /// whole member goes, unless steps of before version 0.2 may have added to it, which do not tell so.
-    fn take_out(&mut self, at: usize, all: &[Outline]) -> serde_json::Result<()> {
-        let others = || all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, step)| step);
+    fn take_out(&mut self, gone: &HashSet<usize>, all: &[Outline]) -> serde_json::Result<()> {
+        let others = || all.iter().enumerate().filter(|(at, _)| !gone.contains(at)).map(|(_, step)| step);
         let silent: HashSet<&str> = others()
             .filter(|step| step.adds.is_empty() && table::tools().any(|tool| tool == step.tool))
             .map(|step| step.tool.as_str())
             .collect();
-        let names: HashSet<&str> = all[at].adds.keys().map(String::as_str).collect();
+        let names: HashSet<&str> =
+            gone.iter().flat_map(|at| all[*at].adds.keys()).map(String::as_str).collect();
         let (every, rest) = (added(all.iter(), &names), added(others(), &names));
-        let mut gone = HashSet::new();
+        let mut empty = HashSet::new();
         for (name, every) in every {
             let Some(current) = self.raw(name) else { continue };
             let after = rest.get(name).and_then(|rest| sum::of(rest.iter().copied()));
@@ -181,10 +209,10 @@ impl Document {
             };
             match left {
                 Some(left) => self.set_raw(name, left),
-                None => drop(gone.insert(name)),
+                None => drop(empty.insert(name)),
             }
         }
-        self.members.0.retain(|name, _| !gone.contains(name.as_str()));
+        self.members.0.retain(|name, _| !empty.contains(name.as_str()));
         Ok(())
     }
 
@@ -293,6 +321,23 @@ mod tests {
     }
 
     #[test]
+    fn many_at_once_go_as_one_by_one() {
+        let steps: Vec<Value> = (0..6)
+            .map(|n| {
+                step(["portmap", "theirs"][n % 2], &json!({"ports": [n % 4], "o": {format!("k{n}"): n}}))
+            })
+            .collect();
+        let members = json!({"ports": [0, "by hand", 1, 2, 3, 0, 1],
+            "o": {"k0": 0, "k1": 1, "k2": 2, "k3": 3, "k4": 4, "k5": 5, "own": 1}});
+        for gone in [&[5, 4][..], &[4, 2, 0], &[5, 0], &[5, 4, 3, 2, 1, 0], &[]] {
+            let (mut one, mut other) = (document(&steps, &members), document(&steps, &members));
+            gone.iter().for_each(|at| one.remove_step(*at).unwrap());
+            other.remove_steps(gone).unwrap();
+            assert_eq!(one.to_line(), other.to_line(), "{gone:?}");
+        }
+    }
+
+    #[test]
     fn steps_of_other_makers_are_no_obstacle() {
         let odd = [
             step("theirs", &json!(7)),
@@ -345,6 +390,8 @@ mod tests {
             document.append_steps(above).unwrap();
             let (at, last) = document.last_step_of("portmap").unwrap().unwrap();
             assert_eq!((at, document.position_of(&last).unwrap()), (MANY - 2, Some(MANY - 2)));
+            document.remove_steps(&(1..MANY - 1).collect::<Vec<_>>()).unwrap();
+            assert_eq!(member(&document, "ports").as_array().unwrap().len(), 1);
         }
         // One step added all of them.
         let steps = [step("portmap", &json!({"ports": ports})), step("portmap", &json!({"ports": [1]}))];

@@ -29,6 +29,9 @@ pub struct Common {
     /// Undo what this tool made, according to the document
     #[arg(long)]
     pub undo: bool,
+    /// With --undo: undo this many of the tool's steps, the newest first
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, requires = "undo")]
+    pub steps: usize,
     /// Print what would be done, as commands that you would type, and do nothing
     #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
     pub explain: bool,
@@ -246,6 +249,8 @@ mod tests {
         assert!(matches!(asked("portmap"), Asked::Usage(_)));
         assert!(matches!(asked("portmap --undo"), Asked::Aside(common) if common.undo));
         assert!(matches!(asked("portmap --schema"), Asked::Aside(common) if common.schema));
+        assert!(matches!(asked("portmap --undo --steps 3"), Asked::Aside(common) if common.steps == 3));
+        assert!(matches!(asked("portmap -p 1:2 --steps 3"), Asked::Usage(_)));
         assert!(matches!(asked("portmap --undo --check"), Asked::Usage(_)));
         assert!(matches!(asked("portmap --help"), Asked::Usage(_)));
     }

@@ -77,7 +77,8 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
             Ok(())
         };
         let (scope, unrecorded) = (&common.scope()?, |_: &_, _: &_| Ok(()));
-        Undo { tool, scope, lock: None, forget: &forget, unrecorded }.step::<Nothing>(&mut document)
+        Undo { tool, scope, lock: None, forget: &forget, unrecorded }
+            .steps::<Nothing>(common.steps, &mut document)
     }();
     match undone {
         Err(error) => fail(tool, document, Stage::Undo, &error, to_output),

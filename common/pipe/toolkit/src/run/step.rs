@@ -162,7 +162,7 @@ fn run<M: Marker>() -> Exit {
                 forget: &|_| Ok(()),
                 unrecorded: |_, _| Ok(()),
             };
-            undo.step::<Foreign>(&mut document)
+            undo.steps::<Foreign>(common.steps, &mut document)
         });
         return match undone {
             Ok(()) => written(&tool, &document),

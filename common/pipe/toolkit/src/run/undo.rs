@@ -4,10 +4,11 @@
 use anyhow::{anyhow, bail};
 use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
 use operation::{Operation, Scope, interrupt, undo_all};
+use serde_json::Value;
 
 use crate::{Common, Filter, failure, session};
 
-/// `--undo`: undoes the last step of this tool in the document, and in the record.
+/// `--undo`: undoes the last step of this tool in the document, and in the record; with `--steps N` the last N.
 pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let forget = |document: &mut Document| -> anyhow::Result<()> {
@@ -15,10 +16,11 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
         Ok(document.complete(F::Adds::MEMBER)?)
     };
     let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
-    Undo { tool, scope: &scope, lock, forget: &forget, unrecorded }.step::<F::Operation>(document)
+    Undo { tool, scope: &scope, lock, forget: &forget, unrecorded }
+        .steps::<F::Operation>(common.steps, document)
 }
 
-/// How the last step of a tool is undone.
+/// How the last steps of a tool are undone.
 pub(crate) struct Undo<'a> {
     pub(crate) tool: &'a str,
     pub(crate) scope: &'a Scope,
@@ -30,26 +32,37 @@ pub(crate) struct Undo<'a> {
     pub(crate) unrecorded: fn(&Scope, &Id) -> anyhow::Result<()>,
 }
 
+/// A step at its index in a document, and those of its operations that could not be undone.
+type Outcome = (usize, Step, Vec<Value>);
+
 impl Undo<'_> {
-    /// Undoes the last step of the tool in `document`: what the record lists for it, backwards; then the step goes, and what it
-    /// added to members, here and in the record. What could not be undone stays in the step. A document in which the tool has no
-    /// step is left as it is, and so is the record of a container that had the id later.
+    /// Undoes the last `count` steps of the tool in `document`, the newest first: what the record lists for each, backwards;
+    /// then the step goes, and what it added to members, here and in the record. What could not be undone stays in the step. A
+    /// document in which the tool has no step is left as it is, and so is the record of a container that had the id later.
+    ///
+    /// The record is written once, after all of them. If the tool is killed before that, the record lists too much, which does
+    /// no harm: undo of what is gone does nothing.
     ///
     /// # Errors
     /// When the document or the record cannot be read or written, or an operation could not be undone. Each error is
     /// printed on standard error.
-    pub(crate) fn step<O: Operation>(self, document: &mut Document) -> anyhow::Result<()> {
-        let Some((_, step)) = document.last_step_of(self.tool)? else { return Ok(()) };
+    pub(crate) fn steps<O: Operation>(self, count: usize, document: &mut Document) -> anyhow::Result<()> {
+        let all = document.steps_of(self.tool)?;
+        let below = all.len().saturating_sub(count);
+        let chosen: Vec<_> = all.into_iter().enumerate().skip(below).rev().collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
         let Some(id) = document.id()? else {
-            if step.operations.is_empty() {
-                return replace(document, &step, Vec::new(), self.forget);
+            if chosen.iter().all(|(_, (_, step))| step.operations.is_empty()) {
+                return self.forget(document, chosen);
             }
             bail!("the document has steps and no `id`: it does not say which container they are of");
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
         let undone = match recorded(self.scope, &record, &id, document) {
-            Ok(Some(recorded)) => self.recorded::<O>(document, &step, &record, recorded, &id),
-            Ok(None) => self.unrecorded(document, &step, &id).map(|()| false),
+            Ok(Some(recorded)) => self.recorded::<O>(document, chosen, &record, recorded, &id),
+            Ok(None) => self.unrecorded(document, chosen, &id).map(|()| false),
             Err(error) => Err(error),
         };
         match undone {
@@ -59,32 +72,47 @@ impl Undo<'_> {
         undone.map(drop)
     }
 
-    /// Whether nothing is left in the record.
+    /// Whether nothing is left in the record. Each of the chosen steps has its place among the tool's steps, and its index in the
+    /// document.
     fn recorded<O: Operation>(
         self,
         document: &mut Document,
-        step: &Step,
+        chosen: Vec<(usize, (usize, Step))>,
         record: &Record,
         mut recorded: Document,
         id: &Id,
     ) -> anyhow::Result<bool> {
-        let Some(found) = counterpart(document, step, &recorded)? else {
-            // It was undone before.
-            replace(document, step, Vec::new(), self.forget)?;
-            return Ok(recorded.tools()?.is_empty());
-        };
-        let operations = found.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
-        let operations = operations.map_err(|error| {
-            anyhow!("step \"{}\" of the record lists no operations of this tool: {error}", self.tool)
-        })?;
+        let mut listed = recorded.steps_of(self.tool)?;
         let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
-        let left = undo_all(&operations, self.scope);
-        let remains: Vec<_> = left.iter().filter_map(|(at, _)| found.operations.get(*at).cloned()).collect();
-
-        replace(document, step, remains.clone(), self.forget)?;
-        replace(&mut recorded, &found, remains, self.forget)?;
-        let mut errors = left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back"));
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut errors: Vec<anyhow::Error> = Vec::new();
+        for (place, (at, step)) in chosen {
+            if let (false, Err(error)) = (ours.is_empty(), interrupt::checked()) {
+                errors.push(error.into());
+                break;
+            }
+            let Some(found) = counterpart(&listed, place, &step) else {
+                // It was undone before.
+                ours.push((at, step, Vec::new()));
+                continue;
+            };
+            match self.undo::<O>(&listed[found].1, &mut errors) {
+                Err(error) => errors.push(error),
+                Ok(remains) => {
+                    let (there, found) = match remains.is_empty() {
+                        true => listed.remove(found),
+                        false => listed[found].clone(),
+                    };
+                    ours.push((at, step, remains.clone()));
+                    theirs.push((there, found, remains));
+                }
+            }
+        }
+        self.settle(document, ours)?;
+        let changed = !theirs.is_empty();
+        self.settle(&mut recorded, theirs)?;
+        let mut errors = errors.into_iter();
         let first = errors.next();
         errors.for_each(|error| failure::print(self.tool, &error));
         if recorded.tools()?.is_empty() {
@@ -92,18 +120,67 @@ impl Undo<'_> {
         }
         // On a full disk the record stays as it was. It lists too much then, never too little: to undo the step once more does
         // nothing, and no tool adds to a container whose document has other steps.
-        if record.write(&recorded).is_ok() {
+        if changed && record.write(&recorded).is_ok() {
             let _ = kept::write(self.scope, id, &recorded);
         }
         first.map_or(Ok(false), Err)
     }
 
-    /// Without a record it is not known what the step did. Only the container's own directory is surely its own.
-    fn unrecorded(self, document: &mut Document, step: &Step, id: &Id) -> anyhow::Result<()> {
+    /// Undoes the operations of a step. Returns those that could not be undone.
+    ///
+    /// # Errors
+    /// When they are not of this tool: nothing is undone then.
+    fn undo<O: Operation>(&self, step: &Step, errors: &mut Vec<anyhow::Error>) -> anyhow::Result<Vec<Value>> {
+        let operations = step.operations.iter().map(O::deserialize).collect::<Result<Vec<O>, _>>();
+        let operations = operations.map_err(|error| {
+            anyhow!("step \"{}\" of the record lists no operations of this tool: {error}", self.tool)
+        })?;
+        let left = undo_all(&operations, self.scope);
+        let remains = left.iter().filter_map(|(at, _)| step.operations.get(*at).cloned()).collect();
+        errors.extend(left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back")));
+        Ok(remains)
+    }
+
+    /// Without a record it is not known what the steps did. Only the container's own directory is surely its own.
+    fn unrecorded(
+        self,
+        document: &mut Document,
+        chosen: Vec<(usize, (usize, Step))>,
+        id: &Id,
+    ) -> anyhow::Result<()> {
         let _lock = session::lock(self.scope, self.lock)?;
         interrupt::block()?;
         (self.unrecorded)(self.scope, id)?;
-        replace(document, step, Vec::new(), self.forget)
+        self.forget(document, chosen)
+    }
+
+    /// Removes the steps from a document.
+    fn forget(&self, document: &mut Document, chosen: Vec<(usize, (usize, Step))>) -> anyhow::Result<()> {
+        self.settle(document, chosen.into_iter().map(|(_, (at, step))| (at, step, Vec::new())).collect())
+    }
+
+    /// Leaves only the operations that remain in each step, and removes a step if there are none.
+    fn settle(&self, document: &mut Document, outcomes: Vec<Outcome>) -> anyhow::Result<()> {
+        let all_tell = outcomes.iter().all(|(_, step, _)| !step.adds.is_empty());
+        let mut gone = Vec::new();
+        for (at, step, remain) in outcomes {
+            match remain.is_empty() {
+                true => gone.push(at),
+                false => {
+                    let after = Step { state: StepState::Begun, operations: remain, ..step };
+                    document.replace_step(at, &after)?;
+                }
+            }
+        }
+        document.remove_steps(&gone)?;
+        let tools = document.tools()?;
+        if !all_tell && !tools.iter().any(|tool| tool == self.tool) {
+            (self.forget)(document)?;
+        }
+        if tools.is_empty() {
+            document.remove(Instance::NAME);
+        }
+        Ok(())
     }
 }
 
@@ -130,36 +207,12 @@ fn recorded(
     }
 }
 
-/// The record's step for one of the document: the same one, or where they differ (the document is older, or was changed by
-/// hand) the one in the same place among the tool's steps.
-fn counterpart(document: &Document, step: &Step, recorded: &Document) -> anyhow::Result<Option<Step>> {
-    if recorded.position_of(step)?.is_some() {
-        return Ok(Some(step.clone()));
+/// Which of the record's steps of the tool stands for one of the document: the same one, or where they differ (the document is
+/// older, or was changed by hand) the one in the same place.
+fn counterpart(listed: &[(usize, Step)], place: usize, step: &Step) -> Option<usize> {
+    let is_it = |(_, other): &(usize, Step)| other == step;
+    match listed.get(place).is_some_and(is_it) {
+        true => Some(place),
+        false => listed.iter().rposition(is_it).or((place < listed.len()).then_some(place)),
     }
-    let place = document.tools()?.iter().filter(|tool| **tool == step.tool).count();
-    Ok(recorded.steps()?.into_iter().filter(|other| other.tool == step.tool).nth(place.saturating_sub(1)))
-}
-
-/// Leaves only the operations that `remain` in the step, or removes it if there are none.
-fn replace(
-    document: &mut Document,
-    step: &Step,
-    remain: Vec<serde_json::Value>,
-    forget: &dyn Fn(&mut Document) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let Some(at) = document.position_of(step)? else { return Ok(()) };
-    if remain.is_empty() {
-        document.remove_step(at)?;
-    } else {
-        let after = Step { state: StepState::Begun, operations: remain, ..step.clone() };
-        document.replace_step(at, &after)?;
-    }
-    let tools = document.tools()?;
-    if step.adds.is_empty() && !tools.contains(&step.tool) {
-        forget(document)?;
-    }
-    if tools.is_empty() {
-        document.remove(Instance::NAME);
-    }
-    Ok(())
 }
