@@ -1,16 +1,23 @@
 //! A file whose content is replaced, also while its file system is full.
 //!
 //! A spare file with as much room stands beside it. The new content goes into the spare one, then both exchange their names.
-//! So the file has the old content or the new one at any moment, and a content that is not longer needs no new room. Who
-//! reads holds a lock on the file that was opened: it is not written over while it is read.
+//! So the file has the old content or the new one at any moment, and a content that is not longer needs no new room.
+//!
+//! Nobody sees the spare file being written, also who opened it while it had the other name: a file that is open elsewhere is not
+//! written over. A lease tells so, and it keeps out whoever finds the file by its old name just now (fcntl(2), "Leases"). Our own
+//! readers hold a lock as well, for file systems without leases.
 
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
+use nix::libc;
 use rustix::{
     fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, fallocate, flock, renameat_with},
     io::{Errno, retry_on_intr},
@@ -18,6 +25,9 @@ use rustix::{
 
 /// Room beyond the content, in bytes: for what `unwind` adds to a record.
 const BEYOND: u64 = 1024;
+
+/// include/uapi/asm-generic/fcntl.h; the crate libc does not have it.
+const F_SETSIG: i32 = 10;
 
 /// The whole content of the file at `path`, as it was at some moment.
 ///
@@ -60,17 +70,32 @@ pub(crate) fn replace(path: &Path, spare: &Path, content: &[u8]) -> io::Result<(
 fn write(spare: &Path, content: &[u8]) -> io::Result<File> {
     let open = || File::options().create(true).truncate(false).write(true).mode(0o600).open(spare);
     let mut file = open()?;
-    match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-        Err(Errno::WOULDBLOCK) => {
-            // Somebody opened it when it had the other name, and reads it now.
-            fs::remove_file(spare)?;
-            file = open()?;
-        }
+    if !is_ours_alone(&file)? {
+        // Somebody opened it when it had the other name, and reads it now.
+        fs::remove_file(spare)?;
+        file = open()?;
+    }
+    let written = file.write_all_at(content, 0).and_then(|()| file.set_len(content.len() as u64));
+    lease(&file, libc::F_UNLCK);
+    written.map(|()| file)
+}
+
+/// Whether nobody else has the file open. Then it stays so until the lease is given back: to open it waits for that.
+fn is_ours_alone(file: &File) -> io::Result<bool> {
+    match retry_on_intr(|| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+        Err(Errno::WOULDBLOCK) => return Ok(false),
         locked => locked?,
     }
-    file.write_all_at(content, 0)?;
-    file.set_len(content.len() as u64)?;
-    Ok(file)
+    // Who waits for the file is announced by SIGIO, which ends a process; SIGURG does nothing.
+    // SAFETY: F_SETSIG takes a number, and touches no memory of this process.
+    unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) };
+    Ok(lease(file, libc::F_WRLCK) || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock)
+}
+
+/// Takes a lease, or gives it back. Says whether that was possible: some file systems have none.
+fn lease(file: &File, kind: i32) -> bool {
+    // SAFETY: F_SETLEASE takes a number, and touches no memory of this process.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) == 0 }
 }
 
 /// Puts the first content in its place, and a spare file beside it.
@@ -135,6 +160,31 @@ mod tests {
         flock(&reader, FlockOperation::LockShared).unwrap();
         (0..3).for_each(|n| replace(&path, &spare, &content(n)).unwrap());
         assert_eq!(read(&path).unwrap(), content(2));
+    }
+
+    /// Programs such as jq take no lock.
+    #[test]
+    fn who_takes_no_lock_and_reads_slowly_gets_a_whole_content_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("file"), dir.path().join("file.new"));
+        let content = |n: usize| vec![b'a' + u8::try_from(n % 20).unwrap(); 50_000];
+        replace(&path, &spare, &content(0)).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        let mut file = File::open(&path).unwrap();
+                        let mut read = [0; 50_000];
+                        let (begin, end) = read.split_at_mut(20_000);
+                        file.read_exact(begin).unwrap();
+                        std::thread::sleep(std::time::Duration::from_micros(200));
+                        file.read_exact(end).unwrap();
+                        assert!(read.iter().all(|byte| *byte == read[0]));
+                    }
+                });
+            }
+            (0..2000).for_each(|n| replace(&path, &spare, &content(n)).unwrap());
+        });
     }
 
     #[test]
