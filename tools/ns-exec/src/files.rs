@@ -27,9 +27,6 @@ pub(crate) enum Content {
 /// Their names.
 pub(crate) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-                         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
-
 /// Docker's servers for a host without a name server that a container could reach.
 const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
 
@@ -39,11 +36,7 @@ fn own(name: &'static str, content: String) -> File {
 
 /// For a container in the host's network: the host's own files, and the names of links.
 pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
-    let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned());
-    if !hosts.ends_with('\n') {
-        hosts.push('\n');
-    }
-    add(&mut hosts, entries);
+    let hosts = runtime::hosts::of_host(names(entries));
     let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
@@ -55,21 +48,15 @@ pub(crate) fn of_own(
     entries: &[HostEntry],
     dns: Option<&Value>,
 ) -> Vec<File> {
-    let mut hosts = LOCALHOST.to_owned();
-    for address in addresses {
-        // Writing to a string cannot fail.
-        let _ = writeln!(hosts, "{address}\t{hostname}");
-    }
-    add(&mut hosts, entries);
+    let addressed = addresses.iter().map(|address| (*address, hostname.to_owned()));
+    let hosts = runtime::hosts::of_own(addressed.chain(names(entries)));
     let resolv =
         dns.and_then(of_result).unwrap_or_else(|| resolv_conf(&of_the_host(), !addresses.is_empty()));
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
-fn add(hosts: &mut String, entries: &[HostEntry]) {
-    for entry in entries {
-        let _ = writeln!(hosts, "{}\t{}", entry.ip, entry.names.join(" "));
-    }
+fn names(entries: &[HostEntry]) -> impl Iterator<Item = (IpAddr, String)> {
+    entries.iter().map(|entry| (entry.ip, entry.names.join(" ")))
 }
 
 /// CNI SPEC.md, "ADD Success": `dns`, if an earlier tool has set it.
@@ -152,6 +139,7 @@ mod tests {
             HostEntry { ip: "172.17.0.3".parse().unwrap(), names: vec!["db".into(), "database".into()] };
         let files = of_own("web", &["172.17.0.2".parse().unwrap()], &[link], None);
         let Content::Own(hosts) = &files[0].content else { panic!("not its own") };
-        assert_eq!(hosts.strip_prefix(LOCALHOST), Some("172.17.0.2\tweb\n172.17.0.3\tdb database\n"));
+        assert!(hosts.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost "), "{hosts}");
+        assert!(hosts.ends_with("\n172.17.0.2\tweb\n172.17.0.3\tdb database\n"), "{hosts}");
     }
 }

@@ -1,9 +1,8 @@
 //! `--chown` and USER: names and numbers, resolved in the image's own `/etc/passwd` and `/etc/group`.
 
-use std::{io::Read, os::fd::OwnedFd};
+use std::os::fd::OwnedFd;
 
-use runtime::user::id;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use runtime::user::{account_named, group_named, id};
 
 /// A user and a group, as numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,7 +14,7 @@ pub struct Owner {
 }
 
 /// A name that the image does not have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
     /// No such user.
     #[error("unable to find user {0}: no matching entries in passwd file")]
@@ -23,11 +22,15 @@ pub enum OwnerError {
     /// No such group.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
+    /// The list of them cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] runtime::Error),
 }
 
 impl Owner {
     /// Resolves `user[:group]` in the image below `root`. Without a group, a name gets its group from `/etc/passwd`,
-    /// and a number gets the same number as group.
+    /// and a number gets the same number as group. (A process of that user gets another group, see [`runtime::user::resolve`]:
+    /// Docker has two rules.)
     ///
     /// # Errors
     /// [`OwnerError`].
@@ -39,42 +42,23 @@ impl Owner {
         let (uid, own_group) = match id(user) {
             Some(uid) => (uid, uid),
             None if user.is_empty() => (0, 0),
-            None => by_name(&file(root, "etc/passwd"), user)
-                .and_then(|fields| Some((id(fields.get(2)?)?, id(fields.get(3)?)?)))
-                .ok_or_else(|| OwnerError::NoUser(user.to_owned()))?,
+            None => account_named(root, user)?.ok_or_else(|| OwnerError::NoUser(user.to_owned()))?,
         };
         let gid = match group {
             None => own_group,
             Some(group) => match id(group) {
                 Some(gid) => gid,
-                None => by_name(&file(root, "etc/group"), group)
-                    .and_then(|fields| id(fields.get(2)?))
-                    .ok_or_else(|| OwnerError::NoGroup(group.to_owned()))?,
+                None => group_named(root, group)?.ok_or_else(|| OwnerError::NoGroup(group.to_owned()))?,
             },
         };
         Ok(Self { uid, gid })
     }
 }
 
-/// The fields of the line that begins with `name:`.
-fn by_name<'a>(file: &'a str, name: &str) -> Option<Vec<&'a str>> {
-    file.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.first() == Some(&name))
-}
-
-/// The text of a file in the image; empty if it does not exist.
-fn file(root: &OwnedFd, path: &str) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) else {
-        return String::new();
-    };
-    let mut bytes = Vec::new();
-    // A larger file is not a passwd file.
-    let _ = std::fs::File::from(file).take(16 << 20).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     #[test]

@@ -48,9 +48,6 @@ pub(super) struct Command<'a> {
     pub(super) files: PathBuf,
 }
 
-/// Names of a container without a network, in Docker's form.
-const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-
 /// The host name for a command: the same on every machine.
 const HOSTNAME: &str = "stave-build";
 
@@ -97,17 +94,17 @@ impl Command<'_> {
     /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
         let host = |path: &str| fs::read(path).unwrap_or_default();
-        let mut hosts = match self.isolated {
-            None => host("/etc/hosts"),
-            Some(_) => HOSTS.as_bytes().to_vec(),
+        let own = [("127.0.1.1", HOSTNAME)];
+        let hosts = match self.isolated {
+            None => runtime::hosts::of_host(own),
+            Some(_) => runtime::hosts::of_own(own),
         };
-        hosts.extend_from_slice(format!("127.0.1.1\t{HOSTNAME}\n").as_bytes());
         let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {
             let source = self.files.join(name);
             fs::write(&source, text).map_err(Cause::system("write", &source))?;
             Ok(Volume { source, target: Path::new("/etc").join(name), readonly: false })
         };
-        Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", &hosts)?])
+        Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", hosts.as_bytes())?])
     }
 
     /// The mount points in the image, and the working directory, below its root.

@@ -15,6 +15,7 @@
 mod error;
 mod explain;
 mod foreground;
+pub mod hosts;
 mod identity;
 mod isolated;
 mod launch;

@@ -86,7 +86,7 @@ fn resolve_in(root: Option<&OwnedFd>, user: &str) -> Result<User, Error> {
     // Digits are a number, also where an account is named so: what runs must not depend on who wrote the image's list.
     let account = match number {
         Some(uid) => find(root, "/etc/passwd", account, |account: &Account| account.uid == uid)?,
-        None => match find(root, "/etc/passwd", account, |account: &Account| account.name == name)? {
+        None => match account_of(root, name)? {
             Some(account) => Some(account),
             None => {
                 return Err(Error::new(format_args!(
@@ -121,12 +121,37 @@ fn resolve_group(root: Option<&OwnedFd>, group: &str) -> Result<u32, Error> {
     if let Some(gid) = id(group) {
         return Ok(gid);
     }
-    match find(root, "/etc/group", group_entry, |(name, _): &(String, u32)| name == group)? {
-        Some((_, gid)) => Ok(gid),
+    match group_of_name(root, group)? {
+        Some(gid) => Ok(gid),
         None => Err(Error::new(format_args!(
             "find group {group:?} in /etc/group of the container: no such group"
         ))),
     }
+}
+
+/// The numbers of the account with this name, and of its group, in the `/etc/passwd` below `root`.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn account_named(root: &OwnedFd, name: &str) -> Result<Option<(u32, u32)>, Error> {
+    Ok(account_of(Some(root), name)?.map(|account| (account.uid, account.gid)))
+}
+
+/// The number of the group with this name, in the `/etc/group` below `root`.
+///
+/// # Errors
+/// As [`account_named`].
+pub fn group_named(root: &OwnedFd, name: &str) -> Result<Option<u32>, Error> {
+    group_of_name(Some(root), name)
+}
+
+fn account_of(root: Option<&OwnedFd>, name: &str) -> Result<Option<Account>, Error> {
+    find(root, "/etc/passwd", account, |account: &Account| account.name == name)
+}
+
+fn group_of_name(root: Option<&OwnedFd>, name: &str) -> Result<Option<u32>, Error> {
+    let entry = find(root, "/etc/group", group_entry, |(entry, _): &(String, u32)| entry == name)?;
+    Ok(entry.map(|(_, gid)| gid))
 }
 
 /// A number that the kernel accepts. The highest is excluded: setresuid(2) and chown(2) take it as "unchanged", which
