@@ -49,7 +49,7 @@ fn what_is_not_a_document() {
     let before = sandbox.snapshot();
     for (command, _) in FILTERS.into_iter().chain([("unwind", None)]) {
         for (input, line) in [
-            ("", "no document on standard input: did the command before fail?"),
+            ("", "no document on standard input: did the previous command fail?"),
             ("nonsense", "standard input is not a document: expected ident at line 1 column 2"),
             (
                 "[]",

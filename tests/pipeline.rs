@@ -268,7 +268,7 @@ fn a_document_takes_back_no_other_container_of_its_id() {
     sandbox.sh(&format!("{pipe} > new.json; touch root/containers/web/upper/mine")).ok();
     let says = |tool: &str| {
         format!(
-            "{tool}: container \"web\" exists: \"/run/stave/web.json\" is of another container than this document\n\
+            "{tool}: container \"web\" exists: \"/run/stave/web.json\" belongs to another container than this document\n\
              hint: run `unwind web`, or choose another `--id`\n"
         )
     };
@@ -326,7 +326,7 @@ fn repair_loses_nothing_of_the_record() {
     for line in ["union-mount --repair < web.json", "portmap -p 80 < web.json"] {
         let refused = sandbox.sh(line).exits(1).stderr;
         assert!(
-            refused.contains(r#"container "web" is being taken back: "/run/stave/web.json""#),
+            refused.contains(r#"container "web" is being unwound, according to "/run/stave/web.json""#),
             "{refused}"
         );
     }

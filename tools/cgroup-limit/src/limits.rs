@@ -30,13 +30,13 @@ pub(crate) struct Limits {
     /// Limit memory and swap together; -1 for any amount of swap. By default twice the memory
     #[arg(long, group = "limit", value_name = "SIZE|-1", value_parser = bytes_or_all, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
-    /// Memory that the kernel should leave the container when it runs short
+    /// Memory that the kernel tries to leave to the container when memory is short
     #[arg(long, group = "limit", value_name = "SIZE", value_parser = bytes)]
     memory_reservation: Option<i64>,
-    /// How many processors' time it may use, such as 1.5
+    /// Limit the time to that of this many processors, such as 1.5
     #[arg(long, group = "limit", value_name = "NUMBER")]
     cpus: Option<Processors>,
-    /// Its share of the processors when others want them too; 1024 by default
+    /// Share of the processors when they are busy; 1024 by default
     #[arg(long, group = "limit", value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
     cpu_shares: Option<u64>,
     /// The processors that it may use, such as 0-2,4
@@ -45,10 +45,10 @@ pub(crate) struct Limits {
     /// The memory nodes that it may use
     #[arg(long, group = "limit", value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// How many processes and threads it may have; -1 for any number
+    /// Limit the number of processes and threads; -1 for no limit
     #[arg(long, alias = "pids-limit", group = "limit", value_name = "N", allow_hyphen_values = true)]
     pids: Option<i64>,
-    /// Its share of disks with the scheduler BFQ: 10 to 1000
+    /// Share of disks with the scheduler BFQ: 10 to 1000
     #[arg(long, alias = "blkio-weight", group = "limit", value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000))]
     io_weight: Option<u16>,
     /// Limit reading from a disk, in bytes a second; repeatable

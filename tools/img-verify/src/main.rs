@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Reads every blob of the store, or of the images that are named, and follows every name. With `--remove` it takes out the
-//! blobs that are not what their digests say, and the names that lead to no whole image: the next pull, load or build brings
+//! blobs that are not what their digests say, and the names of incomplete images: the next pull, load or build brings
 //! them again.
 //! # Reads
 //! No document.
@@ -21,14 +21,14 @@ use oci::{Layout, layout::Findings};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
-/// Find damaged blobs, and names that lead to no whole image
+/// Find damaged blobs, and names of incomplete images
 #[derive(Parser)]
 #[command(name = "img-verify", version)]
 struct Verify {
     /// Images: their names, ids or beginnings of ids; without any, the whole store
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
-    /// Take out what is found
+    /// Remove what is found
     #[arg(long)]
     remove: bool,
     #[command(flatten)]
@@ -59,8 +59,8 @@ impl Report for Verify {
         if self.remove || damaged + lost == 0 {
             return Ok(());
         }
-        let found = anyhow!("{} damaged, {} whole image", several(damaged, "blob", "is", "are"), {
-            several(lost, "name", "leads to no", "lead to no")
+        let found = anyhow!("{} damaged, {} incomplete image", several(damaged, "blob", "is", "are"), {
+            several(lost, "name", "leads to an", "lead to an")
         });
         Err(hint(found, "`img-verify --remove` takes them out; pull, load or build the images again then"))
     }

@@ -113,7 +113,7 @@ fn damage_is_told_and_taken_out_and_healed() {
     assert_eq!(outcome.status, 1);
     assert_eq!(
         outcome.stderr,
-        format!("img-verify: 1 blob is damaged, 1 name leads to no whole image\n{HINT}")
+        format!("img-verify: 1 blob is damaged, 1 name leads to an incomplete image\n{HINT}")
     );
     assert_eq!(report["damaged"][0]["digest"], layer.as_str());
     assert!(report["damaged"][0]["problem"].as_str().unwrap().starts_with("its content has digest sha256:"));

@@ -16,10 +16,10 @@ fn names_that_point_out_or_say_nothing() {
         (&["a/../../x"], r#"entry "a/../../x": name with "..""#),
         (&["a/.."], r#"entry "a/..": name with "..""#),
         (&["ok", "x => ../../etc/passwd"], r#"entry "x": hard link to "../../etc/passwd": name with "..""#),
-        (&["x => /etc/passwd"], r#"entry "x": hard link to "etc/passwd", which is not there"#),
+        (&["x => /etc/passwd"], r#"entry "x": hard link to "etc/passwd", which does not exist"#),
         (&["d/", "x => d"], r#"entry "x": hard link to "d", which is a directory"#),
         (&["x => ."], r#"entry "x": hard link to ".", which is a directory"#),
-        (&["l -> /etc", "x => l/passwd"], r#"entry "x": hard link to "etc/passwd", which is not there"#),
+        (&["l -> /etc", "x => l/passwd"], r#"entry "x": hard link to "etc/passwd", which does not exist"#),
         (&[".wh."], r#"entry ".wh.": whiteout of no file"#),
         (&[".wh.."], r#"entry ".wh..": whiteout of no file"#),
         (&["a/.wh..."], r#"entry "a/.wh...": whiteout of no file"#),
@@ -82,7 +82,7 @@ fn links_that_a_layer_between_hides_lead_nowhere() {
         [path.to_owned(), format!("/proc/self/root{path}"), format!("../../../../../../../..{path}")]
     {
         let layers = [tar(&[&format!("d -> {target}")]), tar(&["d/", "d/e/"]), tar(&["x => d/e/secret"])];
-        let message = r#"entry "x": hard link to "d/e/secret", which is not there"#;
+        let message = r#"entry "x": hard link to "d/e/secret", which does not exist"#;
         assert_eq!(Store::new().refuse(&layers, &[]), message, "{target}");
     }
 }
@@ -161,7 +161,7 @@ fn headers_that_lie() {
             altered(plain.clone(), 136, b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"),
             "header at byte 0: mtime that is no number",
         ),
-        (altered(plain.clone(), 156, b"V"), r#"entry "f": type 'V' has no place in a layer"#),
+        (altered(plain.clone(), 156, b"V"), r#"entry "f": type 'V' is not allowed in a layer"#),
         (altered(plain.clone(), 156, b"x"), "extended header at byte 0: record without a length"),
         (flipped, "header at byte 0: checksum does not match"),
         (plain[..512].to_vec(), r#"entry "f": archive ends in the middle of an entry"#),

@@ -136,7 +136,7 @@ fn the_documents_of_others() {
     let work = Work::new();
     let failed = r#"{"stave":1,"error":{"tool":"union-mount","step":"apply","message":"m","causes":[]}}"#;
     for (input, status, said) in [
-        ("", 4, "layer-diff: no document on standard input: did the command before fail?\n"),
+        ("", 4, "layer-diff: no document on standard input: did the previous command fail?\n"),
         (
             "7",
             4,

@@ -33,7 +33,7 @@ const INTERFACE: &str = "eth0";
 #[derive(Parser)]
 #[command(name = "netns-bridge", version)]
 struct NetnsBridge {
-    /// Use this bridge. One that others made is used as it is, and never removed
+    /// Use this bridge. A bridge that Stave did not make is used as it is, and never removed
     #[arg(long, value_name = "NAME", default_value = "stave0", value_parser = bridge::parse_name)]
     bridge: String,
     /// The subnet of the bridge; by default that of an existing bridge, otherwise the first of 172.17.0.0/16,

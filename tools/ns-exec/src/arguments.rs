@@ -34,7 +34,7 @@ pub(crate) struct NsExec {
     /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Set variables from a file, one NAME=VALUE or NAME a line, as with Docker; -e counts over it; repeatable
+    /// Set variables from a file, one NAME=VALUE or NAME a line, as with Docker; -e overrides it; repeatable
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Set variables from a file of NAME=VALUE, each ended by a NUL, as in /proc/PID/environ: nobody sees the values in a

@@ -33,7 +33,7 @@ use crate::{
 const TOOL: &str = "ns-exec";
 
 /// The status without a document.
-const FROM: &str = "stand it behind another tool, or use --from, -n or --join";
+const FROM: &str = "put it after another tool in a pipe, or use --from, -n or --join";
 
 /// The difference between `ns-exec` and a filter: it launches a process that owns standard output.
 pub(crate) struct Start {

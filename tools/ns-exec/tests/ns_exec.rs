@@ -77,7 +77,7 @@ fn a_terminal_of_its_own() {
     let refused = sandbox.sh("echo typed | ns-exec --from ready.json -it -- cat").exits(125);
     assert_eq!(
         refused.stderr,
-        "ns-exec: read what is typed: standard input is not a terminal\n\
+        "ns-exec: read the terminal's input: standard input is not a terminal\n\
          hint: leave -t out, and the command reads from a pipe or a file\n"
     );
     // A reader that has gone does not block the container.

@@ -23,10 +23,10 @@ use toolkit::{Common, Marker, finish_step, marker};
 #[derive(Parser)]
 #[command(name = "step-done", version)]
 struct StepDone {
-    /// The tool that was named to step-begin
+    /// The tool's name, as given to step-begin
     #[arg(value_name = "NAME")]
     tool: String,
-    /// What the tool has made, as a JSON array; without it, what step-begin was told
+    /// What the tool has made, as a JSON array; by default those given to step-begin
     #[arg(long, value_name = "JSON", value_parser = json)]
     operations: Option<Value>,
     /// What the step adds to members, as a JSON object: {"MEMBER": VALUE}

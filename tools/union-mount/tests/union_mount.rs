@@ -338,7 +338,7 @@ fn a_volatile_top_is_repaired_in_the_same_boot_alone() {
     let (status, _, stderr) = fixture.run(&["--repair"], &before);
     let upper = fixture.container().join("upper");
     let expected = format!(
-        "union-mount: mount overlay on {rootfs:?}: {upper:?} was mounted before the machine was started anew, and may be half written\n\
+        "union-mount: mount overlay on {rootfs:?}: {upper:?} was mounted before the machine was restarted, and may be half written\n\
          hint: `unwind` removes the container with all that it wrote; with `--durable` its top survives a crash\n"
     );
     assert_eq!((status, stderr), (1, expected));

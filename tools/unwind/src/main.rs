@@ -31,7 +31,7 @@ struct Unwind {
     /// Also undo steps of other tools, found in this directory; repeatable
     #[arg(long, value_name = "DIR")]
     with: Vec<PathBuf>,
-    /// Fail if there is nothing of a named container
+    /// Fail if a named container does not exist
     #[arg(long)]
     strict: bool,
     #[command(flatten)]

@@ -137,7 +137,7 @@ impl Tools {
         recorded.set(&Failure {
             tool: "unwind".to_owned(),
             step: Stage::Undo,
-            message: format!("container \"{id}\" is being taken back"),
+            message: format!("container \"{id}\" is being unwound"),
             causes: Vec::new(),
         })?;
         // On a full disk, the container is removed all the same.
@@ -292,8 +292,8 @@ impl Tools {
         let mut places = beside.into_iter().chain(&self.with).map(|directory| directory.join(tool));
         places.find(|path| plain && path.is_file()).ok_or_else(|| {
             hint(
-                anyhow!("no such tool of Stave's beside unwind in {:?}", self.beside),
-                "--with DIR names a directory with tools of other makers",
+                anyhow!("no such tool next to unwind in {:?}", self.beside),
+                "use --with DIR for a directory with third-party tools",
             )
         })
     }

@@ -125,7 +125,7 @@ impl Overlay {
             NFS => "NFS",
             _ => return None,
         };
-        let cause = format!("{upper:?} is on {on}, which cannot hold the top of an overlay");
+        let cause = format!("{upper:?} is on {on}, which cannot hold the upper directory of an overlay");
         let error: Error =
             mounting("mount overlay on", &self.target)(Cause::Explained(Errno::EOPNOTSUPP, cause));
         Some(error.with_hint(
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "mount overlay on {:?}: {upper:?} is on an overlay, which cannot hold the top of an overlay",
+                "mount overlay on {:?}: {upper:?} is on an overlay, which cannot hold the upper directory of an overlay",
                 overlay.target
             )
         );

@@ -33,7 +33,7 @@ pub(crate) fn release(overlay: &Overlay) -> Result<()> {
         |errno, cause| -> Error { mounting("mount overlay on", &overlay.target)(explained(errno, cause)) };
     if overlay.boot.as_ref() != Some(&boot()?) {
         let cause =
-            format!("{upper:?} was mounted before the machine was started anew, and may be half written");
+            format!("{upper:?} was mounted before the machine was restarted, and may be half written");
         return Err(refused(Errno::UCLEAN, cause).with_hint(
             "`unwind` removes the container with all that it wrote; with `--durable` its top survives a crash",
         ));

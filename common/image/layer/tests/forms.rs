@@ -187,7 +187,7 @@ fn the_same_is_refused_in_the_same_words() {
         (special(Kind::Fifo, &"n".repeat(256)), "create: File name too long"),
         (link(Kind::Symlink, vec![b't'; 4096]), "create: File name too long"),
         (link(Kind::Symlink, Vec::new()), "create: No such file or directory"),
-        (link(Kind::HardLink, b"missing".to_vec()), "hard link to \"missing\", which is not there"),
+        (link(Kind::HardLink, b"missing".to_vec()), "hard link to \"missing\", which does not exist"),
         (link(Kind::HardLink, b"d".to_vec()), "hard link to \"d\", which is a directory"),
         (with_xattr(Kind::Symlink, "user.x", b"1"), "set attribute \"user.x\": Operation not permitted"),
         (with_xattr(Kind::Fifo, "user.x", b"1"), "set attribute \"user.x\": Operation not permitted"),

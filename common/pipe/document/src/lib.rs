@@ -39,7 +39,7 @@ pub const MAX_SIZE: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Standard input was empty.
-    #[error("no document on standard input: did the command before fail?")]
+    #[error("no document on standard input: did the previous command fail?")]
     Empty,
     /// Standard input could not be read.
     #[error("read standard input: {0}")]
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn what_is_not_a_document_is_told_apart() {
         for (text, error) in [
-            ("", "no document on standard input: did the command before fail?"),
-            (" \n", "no document on standard input: did the command before fail?"),
+            ("", "no document on standard input: did the previous command fail?"),
+            (" \n", "no document on standard input: did the previous command fail?"),
             (
                 "[]",
                 "standard input is not a document: invalid type: sequence, expected a JSON object at line 1 column 0",

@@ -35,7 +35,7 @@ pub struct Common {
     /// Print what would be done, as commands that you would type, and do nothing
     #[arg(long, conflicts_with_all = ["undo", "check", "repair"])]
     pub explain: bool,
-    /// Print to standard error what would be done, do nothing, and pass the planned document on: the tools behind plan as well
+    /// Print what would be done to standard error, do nothing, and pass the planned document on, so that the tools after it plan too
     #[arg(long, conflicts_with_all = ["undo", "check", "repair", "explain"])]
     pub dry_run: bool,
     /// Compare the document with the machine, and change nothing

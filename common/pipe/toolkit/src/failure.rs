@@ -196,8 +196,8 @@ mod tests {
         assert_eq!(report_line(&errno), "create link \"v1\": Operation not permitted");
         assert_eq!(hint_of(&error), None);
         let ours = operation::Error::new("create", "link \"v1\"", Errno::EEXIST);
-        let behind = anyhow::Error::from(operation::Error::caused_by(ours)).context("take back");
-        assert_eq!(lines(&behind), ["take back", "create link \"v1\"", "File exists"]);
+        let behind = anyhow::Error::from(operation::Error::caused_by(ours)).context("undo");
+        assert_eq!(lines(&behind), ["undo", "create link \"v1\"", "File exists"]);
         let hinted = hint(error, "unwind web").context("top");
         assert_eq!(hint_of(&hinted).as_deref(), Some("unwind web"));
         assert_eq!(report_line(&hinted), "top: create link \"v3fa1\" in /run/netns/web: File exists");

@@ -12,10 +12,10 @@ use document::{Document, Error};
 use crate::{Common, Exit, failure, hint, streams};
 
 /// What to do without a document.
-pub(crate) const FROM_TOOL: &str = "stand it behind another tool, or start with -n";
+pub(crate) const FROM_TOOL: &str = "put it after another tool in a pipe, or start with -n";
 
 /// The same, for a tool that also takes a container by its id.
-pub(crate) const FROM_CONTAINER: &str = "name a container, or give it the document of one";
+pub(crate) const FROM_CONTAINER: &str = "name a container, or give it a document on standard input";
 
 /// The source of a document.
 #[derive(Debug, Clone)]

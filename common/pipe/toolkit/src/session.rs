@@ -215,7 +215,7 @@ pub(crate) fn container(document: &Document, asked: Option<&Id>) -> anyhow::Resu
     if let (Some(named), Some(asked)) = (&named, asked)
         && named != asked
     {
-        bail!("the document is of container \"{named}\", not of \"{asked}\"");
+        bail!("the document belongs to container \"{named}\", not to \"{asked}\"");
     }
     Ok(named.or(asked.cloned()).unwrap_or_else(Id::random))
 }
@@ -238,7 +238,7 @@ pub(crate) fn lock(scope: &Scope, name: Option<&str>) -> anyhow::Result<Option<L
 pub(crate) fn no_record(record: &Record, id: &Id) -> anyhow::Error {
     hint(
         anyhow!("container \"{id}\" has no record {:?}", record.path()),
-        "it was unwound, the machine was restarted, or --run-dir differs: start it anew",
+        "it was unwound, the machine was restarted, or --run-dir differs: start it again",
     )
 }
 
@@ -258,14 +258,14 @@ pub(crate) fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<
 /// The error for a record with `error`, which `unwind` sets when it begins.
 pub(crate) fn taken_back(record: &Record, id: &Id) -> anyhow::Error {
     hint(
-        anyhow!("container \"{id}\" is being taken back: {:?} tells so", record.path()),
-        format!("`unwind {id}` brings that to its end; `--id` names another"),
+        anyhow!("container \"{id}\" is being unwound, according to {:?}", record.path()),
+        format!("run `unwind {id}` to finish that, or choose another `--id`"),
     )
 }
 
 /// The error for a record of another container, which had the id before or after.
 pub fn of_another(record: &Path, id: &Id) -> anyhow::Error {
-    exists(record, id, "is of another container than this document")
+    exists(record, id, "belongs to another container than this document")
 }
 
 /// The error for a record with more or fewer steps than the document.

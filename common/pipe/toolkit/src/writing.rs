@@ -9,7 +9,7 @@ const VARIABLE: &str = "STAVE_SYNC";
 /// beside [`Common`](crate::Common).
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Writing {
-    /// Do not wait until the disk has it, for stores to be thrown away; as STAVE_SYNC=no
+    /// Do not wait for the disk, for throw-away stores; the same as STAVE_SYNC=no
     #[arg(long)]
     no_sync: bool,
 }

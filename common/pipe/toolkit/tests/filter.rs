@@ -125,7 +125,7 @@ fn a_closed_pipe_takes_it_back() {
 fn what_cannot_be_read_is_told() {
     let place = Place::new();
     for (input, status, output, error) in [
-        ("", 4, Value::Null, "no document on standard input: did the command before fail?"),
+        ("", 4, Value::Null, "no document on standard input: did the previous command fail?"),
         ("hello", 4, Value::Null, "standard input is not a document: expected value at line 1 column 1"),
         (
             "[1]",
@@ -184,7 +184,7 @@ fn a_name_that_is_taken_stays_the_others() {
     assert_eq!(place.run(&["c"], &first.to_string()).0, 1);
     assert_eq!(
         place.run(&["--id", "db", "c"], &both.to_string()).2,
-        "leave-note: the document is of container \"web\", not of \"db\"\n"
+        "leave-note: the document belongs to container \"web\", not to \"db\"\n"
     );
 }
 

@@ -64,7 +64,7 @@ impl Temporary {
             }
             return Ok(own);
         }
-        Err(at("create", "cgroup for a step")("others remove it again and again"))
+        Err(at("create", "cgroup for a step")("other processes keep removing it"))
     }
 
     /// Where it is in the hierarchy.

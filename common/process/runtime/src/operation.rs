@@ -52,7 +52,7 @@ impl operation::Operation for ProcessOperation {
             return Err(operation::Error::new(
                 "",
                 format_args!("process {pid} has ended"),
-                "start the container anew",
+                "start the container again",
             ));
         }
         let supervised = supervise(&self.spec, self.log(), false, |_, _| {})?;

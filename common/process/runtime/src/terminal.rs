@@ -41,7 +41,7 @@ impl Terminal {
         }
         let typed = rustix::stdio::stdin();
         if !isatty(typed) {
-            return Err(Error::new("read what is typed: standard input is not a terminal"));
+            return Err(Error::new("read the terminal's input: standard input is not a terminal"));
         }
         let typed = fcntl_dupfd_cloexec(typed, 3).map_err(Error::at("open", "standard input"))?;
         Ok(Self { typed: Some(typed), shown })

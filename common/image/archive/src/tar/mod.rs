@@ -122,7 +122,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// A type of entry that changes nothing a layer can hold.
-    #[error("entry {name}: type {kind:?} has no place in a layer")]
+    #[error("entry {name}: type {kind:?} is not allowed in a layer")]
     Type {
         /// The entry.
         name: Shown,

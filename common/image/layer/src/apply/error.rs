@@ -122,7 +122,7 @@ pub enum EntryError {
     #[error("too many symbolic links in {0}")]
     Loop(Shown),
     /// A hard link to something that does not exist.
-    #[error("hard link to {0}, which is not there")]
+    #[error("hard link to {0}, which does not exist")]
     NoTarget(Shown),
     /// A hard link to a directory.
     #[error("hard link to {0}, which is a directory")]

@@ -239,7 +239,7 @@ impl Store {
         let stands =
             self.open_layer(standing.name()).and_then(fstat).map_err(error("open", standing.place.path()))?;
         if (stands.st_dev, stands.st_ino) != made {
-            return Err(error("move", path())(io::Error::other("it was replaced meanwhile")));
+            return Err(error("move", path())(io::Error::other("it was replaced in the meantime")));
         }
         Ok(standing)
     }

@@ -36,7 +36,7 @@ const PEEK: usize = 1 << 20;
 fn verb(error: &io::Error) -> &'static str {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
-        FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull => "store what is in",
+        FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull => "store the content of",
         _ => "read",
     }
 }
@@ -59,10 +59,10 @@ pub enum Error {
     /// An empty list.
     #[error("the archive holds no image")]
     Empty,
-    /// A list that names a file which is not there.
+    /// A list that names a file which does not exist.
     #[error("manifest.json names {0:?}, which is not in the archive")]
     NoMember(String),
-    /// A descriptor of a blob which is not there.
+    /// A descriptor of a blob which does not exist.
     #[error("the archive names {0}, which is not in it")]
     NoBlob(Digest),
     /// A member whose form is wrong.

@@ -45,7 +45,7 @@ impl<O: Operation> Attempt<'_, O> {
         let id = session.id().clone();
         let indices: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
         for (_, error) in left {
-            failure::print(tool, &anyhow::Error::from(error).context("take back"));
+            failure::print(tool, &anyhow::Error::from(error).context("undo"));
         }
         let (document, restored) = session.abandon(&operations, &indices);
         if let Err(error) = restored {
@@ -53,7 +53,7 @@ impl<O: Operation> Attempt<'_, O> {
         }
         let error = match indices.is_empty() {
             true => error,
-            false => hint(error, format!("`unwind {id}` tries again to take back what is left")),
+            false => hint(error, format!("`unwind {id}` tries again to undo what is left")),
         };
         Failed::new(document, stage, error)
     }

@@ -57,7 +57,7 @@ impl Undo<'_> {
             if chosen.iter().all(|(_, (_, step))| step.operations.is_empty()) {
                 return self.forget(document, chosen);
             }
-            bail!("the document has steps and no `id`: it does not say which container they are of");
+            bail!("the document has steps and no `id`: it does not name their container");
         };
         let record = Record::lock(&self.scope.run_dir, &id)?;
         let undone = match recorded(self.scope, &record, &id, document) {
@@ -137,7 +137,7 @@ impl Undo<'_> {
         })?;
         let left = undo_all(&operations, self.scope);
         let remains = left.iter().filter_map(|(at, _)| step.operations.get(*at).cloned()).collect();
-        errors.extend(left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("take back")));
+        errors.extend(left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("undo")));
         Ok(remains)
     }
 

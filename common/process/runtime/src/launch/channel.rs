@@ -162,7 +162,9 @@ fn descriptors(mut control: RecvAncillaryBuffer<'_>) -> impl Iterator<Item = Own
 fn failure(status: u8, told: &[u8]) -> Error {
     let error = match serde_json::from_slice::<operation::Message>(told) {
         Ok(message) => message.into(),
-        Err(error) => operation::Error::new("read", "what the process says", Cause::Source(Box::new(error))),
+        Err(error) => {
+            operation::Error::new("read", "the message of the process", Cause::Source(Box::new(error)))
+        }
     };
     Error::with_status(status, error)
 }
