@@ -1,7 +1,9 @@
 //! The step cache: the results of steps, by a key of everything that they depend on.
 //!
 //! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written under another name and renamed. It names the
-//! step's layer. An entry is not used if the layer's blob is not in the store.
+//! step's layer. An entry is not used if the layer's blob is not in the store. Its time of access is that of its last use.
+
+mod prune;
 
 use std::{
     fs, io,
@@ -9,7 +11,10 @@ use std::{
 };
 
 use oci::{Digest, spec::Descriptor};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
+
+pub use prune::prune;
 
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,6 +145,11 @@ impl Cache {
         serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
     }
 
+    /// Notes that the entry for this key was used.
+    pub fn touch(&self, key: &Key) {
+        touch(&self.path(key));
+    }
+
     /// Keeps a result. The file is written in the directory `beside`, on the same file system, and renamed.
     ///
     /// # Errors
@@ -148,6 +158,15 @@ impl Cache {
         let path = self.path(key);
         write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))
     }
+}
+
+/// Notes in a file's times that it was used. What does not know that is removed sooner, and made again.
+pub(crate) fn touch(path: &Path) {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    let _ = utimensat(CWD, path, &times, AtFlags::empty());
 }
 
 fn write(beside: &Path, path: &Path, entry: &Entry) -> io::Result<()> {

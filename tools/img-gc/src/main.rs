@@ -7,7 +7,8 @@
 //! # Reads
 //! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
 //! # Adds
-//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "bytes", "dryRun"}`.
+//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "cache": [paths], "bytes",
+//! "dryRun"}`.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -39,6 +40,9 @@ struct Gc {
     /// Keep everything younger than this: a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
+    /// Also remove steps of the build cache, and cache mounts, that no build has used for this time, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = operation::quantity::age)]
+    cache: Option<Duration>,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -57,17 +61,19 @@ impl Report for Gc {
         if !self.common.dry_run {
             self.remove(context, &mut waste)?;
         }
-        let Waste { store, layers, builds } = &waste;
+        let Waste { store, layers, builds, cache } = &waste;
         let blobs = store.as_ref().map(|(_, sweep)| &sweep.blobs[..]).unwrap_or_default();
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
             let (count, size) = (blobs.len(), human_size(bytes));
-            operation::tell!("{words}: {count} blobs ({size}), {} unpacked layers", layers.len());
+            let cached = self.cache.map(|_| format!(", {} parts of the build cache", cache.len()));
+            let cached = cached.unwrap_or_default();
+            operation::tell!("{words}: {count} blobs ({size}), {} unpacked layers{cached}", layers.len());
         }
         let layers: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         Ok(
-            json!({"blobs": blobs, "layers": layers, "builds": builds, "bytes": bytes, "dryRun": self.common.dry_run}),
+            json!({"blobs": blobs, "layers": layers, "builds": builds, "cache": cache, "bytes": bytes, "dryRun": self.common.dry_run}),
         )
     }
 
@@ -81,22 +87,28 @@ impl Gc {
     fn plan(&self, context: &Context, is_plan: bool) -> Result<Waste> {
         let images = context.scope.root.join("images");
         let builds = killed_builds(context, true)?;
+        // Before anything is marked: what a step of the cache mentions stays as long as the step.
+        let cache = match self.cache {
+            Some(age) => builder::cache::prune(&context.scope.root, age, is_plan).map_err(not_removed)?,
+            None => Vec::new(),
+        };
         let store = match Layout::open(&images) {
             Ok(layout) => {
                 let layout = layout.with_sync(self.writing.is_synced()?);
-                let sweep =
-                    layout.garbage(|marks| mark(context, marks), self.grace, is_plan).map_err(hinted)?;
+                let sweep = layout
+                    .garbage(|marks| mark(context, marks, &cache), self.grace, is_plan)
+                    .map_err(hinted)?;
                 (layout, sweep)
             }
             // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
             // has no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
-                return Ok(Waste { store: None, layers: Vec::new(), builds });
+                return Ok(Waste { store: None, layers: Vec::new(), builds, cache });
             }
             Err(error) => return Err(error.into()),
         };
         let layers = self.unused_layers(context, &store.1.marks)?;
-        Ok(Waste { store: Some(store), layers, builds })
+        Ok(Waste { store: Some(store), layers, builds, cache })
     }
 
     fn unused_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Layer>> {
@@ -126,7 +138,7 @@ impl Gc {
             for layer in waste.layers.drain(..) {
                 let unused = || -> Result<bool> {
                     let mut again = Marks::default();
-                    mark(context, &mut again)?;
+                    mark(context, &mut again, &[])?;
                     Ok(!again.contains(&layer.diff_id) && self.is_old(&directory, &layer.diff_id)?)
                 };
                 if store.remove(&layer.diff_id, unused)? {
@@ -161,14 +173,17 @@ impl Gc {
 
 /// The remains of killed builds.
 fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
-    let left = builder::workspace::collect(&context.scope.root, dry_run);
-    left.map_err(|(path, error)| anyhow::Error::from(error).context(format!("remove {path:?}")))
+    builder::workspace::collect(&context.scope.root, dry_run).map_err(not_removed)
 }
 
-/// Marks what containers, the build cache and mounts refer to.
-fn mark(context: &Context, marks: &mut Marks) -> Result<()> {
-    marks.scan_directory(&context.scope.run_dir)?;
-    marks.scan_directory(&context.scope.root.join("cache"))?;
+fn not_removed((path, error): (PathBuf, std::io::Error)) -> anyhow::Error {
+    anyhow::Error::from(error).context(format!("remove {path:?}"))
+}
+
+/// Marks what containers, the build cache `without` some of it, and mounts refer to.
+fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) -> Result<()> {
+    marks.scan_directory(&context.scope.run_dir, &[])?;
+    marks.scan_directory(&context.scope.root.join("cache"), without)?;
     marks.scan_file(Path::new("/proc/self/mountinfo"))?;
     Ok(())
 }

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use oci::{Digest, Layout, gc::Sweep};
 
-/// What is to be removed, in this order.
+/// What is to be removed: the cache first, then in this order.
 pub(crate) struct Waste {
     /// The image store, which stays locked, and what goes of it; none where there is no store.
     pub(crate) store: Option<(Layout, Sweep)>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) builds: Vec<PathBuf>,
+    /// Of the build cache.
+    pub(crate) cache: Vec<PathBuf>,
 }
 
 /// An unpacked layer, and all that stands of it.
@@ -31,6 +33,7 @@ impl Waste {
             .iter()
             .map(|layer| line(&["rm", "-r"], &layer.paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
         let builds = self.builds.iter().map(|build| line(&["rm", "-r"], &[build]));
-        files.chain(layers).chain(builds).collect()
+        let cache = self.cache.iter().map(|part| line(&["rm", "-r"], &[part]));
+        cache.chain(files).chain(layers).chain(builds).collect()
     }
 }

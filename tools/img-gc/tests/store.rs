@@ -206,6 +206,33 @@ fn what_is_explained_is_what_is_named() {
     assert_eq!(names(), BTreeSet::new());
 }
 
+/// A step of the build cache, and its layer, go when no build has used it for some time.
+#[test]
+fn the_build_cache_goes_when_it_is_asked_for() {
+    let store = Store::new();
+    store.load("base", b"1");
+    fs::create_dir(store.path("context")).unwrap();
+    fs::write(store.path("context/file"), "x").unwrap();
+    fs::write(store.path("context/Dockerfile"), "FROM base\nCOPY file /file\n").unwrap();
+    let build = || store.json("img-build", &["-q", "-t", "built", "context"])["image"]["descriptor"].clone();
+    build();
+    store.json("img-rm", &["built"]);
+    let gc = |arguments: &[&str]| store.json("img-gc", &[&["-q", "--grace", "0s"], arguments].concat());
+    let count = |report: &Value, member: &str| report[member].as_array().unwrap().len();
+    let kept = gc(&["--cache", "1h"]);
+    assert_eq!((count(&kept, "cache"), count(&kept, "blobs")), (0, 2), "manifest and configuration");
+    let planned = gc(&["--cache", "0s", "--dry-run"]);
+    let explained = store.text("img-gc", &["--grace", "0s", "--cache", "0s", "--explain"]);
+    assert_eq!(fs::read_dir(store.path("root/cache")).unwrap().count(), 1);
+    let removed = gc(&["--cache", "0s"]);
+    assert_eq!((count(&removed, "cache"), count(&removed, "blobs")), (1, 1), "the layer");
+    assert_eq!((&planned["cache"], &planned["blobs"]), (&removed["cache"], &removed["blobs"]));
+    let step = removed["cache"][0].as_str().unwrap();
+    assert_eq!(explained.lines().next(), Some(&*format!("rm -r {step}")));
+    assert_eq!(fs::read_dir(store.path("root/cache")).unwrap().count(), 0);
+    build();
+}
+
 #[test]
 fn an_index_keeps_all_its_images() {
     let store = Store::new();

@@ -260,6 +260,7 @@ impl Builder<'_> {
                 }
             }
             self.make_cache(wanted, &path)?;
+            crate::cache::touch(&path);
             return Ok(path);
         }
         Err(wanted.wrong("no cache directory"))

@@ -1,5 +1,7 @@
 //! One stage, instruction by instruction.
 
+use oci::Digest;
+
 use super::{Builder, image, rehearsal::Verdict};
 use crate::{
     arguments::Local,
@@ -222,6 +224,14 @@ impl Builder<'_> {
     /// The cache's entry for a key, if its layer is still in the store.
     pub(super) fn cached(&self, key: &Key) -> Result<Option<Entry>, Cause> {
         let Some(entry) = self.cache.get(key) else { return Ok(None) };
+        if self.rehearsal.is_none() {
+            // A collection of garbage that runs now lets both be.
+            self.cache.touch(key);
+            let digest = entry.layer.as_ref().map(|layer| Digest::try_from(layer.descriptor.digest()));
+            if let Some(Ok(digest)) = digest {
+                self.store.layout.touch_blob(&digest);
+            }
+        }
         match &entry.layer {
             Some(layer) if !self.store.layout.has_sound_blob(&layer.descriptor)? => Ok(None),
             _ => Ok(Some(entry)),

@@ -57,12 +57,11 @@ impl Marks {
         }
     }
 
-    /// Scans all files of a directory whose names end in `.json`. One that is
-    /// missing holds none.
+    /// Scans all files of a directory with names that end in `.json`, but for some. A directory that is missing holds none.
     ///
     /// # Errors
     /// When something cannot be read: then nothing may be taken for unused.
-    pub fn scan_directory(&mut self, path: &Path) -> Result<(), Error> {
+    pub fn scan_directory(&mut self, path: &Path, without: &[PathBuf]) -> Result<(), Error> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -70,7 +69,7 @@ impl Marks {
         };
         for entry in entries {
             let file = entry.map_err(Error::io("read directory", path))?.path();
-            if file.extension().is_some_and(|end| end == "json") {
+            if file.extension().is_some_and(|end| end == "json") && !without.contains(&file) {
                 self.scan_file(&file)?;
             }
         }
