@@ -17,6 +17,7 @@
 
 mod arguments;
 mod csv;
+mod device_flag;
 mod environment;
 mod files;
 mod join;

@@ -12,11 +12,12 @@ use document::{
 use mount::Volume;
 use oci_spec::runtime::{LinuxResources, Spec};
 use operation::note;
-use runtime::spec::{self, Overrides, Owner, from_image, order, run_with};
+use runtime::spec::{self, Device, Overrides, Owner, from_image, order, run_with};
 use runtime::user::Users;
 use toolkit::prelude::*;
 
 use crate::{
+    device_flag::DeviceFlag,
     files::{Content, File},
     mount_flag::MountFlag,
     network::{self, Network},
@@ -49,6 +50,7 @@ pub(crate) fn plan(
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
     let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
+    let given = devices(&request.settings)?;
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
@@ -79,6 +81,8 @@ pub(crate) fn plan(
         shared_memory: shared.memory,
         tmpfs: request.settings.tmpfs.into_iter().map(|tmpfs| (tmpfs.target, tmpfs.options)).collect(),
         mounts: request.settings.mount.iter().map(MountFlag::mount).collect::<Result<_>>()?,
+        devices: given,
+        device_rules: request.settings.device_cgroup_rule.iter().map(|rule| rule.0.clone()).collect(),
         ends_with_parent: request.settings.die_with_parent,
         volumes,
     };
@@ -146,6 +150,11 @@ fn device_list(spec: &Spec, context: &Context) -> Result<Option<ContainerOperati
         Err(_) if context.planned => Ok(None),
         planned => Ok(planned?.map(ContainerOperation::from)),
     }
+}
+
+fn devices(settings: &Settings) -> Result<Vec<Device>> {
+    let found: Result<Vec<_>> = settings.device.iter().map(DeviceFlag::devices).collect();
+    Ok(found?.concat())
 }
 
 /// The variables to set. Those of a namespace that is not the container's alone would change that of others.

@@ -9,7 +9,10 @@ use oci_spec::runtime::{
 };
 use operation::quantity::size;
 
-use crate::mount_flag::MountFlag;
+use crate::{
+    device_flag::{DeviceFlag, DeviceRule},
+    mount_flag::MountFlag,
+};
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Settings {
@@ -35,6 +38,12 @@ pub(crate) struct Settings {
     /// Mount something, with Docker's fields: type=bind,source=/srv,target=/srv,readonly or type=tmpfs,target=/tmp; repeatable
     #[arg(long, value_name = "FIELD=VALUE,…", conflicts_with = "join")]
     pub(crate) mount: Vec<MountFlag>,
+    /// Give the container a device of the host, or all of a directory; repeatable
+    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]", conflicts_with = "join")]
+    pub(crate) device: Vec<DeviceFlag>,
+    /// Let the container use devices that it makes itself, such as "c 188:* rwm"; repeatable
+    #[arg(long, value_name = "RULE", conflicts_with = "join")]
+    pub(crate) device_cgroup_rule: Vec<DeviceRule>,
     /// End the container when the program that started ns-exec ends, however it ends
     #[arg(long, conflicts_with_all = ["join", "detach"])]
     pub(crate) die_with_parent: bool,

@@ -103,10 +103,10 @@ fn devices(root: &str, spec: &Spec) -> Vec<String> {
     crate::launch::dev_entries(spec)
         .into_iter()
         .map(|entry| match entry {
-            crate::launch::DevEntry::Node { path, kind, major, minor } => words([
+            crate::launch::DevEntry::Node { path, kind, major, minor, mode } => words([
                 "mknod",
                 "-m",
-                "666",
+                &format!("{mode:o}"),
                 &inside(root, &path),
                 kind,
                 &major.to_string(),

@@ -17,7 +17,7 @@ use mount::{
 };
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Process, Spec};
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat},
     io::Errno,
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
 };
@@ -42,7 +42,7 @@ const LINKS: [(&str, &str); 6] = [
 
 /// The changes in `/dev`, for an explanation.
 pub(crate) enum DevEntry {
-    Node { path: PathBuf, kind: &'static str, major: i64, minor: i64 },
+    Node { path: PathBuf, kind: &'static str, major: i64, minor: i64, mode: u32 },
     OfHost { path: PathBuf },
     Link { path: PathBuf, target: String },
     Bind { path: PathBuf },
@@ -55,25 +55,25 @@ pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
         return Vec::new();
     }
     let dev = Path::new(DEV);
-    let nodes = NODES.iter().map(|&(name, major, minor)| (dev.join(name), "c", major.into(), minor.into()));
-    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten();
-    let own = devices.map(|device| {
+    let nodes =
+        standard(spec).map(|(name, major, minor)| (dev.join(name), "c", major.into(), minor.into(), 0o666));
+    let own = own(spec).map(|device| {
         let kind = match device.typ() {
             LinuxDeviceType::B => "b",
             LinuxDeviceType::P => "p",
             _ => "c",
         };
-        (device.path().clone(), kind, device.major(), device.minor())
+        (device.path().clone(), kind, device.major(), device.minor(), mode(device))
     });
     let confined = is_confined(spec);
     let of_host = in_user_namespace().unwrap_or_default();
     let mut entries = Vec::new();
-    for (path, kind, major, minor) in nodes.chain(own) {
+    for (path, kind, major, minor, mode) in nodes.chain(own) {
         if of_host {
             entries.push(DevEntry::OfHost { path });
             continue;
         }
-        entries.push(DevEntry::Node { path: path.clone(), kind, major, minor });
+        entries.push(DevEntry::Node { path: path.clone(), kind, major, minor, mode });
         entries.extend(confined.then_some(DevEntry::Bind { path }));
     }
     entries.extend(
@@ -81,6 +81,21 @@ pub(crate) fn entries(spec: &Spec) -> Vec<DevEntry> {
     );
     entries.extend(confined.then_some(DevEntry::Closed));
     entries
+}
+
+/// The devices of the specification.
+fn own(spec: &Spec) -> impl Iterator<Item = &LinuxDevice> {
+    spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten()
+}
+
+/// Those that every container has, unless the specification has another one there.
+fn standard(spec: &Spec) -> impl Iterator<Item = (&'static str, u32, u32)> {
+    let is_free = |name: &str| !own(spec).any(|device| *device.path() == Path::new(DEV).join(name));
+    NODES.into_iter().filter(move |(name, ..)| is_free(name))
+}
+
+fn mode(device: &LinuxDevice) -> u32 {
+    device.file_mode().unwrap_or(0o666) & 0o7777
 }
 
 /// The options of the tmpfs on `/dev`; none if `/dev` is something else, which stays as it is.
@@ -96,6 +111,16 @@ pub(super) fn is_confined(spec: &Spec) -> bool {
         .is_some_and(|options| options.attributes.contains(rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV))
 }
 
+/// Whether the root file system of the container opens devices; none if it stays as it is.
+pub(super) fn of_root(spec: &Spec) -> Result<Option<bool>> {
+    Ok(match (is_confined(spec), own_dev(spec)) {
+        (true, _) => Some(false),
+        // With all devices, or a list of its own for nodes that it makes.
+        (false, Some(_)) if !in_user_namespace()? => Some(true),
+        (false, _) => None,
+    })
+}
+
 /// Makes nodes and links in the container's own `/dev`.
 pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     if own_dev(spec).is_none() {
@@ -104,14 +129,14 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
     let dev = resolve::open_in(root, Path::new(DEV), OFlags::PATH | OFlags::DIRECTORY)
         .map_err(Error::at("open", "\"/dev\""))?;
     let (confined, of_host) = (is_confined(spec), in_user_namespace()?);
-    for (name, major, minor) in NODES {
+    for (name, major, minor) in standard(spec) {
         let make = || {
             if of_host {
                 return mount_of_host(root, &Path::new(DEV).join(name));
             }
             let mode = Mode::from_raw_mode(0o666);
             mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
-            if confined { mount_on_itself(dev.as_fd(), name) } else { Ok(()) }
+            if confined { mount_on_itself(dev.as_fd(), name, false) } else { Ok(()) }
         };
         make().map_err(Error::at::<Errno>("create", format_args!("device \"/dev/{name}\"")))?;
     }
@@ -121,8 +146,7 @@ pub(super) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
             Err(errno) => return Err(Error::system("create", format_args!("link \"/dev/{name}\""), errno)),
         }
     }
-    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
-    for device in devices.into_iter().flatten() {
+    for device in own(spec) {
         let made = match of_host {
             true => mount_of_host(root, device.path()),
             false => add(root, device, confined),
@@ -138,14 +162,19 @@ fn mount_of_host(root: BorrowedFd<'_>, path: &Path) -> std::result::Result<(), E
     Detached::copy_of(node, false)?.attach(resolve::create_in(root, path, Leaf::File)?)
 }
 
-fn mount_on_itself(directory: BorrowedFd<'_>, name: &str) -> std::result::Result<(), Errno> {
+/// `opens`: its file system may be one that opens no devices.
+fn mount_on_itself(directory: BorrowedFd<'_>, name: &str, opens: bool) -> std::result::Result<(), Errno> {
     let node = rustix::fs::openat(
         directory,
         name,
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    Detached::copy_of(&node, false)?.attach(&node)
+    let copy = Detached::copy_of(&node, false)?;
+    if opens {
+        copy.change(&Options::parse(["dev"]), false)?;
+    }
+    copy.attach(&node)
 }
 
 /// A device of the specification.
@@ -163,11 +192,22 @@ fn add(root: BorrowedFd<'_>, device: &LinuxDevice, confined: bool) -> std::resul
     let directory = resolve::create_in(root, directory, Leaf::Directory)?;
     let number = |number: i64| u32::try_from(number).map_err(|_| Errno::INVAL);
     let number = makedev(number(device.major())?, number(device.minor())?);
-    let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
-    mknodat(&directory, name, kind, mode, number)?;
-    let owner = (device.uid().map(Uid::from_raw), device.gid().map(Gid::from_raw));
-    rustix::fs::chownat(&directory, name, owner.0, owner.1, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
-    if confined { mount_on_itself(directory.as_fd(), name) } else { Ok(()) }
+    match mknodat(&directory, name, kind, Mode::from_raw_mode(mode(device)), number) {
+        // Outside of `/dev` it is left of an earlier start.
+        Err(Errno::EXIST) if is_one(&directory, name, kind, number)? => {}
+        made => {
+            made?;
+            let owner = (device.uid().map(Uid::from_raw), device.gid().map(Gid::from_raw));
+            rustix::fs::chownat(&directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    if confined { mount_on_itself(directory.as_fd(), name, true) } else { Ok(()) }
+}
+
+/// Whether there is this device already.
+fn is_one(directory: &OwnedFd, name: &str, kind: FileType, number: u64) -> std::result::Result<bool, Errno> {
+    let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == number)
 }
 
 /// From now on only devices that are mounted in `/dev` open.

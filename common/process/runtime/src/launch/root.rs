@@ -31,7 +31,7 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
 
-    let root = attach_root(wanted.path(), devices::is_confined(spec))?;
+    let root = attach_root(wanted.path(), devices::of_root(spec)?)?;
     rustix::process::umask(Mode::empty());
     let mut mounted = Mounted::default();
     for (mount, peer) in spec.mounts().iter().flatten().zip(peers) {
@@ -76,12 +76,15 @@ fn peers(spec: &Spec) -> Result<Vec<Option<Source>>> {
 
 /// pivot_root(2) needs a mount: a copy of the directory, on top of it. The copy also keeps changes here from the host's
 /// mounts.
-fn attach_root(path: &Path, nodev: bool) -> Result<Detached> {
+fn attach_root(path: &Path, devices: Option<bool>) -> Result<Detached> {
     let attach = || {
         let place = resolve::place(path)?;
         let root = Detached::copy_of(&place, true)?;
-        let options = if nodev { ["rprivate", "nodev"].as_slice() } else { &["rprivate"] };
+        let options = if devices == Some(false) { ["rprivate", "nodev"].as_slice() } else { &["rprivate"] };
         root.change(&Options::parse(options), true)?;
+        if devices == Some(true) {
+            root.change(&Options::parse(["dev"]), false)?;
+        }
         root.attach(&place)?;
         Ok(root)
     };

@@ -14,8 +14,9 @@ use std::{collections::HashMap, path::PathBuf};
 use oci_spec::{
     OciSpecError, image,
     runtime::{
-        Linux, LinuxBuilder, LinuxNamespace, LinuxResources, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall,
-        Mount, PosixRlimit, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+        Linux, LinuxBuilder, LinuxDeviceCgroup, LinuxNamespace, LinuxResources, LinuxSeccomp,
+        LinuxSeccompAction, LinuxSyscall, Mount, PosixRlimit, Process, ProcessBuilder, RootBuilder, Spec,
+        SpecBuilder, UserBuilder,
     },
 };
 
@@ -24,6 +25,7 @@ use userns::Namespace;
 use crate::{Error, Identity, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
+pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;
 pub use namespaces::{Owner, Owners, SharedMemory};
@@ -122,6 +124,10 @@ pub struct Overrides {
     pub tmpfs: Vec<(PathBuf, Vec<String>)>,
     /// Other mounts. A bind mount opens no devices, unless the container is privileged.
     pub mounts: Vec<Mount>,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
+    /// Further rules for the device list of its cgroup. With some, file systems of the container open devices.
+    pub device_rules: Vec<LinuxDeviceCgroup>,
     /// The process ends with the one that starts it, however that ends.
     pub ends_with_parent: bool,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
@@ -142,12 +148,14 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     let (namespaces, owners) = namespaces::all(overrides).map_err(invalid)?;
     let process = process(&run_with(config, overrides), overrides)?;
     let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
+    let mounts = mounts::all(overrides, namespace.as_ref()).map_err(invalid)?;
+    devices::check(overrides, &mounts, namespace.is_some())?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(root.build().map_err(invalid)?)
         .process(process)
-        .mounts(mounts::all(overrides, namespace.as_ref()).map_err(invalid)?)
+        .mounts(mounts)
         .annotations(annotations(config, overrides, owners))
         .linux(linux(overrides, namespaces, namespace.as_ref())?)
         .build()
@@ -285,8 +293,9 @@ fn linux(
     if !sysctl.is_empty() {
         builder = builder.sysctl(sysctl);
     }
-    if overrides.privileged {
-        builder = builder.devices(devices::of_host()?);
+    let devices = devices::of(overrides, namespace.is_some())?;
+    if !devices.is_empty() {
+        builder = builder.devices(devices);
     }
     let mut linux = builder.build().map_err(invalid)?;
     linux.set_resources(resources(overrides));
@@ -294,11 +303,14 @@ fn linux(
     Ok(linux)
 }
 
-/// Its limits, and which devices its cgroup may use: none but Docker's, or all.
+/// Its limits, and which devices its cgroup may use: none but Docker's and its own, or all.
 fn resources(overrides: &Overrides) -> Option<LinuxResources> {
     let mut resources = overrides.limits.clone();
     if !overrides.privileged && overrides.cgroup.is_some() {
-        resources.set_devices(Some(cgroup::docker_devices()));
+        let mut rules = cgroup::docker_devices();
+        rules.extend(overrides.devices.iter().map(Device::rule));
+        rules.extend(overrides.device_rules.iter().cloned());
+        resources.set_devices(Some(rules));
     }
     Some(resources).filter(|resources| *resources != LinuxResources::default())
 }

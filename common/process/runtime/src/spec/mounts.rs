@@ -7,7 +7,7 @@ use oci_spec::{
 
 use userns::Namespace;
 
-use super::{Network, Overrides, Owner, SharedMemory, Volume};
+use super::{Device, Network, Overrides, Owner, SharedMemory, Volume};
 
 /// Target, type and options, in the order in which Docker mounts them. `nodev` on `/dev` is ours: see
 /// `launch::devices`.
@@ -57,7 +57,11 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
         .filter(|(target, ..)| !(*target == SHM && overrides.shared_memory == SharedMemory::None));
     let standard = standard.map(|(target, kind, options)| {
         let kept = options.iter().filter(|option| {
-            !(is_impossible(option, namespace) || overrides.privileged && is_restriction(target, option))
+            let opens_devices =
+                !overrides.device_rules.is_empty() && (*target, **option) == ("/dev", "nodev");
+            !(is_impossible(option, namespace)
+                || overrides.privileged && is_restriction(target, option)
+                || opens_devices)
         });
         let mut options: Vec<String> = kept.map(|&option| option.to_owned()).collect();
         if let (SHM, SharedMemory::Sized(size)) = (*target, &overrides.shared_memory) {
@@ -93,7 +97,8 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
     // A mount below another's target comes after it, in whatever order they were named.
     asked.sort_by_key(|mount| mount.destination().components().count());
     let asked = asked.into_iter().map(|mount| Ok(without_devices(mount, overrides.privileged)));
-    standard.chain(asked).collect()
+    let devices = overrides.devices.iter().filter(|_| namespace.is_some()).map(Device::mount);
+    standard.chain(devices).chain(asked).collect()
 }
 
 fn bind(volume: &Volume) -> Result<Mount, OciSpecError> {
