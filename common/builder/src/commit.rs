@@ -40,7 +40,7 @@ pub struct Commit {
     pub author: Option<String>,
     /// A description of the change.
     pub message: Option<String>,
-    /// The container's settings instead of the image's: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`.
+    /// The container's settings instead of the image's: `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal`.
     pub run_with: Option<Config>,
     /// Further instructions of a Dockerfile that change the configuration.
     pub changes: Vec<String>,
@@ -73,8 +73,11 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
         }
     }
     let mut image: Image = serde_json::from_value(found.raw_configuration)?;
-    if let Some(Config { entrypoint, cmd, env, working_dir, user, .. }) = commit.run_with.clone() {
-        image.config = Config { entrypoint, cmd, env, working_dir, user, ..image.config };
+    if let Some(Config { entrypoint, cmd, env, working_dir, user, stop_signal, .. }) = commit.run_with.clone()
+    {
+        // Before 0.2.0 there was no signal among them.
+        let stop_signal = stop_signal.or(image.config.stop_signal);
+        image.config = Config { entrypoint, cmd, env, working_dir, user, stop_signal, ..image.config };
     }
     change(&mut image, &commit.changes)?;
     let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();

@@ -56,7 +56,7 @@ impl Container {
         Ok(Self {
             id: id.clone(),
             instance: record.get()?,
-            stop_signal: stop_signal(image.as_ref()),
+            stop_signal: stop_signal(process.as_ref(), image.as_ref()),
             image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
             state,
@@ -85,9 +85,11 @@ fn runs(process: &Process) -> bool {
 }
 
 /// The signal that asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
-fn stop_signal(image: Option<&Image>) -> String {
+fn stop_signal(process: Option<&Process>, image: Option<&Image>) -> String {
+    let own = process.and_then(|process| process.stop_signal.as_deref());
+    // A process of ns-exec 0.1.0 has none.
     let config = image.and_then(|image| image.configuration.config().as_ref());
-    let signal = config.and_then(|config| config.stop_signal().as_deref()).unwrap_or("TERM");
+    let signal = own.or_else(|| config?.stop_signal().as_deref()).unwrap_or("TERM");
     signal.strip_prefix("SIG").unwrap_or(signal).to_owned()
 }
 

@@ -10,8 +10,12 @@ use document::{
     members::{Cgroup, Hosts, Image, Process, Rootfs},
 };
 use mount::Volume;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::{
+    image::Config,
+    runtime::{LinuxResources, Spec},
+};
 use operation::note;
+use runtime::StopSignal;
 use runtime::spec::{self, Device, Overrides, Owner, from_image, order, run_with};
 use runtime::user::Users;
 use toolkit::prelude::*;
@@ -51,6 +55,7 @@ pub(crate) fn plan(
     let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
     let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
     let given = devices(&request.settings)?;
+    let stop_signal = stop_signal(request.settings.stop_signal, config)?;
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
@@ -66,6 +71,7 @@ pub(crate) fn plan(
         without_hostname_variable: false,
         network,
         namespaces: shared.owners,
+        stop_signal,
         terminal: request.terminal,
         no_new_privileges: request.security.no_new_privileges,
         seccomp: request.security.seccomp,
@@ -100,6 +106,7 @@ pub(crate) fn plan(
         oom_killed: None,
         usage: None,
         log: log.clone(),
+        stop_signal: stop_signal.map(|signal| signal.to_string()),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
     };
@@ -149,6 +156,18 @@ fn device_list(spec: &Spec, context: &Context) -> Result<Option<ContainerOperati
         // A plan of somebody who could not carry it out.
         Err(_) if context.planned => Ok(None),
         planned => Ok(planned?.map(ContainerOperation::from)),
+    }
+}
+
+/// The signal that asks the process to stop, if somebody names one.
+fn stop_signal(asked: Option<StopSignal>, config: Option<&Config>) -> Result<Option<StopSignal>> {
+    let of_image = || config?.stop_signal().as_deref().filter(|signal| !signal.is_empty());
+    match (asked, of_image()) {
+        (Some(asked), _) => Ok(Some(asked)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => text.parse().map(Some).map_err(|problem: String| {
+            hint(anyhow!("read StopSignal of the image: {problem}"), "--stop-signal sets another")
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     PosixRlimitType as Kind,
 };
 use operation::quantity::size;
+use runtime::StopSignal;
 
 use crate::{
     device_flag::{DeviceFlag, DeviceRule},
@@ -47,7 +48,10 @@ pub(crate) struct Settings {
     /// End the container when the program that started ns-exec ends, however it ends
     #[arg(long, conflicts_with_all = ["join", "detach"])]
     pub(crate) die_with_parent: bool,
-    /// After this time send SIGTERM, and ten seconds later SIGKILL; the exit status is then 124
+    /// The signal that asks the command to stop, such as SIGINT, 2 or RTMIN+3; the image's by default, else SIGTERM
+    #[arg(long, value_name = "SIGNAL", conflicts_with = "join")]
+    pub(crate) stop_signal: Option<StopSignal>,
+    /// After this time send the stop signal, and ten seconds later SIGKILL; the exit status is then 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["join", "detach"])]
     pub(crate) timeout: Option<std::time::Duration>,
 }

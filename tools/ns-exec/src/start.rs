@@ -15,7 +15,8 @@ use document::{Document, Id};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{
-    Foreground, Identity, Relayed, Running, Started, Stdio, Streams, Supervised, Terminal, foreground,
+    Foreground, Identity, Relayed, Running, Started, Stdio, StopSignal, Streams, Supervised, Terminal,
+    foreground,
 };
 use toolkit::{Exit, Hooks, Input, Plan, prelude::*, print_error};
 
@@ -57,6 +58,7 @@ pub(crate) struct Launched {
     run_dir: PathBuf,
     id: Id,
     own: Option<OwnCgroup>,
+    stop_signal: StopSignal,
 }
 
 enum State {
@@ -149,6 +151,7 @@ impl Hooks<NsExec> for Start {
             run_dir: scope.run_dir.clone(),
             id: id.clone(),
             own: OwnCgroup::of(&process.spec),
+            stop_signal: runtime::spec::stop_signal(&process.spec).unwrap_or_default(),
         })
     }
 
@@ -185,9 +188,9 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
-        let Launched { state, identity, run_dir, id, own } = launched;
+        let Launched { state, identity, run_dir, id, own, stop_signal } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
-        let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit));
+        let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
         let status = match self.signals.take() {
             Some(signals) => wait(running, &signals, self.terminal.take(), std::mem::take(&mut self.relayed)),
             None => Err(anyhow!("wait for process {}: no signals are held back", identity.pid)),

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use runtime::Identity;
+use runtime::{Identity, StopSignal};
 use rustix::process::{Signal, pidfd_send_signal, set_parent_process_death_signal};
 use toolkit::prelude::*;
 
-/// Between SIGTERM and SIGKILL, as with `docker stop`.
+/// Between the stop signal and SIGKILL, as with `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Ends a process after a time.
@@ -23,7 +23,7 @@ pub(crate) struct Timer(Arc<AtomicBool>);
 
 impl Timer {
     /// Begins to count. The thread ends with this program.
-    pub(crate) fn start(identity: Identity, limit: Duration) -> Self {
+    pub(crate) fn start(identity: Identity, limit: Duration, signal: StopSignal) -> Self {
         let fired = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&fired);
         let count = move || {
@@ -31,7 +31,7 @@ impl Timer {
             let Ok(Some(process)) = identity.open() else { return };
             told.store(true, Ordering::SeqCst);
             // A process that has ended needs no signal.
-            let _ = pidfd_send_signal(&process, Signal::TERM);
+            let _ = signal.send(&process);
             thread::sleep(GRACE);
             let _ = pidfd_send_signal(&process, Signal::KILL);
         };

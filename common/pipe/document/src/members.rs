@@ -313,10 +313,13 @@ pub struct Process {
     /// Absolute path of its log file, with `-d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
+    /// The signal that asks it to stop, if the image or the user names one; SIGTERM by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
     /// The OCI runtime-spec `process`: args, env, cwd, user, capabilities.
     #[serde(default)]
     pub spec: Value,
-    /// `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` of the image's `config` (image-spec, config.md), as they
+    /// `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` and `StopSignal` of the image's `config` (image-spec, config.md), as they
     /// were used; none if all of them are the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,

@@ -136,8 +136,8 @@ pub const ROWS: [Row; 14] = [
         extenders: &[],
         others: "",
         holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
-                `pidsPeak`) once it has ended, `log`, `spec` (OCI runtime-spec \
-                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` as used, where they differ from the image's)",
+                `pidsPeak`) once it has ended, `log`, `stopSignal` where the image or the user names one, `spec` (OCI runtime-spec \
+                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's)",
         schema: of::<Process>,
     },
     Row {

@@ -22,7 +22,7 @@ use oci_spec::{
 
 use userns::Namespace;
 
-use crate::{Error, Identity, error::Result, user, user::User};
+use crate::{Error, Identity, StopSignal, error::Result, user, user::User};
 
 pub use capabilities::Unknown as UnknownCapability;
 pub use devices::Device;
@@ -94,6 +94,8 @@ pub struct Overrides {
     pub network: Network,
     /// The other namespaces.
     pub namespaces: Owners,
+    /// Replaces the image's `StopSignal`.
+    pub stop_signal: Option<StopSignal>,
     /// With a terminal.
     pub terminal: bool,
     /// Programs gain no privileges by being executed.
@@ -146,7 +148,8 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     }
     let namespace = Namespace::current()?;
     let (namespaces, owners) = namespaces::all(overrides).map_err(invalid)?;
-    let process = process(&run_with(config, overrides), overrides)?;
+    let run = run_with(config, overrides);
+    let process = process(&run, overrides)?;
     let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
     let mounts = mounts::all(overrides, namespace.as_ref()).map_err(invalid)?;
     devices::check(overrides, &mounts, namespace.is_some())?;
@@ -156,7 +159,7 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         .root(root.build().map_err(invalid)?)
         .process(process)
         .mounts(mounts)
-        .annotations(annotations(config, overrides, owners))
+        .annotations(annotations(&run, overrides, owners))
         .linux(linux(overrides, namespaces, namespace.as_ref())?)
         .build()
         .map_err(invalid)?;
@@ -165,6 +168,11 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         linux.set_seccomp(policy);
     }
     Ok(spec)
+}
+
+/// The signal that asks the process to stop, if the specification names one.
+pub fn stop_signal(spec: &Spec) -> Option<StopSignal> {
+    spec.annotations().as_ref()?.get(STOP_SIGNAL)?.parse().ok()
 }
 
 /// The policy, with its conditions on capabilities decided.
@@ -222,7 +230,7 @@ fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
     Ok(process)
 }
 
-/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir` and `User` with the overrides: the configuration of the
+/// The image's `Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User` and `StopSignal` with the overrides: the configuration of the
 /// container, and of an image of it, as in `docker commit`.
 pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image::Config {
     let Overrides { entrypoint, args, env, cwd, user, .. } = overrides;
@@ -240,6 +248,8 @@ pub fn run_with(config: Option<&image::Config>, overrides: &Overrides) -> image:
     run.set_env(filled(variables));
     run.set_working_dir(cwd.clone().or_else(|| config?.working_dir().clone()));
     run.set_user(user.clone().or_else(|| config?.user().clone()));
+    let stop_signal = overrides.stop_signal.map(|signal| signal.to_string());
+    run.set_stop_signal(stop_signal.or_else(|| config?.stop_signal().clone()));
     run
 }
 
@@ -256,12 +266,11 @@ fn command(run: &image::Config) -> Result<Vec<String>> {
 const MOST_GROUPS: u32 = i32::MAX as u32;
 
 fn annotations(
-    config: Option<&image::Config>,
+    run: &image::Config,
     overrides: &Overrides,
     owners: HashMap<String, String>,
 ) -> HashMap<String, String> {
-    let signal = config.and_then(|config| config.stop_signal().clone());
-    let signal = signal.map(|signal| (STOP_SIGNAL.to_owned(), signal));
+    let signal = run.stop_signal().clone().map(|signal| (STOP_SIGNAL.to_owned(), signal));
     let bound = overrides.ends_with_parent.then(|| (ENDS_WITH_PARENT.to_owned(), "true".to_owned()));
     owners.into_iter().chain(signal).chain(bound).collect()
 }

@@ -110,6 +110,12 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(errno)
 }
 
+/// A signal by its number, which is that of a named one or of a real-time one that the C libraries leave to programs.
+pub(crate) fn signal(number: i32) -> rustix::process::Signal {
+    // SAFETY: no signal of the C library's own is among these.
+    unsafe { rustix::process::Signal::from_raw_unchecked(number) }
+}
+
 /// Writing to a pipe without a reader fails with an error and sends no signal.
 pub(crate) fn ignore_broken_pipes() -> Result<(), Errno> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
