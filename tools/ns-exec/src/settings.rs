@@ -48,6 +48,9 @@ pub(crate) struct Settings {
     /// End the container when the program that started ns-exec ends, however it ends
     #[arg(long, conflicts_with_all = ["join", "detach"])]
     pub(crate) die_with_parent: bool,
+    /// Start the command by a first process that passes signals on to it, and reaps processes that have lost their parents
+    #[arg(long, conflicts_with = "join")]
+    pub(crate) init: bool,
     /// The signal that asks the command to stop, such as SIGINT, 2 or RTMIN+3; the image's by default, else SIGTERM
     #[arg(long, value_name = "SIGNAL", conflicts_with = "join")]
     pub(crate) stop_signal: Option<StopSignal>,

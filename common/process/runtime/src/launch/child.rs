@@ -18,7 +18,7 @@ use seccomp::Program;
 use super::{
     Surroundings,
     channel::Channel,
-    command, credentials, devices, held, join,
+    command, credentials, devices, held, init, join,
     namespaces::{Namespaces, in_user_namespace},
     root, stdio,
     stdio::Streams,
@@ -84,7 +84,7 @@ pub(super) fn run(
     }
     // After the credentials, because the kernel forgets it when they change. After the gate, because the signal comes
     // when the forking thread ends, and that may have been a short-lived one (`Namespaces::fork`).
-    if ends_with_parent(surroundings) {
+    if is_set(surroundings, crate::spec::ENDS_WITH_PARENT) {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(Error::at("bind", "the process to its parent"))?;
         // It may have ended just before.
@@ -93,6 +93,9 @@ pub(super) fn run(
         }
     }
     credentials::finish(process, program)?;
+    if is_set(surroundings, crate::spec::INIT) {
+        return init::run(process, &command, has_terminal, channel);
+    }
     let errno = command.execute();
     Err(command::not_executed(&command.path.to_string_lossy(), errno))
 }
@@ -106,10 +109,11 @@ fn leave_program_file(own: Option<&ProgramFile>, stand_in: Option<BorrowedFd<'_>
     }
 }
 
-fn ends_with_parent(surroundings: &Surroundings<'_>) -> bool {
+/// Whether a new container has this annotation.
+fn is_set(surroundings: &Surroundings<'_>, name: &str) -> bool {
     let Surroundings::New(spec) = surroundings else { return false };
     let annotations = spec.annotations().as_ref();
-    annotations.is_some_and(|all| all.get(crate::spec::ENDS_WITH_PARENT).is_some_and(|value| value == "true"))
+    annotations.is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
 }
 
 /// Makes or enters the surroundings, and opens the terminal in them.
@@ -124,7 +128,7 @@ fn surround(
         Surroundings::New(spec) => {
             adjust_oom(process, channel)?;
             namespaces.enter()?;
-            if !ends_with_parent(surroundings) {
+            if !is_set(surroundings, crate::spec::ENDS_WITH_PARENT) {
                 channel.entrust(&held::own()?)?;
             }
             name(spec, namespaces)?;

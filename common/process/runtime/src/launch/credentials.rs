@@ -57,6 +57,20 @@ pub(super) fn finish(process: &Process, program: Option<&Program>) -> Result<()>
     if gains_nothing(process) { install() } else { Ok(()) }
 }
 
+/// Leaves the capabilities that a process has after it has executed a program: root's stay, another user has the ambient ones.
+/// For a process that executes none.
+pub(super) fn as_if_executed(process: &Process) -> Result<()> {
+    if process.user().uid() == 0 {
+        return Ok(());
+    }
+    let ambient = process.capabilities().as_ref().map_or(CapabilitySet::empty(), |sets| set(sets.ambient()));
+    let reduce = || {
+        let inheritable = rustix::thread::capabilities(None)?.inheritable;
+        set_capabilities(None, CapabilitySets { effective: ambient, permitted: ambient, inheritable })
+    };
+    reduce().map_err(Error::at("set", "capabilities"))
+}
+
 fn gains_nothing(process: &Process) -> bool {
     process.no_new_privileges().unwrap_or_default()
 }

@@ -7,6 +7,7 @@ mod command;
 mod credentials;
 mod devices;
 mod held;
+mod init;
 mod join;
 mod namespaces;
 mod root;
@@ -216,7 +217,7 @@ impl Started {
             }
         }
         let (mut warnings, mut terminal, mut namespaces) = (Vec::new(), None, Vec::new());
-        let mut command = String::new();
+        let (mut command, mut has_begun) = (String::new(), false);
         loop {
             match self.channel.receive()? {
                 Some(Message::Warning(text)) => warnings.push(text),
@@ -224,7 +225,9 @@ impl Started {
                 Some(Message::Namespaces(held)) => namespaces = held,
                 Some(Message::Command(path)) => command = path,
                 Some(Message::Failure(error)) => return Err(error),
-                Some(Message::Ready | Message::Identity(_)) => {}
+                // Of a first process that stays what it is, and has started the command.
+                Some(Message::Ready) => has_begun = true,
+                Some(Message::Identity(_)) => {}
                 None => break,
             }
         }
@@ -235,7 +238,7 @@ impl Started {
             return join::taken_over(self, &joined.report, &command, running);
         }
         // A process that is killed closes its side as one that executes its command does.
-        if !self.identity.has_executed()? {
+        if !has_begun && !self.identity.has_executed()? {
             self.reaped = true;
             return Err(never_ran(reap(&self.process)));
         }

@@ -37,6 +37,9 @@ pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 /// The annotation of a process that must be killed when its parent ends ([`Overrides::ends_with_parent`]). Its value is `true`.
 pub(crate) const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
+/// The annotation of a process with another one before it ([`Overrides::init`]). Its value is `true`.
+pub(crate) const INIT: &str = "stave.init";
+
 /// The network of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Network {
@@ -130,6 +133,8 @@ pub struct Overrides {
     pub devices: Vec<Device>,
     /// Further rules for the device list of its cgroup. With some, file systems of the container open devices.
     pub device_rules: Vec<LinuxDeviceCgroup>,
+    /// The first process of the container looks after the command, and after all that have lost their parents.
+    pub init: bool,
     /// The process ends with the one that starts it, however that ends.
     pub ends_with_parent: bool,
     /// Mounts of the host's directories and files, including `/etc/hosts` and the like.
@@ -270,9 +275,11 @@ fn annotations(
     overrides: &Overrides,
     owners: HashMap<String, String>,
 ) -> HashMap<String, String> {
-    let signal = run.stop_signal().clone().map(|signal| (STOP_SIGNAL.to_owned(), signal));
-    let bound = overrides.ends_with_parent.then(|| (ENDS_WITH_PARENT.to_owned(), "true".to_owned()));
-    owners.into_iter().chain(signal).chain(bound).collect()
+    let signal = run.stop_signal().clone().map(|signal| (STOP_SIGNAL, signal));
+    let flags = [(ENDS_WITH_PARENT, overrides.ends_with_parent), (INIT, overrides.init)];
+    let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
+    let own = signal.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value));
+    owners.into_iter().chain(own).collect()
 }
 
 fn linux(

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod joining;
+mod memory;
 mod program_file;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,6 +21,7 @@ use rustix::{
 
 pub(crate) use arguments::forget_arguments;
 pub(crate) use joining::{Report, Undone, bear};
+pub(crate) use memory::{forget_memory, own_heap};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
 
 /// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is
@@ -87,9 +89,22 @@ pub(crate) fn clone<B: FnOnce(bool) -> u8>(
     }
 }
 
-fn exit(status: u8) -> ! {
+/// Ends this process as it is.
+pub(crate) fn exit(status: u8) -> ! {
     // SAFETY: ends the process; handlers and buffers that the parent set up are the parent's to run and to flush.
     unsafe { libc::_exit(status.into()) }
+}
+
+/// Takes the next of these signals, which are blocked, or waits for it. Returns its number.
+pub(crate) fn wait_for_signal(signals: &SigSet) -> libc::c_int {
+    loop {
+        // SAFETY: the set outlives the call, and without a second argument the kernel tells the number alone.
+        let number = unsafe { libc::sigwaitinfo(signals.as_ref(), std::ptr::null_mut()) };
+        // Less for an interruption.
+        if number > 0 {
+            return number;
+        }
+    }
 }
 
 /// unshare(2) of namespaces.
