@@ -1,5 +1,7 @@
 //! The place of an operation, and what the user can do about an error there.
 
+use std::fs;
+
 use nix::{errno::Errno, unistd::geteuid};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,19 @@ const NEEDS_ROOT: &str = "this needs root: try it with sudo";
 const NEEDS_NAMESPACE: &str =
     "this needs root, or a user namespace: run the pipe in `unshare --user --map-root-user --mount`";
 
+const IN_CONTAINER: &str = "root may not do this here, as in a container: run the pipe in `unshare --user --map-root-user --mount`, \
+     and start a container of Docker's with --security-opt seccomp=unconfined";
+
+/// The bit of CAP_SYS_ADMIN in a set of capabilities.
+const SYS_ADMIN: u32 = 21;
+
+/// Whether the caller has CAP_SYS_ADMIN, without which root is not root.
+fn is_admin() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    u64::from_str_radix(effective.trim(), 16).is_ok_and(|set| set >> SYS_ADMIN & 1 == 1)
+}
+
 impl Place {
     /// What the user can do about this error of the system here.
     pub fn hint(self, errno: Errno) -> Option<&'static str> {
@@ -34,6 +49,7 @@ impl Place {
             Errno::ENOSPC | Errno::EDQUOT => self.full(),
             Errno::EROFS => self.read_only(),
             Errno::EACCES | Errno::EPERM if !geteuid().is_root() => Some(self.denied(errno)),
+            Errno::EPERM if self == Self::Namespace && !is_admin() => Some(IN_CONTAINER),
             _ => None,
         }
     }

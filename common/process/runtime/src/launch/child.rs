@@ -20,7 +20,7 @@ use super::{
     channel::Channel,
     command, credentials, devices, held, init, join,
     namespaces::{Namespaces, in_user_namespace},
-    root, stdio,
+    parameters, root, stdio,
     stdio::Streams,
 };
 use crate::{
@@ -132,8 +132,8 @@ fn surround(
                 channel.entrust(&held::own()?)?;
             }
             name(spec, namespaces)?;
-            set_parameters(spec)?;
-            root::make(spec, terminal)
+            parameters::set(spec, channel)?;
+            root::make(spec, terminal.map(|(process, _)| process), channel)
         }
         Surroundings::Joined(_) => {
             namespaces.enter_all()?;
@@ -152,16 +152,6 @@ fn name(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     if let Some(hostname) = spec.hostname().as_ref().filter(|_| namespaces.is_new(LinuxNamespaceType::Uts)) {
         nix::unistd::sethostname(hostname)
             .map_err(Error::at("set", format_args!("hostname {hostname:?}")))?;
-    }
-    Ok(())
-}
-
-/// `linux.sysctl`, of the new namespaces. Variables of the network exist only if its protocol does.
-fn set_parameters(spec: &Spec) -> Result<()> {
-    let parameters = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
-    for (name, value) in parameters.into_iter().flatten() {
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(Error::at("write", format_args!("{path:?}")))?;
     }
     Ok(())
 }

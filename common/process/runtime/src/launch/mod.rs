@@ -10,6 +10,7 @@ mod held;
 mod init;
 mod join;
 mod namespaces;
+mod parameters;
 mod root;
 mod stdio;
 

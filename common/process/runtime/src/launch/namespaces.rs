@@ -176,9 +176,18 @@ impl Namespaces {
             sys::unshare(new).map_err(Error::at("create", "namespaces"))?;
         }
         if self.is_new(LinuxNamespaceType::Network) {
-            sys::raise_loopback().map_err(Error::at("set", "link lo up"))?;
+            sys::raise_loopback().map_err(raising)?;
         }
         Ok(())
+    }
+}
+
+fn raising(errno: rustix::io::Errno) -> Error {
+    let error = Error::system("set", "link lo up", errno);
+    match errno {
+        // As root of a container that was given CAP_SYS_ADMIN alone.
+        rustix::io::Errno::PERM => error.with_hint("this needs CAP_NET_ADMIN, or --network host".to_owned()),
+        _ => error,
     }
 }
 

@@ -17,12 +17,12 @@ use rustix::{
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
-use super::{channel::Channel, devices};
+use super::{channel::Channel, devices, namespaces::in_user_namespace};
 use crate::{Error, error::Result};
 
-/// Makes the root directory of the specification the process's own. Returns its terminal, if there is a channel for the
-/// other side.
-pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Result<Option<OwnedFd>> {
+/// Makes the root directory of the specification the process's own. Returns its terminal, if it has one; the other side
+/// goes to the channel.
+pub(super) fn make(spec: &Spec, terminal: Option<&Process>, channel: &Channel) -> Result<Option<OwnedFd>> {
     let Some(wanted) = spec.root() else { return Err(Error::new("no root in the specification")) };
     let linux = spec.linux().as_ref();
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
@@ -35,11 +35,11 @@ pub(super) fn make(spec: &Spec, terminal: Option<(&Process, &Channel)>) -> Resul
     rustix::process::umask(Mode::empty());
     let mut mounted = Mounted::default();
     for (mount, peer) in spec.mounts().iter().flatten().zip(peers) {
-        mounted.0.extend(add(root.as_fd(), mount, peer)?);
+        mounted.0.extend(add(root.as_fd(), mount, peer, channel)?);
     }
     devices::populate(root.as_fd(), spec)?;
     let terminal = match terminal {
-        Some((process, channel)) => {
+        Some(process) => {
             let terminal = devices::open_terminal(root.as_fd(), process, channel)?;
             devices::mount_console(root.as_fd(), terminal.as_fd())?;
             Some(terminal)
@@ -128,7 +128,12 @@ impl Mounted {
 }
 
 /// One of the specification's mounts. Returns it with its place if it shows the kernel.
-fn add(root: BorrowedFd<'_>, mount: &Mount, peer: Option<Source>) -> Result<Option<(PathBuf, Detached)>> {
+fn add(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    peer: Option<Source>,
+    channel: &Channel,
+) -> Result<Option<(PathBuf, Detached)>> {
     use nix::errno::Errno::{EBUSY, ENODEV, EPERM};
     match attach(root, mount, peer) {
         // A container in its caller's cgroup has nothing to see there, and a kernel may have no cgroups.
@@ -138,11 +143,42 @@ fn add(root: BorrowedFd<'_>, mount: &Mount, peer: Option<Source>) -> Result<Opti
         {
             Ok(None)
         }
+        // In a container of somebody else's, which sees a part of the kernel's files only, the kernel shows no more of them.
+        Err(error) if error.errno() == Some(EPERM) && in_user_namespace()? => match kind_of(mount) {
+            "proc" => {
+                let attached = attach(root, mount, Some(surrounding(mount)?))?;
+                channel.warn(&Error::system(
+                    "mount",
+                    "procfs",
+                    "the kernel refuses it, as in a container with masked paths; the container sees the processes of its surroundings",
+                ));
+                Ok(Some((mount.destination().clone(), attached)))
+            }
+            "sysfs" => {
+                channel.warn(&Error::system(
+                    "mount",
+                    "sysfs",
+                    "the kernel refuses it, as in a container; /sys stays as it is in the image",
+                ));
+                Ok(None)
+            }
+            _ => Err(error),
+        },
         attached => {
             let attached = attached?;
             Ok(shows_kernel(mount).then(|| (mount.destination().clone(), attached)))
         }
     }
+}
+
+/// The `/proc` of the surroundings, with everything that is mounted below: what is masked or read-only there stays so.
+fn surrounding(mount: &Mount) -> Result<Source> {
+    let detached = Detached::copy(Path::new("/proc"), true)?;
+    let mut options = Options::parse(mount.options().iter().flatten());
+    options.bind = Some(true);
+    options.propagation = Options::parse(["rprivate"]).propagation;
+    detached.change(&options, true).map_err(Error::at("mount", "\"/proc\""))?;
+    Ok((detached, options))
 }
 
 /// Whether it is a `/proc` or a `/sys`, which a rootless container may have from the host.

@@ -267,6 +267,14 @@ fn command(run: &image::Config) -> Result<Vec<String>> {
     Ok(command)
 }
 
+const PING_GROUPS: &str = "net.ipv4.ping_group_range";
+const FIRST_PORT: &str = "net.ipv4.ip_unprivileged_port_start";
+
+/// Whether a container gets this variable without asking for it.
+pub(crate) fn is_default_parameter(name: &str) -> bool {
+    [PING_GROUPS, FIRST_PORT].contains(&name)
+}
+
 /// The last group that `net.ipv4.ping_group_range` takes.
 const MOST_GROUPS: u32 = i32::MAX as u32;
 
@@ -300,8 +308,8 @@ fn linux(
         // with a group in the user namespace.
         let last =
             namespace.map_or(Some(MOST_GROUPS), Namespace::last_group).map(|last| last.min(MOST_GROUPS));
-        let range = last.map(|last| ("net.ipv4.ping_group_range".to_owned(), format!("0 {last}")));
-        let ports = ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        let range = last.map(|last| (PING_GROUPS.to_owned(), format!("0 {last}")));
+        let ports = (FIRST_PORT.to_owned(), "0".to_owned());
         for (name, value) in range.into_iter().chain([ports]) {
             sysctl.entry(name).or_insert(value);
         }
