@@ -67,6 +67,11 @@ fn store(sandbox: &Sandbox) -> String {
     sandbox.sh("find root/images root/layers root/mount-points -printf '%p %m\\n' | sort; cat root/images/index.json").ok()
 }
 
+/// The disk of a top at a path.
+fn disk(operation: &str, path: &std::path::Path) -> Value {
+    json!({"op": operation, "image": path, "target": path, "size": 1 << 20, "durable": false, "mode": 493, "owner": [0, 0]})
+}
+
 /// Operations that point at what is not the container's, each with the tool that would follow them.
 fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
     let (root, run) = (host.sandbox.root(), "/run/stave");
@@ -112,6 +117,8 @@ fn attacks(host: &Host) -> Vec<(&'static str, Value)> {
         ("union-mount", json!({"op": "directory-add", "path": root.join("containers/other"), "mode": 448})),
         ("union-mount", json!({"op": "file-add", "path": "/run/victim/evil", "content": "x", "mode": 420})),
         ("union-mount", json!({"op": "mount-points-add", "path": "/run/victim/x", "beside": at("d")})),
+        ("union-mount", disk("disk-add", &at("f"))),
+        ("union-mount", disk("disk-mount", &at("f"))),
         (
             "union-mount",
             json!({"op": "bind-mount", "source": "/run/victim", "within": "/run/victim/d", "target": "/"}),

@@ -5,7 +5,7 @@ use testkit::Sandbox;
 /// The tools of the pipe, with their arguments.
 pub(crate) const PIPE: [(&str, &str); 7] = [
     ("layer-apply", "--id web"),
-    ("union-mount", ""),
+    ("union-mount", "--size 8m"),
     ("netns-bridge", ""),
     ("veth-pair", ""),
     ("portmap", "-p 10080:80"),
