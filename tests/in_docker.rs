@@ -77,7 +77,7 @@ fn what_is_missing_is_said_in_a_line() {
     let refused = nested(&sandbox, "", false, "true");
     let hint = "hint: root may not do this here, as in a container: run the pipe in `unshare --user --map-root-user --mount`, and start a \
         container of Docker's with --security-opt seccomp=unconfined";
-    let error = refused.exits(3).stderr;
+    let error = refused.exits(125).stderr;
     assert_eq!(error, format!("union-mount: open file system overlay: Operation not permitted\n{hint}\n"));
     let seen = nested(&sandbox, &format!("{UNCONFINED} --cap-add SYS_ADMIN"), false, "true").exits(125);
     assert_eq!(
