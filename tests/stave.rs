@@ -101,6 +101,17 @@ fn flags_of_run_and_exec() {
     host.0.assert_as(&before);
 }
 
+/// Limits and file systems that are no volumes, with Docker's flags.
+#[test]
+fn flags_of_the_process_reach_it() {
+    let host = Host::new();
+    let flags = "--tmpfs /scratch:size=1m --shm-size 2m --ulimit nofile=99:100 --sysctl net.ipv4.ip_default_ttl=33 --oom-score-adj 500";
+    let look = "grep -E ' (/scratch|/dev/shm) ' /proc/mounts | grep -o 'size=[0-9]*k' | sort; ulimit -n; \
+                cat /proc/sys/net/ipv4/ip_default_ttl /proc/self/oom_score_adj";
+    let expected = "size=1024k\nsize=2048k\n99\n33\n500";
+    host.prints(&format!("run --rm {flags} busybox sh -c {look:?}"), expected);
+}
+
 /// What `docker run --link` of version 20.10 sets, to the letter.
 #[test]
 fn links_set_the_variables_of_dockers_links() {
@@ -130,6 +141,32 @@ DATA_BASE_PORT_80_TCP_PROTO=tcp
 ";
     assert_eq!(seen, expected);
     host.prints("rm -f db far", "db\nfar");
+}
+
+/// The other container is made anew, and has another address.
+#[test]
+fn a_link_follows_the_name() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints("run -d --name db busybox sleep 1000", "db");
+    host.prints("run -d --name web --link db:database --link db busybox sleep 1000", "web");
+    host.prints("exec web sh -c 'echo 9.9.9.9 own >> /etc/hosts'", "");
+    let hosts = |address: &str| format!("{address}\tdatabase db\n{address}\tdb\n9.9.9.9 own");
+    host.prints("exec web tail -n 3 /etc/hosts", &hosts("172.17.0.2"));
+    host.prints("rm -f db", "db");
+    host.prints("run -d --name db busybox sleep 1000", "db");
+    let address = host.0.sh("jq -r .network.cni.ips[0].address /run/stave/db.json | cut -d/ -f1").ok();
+    assert_ne!(address.trim(), "172.17.0.2");
+    host.prints("exec web tail -n 3 /etc/hosts", &hosts(address.trim()));
+    // One that the container has changed is its own.
+    host.prints("exec web sh -c 'sed s/database/mine/ /etc/hosts > /tmp/new; cat /tmp/new > /etc/hosts'", "");
+    host.prints("rm -f db", "db");
+    host.prints("run -d --name db busybox sleep 1000", "db");
+    let again = host.0.sh("jq -r .network.cni.ips[0].address /run/stave/db.json | cut -d/ -f1").ok();
+    let expected = format!("{}\tmine db\n{}\tdb\n9.9.9.9 own", address.trim(), again.trim());
+    host.prints("exec web tail -n 3 /etc/hosts", &expected);
+    host.prints("rm -f db web", "db\nweb");
+    host.0.assert_as(&before);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use oci::{
 };
 use serde_json::{Value, json};
 use toolkit::prelude::*;
-use waste::{Layer, Waste};
+use waste::{Layer, Waste, mark};
 
 /// Remove unused blobs and unpacked layers
 #[derive(Parser)]
@@ -178,14 +178,6 @@ fn killed_builds(context: &Context, dry_run: bool) -> Result<Vec<PathBuf>> {
 
 fn not_removed((path, error): (PathBuf, std::io::Error)) -> anyhow::Error {
     anyhow::Error::from(error).context(format!("remove {path:?}"))
-}
-
-/// Marks what containers, the build cache `without` some of it, and mounts refer to.
-fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) -> Result<()> {
-    marks.scan_directory(&context.scope.run_dir, &[])?;
-    marks.scan_directory(&context.scope.root.join("cache"), without)?;
-    marks.scan_file(Path::new("/proc/self/mountinfo"))?;
-    Ok(())
 }
 
 fn hinted(error: anyhow::Error) -> anyhow::Error {

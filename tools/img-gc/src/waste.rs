@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use oci::{Digest, Layout, gc::Sweep};
+use oci::{
+    Digest, Layout,
+    gc::{Marks, Sweep},
+};
+use toolkit::prelude::{Context, Result};
 
 /// What is to be removed: the cache first, then in this order.
 pub(crate) struct Waste {
@@ -36,4 +40,12 @@ impl Waste {
         let cache = self.cache.iter().map(|part| line(&["rm", "-r"], &[part]));
         cache.chain(files).chain(layers).chain(builds).collect()
     }
+}
+
+/// Marks what containers, the build cache `without` some of it, and mounts refer to.
+pub(crate) fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) -> Result<()> {
+    marks.scan_directory(&context.scope.run_dir, &[])?;
+    marks.scan_directory(&context.scope.root.join("cache"), without)?;
+    marks.scan_file(Path::new("/proc/self/mountinfo"))?;
+    Ok(())
 }

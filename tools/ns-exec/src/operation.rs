@@ -3,10 +3,14 @@
 use operation::any_of;
 use runtime::Identity;
 
+use crate::links::LinkFollow;
+
 any_of! {
-    /// The container's files in `$STAVE_ROOT`, its cgroup, and last its process.
+    /// The container's files in `$STAVE_ROOT`, its cgroup, the links to it, and last its process.
     pub(crate) enum ContainerOperation {
         Mount(mount::MountOperation),
+        // Before the cgroup, whose operation has a path alone.
+        Links(LinkFollow),
         Cgroup(cgroup::CgroupOperation),
         Process(runtime::ProcessOperation),
     }
@@ -17,7 +21,7 @@ impl ContainerOperation {
     pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Process(process) => Some(process.identity),
-            Self::Mount(_) | Self::Cgroup(_) => None,
+            Self::Mount(_) | Self::Cgroup(_) | Self::Links(_) => None,
         }
     }
 }

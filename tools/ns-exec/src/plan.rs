@@ -23,6 +23,7 @@ use toolkit::prelude::*;
 use crate::{
     device_flag::DeviceFlag,
     files::{Content, File},
+    links,
     mount_flag::MountFlag,
     network::{self, Network},
     operation::ContainerOperation,
@@ -98,6 +99,7 @@ pub(crate) fn plan(
         _ => error.into(),
     })?;
     operations.extend(device_list(&spec, context)?);
+    operations.extend(links::plan(context, document)?);
     let own = run_with(config, &Overrides::default());
     let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
     let member = Process {

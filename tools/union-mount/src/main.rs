@@ -15,6 +15,7 @@
 //! Root, or root in a user namespace (docs/rootless.md), but not for `--size`; overlayfs, with at most 500 layers; Linux 5.12.
 
 mod layers;
+mod volumes;
 
 use std::{
     path::{Path, PathBuf},
@@ -84,7 +85,7 @@ impl Filter for UnionMount {
             vec![directory(&container, 0o700, None), MountOperation::MountPointsAdd { path: points, beside }];
         let top = layers::place(&layers, &container, context.planned, &mut lower, &mut operations)?;
         // Volumes need mount points. These are made in the writable top, before it becomes read-only.
-        let volumes = !self.volumes.is_empty() || !declared(document)?.is_empty();
+        let volumes = !self.volumes.is_empty() || !volumes::declared(document)?.is_empty();
         // A read-only overlay needs two directories.
         if self.read_only && !volumes && lower.len() < 2 {
             let empty = container.join("empty");
@@ -100,7 +101,7 @@ impl Filter for UnionMount {
         let images =
             operations.iter().any(|operation| matches!(operation, MountOperation::ImageMount { .. }));
         operations.push(MountOperation::OverlayMount(self.overlay(context, &member, images)?));
-        operations.extend(self.mounts(&container, &member, document)?);
+        operations.extend(volumes::plan(&self.volumes, &container, &member, document)?);
         if self.read_only && volumes {
             operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
@@ -157,57 +158,10 @@ impl UnionMount {
             xino: images,
         })
     }
-
-    /// The volumes; parents come before children.
-    fn mounts(&self, container: &Path, rootfs: &Rootfs, document: &Document) -> Result<Vec<MountOperation>> {
-        let mut volumes = self.volumes.clone();
-        for volume in &mut volumes {
-            volume.source =
-                volume.source.canonicalize().with_context(|| format!("find volume {:?}", volume.source))?;
-        }
-        let mut operations = Vec::new();
-        for (number, target) in declared(document)?.into_iter().enumerate() {
-            if volumes.iter().any(|volume| volume.target == target) {
-                continue;
-            }
-            if operations.is_empty() {
-                operations.push(directory(&container.join("volumes"), 0o700, None));
-            }
-            let source = container.join("volumes").join(number.to_string());
-            operations.push(directory(&source, 0o755, None));
-            operations.push(MountOperation::TreeCopy {
-                within: rootfs.path.clone(),
-                source: target.clone(),
-                target: source.clone(),
-            });
-            volumes.push(Volume { source, target, readonly: false });
-        }
-        volumes.sort_by_key(|volume| volume.target.components().count());
-        operations.extend(volumes.into_iter().map(|Volume { source, target, readonly }| {
-            MountOperation::BindMount { source, within: rootfs.path.clone(), target, readonly }
-        }));
-        Ok(operations)
-    }
 }
 
 fn directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> MountOperation {
     MountOperation::DirectoryAdd { path: path.to_owned(), mode, owner }
-}
-
-/// The volumes that the image declares (OCI image-spec, config.md, "Volumes").
-fn declared(document: &Document) -> Result<Vec<PathBuf>> {
-    let image: Option<Image> = document.get()?;
-    let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
-    let mut targets = Vec::new();
-    for volume in config.and_then(|config| config.volumes().as_ref()).into_iter().flatten() {
-        let target = mount::plain(Path::new(volume)).with_context(|| {
-            format!("the image declares volume {volume:?}, which is not an absolute path below /")
-        })?;
-        targets.push(target);
-    }
-    targets.sort();
-    targets.dedup();
-    Ok(targets)
 }
 
 fn main() -> ExitCode {

@@ -12,9 +12,10 @@
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
+mod address;
 mod pair;
 
-use std::{net::Ipv4Addr, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
@@ -22,7 +23,7 @@ use document::{Document, Instance, members};
 use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
 use nat::NatOperation;
-use netlink::{Connection, Link, LinkOperation, Mac, Mark, arp, veth_name};
+use netlink::{Connection, Link, LinkOperation, Mac, Mark, veth_name};
 use operation::Scope;
 use pair::Pair;
 use toolkit::{Common, Context, Filter, Plan, hint};
@@ -86,7 +87,7 @@ impl Filter for VethPair {
             }
         };
         let guards = bridge.mac == Some(Mac::derive("", name));
-        let lease = plan_lease(context, &network, &connection, &bridge)?;
+        let lease = address::plan(context, &network, &connection, &bridge)?;
         let leased = lease.address;
         let address = NatOperation::Address {
             address: lease.address,
@@ -94,7 +95,7 @@ impl Filter for VethPair {
             instead_of: lease.instead_of.clone(),
         };
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
-        let subnet = v4(network.bridge.subnet)?;
+        let subnet = address::v4(network.bridge.subnet)?;
         let cidr = IpNet::from(Ipv4Net::new(leased, subnet.prefix_len())?);
         let pair = Pair {
             here: (veth_name(&context.id, INTERFACE), Mac::derive(&context.id, "host")),
@@ -136,64 +137,6 @@ fn planned_bridge(name: &str) -> Link {
         hairpin: false,
         bridge: true,
         alias: None,
-    }
-}
-
-fn v4(subnet: IpNet) -> Result<Ipv4Net> {
-    match subnet {
-        IpNet::V4(subnet) => Ok(subnet),
-        IpNet::V6(subnet) => bail!("subnet {subnet} is not an IPv4 subnet"),
-    }
-}
-
-/// The next free address. The bridge's own addresses, such as the gateway, are left out.
-fn plan_lease(
-    context: &Context,
-    network: &members::Network,
-    connection: &Connection,
-    bridge: &Link,
-) -> Result<Lease> {
-    let subnet = v4(network.bridge.subnet)?;
-    // A bridge that is planned has no index, and no address yet.
-    let addresses = match bridge.index {
-        0 => Vec::new(),
-        index => connection.addresses(Some(index))?,
-    };
-    let mut reserved: Vec<Ipv4Addr> = addresses
-        .iter()
-        .map(|address| address.address.addr())
-        .chain([network.bridge.gateway])
-        .filter_map(|address| match address {
-            std::net::IpAddr::V4(address) => Some(address),
-            std::net::IpAddr::V6(_) => None,
-        })
-        .collect();
-    let is_foreign = bridge.index != 0 && bridge.mac != Some(Mac::derive("", &bridge.name));
-    // If in doubt, the address is in use.
-    let in_use = |id: &str| {
-        let record = context.scope.run_dir.join(format!("{id}.json"));
-        let namespace = std::path::Path::new("/run/netns").join(id);
-        let gone = |path: &std::path::Path| path.try_exists().is_ok_and(|exists| !exists);
-        let no_link = || connection.link(&veth_name(id, INTERFACE)).is_ok_and(|link| link.is_none());
-        !(gone(&record) && gone(&namespace) && no_link())
-    };
-    loop {
-        let planned = lease::plan(&context.scope.run_dir, subnet, &reserved, &context.id, in_use);
-        let lease = planned.map_err(|error| match error {
-            lease::Error::UsedUp { .. } => {
-                hint(error, "unwind a container, or use another bridge with a larger --subnet")
-            }
-            error => error.into(),
-        })?;
-        // Another run directory has leases of its own: what it gave stands in the table.
-        match nat::address_holder(lease.address)? {
-            // On a bridge of others, somebody whom we do not know may have it.
-            None if is_foreign && arp::is_in_use(bridge, lease.address)? => reserved.push(lease.address),
-            Some(holder) if holder != context.id && Some(&holder) != lease.instead_of.as_ref() => {
-                reserved.push(lease.address);
-            }
-            _ => return Ok(lease),
-        }
     }
 }
 

@@ -1,0 +1,134 @@
+//! Links of other containers to this one: their `/etc/hosts` follows its name, as with Docker.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, Write},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use document::{
+    Document,
+    members::{Hosts, Network},
+    record,
+};
+use operation::{Condition, Error, Operation, Place, Scope, quote, unless_gone};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
+use toolkit::prelude::{Context, Result};
+
+use crate::operation::ContainerOperation;
+
+/// The most that is read of a file that a container may write.
+const MOST: u64 = 1 << 20;
+
+/// Gives names in another container's `/etc/hosts` this container's address. The file is changed in place, because it is
+/// mounted in the other container. Undo leaves it, as Docker does: nobody else has the address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "link-follow")]
+pub(crate) struct LinkFollow {
+    /// The file.
+    path: PathBuf,
+    /// The names, as they stand behind an address.
+    names: String,
+    /// The new address.
+    address: IpAddr,
+}
+
+/// The links that lead to an earlier address of this container.
+pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<ContainerOperation>> {
+    let network: Option<Network> = document.get()?;
+    let address = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
+    let (Some(address), Scope { run_dir, .. }) = (address, &context.scope) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for id in record::list(run_dir)?.into_iter().filter(|id| id.as_str() != context.id) {
+        let Some(other) = record::read(run_dir, &id)? else { continue };
+        let path = context.scope.container(id.as_str()).join("etc/hosts");
+        let entries = other.get::<Hosts>()?.unwrap_or_default().entries;
+        // The container's own name comes last.
+        let to_us = entries.into_iter().filter(|entry| entry.names.last() == Some(&context.id));
+        let follow = |names: Vec<String>| LinkFollow { path: path.clone(), names: names.join(" "), address };
+        let outdated = to_us.map(|entry| follow(entry.names));
+        found.extend(
+            outdated.filter(|link| link.changed(&link.text()).is_some()).map(ContainerOperation::from),
+        );
+    }
+    Ok(found)
+}
+
+impl LinkFollow {
+    fn open(&self, flags: OFlags) -> io::Result<Option<File>> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(unless_gone(openat(CWD, &self.path, flags, Mode::empty()))?.map(File::from))
+    }
+
+    /// What stands in the file; nothing where there is none.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Ok(Some(file)) = self.open(OFlags::RDONLY) {
+            let _ = file.take(MOST).read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// The text with the new address; none if it leads there already, or has no such line any more.
+    fn changed(&self, text: &str) -> Option<String> {
+        let own = format!("{}\t{}", self.address, self.names);
+        let is_ours = |line: &&str| line.split_once('\t').is_some_and(|(_, names)| names == self.names);
+        let is_outdated = text.lines().any(|line| is_ours(&line) && line != own);
+        let line = |line| if is_ours(&line) { own.as_str() } else { line };
+        let changed = || text.lines().flat_map(|old| [line(old), "\n"]).collect();
+        // One that was not read whole is not written.
+        ((text.len() as u64) < MOST && is_outdated).then(changed)
+    }
+
+    fn rewrite(&self) -> io::Result<()> {
+        let Some(new) = self.changed(&self.text()) else { return Ok(()) };
+        let Some(mut file) = self.open(OFlags::WRONLY)? else { return Ok(()) };
+        file.rewind()?;
+        file.write_all(new.as_bytes())?;
+        file.set_len(new.len() as u64)
+    }
+}
+
+impl Operation for LinkFollow {
+    fn explain(&self) -> Vec<String> {
+        let path = quote(&self.path.to_string_lossy());
+        let change = quote(&format!("s/^[^\t]*\t{}$/{}\t{}/", self.names, self.address, self.names));
+        vec![format!("sed {change} {path} > /tmp/hosts && cat /tmp/hosts > {path}")]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        scope.contain(&self.path)?;
+        let failed = |error| Error::new("write", format_args!("{:?}", self.path), error).of(Place::Store);
+        self.rewrite().map_err(failed)
+    }
+
+    fn undo(&self, _: &Scope) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        Ok(Condition::Present)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_exactly_these_names_changes() {
+        let link = |names: &str| LinkFollow {
+            path: "/x".into(),
+            names: names.into(),
+            address: "10.0.0.9".parse().unwrap(),
+        };
+        let hosts = "127.0.0.1\tlocalhost\n10.0.0.2\tdatabase db\n10.0.0.3\tdb\n# 10.0.0.2 db";
+        let changed = "127.0.0.1\tlocalhost\n10.0.0.9\tdatabase db\n10.0.0.3\tdb\n# 10.0.0.2 db\n";
+        assert_eq!(link("database db").changed(hosts).as_deref(), Some(changed));
+        assert_eq!(link("database db").changed(changed), None);
+        assert_eq!(link("web").changed(hosts), None);
+        assert_eq!(link("web").changed(""), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Volumes in the root file system.
+
+use std::path::{Path, PathBuf};
+
+use document::members::{Image, Rootfs};
+use mount::{MountOperation, Volume};
+use toolkit::prelude::*;
+
+use crate::directory;
+
+/// Mounts the volumes that were asked for and those of the image; parents come before children.
+pub(crate) fn plan(
+    asked: &[Volume],
+    container: &Path,
+    rootfs: &Rootfs,
+    document: &Document,
+) -> Result<Vec<MountOperation>> {
+    let mut volumes = asked.to_vec();
+    for volume in &mut volumes {
+        volume.source =
+            volume.source.canonicalize().with_context(|| format!("find volume {:?}", volume.source))?;
+    }
+    let mut operations = Vec::new();
+    for (number, target) in declared(document)?.into_iter().enumerate() {
+        if volumes.iter().any(|volume| volume.target == target) {
+            continue;
+        }
+        if operations.is_empty() {
+            operations.push(directory(&container.join("volumes"), 0o700, None));
+        }
+        let source = container.join("volumes").join(number.to_string());
+        operations.push(directory(&source, 0o755, None));
+        operations.push(MountOperation::TreeCopy {
+            within: rootfs.path.clone(),
+            source: target.clone(),
+            target: source.clone(),
+        });
+        volumes.push(Volume { source, target, readonly: false });
+    }
+    volumes.sort_by_key(|volume| volume.target.components().count());
+    operations.extend(volumes.into_iter().map(|Volume { source, target, readonly }| {
+        MountOperation::BindMount { source, within: rootfs.path.clone(), target, readonly }
+    }));
+    Ok(operations)
+}
+
+/// The volumes that the image declares (OCI image-spec, config.md, "Volumes").
+pub(crate) fn declared(document: &Document) -> Result<Vec<PathBuf>> {
+    let image: Option<Image> = document.get()?;
+    let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
+    let mut targets = Vec::new();
+    for volume in config.and_then(|config| config.volumes().as_ref()).into_iter().flatten() {
+        let target = mount::plain(Path::new(volume)).with_context(|| {
+            format!("the image declares volume {volume:?}, which is not an absolute path below /")
+        })?;
+        targets.push(target);
+    }
+    targets.sort();
+    targets.dedup();
+    Ok(targets)
+}
