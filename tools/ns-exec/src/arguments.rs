@@ -47,8 +47,8 @@ pub(crate) struct NsExec {
     /// Run as this user and group
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// Mount a directory or file of the host in the container; repeatable
-    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Mount a directory or file of the host in the container; idmap: its files have the same owners inside; repeatable
+    #[arg(short, long = "volume", value_name = "SRC:DST[:ro,idmap]")]
     pub(crate) volumes: Vec<Volume>,
     /// Give the command a terminal. Its output goes to standard output; its input comes from your terminal, or with -i from
     /// standard input

@@ -26,6 +26,7 @@ mod mount_flag;
 mod network;
 mod operation;
 mod output;
+mod owners;
 mod plan;
 mod record;
 mod request;

@@ -27,6 +27,7 @@ use crate::{
     mount_flag::MountFlag,
     network::{self, Network},
     operation::ContainerOperation,
+    owners::{self, Owners},
     request::{Log, Request},
     settings::{Settings, Sysctl},
     sharing,
@@ -48,8 +49,9 @@ pub(crate) fn plan(
     let Network { network, hostname, files } = network::choose(&request, context, document)?;
     // A directory that others manage is used as it is.
     let files = if request.rootfs.is_some() { Vec::new() } else { files };
-    let (mut operations, files) = place(context, files, readonly);
-    operations.extend(shared.operations);
+    let Owners { userns, idmap_rootfs, mut operations } = owners::choose(&request, context, document)?;
+    let (made, files) = place(context, files, readonly, userns.is_some());
+    operations.extend(made.into_iter().chain(shared.operations));
     let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
@@ -73,6 +75,8 @@ pub(crate) fn plan(
         network,
         namespaces: shared.owners,
         stop_signal,
+        userns,
+        idmap_rootfs,
         terminal: request.terminal,
         no_new_privileges: request.security.no_new_privileges,
         seccomp: request.security.seccomp,
@@ -222,7 +226,12 @@ fn root(request: &Request, context: &Context, document: &Document) -> Result<(Pa
 }
 
 /// The paths of the container's files in `/etc` on the host, and the operations that make them.
-fn place(context: &Context, files: Vec<File>, readonly: bool) -> (Vec<ContainerOperation>, Vec<Volume>) {
+fn place(
+    context: &Context,
+    files: Vec<File>,
+    readonly: bool,
+    idmap: bool,
+) -> (Vec<ContainerOperation>, Vec<Volume>) {
     // On the disk, because the container's processes can fill the files.
     let directory = context.scope.container(&context.id).join("etc");
     let (mut operations, mut volumes) = (Vec::new(), Vec::new());
@@ -238,7 +247,7 @@ fn place(context: &Context, files: Vec<File>, readonly: bool) -> (Vec<ContainerO
                 directory.join(name)
             }
         };
-        volumes.push(Volume { source, target: Path::new("/etc").join(name), readonly });
+        volumes.push(Volume { source, target: Path::new("/etc").join(name), readonly, idmap });
     }
     (operations, volumes)
 }

@@ -7,6 +7,7 @@ use document::Id;
 use mount::MountOperation;
 use runtime::spec::{Owner, Owners, SharedMemory};
 use toolkit::prelude::*;
+use userns::Wanted;
 
 use crate::{network::host_name, operation::ContainerOperation, record, request::Request};
 
@@ -24,6 +25,10 @@ pub(crate) struct Sharing {
     /// See the cgroups of the host, or of another container, read-only
     #[arg(long, value_name = "private|host|container:ID", conflicts_with = "join")]
     pub(crate) cgroupns: Option<Whose>,
+    /// Run in a user namespace of the container's own: the one that union-mount --userns has made the root file system for; with
+    /// --rootfs, this one. auto: ids that no other container has
+    #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…", conflicts_with = "join")]
+    pub(crate) userns: Option<Wanted>,
 }
 
 /// Whose namespace it is.
@@ -90,7 +95,7 @@ pub(crate) struct Shared {
 
 /// Finds the containers that are named.
 pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
-    let Sharing { pid, ipc, uts, cgroupns } = request.sharing.clone();
+    let Sharing { pid, ipc, uts, cgroupns, .. } = request.sharing.clone();
     let run_dir = &context.scope.run_dir;
     let mut shared = Shared::default();
     shared.owners.cgroup = owner(cgroupns, run_dir)?;

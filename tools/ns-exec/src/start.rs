@@ -233,7 +233,7 @@ impl Start {
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };
-        let user = process.spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let user = runtime::spec::user_outside(&process.spec);
         let (relayed, inside) = relays(user)?;
         self.relayed = relayed;
         let streams = Streams { stdin, stdout: through(&inside[0]), stderr: through(&inside[1]) };

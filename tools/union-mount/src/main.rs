@@ -15,6 +15,7 @@
 //! Root, or root in a user namespace (docs/rootless.md), but not for `--size`; overlayfs, with at most 500 layers; Linux 5.12.
 
 mod layers;
+mod owners;
 mod volumes;
 
 use std::{
@@ -28,8 +29,9 @@ use document::{
     members::{Image, Layers, Rootfs},
 };
 use mount::{Disk, MountOperation, Overlay, Volume};
-use operation::Scope;
+use operation::{Claim, Scope};
 use toolkit::prelude::*;
+use userns::Wanted;
 
 /// Mount the layers of an image as one root file system with a writable top
 #[derive(Debug, Parser)]
@@ -38,9 +40,13 @@ struct UnionMount {
     /// Make the root file system read-only
     #[arg(long)]
     read_only: bool,
-    /// Mount a directory or file of the host in the container; repeatable
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]")]
+    /// Mount a directory or file of the host in the container; idmap: its files have the same owners inside; repeatable
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro,idmap]")]
     volumes: Vec<Volume>,
+    /// Make it for a user namespace of the container's own, in which ns-exec then runs; files on the disk keep their owners. auto: ids
+    /// that no other container has
+    #[arg(long, value_name = "host|auto[:size=N]|CONTAINER:HOST:SIZE,…")]
+    userns: Option<Wanted>,
     /// Let fsync write to the disk; unmounting is slower. Without it, a crash of the machine can leave the writable top half
     /// written
     #[arg(long)]
@@ -62,9 +68,18 @@ fn room(text: &str) -> Result<u64, String> {
     }
 }
 
+operation::any_of! {
+    /// What this tool does.
+    enum Op {
+        Mount(MountOperation),
+        /// Of the ids of a user namespace.
+        Claim(Claim),
+    }
+}
+
 impl Filter for UnionMount {
     type Adds = Rootfs;
-    type Operation = MountOperation;
+    type Operation = Op;
     const READS: &'static [&'static str] = &[Layers::NAME, Image::NAME];
 
     fn common(&self) -> &Common {
@@ -85,6 +100,14 @@ impl Filter for UnionMount {
             vec![directory(&container, 0o700, None), MountOperation::MountPointsAdd { path: points, beside }];
         let top = layers::place(&layers, &container, context.planned, &mut lower, &mut operations)?;
         // Volumes need mount points. These are made in the writable top, before it becomes read-only.
+        let wanted = self.userns.as_ref().unwrap_or(&Wanted::Host);
+        let (userns, claim) = wanted.find(&context.scope, &context.id)?;
+        if let Some(volume) = self.volumes.iter().find(|volume| volume.idmap && userns.is_none()) {
+            bail!(
+                "map owners of volume {:?}: the container has no user namespace of its own: --userns",
+                volume.source
+            );
+        }
         let volumes = !self.volumes.is_empty() || !volumes::declared(document)?.is_empty();
         // A read-only overlay needs two directories.
         if self.read_only && !volumes && lower.len() < 2 {
@@ -97,14 +120,20 @@ impl Filter for UnionMount {
         let (upper, work) = if writable { self.top(&container, top, &mut operations)? } else { (None, None) };
         operations.push(directory(&path, 0o700, None));
         let durable = self.durable && upper.is_some();
-        let member = Rootfs { path, lower, upper, work, readonly: self.read_only, durable };
+        let member = Rootfs { path, lower, upper, work, readonly: self.read_only, durable, userns };
         let images =
             operations.iter().any(|operation| matches!(operation, MountOperation::ImageMount { .. }));
-        operations.push(MountOperation::OverlayMount(self.overlay(context, &member, images)?));
+        let mut overlay = self.overlay(context, &member, images)?;
+        if let Some(userns) = &member.userns {
+            owners::map(userns, &container, &mut overlay, &mut operations);
+        }
+        operations.push(MountOperation::OverlayMount(overlay));
         operations.extend(volumes::plan(&self.volumes, &container, &member, document)?);
         if self.read_only && volumes {
             operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
+        let operations =
+            claim.map(Op::from).into_iter().chain(operations.into_iter().map(Op::from)).collect();
         Ok(Plan { adds: member, operations })
     }
 
@@ -156,6 +185,7 @@ impl UnionMount {
             durable: self.durable,
             userxattr: userns::Namespace::current()?.is_some(),
             xino: images,
+            owner: None,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use document::members::{Image, Rootfs};
 use mount::{MountOperation, Volume};
 use toolkit::prelude::*;
+use userns::Namespace;
 
 use crate::directory;
 
@@ -29,17 +30,19 @@ pub(crate) fn plan(
             operations.push(directory(&container.join("volumes"), 0o700, None));
         }
         let source = container.join("volumes").join(number.to_string());
-        operations.push(directory(&source, 0o755, None));
+        operations.push(directory(&source, 0o755, rootfs.userns.as_ref().and_then(Namespace::root)));
         operations.push(MountOperation::TreeCopy {
             within: rootfs.path.clone(),
             source: target.clone(),
             target: source.clone(),
         });
-        volumes.push(Volume { source, target, readonly: false });
+        // On the disk its files have the owners that they have in the mount.
+        volumes.push(Volume { source, target, readonly: false, idmap: false });
     }
     volumes.sort_by_key(|volume| volume.target.components().count());
-    operations.extend(volumes.into_iter().map(|Volume { source, target, readonly }| {
-        MountOperation::BindMount { source, within: rootfs.path.clone(), target, readonly }
+    operations.extend(volumes.into_iter().map(|Volume { source, target, readonly, idmap }| {
+        let (within, userns) = (rootfs.path.clone(), rootfs.userns.clone());
+        MountOperation::BindMount { source, within, target, readonly, userns, idmap }
     }));
     Ok(operations)
 }

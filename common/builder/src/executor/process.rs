@@ -102,7 +102,7 @@ impl Command<'_> {
         let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {
             let source = self.files.join(name);
             fs::write(&source, text).map_err(Cause::system("write", &source))?;
-            Ok(Volume { source, target: Path::new("/etc").join(name), readonly: false })
+            Ok(Volume { source, target: Path::new("/etc").join(name), readonly: false, idmap: false })
         };
         Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", hosts.as_bytes())?])
     }

@@ -207,6 +207,7 @@ impl Store {
             durable: false,
             userxattr: namespace.is_some(),
             xino: false,
+            owner: None,
         };
         overlay.mount()?;
         mounted.attached = true;

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, OsStr},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -22,6 +22,9 @@ use crate::{
     error::{explained, mounting},
     sys,
 };
+
+/// linux/mount.h
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 /// The longest string of fsconfig(2), in bytes.
 pub(crate) const LONGEST_STRING: usize = 255;
@@ -138,6 +141,20 @@ impl Detached {
     pub fn attach_in(&self, directory: impl AsFd, name: &OsStr) -> std::result::Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(self.0.as_fd(), c"", directory.as_fd(), name, flags)
+    }
+
+    /// Shows the files' owners by the mappings of a user namespace: what belongs to 0 on the disk belongs to its root. The mount
+    /// is a copy that was never attached.
+    ///
+    /// # Errors
+    /// EINVAL for a file system that cannot be shown so, such as an overlay, and for one that is already.
+    pub fn map_owners(&self, namespace: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+        let attributes = sys::Attributes {
+            set: MOUNT_ATTR_IDMAP,
+            userns: namespace.as_raw_fd().unsigned_abs().into(),
+            ..sys::Attributes::default()
+        };
+        sys::mount_setattr(self.0.as_fd(), false, &attributes)
     }
 
     /// Sets and clears the attributes in `options`, on this mount and on those below it if `recursive`. Works on an

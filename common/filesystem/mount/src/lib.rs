@@ -7,6 +7,7 @@
 mod detached;
 mod disk;
 mod error;
+mod files_of;
 mod image;
 mod loops;
 mod operation;
@@ -23,6 +24,7 @@ mod volume;
 pub use detached::{Detached, FileSystem, propagate, unmount};
 pub use disk::Disk;
 pub use error::{Error, Result, strerror};
+pub use files_of::{act_for, files_of};
 pub use image::image;
 pub use operation::MountOperation;
 pub use options::Options;

@@ -60,6 +60,9 @@ pub struct Overlay {
     /// system, with inode numbers that do not change when a file is copied up. (They have more than 32 bits then.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub xino: bool,
+    /// Whose files overlayfs makes for itself: the root of the user namespace by which the directories show their owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(u32, u32)>,
 }
 
 impl Overlay {
@@ -102,6 +105,13 @@ impl Overlay {
     /// [`Errno::EUCLEAN`] if a crash may have lost a part of `upper`, [`Errno::EBUSY`] if a process has it mounted,
     /// [`Errno::EOPNOTSUPP`] if its file system is unsuitable.
     pub fn mount(&self) -> Result<()> {
+        match self.owner {
+            Some(owner) => crate::files_of(owner, || self.mount_as_caller()),
+            None => self.mount_as_caller(),
+        }
+    }
+
+    fn mount_as_caller(&self) -> Result<()> {
         volatile::release(self)?;
         let mounted = match self.mount_by_api() {
             // Before Linux 6.7 there is no `lowerdir+`, which takes one directory with any path at a time.
@@ -241,6 +251,7 @@ mod tests {
             durable: false,
             userxattr: false,
             xino: false,
+            owner: None,
         };
         (dir, overlay)
     }
@@ -335,6 +346,7 @@ mod tests {
             durable: true,
             userxattr: false,
             xino: false,
+            owner: None,
         };
         assert_eq!(
             overlay.explain(),

@@ -3,7 +3,7 @@ use std::{
     str::FromStr,
 };
 
-/// A directory or a file of the host for a container: `SRC:DST[:ro]`, as in Docker's `-v`.
+/// A directory or a file of the host for a container: `SRC:DST[:OPTIONS]`, as in Docker's `-v`, with Podman's option `idmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Absolute path on the host.
@@ -12,6 +12,8 @@ pub struct Volume {
     pub target: PathBuf,
     /// Make it read-only.
     pub readonly: bool,
+    /// Its files belong in the container's user namespace to the ids that they have on the disk.
+    pub idmap: bool,
 }
 
 /// Text that is not a volume.
@@ -28,22 +30,26 @@ impl FromStr for Volume {
     fn from_str(text: &str) -> Result<Self, InvalidVolume> {
         let error = |reason| InvalidVolume { text: text.to_owned(), reason };
         let parts: Vec<&str> = text.split(':').collect();
-        let (source, target, option) = match parts[..] {
+        let (source, target, options) = match parts[..] {
             [source, target] => (source, target, "rw"),
-            [source, target, option] => (source, target, option),
+            [source, target, options] => (source, target, options),
             _ => return Err(error("a volume is SRC:DST or SRC:DST:ro")),
         };
-        let readonly = match option {
-            "ro" => true,
-            "rw" => false,
-            _ => return Err(error("the option of a volume is ro or rw")),
-        };
+        let (mut readonly, mut idmap) = (false, false);
+        for option in options.split(',') {
+            match option {
+                "ro" => readonly = true,
+                "rw" => readonly = false,
+                "idmap" => idmap = true,
+                _ => return Err(error("the options of a volume are ro, rw and idmap")),
+            }
+        }
         if !source.starts_with('/') {
             return Err(error("the source of a volume is an absolute path on the host"));
         }
         let target = plain(Path::new(target))
             .ok_or_else(|| error("the target of a volume is an absolute path below /"))?;
-        Ok(Self { source: source.into(), target, readonly })
+        Ok(Self { source: source.into(), target, readonly, idmap })
     }
 }
 
@@ -70,17 +76,19 @@ mod tests {
             source: source.into(),
             target: target.into(),
             readonly,
+            idmap: false,
         };
         for (text, expected) in [
             ("/a:/b", Ok(volume("/a", "/b", false))),
             ("/a:/b//c/.:ro", Ok(volume("/a", "/b/c", true))),
             ("/a:/b:rw", Ok(volume("/a", "/b", false))),
+            ("/a:/b:ro,idmap", Ok(Volume { idmap: true, ..volume("/a", "/b", true) })),
             ("/a", Err("\"/a\": a volume is SRC:DST or SRC:DST:ro")),
             ("a:/b", Err("\"a:/b\": the source of a volume is an absolute path on the host")),
             ("/a:b", Err("\"/a:b\": the target of a volume is an absolute path below /")),
             ("/a:/b/../c", Err("\"/a:/b/../c\": the target of a volume is an absolute path below /")),
             ("/a:/", Err("\"/a:/\": the target of a volume is an absolute path below /")),
-            ("/a:/b:x", Err("\"/a:/b:x\": the option of a volume is ro or rw")),
+            ("/a:/b:x", Err("\"/a:/b:x\": the options of a volume are ro, rw and idmap")),
         ] {
             assert_eq!(
                 text.parse::<Volume>().map_err(|error| error.to_string()),

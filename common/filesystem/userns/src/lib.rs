@@ -4,10 +4,16 @@
 //! mapping, device nodes cannot be made, and overlayfs keeps its marks in `user.overlay.*`, because `trusted.*` is only
 //! for the first root.
 
+mod made;
+mod sys;
+mod wanted;
+
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use operation::Error;
 use serde::{Deserialize, Serialize};
+
+pub use wanted::Wanted;
 
 /// The inode of the first user namespace of every machine: `USER_NS_INIT_INO` of the kernel's `linux/nsfs.h`. The map
 /// does not tell: a process that may map all ids can make another namespace with the same map.
@@ -68,6 +74,16 @@ impl Namespace {
     /// Which user `uid` is in the namespace above.
     pub fn user_outside(&self, uid: u32) -> Option<u32> {
         outside(&self.uid_mappings, uid)
+    }
+
+    /// Which group `gid` is in the namespace above.
+    pub fn group_outside(&self, gid: u32) -> Option<u32> {
+        outside(&self.gid_mappings, gid)
+    }
+
+    /// User and group of its root in the namespace above; none if it has no root.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        Some((self.user_outside(0)?, self.group_outside(0)?))
     }
 }
 

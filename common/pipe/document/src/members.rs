@@ -103,8 +103,37 @@ pub struct Rootfs {
     /// Whether what is written there survives a crash of the machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub durable: bool,
+    /// The user namespace that it is for, if that is not the caller's: `path` shows the files' owners as it maps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<UserNamespace>")]
+    pub userns: Option<userns::Namespace>,
 }
 member!(Rootfs, "rootfs");
+
+/// The mappings of a user namespace, as OCI runtime-spec has them.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // It describes the type of another crate.
+struct UserNamespace {
+    /// Its users.
+    uid_mappings: Vec<IdMapping>,
+    /// Its groups.
+    gid_mappings: Vec<IdMapping>,
+}
+
+/// One run of ids.
+#[derive(JsonSchema)]
+#[allow(dead_code)] // As above.
+struct IdMapping {
+    /// The first id inside.
+    #[serde(rename = "containerID")]
+    container_id: u32,
+    /// The first id outside.
+    #[serde(rename = "hostID")]
+    host_id: u32,
+    /// How many ids.
+    size: u32,
+}
 
 /// `cgroup`: the container's own cgroup, with its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -94,7 +94,7 @@ pub const ROWS: [Row; 14] = [
         extenders: &[],
         others: "",
         holds: "`path`, `lower` (directories, lowest first; for an image, where it is mounted), `upper`, `work`, `readonly`, \
-                `durable`",
+                `durable`, `userns` (the mappings of the user namespace that it is for, as OCI runtime-spec has them)",
         schema: of::<Rootfs>,
     },
     Row {

@@ -5,6 +5,9 @@ use std::path::Path;
 use mount::Options;
 use oci_spec::runtime::{Capabilities, Linux, LinuxNamespaceType, Mount, Process, Spec};
 use operation::words;
+use userns::Mapping;
+
+use crate::spec::userns;
 
 /// The lines.
 pub fn explain(spec: &Spec) -> Vec<String> {
@@ -46,6 +49,17 @@ pub fn explain(spec: &Spec) -> Vec<String> {
     if spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or_default()) {
         lines.push("mount -o remount,bind,ro /".to_owned());
     }
+    if let Some(ids) = userns(spec) {
+        let map = |name: &str, runs: &[Mapping]| -> Vec<String> {
+            runs.iter()
+                .map(|run| format!("--map-{name}={}:{}:{}", run.inside, run.outside, run.size))
+                .collect()
+        };
+        let mut line = vec!["unshare".to_owned(), "--user".to_owned()];
+        line.extend(map("users", &ids.uid_mappings));
+        line.extend(map("groups", &ids.gid_mappings));
+        lines.push(words(line));
+    }
     lines.extend(spec.process().iter().flat_map(process));
     lines
 }
@@ -61,6 +75,8 @@ fn enter(linux: Option<&Linux>) -> String {
     for namespace in linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten() {
         let option = match namespace.typ() {
             LinuxNamespaceType::Network => "--net".to_owned(),
+            // It is entered last.
+            LinuxNamespaceType::User => continue,
             kind => format!("--{kind}"),
         };
         match namespace.path() {

@@ -158,6 +158,7 @@ fn volumes_and_a_read_only_root() {
         source: shared.path().join(source),
         target: target.into(),
         readonly,
+        idmap: false,
     };
     symlink("/../../../tmp/link", rootfs.path().join("etc/hosts")).unwrap();
     let mut with = Overrides {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use operation::{Condition, Error, Scope, words};
 use serde::{Deserialize, Serialize};
+use userns::Namespace;
 
 use crate::{Disk, Overlay};
 
@@ -64,6 +65,15 @@ pub enum MountOperation {
     DiskAdd(Disk),
     /// Mounts it.
     DiskMount(Disk),
+    /// Mounts a directory a second time, where its files show their owners by the mappings of a user namespace.
+    IdmapMount {
+        /// Absolute path of the directory.
+        source: PathBuf,
+        /// Absolute path of the mount point.
+        target: PathBuf,
+        /// The mappings.
+        userns: Namespace,
+    },
     /// Mounts an overlay.
     OverlayMount(Overlay),
     /// Mounts a file system in memory that every user may write to, as `/dev/shm` is.
@@ -86,6 +96,12 @@ pub enum MountOperation {
         /// Make it read-only.
         #[serde(default)]
         readonly: bool,
+        /// The user namespace of the container, if it has one of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        userns: Option<Namespace>,
+        /// Whether its files show their owners by that namespace.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        idmap: bool,
     },
     /// Makes a mount read-only, but not the mounts below it.
     MountSeal {
@@ -129,11 +145,20 @@ impl operation::Operation for MountOperation {
                 let options = format!("nosuid,nodev,noexec,{}", mounted::memory(*size).join(","));
                 vec![words(["mount", "-t", "tmpfs", "-o", &options, source, &target.to_string_lossy()])]
             }
-            Self::BindMount { source, within, target, readonly } => {
+            Self::IdmapMount { source, target, userns } => {
+                let options = format!("bind,nodev,{}", mounted::idmap(userns));
+                let [source, target] = [source, target].map(|path| path.to_string_lossy());
+                vec![words(["mount", "-o", &options, &source, &target])]
+            }
+            Self::BindMount { source, within, target, readonly, userns, idmap } => {
                 let target = inside(within, target);
-                let options = if *readonly { "rbind,nodev,ro=recursive" } else { "rbind,nodev" };
+                let mut options =
+                    if *readonly { "rbind,nodev,ro=recursive" } else { "rbind,nodev" }.to_owned();
+                if let Some(userns) = userns.as_ref().filter(|_| *idmap) {
+                    options = format!("{options},{}", mounted::idmap(userns));
+                }
                 let [source, target] = [source, &target].map(|path| path.to_string_lossy());
-                vec![words(["mount", "--mkdir", "-o", options, &source, &target])]
+                vec![words(["mount", "--mkdir", "-o", &options, &source, &target])]
             }
             Self::MountSeal { target } => {
                 vec![words(["mount", "-o", "remount,bind,nodev,ro", &target.to_string_lossy()])]
@@ -152,8 +177,15 @@ impl operation::Operation for MountOperation {
             Self::DiskMount(disk) => disk.mount()?,
             Self::OverlayMount(overlay) => overlay.mount()?,
             Self::MemoryMount { source, target, size } => mounted::in_memory(source, target, *size)?,
-            Self::BindMount { source, within, target, readonly } => {
-                mounted::bind(source, within, target, *readonly)?;
+            Self::IdmapMount { source, target, userns } => mounted::idmapped(source, target, userns)?,
+            Self::BindMount { source, within, target, readonly, userns, idmap } => {
+                let bind =
+                    || mounted::bind(source, within, target, *readonly, userns.as_ref().filter(|_| *idmap));
+                match userns.as_ref().and_then(Namespace::root) {
+                    // A mount point that is missing is made.
+                    Some(root) => crate::files_of(root, bind)?,
+                    None => bind()?,
+                }
             }
             Self::MountSeal { target } => mounted::seal(target)?,
         }
@@ -178,6 +210,7 @@ impl operation::Operation for MountOperation {
                     entry.kind == "overlay" && entry.source == overlay.source
                 })?;
             }
+            Self::IdmapMount { target, .. } => mounted::undo(scope.contain(target)?, |_| true)?,
             Self::MemoryMount { source, target, .. } => {
                 mounted::undo(scope.contain(target)?, |entry| mounted::is_memory(entry, source))?;
             }
@@ -205,6 +238,7 @@ impl operation::Operation for MountOperation {
             Self::OverlayMount(overlay) => mounted::check(&overlay.target, |entry| {
                 entry.kind == "overlay" && entry.source == overlay.source
             })?,
+            Self::IdmapMount { target, .. } => mounted::check(target, |_| true)?,
             Self::MemoryMount { source, target, .. } => {
                 mounted::check(target, |entry| mounted::is_memory(entry, source))?
             }

@@ -15,9 +15,19 @@ use crate::{
     resolve::{self, Leaf},
     table,
 };
+use userns::Namespace;
 
-pub(super) fn bind(source: &Path, within: &Path, target: &Path, readonly: bool) -> Result<()> {
+pub(super) fn bind(
+    source: &Path,
+    within: &Path,
+    target: &Path,
+    readonly: bool,
+    owners: Option<&Namespace>,
+) -> Result<()> {
     let copy = Detached::copy(source, true)?;
+    if let Some(owners) = owners {
+        map_owners(&copy, source, owners)?;
+    }
     let options = Options::parse(if readonly {
         ["nodev", "ro", "rprivate"].as_slice()
     } else {
@@ -32,6 +42,35 @@ pub(super) fn bind(source: &Path, within: &Path, target: &Path, readonly: bool) 
     };
     let object = format_args!("{source:?} on {target:?} in {within:?}");
     mount().map_err(|errno| Error::new("mount", object, errno).of(Place::Namespace))
+}
+
+pub(super) fn idmapped(source: &Path, target: &Path, owners: &Namespace) -> Result<()> {
+    let place = resolve::place(target).map_err(on("open", target))?;
+    let copy = Detached::copy(source, false)?;
+    copy.change(&Options::parse(["nodev", "rprivate"]), false).map_err(mounting("mount on", target))?;
+    map_owners(&copy, source, owners)?;
+    copy.attach(place).map_err(mounting("mount on", target))
+}
+
+fn map_owners(copy: &Detached, source: &Path, owners: &Namespace) -> Result<()> {
+    let namespace = owners.make()?;
+    copy.map_owners(namespace.as_fd()).map_err(|errno| {
+        let error = Error::new("map owners of", format_args!("{source:?}"), errno);
+        match errno {
+            Errno::INVAL => error
+                .with_hint("its file system cannot do that in this kernel: ext4, xfs, btrfs and tmpfs can"),
+            _ => error.of(Place::Namespace),
+        }
+    })
+}
+
+/// In the form of mount(8).
+pub(super) fn idmap(owners: &Namespace) -> String {
+    let lists = [("u", &owners.uid_mappings), ("g", &owners.gid_mappings)];
+    let runs = lists.into_iter().flat_map(|(kind, runs)| {
+        runs.iter().map(move |run| format!("{kind}:{}:{}:{}", run.inside, run.outside, run.size))
+    });
+    format!("X-mount.idmap={}", runs.collect::<Vec<_>>().join(" "))
 }
 
 /// Makes the mount on `target` read-only, but not the mounts below it.

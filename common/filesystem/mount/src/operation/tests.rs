@@ -39,6 +39,7 @@ fn operations(fixture: &Fixture) -> Vec<MountOperation> {
             durable: false,
             userxattr: false,
             xino: false,
+            owner: None,
         }),
         add("root/containers/web/volume", 0o755),
         MountOperation::TreeCopy {
@@ -51,12 +52,16 @@ fn operations(fixture: &Fixture) -> Vec<MountOperation> {
             within: rootfs.clone(),
             target: "/data".into(),
             readonly: true,
+            userns: None,
+            idmap: false,
         },
         MountOperation::BindMount {
             source: at("shared"),
             within: rootfs,
             target: "/new/dir".into(),
             readonly: false,
+            userns: None,
+            idmap: false,
         },
         add("run/containers/web", 0o755),
         MountOperation::FileAdd {
@@ -126,6 +131,7 @@ fn undo_stays_in_its_scope_and_leaves_alone_what_others_mounted() {
         durable: false,
         userxattr: false,
         xino: false,
+        owner: None,
     });
     ours.undo(&fixture.scope).unwrap();
     let found = ours.check(&fixture.scope).unwrap();
@@ -149,6 +155,8 @@ fn explained_as_a_person_would_type_it() {
             within: "/c/rootfs".into(),
             target: "/data".into(),
             readonly: true,
+            userns: None,
+            idmap: false,
         },
         MountOperation::ImageMount { image: "/i".into(), target: "/t".into() },
     ]

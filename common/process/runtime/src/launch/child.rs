@@ -56,12 +56,19 @@ pub(super) fn run(
         namespaces.enter_user()?;
     }
     let denies_setgroups = userns::denies_setgroups();
+    let inside = namespaces.user();
+    if let Some(user) = inside {
+        user.act_for_root()?;
+    }
     let terminal = surround(namespaces, surroundings, process, channel)?;
     let mask = process.user().umask().unwrap_or(0o022);
     rustix::process::umask(Mode::from_raw_mode(mask));
     enter_directory(process.cwd())?;
     limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
-    let user = rustix::fs::Uid::from_raw(process.user().uid());
+    // While the process is not in its user namespace, its user has another number.
+    let uid = process.user().uid();
+    let uid = inside.map_or(Some(uid), |user| user.ids.user_outside(uid)).unwrap_or(uid);
+    let user = rustix::fs::Uid::from_raw(uid);
     let has_terminal = terminal.is_some();
     if let Some(terminal) = terminal {
         rustix::fs::fchown(&terminal, Some(user), None)
@@ -72,6 +79,9 @@ pub(super) fn run(
     } else {
         stdio::install(streams)?;
         stdio::give(user);
+    }
+    if let Some(user) = inside {
+        user.enter()?;
     }
     credentials::take(process, denies_setgroups, program.is_some())?;
     let command = command::find(process)?;
@@ -112,8 +122,7 @@ fn leave_program_file(own: Option<&ProgramFile>, stand_in: Option<BorrowedFd<'_>
 /// Whether a new container has this annotation.
 fn is_set(surroundings: &Surroundings<'_>, name: &str) -> bool {
     let Surroundings::New(spec) = surroundings else { return false };
-    let annotations = spec.annotations().as_ref();
-    annotations.is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
+    crate::spec::is_annotated(spec, name)
 }
 
 /// Makes or enters the surroundings, and opens the terminal in them.
@@ -129,11 +138,12 @@ fn surround(
             adjust_oom(process, channel)?;
             namespaces.enter()?;
             if !is_set(surroundings, crate::spec::ENDS_WITH_PARENT) {
-                channel.entrust(&held::own()?)?;
+                let user = namespaces.user().map(|user| user.namespace.as_fd());
+                channel.entrust(&held::own(user)?)?;
             }
             name(spec, namespaces)?;
             parameters::set(spec, channel)?;
-            root::make(spec, terminal.map(|(process, _)| process), channel)
+            root::make(spec, terminal.map(|(process, _)| process), channel, namespaces.user())
         }
         Surroundings::Joined(_) => {
             namespaces.enter_all()?;

@@ -5,7 +5,10 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -28,9 +31,13 @@ const KINDS: [(Kind, &str); 7] = [
 /// How many there are at most.
 pub(super) const MOST: usize = KINDS.len();
 
-/// The caller's own, to be held by its parent.
-pub(super) fn own() -> Result<Vec<OwnedFd>> {
-    KINDS.iter().map(|(_, name)| open(&Path::new("/proc/self/ns").join(name))).collect()
+/// The caller's own, to be held by its parent. `user`: the user namespace that it has still to enter.
+pub(super) fn own(user: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>> {
+    let one = |(kind, name): &(Kind, &str)| match (kind, user) {
+        (Kind::User, Some(user)) => user.try_clone_to_owned().map_err(Error::at("duplicate", "descriptor")),
+        _ => open(&Path::new("/proc/self/ns").join(name)),
+    };
+    KINDS.iter().map(one).collect()
 }
 
 /// Those that the container of a process was started with. If nobody holds them any more, those of the process.

@@ -105,7 +105,7 @@ pub fn start(spec: &Spec, streams: Streams<'_>) -> Result<Started> {
 /// # Errors
 /// As [`start`]; when `first` has ended.
 pub fn join(spec: &Spec, first: Identity, process: &Process, streams: Streams<'_>) -> Result<Started> {
-    let namespaces = Namespaces::of(first)?;
+    let namespaces = Namespaces::of(spec, first)?;
     let program = std::fs::File::open(format!("/proc/{}/exe", first.pid)).ok().map(OwnedFd::from);
     let report = Report::new().map_err(Error::at("map", "memory"))?;
     let joined = Joined { report, program };

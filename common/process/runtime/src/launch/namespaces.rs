@@ -16,6 +16,15 @@ use crate::{Error, Identity, error::Result, sys};
 pub(crate) struct Namespaces {
     new: Vec<LinuxNamespaceType>,
     joined: Vec<(LinuxNamespaceType, OwnedFd)>,
+    user: Option<User>,
+}
+
+/// A user namespace for the process alone. Its surroundings belong to the caller: it enters this one when they are made.
+#[derive(Debug)]
+pub(crate) struct User {
+    /// What it maps.
+    pub(crate) ids: userns::Namespace,
+    pub(crate) namespace: OwnedFd,
 }
 
 fn flag(kind: LinuxNamespaceType) -> Option<UnshareFlags> {
@@ -48,8 +57,15 @@ impl Namespaces {
     pub(crate) fn open(spec: &Spec) -> Result<Self> {
         let mut namespaces = Self::default();
         let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        if let Some(ids) = crate::spec::userns(spec) {
+            let namespace = ids.make()?;
+            namespaces.user = Some(User { ids, namespace });
+        }
         for namespace in listed.into_iter().flatten() {
             let kind = namespace.typ();
+            if kind == LinuxNamespaceType::User && namespaces.user.is_some() {
+                continue;
+            }
             if flag(kind).is_none() {
                 return Err(Error::system(
                     "enter",
@@ -73,9 +89,20 @@ impl Namespaces {
         Ok(namespaces)
     }
 
-    /// Those of a container that runs, by its first process.
-    pub(crate) fn of(first: Identity) -> Result<Self> {
-        Ok(Self { new: Vec::new(), joined: held::of(first)? })
+    /// Those of a container that runs, by its specification and its first process.
+    pub(crate) fn of(spec: &Spec, first: Identity) -> Result<Self> {
+        let (mut joined, mut user) = (held::of(first)?, None);
+        if let Some(ids) = crate::spec::userns(spec)
+            && let Some(at) = joined.iter().position(|(kind, _)| *kind == LinuxNamespaceType::User)
+        {
+            user = Some(User { ids, namespace: joined.remove(at).1 });
+        }
+        Ok(Self { new: Vec::new(), joined, user })
+    }
+
+    /// The user namespace that is entered last.
+    pub(crate) fn user(&self) -> Option<&User> {
+        self.user.as_ref()
     }
 
     /// Whether the process gets a new one.
@@ -84,7 +111,8 @@ impl Namespaces {
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.joined.iter().map(|(_, fd)| fd.as_fd())
+        let user = self.user.as_ref().map(|user| user.namespace.as_fd());
+        self.joined.iter().map(|(_, fd)| fd.as_fd()).chain(user)
     }
 
     /// Forks into the pid namespace, and into the cgroup if there is one. Unlike other namespaces, a process can only be
@@ -188,6 +216,19 @@ fn raising(errno: rustix::io::Errno) -> Error {
         // As root of a container that was given CAP_SYS_ADMIN alone.
         rustix::io::Errno::PERM => error.with_hint("this needs CAP_NET_ADMIN, or --network host".to_owned()),
         _ => error,
+    }
+}
+
+impl User {
+    /// Lets the process make files and mounts as its root, from outside.
+    pub(super) fn act_for_root(&self) -> Result<()> {
+        let (user, group) = self.ids.root().unwrap_or_default();
+        mount::act_for(user, group).map_err(Error::at("act for", format_args!("user {user}")))
+    }
+
+    pub(super) fn enter(&self) -> Result<()> {
+        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::User))
+            .map_err(Error::at("enter", "user namespace"))
     }
 }
 

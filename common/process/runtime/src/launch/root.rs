@@ -17,25 +17,39 @@ use rustix::{
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
-use super::{channel::Channel, devices, namespaces::in_user_namespace};
-use crate::{Error, error::Result};
+use super::{
+    channel::Channel,
+    devices,
+    namespaces::{User, in_user_namespace},
+};
+use crate::{
+    Error,
+    error::Result,
+    spec::{IDMAP, IDMAP_ROOTFS, is_annotated},
+};
 
 /// Makes the root directory of the specification the process's own. Returns its terminal, if it has one; the other side
-/// goes to the channel.
-pub(super) fn make(spec: &Spec, terminal: Option<&Process>, channel: &Channel) -> Result<Option<OwnedFd>> {
+/// goes to the channel. `user`: the user namespace that the process enters afterwards.
+pub(super) fn make(
+    spec: &Spec,
+    terminal: Option<&Process>,
+    channel: &Channel,
+    user: Option<&User>,
+) -> Result<Option<OwnedFd>> {
     let Some(wanted) = spec.root() else { return Err(Error::new("no root in the specification")) };
     let linux = spec.linux().as_ref();
     let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("rslave");
-    let peers = peers(spec)?;
+    let peers = peers(spec, user)?;
     let kind = Options::parse([propagation]).propagation;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount::propagate(Path::new("/"), kind.unwrap_or(slave))?;
 
-    let root = attach_root(wanted.path(), devices::of_root(spec)?)?;
+    let mapped = user.filter(|_| is_annotated(spec, IDMAP_ROOTFS));
+    let root = attach_root(wanted.path(), devices::of_root(spec)?, mapped)?;
     rustix::process::umask(Mode::empty());
     let mut mounted = Mounted::default();
     for (mount, peer) in spec.mounts().iter().flatten().zip(peers) {
-        mounted.0.extend(add(root.as_fd(), mount, peer, channel)?);
+        mounted.0.extend(add(root.as_fd(), mount, peer, (channel, user))?);
     }
     devices::populate(root.as_fd(), spec)?;
     let terminal = match terminal {
@@ -64,22 +78,25 @@ pub(super) fn make(spec: &Spec, terminal: Option<&Process>, channel: &Channel) -
 
 /// For each mount, its source if it is to be shared with the host. It is copied before this namespace's mounts become
 /// slaves of the host's, so that the copy is a peer of the host's own.
-fn peers(spec: &Spec) -> Result<Vec<Option<Source>>> {
+fn peers(spec: &Spec, user: Option<&User>) -> Result<Vec<Option<Source>>> {
     let shared = |mount: &&Mount| {
         let propagation = Options::parse(mount.options().iter().flatten()).propagation;
         propagation.is_some_and(|kind| kind.contains(MountPropagationFlags::SHARED))
             && kind_of(mount) == "bind"
     };
-    let peer = |mount: &Mount| Some(mount).filter(shared).map(detached).transpose();
+    let peer = |mount: &Mount| Some(mount).filter(shared).map(|mount| detached(mount, user)).transpose();
     spec.mounts().iter().flatten().map(peer).collect()
 }
 
 /// pivot_root(2) needs a mount: a copy of the directory, on top of it. The copy also keeps changes here from the host's
 /// mounts.
-fn attach_root(path: &Path, devices: Option<bool>) -> Result<Detached> {
+fn attach_root(path: &Path, devices: Option<bool>, mapped: Option<&User>) -> Result<Detached> {
     let attach = || {
         let place = resolve::place(path)?;
         let root = Detached::copy_of(&place, true)?;
+        if let Some(user) = mapped {
+            root.map_owners(user.namespace.as_fd())?;
+        }
         let options = if devices == Some(false) { ["rprivate", "nodev"].as_slice() } else { &["rprivate"] };
         root.change(&Options::parse(options), true)?;
         if devices == Some(true) {
@@ -132,10 +149,10 @@ fn add(
     root: BorrowedFd<'_>,
     mount: &Mount,
     peer: Option<Source>,
-    channel: &Channel,
+    (channel, user): (&Channel, Option<&User>),
 ) -> Result<Option<(PathBuf, Detached)>> {
     use nix::errno::Errno::{EBUSY, ENODEV, EPERM};
-    match attach(root, mount, peer) {
+    match attach(root, mount, peer, user) {
         // A container in its caller's cgroup has nothing to see there, and a kernel may have no cgroups.
         Err(error)
             if mount.typ().as_deref() == Some(CGROUP)
@@ -146,7 +163,7 @@ fn add(
         // In a container of somebody else's, which sees a part of the kernel's files only, the kernel shows no more of them.
         Err(error) if error.errno() == Some(EPERM) && in_user_namespace()? => match kind_of(mount) {
             "proc" => {
-                let attached = attach(root, mount, Some(surrounding(mount)?))?;
+                let attached = attach(root, mount, Some(surrounding(mount)?), user)?;
                 channel.warn(&Error::system(
                     "mount",
                     "procfs",
@@ -189,7 +206,7 @@ fn shows_kernel(mount: &Mount) -> bool {
 /// The source of a mount, not attached yet, and its options.
 type Source = (Detached, Options);
 
-fn detached(mount: &Mount) -> Result<Source> {
+fn detached(mount: &Mount, user: Option<&User>) -> Result<Source> {
     let target = mount.destination();
     let kind = kind_of(mount);
     let mut options = Options::parse(mount.options().iter().flatten());
@@ -200,6 +217,9 @@ fn detached(mount: &Mount) -> Result<Source> {
     let detached = match options.bind {
         Some(recursive) => {
             let detached = Detached::copy(source.unwrap_or(Path::new("")), recursive)?;
+            if options.data.iter().any(|option| option == IDMAP) {
+                map_owners(&detached, target, user)?;
+            }
             let here = Options { attributes: options.shallow, ..Options::default() };
             let change = || {
                 detached.change(&options, recursive)?;
@@ -211,7 +231,8 @@ fn detached(mount: &Mount) -> Result<Source> {
         None => {
             let file_system = FileSystem::open(kind)?;
             file_system.set("source", source.unwrap_or(Path::new(kind)))?;
-            file_system.set_data(options.data.iter().map(String::as_str))?;
+            let data = options.data.iter().map(|option| outside(option, user)).collect::<Result<Vec<_>>>()?;
+            file_system.set_data(data.iter().map(String::as_str))?;
             // Device nodes are made in it first; later it is closed to others (see `devices::confine`).
             let later = if target == Path::new("/dev") {
                 MountAttrFlags::MOUNT_ATTR_NODEV
@@ -222,6 +243,31 @@ fn detached(mount: &Mount) -> Result<Source> {
         }
     };
     Ok((detached, options))
+}
+
+fn map_owners(mount: &Detached, target: &Path, user: Option<&User>) -> Result<()> {
+    let object = format!("{target:?}");
+    match user {
+        None => Err(Error::system("map owners of", object, "the container has no user namespace of its own")),
+        Some(user) => mount.map_owners(user.namespace.as_fd()).map_err(Error::at("map owners of", object)),
+    }
+}
+
+/// An option of a file system, as it is for a mount from outside of the process's user namespace.
+fn outside(option: &str, user: Option<&User>) -> Result<String> {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let found = match (option.split_once('='), user) {
+        (Some(("uid", id)), Some(user)) => number(id).map(|id| ("uid", user.ids.user_outside(id))),
+        (Some(("gid", id)), Some(user)) => number(id).map(|id| ("gid", user.ids.group_outside(id))),
+        _ => None,
+    };
+    match found {
+        None => Ok(option.to_owned()),
+        Some((name, Some(id))) => Ok(format!("{name}={id}")),
+        Some((_, None)) => {
+            Err(Error::system("set", option, "it has no mapping in the container's user namespace"))
+        }
+    }
 }
 
 /// The type of `/sys/fs/cgroup` in OCI runtime-spec, whatever the host has there. Here it is the hierarchy of version 2: it
@@ -235,11 +281,16 @@ pub(crate) fn kind_of(mount: &Mount) -> &str {
     }
 }
 
-fn attach(root: BorrowedFd<'_>, mount: &Mount, peer: Option<Source>) -> Result<Detached> {
+fn attach(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    peer: Option<Source>,
+    user: Option<&User>,
+) -> Result<Detached> {
     let (target, kind) = (mount.destination(), kind_of(mount));
     let (detached, options) = match peer {
         Some(peer) => peer,
-        None => detached(mount)?,
+        None => detached(mount, user)?,
     };
     if shows_kernel(mount) {
         is_plain_directory(root, target).map_err(Error::at("mount", format_args!("{kind} on {target:?}")))?;

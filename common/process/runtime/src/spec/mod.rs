@@ -28,8 +28,9 @@ pub use capabilities::Unknown as UnknownCapability;
 pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;
-pub use namespaces::{Owner, Owners, SharedMemory};
-pub(crate) use namespaces::{is_first_of_pids, owner};
+pub(crate) use mounts::IDMAP;
+pub use namespaces::{Owner, Owners, SharedMemory, user_outside};
+pub(crate) use namespaces::{is_first_of_pids, owner, userns};
 
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
@@ -39,6 +40,13 @@ pub(crate) const ENDS_WITH_PARENT: &str = "stave.endsWithParent";
 
 /// The annotation of a process with another one before it ([`Overrides::init`]). Its value is `true`.
 pub(crate) const INIT: &str = "stave.init";
+/// The annotation of [`Overrides::idmap_rootfs`]. Its value is `true`.
+pub(crate) const IDMAP_ROOTFS: &str = "stave.idmapRootfs";
+
+/// Whether the specification has the annotation, with the value `true`.
+pub(crate) fn is_annotated(spec: &Spec, name: &str) -> bool {
+    spec.annotations().as_ref().is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
+}
 
 /// The network of a process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,6 +107,10 @@ pub struct Overrides {
     pub namespaces: Owners,
     /// Replaces the image's `StopSignal`.
     pub stop_signal: Option<StopSignal>,
+    /// The user namespace, if it is not the caller's.
+    pub userns: Option<Namespace>,
+    /// Whether the files of `rootfs` show their owners by that namespace only in the container; else `rootfs` shows them so already.
+    pub idmap_rootfs: bool,
     /// With a terminal.
     pub terminal: bool,
     /// Programs gain no privileges by being executed.
@@ -155,8 +167,12 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
     let (namespaces, owners) = namespaces::all(overrides).map_err(invalid)?;
     let run = run_with(config, overrides);
     let process = process(&run, overrides)?;
+    if let Some(userns) = &overrides.userns {
+        has_mappings(process.user(), userns)?;
+    }
+    let inside = overrides.userns.as_ref().or(namespace.as_ref());
     let policy = seccomp(&overrides.seccomp, &process, overrides.privileged)?;
-    let mounts = mounts::all(overrides, namespace.as_ref()).map_err(invalid)?;
+    let mounts = mounts::all(overrides, namespace.as_ref(), inside).map_err(invalid)?;
     devices::check(overrides, &mounts, namespace.is_some())?;
     let root = RootBuilder::default().path(overrides.rootfs.clone()).readonly(overrides.readonly);
     let mut spec = SpecBuilder::default()
@@ -200,6 +216,17 @@ fn seccomp(asked: &Seccomp, process: &Process, privileged: bool) -> Result<Optio
         ));
     }
     Ok(Some(policy))
+}
+
+/// Nobody can become a user without a mapping.
+fn has_mappings(user: &oci_spec::runtime::User, userns: &Namespace) -> Result<()> {
+    let groups = user.additional_gids().iter().flatten().chain([&user.gid()]).copied().collect::<Vec<_>>();
+    let missing = match groups.into_iter().find(|group| !userns.has_group(*group)) {
+        _ if !userns.has_user(user.uid()) => format!("user {}", user.uid()),
+        Some(group) => format!("group {group}"),
+        None => return Ok(()),
+    };
+    Err(Error::system("become", missing, "it has no mapping in the container's user namespace"))
 }
 
 fn invalid(error: OciSpecError) -> Error {
@@ -284,7 +311,11 @@ fn annotations(
     owners: HashMap<String, String>,
 ) -> HashMap<String, String> {
     let signal = run.stop_signal().clone().map(|signal| (STOP_SIGNAL, signal));
-    let flags = [(ENDS_WITH_PARENT, overrides.ends_with_parent), (INIT, overrides.init)];
+    let flags = [
+        (ENDS_WITH_PARENT, overrides.ends_with_parent),
+        (INIT, overrides.init),
+        (IDMAP_ROOTFS, overrides.idmap_rootfs),
+    ];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
     let own = signal.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value));
     owners.into_iter().chain(own).collect()
@@ -322,6 +353,10 @@ fn linux(
         builder = builder.devices(devices);
     }
     let mut linux = builder.build().map_err(invalid)?;
+    if let Some(userns) = &overrides.userns {
+        linux.set_uid_mappings(Some(namespaces::mappings(&userns.uid_mappings).map_err(invalid)?));
+        linux.set_gid_mappings(Some(namespaces::mappings(&userns.gid_mappings).map_err(invalid)?));
+    }
     linux.set_resources(resources(overrides));
     linux.set_cgroups_path(overrides.cgroup.clone());
     Ok(linux)

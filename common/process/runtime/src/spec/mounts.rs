@@ -27,6 +27,9 @@ const SHM: &str = "/dev/shm";
 /// Options of a mount. Others are of a file system.
 const FLAGS: [&str; 4] = ["nosuid", "nodev", "noexec", "ro"];
 
+/// The option of OCI runtime-spec for a mount that shows its owners by the container's user namespace.
+pub(crate) const IDMAP: &str = "idmap";
+
 const TMPFS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 
 /// Options that a privileged container does not get.
@@ -51,7 +54,12 @@ fn of_host(target: &str, overrides: &Overrides, namespace: Option<&Namespace>) -
     }
 }
 
-pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Result<Vec<Mount>, OciSpecError> {
+/// `namespace` is the caller's user namespace, `inside` the container's; none for the first of the machine.
+pub(super) fn all(
+    overrides: &Overrides,
+    namespace: Option<&Namespace>,
+    inside: Option<&Namespace>,
+) -> Result<Vec<Mount>, OciSpecError> {
     let standard = STANDARD
         .iter()
         .filter(|(target, ..)| !(*target == SHM && overrides.shared_memory == SharedMemory::None));
@@ -59,7 +67,7 @@ pub(super) fn all(overrides: &Overrides, namespace: Option<&Namespace>) -> Resul
         let kept = options.iter().filter(|option| {
             let opens_devices =
                 !overrides.device_rules.is_empty() && (*target, **option) == ("/dev", "nodev");
-            !(is_impossible(option, namespace)
+            !(is_impossible(option, inside)
                 || overrides.privileged && is_restriction(target, option)
                 || opens_devices)
         });
@@ -105,6 +113,9 @@ fn bind(volume: &Volume) -> Result<Mount, OciSpecError> {
     let mut options = vec!["rbind".to_owned(), "rprivate".into()];
     if volume.readonly {
         options.push("ro".into());
+    }
+    if volume.idmap {
+        options.push(IDMAP.into());
     }
     MountBuilder::default()
         .destination(plain(&volume.target))

@@ -4,8 +4,13 @@ use std::{collections::HashMap, path::PathBuf};
 
 use oci_spec::{
     OciSpecError,
-    runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType as Kind, Spec},
+    runtime::{
+        LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+        LinuxNamespaceType as Kind, Spec,
+    },
 };
+
+use ::userns::{Mapping, Namespace};
 
 use super::{Network, Overrides};
 use crate::Identity;
@@ -59,6 +64,9 @@ pub(super) fn all(
 ) -> Result<(Vec<LinuxNamespace>, HashMap<String, String>), OciSpecError> {
     let Owners { pid, ipc, uts, cgroup } = overrides.namespaces;
     let mut list = vec![LinuxNamespaceBuilder::default().typ(Kind::Mount).build()?];
+    if overrides.userns.is_some() {
+        list.push(LinuxNamespaceBuilder::default().typ(Kind::User).build()?);
+    }
     let mut annotations = HashMap::new();
     let network = match &overrides.network {
         Network::None => Owner::Own,
@@ -110,6 +118,36 @@ pub(crate) fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
     let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
     let (pid, start_time) = text.split_once(' ')?;
     Some(Identity { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+}
+
+pub(super) fn mappings(runs: &[Mapping]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let one = |run: &Mapping| {
+        LinuxIdMappingBuilder::default().container_id(run.inside).host_id(run.outside).size(run.size).build()
+    };
+    runs.iter().map(one).collect()
+}
+
+/// The user namespace of the specification, if it has one.
+pub(crate) fn userns(spec: &Spec) -> Option<Namespace> {
+    let linux = spec.linux().as_ref()?;
+    let is_new = |one: &LinuxNamespace| one.typ() == Kind::User && one.path().is_none();
+    linux.namespaces().iter().flatten().find(|one| is_new(one))?;
+    let runs = |list: &Option<Vec<LinuxIdMapping>>| {
+        let runs = list.iter().flatten();
+        let one = |run: &LinuxIdMapping| Mapping {
+            inside: run.container_id(),
+            outside: run.host_id(),
+            size: run.size(),
+        };
+        runs.map(one).collect()
+    };
+    Some(Namespace { uid_mappings: runs(linux.uid_mappings()), gid_mappings: runs(linux.gid_mappings()) })
+}
+
+/// The number that the user of the process has in the caller's user namespace.
+pub fn user_outside(spec: &Spec) -> u32 {
+    let user = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    userns(spec).map_or(Some(user), |ids| ids.user_outside(user)).unwrap_or(user)
 }
 
 /// Whether the process is the first of a new pid namespace, with which everything ends that it has started.

@@ -134,7 +134,7 @@ fn all_that_is_written_is_read_back() {
         terminal: true,
         no_new_privileges: true,
         privileged: true,
-        volumes: vec![Volume { source: "/srv".into(), target: "/data".into(), readonly: true }],
+        volumes: vec![Volume { source: "/srv".into(), target: "/data".into(), readonly: true, idmap: false }],
         ..Overrides::default()
     };
     let mut spec = from_image(Some(&config), &overrides).unwrap();

@@ -1,0 +1,159 @@
+//! A user namespace as a flag names it, in the words of Podman.
+
+use std::str::FromStr;
+
+use operation::{Claim, Error, Scope, holds_another};
+
+use crate::{Mapping, Namespace};
+
+/// Which user namespace a container is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// `host`: the caller's.
+    Host,
+    /// `auto`, `auto:size=N`: one of its own, with this many ids that no other container has.
+    Auto(u32),
+    /// `CONTAINER:HOST:SIZE[,…]`: one with these runs of users, and the same of groups.
+    Ranges(Namespace),
+}
+
+/// How many ids a container gets by default, and at most: with less, an image's `nobody` has no mapping.
+const SIZE: u32 = 1 << 16;
+
+/// The ids for containers: the end of what systemd's UIDS-GIDS.md sets aside for them, behind all that useradd(8) gives out as
+/// subordinate ids.
+const FIRST: u32 = 0x4800_0000;
+const RUNS: u32 = 10_000;
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("auto") {
+            Some("") => return Ok(Self::Auto(SIZE)),
+            Some(option) => {
+                let size = option.strip_prefix(":size=").and_then(|size| size.parse().ok());
+                return match size.filter(|size| (1..=SIZE).contains(size)) {
+                    Some(size) => Ok(Self::Auto(size)),
+                    None => Err(format!("it is auto or auto:size=N, with N from 1 to {SIZE}")),
+                };
+            }
+            None if text == "host" => return Ok(Self::Host),
+            None => {}
+        }
+        let ranges = text.split(',').map(range).collect::<Option<Vec<_>>>();
+        let ranges = ranges.ok_or("it is host, auto, auto:size=N or CONTAINER:HOST:SIZE[,…]")?;
+        let namespace = Namespace { uid_mappings: ranges.clone(), gid_mappings: ranges };
+        if namespace.root().is_none() {
+            return Err("the container's root, 0, needs a mapping".to_owned());
+        }
+        match overlap(&namespace.uid_mappings) {
+            true => Err("the ranges overlap".to_owned()),
+            false => Ok(Self::Ranges(namespace)),
+        }
+    }
+}
+
+fn range(text: &str) -> Option<Mapping> {
+    let numbers: Vec<u32> = text.split(':').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    let &[inside, outside, size] = numbers.as_slice() else { return None };
+    let is_whole = |first: u32| first.checked_add(size).is_some();
+    (size > 0 && is_whole(inside) && is_whole(outside)).then_some(Mapping { inside, outside, size })
+}
+
+fn overlap(mappings: &[Mapping]) -> bool {
+    let meet = |a: u32, b: u32, mine: &Mapping, other: &Mapping| a < b + other.size && b < a + mine.size;
+    mappings.iter().enumerate().any(|(at, one)| {
+        mappings[at + 1..].iter().any(|other| {
+            meet(one.inside, other.inside, one, other) || meet(one.outside, other.outside, one, other)
+        })
+    })
+}
+
+impl Wanted {
+    /// The namespace for a container, if it is not the caller's, and a claim on its ids, if they are to be nobody else's.
+    ///
+    /// # Errors
+    /// For a caller who may map no ids; when every run of ids is taken.
+    pub fn find(&self, scope: &Scope, container: &str) -> Result<(Option<Namespace>, Option<Claim>), Error> {
+        if *self != Self::Host && Namespace::current()?.is_some() {
+            let cause = "only root of the machine maps other ids, and this is a user namespace";
+            return Err(Error::new("make", "a user namespace for the container", cause));
+        }
+        match self {
+            Self::Host => Ok((None, None)),
+            Self::Ranges(namespace) => Ok((Some(namespace.clone()), None)),
+            Self::Auto(size) => {
+                let is_taken = |name: &str| {
+                    let claims = scope.claims(name);
+                    holds_another(&claims, "").map_err(Error::on("read", format_args!("claims {claims:?}")))
+                };
+                let (namespace, name) = automatic(container, *size, is_taken)?;
+                Ok((Some(namespace), Some(Claim::new(scope, &name, container))))
+            }
+        }
+    }
+}
+
+/// A namespace with `size` ids, and the name of their run. The first run that is looked at depends on the container, so that two
+/// of them rarely meet when both look at the same moment.
+fn automatic(
+    container: &str,
+    size: u32,
+    is_taken: impl Fn(&str) -> Result<bool, Error>,
+) -> Result<(Namespace, String), Error> {
+    let start = container
+        .bytes()
+        .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    for turn in 0..RUNS {
+        let outside = FIRST + (start.wrapping_add(turn) % RUNS) * SIZE;
+        let name = format!("ids-{outside}");
+        if !is_taken(&name)? {
+            let runs = vec![Mapping { inside: 0, outside, size }];
+            return Ok((Namespace { uid_mappings: runs.clone(), gid_mappings: runs }, name));
+        }
+    }
+    Err(Error::new("find", "ids for a container", format!("{RUNS} containers have all of them")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_as_podman_takes_them() {
+        assert_eq!("host".parse(), Ok(Wanted::Host));
+        assert_eq!("auto".parse(), Ok(Wanted::Auto(65536)));
+        assert_eq!("auto:size=1000".parse(), Ok(Wanted::Auto(1000)));
+        let Ok(Wanted::Ranges(two)) = "0:100000:1000,1000:1000:1".parse() else { panic!("two ranges") };
+        assert_eq!(
+            (two.root(), two.user_outside(1000), two.group_outside(1001)),
+            (Some((100_000, 100_000)), Some(1000), None)
+        );
+        for (text, error) in [
+            ("auto:size=0", "it is auto or auto:size=N, with N from 1 to 65536"),
+            ("auto:size=65537", "it is auto or auto:size=N, with N from 1 to 65536"),
+            ("autox", "it is auto or auto:size=N, with N from 1 to 65536"),
+            ("keep-id", "it is host, auto, auto:size=N or CONTAINER:HOST:SIZE[,…]"),
+            ("0:1", "it is host, auto, auto:size=N or CONTAINER:HOST:SIZE[,…]"),
+            ("0:1:0", "it is host, auto, auto:size=N or CONTAINER:HOST:SIZE[,…]"),
+            ("0:4294967295:2", "it is host, auto, auto:size=N or CONTAINER:HOST:SIZE[,…]"),
+            ("1:100000:10", "the container's root, 0, needs a mapping"),
+            ("0:100000:10,9:200000:1", "the ranges overlap"),
+            ("0:100000:10,20:100009:1", "the ranges overlap"),
+        ] {
+            assert_eq!(text.parse::<Wanted>(), Err(error.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_container_has_ids_of_its_own() {
+        let free = |_: &str| Ok(false);
+        let (first, name) = automatic("web", 65536, free).unwrap();
+        assert_eq!(automatic("web", 65536, free).unwrap(), (first.clone(), name.clone()));
+        let (second, _) = automatic("web", 65536, |other| Ok(other == name)).unwrap();
+        let [first, second] = [first, second].map(|namespace| namespace.uid_mappings[0]);
+        assert!(!overlap(&[Mapping { inside: 0, ..first }, Mapping { inside: 1 << 20, ..second }]));
+        assert!(automatic("web", 1, |_| Ok(true)).is_err());
+    }
+}
