@@ -364,7 +364,7 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
         (
             "run --rm -v named:/x busybox true",
             125,
-            "ns-exec: invalid value 'named:/x' for '--volume <SRC:DST[:ro]>': \"named:/x\": the source of a volume is an \
+            "ns-exec: invalid value 'named:/x' for '--volume <SRC:DST[:ro,idmap]>': \"named:/x\": the source of a volume is an \
              absolute path on the host",
         ),
         (

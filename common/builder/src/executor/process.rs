@@ -133,7 +133,8 @@ impl Command<'_> {
 /// A cgroup for one step; none for a caller who may make none, as a rootless one: one line says so.
 pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
     static TOLD: std::sync::Once = std::sync::Once::new();
-    match cgroup::Temporary::new() {
+    let in_first = userns::Namespace::current().map_err(runtime::Error::from)?.is_none();
+    match cgroup::Temporary::new(in_first) {
         Err(error) if cgroup::is_refusal(&error) => {
             TOLD.call_once(|| {
                 operation::note(&format!("warning: steps have no cgroup of their own: {error}"));

@@ -38,17 +38,14 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    /// Makes one.
+    /// Makes one. `limits_devices`: with Docker's list of devices, where no program can limit them. In a user namespace there
+    /// is nothing to limit.
     ///
     /// # Errors
     /// As [`Group::create`].
-    pub fn new() -> Result<Self> {
+    pub fn new(limits_devices: bool) -> Result<Self> {
         let hierarchy = Hierarchy::open()?;
         sweep(&hierarchy);
-        let devices = device_list::hierarchy()?;
-        if let Some(lists) = &devices {
-            sweep_lists(lists, &hierarchy);
-        }
         // Another one that sweeps may take it for a left one before it is locked, or even opened.
         let made = |group: Result<Group>| -> Result<Option<Group>> {
             let Some(group) = unless_gone(group)? else { return Ok(None) };
@@ -58,9 +55,13 @@ impl Temporary {
         for _ in 0..ATTEMPTS {
             let path = Path::new(CgroupOperation::TOP).join(format!("{PREFIX}{}", random()?));
             let Some(group) = made(Group::create(&hierarchy, &path))? else { continue };
-            let own = Self { group, devices };
-            if let Some(list) = device_list::plan(&path, &docker_devices())? {
-                list.make()?;
+            let mut own = Self { group, devices: None };
+            if limits_devices && let Some(lists) = device_list::hierarchy()? {
+                sweep_lists(&lists, &hierarchy);
+                own.devices = Some(lists);
+                if let Some(list) = device_list::plan(&path, &docker_devices())? {
+                    list.make()?;
+                }
             }
             return Ok(own);
         }

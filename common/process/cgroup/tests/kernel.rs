@@ -75,7 +75,7 @@ fn what_a_killed_build_left_goes_with_the_next() {
     // A container that is called so, before its process is there.
     let container = cgroup::path("step-test", Some(&std::process::id().to_string()));
     Group::create(&hierarchy, &container).unwrap();
-    let (one, other) = (Temporary::new().unwrap(), Temporary::new().unwrap());
+    let (one, other) = (Temporary::new(true).unwrap(), Temporary::new(true).unwrap());
     assert!(!is_there(&left) && is_there(one.path()) && is_there(other.path()));
     let path = one.path().to_owned();
     drop(one);
@@ -90,7 +90,7 @@ fn many_at_once_do_not_sweep_each_other_away() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let own = Temporary::new().unwrap();
+                    let own = Temporary::new(true).unwrap();
                     assert!(Group::open(&Hierarchy::open().unwrap(), own.path()).unwrap().is_some());
                 }
             });
