@@ -57,9 +57,13 @@ impl Fault {
         )
     }
 
-    /// The C library's resolver does not tell why it found no address.
+    /// Who has another reason to give: the C library's resolver does not tell why it found no address, and its threads do not tell
+    /// a lack of memory from one of threads; the command of a RUN says for itself what it could not do.
     fn is_told_by(&self, line: &str) -> bool {
-        self.words.iter().any(|words| line.contains(words)) || line.ends_with("the host has no address")
+        let others = ["the host has no address", "start a thread: Try again"];
+        self.words.iter().any(|words| line.contains(words))
+            || others.iter().any(|other| line.ends_with(other))
+            || line.contains(" returned a non-zero code: ")
     }
 }
 
