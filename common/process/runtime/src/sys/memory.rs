@@ -12,7 +12,6 @@ pub(crate) fn own_heap() -> Option<(usize, usize)> {
     // SAFETY: the address of a variable of this thread.
     let errno = unsafe { libc::__errno_location() } as usize;
     let start = if (start..end).contains(&errno) { errno + 4096 } else { start };
-    let start = start.next_multiple_of(page());
     (start < end).then_some((start, end))
 }
 
@@ -33,6 +32,14 @@ pub(crate) fn forget_memory(heap: Option<(usize, usize)>) {
     let here = std::ptr::from_ref(&heap) as usize;
     // Some of what is below belongs to this call.
     let top = (here - (64 << 10)) / page() * page();
+    if let Some((start, end)) = heap {
+        // The kernel lets go of whole pages.
+        let rest = start.next_multiple_of(page()).min(end) - start;
+        // SAFETY: a part of the heap, which is mapped, and on which nothing is used any more.
+        unsafe { std::ptr::write_bytes(start as *mut u8, 0, rest) };
+    }
+    let heap =
+        heap.map(|(start, end)| (start.next_multiple_of(page()), end)).filter(|(start, end)| start < end);
     for (start, end) in heap.into_iter().chain([(top - STACK, top)]) {
         // SAFETY: nothing on the heap is used any more, and nothing below the stack pointer is in use. Parts of the range
         // without memory are left out by the kernel.
