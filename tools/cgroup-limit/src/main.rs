@@ -52,7 +52,19 @@ impl Filter for CgroupLimit {
         let path = cgroup::path(&context.id, instance.map(|found| found.to_string()).as_deref());
         let resources = self.limits.resources()?;
         let operations = cgroup::plan(&path, &resources)?;
+        if !context.planned {
+            operations.iter().try_for_each(cgroup::CgroupOperation::may_apply).map_err(refused)?;
+        }
         Ok(Plan { adds: Cgroup { path, resources }, operations })
+    }
+}
+
+fn refused(error: operation::Error) -> anyhow::Error {
+    match cgroup::is_refusal(&error) {
+        true => {
+            hint(error, "cgroups take root of the machine: leave out cgroup-limit, and nothing is limited")
+        }
+        false => error.into(),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn plan(
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let sysctl = sysctl(&request.settings, &network, shared.owners.ipc)?;
-    let (cgroup, limits) = cgroup(&request.settings, context, document, &mut operations)?;
+    let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
     let given = devices(&request.settings)?;
     let stop_signal = stop_signal(request.settings.stop_signal, config)?;
     let volumes = volumes(request.volumes, &request.settings, files)?;
@@ -126,6 +126,7 @@ pub(crate) fn plan(
 /// caller who may make none has containers all the same.
 fn cgroup(
     settings: &Settings,
+    pid: Owner,
     context: &Context,
     document: &Document,
     operations: &mut Vec<ContainerOperation>,
@@ -141,9 +142,15 @@ fn cgroup(
     match cgroup::may_make(&path) {
         Ok(()) => {}
         Err(_) if context.planned => {}
-        Err(error) if cgroup::is_refusal(&error) && !settings.sandbox => {
-            // Who is not root gets no further, and is told that.
-            if nix::unistd::geteuid().is_root() {
+        Err(error) if cgroup::is_refusal(&error) && settings.sandbox => {
+            return Err(hint(
+                error,
+                "the limits of --sandbox take cgroups, and these take root of the machine",
+            ));
+        }
+        Err(error) if cgroup::is_refusal(&error) => {
+            // Who is not root gets no further, and is told that; and so is one who cannot do without.
+            if pid == Owner::Own && nix::unistd::geteuid().is_root() {
                 note(&format!("warning: the container has no cgroup of its own: {error}"));
             }
             return Ok((None, LinuxResources::default()));

@@ -71,6 +71,18 @@ impl Hierarchy {
     pub fn open_separate(controllers: &[String]) -> Result<Self> {
         mounted("cgroup", controllers).map(Self)
     }
+
+    /// Whether the caller may make cgroups below `path`.
+    pub(crate) fn admits(&self, path: &Path) -> Result<()> {
+        let access = |place: &Path| {
+            rustix::fs::accessat(self, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+        };
+        match access(relative(path)) {
+            Err(Errno::NOENT) => access(Path::new(".")),
+            result => result,
+        }
+        .map_err(at("create", format_args!("cgroup {path:?}")))
+    }
 }
 
 /// Device and inode number.
@@ -112,20 +124,12 @@ fn mounted(kind: &str, controllers: &[String]) -> Result<OwnedFd> {
     openat(&mounted, ".", DIRECTORY, Mode::empty()).map_err(at("open", object()))
 }
 
-/// Whether the caller may make cgroups below `path`.
+/// Whether the caller may make cgroups below `path`, in the hierarchy of version 2.
 ///
 /// # Errors
 /// Why not.
 pub fn may_make(path: &Path) -> Result<()> {
-    let hierarchy = Hierarchy::open()?;
-    let access = |place: &Path| {
-        rustix::fs::accessat(&hierarchy, place, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-    };
-    match access(relative(path)) {
-        Err(Errno::NOENT) => access(Path::new(".")),
-        result => result,
-    }
-    .map_err(at("create", format_args!("cgroup {path:?}")))
+    Hierarchy::open()?.admits(path)
 }
 
 /// Whether the error says that the caller may not make cgroups, or that the kernel has none. A container runs in its

@@ -40,6 +40,14 @@ impl CgroupOperation {
         Self { path: path.to_owned(), controllers: Vec::new(), enable: Vec::new(), settings: Vec::new() }
     }
 
+    /// Whether the caller may make it. One who may not reach a hierarchy could not undo what he has begun there.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_apply(&self) -> Result<()> {
+        self.hierarchy()?.admits(&self.path)
+    }
+
     fn hierarchy(&self) -> Result<Hierarchy> {
         match self.controllers.is_empty() {
             true => Hierarchy::open(),

@@ -179,6 +179,15 @@ fn add(
                 ));
                 Ok(None)
             }
+            // Queues work without: the files only show them.
+            "mqueue" => {
+                channel.warn(&Error::system(
+                    "mount",
+                    "mqueue",
+                    "the kernel refuses it, because the ipc namespace is another user's; /dev/mqueue stays as it is in the image",
+                ));
+                Ok(None)
+            }
             _ => Err(error),
         },
         attached => {
