@@ -2,8 +2,9 @@
 //!
 //! # Does
 //! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge exists with the subnet's first address as the
-//! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Containers on different
-//! bridges reach each other only by published ports. A bridge that others made is used as it is.
+//! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Others reach the containers
+//! only by published ports, whether from another bridge or from the host's wire. A host that forwarded nothing before forwards
+//! for our bridges only. A bridge that others made is used as it is.
 //! # Reads
 //! `id`.
 //! # Adds

@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Leases an address of the bridge's subnet. Makes a veth pair: one side is a port of the bridge, the other is `eth0` in the
-//! namespace. Gives `eth0` the address and a default route through the gateway.
+//! namespace. Gives `eth0` the address and a default route through the gateway. The port drops packets from and to 127.0.0.0/8;
+//! on a bridge of others the bridge does. There, an address is leased only if nobody answers for it.
 //! # Reads
 //! `network`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
