@@ -1,6 +1,6 @@
 //! Operations against the kernel: apply, undo, compare.
 
-use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
+use std::{fs::File, os::fd::AsRawFd, path::Path};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, arp, errno_of, guard, mark,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
     namespace, removal, sysctl, veth_name,
 };
 
@@ -125,12 +125,7 @@ impl LinkOperation {
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let (connection, link) =
                     need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
-                add_address(&connection, &link, *address, *protocol, mac.is_some())?;
-                if let (Some(namespace), IpAddr::V4(address), Some(mac)) = (namespace, address.addr(), mac) {
-                    // A neighbour that is not told asks again after some time.
-                    let _ = namespace::enter(namespace, || arp::announce(link.index, *mac, address));
-                }
-                Ok(())
+                add_address(&connection, &link, *address, *protocol, mac.is_some())
             }
             Self::RouteAdd { namespace, destination, gateway, link, mac, protocol } => {
                 let (connection, link) =

@@ -1,4 +1,6 @@
-//! ARP on a link: whether somebody has an address, and telling the neighbours of a new one (RFC 826, RFC 5227).
+//! ARP on a link: whether somebody has an address (RFC 826, RFC 5227).
+//!
+//! The kernel closes such a socket only after all packets under way are through, which takes some 10 ms.
 
 use std::{
     mem::{size_of, zeroed},
@@ -55,13 +57,12 @@ impl Arp {
         address
     }
 
-    /// Asks all stations for the owner of `wanted`. The sender says that it has `own`.
-    fn ask(&self, own: Ipv4Addr, wanted: Ipv4Addr) -> Result<(), Errno> {
+    /// Asks all stations for the owner of `wanted`, as one that has no address yet.
+    fn ask(&self, wanted: Ipv4Addr) -> Result<(), Errno> {
         let mut packet = [0; 28];
         packet[..6].copy_from_slice(&KIND);
         packet[7] = 1; // a request
         packet[8..14].copy_from_slice(&self.mac.0);
-        packet[14..18].copy_from_slice(&own.octets());
         packet[24..28].copy_from_slice(&wanted.octets());
         let to = self.broadcast();
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -111,7 +112,7 @@ pub fn is_in_use(link: &Link, address: Ipv4Addr) -> Result<bool, Error> {
     let look = || -> Result<bool, Errno> {
         let arp = Arp::open(link.index, mac)?;
         for _ in 0..PROBES {
-            arp.ask(Ipv4Addr::UNSPECIFIED, address)?;
+            arp.ask(address)?;
             if arp.is_claimed(address, Instant::now() + PATIENCE)? {
                 return Ok(true);
             }
@@ -119,12 +120,6 @@ pub fn is_in_use(link: &Link, address: Ipv4Addr) -> Result<bool, Error> {
         Ok(false)
     };
     look().map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
-}
-
-/// Tells the neighbours on a link of this thread's namespace that it has the address (RFC 5227, 2.3, Announcing an Address):
-/// they may know another owner of it, who is gone.
-pub(crate) fn announce(link: u32, mac: Mac, address: Ipv4Addr) -> Result<(), Errno> {
-    Arp::open(link, mac)?.ask(address, address)
 }
 
 #[cfg(test)]
