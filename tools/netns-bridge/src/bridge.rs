@@ -90,7 +90,7 @@ pub(crate) fn choose(name: &str, wanted: Option<Ipv4Net>, mark: Mark) -> Result<
     };
     let ours = Mac::derive("", name);
     let operations = match standing {
-        Some(link) if link.mac != Some(ours) => {
+        Some(link) if !link.is_our_bridge() => {
             refuse_unusable(&link)?;
             // An address that the bridge had before must not be removed by us.
             let came_with_it = present.is_some_and(|(_, protocol)| protocol != Some(PROTOCOL));
@@ -123,7 +123,7 @@ fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>> {
 /// would be out of reach.
 fn first_free(connection: &Connection) -> Result<Ipv4Net> {
     let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
-    let routes = connection.routes()?.into_iter().map(|route| route.destination);
+    let routes = connection.routes(None)?.into_iter().map(|route| route.destination);
     let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
     let free = candidates().find(|subnet| !used.iter().any(|net| overlap(*subnet, *net)));
     free.ok_or_else(|| {
@@ -145,7 +145,7 @@ fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<()> {
             return collides(net.to_string(), Some(link));
         }
     }
-    match connection.routes()?.into_iter().find(|route| subnet.contains(&route.destination)) {
+    match connection.routes(None)?.into_iter().find(|route| subnet.contains(&route.destination)) {
         Some(route) => collides(format!("the route to {}", route.destination), route.link),
         None => Ok(()),
     }

@@ -71,10 +71,7 @@ impl Filter for NetnsBridge {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        if nat::is_gone()? {
-            nat::restore(toolkit::recorded(scope)?, scope);
-        }
-        Ok(())
+        nat::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use document::members;
 use ipnet::{IpNet, Ipv4Net};
 use lease::Lease;
-use netlink::{Connection, Link, Mac, arp, veth_name};
+use netlink::{Connection, Link, arp, veth_name};
 use toolkit::{Context, hint};
 
 use crate::INTERFACE;
@@ -43,7 +43,7 @@ pub(crate) fn plan(
             IpAddr::V6(_) => None,
         })
         .collect();
-    let is_foreign = bridge.index != 0 && bridge.mac != Some(Mac::derive("", &bridge.name));
+    let is_foreign = bridge.index != 0 && !bridge.is_our_bridge();
     // If in doubt, the address is in use.
     let in_use = |id: &str| {
         let record = context.scope.run_dir.join(format!("{id}.json"));

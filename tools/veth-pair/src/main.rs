@@ -66,10 +66,7 @@ impl Filter for VethPair {
     }
 
     fn restore(scope: &Scope) -> Result<()> {
-        if nat::is_gone()? {
-            nat::restore(toolkit::recorded(scope)?, scope);
-        }
-        Ok(())
+        nat::restore(scope, || toolkit::recorded(scope))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
@@ -87,7 +84,7 @@ impl Filter for VethPair {
                 return Err(hint(anyhow!("no bridge {name:?}"), what));
             }
         };
-        let guards = bridge.mac == Some(Mac::derive("", name));
+        let guards = bridge.is_our_bridge();
         let lease = address::plan(context, &network, &connection, &bridge)?;
         let leased = lease.address;
         let address = NatOperation::Address {

@@ -8,21 +8,23 @@ use operation::{Operation, Scope};
 
 use crate::{NatOperation, TABLE, encode};
 
-/// Whether there is no table.
+/// Makes the table again for all containers, if it is gone: applies their operations, which `recorded` lists; bridges first,
+/// then addresses, then ports. One that cannot be put back is told, and does not keep the others from it.
 ///
 /// # Errors
-/// When the kernel does not say.
-pub fn is_gone() -> Result<bool, Error> {
+/// When the kernel does not say whether the table is there; those of `recorded`.
+pub fn restore<E: From<Error>>(
+    scope: &Scope,
+    recorded: impl FnOnce() -> Result<Vec<NatOperation>, E>,
+) -> Result<(), E> {
     let look = || Netfilter::of_this_thread()?.get(Kind::GetTable, &encode::table()[..1]);
     let table = look().map_err(|refusal| Error::new("look for", format!("table ip {TABLE}"), refusal))?;
-    Ok(table.is_none())
-}
-
-/// Applies the operations of all containers again: bridges first, then addresses, then ports. One that cannot be put back is
-/// told, and does not keep the others from it.
-pub fn restore(mut operations: Vec<NatOperation>, scope: &Scope) {
+    if table.is_some() {
+        return Ok(());
+    }
+    let mut operations = recorded()?;
     if operations.is_empty() {
-        return;
+        return Ok(());
     }
     operations.sort_by_key(|operation| match operation {
         NatOperation::Bridge { .. } => 0,
@@ -35,4 +37,5 @@ pub fn restore(mut operations: Vec<NatOperation>, scope: &Scope) {
             operation::note(&error.to_string());
         }
     }
+    Ok(())
 }

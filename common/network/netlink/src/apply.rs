@@ -1,6 +1,6 @@
 //! Operations against the kernel: apply, undo, compare.
 
-use std::{fs::File, os::fd::AsRawFd, path::Path};
+use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -16,7 +16,7 @@ use rtnetlink::{
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, Route, errno_of, guard, mark,
     namespace, removal, sysctl, veth_name,
 };
 
@@ -81,14 +81,12 @@ impl LinkOperation {
         match self {
             Self::BridgeAdd { name, mac, .. } => add_bridge(name, *mac),
             Self::VethAdd { name, mac, master, mtu, peer, mark } => {
-                if let (Ours::Here(connection, link), Some(mark)) = (find(None, name, *mac)?, mark)
-                    && link.master.is_none()
-                    && link.alias == Some(mark.alias())
-                {
-                    // This container's own: its bridge was removed, and is there again.
-                    return attach(&connection, &link, master);
+                match add_veth(name, *mac, master, *mtu, peer) {
+                    Err(error) if error.errno() == Errno::EEXIST => {
+                        return attach_again(name, *mac, master, mark.as_ref()).unwrap_or(Err(error));
+                    }
+                    made => made?,
                 }
-                add_veth(name, *mac, master, *mtu, peer)?;
                 // The kernel takes no alias with a link that is made. Until it is there, the address is the mark.
                 let Some(mark) = mark else { return Ok(()) };
                 let marked = set_alias(name, *mac, &mark.alias());
@@ -318,12 +316,21 @@ fn add_veth(name: &str, mac: Mac, master: &str, mtu: u32, peer: &Peer) -> Result
     connection.change("create link", format!("{name:?}"), &RouteNetlinkMessage::NewLink(here), CREATE)
 }
 
-/// Makes the link a port of the bridge.
-fn attach(connection: &Connection, link: &Link, bridge: &str) -> Result<(), Error> {
-    let what = format!("link {:?} to bridge {bridge:?}", link.name);
-    let master = connection.link(bridge)?.ok_or_else(|| connection.error("attach", &what, Errno::ENODEV))?;
-    let port = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).controller(master.index).build();
-    connection.change("attach", what, &RouteNetlinkMessage::SetLink(port), 0)
+/// Makes the link of this container a port again, where its bridge was removed and is there again. None if there is no such
+/// link.
+fn attach_again(name: &str, mac: Mac, bridge: &str, mark: Option<&Mark>) -> Option<Result<(), Error>> {
+    let Ok(Ours::Here(connection, link)) = find(None, name, mac) else { return None };
+    if link.master.is_some() || link.alias.is_none() || link.alias != mark.map(Mark::alias) {
+        return None;
+    }
+    let attach = || {
+        let what = format!("link {name:?} to bridge {bridge:?}");
+        let master =
+            connection.link(bridge)?.ok_or_else(|| connection.error("attach", &what, Errno::ENODEV))?;
+        let port = LinkMessageBuilder::<LinkUnspec>::new().index(link.index).controller(master.index).build();
+        connection.change("attach", what, &RouteNetlinkMessage::SetLink(port), 0)
+    };
+    Some(attach())
 }
 
 fn add_address(
@@ -357,8 +364,8 @@ fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
     unless_gone(removal::remove(connection, link))
 }
 
-fn route(destination: &IpNet, gateway: &std::net::IpAddr, link: u32) -> Result<RouteMessage, Errno> {
-    RouteMessageBuilder::<std::net::IpAddr>::new()
+fn route(destination: &IpNet, gateway: &IpAddr, link: u32) -> Result<RouteMessage, Errno> {
+    RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(destination.network(), destination.prefix_len())
         .and_then(|builder| builder.gateway(*gateway))
         .map(|builder| builder.output_interface(link).build())
@@ -368,42 +375,15 @@ fn route(destination: &IpNet, gateway: &std::net::IpAddr, link: u32) -> Result<R
 fn has_route(
     connection: &Connection,
     destination: &IpNet,
-    gateway: &std::net::IpAddr,
+    gateway: &IpAddr,
     link: u32,
 ) -> Result<bool, Error> {
-    use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
-    let wanted = route(destination, gateway, link)
-        .map_err(|source| connection.error("look for route", destination.to_string(), source))?;
-    let mut all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(link).build();
-    // A dump takes the family and the link; the kernel refuses other fields as filters.
-    all.header.table = 0;
-    all.header.protocol = 0.into();
-    all.header.scope = 0.into();
-    all.header.kind = 0.into();
-    let answer = connection.list("routes", &RouteNetlinkMessage::GetRoute(all))?;
-    let routes = answer.iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewRoute(route) => Some(route),
-        _ => None,
-    });
-    let is_gateway = |attribute: &RouteAttribute| match (attribute, gateway) {
-        (RouteAttribute::Gateway(RouteAddress::Inet(found)), std::net::IpAddr::V4(gateway)) => {
-            found == gateway
-        }
-        _ => false,
+    let is_it = |route: &Route| {
+        route.link == Some(link)
+            && IpNet::V4(route.destination) == *destination
+            && route.gateway.map(IpAddr::V4) == Some(*gateway)
     };
-    let mut routes = routes;
-    Ok(routes.any(|found| {
-        let same_link = found.attributes.contains(&RouteAttribute::Oif(link));
-        let prefix = wanted.header.destination_prefix_length;
-        let to = |route: &RouteMessage| {
-            route.attributes.iter().find(|at| matches!(at, RouteAttribute::Destination(_))).cloned()
-        };
-        let same_destination = prefix == 0 || to(found) == to(&wanted);
-        same_link
-            && found.header.destination_prefix_length == prefix
-            && same_destination
-            && found.attributes.iter().any(is_gateway)
-    }))
+    Ok(connection.routes(Some(link))?.iter().any(is_it))
 }
 
 fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {

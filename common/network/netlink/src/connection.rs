@@ -74,6 +74,8 @@ pub struct Address {
 pub struct Route {
     /// Where it leads.
     pub destination: Ipv4Net,
+    /// The next hop, if it has one.
+    pub gateway: Option<Ipv4Addr>,
     /// The index of its interface; none for one of several, or without.
     pub link: Option<u32>,
     /// The lowest counts.
@@ -245,13 +247,15 @@ impl Connection {
         Ok(found.filter(|address| link.is_none_or(|index| address.link == index)).collect())
     }
 
-    /// The routes for IPv4 packets, of all tables but that of the host's own addresses.
+    /// The routes for IPv4 packets by the interface with this index, or by all of them, but not those to the host's own
+    /// addresses.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn routes(&self) -> Result<Vec<Route>, Error> {
+    pub fn routes(&self, link: Option<u32>) -> Result<Vec<Route>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
+        message.attributes.extend(link.map(RouteAttribute::Oif));
         let answer = self.list("routes", &RouteNetlinkMessage::GetRoute(message))?;
         let found = answer.iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
@@ -267,7 +271,7 @@ impl Connection {
     /// # Errors
     /// When the kernel does not answer.
     pub fn mtu_of_the_way_out(&self) -> Result<Option<u32>, Error> {
-        let routes = self.routes()?;
+        let routes = self.routes(None)?;
         let out = routes.iter().filter(|route| route.destination.prefix_len() == 0);
         let Some(index) = out.min_by_key(|route| route.metric).and_then(|route| route.link) else {
             return Ok(None);
@@ -308,6 +312,11 @@ fn read(kind: u16, payload: &[u8]) -> Result<RouteNetlinkMessage, Refusal> {
 }
 
 impl Link {
+    /// Whether it is a bridge of ours: it has the hardware address that follows from its name.
+    pub fn is_our_bridge(&self) -> bool {
+        self.mac == Some(Mac::derive("", &self.name))
+    }
+
     /// Whether it carries a mark of ours.
     pub fn is_marked(&self) -> bool {
         self.alias.as_deref().is_some_and(mark::is_ours)
@@ -352,17 +361,18 @@ impl From<LinkMessage> for Link {
 
 impl Route {
     fn read(message: &RouteMessage) -> Option<Self> {
-        let (mut to, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, 0);
+        let (mut to, mut gateway, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, None, 0);
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
                 RouteAttribute::Oif(index) => link = Some(*index),
                 RouteAttribute::Priority(priority) => metric = *priority,
                 _ => {}
             }
         }
         let destination = Ipv4Net::new(to, message.header.destination_prefix_length).ok()?;
-        Some(Self { destination, link, metric })
+        Some(Self { destination, gateway, link, metric })
     }
 }
 

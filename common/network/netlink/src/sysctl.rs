@@ -18,7 +18,7 @@ use nix::{
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{Connection, Error, Mac, errno_of, guard};
+use crate::{Connection, Error, errno_of, guard};
 
 /// A variable of the network. Only these: undo must not write to an arbitrary path from a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,7 +287,7 @@ impl Sysctl {
             return Ok(None);
         }
         let connection = Connection::open(None)?;
-        let bridge = connection.link(link)?.filter(|found| found.mac != Some(Mac::derive("", link)));
+        let bridge = connection.link(link)?.filter(|found| !found.is_our_bridge());
         Ok(bridge.map(|bridge| (connection, bridge.index)))
     }
 

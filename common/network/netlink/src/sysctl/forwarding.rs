@@ -7,7 +7,7 @@ use operation::Scope;
 
 use super::failed;
 use crate::{
-    Connection, Error, Link, Mac,
+    Connection, Error, Link,
     attribute::{find, string},
     netfilter::{IPV4, Kind, Netfilter, OWN_TABLE},
 };
@@ -91,9 +91,8 @@ pub(super) enum Needed {
 /// switched on (`kept`).
 pub(super) fn needed_by(bridge: &str, kept: &str) -> Result<Option<Needed>, Error> {
     let connection = Connection::open(None)?;
-    let own = Some(Mac::derive("", bridge));
     let links = connection.all()?;
-    let is_own = |link: &Link| link.name == bridge && link.mac == own;
+    let is_own = |link: &Link| link.name == bridge && link.is_our_bridge();
     let before = Seen::read(kept);
     let was_there = |link: &Link| before.as_ref().is_some_and(|before| before.links.contains(&shown(link)));
     let bridges = || links.iter().filter(|link| link.bridge && !is_own(link));
