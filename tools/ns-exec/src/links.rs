@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek, Write},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use document::{
@@ -40,41 +40,49 @@ pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<Contain
     let network: Option<Network> = document.get()?;
     let address = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
     let (Some(address), Scope { run_dir, .. }) = (address, &context.scope) else { return Ok(Vec::new()) };
+    // The container's own name comes last.
+    let is_to_us = |names: &str| names.rsplit(' ').next() == Some(&context.id);
     let mut found = Vec::new();
     for id in record::list(run_dir)?.into_iter().filter(|id| id.as_str() != context.id) {
-        let Some(other) = record::read(run_dir, &id)? else { continue };
         let path = context.scope.container(id.as_str()).join("etc/hosts");
+        // Most containers have no link to this one. Their records, which are longer, need not be read.
+        let text = text(&path);
+        if !text.lines().filter_map(names_of).any(is_to_us) {
+            continue;
+        }
+        let Some(other) = record::read(run_dir, &id)? else { continue };
         let entries = other.get::<Hosts>()?.unwrap_or_default().entries;
-        // The container's own name comes last.
-        let to_us = entries.into_iter().filter(|entry| entry.names.last() == Some(&context.id));
-        let follow = |names: Vec<String>| LinkFollow { path: path.clone(), names: names.join(" "), address };
-        let outdated = to_us.map(|entry| follow(entry.names));
-        found.extend(
-            outdated.filter(|link| link.changed(&link.text()).is_some()).map(ContainerOperation::from),
-        );
+        let names = entries.into_iter().map(|entry| entry.names.join(" ")).filter(|names| is_to_us(names));
+        let follow = names.map(|names| LinkFollow { path: path.clone(), names, address });
+        found.extend(follow.filter(|link| link.changed(&text).is_some()).map(ContainerOperation::from));
     }
     Ok(found)
 }
 
+/// What stands in a container's file; nothing where there is none.
+fn text(path: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(Some(file)) = open(path, OFlags::RDONLY) {
+        let _ = file.take(MOST).read_to_string(&mut text);
+    }
+    text
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<Option<File>> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(unless_gone(openat(CWD, path, flags, Mode::empty()))?.map(File::from))
+}
+
+/// The names behind the address of a line.
+fn names_of(line: &str) -> Option<&str> {
+    line.split_once('\t').map(|(_, names)| names)
+}
+
 impl LinkFollow {
-    fn open(&self, flags: OFlags) -> io::Result<Option<File>> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(unless_gone(openat(CWD, &self.path, flags, Mode::empty()))?.map(File::from))
-    }
-
-    /// What stands in the file; nothing where there is none.
-    fn text(&self) -> String {
-        let mut text = String::new();
-        if let Ok(Some(file)) = self.open(OFlags::RDONLY) {
-            let _ = file.take(MOST).read_to_string(&mut text);
-        }
-        text
-    }
-
     /// The text with the new address; none if it leads there already, or has no such line any more.
     fn changed(&self, text: &str) -> Option<String> {
         let own = format!("{}\t{}", self.address, self.names);
-        let is_ours = |line: &&str| line.split_once('\t').is_some_and(|(_, names)| names == self.names);
+        let is_ours = |line: &&str| names_of(line) == Some(&*self.names);
         let is_outdated = text.lines().any(|line| is_ours(&line) && line != own);
         let line = |line| if is_ours(&line) { own.as_str() } else { line };
         let changed = || text.lines().flat_map(|old| [line(old), "\n"]).collect();
@@ -83,8 +91,8 @@ impl LinkFollow {
     }
 
     fn rewrite(&self) -> io::Result<()> {
-        let Some(new) = self.changed(&self.text()) else { return Ok(()) };
-        let Some(mut file) = self.open(OFlags::WRONLY)? else { return Ok(()) };
+        let Some(new) = self.changed(&text(&self.path)) else { return Ok(()) };
+        let Some(mut file) = open(&self.path, OFlags::WRONLY)? else { return Ok(()) };
         file.rewind()?;
         file.write_all(new.as_bytes())?;
         file.set_len(new.len() as u64)
