@@ -236,7 +236,7 @@ impl Tools {
 
     /// Whether the tool is one of this version of Stave's, which know `--steps`.
     fn takes_batches(&self, tool: &str) -> bool {
-        self.find(tool).is_ok_and(|program| program.parent() == Some(&self.beside))
+        is_ours(tool) && self.beside.join(tool).is_file()
     }
 
     /// The tool's version of its document, without the steps of the batch. Returns the failure that it reported.
@@ -256,7 +256,7 @@ impl Tools {
         if failure.is_none() && after.tools()?.len() > batch.from {
             bail!("{program:?} --undo left the step in the document");
         }
-        if failure.is_none() {
+        if failure.is_none() && !is_ours(&batch.tool) {
             self.forget(document, batch.last)?;
         }
         after.append_steps(above)?;
@@ -264,14 +264,11 @@ impl Tools {
         Ok(failure)
     }
 
-    /// Takes a step that was undone out of the record, where its tool has not: one of others may leave the record to unwind.
+    /// Takes a step of a tool of others that was undone out of the record: such a tool may leave the record to unwind.
     fn forget(&self, document: &Document, at: usize) -> Result<()> {
         let (Some(id), Some(step)) = (document.id()?, document.steps()?.into_iter().nth(at)) else {
             return Ok(());
         };
-        if is_ours(&step.tool) {
-            return Ok(());
-        }
         let Some(record) = Record::lock_existing(&self.scope.run_dir, &id)? else { return Ok(()) };
         if let Some(mut recorded) = record.read()?
             && let Some(at) = recorded.position_of(&step)?
@@ -336,12 +333,10 @@ impl Waiting {
 /// Takes steps of tools of others out of the document of a container without record. Such a tool would believe what the
 /// document says, which anybody may have written.
 fn drop_steps_of_others(document: &mut Document) -> Result<()> {
-    for (at, tool) in document.tools()?.iter().enumerate().rev() {
-        if !is_ours(tool) {
-            document.remove_step(at)?;
-        }
-    }
-    Ok(())
+    let tools = document.tools()?;
+    let of_others = |(at, tool): (usize, &String)| (!is_ours(tool)).then_some(at);
+    let others: Vec<usize> = tools.iter().enumerate().filter_map(of_others).collect();
+    Ok(document.remove_steps(&others)?)
 }
 
 /// The place of an error.

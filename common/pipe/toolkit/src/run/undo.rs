@@ -88,7 +88,10 @@ impl Undo<'_> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut errors: Vec<anyhow::Error> = Vec::new();
         for (place, (at, step)) in chosen {
-            if let (false, Err(error)) = (ours.is_empty(), interrupt::checked()) {
+            // The question takes the signal: it is asked only where the answer counts.
+            if !ours.is_empty()
+                && let Err(error) = interrupt::checked()
+            {
                 errors.push(error.into());
                 break;
             }
