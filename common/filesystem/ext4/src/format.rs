@@ -77,7 +77,8 @@ pub(crate) fn superblock(layout: &Layout, uuid: &[u8; 16]) -> [u8; 1024] {
     to.u32(0x4c, 1);
     to.u32(0x54, LOST_AND_FOUND);
     to.u16(0x58, INODE as u16);
-    to.u32(0x5c, u64::from(EXT_ATTR | DIR_INDEX | SPARSE_SUPER2));
+    let journal = if layout.journal > 0 { HAS_JOURNAL } else { 0 };
+    to.u32(0x5c, u64::from(journal | EXT_ATTR | DIR_INDEX | SPARSE_SUPER2));
     to.u32(0x60, u64::from(FILETYPE | EXTENTS));
     to.u32(0x64, u64::from(LARGE_FILE | HUGE_FILE | GDT_CSUM | DIR_NLINK | EXTRA_ISIZE));
     to.put(0x68, uuid);
@@ -87,17 +88,14 @@ pub(crate) fn superblock(layout: &Layout, uuid: &[u8; 16]) -> [u8; 1024] {
     to.u16(0x15c, EXTRA);
     to.u16(0x15e, EXTRA);
     to.u32(0x160, 2);
+    if layout.journal > 0 {
+        // Its inode, with a copy of the extents and the size.
+        to.u32(0xe0, JOURNAL);
+        to.put(0xfd, &[1]);
+        to.put(0x10c, &extent(layout.journal_at(), layout.journal));
+        to.u32(0x10c + 64, layout.journal * BLOCK);
+    }
     block
-}
-
-/// The journal's part of it, with a copy of its inode's extents and size.
-pub(crate) fn superblock_journal(block: &mut [u8; 1024], extents: &[u8; 60], blocks: u64) {
-    let mut to = Bytes(block);
-    to.u32(0x5c, u64::from(HAS_JOURNAL | EXT_ATTR | DIR_INDEX | SPARSE_SUPER2));
-    to.u32(0xe0, JOURNAL);
-    to.put(0xfd, &[1]);
-    to.put(0x10c, extents);
-    to.u32(0x10c + 64, blocks * BLOCK);
 }
 
 /// `struct journal_superblock_s` (journal.rst) of an empty journal.

@@ -80,6 +80,11 @@ impl Layout {
         self.head() + OVERHEAD
     }
 
+    /// The first block of the journal, behind `lost+found`.
+    pub(crate) fn journal_at(&self) -> u64 {
+        self.root() + 2
+    }
+
     /// How many blocks a group has.
     pub(crate) fn blocks_of(&self, group: u64) -> u64 {
         (self.blocks - group * BLOCKS_OF_GROUP).min(BLOCKS_OF_GROUP)
@@ -87,7 +92,7 @@ impl Layout {
 
     /// How many of them are used, from its first one on.
     pub(crate) fn used(&self, group: u64) -> u64 {
-        if group == 0 { self.root() + 2 + self.journal } else { OVERHEAD }
+        if group == 0 { self.journal_at() + self.journal } else { OVERHEAD }
     }
 
     pub(crate) fn free_blocks(&self) -> u64 {

@@ -9,9 +9,7 @@ mod layout;
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use format::{
-    GROUP, INODE, bitmap, directory, extent, group, inode, journal_superblock, superblock, superblock_journal,
-};
+use format::{GROUP, INODE, bitmap, directory, extent, group, inode, journal_superblock, superblock};
 use layout::Layout;
 
 /// The size of a block.
@@ -65,13 +63,11 @@ pub fn make(file: &File, shape: &Shape) -> io::Result<()> {
     write(root, &directory(layout::ROOT, Some(layout::LOST_AND_FOUND)))?;
     write(lost, &directory(layout::LOST_AND_FOUND, None))?;
 
-    let mut head = superblock(&layout, &shape.uuid);
     if layout.journal > 0 {
-        let at = extent(layout.root() + 2, layout.journal);
+        let at = extent(layout.journal_at(), layout.journal);
         put(layout::JOURNAL, inode(0o100_600, 1, layout.journal, &at))?;
-        write(layout.root() + 2, &journal_superblock(layout.journal, &shape.uuid))?;
-        superblock_journal(&mut head, &at, layout.journal);
+        write(layout.journal_at(), &journal_superblock(layout.journal, &shape.uuid))?;
     }
     // Last: without it there is no file system.
-    file.write_all_at(&head, 1024)
+    file.write_all_at(&superblock(&layout, &shape.uuid), 1024)
 }
