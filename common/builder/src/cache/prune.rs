@@ -10,6 +10,7 @@ use std::{
 };
 
 use oci::gc::is_older;
+use operation::unless_gone;
 
 use crate::workspace;
 
@@ -25,8 +26,7 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
     let mut pruned = Vec::new();
     for path in old(&cache, age)?.into_iter().filter(|path| path.extension() == Some(OsStr::new("json"))) {
         if !dry_run {
-            let removed = fs::remove_file(&path);
-            removed.or_else(unless_missing).map_err(|error| (path.clone(), error))?;
+            unless_gone(fs::remove_file(&path)).map_err(|error| (path.clone(), error))?;
         }
         pruned.push(path);
     }
@@ -48,19 +48,13 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
 /// What stands in a directory and was not used for `age`, sorted. One that is missing has nothing.
 fn old(directory: &Path, age: Duration) -> Result<Vec<PathBuf>> {
     let at = |error| (directory.to_owned(), error);
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(at)?,
-    };
+    let Some(entries) = unless_gone(fs::read_dir(directory)).map_err(at)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(at)?.path();
-        match is_older(&path, age) {
-            Ok(true) => found.push(path),
-            Ok(false) => {}
-            // Somebody else has removed it.
-            Err(error) => unless_missing(error).map_err(|error| (path, error))?,
-        }
+        // Somebody else may have removed it.
+        let is_old = unless_gone(is_older(&path, age)).map_err(|error| (path.clone(), error))?;
+        found.extend(is_old.unwrap_or_default().then_some(path));
     }
     found.sort();
     Ok(found)
@@ -71,11 +65,7 @@ fn remove(mounts: &Path, path: &Path) -> io::Result<()> {
     layer::remove_tree(File::open(mounts)?.as_fd(), name.as_bytes())?;
     let mut lock = name.to_owned();
     lock.push(".lock");
-    fs::remove_file(mounts.join(lock)).or_else(unless_missing)
-}
-
-fn unless_missing(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+    unless_gone(fs::remove_file(mounts.join(lock))).map(drop)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The place of an operation, and what the user can do about an error there.
 
-use std::fs;
-
 use nix::{errno::Errno, unistd::geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
 /// The place of a failed operation. The code that makes the error knows it, so it need not be guessed from the text.
@@ -32,14 +31,9 @@ const NEEDS_NAMESPACE: &str =
 const IN_CONTAINER: &str = "root may not do this here, as in a container: run the pipe in `unshare --user --map-root-user --mount`, \
      and start a container of Docker's with --security-opt seccomp=unconfined";
 
-/// The bit of CAP_SYS_ADMIN in a set of capabilities.
-const SYS_ADMIN: u32 = 21;
-
 /// Whether the caller has CAP_SYS_ADMIN, without which root is not root.
 fn is_admin() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
-    u64::from_str_radix(effective.trim(), 16).is_ok_and(|set| set >> SYS_ADMIN & 1 == 1)
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 impl Place {
