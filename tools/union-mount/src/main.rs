@@ -108,7 +108,8 @@ impl Filter for UnionMount {
                 volume.source
             );
         }
-        let volumes = !self.volumes.is_empty() || !volumes::declared(document)?.is_empty();
+        let declared = volumes::declared(document)?;
+        let volumes = !self.volumes.is_empty() || !declared.is_empty();
         // A read-only overlay needs two directories.
         if self.read_only && !volumes && lower.len() < 2 {
             let empty = container.join("empty");
@@ -117,7 +118,7 @@ impl Filter for UnionMount {
         }
         let path = container.join("rootfs");
         let writable = !self.read_only || volumes;
-        let (upper, work) = if writable { self.top(&container, top, &mut operations)? } else { (None, None) };
+        let (upper, work) = writable.then(|| self.top(&container, top, &mut operations)).transpose()?.unzip();
         operations.push(directory(&path, 0o700, None));
         let durable = self.durable && upper.is_some();
         let member = Rootfs { path, lower, upper, work, readonly: self.read_only, durable, userns };
@@ -128,7 +129,7 @@ impl Filter for UnionMount {
             owners::map(userns, &container, &mut overlay, &mut operations);
         }
         operations.push(MountOperation::OverlayMount(overlay));
-        operations.extend(volumes::plan(&self.volumes, &container, &member, document)?);
+        operations.extend(volumes::plan(&self.volumes, declared, &container, &member)?);
         if self.read_only && volumes {
             operations.push(MountOperation::MountSeal { target: member.path.clone() });
         }
@@ -149,14 +150,14 @@ impl UnionMount {
         container: &Path,
         (mode, user, group): (u32, u32, u32),
         operations: &mut Vec<MountOperation>,
-    ) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    ) -> Result<(PathBuf, PathBuf)> {
         let Some(size) = self.size else {
             let (upper, work) = (container.join("upper"), container.join("work"));
             operations.push(directory(&upper, mode, Some((user, group))));
             operations.push(directory(&work, 0o700, None));
-            return Ok((Some(upper), Some(work)));
+            return Ok((upper, work));
         };
-        if userns::Namespace::current()?.is_some() {
+        if !userns::is_first()? {
             let error = anyhow!(
                 "limit the root file system to {size} bytes: it is a file system of its own, which only root of \
                  the machine can mount"
@@ -169,7 +170,7 @@ impl UnionMount {
         operations.push(MountOperation::DiskAdd(disk.clone()));
         operations.push(directory(&disk.target, 0o700, None));
         operations.push(MountOperation::DiskMount(disk.clone()));
-        Ok((Some(disk.upper()), Some(disk.work())))
+        Ok((disk.upper(), disk.work()))
     }
 
     fn overlay(&self, context: &Context, rootfs: &Rootfs, images: bool) -> Result<Overlay> {
@@ -183,7 +184,7 @@ impl UnionMount {
             target: rootfs.path.clone(),
             readonly: rootfs.readonly && rootfs.upper.is_none(),
             durable: self.durable,
-            userxattr: userns::Namespace::current()?.is_some(),
+            userxattr: !userns::is_first()?,
             xino: images,
             owner: None,
         })

@@ -12,9 +12,9 @@ use crate::directory;
 /// Mounts the volumes that were asked for and those of the image; parents come before children.
 pub(crate) fn plan(
     asked: &[Volume],
+    declared: Vec<PathBuf>,
     container: &Path,
     rootfs: &Rootfs,
-    document: &Document,
 ) -> Result<Vec<MountOperation>> {
     let mut volumes = asked.to_vec();
     for volume in &mut volumes {
@@ -22,7 +22,7 @@ pub(crate) fn plan(
             volume.source.canonicalize().with_context(|| format!("find volume {:?}", volume.source))?;
     }
     let mut operations = Vec::new();
-    for (number, target) in declared(document)?.into_iter().enumerate() {
+    for (number, target) in declared.into_iter().enumerate() {
         if volumes.iter().any(|volume| volume.target == target) {
             continue;
         }

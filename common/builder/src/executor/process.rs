@@ -133,8 +133,8 @@ impl Command<'_> {
 /// A cgroup for one step; none for a caller who may make none, as a rootless one: one line says so.
 pub(super) fn own_cgroup() -> Result<Option<cgroup::Temporary>, Cause> {
     static TOLD: std::sync::Once = std::sync::Once::new();
-    let in_first = userns::Namespace::current().map_err(runtime::Error::from)?.is_none();
-    match cgroup::Temporary::new(in_first) {
+    let limits_devices = userns::is_first().map_err(runtime::Error::from)?;
+    match cgroup::Temporary::new(limits_devices) {
         Err(error) if cgroup::is_refusal(&error) => {
             TOLD.call_once(|| {
                 operation::note(&format!("warning: steps have no cgroup of their own: {error}"));

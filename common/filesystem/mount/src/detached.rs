@@ -212,10 +212,14 @@ fn change(mount: BorrowedFd<'_>, options: &Options, recursive: bool) -> std::res
         propagation: options.propagation.map_or(0, |kind| (kind - MountPropagationFlags::REC).bits().into()),
         userns: 0,
     };
-    if attributes.set == 0 && attributes.clear == 0 && attributes.propagation == 0 {
+    if attributes.set != 0 || attributes.clear != 0 || attributes.propagation != 0 {
+        sys::mount_setattr(mount, recursive, &attributes)?;
+    }
+    if options.shallow.is_empty() {
         return Ok(());
     }
-    sys::mount_setattr(mount, recursive, &attributes)
+    let here = sys::Attributes { set: options.shallow.bits().into(), clear: 0, propagation: 0, userns: 0 };
+    sys::mount_setattr(mount, false, &here)
 }
 
 /// Sets the propagation of the mount at `path`, and of all below it if `kind` contains `REC`.

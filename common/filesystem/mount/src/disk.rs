@@ -6,14 +6,13 @@
 use std::{
     fs::File,
     io::Read,
-    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use ext4::Shape;
 use operation::{Condition, words};
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat},
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     mount::MountAttrFlags,
 };
@@ -23,7 +22,7 @@ use crate::{
     Detached, Error, FileSystem, Result,
     error::{mounting, on},
     loops::{by_loop, open},
-    operation::mounted,
+    operation::{directory, mounted},
     resolve,
 };
 
@@ -85,7 +84,11 @@ impl Disk {
         let file = open(&self.image, OFlags::RDWR | OFlags::NOFOLLOW)?;
         let mount = by_loop(&self.image, &file, false, |device| self.mount_device(device))
             .map_err(|error| error.with_hint("a size needs loop devices, and ext4 in the kernel"))?;
-        let make = |name: &str, mode, owner| directory(mount.as_fd(), name, mode, owner);
+        let make = |name: &str, mode, owner| match directory::make(&mount, name, mode, Some(owner)) {
+            // Made before a restart of the machine: it stays as it is.
+            Err(Errno::EXIST) => Ok(()),
+            made => made,
+        };
         make("upper", self.mode, self.owner)
             .and_then(|()| make("work", 0o700, (0, 0)))
             .map_err(on("create directories in", &self.image))?;
@@ -132,21 +135,4 @@ impl Disk {
             words(["install", "-d", "-m", "0700", &work.to_string_lossy()]),
         ]
     }
-}
-
-/// Makes a directory; one that was made before a restart of the machine stays as it is.
-fn directory(
-    within: BorrowedFd<'_>,
-    name: &str,
-    mode: u32,
-    owner: (u32, u32),
-) -> std::result::Result<(), Errno> {
-    match mkdirat(within, name, Mode::from_raw_mode(0o700)) {
-        Err(Errno::EXIST) => return Ok(()),
-        made => made?,
-    }
-    let ids = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
-    chownat(within, name, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fchmod(openat(within, name, flags, Mode::empty())?, Mode::from_raw_mode(mode & 0o7777))
 }

@@ -48,7 +48,7 @@ impl Namespace {
     /// # Errors
     /// When `/proc` does not tell.
     pub fn current() -> Result<Option<Self>, Error> {
-        if fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST {
+        if is_first()? {
             return Ok(None);
         }
         let read = |name| parse(&fs::read_to_string(own(name)).map_err(at(name))?).map_err(at(name));
@@ -87,6 +87,14 @@ impl Namespace {
     }
 }
 
+/// Whether the caller is in the machine's first user namespace.
+///
+/// # Errors
+/// When `/proc` does not tell.
+pub fn is_first() -> Result<bool, Error> {
+    Ok(fs::metadata(own("ns/user")).map_err(at("ns/user"))?.ino() == FIRST)
+}
+
 /// Whether the caller may write to the machine's own directories, as root does. That holds also in a user namespace
 /// with its own root file system, as in a system container. It does not hold in a namespace that maps only the caller's
 /// id.
@@ -119,13 +127,17 @@ fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {
 /// Parses lines of three numbers.
 fn parse(text: &str) -> io::Result<Vec<Mapping>> {
     let line = |line: &str| {
-        let numbers: Option<Vec<u32>> = line.split_whitespace().map(|number| number.parse().ok()).collect();
-        match numbers.as_deref() {
-            Some(&[inside, outside, size]) => Ok(Mapping { inside, outside, size }),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is not a mapping"))),
-        }
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, format!("{line:?} is not a mapping"));
+        mapping(line.split_whitespace()).ok_or_else(wrong)
     };
     text.lines().map(line).collect()
+}
+
+/// Three numbers: the first id inside, the first outside, how many.
+fn mapping<'a>(numbers: impl Iterator<Item = &'a str>) -> Option<Mapping> {
+    let numbers: Vec<u32> = numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    let &[inside, outside, size] = numbers.as_slice() else { return None };
+    Some(Mapping { inside, outside, size })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use operation::{Claim, Error, Scope, holds_another};
 
-use crate::{Mapping, Namespace};
+use crate::{Mapping, Namespace, is_first, mapping};
 
 /// Which user namespace a container is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,9 @@ impl FromStr for Wanted {
 }
 
 fn range(text: &str) -> Option<Mapping> {
-    let numbers: Vec<u32> = text.split(':').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    let &[inside, outside, size] = numbers.as_slice() else { return None };
-    let is_whole = |first: u32| first.checked_add(size).is_some();
-    (size > 0 && is_whole(inside) && is_whole(outside)).then_some(Mapping { inside, outside, size })
+    let mapping = mapping(text.split(':'))?;
+    let is_whole = |first: u32| first.checked_add(mapping.size).is_some();
+    (mapping.size > 0 && is_whole(mapping.inside) && is_whole(mapping.outside)).then_some(mapping)
 }
 
 fn overlap(mappings: &[Mapping]) -> bool {
@@ -76,7 +75,7 @@ impl Wanted {
     /// # Errors
     /// For a caller who may map no ids; when every run of ids is taken.
     pub fn find(&self, scope: &Scope, container: &str) -> Result<(Option<Namespace>, Option<Claim>), Error> {
-        if *self != Self::Host && Namespace::current()?.is_some() {
+        if *self != Self::Host && !is_first()? {
             let cause = "only root of the machine maps other ids, and this is a user namespace";
             return Err(Error::new("make", "a user namespace for the container", cause));
         }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType as Type};
 use crate::{
     CgroupOperation, Hierarchy, Setting,
     controllers::{Controllers, Place},
-    devices::takes_programs,
+    devices::{conditions, takes_programs},
     error::{Result, at},
 };
 
@@ -60,9 +60,7 @@ fn settings(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Setting>> {
         let number = |number: Option<i64>| number.filter(|number| *number >= 0);
         let numbers = (number(rule.major()), number(rule.minor()));
         let kind = rule.typ().unwrap_or(Type::A);
-        let is_all = kind == Type::A
-            && numbers == (None, None)
-            && ["r", "w", "m"].iter().all(|letter| access.contains(letter));
+        let is_all = conditions(rule).is_empty();
         match (rule.allow(), is_all) {
             (false, true) => settings = vec![setting("devices.deny", "a")],
             (true, true) => settings.push(setting("devices.allow", "a")),

@@ -164,7 +164,7 @@ pub(crate) fn takes_programs() -> Result<bool> {
 }
 
 /// What has to be so for the rule to speak of a use: each of them jumps where it is not.
-fn conditions(rule: &LinuxDeviceCgroup) -> Vec<u64> {
+pub(crate) fn conditions(rule: &LinuxDeviceCgroup) -> Vec<u64> {
     let mut steps = match rule.typ().unwrap_or(Type::A) {
         Type::B => vec![instruction(JUMP_NOT_EQUAL, KIND, 0, 0, BLOCK)],
         Type::C | Type::U => vec![instruction(JUMP_NOT_EQUAL, KIND, 0, 0, CHARACTER)],

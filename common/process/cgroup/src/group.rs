@@ -127,8 +127,8 @@ impl Group {
     /// # Errors
     /// When that cannot be told.
     pub fn is_populated(&self) -> Result<bool> {
-        if self.is_unified()? {
-            return Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"));
+        if let Some(events) = unless_gone(self.read("cgroup.events"))? {
+            return Ok(events.lines().any(|line| line == "populated 1"));
         }
         // Version 1 does not tell.
         let mut populated = false;
@@ -168,12 +168,12 @@ impl Group {
     /// EBUSY where a process has not ended after ten seconds.
     pub fn remove(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
         let Some(group) = Self::open(hierarchy, path)? else { return Ok(()) };
+        let deadline = Instant::now() + PATIENCE;
         // If one has not ended in time, the kernel says so below.
         match group.end() {
             Err(error) if error.errno() == Some(nix::errno::Errno::ETIMEDOUT) => {}
             ended => ended?,
         }
-        let deadline = Instant::now() + PATIENCE;
         loop {
             match group.remove_emptied(hierarchy) {
                 // The kernel lets go of a process's cgroup a moment after its end was told.

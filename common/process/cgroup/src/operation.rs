@@ -48,7 +48,8 @@ impl CgroupOperation {
         self.hierarchy()?.admits(&self.path)
     }
 
-    fn hierarchy(&self) -> Result<Hierarchy> {
+    /// Where it is.
+    pub(crate) fn hierarchy(&self) -> Result<Hierarchy> {
         match self.controllers.is_empty() {
             true => Hierarchy::open(),
             false => Hierarchy::open_separate(&self.controllers),

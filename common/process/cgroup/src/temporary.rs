@@ -56,12 +56,11 @@ impl Temporary {
             let path = Path::new(CgroupOperation::TOP).join(format!("{PREFIX}{}", random()?));
             let Some(group) = made(Group::create(&hierarchy, &path))? else { continue };
             let mut own = Self { group, devices: None };
-            if limits_devices && let Some(lists) = device_list::hierarchy()? {
+            if limits_devices && let Some(list) = device_list::plan(&path, &docker_devices())? {
+                let lists = list.hierarchy()?;
                 sweep_lists(&lists, &hierarchy);
                 own.devices = Some(lists);
-                if let Some(list) = device_list::plan(&path, &docker_devices())? {
-                    list.make()?;
-                }
+                list.make()?;
             }
             return Ok(own);
         }

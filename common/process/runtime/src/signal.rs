@@ -33,9 +33,7 @@ impl FromStr for StopSignal {
             _ => offset[1..].parse::<u8>().ok().map(|offset| from + sign * i32::from(offset)),
         };
         let number = match name {
-            _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                text.parse().ok().filter(|number| is_one(*number))
-            }
+            _ if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
             "IOT" => Some(Signal::SIGABRT as i32),
             "CLD" => Some(Signal::SIGCHLD as i32),
             "POLL" => Some(Signal::SIGIO as i32),
@@ -47,19 +45,14 @@ impl FromStr for StopSignal {
                     real_time(last, offset, -1)
                 }
                 _ => format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32),
-            }
-            .filter(|number| is_named(*number) || (first..=last).contains(number)),
+            },
         };
-        number.map(Self).ok_or_else(|| format!("{text:?} is not a signal"))
+        number.filter(|number| is_one(*number)).map(Self).ok_or_else(|| format!("{text:?} is not a signal"))
     }
 }
 
-fn is_named(number: i32) -> bool {
-    Signal::try_from(number).is_ok()
-}
-
 fn is_one(number: i32) -> bool {
-    is_named(number) || (REAL_TIME.0..=REAL_TIME.1).contains(&number)
+    Signal::try_from(number).is_ok() || (REAL_TIME.0..=REAL_TIME.1).contains(&number)
 }
 
 impl fmt::Display for StopSignal {

@@ -9,6 +9,7 @@ use operation::{Condition, Place, Scope, remove_if_empty};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat},
     io::Errno,
+    path::Arg,
 };
 
 use crate::{Error, Result, error::on, resolve, tree};
@@ -16,21 +17,31 @@ use crate::{Error, Result, error::on, resolve, tree};
 pub(super) fn add(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let make = || {
         let (directory, name) = with_parent(path)?;
-        mkdirat(&directory, name, Mode::from_raw_mode(0o700))?;
-        let finish = || {
-            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = openat(&directory, name, open, Mode::empty())?;
-            if let Some((user, group)) = owner {
-                let ids = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-                chownat(&made, c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
-            }
-            fchmod(made, Mode::from_raw_mode(mode & 0o7777))
-        };
-        finish().inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR);
-        })
+        make(&directory, name, mode, owner)
     };
     make().map_err(on("create directory", path))
+}
+
+/// Makes the directory `name` in another one, or nothing.
+pub(crate) fn make(
+    within: impl AsFd,
+    name: impl Arg + Copy,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> std::result::Result<(), Errno> {
+    mkdirat(&within, name, Mode::from_raw_mode(0o700))?;
+    let finish = || {
+        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(&within, name, open, Mode::empty())?;
+        if let Some((user, group)) = owner {
+            let ids = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            chownat(&made, c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
+        }
+        fchmod(made, Mode::from_raw_mode(mode & 0o7777))
+    };
+    finish().inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(&within, name, AtFlags::REMOVEDIR);
+    })
 }
 
 pub(super) fn add_file(path: &Path, content: &str, mode: u32) -> Result<()> {

@@ -12,8 +12,8 @@ pub(super) struct Own {
     pub(super) unified: Group,
     /// Those of version 1, for limits whose controllers are there.
     separate: Vec<Group>,
-    /// Whether a program limits its devices; else one of version 1 does, where nothing else is to be done.
-    by_program: bool,
+    /// Limits its devices; none where a cgroup of version 1 does, or they are not limited.
+    program: Option<DeviceProgram>,
 }
 
 impl Own {
@@ -24,11 +24,8 @@ impl Own {
     }
 
     /// Limits its devices to the list of the specification, if it has one.
-    pub(super) fn limit_devices(&self, spec: &Spec) -> Result<()> {
-        match device_rules(spec)? {
-            Some(rules) if self.by_program => Ok(DeviceProgram::compile(rules).attach(&self.unified)?),
-            _ => Ok(()),
-        }
+    pub(super) fn limit_devices(&self) -> Result<()> {
+        Ok(self.program.as_ref().map_or(Ok(()), |program| program.attach(&self.unified))?)
     }
 }
 
@@ -44,15 +41,14 @@ pub(super) fn of(spec: &Spec) -> Result<Option<Own>> {
     for hierarchy in &hierarchies {
         separate.push(Group::open(hierarchy, path)?.ok_or_else(missing)?);
     }
-    let listed = match device_rules(spec)? {
-        Some(_) => device_list::hierarchy()?,
-        None => None,
-    };
-    let by_program = listed.is_none();
-    if let Some(hierarchy) = listed {
-        separate.push(Group::open(&hierarchy, path)?.ok_or_else(missing)?);
+    let mut program = None;
+    if let Some(rules) = device_rules(spec)? {
+        match device_list::hierarchy()? {
+            Some(hierarchy) => separate.push(Group::open(&hierarchy, path)?.ok_or_else(missing)?),
+            None => program = Some(DeviceProgram::compile(rules)),
+        }
     }
-    Ok(Some(Own { unified, separate, by_program }))
+    Ok(Some(Own { unified, separate, program }))
 }
 
 /// The specification's list of devices. In a user namespace it needs none: nobody makes device nodes there.

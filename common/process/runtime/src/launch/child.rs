@@ -67,7 +67,7 @@ pub(super) fn run(
     limit(process.rlimits().as_deref().unwrap_or_default(), channel)?;
     // While the process is not in its user namespace, its user has another number.
     let uid = process.user().uid();
-    let uid = inside.map_or(Some(uid), |user| user.ids.user_outside(uid)).unwrap_or(uid);
+    let uid = inside.and_then(|user| user.ids.user_outside(uid)).unwrap_or(uid);
     let user = rustix::fs::Uid::from_raw(uid);
     let has_terminal = terminal.is_some();
     if let Some(terminal) = terminal {
@@ -132,22 +132,22 @@ fn surround(
     process: &Process,
     channel: &Channel,
 ) -> Result<Option<OwnedFd>> {
-    let terminal = process.terminal().unwrap_or_default().then_some((process, channel));
+    let terminal = process.terminal().unwrap_or_default().then_some(process);
     match surroundings {
         Surroundings::New(spec) => {
             adjust_oom(process, channel)?;
             namespaces.enter()?;
-            if !is_set(surroundings, crate::spec::ENDS_WITH_PARENT) {
+            if !crate::spec::is_annotated(spec, crate::spec::ENDS_WITH_PARENT) {
                 let user = namespaces.user().map(|user| user.namespace.as_fd());
                 channel.entrust(&held::own(user)?)?;
             }
             name(spec, namespaces)?;
             parameters::set(spec, channel)?;
-            root::make(spec, terminal.map(|(process, _)| process), channel, namespaces.user())
+            root::make(spec, terminal, channel, namespaces.user())
         }
         Surroundings::Joined(_) => {
             namespaces.enter_all()?;
-            let Some((process, channel)) = terminal else { return Ok(None) };
+            let Some(process) = terminal else { return Ok(None) };
             devices::open_terminal(own_root()?.as_fd(), process, channel).map(Some)
         }
     }

@@ -113,12 +113,12 @@ pub(super) fn is_confined(spec: &Spec) -> bool {
 
 /// Whether the root file system of the container opens devices; none if it stays as it is.
 pub(super) fn of_root(spec: &Spec) -> Result<Option<bool>> {
-    Ok(match (is_confined(spec), own_dev(spec)) {
-        (true, _) => Some(false),
-        // With all devices, or a list of its own for nodes that it makes.
-        (false, Some(_)) if !in_user_namespace()? => Some(true),
-        (false, _) => None,
-    })
+    if is_confined(spec) {
+        return Ok(Some(false));
+    }
+    // With all devices, or a list of its own for nodes that it makes.
+    let opens = own_dev(spec).is_some() && !in_user_namespace()?;
+    Ok(opens.then_some(true))
 }
 
 /// Makes nodes and links in the container's own `/dev`.

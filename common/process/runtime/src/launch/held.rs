@@ -66,11 +66,6 @@ pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
     }
 }
 
-/// The one of this kind; none for the caller's own user namespace.
-pub(super) fn one_of(first: Identity, kind: Kind) -> Result<Option<(Kind, OwnedFd)>> {
-    Ok(of(first)?.into_iter().find(|(found, _)| *found == kind))
-}
-
 /// The descriptors of a process that hold the namespaces of the container whose first process is `first`. That process can
 /// change all of its namespaces except for the pid namespace, which so tells whether they are the container's.
 fn held_by(holder: i32, first: i32) -> Option<Vec<PathBuf>> {

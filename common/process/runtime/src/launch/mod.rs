@@ -193,7 +193,7 @@ fn fork(
     };
     if let Some(group) = own_group.filter(|_| is_new) {
         // While the process makes its surroundings: it runs nothing of the container's yet.
-        group.limit_devices(spec)?;
+        group.limit_devices()?;
         started.rest = Some(group.unified).filter(|_| !is_first_of_pids(spec));
     }
     Ok(started)

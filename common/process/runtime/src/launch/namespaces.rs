@@ -61,6 +61,7 @@ impl Namespaces {
             let namespace = ids.make()?;
             namespaces.user = Some(User { ids, namespace });
         }
+        let mut shared: Vec<(Identity, Vec<LinuxNamespaceType>)> = Vec::new();
         for namespace in listed.into_iter().flatten() {
             let kind = namespace.typ();
             if kind == LinuxNamespaceType::User && namespaces.user.is_some() {
@@ -75,13 +76,20 @@ impl Namespaces {
             }
             match (namespace.path(), crate::spec::owner(spec, kind)) {
                 (None, _) => namespaces.new.push(kind),
-                (Some(_), Some(owner)) => namespaces.joined.extend(held::one_of(owner, kind)?),
+                (Some(_), Some(owner)) => match shared.iter_mut().find(|(known, _)| *known == owner) {
+                    Some((_, kinds)) => kinds.push(kind),
+                    None => shared.push((owner, vec![kind])),
+                },
                 (Some(path), None) => {
                     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                         .map_err(Error::at("open", format_args!("{kind} namespace {path:?}")))?;
                     namespaces.joined.push((kind, fd));
                 }
             }
+        }
+        for (owner, kinds) in shared {
+            let all = held::of(owner)?.into_iter();
+            namespaces.joined.extend(all.filter(|(kind, _)| kinds.contains(kind)));
         }
         if !namespaces.is_new(LinuxNamespaceType::Mount) {
             return Err(Error::new("a process on a root file system of its own needs a new mount namespace"));
@@ -234,8 +242,7 @@ impl User {
 
 /// Whether the caller is in a user namespace other than the machine's first one.
 pub(super) fn in_user_namespace() -> Result<bool> {
-    let namespace = userns::Namespace::current();
-    Ok(namespace?.is_some())
+    Ok(!userns::is_first()?)
 }
 
 /// A process by clone3(2), if the caller has one thread; else, or where the kernel refuses that call, `body` again. What

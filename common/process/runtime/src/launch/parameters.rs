@@ -46,7 +46,7 @@ pub(super) fn set(spec: &Spec, channel: &Channel) -> Result<()> {
     }
     if !unset.is_empty() {
         unset.sort_unstable();
-        let object = format_args!("{}", unset.join(" and ")).to_string();
+        let object = unset.join(" and ");
         channel.warn(&Error::system(
             "set",
             object,

@@ -161,35 +161,29 @@ fn add(
             Ok(None)
         }
         // In a container of somebody else's, which sees a part of the kernel's files only, the kernel shows no more of them.
-        Err(error) if error.errno() == Some(EPERM) && in_user_namespace()? => match kind_of(mount) {
-            "proc" => {
-                let attached = attach(root, mount, Some(surrounding(mount)?), user)?;
-                channel.warn(&Error::system(
-                    "mount",
+        Err(error) if error.errno() == Some(EPERM) && in_user_namespace()? => {
+            let (what, why) = match kind_of(mount) {
+                "proc" => (
                     "procfs",
                     "the kernel refuses it, as in a container with masked paths; the container sees the processes of its surroundings",
-                ));
-                Ok(Some((mount.destination().clone(), attached)))
-            }
-            "sysfs" => {
-                channel.warn(&Error::system(
-                    "mount",
-                    "sysfs",
-                    "the kernel refuses it, as in a container; /sys stays as it is in the image",
-                ));
-                Ok(None)
-            }
-            // Queues work without: the files only show them.
-            "mqueue" => {
-                channel.warn(&Error::system(
-                    "mount",
+                ),
+                "sysfs" => {
+                    ("sysfs", "the kernel refuses it, as in a container; /sys stays as it is in the image")
+                }
+                // Queues work without: the files only show them.
+                "mqueue" => (
                     "mqueue",
                     "the kernel refuses it, because the ipc namespace is another user's; /dev/mqueue stays as it is in the image",
-                ));
-                Ok(None)
-            }
-            _ => Err(error),
-        },
+                ),
+                _ => return Err(error),
+            };
+            let attached = match what {
+                "procfs" => Some(attach(root, mount, Some(surrounding(mount)?), user)?),
+                _ => None,
+            };
+            channel.warn(&Error::system("mount", what, why));
+            Ok(attached.map(|attached| (mount.destination().clone(), attached)))
+        }
         attached => {
             let attached = attached?;
             Ok(shows_kernel(mount).then(|| (mount.destination().clone(), attached)))
@@ -229,12 +223,7 @@ fn detached(mount: &Mount, user: Option<&User>) -> Result<Source> {
             if options.data.iter().any(|option| option == IDMAP) {
                 map_owners(&detached, target, user)?;
             }
-            let here = Options { attributes: options.shallow, ..Options::default() };
-            let change = || {
-                detached.change(&options, recursive)?;
-                detached.change(&here, false)
-            };
-            change().map_err(Error::at("mount", format_args!("{target:?}")))?;
+            detached.change(&options, recursive).map_err(Error::at("mount", format_args!("{target:?}")))?;
             detached
         }
         None => {

@@ -147,7 +147,7 @@ pub(crate) fn userns(spec: &Spec) -> Option<Namespace> {
 /// The number that the user of the process has in the caller's user namespace.
 pub fn user_outside(spec: &Spec) -> u32 {
     let user = spec.process().as_ref().map_or(0, |process| process.user().uid());
-    userns(spec).map_or(Some(user), |ids| ids.user_outside(user)).unwrap_or(user)
+    userns(spec).and_then(|ids| ids.user_outside(user)).unwrap_or(user)
 }
 
 /// Whether the process is the first of a new pid namespace, with which everything ends that it has started.
