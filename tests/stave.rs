@@ -155,15 +155,18 @@ fn a_link_follows_the_name() {
     host.prints("exec web tail -n 3 /etc/hosts", &hosts("172.17.0.2"));
     host.prints("rm -f db", "db");
     host.prints("run -d --name db busybox sleep 1000", "db");
-    let address = host.0.sh("jq -r .network.cni.ips[0].address /run/stave/db.json | cut -d/ -f1").ok();
-    assert_ne!(address.trim(), "172.17.0.2");
-    host.prints("exec web tail -n 3 /etc/hosts", &hosts(address.trim()));
+    let address_of_db = || {
+        let address = "jq -r .network.cni.ips[0].address /run/stave/db.json | cut -d/ -f1";
+        host.0.sh(address).ok().trim().to_owned()
+    };
+    let address = address_of_db();
+    assert_ne!(address, "172.17.0.2");
+    host.prints("exec web tail -n 3 /etc/hosts", &hosts(&address));
     // One that the container has changed is its own.
     host.prints("exec web sh -c 'sed s/database/mine/ /etc/hosts > /tmp/new; cat /tmp/new > /etc/hosts'", "");
     host.prints("rm -f db", "db");
     host.prints("run -d --name db busybox sleep 1000", "db");
-    let again = host.0.sh("jq -r .network.cni.ips[0].address /run/stave/db.json | cut -d/ -f1").ok();
-    let expected = format!("{}\tmine db\n{}\tdb\n9.9.9.9 own", address.trim(), again.trim());
+    let expected = format!("{address}\tmine db\n{}\tdb\n9.9.9.9 own", address_of_db());
     host.prints("exec web tail -n 3 /etc/hosts", &expected);
     host.prints("rm -f db web", "db\nweb");
     host.0.assert_as(&before);

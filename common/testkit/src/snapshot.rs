@@ -60,16 +60,6 @@ impl Snapshot {
         }
         difference
     }
-
-    /// Asserts that `later` is equal.
-    ///
-    /// # Panics
-    /// When it is not, with the difference.
-    #[track_caller]
-    pub fn assert_same(&self, later: &Self) {
-        let difference = self.difference(later);
-        assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
-    }
 }
 
 impl fmt::Display for Snapshot {
@@ -198,7 +188,7 @@ mod tests {
     fn shows_whatever_was_left() {
         let sandbox = Sandbox::new();
         let before = sandbox.snapshot();
-        before.assert_same(&sandbox.snapshot());
+        assert_eq!(before.difference(&sandbox.snapshot()), "");
         for (script, line) in [
             ("ip link add left0 type bridge", "+ link: "),
             ("ip address add 198.51.100.1/24 dev out0", "+ address: "),

@@ -3,18 +3,12 @@
 
 mod common;
 
-use common::{assert_both, compile, prepare, until_logged};
+use common::{assert_both, compile, prepare, ready, until_exited, until_logged};
 use testkit::Sandbox;
-
-fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::with_busybox();
-    prepare(&sandbox, "busybox");
-    sandbox
-}
 
 #[test]
 fn who_has_lost_his_parent_is_waited_for() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::with_busybox();
     let orphans = "(sleep 0.05 &); (sleep 0.05 &); echo begun; exec sleep 1000";
     let zombies = "sleep 0.3; cat /proc/[0-9]*/stat | grep -c \") Z \"";
     for (flags, left) in [("", "2\n"), ("--init", "0\n"), ("--init -u 33 --sandbox", "0\n")] {
@@ -32,7 +26,7 @@ fn who_has_lost_his_parent_is_waited_for() {
 
 #[test]
 fn the_status_and_the_errors_are_those_of_the_command() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::with_busybox();
     for (command, status, error) in [
         ("true", 0, ""),
         ("sh -c 'exit 7'", 7, ""),
@@ -48,14 +42,15 @@ fn the_status_and_the_errors_are_those_of_the_command() {
         assert_eq!((outcome.status, outcome.stderr.as_str()), (status, error), "{command}");
     }
     prepare(&sandbox, "busybox");
-    let ended = "until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done; container-ls --format '{exitStatus}'";
     sandbox.sh("ns-exec -d --init -- sh -c 'echo out; exit 5' < ready.json > /dev/null").ok();
-    assert_eq!(sandbox.sh(&format!("{ended}; cat $STAVE_ROOT/containers/web/log")).ok(), "5\nout\n");
+    until_exited(&sandbox);
+    let ended = "container-ls --format '{exitStatus}'; cat $STAVE_ROOT/containers/web/log";
+    assert_eq!(sandbox.sh(ended).ok(), "5\nout\n");
 }
 
 #[test]
 fn signals_reach_the_command() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::with_busybox();
     let script = "trap \"echo got; exit 7\" TERM USR1; echo ready; while :; do sleep 0.02; done";
     for signal in ["TERM", "USR1"] {
         prepare(&sandbox, "busybox");
@@ -75,7 +70,7 @@ fn signals_reach_the_command() {
 
 #[test]
 fn with_a_terminal_the_command_has_the_foreground() {
-    let sandbox = sandbox();
+    let sandbox = ready("");
     let script = "tty; stty size; test $(cut -d\" \" -f5 /proc/$$/stat) = $(cut -d\" \" -f8 /proc/$$/stat) && echo foreground; sleep 1000; echo interrupted; exit 4";
     // Control-C comes when the terminal is raw and the command sleeps.
     let typed = "(until pgrep -xf 'sleep 1000' > /dev/null; do sleep 0.05; done; printf '\\003'; sleep 5)";
@@ -122,7 +117,7 @@ int main(int count, char **words) {
 
 #[test]
 fn the_first_process_has_nothing_that_the_command_has_not() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::with_busybox();
     compile(&sandbox, "look", LOOK);
     let fields = "for p in 1 self; do grep -E '^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/$p/status > /dev/shm/$p; done; cmp /dev/shm/1 /dev/shm/self && echo same";
     for flags in ["--init", "--init -u 33", "--init --no-new-privs --cap-drop ALL"] {
@@ -154,13 +149,15 @@ fn the_first_process_has_nothing_that_the_command_has_not() {
 
 #[test]
 fn the_signal_that_stops_it() {
-    let sandbox = sandbox();
+    let sandbox = Sandbox::with_busybox();
     let script = "trap \"echo got; exit 7\" HUP; echo ready; while :; do sleep 0.02; done";
     let run = |flag: &str| {
         prepare(&sandbox, "busybox");
         sandbox.sh(&format!("ns-exec -d {flag} -- sh -c '{script}' < ready.json > run.json")).ok();
         until_logged(&sandbox, "ready");
-        sandbox.sh("container-ls --format '{stopSignal}'; jq -c .process.stopSignal run.json; kill -$(container-ls --format '{stopSignal} {pid}'); until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done; container-ls --format '{exitStatus}'").ok()
+        let stopped = sandbox.sh("container-ls --format '{stopSignal}'; jq -c .process.stopSignal run.json; kill -$(container-ls --format '{stopSignal} {pid}')").ok();
+        until_exited(&sandbox);
+        stopped + &sandbox.sh("container-ls --format '{exitStatus}'").ok()
     };
     for flag in ["SIGHUP", "hup", "1"] {
         assert_eq!(run(&format!("--stop-signal {flag}")), "HUP\n\"SIGHUP\"\n7\n");
@@ -168,8 +165,9 @@ fn the_signal_that_stops_it() {
     // A real-time signal, of which the shell knows nothing.
     prepare(&sandbox, "busybox");
     sandbox.sh("ns-exec -d --init --stop-signal RTMIN+3 -- sleep 1000 < ready.json > run.json").ok();
-    let stopped = "kill -$(container-ls --format '{stopSignal} {pid}'); until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done; container-ls --format '{stopSignal} {exitStatus}'";
-    assert_eq!(sandbox.sh(stopped).ok(), "RTMIN+3 165\n");
+    sandbox.sh("kill -$(container-ls --format '{stopSignal} {pid}')").ok();
+    until_exited(&sandbox);
+    assert_eq!(sandbox.sh("container-ls --format '{stopSignal} {exitStatus}'").ok(), "RTMIN+3 165\n");
     // --timeout sends it first.
     prepare(&sandbox, "busybox");
     let timed = format!("ns-exec --timeout 0.3 --stop-signal HUP -- sh -c '{script}' < ready.json");
@@ -182,8 +180,8 @@ fn the_signal_that_stops_it() {
 
 #[test]
 fn the_signal_of_the_image() {
-    let sandbox = sandbox();
-    sandbox.sh("unwind web > /dev/null; printf 'FROM busybox\\nSTOPSIGNAL SIGQUIT\\n' > Dockerfile; img-build -q -t quits . > quits.json").ok();
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("printf 'FROM busybox\\nSTOPSIGNAL SIGQUIT\\n' > Dockerfile; img-build -q -t quits . > quits.json").ok();
     prepare(&sandbox, "quits");
     let seen = "ns-exec -d -- sleep 1000 < ready.json | jq -r .process.stopSignal; container-ls --format '{stopSignal}'";
     assert_eq!(sandbox.sh(seen).ok(), "SIGQUIT\nQUIT\n");

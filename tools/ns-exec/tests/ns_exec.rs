@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::ready;
+use common::{prepare, ready, until_exited};
 use serde_json::json;
 use testkit::Sandbox;
 
@@ -65,11 +65,7 @@ fn a_terminal_of_its_own() {
     assert_eq!(outcome.status, 4, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.replace('\r', ""), "/dev/pts/0\n33 111\nboth\n");
     // Its output goes to standard output, wherever that leads. No terminal is needed.
-    let fresh = || {
-        sandbox
-            .sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json")
-            .ok()
-    };
+    let fresh = || prepare(&sandbox, "busybox");
     fresh();
     let seen = sandbox.sh("setsid -w ns-exec --from ready.json -t -- tty < /dev/null | tr -d '\\r'");
     assert_eq!(seen.ok(), "/dev/pts/0\n");
@@ -104,9 +100,9 @@ fn a_log_is_not_the_programs_to_truncate() {
         "running\n1\n"
     );
     // The last output arrives before the exit status.
-    sandbox.sh("unwind web; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     sandbox.sh("ns-exec -d -- sh -c 'seq 100000; exit 3' < ready.json > /dev/null").ok();
-    sandbox.sh("until container-ls --format '{state}' -- web | grep -q exited; do sleep 0.02; done").ok();
+    until_exited(&sandbox);
     assert_eq!(
         sandbox.sh("tail -n 1 $STAVE_ROOT/containers/web/log; wc -l < $STAVE_ROOT/containers/web/log").ok(),
         "100000\n100000\n"

@@ -206,8 +206,7 @@ fn masks_lie_where_the_kernels_files_are() {
 fn the_program_of_the_host_cannot_be_had() {
     let sandbox = sandbox();
     // CVE-2019-5736: a command that asks the kernel to execute what executes it.
-    let outcome = sandbox.sh("layer-apply --id web < busybox.json | union-mount > ready.json").ok();
-    drop(outcome);
+    prepare(&sandbox, "busybox");
     sandbox.sh("printf '#!/proc/self/exe\\n' > \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil; chmod 755 \"$STAVE_ROOT\"/containers/web/rootfs/bin/evil").ok();
     let refused = sandbox.sh("ns-exec -- evil < ready.json").exits(126);
     assert_eq!(refused.stderr, "ns-exec: execute \"/bin/evil\": Exec format error\n");
@@ -240,15 +239,14 @@ os.execvp("sh", ["sh", "-c", sys.argv[1]])
 "#;
     std::fs::write(sandbox.directory().join("keys.py"), python).unwrap();
     compile(&sandbox, "look", LOOK);
-    let start = "unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json";
     for (flags, seen) in [("", "Operation not permitted\n"), ("--privileged", "Required key not available\n")]
     {
-        sandbox.sh(start).ok();
+        prepare(&sandbox, "busybox");
         let new = sandbox.sh(&format!(
             "python3 keys.py '/run/look; ns-exec {flags} -v /run/look:/look -- /look < ready.json'"
         ));
         assert_eq!(new.ok(), format!("found\n{seen}"));
-        sandbox.sh(start).ok();
+        prepare(&sandbox, "busybox");
         sandbox.sh(&format!("ns-exec {flags} -v /run/look:/look -d -- sleep 1000 < ready.json")).ok();
         assert_eq!(sandbox.sh("python3 keys.py 'ns-exec --join web -- /look'").ok(), seen);
     }
@@ -382,7 +380,7 @@ fn what_it_writes_to_the_hosts_files_is_limited_and_on_the_disk() {
     sandbox.sh("L=$(jq -r .process.log web.json); timeout 10 sh -c \"until tail -c 5 '$L' | grep -q end; do sleep 0.05; done\"").ok();
     let sizes = "cd \"$STAVE_ROOT\"/containers/web; expr $(cat log log.1 | wc -c) '<' 17000000; du -sk /run/stave | awk '{ print $1 < 200 }'";
     assert_eq!(sandbox.sh(sizes).ok(), "1\n1\n");
-    sandbox.sh("unwind web > /dev/null; layer-apply --id web < busybox.json | union-mount > ready.json").ok();
+    prepare(&sandbox, "busybox");
     let refused = sandbox.sh("ns-exec --read-only -- sh -c 'for f in hosts hostname resolv.conf; do echo x >> /etc/$f; done' < ready.json 2>&1");
     assert_eq!(refused.stdout.matches("Read-only file system").count(), 3, "{}", refused.stdout);
 }

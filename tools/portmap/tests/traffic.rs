@@ -2,7 +2,7 @@
 //! server in it. Needs root, socat, nft and the tools netns-bridge, veth-pair and portmap.
 #![allow(clippy::unwrap_used)]
 
-use testkit::{HOST, Sandbox};
+use testkit::{HOST, Outcome, Sandbox};
 
 /// A host without forwarding, like a fresh machine.
 fn sandbox() -> Sandbox {
@@ -39,12 +39,24 @@ fn ask(sandbox: &Sandbox, from: &str, to: &str) -> String {
     let ask = format!("echo ? | timeout 2 socat -t1 - {to},connect-timeout=1 2>/dev/null || true");
     let ask_udp = format!("echo ? | timeout 2 socat -t1 - {to} 2>/dev/null || true");
     let ask = if to.starts_with("TCP") { ask } else { ask_udp };
-    let answer = match from {
-        "host" => sandbox.sh(&ask),
-        "outside" => sandbox.outside(&ask),
-        id => sandbox.sh(&format!("ip netns exec {id} sh -c {ask:?}")),
-    };
-    answer.ok().trim().to_owned()
+    within(sandbox, from, &ask).ok().trim().to_owned()
+}
+
+/// Runs a script on the host, in a namespace on it, or in the outside world.
+fn within(sandbox: &Sandbox, from: &str, script: &str) -> Outcome {
+    match from {
+        "host" => sandbox.sh(script),
+        "outside" => sandbox.outside(script),
+        id => sandbox.sh(&format!("ip netns exec {id} sh -c {script:?}")),
+    }
+}
+
+/// A server on the host's 127.0.0.1:7777 that answers `private`.
+fn serve_private(sandbox: &Sandbox) {
+    sandbox
+        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &
+             until ss -Hlnt | grep -q ':7777 '; do sleep 0.01; done")
+        .ok();
 }
 
 #[test]
@@ -109,10 +121,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
     start(&sandbox, "web", "-p 127.0.0.1:10080:80");
     start(&sandbox, "other", "");
     serve(&sandbox, "web", "TCP4-LISTEN:80", "web");
-    sandbox
-        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &
-             until ss -Hlnt | grep -q ':7777 '; do sleep 0.01; done")
-        .ok();
+    serve_private(&sandbox);
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:7777"), "private");
     assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:10080"), "web 172.17.0.1");
     // The neighbour routes 127.0.0.1 through the gateway, from its own address.
@@ -158,10 +167,7 @@ fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
     for id in ["web", "db"] {
         serve(&sandbox, id, "TCP4-LISTEN:80", id);
     }
-    sandbox
-        .sh("socat TCP4-LISTEN:7777,bind=127.0.0.1,fork,reuseaddr SYSTEM:'read q; echo private' >/dev/null 2>&1 </dev/null &
-             until ss -Hlnt | grep -q ':7777 '; do sleep 0.01; done")
-        .ok();
+    serve_private(&sandbox);
     let rules = "nft list ruleset | sed 's/^[[:space:]]*//' | tr -d ',' | sort";
     let whole = sandbox.sh(rules).ok();
     sandbox
@@ -389,18 +395,10 @@ fn a_new_owner_of_an_address_is_reached_at_once() {
     sandbox.sh("netns-bridge -n --id keeper --subnet 10.3.0.0/29 | veth-pair > keeper.json").ok();
     sandbox.sh("netns-bridge -n --id old | veth-pair > old.json").ok();
     let reused = address(&sandbox, "old");
-    let known = |from: &str| {
-        let look = format!("ip neigh show {reused} | grep -o 'lladdr [0-9a-f:]*' || true");
-        match from {
-            "host" => sandbox.sh(&look),
-            id => sandbox.sh(&format!("ip netns exec {id} sh -c {look:?}")),
-        }
-        .ok()
-    };
+    let look = format!("ip neigh show {reused} | grep -o 'lladdr [0-9a-f:]*' || true");
+    let known = |from: &str| within(&sandbox, from, &look).ok();
     for from in ["host", "keeper"] {
-        let ping = format!("busybox ping -c 1 -W 1 {reused} > /dev/null");
-        let ping = if from == "host" { ping } else { format!("ip netns exec {from} {ping}") };
-        sandbox.sh(&ping).ok();
+        within(&sandbox, from, &format!("busybox ping -c 1 -W 1 {reused} > /dev/null")).ok();
     }
     let old = [known("host"), known("keeper")];
     assert!(old.iter().all(|mac| mac.starts_with("lladdr 02:")), "{old:?}");

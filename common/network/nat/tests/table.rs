@@ -262,14 +262,10 @@ fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
     const CLOSING: &str = "iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop";
     sandbox(|| {
         let closes = || sh("nft list chain ip stave forward").contains(CLOSING);
-        let with = |mut bridge: Nat| {
-            let Nat::Bridge { closed, .. } = &mut bridge else { panic!() };
-            *closed = true;
-            bridge
-        };
         bridge("br1", "172.18.0.0/16").apply(&scope()).unwrap();
         assert!(!closes());
-        let mut closed = with(bridge("stave0", "172.17.0.0/16"));
+        let subnet = "172.17.0.0/16".parse().unwrap();
+        let mut closed = Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true };
         assert!(matches!(closed.check(&scope()).unwrap(), Condition::Missing(_)));
         closed.apply(&scope()).unwrap();
         assert!(closes());
@@ -278,7 +274,7 @@ fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
         assert!(closes() && other.check(&scope()).unwrap() == Condition::Present);
         closed.undo(&scope()).unwrap();
         assert!(closes(), "another bridge stands");
-        let explained = with(bridge("stave0", "172.17.0.0/16")).explain();
+        let explained = closed.explain();
         assert!(explained.contains(&format!("nft add rule ip stave forward '{CLOSING}'")), "{explained:#?}");
     });
 }

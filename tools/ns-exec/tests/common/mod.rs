@@ -23,7 +23,13 @@ pub(crate) fn compile(sandbox: &Sandbox, name: &str, text: &str) {
 /// Makes the root file system of a new container `web`: `ready.json` only lacks the process.
 #[track_caller]
 pub(crate) fn prepare(sandbox: &Sandbox, image: &str) {
-    let fresh = format!("layer-apply --id web < {image}.json | union-mount > ready.json");
+    prepare_with(sandbox, image, "");
+}
+
+/// The same with flags of union-mount.
+#[track_caller]
+pub(crate) fn prepare_with(sandbox: &Sandbox, image: &str, root: &str) {
+    let fresh = format!("layer-apply --id web < {image}.json | union-mount {root} > ready.json");
     sandbox.sh(&format!("unwind web > /dev/null; {fresh}")).ok();
 }
 
@@ -37,11 +43,24 @@ pub(crate) fn both_of(
     flags: &str,
     script: &str,
 ) -> [String; 2] {
+    both_with(sandbox, image, "", before, flags, script)
+}
+
+/// The same with flags of union-mount, `root`.
+#[track_caller]
+pub(crate) fn both_with(
+    sandbox: &Sandbox,
+    image: &str,
+    root: &str,
+    before: &str,
+    flags: &str,
+    script: &str,
+) -> [String; 2] {
     std::fs::write(sandbox.directory().join("script"), script).unwrap();
     let start = format!("{before} ns-exec {flags}");
-    prepare(sandbox, image);
+    prepare_with(sandbox, image, root);
     let new = sandbox.sh(&format!("{start} -- sh -c \"$(cat script)\" < ready.json 2>&1")).stdout;
-    prepare(sandbox, image);
+    prepare_with(sandbox, image, root);
     sandbox.sh(&format!("{start} -d -- sleep 1000 < ready.json > run.json")).ok();
     let joined = sandbox.sh(&format!("{before} ns-exec --join web -- sh -c \"$(cat script)\" 2>&1")).stdout;
     sandbox.sh("unwind web > /dev/null").ok();
@@ -64,4 +83,11 @@ pub(crate) fn assert_both(sandbox: &Sandbox, flags: &str, script: &str, expected
 pub(crate) fn until_logged(sandbox: &Sandbox, word: &str) {
     let log = "\"$(container-ls --format {log} -- web)\"";
     sandbox.sh(&format!("timeout 10 sh -c 'until grep -q {word} {log}; do sleep 0.02; done'")).ok();
+}
+
+/// Waits until the container `web` has ended.
+#[track_caller]
+pub(crate) fn until_exited(sandbox: &Sandbox) {
+    let exited = "container-ls --format {state} -- web | grep -q exited";
+    sandbox.sh(&format!("timeout 10 sh -c 'until {exited}; do sleep 0.02; done'")).ok();
 }
