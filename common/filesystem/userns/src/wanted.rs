@@ -88,14 +88,14 @@ impl Wanted {
                     holds_another(&claims, "").map_err(Error::on("read", format_args!("claims {claims:?}")))
                 };
                 let (namespace, name) = automatic(container, *size, is_taken)?;
-                Ok((Some(namespace), Some(Claim::new(scope, &name, container))))
+                Ok((Some(namespace), Some(Claim::exclusive(scope, &name, container))))
             }
         }
     }
 }
 
 /// A namespace with `size` ids, and the name of their run. The first run that is looked at depends on the container, so that two
-/// of them rarely meet when both look at the same moment.
+/// of them rarely meet when both look at the same moment; the claim then goes to one of them at most.
 fn automatic(
     container: &str,
     size: u32,

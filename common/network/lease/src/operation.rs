@@ -101,7 +101,8 @@ impl Operation for Lease {
             remove(&self.path())?;
         }
         // The last lease removes the directories as well.
-        if !operation::holds_another(&self.directory, CURSOR).unwrap_or(true) {
+        let others = operation::holds_another(&self.directory, CURSOR);
+        if !others.map_err(file("look for others beside", &self.path()))? {
             remove(&self.directory.join(CURSOR))?;
             for directory in self.directory.ancestors().take(2) {
                 remove_if_empty(directory).map_err(file("remove", directory))?;

@@ -25,12 +25,20 @@ pub struct Claim {
     pub directory: PathBuf,
     /// The container's id.
     pub holder: String,
+    /// Whether nobody else may have a claim on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
 }
 
 impl Claim {
     /// The claim of the container `holder` on the shared thing `name`, which must be valid in a path.
     pub fn new(scope: &Scope, name: &str, holder: &str) -> Self {
-        Self { directory: scope.claims(name), holder: holder.to_owned() }
+        Self { directory: scope.claims(name), holder: holder.to_owned(), exclusive: false }
+    }
+
+    /// The same on a thing that only one container may have. Of two that claim it at the same moment, at most one gets it.
+    pub fn exclusive(scope: &Scope, name: &str, holder: &str) -> Self {
+        Self { exclusive: true, ..Self::new(scope, name, holder) }
     }
 
     /// Holders and shared things are names, never paths.
@@ -103,7 +111,12 @@ impl Operation for Claim {
             .create_new(true)
             .open(self.path())
             .map_err(self.error("create"))?;
-        Ok(())
+        if !self.exclusive || !holds_another(&self.directory, &self.holder).map_err(self.error("read"))? {
+            return Ok(());
+        }
+        self.undo(scope)?;
+        let object = format_args!("claim {:?}", self.path());
+        Err(Error::new("create", object, "another container got it at the same moment: run it again"))
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), Error> {
@@ -231,5 +244,19 @@ mod tests {
         let json = serde_json::to_string(&shared).unwrap();
         assert_eq!(json, r#"{"claims":"/s/shared/b","holder":"web","op":"touch","path":"/x"}"#);
         serde_json::from_str::<Shared<Touch>>(&json).unwrap();
+    }
+
+    #[test]
+    fn what_is_exclusive_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let scope = Scope { root: dir.path().join("root"), run_dir: dir.path().join("run") };
+        let [mut a, mut b] = ["a", "b"].map(|id| Claim::exclusive(&scope, "ids-1", id));
+        a.apply(&scope).unwrap();
+        let error = b.apply(&scope).unwrap_err().to_string();
+        assert!(error.ends_with("at the same moment: run it again"), "{error}");
+        assert!(!b.path().exists());
+        assert_eq!(a.check(&scope).unwrap(), Condition::Present);
+        a.undo(&scope).unwrap();
+        b.apply(&scope).unwrap();
     }
 }

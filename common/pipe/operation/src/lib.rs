@@ -98,6 +98,15 @@ pub fn undo_all<O: Operation>(operations: &[O], scope: &Scope) -> Vec<(usize, Er
     left
 }
 
+/// What to tell of those that [`undo_all`] left, the first failure first. That something is in use, after that, only follows
+/// from it: a directory stays below a mount that stayed.
+pub fn causes(left: Vec<(usize, Error)>) -> impl Iterator<Item = Error> {
+    let told = |(at, (_, error)): (usize, (usize, Error))| {
+        (at == 0 || error.errno() != Some(nix::errno::Errno::EBUSY)).then_some(error)
+    };
+    left.into_iter().rev().enumerate().filter_map(told)
+}
+
 /// The operations of a tool that does nothing to the kernel (img-build, img-load).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub enum Nothing {}
@@ -170,5 +179,18 @@ mod tests {
             assert!(left.is_empty());
             assert_eq!((path("a").exists(), path("b").exists()), (false, stays), "{errno}");
         }
+    }
+
+    #[test]
+    fn the_first_failure_is_told_and_what_follows_from_it_is_not() {
+        let failed = |errnos: &[Errno]| {
+            let left = errnos.iter().map(|errno| (0, Error::new("remove", "it", *errno)));
+            causes(left.collect()).filter_map(|error| error.errno()).collect::<Vec<_>>()
+        };
+        // Undo goes backwards.
+        assert_eq!(failed(&[Errno::EBUSY, Errno::EIO]), [Errno::EIO]);
+        assert_eq!(failed(&[Errno::EPERM, Errno::EBUSY, Errno::EIO]), [Errno::EIO, Errno::EPERM]);
+        assert_eq!(failed(&[Errno::EBUSY]), [Errno::EBUSY]);
+        assert_eq!(failed(&[Errno::EBUSY, Errno::EBUSY]), [Errno::EBUSY]);
     }
 }

@@ -1,7 +1,7 @@
 //! The only place where an unfinished step is undone.
 
 use document::Document;
-use operation::{Operation, Scope, undo_all};
+use operation::{Operation, Scope, causes, undo_all};
 
 use crate::{Session, Stage, failure, hint};
 
@@ -44,7 +44,7 @@ impl<O: Operation> Attempt<'_, O> {
         let Self { tool, session, operations, .. } = self;
         let id = session.id().clone();
         let indices: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
-        for (_, error) in left {
+        for error in causes(left) {
             failure::print(tool, &anyhow::Error::from(error).context("undo"));
         }
         let (document, restored) = session.abandon(&operations, &indices);

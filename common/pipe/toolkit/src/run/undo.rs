@@ -3,7 +3,7 @@
 
 use anyhow::{anyhow, bail};
 use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
-use operation::{Operation, Scope, interrupt, undo_all};
+use operation::{Operation, Scope, causes, interrupt, undo_all};
 use serde_json::Value;
 
 use crate::{Common, Filter, failure, session};
@@ -140,7 +140,7 @@ impl Undo<'_> {
         })?;
         let left = undo_all(&operations, self.scope);
         let remains = left.iter().filter_map(|(at, _)| step.operations.get(*at).cloned()).collect();
-        errors.extend(left.into_iter().map(|(_, error)| anyhow::Error::from(error).context("undo")));
+        errors.extend(causes(left).map(|error| anyhow::Error::from(error).context("undo")));
         Ok(remains)
     }
 
