@@ -2,8 +2,8 @@
 //!
 //! # Does
 //! Speaks the OCI distribution-spec. Downloads several layers at once, continues where a connection broke, and uses a layer
-//! only after its digest was checked. Does not download what is in the store. With `--apply`, unpacks layers while they
-//! arrive.
+//! only after its digest was checked. Does not download what is in the store. The name keeps the index of a multi-platform
+//! image; another `--platform` adds to it. With `--apply`, unpacks layers while they arrive.
 //! # Reads
 //! No document. Credentials of Docker, podman and skopeo: `$REGISTRY_AUTH_FILE`, containers' `auth.json`,
 //! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, and the credential helpers that these name. Mirrors of podman
@@ -23,7 +23,11 @@ use anyhow::Error;
 use clap::Parser;
 use document::members::Image;
 use oci::{Layout, Platform, Reference};
-use registry::{Client, Display, Options, Pace, display::Job, pull};
+use registry::{
+    Client, Display, Options, Pace,
+    display::Job,
+    pull::{self, Wanted},
+};
 use toolkit::{Transfer, prelude::*};
 
 /// Pull an image from a registry
@@ -32,9 +36,13 @@ use toolkit::{Transfer, prelude::*};
 struct Pull {
     #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME", value_parser = |name: &str| name.parse().map(Reference::pinned))]
     reference: Reference,
-    /// Take this platform of a multi-platform image: os/architecture[/variant]
+    /// Take this platform of a multi-platform image: os/architecture[/variant]; repeatable. The document gets the first one.
+    /// unknown/unknown: its attestations
     #[arg(long, value_name = "PLATFORM")]
-    platform: Option<Platform>,
+    platform: Vec<Platform>,
+    /// Take everything that a multi-platform image consists of, attestations too: `img-push` then sends it whole
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
     /// Unpack each layer while it arrives, as layer-apply does
     #[arg(long)]
     apply: bool,
@@ -63,9 +71,9 @@ impl Source for Pull {
             Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
         let client = Client::new(self.options());
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
-        let (reference, platform) = (&self.reference, self.platform.as_ref());
-        let pull =
-            pull::resolve(&client, &layout, reference, platform, &display).map_err(|e| self.hinted(e))?;
+        let reference = &self.reference;
+        let pull = pull::resolve(&client, &layout, reference, &self.wanted(), &display)
+            .map_err(|e| self.hinted(e))?;
         let tag = reference.tag().map_or_else(|| reference.canonical(), str::to_owned);
         display.line(&format!("{tag}: Pulling from {}", reference.repository()));
         match self.apply {
@@ -92,11 +100,20 @@ impl Source for Pull {
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let name = self.reference.canonical();
         let store = operation::quote(&context.scope.root.join("images").to_string_lossy());
-        Ok(toolkit::equivalent([format!("skopeo copy docker://{name} oci:{store}:{name}")]))
+        let all = if self.all_platforms { "--all " } else { "" };
+        Ok(toolkit::equivalent([format!("skopeo copy {all}docker://{name} oci:{store}:{name}")]))
     }
 }
 
 impl Pull {
+    fn wanted(&self) -> Wanted {
+        match self.platform.as_slice() {
+            _ if self.all_platforms => Wanted::All,
+            [] => Wanted::Host,
+            platforms => Wanted::Platforms(platforms.to_vec()),
+        }
+    }
+
     fn options(&self) -> Options {
         let Transfer { insecure, cacert, authfile, retries, timeout, speed_limit, speed_time, jobs } =
             self.transfer.clone();

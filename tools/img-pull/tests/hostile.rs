@@ -93,6 +93,33 @@ fn a_busy_registry_is_asked_again() {
     assert_eq!(pull(&host, &[]), (0, String::new()));
 }
 
+/// `Retry-After` may be a date, of the registry's clock.
+#[test]
+fn a_busy_registry_says_until_when() {
+    let digest = Digest::of(&layer()).to_string();
+    let run = |headers: &'static str| {
+        let digest = digest.clone();
+        let (host, seen) = registry(move |request, count, stream| {
+            let busy = head("429 Too Many Requests", &format!("{headers}Content-Length: 0\r\n"));
+            request.contains(&digest) && count == 0 && stream.write_all(&busy).is_ok()
+        });
+        let begin = Instant::now();
+        let (status, error) = pull(&host, &[]);
+        let asked = seen.lock().unwrap().iter().filter(|request| request.contains("/blobs/")).count();
+        (status, error, asked, begin.elapsed())
+    };
+    let past = "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    assert_eq!(run(past).0, 0);
+    let in_two_seconds =
+        "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sunday, 06-Nov-94 08:49:39 GMT\r\n";
+    let (status, error, _, took) = run(in_two_seconds);
+    assert_eq!((status, error), (0, String::new()));
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    let (status, error, asked, _) = run("Retry-After: Tue, 31 Dec 2999 23:59:59 GMT\r\n");
+    assert_eq!((status, asked), (1, 2), "the configuration, and the layer once: {error}");
+    assert!(error.trim_end().ends_with(": 429 Too Many Requests"), "{error}");
+}
+
 /// The requests.
 #[derive(Clone, Copy, PartialEq)]
 enum At {

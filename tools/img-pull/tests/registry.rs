@@ -194,10 +194,79 @@ fn an_image_for_several_platforms() {
             none.stderr
         );
     }
-    // A store with only one of them pushes that one, and says so.
-    let one = sandbox
-        .sh("img-push --root fresh localhost:5000/multi:docker localhost:5000/one --platform linux/arm64");
-    assert!(one.exits(0).stderr.contains("only the image for linux/arm64 is pushed\n"));
+    // A store with only one of them pushes that one where it is asked to; otherwise it says what is missing.
+    let push = "img-push -q --root fresh localhost:5000/multi:docker localhost:5000";
+    let part = sandbox.sh(&format!("{push}/part --platform linux/arm64")).json();
+    assert_eq!(part["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(
+        sandbox.sh(&format!("{push}/whole")).exits(1).stderr,
+        "img-push: push localhost:5000/whole:latest: the store lacks linux/amd64 of it\nhint: `img-pull --all-platforms` fetches \
+         the rest; --platform pushes the image for one platform alone\n"
+    );
+    // Each platform that is pulled adds to the name.
+    let more = "img-pull -q --root fresh --platform linux/amd64 localhost:5000/multi:docker";
+    assert_eq!(sandbox.sh(more).json()["image"]["configuration"]["architecture"], "amd64");
+    let whole = sandbox.sh(&format!("{push}/whole")).json();
+    assert_eq!(whole["mediaType"], "application/vnd.docker.distribution.manifest.list.v2+json");
+    let both = "rm -rf fresh; img-pull -q --root fresh --platform linux/arm64 --platform linux/amd64 localhost:5000/multi:1 &&
+        img-push -q --root fresh localhost:5000/multi:1 localhost:5000/both > pushed";
+    let document = sandbox.sh(both).json();
+    assert_eq!(document["image"]["configuration"]["architecture"], "arm64", "the first of them");
+    assert_eq!(sandbox.sh("jq -r .digest pushed").ok().trim(), pushed["digest"].as_str().unwrap());
+}
+
+/// An image for two platforms with an attestation, as BuildKit pushes it, and a signature beside them that says no platform.
+#[test]
+fn everything_that_an_index_names() {
+    let sandbox = with_registries();
+    let index = "
+        blobs=$STAVE_ROOT/images/blobs/sha256
+        keep() { printf '%s' \"$1\" > blob; digest=$(sha256sum < blob | cut -d' ' -f1); size=$(stat -c %s blob); mv blob $blobs/$digest; }
+        for arch in amd64 arm64; do
+            mkdir -p $arch && printf $arch > $arch/name && tar -C $arch -cf $arch.tar name
+            img-load -q -t localhost/$arch --platform linux/$arch $arch.tar |
+                jq -c --arg arch $arch '.image.descriptor + {platform: {os: \"linux\", architecture: $arch}}' >> list
+        done
+        for statement in attested signed; do
+            keep \"{\\\"$statement\\\": true}\"; layer=$digest layer_size=$size
+            keep \"{\\\"architecture\\\":\\\"unknown\\\",\\\"os\\\":\\\"unknown\\\",\\\"config\\\":{},\\\"rootfs\\\":{\\\"type\\\":\\\"layers\\\",\\\"diff_ids\\\":[\\\"sha256:$layer\\\"]}}\"
+            keep \"$(jq -cn --arg config sha256:$digest --argjson size $size --arg layer sha256:$layer --argjson layer_size $layer_size '
+                {schemaVersion: 2, mediaType: \"application/vnd.oci.image.manifest.v1+json\",
+                config: {mediaType: \"application/vnd.oci.image.config.v1+json\", digest: $config, size: $size},
+                layers: [{mediaType: \"application/vnd.in-toto+json\", digest: $layer, size: $layer_size}]}')\"
+            platform='{platform: {os: \"unknown\", architecture: \"unknown\"}}'; [ $statement = attested ] || platform='{}'
+            jq -cn --arg digest sha256:$digest --argjson size $size \
+                \"{mediaType: \\\"application/vnd.oci.image.manifest.v1+json\\\", digest: \\$digest, size: \\$size} + $platform\" >> list
+        done
+        keep \"$(jq -cs '{schemaVersion: 2, mediaType: \"application/vnd.oci.image.index.v1+json\", manifests: .}' list)\"
+        jq -c --arg digest sha256:$digest --argjson size $size '.manifests += [{mediaType:
+            \"application/vnd.oci.image.index.v1+json\", digest: $digest, size: $size,
+            annotations: {\"org.opencontainers.image.ref.name\": \"localhost:5000/multi:1\"}}]' \
+            $STAVE_ROOT/images/index.json > changed && cp changed $STAVE_ROOT/images/index.json
+        img-push -q localhost:5000/multi:1";
+    let pushed = sandbox.sh(index).json();
+    let copy = |flags: &str, name: &str| {
+        sandbox.sh(&format!(
+            "rm -rf copied; img-pull -q --root copied {flags} localhost:5000/multi:1 > copied.json &&
+            img-push -q --root copied localhost:5000/multi:1 localhost:5000/{name}"
+        ))
+    };
+    assert_eq!(copy("--all-platforms", "all").json()["digest"], pushed["digest"]);
+    let document = sandbox.sh("cat copied.json").json();
+    assert_eq!(document["image"]["configuration"]["architecture"], "amd64", "this machine's");
+    let said = copy("--platform linux/amd64", "one").exits(1).stderr;
+    assert!(said.contains(": the store lacks linux/arm64, unknown/unknown, sha256:"), "{said}");
+    sandbox.sh("skopeo copy -q --all --src-tls-verify=false docker://localhost:5000/all dir:by-skopeo").ok();
+    // Attestations alone are no image; beside one they are pulled.
+    let more =
+        "img-pull -q --root copied --platform unknown/unknown --platform linux/arm64 localhost:5000/multi:1";
+    assert_eq!(sandbox.sh(more).json()["image"]["configuration"]["architecture"], "arm64");
+    let said =
+        sandbox.sh("img-push -q --root copied localhost:5000/multi:1 localhost:5000/more").exits(1).stderr;
+    assert!(said.contains(": the store lacks sha256:") && !said.contains("unknown"), "{said}");
+    assert!(
+        sandbox.sh("img-pull -q --root empty --platform unknown/unknown localhost:5000/multi:1").status == 1
+    );
 }
 
 #[test]
@@ -238,7 +307,7 @@ fn certificates_and_passwords() {
     let missing = sandbox.sh(&format!("{gone} {at_home} img-pull -q --insecure {name}")).exits(1).stderr;
     assert_eq!(
         missing,
-        "img-pull: read credentials for localhost:5001 from docker-credential-test: No such file or directory\n"
+        "img-pull: read credentials for localhost:5001 from docker-credential-test: there is no such program\n"
     );
     sandbox.sh("umount /etc/docker").ok();
 }

@@ -81,11 +81,7 @@ fn what_registries_must_not_answer() {
         ("POST ", head("200 OK", ""), format!("{uploads}: answered 200 OK")),
         ("POST ", Vec::new(), format!("{uploads}: no answer for 1 s")),
         ("PUT /v2/a/b/blobs/", Vec::new(), format!("{put}: no answer for 1 s")),
-        (
-            "PUT /v2/a/b/blobs/",
-            head("307 Temporary Redirect", "Location: /x\r\n"),
-            format!("{put}: answered 307 Temporary Redirect"),
-        ),
+        ("PUT /v2/a/b/blobs/", head("302 Found", "Location: /x\r\n"), format!("{put}: answered 302 Found")),
         ("PUT /v2/a/b/blobs/", full.to_vec(), format!("{put}: 507 Insufficient Storage: no [31m space left")),
         (
             "HEAD ",
@@ -136,6 +132,50 @@ fn sent_again_after_it_broke_and_not_when_it_is_there() {
     let manifests = seen.iter().filter(|request| request.contains("/manifests/")).count();
     assert_eq!(manifests, 1, "named once, at the end");
     assert!(seen.last().unwrap().starts_with("PUT /v2/a/b/manifests/latest "));
+}
+
+/// A registry that moved: the same requests go to its new place, without the password of the old one.
+#[test]
+fn sent_on_to_where_a_registry_moved() {
+    for status in ["307 Temporary Redirect", "308 Permanent Redirect"] {
+        let (root, layer) = store();
+        let (new, seen) = registry(|_, _, _| false);
+        let to = new.clone();
+        let (old, _) = serve(Content::new(), move |request, _, stream| {
+            let path = request.split(' ').nth(1).unwrap();
+            let moved = head(status, &format!("Location: http://{to}{path}\r\n"));
+            path != "/v2/" && stream.write_all(&moved).is_ok()
+        });
+        let file = root.path().join("auth.json");
+        fs::write(&file, json!({"auths": {&old: {"auth": "dTpw"}}}).to_string()).unwrap();
+        assert_eq!(push(&old, &root, &["--authfile", file.to_str().unwrap()]), (0, String::new()));
+        let seen = seen.lock().unwrap();
+        assert!(!seen.join("").to_ascii_lowercase().contains("authorization"));
+        let sent = |request: &String| request.starts_with("PUT /v2/a/b/blobs/uploads/1?state=x&digest=");
+        assert_eq!(seen.iter().filter(|request| sent(request)).count(), 2, "{layer} and the configuration");
+        assert!(seen.last().unwrap().starts_with("PUT /v2/a/b/manifests/latest "));
+    }
+}
+
+/// A registry may know a manifest by a digest of another algorithm (distribution keeps sha256 of what comes under a tag).
+#[test]
+fn stored_under_a_digest_of_another_algorithm() {
+    let (root, _) = store();
+    let list: serde_json::Value =
+        serde_json::from_slice(&fs::read(root.path().join("images/index.json")).unwrap()).unwrap();
+    let digest = list["manifests"][0]["digest"].as_str().unwrap();
+    let manifest = fs::read(root.path().join("images/blobs").join(digest.replace(':', "/"))).unwrap();
+    let right = Digest::by(oci::digest::Algorithm::Sha512, &manifest);
+    let wrong = Digest::by(oci::digest::Algorithm::Sha512, b"other");
+    for (stored, is_right) in [(right, true), (wrong, false)] {
+        let answer = head("201 Created", &format!("Docker-Content-Digest: {stored}\r\n"));
+        let (host, _) = registry(move |request, _, stream| {
+            request.starts_with("PUT /v2/a/b/manifests/") && stream.write_all(&answer).is_ok()
+        });
+        let (status, error) = push(&host, &root, &[]);
+        assert_eq!(status == 0, is_right, "{error}");
+        assert_eq!(error.contains(&format!(": stored as {stored} instead of sha512:")), !is_right, "{error}");
+    }
 }
 
 #[test]

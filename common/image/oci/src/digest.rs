@@ -54,7 +54,12 @@ pub struct InvalidDigest(String);
 impl Digest {
     /// The SHA-256 digest of `content`.
     pub fn of(content: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
+        Self::by(Algorithm::Sha256, content)
+    }
+
+    /// The digest of `content` by this algorithm.
+    pub fn by(algorithm: Algorithm, content: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
         hasher.update(content);
         hasher.finish()
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How deep indexes may be nested.
-pub(crate) const MAX_NESTING: u32 = 4;
+pub const MAX_NESTING: u32 = 4;
 
 /// An image in the store, without its layers' content.
 #[derive(Debug, Clone)]
@@ -69,10 +69,31 @@ impl Layout {
                 media_type: manifest.config().media_type().to_string(),
             });
         }
-        let raw_configuration = self.read_value(manifest.config())?;
-        let configuration = ImageConfiguration::deserialize(&raw_configuration)
-            .map_err(malformed(manifest.config(), "an image configuration"))?;
         let digest = Digest::try_from(descriptor.digest())?;
+        let read = |content: &Value| {
+            ImageConfiguration::deserialize(content)
+                .map_err(malformed(manifest.config(), "an image configuration"))
+        };
+        let (raw_configuration, configuration) = match kind(manifest.config()) {
+            // Docker 1.10 called it `application/octet-stream`. What says that it is something else, and is, belongs to an
+            // artifact.
+            Kind::Other => {
+                let found = self.read_value(manifest.config()).and_then(|raw| Ok((read(&raw)?, raw)));
+                let (configuration, raw) = found.map_err(|error| match error {
+                    Error::Malformed { .. } => {
+                        let media_type = manifest.config().media_type().to_string();
+                        Error::NotAnImage { digest: digest.clone(), media_type }
+                    }
+                    error => error,
+                })?;
+                (raw, configuration)
+            }
+            _ => {
+                let raw = self.read_value(manifest.config())?;
+                let configuration = read(&raw)?;
+                (raw, configuration)
+            }
+        };
         let (layers, diff_ids) = (manifest.layers().len(), configuration.rootfs().diff_ids().len());
         if layers != diff_ids {
             return Err(Error::Layers { digest, layers, diff_ids });
@@ -230,7 +251,7 @@ pub fn choose_child<'a>(
 
 /// Whether an entry of an index is an image for a platform. Signatures and the like have an unknown one.
 fn is_image(entry: &Descriptor) -> bool {
-    let known = |platform: &_| Platform::from(platform).to_string() != "unknown/unknown";
+    let known = |platform: &_| !Platform::from(platform).is_unknown();
     matches!(kind(entry), Kind::Manifest | Kind::Index) && entry.platform().as_ref().is_none_or(known)
 }
 

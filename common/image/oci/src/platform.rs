@@ -27,6 +27,11 @@ impl Platform {
         Self::normalised(spec::Os::default().to_string(), architecture, None)
     }
 
+    /// Whether it is `unknown/unknown`: of what is for no platform, such as an attestation.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" && self.architecture == "unknown"
+    }
+
     fn normalised(os: String, architecture: String, variant: Option<String>) -> Self {
         let (architecture, implied) = match architecture.as_str() {
             "x86_64" | "x86-64" => ("amd64", None),

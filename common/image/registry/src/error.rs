@@ -32,6 +32,8 @@ pub enum Error {
         detail: Option<Box<str>>,
         /// When the registry wants the next attempt.
         retry_after: Option<Duration>,
+        /// Whether it comes from another host, to which the registry redirected: an object store.
+        elsewhere: bool,
     },
     /// An answer that a registry must not give.
     #[error("{request}: {problem}")]
@@ -104,6 +106,14 @@ pub enum Error {
         name: String,
         /// The reason.
         problem: String,
+    },
+    /// An image that the store does not have whole.
+    #[error("push {name}: the store lacks {missing} of it")]
+    Incomplete {
+        /// The name.
+        name: String,
+        /// The platforms, or digests.
+        missing: String,
     },
     /// The image store.
     #[error(transparent)]
@@ -184,6 +194,9 @@ impl Error {
     /// What the user can do about it; `registry` is the requested host.
     pub fn hint(&self, registry: &str) -> Option<String> {
         match self {
+            Self::Refused { elsewhere: true, .. } if self.is_denied() => {
+                Some(format!("{registry} sent us there: ask those who run it"))
+            }
             _ if self.is_denied() => Some(format!(
                 "log in with `docker login {registry}`, `podman login {registry}` or `skopeo login {registry}`"
             )),
@@ -201,6 +214,10 @@ impl Error {
             Self::Connection { cause: Cause::NotTls, .. } => {
                 Some("allow plain HTTP with --insecure".to_owned())
             }
+            Self::Incomplete { .. } => Some(
+                "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"
+                    .to_owned(),
+            ),
             Self::Destination { .. } => Some("push it under a tag, or under its own digest".to_owned()),
             _ => None,
         }

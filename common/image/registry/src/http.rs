@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use ureq::{
@@ -141,6 +141,21 @@ impl Answer {
         self.header(header::CONTENT_LENGTH)?.parse().ok()
     }
 
+    /// A header that is a point in time (RFC 9110, section 5.6.7).
+    pub(crate) fn date(&self, name: impl header::AsHeaderName) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.header(name)?).ok()
+    }
+
+    /// When the registry wants the next attempt (RFC 9110, section 10.2.3): in some seconds, or at a point in time. That is of its
+    /// own clock, if it tells.
+    fn retry_after(&self) -> Option<Duration> {
+        if let Ok(seconds) = self.header(header::RETRY_AFTER)?.trim().parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let now = self.date(header::DATE).unwrap_or_else(SystemTime::now);
+        Some(self.date(header::RETRY_AFTER)?.duration_since(now).unwrap_or_default())
+    }
+
     /// The address that the registry redirects to, in full.
     pub(crate) fn location(&self) -> Result<Url, Error> {
         let location =
@@ -183,15 +198,15 @@ impl Answer {
         }
     }
 
-    /// The answer as an error, with the registry's explanation (OCI distribution-spec, "Error Codes").
-    pub(crate) fn refused(self) -> Error {
+    /// The answer as an error, with the registry's explanation (OCI distribution-spec, "Error Codes"), or that of a host
+    /// `elsewhere`.
+    pub(crate) fn refused(self, elsewhere: bool) -> Error {
         let (request, status) = (self.request.clone(), self.status);
-        let retry_after = self.header(header::RETRY_AFTER).and_then(|text| text.trim().parse().ok());
-        let retry_after = retry_after.map(Duration::from_secs);
+        let retry_after = self.retry_after();
         let mut text = Vec::new();
         let _ = self.into_body().reader.take(MAX_DETAIL).read_to_end(&mut text);
         let detail = detail(&text).map(String::into_boxed_str);
-        Error::Refused { request, status, detail, retry_after }
+        Error::Refused { request, status, detail, retry_after, elsewhere }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use oci::{
     Digest,
-    digest::{Hasher, Mismatch},
+    digest::Mismatch,
     layout::MAX_JSON,
     media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind_of},
     spec::{Descriptor, MediaType},
@@ -47,7 +47,8 @@ impl Repository {
         Ok(answer.header(DIGEST).and_then(|digest| digest.parse().ok()))
     }
 
-    /// Stores a manifest under a tag or its digest.
+    /// Stores a manifest under a tag or its digest. A registry may give what comes under a tag a digest by another algorithm than
+    /// its own here.
     pub(crate) fn put_manifest(
         &self,
         target: &str,
@@ -64,11 +65,18 @@ impl Repository {
             let url = self.url(&format!("manifests/{target}"))?;
             let answer = self.expect("PUT", url, &headers, Some(&mut body), &[201, 200, 202, 204])?;
             match answer.header(DIGEST).and_then(|digest| digest.parse::<Digest>().ok()) {
-                Some(stored) if stored.to_string() != descriptor.digest().to_string() => {
-                    let expected = Digest::try_from(descriptor.digest())?;
-                    Err(answer.wrong(format!("stored as {stored} instead of {expected}")))
+                Some(stored) => {
+                    let own = Digest::try_from(descriptor.digest())?;
+                    let expected = match target == own.to_string() {
+                        true => own,
+                        false => Digest::by(stored.algorithm(), content),
+                    };
+                    match stored == expected {
+                        true => Ok(()),
+                        false => Err(answer.wrong(format!("stored as {stored} instead of {expected}"))),
+                    }
                 }
-                _ => Ok(()),
+                None => Ok(()),
             }
         })
     }
@@ -86,9 +94,7 @@ fn read(answer: Answer, expected: Option<&Digest>) -> Result<Manifest, Error> {
     let request = answer.request.clone();
     let content = answer.read(MAX_JSON)?;
     for promised in [expected, promised.as_ref()].into_iter().flatten() {
-        let mut hasher = Hasher::new(promised.algorithm());
-        hasher.update(&content);
-        let found = hasher.finish();
+        let found = Digest::by(promised.algorithm(), &content);
         if found != *promised {
             return Err(Mismatch::Digest { expected: promised.clone(), found }.into());
         }

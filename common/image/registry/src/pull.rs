@@ -1,7 +1,7 @@
 //! A name in a registry → an image in the store.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io::Read,
     ops::Range,
     sync::{
@@ -14,10 +14,10 @@ use std::{
 use oci::{
     Digest, Image, Layout, Platform, Reference,
     digest::Mismatch,
-    image::choose_child,
+    image::{MAX_NESTING, choose_child},
     layout::{self, MAX_JSON},
     media_type::{Kind, kind},
-    spec::{Descriptor, ImageManifest},
+    spec::{Descriptor, ImageIndex, ImageManifest},
 };
 
 use crate::{
@@ -29,9 +29,6 @@ use crate::{
     repository::{Access, Repository},
     url::Url,
 };
-
-/// How deep indexes may be nested.
-const MAX_NESTING: u32 = 4;
 
 /// The places that an image can be pulled from: mirrors, then the registry itself. Each is connected when it is needed.
 pub(crate) struct Sources<'a> {
@@ -99,16 +96,39 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// An image that is being pulled: manifests and configuration are in the store, its layers may not be.
+/// Which of the images of an index are pulled. One that stands alone is always taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// The one for this machine.
+    Host,
+    /// Those for these platforms. `unknown/unknown` means all that are for none: attestations, signatures.
+    Platforms(Vec<Platform>),
+    /// Everything that the index names.
+    All,
+}
+
+impl Wanted {
+    /// The platform of the image that the document gets; none: this machine's, or else the first.
+    fn first(&self) -> Option<&Platform> {
+        match self {
+            Self::Platforms(platforms) => platforms.iter().find(|platform| !platform.is_unknown()),
+            Self::Host | Self::All => None,
+        }
+    }
+}
+
+/// An image that is being pulled: manifests and configurations are in the store, its layers may not be.
 pub struct Pull<'a> {
     layout: &'a Layout,
     sources: Sources<'a>,
     reference: &'a Reference,
     progress: &'a dyn Progress,
     jobs: usize,
+    /// All that is pulled: the image, those for other platforms, and what is no image.
+    manifests: Vec<ImageManifest>,
     /// The descriptor that the name refers to: of a manifest or an index.
     pub descriptor: Descriptor,
-    /// The image for the platform.
+    /// The image for the first of the platforms.
     pub image: Image,
     /// Whether the name meant the same in the store already, with all that belongs to it.
     pub up_to_date: bool,
@@ -122,7 +142,7 @@ pub fn resolve<'a>(
     client: &'a Client,
     layout: &'a Layout,
     reference: &'a Reference,
-    platform: Option<&Platform>,
+    wanted: &Wanted,
     progress: &'a dyn Progress,
 ) -> Result<Pull<'a>, Error> {
     let sources = Sources::new(client, reference, progress)?;
@@ -130,13 +150,23 @@ pub fn resolve<'a>(
     let local = local.map(|entry| entry.descriptor);
     let resolving = Resolving { layout, sources: &sources, progress };
     let descriptor = resolving.named(reference, local.as_ref())?;
-    resolving.fetch_image(&descriptor, platform, 0)?;
-    let image = layout.image(&descriptor, platform)?;
+    let manifests = resolving.fetch_wanted(&descriptor, wanted)?;
+    let image = layout.image(&descriptor, wanted.first())?;
     let known = local.is_some_and(|local| local.digest() == descriptor.digest());
-    let up_to_date = known && missing(layout, &image)?.is_empty();
+    let up_to_date = known && missing(layout, &manifests)?.is_empty();
     let jobs = client.options().jobs.max(1);
-    Ok(Pull { layout, sources, reference, progress, jobs, descriptor, image, up_to_date })
+    Ok(Pull { layout, sources, reference, progress, jobs, manifests, descriptor, image, up_to_date })
 }
+
+/// What was found below an index.
+#[derive(Default)]
+struct Found {
+    manifests: Vec<ImageManifest>,
+    seen: HashSet<Digest>,
+}
+
+/// Which entries of an index are wanted.
+type Choose<'a> = dyn Fn(&ImageIndex, &Descriptor) -> Result<Vec<Descriptor>, Error> + 'a;
 
 struct Resolving<'a> {
     layout: &'a Layout,
@@ -188,23 +218,52 @@ impl Resolving<'_> {
         Ok(descriptor)
     }
 
-    /// Follows indexes to the manifest for the platform, and fetches its configuration.
-    fn fetch_image(
+    /// Fetches the manifests that are wanted, each with its configuration.
+    fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Vec<ImageManifest>, Error> {
+        let mut found = Found::default();
+        match wanted {
+            Wanted::Host => {
+                self.fetch(descriptor, &|index, from| choose(index, from, None), 0, &mut found)?
+            }
+            Wanted::All => {
+                self.fetch(descriptor, &|index, _| Ok(index.manifests().clone()), 0, &mut found)?
+            }
+            Wanted::Platforms(platforms) => {
+                for platform in platforms {
+                    found.seen.clear();
+                    let choose = |index: &ImageIndex, from: &Descriptor| choose(index, from, Some(platform));
+                    self.fetch(descriptor, &choose, 0, &mut found)?;
+                }
+            }
+        }
+        Ok(found.manifests)
+    }
+
+    /// Follows indexes to the manifests that are chosen of each, and fetches their configurations.
+    fn fetch(
         &self,
         descriptor: &Descriptor,
-        platform: Option<&Platform>,
+        choose: &Choose<'_>,
         depth: u32,
+        found: &mut Found,
     ) -> Result<(), Error> {
+        // An index may name the same thing many times, and indexes below may again.
+        if !found.seen.insert(Digest::try_from(descriptor.digest())?) {
+            return Ok(());
+        }
         match kind(descriptor) {
             Kind::Index if depth < MAX_NESTING => {
-                let index = self.layout.index(descriptor)?;
-                let child = choose_child(&index, descriptor, platform)?;
-                self.fetch_manifest(child)?;
-                self.fetch_image(child, platform, depth + 1)
+                for child in choose(&self.layout.index(descriptor)?, descriptor)? {
+                    self.fetch_manifest(&child)?;
+                    self.fetch(&child, choose, depth + 1, found)?;
+                }
+                Ok(())
             }
             Kind::Manifest => {
                 let manifest: ImageManifest = self.layout.manifest(descriptor)?;
-                self.fetch_configuration(manifest.config())
+                self.fetch_configuration(manifest.config())?;
+                found.manifests.push(manifest);
+                Ok(())
             }
             _ => Err(layout::Error::NotAnImage {
                 digest: Digest::try_from(descriptor.digest())?,
@@ -243,6 +302,24 @@ impl Resolving<'_> {
     }
 }
 
+/// The entry of an index for this platform, or this machine's; all that are for no platform, if they are meant.
+fn choose(
+    index: &ImageIndex,
+    descriptor: &Descriptor,
+    platform: Option<&Platform>,
+) -> Result<Vec<Descriptor>, Error> {
+    match platform.filter(|platform| platform.is_unknown()) {
+        None => Ok(vec![choose_child(index, descriptor, platform)?.clone()]),
+        Some(_) => {
+            let has_none = |entry: &&Descriptor| {
+                let platform = entry.platform().as_ref().map(Platform::from);
+                platform.is_some_and(|platform| platform.is_unknown())
+            };
+            Ok(index.manifests().iter().filter(has_none).cloned().collect())
+        }
+    }
+}
+
 fn is(descriptor: &Descriptor, digest: &Digest) -> bool {
     descriptor.digest().as_ref() == digest.to_string()
 }
@@ -257,9 +334,9 @@ fn check_json(descriptor: &Descriptor) -> Result<Digest, Error> {
 }
 
 /// The layers that are not in the store, each once.
-fn missing(layout: &Layout, image: &Image) -> Result<Vec<Descriptor>, Error> {
+fn missing(layout: &Layout, manifests: &[ImageManifest]) -> Result<Vec<Descriptor>, Error> {
     let mut missing: Vec<Descriptor> = Vec::new();
-    for layer in image.manifest.layers() {
+    for layer in manifests.iter().flat_map(ImageManifest::layers) {
         if !layout.has_sound_blob(layer)? && !missing.iter().any(|other| other.digest() == layer.digest()) {
             missing.push(layer.clone());
         }
@@ -304,7 +381,7 @@ impl Pull<'_> {
     /// # Errors
     /// The error of a layer takes precedence over the result of `meanwhile`.
     pub fn fetch<T, E: From<Error>>(&self, meanwhile: impl FnOnce(&Layers) -> Result<T, E>) -> Result<T, E> {
-        let missing = missing(self.layout, &self.image)?;
+        let missing = missing(self.layout, &self.manifests)?;
         self.announce(&missing)?;
         let mut coming = HashMap::new();
         let mut queue = VecDeque::new();
@@ -342,7 +419,8 @@ impl Pull<'_> {
             (Some(error), Ok(_)) => Err(error.into()),
             (None, Ok(value)) => {
                 // The first blobs may be old by now, and img-gc removes old blobs without a name.
-                for blob in self.image.manifest.layers().iter().chain([self.image.manifest.config()]) {
+                let blobs = self.manifests.iter().flat_map(|one| one.layers().iter().chain([one.config()]));
+                for blob in blobs {
                     self.layout.touch_blob(&Digest::try_from(blob.digest()).map_err(Error::from)?);
                 }
                 self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
@@ -352,8 +430,12 @@ impl Pull<'_> {
     }
 
     fn announce(&self, missing: &[Descriptor]) -> Result<(), Error> {
-        for layer in self.image.manifest.layers() {
+        let mut told = HashSet::new();
+        for layer in self.manifests.iter().flat_map(ImageManifest::layers) {
             let digest = Digest::try_from(layer.digest())?;
+            if !told.insert(digest.clone()) {
+                continue;
+            }
             match missing.iter().any(|other| other.digest() == layer.digest()) {
                 true => self.progress.tell(&digest, Event::Planned(layer.size())),
                 false => {

@@ -1,7 +1,7 @@
 //! An image in the store → a name in a registry.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,6 +11,8 @@ use std::{
 
 use oci::{
     Digest, Layout, Platform, Reference,
+    image::MAX_NESTING,
+    layout,
     media_type::{Kind, is_nondistributable, kind},
     spec::{Descriptor, ImageManifest},
 };
@@ -37,12 +39,11 @@ pub struct Pushed {
 
 /// Sends an image: first blobs, then manifests, last the one that gets the name.
 ///
-/// An index is sent whole if the images of all its platforms are in the store; otherwise only the image for `platform`
-/// is sent. Layers are sent as they are in the store, even uncompressed ones, because compression would make another
-/// image.
+/// An index is sent whole, or with `platform` only the image for that. Layers are sent as they are in the store, even
+/// uncompressed ones, because compression would make another image.
 ///
 /// # Errors
-/// When the store does not have it, or the registry refuses it.
+/// When the store does not have it whole, or the registry refuses it.
 pub fn push(
     client: &Client,
     layout: &Layout,
@@ -51,16 +52,18 @@ pub fn push(
     platform: Option<&Platform>,
     progress: &dyn Progress,
 ) -> Result<Pushed, Error> {
-    let mut whole = Vec::new();
-    let root = match platform.is_none() && collect(layout, source, &mut whole)? {
-        true => source.clone(),
-        false => {
-            let image = layout.image(source, platform)?;
-            whole = vec![image.descriptor.clone()];
-            if image.descriptor.digest() != source.digest() {
-                progress.note(&format!("only the image for {} is pushed", image.platform()));
+    let (root, whole) = match platform {
+        Some(_) => {
+            let image = layout.image(source, platform)?.descriptor;
+            (image.clone(), vec![image])
+        }
+        None => {
+            let mut parts = Parts::default();
+            parts.collect(layout, source, 0)?;
+            match parts.missing.is_empty() {
+                true => (source.clone(), parts.whole),
+                false => return Err(incomplete(destination, parts.missing)),
             }
-            image.descriptor
         }
     };
     check_digest(destination, &root)?;
@@ -93,30 +96,63 @@ fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error>
     }
 }
 
-/// All manifests and indexes below a descriptor, each after those that it names; and whether all of them are in the
-/// store.
-fn collect(layout: &Layout, descriptor: &Descriptor, found: &mut Vec<Descriptor>) -> Result<bool, Error> {
-    if !layout.has_blob(descriptor)? || found.len() > 1000 {
-        return Ok(false);
-    }
-    if kind(descriptor) == Kind::Index {
-        for child in layout.index(descriptor)?.manifests() {
-            if !collect(layout, child, found)? {
-                return Ok(false);
-            }
-        }
-    } else {
-        for layer in layout.manifest(descriptor)?.layers() {
-            if !is_foreign(layer) && !layout.has_blob(layer)? {
-                return Ok(false);
-            }
-        }
-    }
-    if !found.iter().any(|other| other.digest() == descriptor.digest()) {
-        found.push(descriptor.clone());
-    }
-    Ok(true)
+/// What there is of an image, and what there is not.
+#[derive(Default)]
+struct Parts {
+    /// All manifests and indexes, each after those that it names.
+    whole: Vec<Descriptor>,
+    /// The platforms of those that are not in the store; a digest, where an index says none.
+    missing: Vec<String>,
+    seen: HashSet<Digest>,
 }
+
+impl Parts {
+    fn collect(&mut self, layout: &Layout, descriptor: &Descriptor, depth: u32) -> Result<(), Error> {
+        if !self.seen.insert(Digest::try_from(descriptor.digest())?) {
+            return Ok(());
+        }
+        let is_here = match (layout.has_blob(descriptor)?, kind(descriptor)) {
+            (false, _) => false,
+            (true, Kind::Index) if depth < MAX_NESTING => {
+                for child in layout.index(descriptor)?.manifests() {
+                    self.collect(layout, child, depth + 1)?;
+                }
+                true
+            }
+            (true, Kind::Manifest) => {
+                let manifest = layout.manifest(descriptor)?;
+                let layers = manifest.layers().iter().filter(|layer| !is_foreign(layer));
+                let blobs = layers.chain([manifest.config()]).map(|blob| layout.has_blob(blob));
+                blobs.collect::<Result<Vec<_>, _>>()?.into_iter().all(|is_here| is_here)
+            }
+            _ => {
+                let digest = Digest::try_from(descriptor.digest())?;
+                let media_type = descriptor.media_type().to_string();
+                return Err(layout::Error::NotAnImage { digest, media_type }.into());
+            }
+        };
+        match is_here {
+            true => self.whole.push(descriptor.clone()),
+            false => {
+                let platform = descriptor.platform().as_ref().map(Platform::from);
+                let name = platform.map_or_else(|| descriptor.digest().to_string(), |it| it.to_string());
+                self.missing.extend((!self.missing.contains(&name)).then_some(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn incomplete(destination: &Reference, mut missing: Vec<String>) -> Error {
+    let more = missing.len().saturating_sub(SHOWN);
+    missing.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let missing = missing.join(", ") + &more;
+    Error::Incomplete { name: destination.to_string(), missing }
+}
+
+/// How many missing platforms an error names.
+const SHOWN: usize = 12;
 
 /// The configurations and layers of these manifests, each once; layers first, as users expect.
 fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, bool)>, Error> {

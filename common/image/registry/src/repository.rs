@@ -54,7 +54,8 @@ impl Repository {
         credentials: Option<Credentials>,
     ) -> Self {
         let actions = if access == Access::Push { "pull,push" } else { "pull" };
-        let authority = Authority::new(credentials, format!("repository:{name}:{actions}"));
+        let authority =
+            Authority::new(base.authority().to_owned(), credentials, format!("repository:{name}:{actions}"));
         let (name, reached) = (name.to_owned(), AtomicBool::new(false));
         Self { http, base, name, authority, retries, reached, dispensable: false }
     }
@@ -124,7 +125,7 @@ impl Repository {
                     renewals += 1;
                     self.authority.renew(&self.http, authorization.as_deref(), answer)?;
                 }
-                301 | 302 | 303 | 307 | 308 if matches!(method, "GET" | "HEAD") => {
+                status if redirects(status, method) => {
                     redirections += 1;
                     if redirections > MAX_REDIRECTIONS {
                         return Err(answer.wrong(format!("more than {MAX_REDIRECTIONS} redirections")));
@@ -156,11 +157,23 @@ impl Repository {
             false if status.is_success() || status.is_redirection() => {
                 Err(answer.wrong(format!("answered {status}")))
             }
-            false => Err(answer.refused()),
+            false => {
+                let elsewhere = !answer.request.url.same_origin(&self.base);
+                Err(answer.refused(elsewhere))
+            }
         }
     }
 
     fn is_absent(&self, error: &Error) -> bool {
         matches!(error, Error::Connection { cause, .. } if self.dispensable || cause.is_absence())
+    }
+}
+
+/// Whether the same request is to be sent elsewhere (RFC 9110, section 15.4): the older statuses make a GET of others.
+fn redirects(status: u16, method: &str) -> bool {
+    match status {
+        301..=303 => matches!(method, "GET" | "HEAD"),
+        307 | 308 => true,
+        _ => false,
     }
 }

@@ -62,9 +62,11 @@ pub fn supervise(
             // The caller has gone.
             Ok(None) => 125,
             Ok(Some((running, held))) => {
-                if inside.ready().is_err() {
-                    // The caller sees our end, and must not leave a process that it takes for one that never ran.
+                if let Err(error) = inside.ready() {
+                    // The caller must not leave a process that it takes for one that never ran. It sees our end, if this does
+                    // not arrive either.
                     running.kill();
+                    inside.fail(&error);
                     return 125;
                 }
                 sys::close_others(&mut supervised_descriptors(&running, &held, &log));

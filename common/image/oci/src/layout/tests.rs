@@ -372,3 +372,23 @@ fn a_blob_that_no_image_has_is_read_before_it_is_used_again() {
     assert_eq!(inode(&path), before);
     assert!(anew().has_sound_blob(&layer).unwrap());
 }
+
+#[test]
+fn an_artifact_is_no_image() {
+    let (_dir, layout) = layout();
+    let of = |media_type: &str, configuration: serde_json::Value| {
+        let config = layout.write_json(MediaType::from(media_type), &configuration).unwrap();
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": []});
+        let manifest = layout.write_json(MediaType::ImageManifest, &manifest).unwrap();
+        layout.image(&manifest, None).map(|image| image.configuration).map_err(|error| error.to_string())
+    };
+    for media_type in ["application/vnd.oci.empty.v1+json", "application/vnd.cncf.helm.config.v1+json"] {
+        let problem = of(media_type, json!({})).unwrap_err();
+        assert!(problem.ends_with(&format!(" is no image but {media_type:?}")), "{problem}");
+    }
+    let problem = of("application/vnd.oci.image.config.v1+json", json!({})).unwrap_err();
+    assert!(problem.contains("is not an image configuration: "), "{problem}");
+    let configuration =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+    of("application/octet-stream", configuration).unwrap();
+}

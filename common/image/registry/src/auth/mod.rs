@@ -21,6 +21,8 @@ const MAX_TOKEN: u64 = 1 << 20;
 /// The state of the authentication.
 #[derive(Debug)]
 pub(crate) struct Authority {
+    /// The registry's host.
+    registry: String,
     credentials: Option<Credentials>,
     /// `repository:<name>:pull` or similar, in case the registry does not name a scope.
     scope: String,
@@ -35,8 +37,8 @@ struct Token {
 }
 
 impl Authority {
-    pub(crate) fn new(credentials: Option<Credentials>, scope: String) -> Self {
-        Self { credentials, scope, header: Mutex::new(None) }
+    pub(crate) fn new(registry: String, credentials: Option<Credentials>, scope: String) -> Self {
+        Self { registry, credentials, scope, header: Mutex::new(None) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
@@ -75,7 +77,13 @@ impl Authority {
             }
         }
         *header = None;
-        Err(answer.refused())
+        Err(self.refused(answer))
+    }
+
+    /// Where a program is missing that might have the credentials, that is the reason.
+    fn refused(&self, answer: Answer) -> Error {
+        let absence = self.credentials.as_ref().and_then(|found| found.absence(&self.registry));
+        absence.unwrap_or_else(|| answer.refused(false))
     }
 
     /// A token from the registry's token server.
@@ -88,7 +96,10 @@ impl Authority {
         scopes: &[String],
     ) -> Result<String, Error> {
         let realm = Url::parse(realm).map_err(|problem| answer.wrong(format!("token server: {problem}")))?;
-        if self.credentials.is_some() && answer.request.url.is_tls() && !realm.is_tls() {
+        if self.credentials.as_ref().is_some_and(Credentials::are_secret)
+            && answer.request.url.is_tls()
+            && !realm.is_tls()
+        {
             return Err(answer.wrong(format!("token server {realm} would get the password unencrypted")));
         }
         let reply = match &self.credentials {
@@ -119,7 +130,7 @@ impl Authority {
             }
         };
         if !reply.status.is_success() {
-            return Err(reply.refused());
+            return Err(self.refused(reply));
         }
         let request = reply.request.clone();
         let wrong = |problem: String| Error::Answer { request: request.clone(), problem };

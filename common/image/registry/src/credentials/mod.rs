@@ -3,12 +3,13 @@
 mod program;
 
 use std::{
+    collections::HashMap,
     env, fs,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
@@ -19,6 +20,9 @@ pub(crate) enum Credentials {
     Password(String, String),
     /// A token that the registry's token server exchanges for others.
     IdentityToken(String),
+    /// The program that would know them, and is not on this machine. Docker Desktop leaves its name in files that are also read
+    /// elsewhere (WSL, a container, another machine), and public images need none.
+    Absent(String),
 }
 
 /// Messages never contain secrets.
@@ -28,13 +32,24 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which has the same form.
+/// `config.json` of Docker, and `auth.json` of containers-auth.json(5), which has the same form. Go wrote them, for which null is
+/// nothing.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
-    auths: std::collections::HashMap<String, Entry>,
+    #[serde(deserialize_with = "without_null")]
+    auths: HashMap<String, Entry>,
     creds_store: Option<String>,
-    cred_helpers: std::collections::HashMap<String, String>,
+    #[serde(deserialize_with = "without_null")]
+    cred_helpers: HashMap<String, String>,
+}
+
+/// The entries of an object that are not null; none of null.
+fn without_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<HashMap<String, T>, D::Error> {
+    let entries: Option<HashMap<String, Option<T>>> = Option::deserialize(deserializer)?;
+    Ok(entries.into_iter().flatten().filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +72,7 @@ impl Credentials {
         registry: &str,
         repository: &str,
     ) -> Result<Option<Self>, Error> {
+        let mut absent = None;
         for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
             let text = match fs::read(&path) {
                 Ok(text) => text,
@@ -64,13 +80,25 @@ impl Credentials {
                 Err(_) if Some(path.as_path()) != authfile => continue,
                 Err(error) => return Err(wrong(registry, path.display(), error)),
             };
-            let file: File =
-                serde_json::from_slice(&text).map_err(|error| wrong(registry, path.display(), error))?;
-            if let Some(found) = file.find(registry, repository, &path)? {
-                return Ok(Some(found));
+            let file = File::read(&text).map_err(|error| wrong(registry, path.display(), error))?;
+            match file.find(registry, repository, &path)? {
+                Some(Self::Absent(program)) => absent = absent.or(Some(Self::Absent(program))),
+                Some(found) => return Ok(Some(found)),
+                None => {}
             }
         }
-        Ok(None)
+        Ok(absent)
+    }
+
+    /// Whether nobody else may see them.
+    pub(crate) fn are_secret(&self) -> bool {
+        !matches!(self, Self::Absent(_))
+    }
+
+    /// The program that is missing, as an error.
+    pub(crate) fn absence(&self, registry: &str) -> Option<Error> {
+        let Self::Absent(program) = self else { return None };
+        Some(wrong(registry, format!("docker-credential-{program}"), "there is no such program"))
     }
 
     /// The value of an `Authorization` header; only a password makes one.
@@ -79,7 +107,7 @@ impl Credentials {
             Self::Password(name, password) => {
                 Some(format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
             }
-            Self::IdentityToken(_) => None,
+            Self::IdentityToken(_) | Self::Absent(_) => None,
         }
     }
 }
@@ -115,23 +143,35 @@ fn files(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<std::ffi::Os
 }
 
 impl File {
+    /// An empty file is one without entries, as for Docker.
+    fn read(text: &[u8]) -> serde_json::Result<Self> {
+        match text.trim_ascii().is_empty() {
+            true => Ok(Self::default()),
+            false => serde_json::from_slice(text),
+        }
+    }
+
     fn find(&self, registry: &str, repository: &str, path: &Path) -> Result<Option<Credentials>, Error> {
         let hub = DOCKER_HUB.contains(&registry);
         let keys: &[&str] = if hub { &[DOCKER_HUB_KEY, "docker.io", "index.docker.io"] } else { &[registry] };
         let helper = keys.iter().find_map(|key| Some((*key, self.cred_helpers.get(*key)?.as_str())));
-        let store =
-            self.creds_store.as_deref().filter(|store| !store.is_empty()).map(|store| (keys[0], store));
-        for (server, program) in helper.into_iter().chain(store) {
-            if let Some(found) = program::ask(program, server)
-                .map_err(|problem| wrong(registry, format!("docker-credential-{program}"), problem))?
-            {
-                return Ok(Some(found));
+        let store = self.creds_store.as_deref().map(|store| (keys[0], store));
+        let programs = helper.into_iter().chain(store).filter(|(_, program)| !program.is_empty());
+        let mut absent = None;
+        for (server, program) in programs {
+            let answer = program::ask(program, server)
+                .map_err(|problem| wrong(registry, format!("docker-credential-{program}"), problem))?;
+            match answer {
+                Some(Credentials::Absent(program)) => absent = Some(Credentials::Absent(program)),
+                Some(found) => return Ok(Some(found)),
+                None => {}
             }
         }
-        let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(None) };
-        entry
+        let Some((key, entry)) = self.entry(registry, repository, hub) else { return Ok(absent) };
+        let found = entry
             .credentials()
-            .map_err(|problem| wrong(registry, path.display(), format!("auths of {key:?}: {problem}")))
+            .map_err(|problem| wrong(registry, path.display(), format!("auths of {key:?}: {problem}")))?;
+        Ok(found.or(absent))
     }
 
     /// The most specific entry for the repository: the first of `host/a/b`, `host/a`, `host` that exists.
@@ -188,7 +228,7 @@ mod tests {
     use super::*;
 
     fn found(json: &str, registry: &str, repository: &str) -> Result<Option<Credentials>, String> {
-        let file: File = serde_json::from_str(json).unwrap();
+        let file = File::read(json.as_bytes()).unwrap();
         file.find(registry, repository, Path::new("/f")).map_err(|error| error.to_string())
     }
 
@@ -221,6 +261,37 @@ mod tests {
             error,
             "read credentials for h from docker-credential-../evil: this cannot be the name of a program"
         );
+    }
+
+    #[test]
+    fn what_docker_takes_for_nothing() {
+        for json in [
+            "",
+            " \n",
+            "null",
+            "{}",
+            r#"{"auths": null}"#,
+            r#"{"auths": {"h": null}}"#,
+            r#"{"auths": {"h": {"auth": null, "username": null}}}"#,
+            r#"{"credHelpers": null, "credsStore": null}"#,
+            r#"{"credHelpers": {"h": null}}"#,
+            r#"{"credHelpers": {"h": ""}, "credsStore": ""}"#,
+        ] {
+            assert_eq!(found(json, "h", "a"), Ok(None), "{json}");
+        }
+        let absent = Credentials::Absent("stave-test-none.exe".into());
+        for json in
+            [r#"{"credsStore": "stave-test-none.exe"}"#, r#"{"credHelpers": {"h": "stave-test-none.exe"}}"#]
+        {
+            assert_eq!(found(json, "h", "a"), Ok(Some(absent.clone())), "{json}");
+        }
+        let file = format!(
+            r#"{{"auths": {{"h": {{"auth": "{}"}}}}, "credsStore": "stave-test-none.exe"}}"#,
+            STANDARD.encode("me:p")
+        );
+        let own = Credentials::Password("me".into(), "p".into());
+        assert_eq!(found(&file, "h", "a"), Ok(Some(own)), "the file's own entry");
+        assert!(File::read(b"[]").is_err() && File::read(b"{").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Credential helpers: programs that the user has configured (docker-credential-helpers' protocol).
 
 use std::{
-    io::Write,
+    io::{self, Write},
     process::{Command, Stdio},
 };
 
@@ -23,13 +23,18 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<Credentials>, Strin
     if !name.bytes().all(valid) {
         return Err("this cannot be the name of a program".to_owned());
     }
-    let mut helper = Command::new(format!("docker-credential-{name}"))
+    let helper = Command::new(format!("docker-credential-{name}"))
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| error.to_string())?;
+        .spawn();
+    let mut helper = match helper {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Some(Credentials::Absent(name.to_owned())));
+        }
+        helper => helper.map_err(|error| error.to_string())?,
+    };
     if let Some(mut input) = helper.stdin.take() {
         // If the helper has already ended, its status says why.
         let _ = input.write_all(server.as_bytes());
