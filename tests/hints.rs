@@ -140,3 +140,22 @@ fn a_command_that_cannot_be_executed_has_no_hint() {
     assert_eq!(outcome.status, 126);
     sandbox.sh("unwind web > /dev/null").ok();
 }
+
+#[test]
+fn the_first_command_on_a_fresh_machine() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    for tool in ["img-inspect", "img-rm", "img-history", "img-push", "img-save -o file", "img-verify"] {
+        let outcome = sandbox.sh(&format!("{tool} nosuch"));
+        let name = tool.split(' ').next().unwrap();
+        assert_eq!(outcome.status, 1, "{tool}");
+        let first = outcome.stderr.lines().next().unwrap();
+        assert_eq!(first, format!("{name}: no image \"nosuch\" in the image store"));
+    }
+    let stave = testkit::repository().join("scripts/stave");
+    let run = sandbox.sh(&format!("{} run --rm --network none nosuch true", stave.display()));
+    let line = "img-inspect: no image \"nosuch\" in the image store";
+    says(&run, 125, line, "img-ls lists the images; img-pull fetches one from a registry");
+    assert_eq!(sandbox.sh("img-ls && img-verify").status, 0, "nothing is wrong with it");
+    sandbox.assert_as(&before);
+}

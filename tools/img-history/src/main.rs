@@ -52,7 +52,7 @@ impl Report for History {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let layout = Layout::open(context.scope.root.join("images"))?;
+        let layout = Layout::look(context.scope.root.join("images"))?;
         let image = layout.image(&layout.find(&self.image)?, self.platform.as_ref())?;
         Ok(json!({"id": image.id()?, "history": history(&image)}))
     }

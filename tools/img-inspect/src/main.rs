@@ -43,7 +43,7 @@ impl Source for ImgInspect {
         let hinted = |error: oci::layout::Error| {
             hint(error, "img-ls lists the images; img-pull fetches one from a registry")
         };
-        let layout = Layout::open(context.scope.root.join("images")).map_err(hinted)?;
+        let layout = Layout::look(context.scope.root.join("images"))?;
         let found = layout.find_listed(&self.image).map_err(hinted)?;
         let name = layout.list()?.into_iter().find(|entry| found.entries.contains(&entry.descriptor));
         let image = layout.image(&found.image, self.platform.as_ref())?;

@@ -16,7 +16,7 @@ use std::{collections::HashSet, process::ExitCode};
 
 use clap::Parser;
 use oci::{
-    Layout, Reference, layout,
+    Layout, Reference,
     summary::{Summary, human_size},
     table, timestamp,
 };
@@ -54,10 +54,7 @@ impl Report for Ls {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let wanted = self.name.as_deref().map(str::parse::<Reference>).transpose()?;
-        let mut images = match Layout::open(context.scope.root.join("images")) {
-            Err(layout::Error::NotALayout(path)) if !path.join("oci-layout").exists() => Vec::new(),
-            layout => layout?.summaries()?,
-        };
+        let mut images = Layout::look(context.scope.root.join("images"))?.summaries()?;
         if let (Some(wanted), Some(text)) = (wanted, &self.name) {
             let any_tag = !text.contains('@') && !text.rsplit('/').next().unwrap_or_default().contains(':');
             for image in &mut images {

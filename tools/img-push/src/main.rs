@@ -47,7 +47,7 @@ impl Report for Push {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let layout = Layout::open(context.scope.root.join("images"))?;
+        let layout = Layout::look(context.scope.root.join("images"))?;
         let source = layout.find(&self.image)?;
         let destination = self.destination()?;
         let client = Client::new(self.options());
@@ -74,7 +74,7 @@ impl Report for Push {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let images = context.scope.root.join("images");
-        let digest = Layout::open(&images)?.find(&self.image)?.digest().to_string();
+        let digest = Layout::look(&images)?.find(&self.image)?.digest().to_string();
         let (from, to) = (format!("oci:{}@{digest}", images.display()), self.destination()?.canonical());
         let copy = operation::words(["skopeo", "copy", &from, &format!("docker://{to}")]);
         Ok(toolkit::equivalent([copy]))

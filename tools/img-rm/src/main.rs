@@ -107,7 +107,7 @@ impl Removal {
 
 impl Remove {
     fn layout(&self, context: &Context) -> Result<Layout> {
-        Ok(Layout::open(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
+        Ok(Layout::look(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
     }
 
     /// The list: it is printed, or it is carried out. What is named twice goes once.

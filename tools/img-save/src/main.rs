@@ -63,7 +63,7 @@ impl Report for Save {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
-        let layout = Layout::open(context.scope.root.join("images"))?;
+        let layout = Layout::look(context.scope.root.join("images"))?;
         let images = self.named(&layout)?;
         let format = match self.format {
             Format::Oci => save::Format::Oci,
@@ -81,7 +81,7 @@ impl Report for Save {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let images = context.scope.root.join("images");
-        let layout = Layout::open(&images)?;
+        let layout = Layout::look(&images)?;
         Ok(toolkit::equivalent(self.named(&layout)?.iter().flat_map(|image| self.copies(&images, image))))
     }
 

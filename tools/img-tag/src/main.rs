@@ -56,7 +56,7 @@ impl Tag {
         if self.name.digest().is_some() {
             bail!("name image {:?}: a name with a digest cannot be given", self.name.to_string());
         }
-        let layout = Layout::open(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?);
+        let layout = Layout::look(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?);
         let descriptor = layout.find(&self.image)?;
         Ok((layout, descriptor))
     }

@@ -87,7 +87,7 @@ impl Report for Verify {
 
 impl Verify {
     fn layout(&self, context: &Context) -> Result<Layout> {
-        Ok(Layout::open(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
+        Ok(Layout::look(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use document::Document;
-use runtime::Identity;
+use runtime::{Identity, inherited};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
@@ -27,10 +27,11 @@ pub(crate) struct Output {
 impl Output {
     /// Opens the requested files first, so that errors are found before anything is made.
     pub(crate) fn open(document: Option<&Path>, status_fd: Option<u32>, detached: bool) -> Result<Self> {
-        let open =
-            |path: &str| File::options().write(true).open(path).with_context(|| format!("open {path:?}"));
         let output = document.map(Self::to).transpose()?;
-        let status = status_fd.map(|number| open(&format!("/proc/self/fd/{number}"))).transpose()?;
+        let status = status_fd
+            .map(|number| inherited(number).with_context(|| format!("write to descriptor {number}")))
+            .transpose()?
+            .map(File::from);
         Ok(Self { status, detached, ..output.unwrap_or_default() })
     }
 

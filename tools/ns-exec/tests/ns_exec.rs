@@ -185,6 +185,33 @@ fn status_and_document_go_beside_the_commands_output() {
 }
 
 #[test]
+fn the_status_goes_to_the_descriptor_itself() {
+    let sandbox = ready("");
+    let run = "ns-exec --document document --status-fd 3 --network none -- true < ready.json";
+    // Where the file stands, in between what others write to it.
+    sandbox
+        .sh(&format!(
+            "{{ echo first; {run} 3>&1; echo last; }} > out && ns-exec --undo < document > ready.json"
+        ))
+        .ok();
+    let lines = sandbox.sh("cat out").ok();
+    let lines: Vec<_> = lines.lines().map(|line| line.split('"').nth(1).unwrap_or(line)).collect();
+    assert_eq!(lines, ["first", "pid", "exitStatus", "last"]);
+    // A socket.
+    std::fs::write(sandbox.directory().join("run"), format!("{run} 3>&1 > mine")).unwrap();
+    sandbox
+        .sh("socat -u EXEC:'sh run' OPEN:from-socket,creat && ns-exec --undo < document > ready.json && grep -q exitStatus from-socket")
+        .ok();
+    for wrong in ["3", "3 3< ready.json", "4294967295"] {
+        let outcome =
+            sandbox.sh(&format!("ns-exec --document document --status-fd {wrong} -- true < ready.json"));
+        assert_eq!(outcome.status, 125);
+        assert!(outcome.stderr.starts_with("ns-exec: write to descriptor "), "{}", outcome.stderr);
+        assert!(outcome.stderr.ends_with(": Bad file descriptor\n"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn both_in_one_network_reach_each_other_on_localhost() {
     let sandbox = ready("| netns-bridge | veth-pair");
     let serve = |port: u16, text: &str| format!("sh -c 'while :; do echo {text} | nc -l -p {port}; done'");

@@ -38,4 +38,5 @@ pub use log::Log;
 pub use operation::ProcessOperation;
 pub use signal::StopSignal;
 pub use supervise::{Supervised, supervise};
+pub use sys::inherited;
 pub use terminal::{RawTerminal, Terminal};

@@ -1,6 +1,7 @@
 //! Everything that the compiler cannot check: fork, unshare, signal dispositions, one ioctl.
 
 mod arguments;
+mod inherited;
 mod joining;
 mod memory;
 mod program_file;
@@ -20,6 +21,7 @@ use rustix::{
 };
 
 pub(crate) use arguments::forget_arguments;
+pub use inherited::inherited;
 pub(crate) use joining::{Report, Undone, bear};
 pub(crate) use memory::{forget_memory, own_heap};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
