@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
 
+use oci::Platform;
+
 use crate::{
     config::Config,
     dockerfile::{
@@ -22,28 +24,30 @@ pub struct Global {
     platform: BTreeMap<String, String>,
     declared: BTreeMap<String, String>,
     used: RefCell<BTreeSet<String>>,
+    target: Option<Platform>,
 }
 
 impl Global {
-    /// From the given values, and a file's global ARGs.
+    /// From the given values, `--platform`, and a file's global ARGs.
     ///
     /// # Errors
     /// When a default cannot be expanded: the line, and the cause.
     pub fn new(
         given: BTreeMap<String, String>,
+        target_platform: Option<&Platform>,
         statements: &[Statement],
         escape: char,
         target: &str,
     ) -> Result<Self, (usize, ExpandError)> {
-        let host = oci::Platform::host();
+        let host = Platform::host();
         let mut platform = BTreeMap::from([("TARGETSTAGE".to_owned(), target.to_owned())]);
-        for side in ["BUILD", "TARGET"] {
-            platform.insert(format!("{side}PLATFORM"), format!("{}/{}", host.os, host.architecture));
-            platform.insert(format!("{side}OS"), host.os.clone());
-            platform.insert(format!("{side}ARCH"), host.architecture.clone());
-            platform.insert(format!("{side}VARIANT"), String::new());
+        for (side, own) in [("BUILD", &host), ("TARGET", target_platform.unwrap_or(&host))] {
+            platform.insert(format!("{side}PLATFORM"), own.to_string());
+            platform.insert(format!("{side}OS"), own.os.clone());
+            platform.insert(format!("{side}ARCH"), own.architecture.clone());
+            platform.insert(format!("{side}VARIANT"), own.variant.clone().unwrap_or_default());
         }
-        let mut global = Self { given, platform, ..Self::default() };
+        let mut global = Self { given, platform, target: target_platform.cloned(), ..Self::default() };
         for statement in statements {
             let Instruction::Arg(arguments) = &statement.instruction else { continue };
             for argument in arguments {
@@ -66,6 +70,11 @@ impl Global {
         let value = self.given.get(name)?;
         self.used.borrow_mut().insert(name.to_owned());
         Some(value.clone())
+    }
+
+    /// The platform to build for, if one was named.
+    pub fn target(&self) -> Option<&Platform> {
+        self.target.as_ref()
     }
 
     /// A variable in FROM.
@@ -172,6 +181,7 @@ mod tests {
                 .unwrap();
         let global = Global::new(
             given(&[("W", "given"), ("http_proxy", "p"), ("Z", "z")]),
+            None,
             &file.arguments,
             '\\',
             "a",

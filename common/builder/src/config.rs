@@ -130,8 +130,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 impl Image {
     /// The configuration of `scratch`.
-    pub fn scratch() -> Self {
-        let platform = oci::Platform::host();
+    pub fn scratch(platform: Option<&oci::Platform>) -> Self {
+        let platform = platform.cloned().unwrap_or_else(oci::Platform::host);
         let config = Config { working_dir: "/".to_owned(), ..Config::default() };
         let mut image =
             Self { architecture: platform.architecture, os: platform.os, config, ..Self::default() };

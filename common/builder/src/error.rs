@@ -80,6 +80,14 @@ pub enum Cause {
     /// FROM, COPY --from or RUN --mount of an image that is not in the store.
     #[error("no image \"{0}\" in the store")]
     NoImage(String),
+    /// The same, where a registry was asked.
+    #[error("no image \"{name}\" in the store, and it was not pulled: {source}")]
+    Pull {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: Box<registry::Error>,
+    },
     /// `--from` in an ONBUILD, of a stage that nothing in the Dockerfile itself needs.
     #[error("stage {0:?} is not built: nothing else needs it")]
     NotBuilt(String),
@@ -232,6 +240,11 @@ impl Cause {
         let rootless = |what| format!("{what}, or `img-build --rootless`");
         match self {
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
+            Self::Pull { name, source } => {
+                let reference = name.parse::<oci::Reference>().ok();
+                let hint = reference.and_then(|reference| source.hint(reference.registry()));
+                Some(hint.unwrap_or_else(|| format!("img-load -t {name} FILE takes it from a file")))
+            }
             Self::Unpack { source, .. } => source.hint().map(rootless),
             Self::Layers(source) => source.hint().map(rootless),
             Self::NoSecret { .. } => {

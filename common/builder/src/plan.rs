@@ -1,5 +1,7 @@
 //! The stages that a build needs, in order.
 
+use oci::{Platform, platform::InvalidPlatform};
+
 use crate::{
     arguments::Global,
     dockerfile::{
@@ -16,8 +18,8 @@ pub enum Origin {
     Scratch,
     /// An earlier stage, by its index.
     Stage(usize),
-    /// An image in the store, by its name.
-    Image(String),
+    /// An image, by its name, and for which platform: by default for this machine's.
+    Image(String, Option<Platform>),
 }
 
 /// The stages that a target needs.
@@ -49,13 +51,18 @@ pub enum PlanError {
     /// `--from=7` without such a stage.
     #[error("invalid from flag value {0}: stage index out of bounds")]
     OutOfBounds(String),
-    /// A `--platform` that this machine does not run.
-    #[error("platform {0:?}: images are built for this machine's {1} only")]
-    Platform(String, String),
+    /// A `--platform` that is none.
+    #[error(transparent)]
+    Platform(#[from] InvalidPlatform),
 }
 
-/// A number counts from the first stage; a name means the nearest stage before `at`.
-pub fn origin(stages: &[Stage], at: usize, name: &str) -> Result<Origin, PlanError> {
+/// A number counts from the first stage; a name means the nearest stage before `at`, or an image for this platform.
+pub fn origin(
+    stages: &[Stage],
+    at: usize,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<Origin, PlanError> {
     if let Ok(number) = name.parse::<usize>() {
         if number == at {
             return Err(PlanError::Circular(name.to_owned()));
@@ -69,7 +76,8 @@ pub fn origin(stages: &[Stage], at: usize, name: &str) -> Result<Origin, PlanErr
     if stages.get(at).is_some_and(|stage| is_named(stage, name)) {
         return Err(PlanError::Circular(name.to_owned()));
     }
-    Ok(named(&stages[..at], name).map_or_else(|| Origin::Image(name.to_owned()), Origin::Stage))
+    let image = || Origin::Image(name.to_owned(), platform.cloned());
+    Ok(named(&stages[..at], name).map_or_else(image, Origin::Stage))
 }
 
 fn is_named(stage: &Stage, name: &str) -> bool {
@@ -90,6 +98,9 @@ pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanErro
         .ok_or_else(|| PlanError::NoTarget(name.to_owned()))
 }
 
+/// Returns the ONBUILD instructions of an image, for a platform.
+pub type Triggers<'a> = dyn Fn(&str, Option<&Platform>) -> Vec<String> + 'a;
+
 /// Finds the stages that `target` needs, including those for ONBUILD of its base; `triggers` returns an image's. Stages
 /// that nothing needs are not built.
 ///
@@ -99,7 +110,7 @@ pub fn plan(
     file: &Dockerfile,
     target: usize,
     global: &Global,
-    triggers: &dyn Fn(&str) -> Vec<String>,
+    triggers: &Triggers<'_>,
 ) -> Result<Plan, (usize, PlanError)> {
     let mut bases = Vec::new();
     for (at, stage) in file.stages.iter().enumerate() {
@@ -117,7 +128,8 @@ pub fn plan(
         let own = stage.statements.iter().map(|statement| (statement.line, &statement.instruction));
         for (line, instruction) in left.iter().map(|left| (stage.line, left)).chain(own) {
             for from in sources(instruction) {
-                origins.push(origin(&file.stages, at, &from).map_err(|error| (line, error))?);
+                origins
+                    .push(origin(&file.stages, at, &from, global.target()).map_err(|error| (line, error))?);
             }
         }
         pending.extend(origins.iter().filter_map(|origin| match origin {
@@ -134,28 +146,25 @@ fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<
     let lookup = |name: &str| global.variable(name);
     let expander = Expander::new(file.escape, &lookup);
     let base = expander.word(&stage.base)?;
-    if let Some(platform) = &stage.platform {
-        let host = oci::Platform::host();
-        let wanted = expander.word(platform)?;
-        let known = wanted.parse::<oci::Platform>().is_ok_and(|wanted| wanted.rank(&host).is_some());
-        if !known {
-            return Err(PlanError::Platform(wanted, host.to_string()));
-        }
-    }
+    let platform = match &stage.platform {
+        Some(platform) => Some(expander.word(platform)?.parse()?),
+        None => global.target().cloned(),
+    };
     match base.as_str() {
         "" => Err(PlanError::BlankBase(stage.base.clone())),
         "scratch" => Ok(Origin::Scratch),
         base => {
-            Ok(named(&file.stages[..at], base).map_or_else(|| Origin::Image(base.to_owned()), Origin::Stage))
+            let image = || Origin::Image(base.to_owned(), platform);
+            Ok(named(&file.stages[..at], base).map_or_else(image, Origin::Stage))
         }
     }
 }
 
 /// The ONBUILD instructions of a base for the stage on it. Invalid ones are reported when it is their turn.
-fn left_by(file: &Dockerfile, base: &Origin, triggers: &dyn Fn(&str) -> Vec<String>) -> Vec<Instruction> {
+fn left_by(file: &Dockerfile, base: &Origin, triggers: &Triggers<'_>) -> Vec<Instruction> {
     let texts = match base {
         Origin::Scratch => Vec::new(),
-        Origin::Image(name) => triggers(name),
+        Origin::Image(name, platform) => triggers(name, platform.as_ref()),
         Origin::Stage(index) => {
             let statements = file.stages[*index].statements.iter();
             let text = |statement: &Statement| match &statement.instruction {
@@ -184,9 +193,9 @@ mod tests {
 
     fn plan_of(text: &str, name: Option<&str>) -> Result<Plan, (usize, PlanError)> {
         let file = parse(text.as_bytes()).unwrap();
-        let global = Global::new(Default::default(), &file.arguments, '\\', "").unwrap();
+        let global = Global::new(Default::default(), None, &file.arguments, '\\', "").unwrap();
         let target = target(&file, name).map_err(|error| (0, error))?;
-        let triggers = |name: &str| match name {
+        let triggers = |name: &str, _: Option<&Platform>| match name {
             "with-triggers" => vec!["COPY --from=tool /x /y".to_owned(), "no instruction".to_owned()],
             _ => Vec::new(),
         };
@@ -221,7 +230,7 @@ mod tests {
         assert_eq!(plan.stages, [0, 2, 3]);
         assert_eq!(
             plan.bases,
-            [Origin::Image("base".into()), Origin::Scratch, Origin::Stage(0), Origin::Scratch]
+            [Origin::Image("base".into(), None), Origin::Scratch, Origin::Stage(0), Origin::Scratch]
         );
         assert_eq!(plan.steps, 1 + 2 + 2 + 4);
         assert_eq!(plan_of(text, Some("a")).unwrap().stages, [0]);
@@ -241,7 +250,12 @@ mod tests {
             let (line, error) = plan_of(text, name).unwrap_err();
             assert_eq!((line, error.to_string().as_str()), expected, "{text}");
         }
-        assert!(plan_of("FROM --platform=linux/s390x a", None).is_err());
-        assert!(plan_of("FROM --platform=$BUILDPLATFORM a", None).is_ok());
+        assert!(plan_of("FROM --platform=linux a", None).is_err());
+        for (platform, wanted) in
+            [("linux/s390x", "linux/s390x".parse().unwrap()), ("$BUILDPLATFORM", Platform::host())]
+        {
+            let plan = plan_of(&format!("FROM --platform={platform} a"), None).unwrap();
+            assert_eq!(plan.bases, [Origin::Image("a".into(), Some(wanted))]);
+        }
     }
 }

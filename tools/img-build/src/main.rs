@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Runs a Dockerfile instruction by instruction, or takes steps from the step cache. Each instruction that changes the file
-//! system becomes a layer. The others change the configuration and the history.
+//! system becomes a layer. The others change the configuration and the history. Pulls images that are not in the store.
 //! # Reads
 //! No document; the Dockerfile, `.dockerignore`, and the parts of the context that COPY and ADD name.
 //! # Adds
@@ -17,10 +17,10 @@ mod values;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use builder::{Network, Options, executor};
+use builder::{Network, Options, Pull, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
-use oci::Reference;
+use oci::{Platform, Reference};
 use toolkit::prelude::*;
 use values::{EPOCH, argument, epoch, label, secret};
 
@@ -45,6 +45,12 @@ struct Build {
     /// Add a label to the image; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
+    /// Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Pull base images; --pull means always
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
+    pull: When,
     /// Give RUN this network
     #[arg(long, value_name = "MODE", default_value = "none")]
     network: Mode,
@@ -77,6 +83,13 @@ fn help() -> String {
 enum Mode {
     None,
     Host,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    Missing,
+    Always,
+    Never,
 }
 
 impl Source for Build {
@@ -135,6 +148,12 @@ impl Build {
             network: match self.network {
                 Mode::None => Network::None,
                 Mode::Host => Network::Host,
+            },
+            platform: self.platform.clone(),
+            pull: match self.pull {
+                When::Missing => Pull::Missing,
+                When::Always => Pull::Always,
+                When::Never => Pull::Never,
             },
             no_cache: self.no_cache,
             rootless: self.rootless,

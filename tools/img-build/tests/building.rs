@@ -142,10 +142,10 @@ fn what_is_wrong_is_said() {
         ("FROM busybox\nENV a=${b:?unset}\n", ":2: step 2/2: b: unset"),
         ("FROM busybox AS a\nCOPY --from=a / /\n", ":2: circular dependency detected on stage: a"),
     ] {
-        let built = fixture.build_with(dockerfile, &[]);
+        let built = fixture.build_with(dockerfile, &["--pull=never"]);
         assert_eq!(built.error(), format!("img-build: {context}/Dockerfile{expected}"), "{dockerfile}");
     }
-    let built = fixture.build_with("FROM debian\n", &[]);
+    let built = fixture.build_with("FROM debian\n", &["--pull=never"]);
     assert!(
         built.stderr.ends_with("hint: get it first: img-pull debian, or img-load -t debian FILE\n"),
         "{}",

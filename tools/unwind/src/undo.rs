@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -248,7 +248,17 @@ impl Tools {
         }
         let Ok(mut after) = Document::parse(&written) else {
             let status = child.wait().with_context(|| format!("wait for {program:?}"))?;
-            bail!("{program:?} --undo ended with {status} and wrote no document");
+            let message = format!("{program:?} --undo ended with {status} and wrote no document");
+            // A tool of Stave's that fails has said why.
+            return match is_ours(&batch.tool) && status.code().is_some_and(|code| code != 0) {
+                true => Ok(Some(Failure {
+                    tool: batch.tool.clone(),
+                    step: Stage::Undo,
+                    message,
+                    causes: Vec::new(),
+                })),
+                false => Err(anyhow!(message)),
+            };
         };
         self.ending.push(child);
         let failure = after.get::<Failure>()?;
@@ -322,11 +332,22 @@ impl Waiting {
         let Self { program, mut child } = self;
         let mut given = document.clone();
         let above = given.split_off_steps(batch.last + 1)?;
-        if let Some(mut input) = child.stdin.take() {
-            // The output shows if a tool ends without reading.
-            let _ = input.write_all(given.to_line().as_bytes());
+        let written = child.stdin.take().map_or(Ok(()), |mut input| {
+            let written = input.write_all(given.to_line().as_bytes());
+            if written.is_err() {
+                // Before it takes half of the document for the whole. It has done nothing yet.
+                let _ = child.kill();
+            }
+            written
+        });
+        match written {
+            // The output shows why a tool ends without reading.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = child.wait();
+                Err(error).with_context(|| format!("write to {program:?}"))
+            }
+            _ => Ok(Given { program, child, above }),
         }
-        Ok(Given { program, child, above })
     }
 }
 

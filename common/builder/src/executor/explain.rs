@@ -18,10 +18,16 @@ pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
     let file = read_dockerfile(&options.file)?;
     let name = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
     let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
-    let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, "default")
-        .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
+    let global = Global::new(
+        options.arguments.clone(),
+        options.platform.as_ref(),
+        &file.arguments,
+        file.escape,
+        "default",
+    )
+    .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
     let plan =
-        plan::plan(&file, target, &global, &|_| Vec::new()).map_err(|(line, error)| name(line, error))?;
+        plan::plan(&file, target, &global, &|_, _| Vec::new()).map_err(|(line, error)| name(line, error))?;
     // Where all that the steps make is kept.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());
@@ -31,7 +37,7 @@ pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
         let container = stage.name.clone().unwrap_or_else(|| format!("stage-{at}"));
         let base = match &plan.bases[at] {
             Origin::Scratch => "scratch".to_owned(),
-            Origin::Image(name) => name.clone(),
+            Origin::Image(name, _) => name.clone(),
             Origin::Stage(index) => {
                 file.stages[*index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
             }

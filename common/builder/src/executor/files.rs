@@ -173,14 +173,14 @@ impl Builder<'_> {
 
     /// The layers of a stage or an image.
     pub(super) fn layers_of(&self, at: usize, name: &str) -> Result<Vec<Layer>, Cause> {
-        Ok(match plan::origin(&self.file.stages, at, name)? {
+        Ok(match plan::origin(&self.file.stages, at, name, self.global.target())? {
             Origin::Scratch => Vec::new(),
             // Only an image in an ONBUILD of the base image can be missing: plans do not include it.
             Origin::Stage(index) => {
                 let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
                 state.layers.clone()
             }
-            Origin::Image(name) => self.base(&name)?.layers,
+            Origin::Image(name, platform) => self.base(&name, platform.as_ref())?.layers,
         })
     }
 

@@ -18,7 +18,7 @@ impl Builder<'_> {
         if state.image.created.is_none() {
             state.image.created = Some(self.created());
         }
-        let layout = &self.store.layout;
+        let layout = &self.store.images.layout;
         let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
         let id = Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
         let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();

@@ -5,6 +5,7 @@ mod explain;
 mod fetch;
 mod files;
 mod image;
+mod images;
 mod mounts;
 mod process;
 mod rehearsal;
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci::Platform;
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
@@ -55,6 +57,18 @@ pub enum Network {
     Host,
 }
 
+/// When a registry is asked for an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// When it is not in the store.
+    #[default]
+    Missing,
+    /// Always: the name may mean another one now.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What to build, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -76,6 +90,10 @@ pub struct Options {
     pub target: Option<String>,
     /// `--network`.
     pub network: Network,
+    /// `--platform`: what to build for; this machine's by default.
+    pub platform: Option<Platform>,
+    /// `--pull`.
+    pub pull: Pull,
     /// Do not use the cache.
     pub no_cache: bool,
     /// In a user namespace that cannot represent an image's layers, come as close as possible.
@@ -151,7 +169,7 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     // Modes in an image come from the Dockerfile and the context, whatever the caller's umask. Nobody else may write to
     // the store's directories.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    let open = || Store::open(&options.root, options.rootless, !options.no_sync);
+    let open = || Store::open(options);
     with_dockerfile(options, |file| Builder::new(options, file, open, None)?.run())
 }
 
@@ -191,10 +209,16 @@ impl<'a> Builder<'a> {
         let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
         let name = file.stages[target].name.clone().unwrap_or_else(|| "default".to_owned());
         let at = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
-        let global = Global::new(options.arguments.clone(), &file.arguments, file.escape, &name)
-            .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
+        let global = Global::new(
+            options.arguments.clone(),
+            options.platform.as_ref(),
+            &file.arguments,
+            file.escape,
+            &name,
+        )
+        .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
         let store = open()?;
-        let triggers = |name: &str| store.triggers(name);
+        let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
         let plan = plan::plan(&file, target, &global, &triggers).map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
@@ -303,10 +327,9 @@ struct Base {
 }
 
 impl Builder<'_> {
-    /// Finds an image in the store.
-    fn base(&self, name: &str) -> Result<Base, Cause> {
-        let descriptor = self.store.layout.resolve(name)?.ok_or_else(|| Cause::NoImage(name.to_owned()))?;
-        let found = self.store.layout.image(&descriptor, None)?;
+    /// Finds an image in the store, or pulls it.
+    fn base(&self, name: &str, platform: Option<&Platform>) -> Result<Base, Cause> {
+        let found = self.store.images.find(name, platform)?.ok_or_else(|| Cause::NoImage(name.to_owned()))?;
         let layers = found
             .layers()?
             .into_iter()

@@ -72,14 +72,14 @@ impl Builder<'_> {
 
     fn from(&self, at: usize) -> Result<State, Cause> {
         match &self.plan.bases[at] {
-            Origin::Scratch => Ok(State { image: Image::scratch(), ..State::default() }),
+            Origin::Scratch => Ok(State { image: Image::scratch(self.global.target()), ..State::default() }),
             Origin::Stage(index) => {
                 // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();
                 Ok(State { command_is_set: false, ..base })
             }
-            Origin::Image(name) => {
-                let mut base = self.base(name)?;
+            Origin::Image(name, platform) => {
+                let mut base = self.base(name, platform.as_ref())?;
                 base.image.config.ensure_path();
                 // Docker's old builder recorded the container in which it made the image.
                 for stale in ["container", "container_config"] {
@@ -229,11 +229,11 @@ impl Builder<'_> {
             self.cache.touch(key);
             let digest = entry.layer.as_ref().map(|layer| Digest::try_from(layer.descriptor.digest()));
             if let Some(Ok(digest)) = digest {
-                self.store.layout.touch_blob(&digest);
+                self.store.images.layout.touch_blob(&digest);
             }
         }
         match &entry.layer {
-            Some(layer) if !self.store.layout.has_sound_blob(&layer.descriptor)? => Ok(None),
+            Some(layer) if !self.store.images.layout.has_sound_blob(&layer.descriptor)? => Ok(None),
             _ => Ok(Some(entry)),
         }
     }

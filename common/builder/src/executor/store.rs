@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci::Layout;
+use oci::{Layout, Platform};
 use rustix::fs::{Mode, OFlags};
 
+use super::{Options, Pull, images::Images};
 use crate::{
     cache::{Layer, chain_id},
     config::Image,
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
-    pub(super) layout: Layout,
+    pub(super) images: Images,
     workspace: OnceCell<Workspace>,
     isolated: Cell<bool>,
     /// How layers are unpacked.
@@ -69,20 +70,23 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
 }
 
 impl Store {
-    /// The store below `root` (`$STAVE_ROOT`); `sync` as [`Layout::with_sync`] has it.
-    pub(super) fn open(root: &Path, rootless: bool, sync: bool) -> Result<Self, Cause> {
-        Ok(Self::new(root, Layout::open_or_create_with(root.join("images"), sync)?, rootless))
+    /// The store below `$STAVE_ROOT`.
+    pub(super) fn open(options: &Options) -> Result<Self, Cause> {
+        let layout = Layout::open_or_create_with(options.root.join("images"), !options.no_sync)?;
+        let images = Images::new(layout, options.pull, options.quiet);
+        Ok(Self::new(&options.root, images, options.rootless))
     }
 
     /// The store to look at: nothing may be made in it.
     pub(super) fn look(root: &Path) -> Result<Self, Cause> {
-        Ok(Self::new(root, Layout::look(root.join("images"))?, false))
+        let images = Images::new(Layout::look(root.join("images"))?, Pull::Never, true);
+        Ok(Self::new(root, images, false))
     }
 
-    fn new(root: &Path, layout: Layout, rootless: bool) -> Self {
+    fn new(root: &Path, images: Images, rootless: bool) -> Self {
         Self {
             root: root.to_owned(),
-            layout,
+            images,
             workspace: OnceCell::new(),
             isolated: Cell::new(false),
             options: layer::apply::Options { rootless, ..Default::default() },
@@ -91,13 +95,10 @@ impl Store {
     }
 
     /// The ONBUILD instructions of an image. None if the image is missing; the stage on it reports that.
-    pub(super) fn triggers(&self, name: &str) -> Vec<String> {
-        let find = || {
-            let descriptor = self.layout.resolve(name).ok()??;
-            let image = self.layout.image(&descriptor, None).ok()?;
-            serde_json::from_value::<Image>(image.raw_configuration).ok()
-        };
-        find().map(|image| image.config.on_build).unwrap_or_default()
+    pub(super) fn triggers(&self, name: &str, platform: Option<&Platform>) -> Vec<String> {
+        let image = self.images.peek(name, platform);
+        let image = image.and_then(|image| serde_json::from_value::<Image>(image.raw_configuration).ok());
+        image.map(|image| image.config.on_build).unwrap_or_default()
     }
 
     /// The build's own directory.
@@ -150,7 +151,7 @@ impl Store {
         };
         let below = layer::apply::Below::open(below)
             .map_err(Cause::system("open layers below", &self.root.join("layers")))?;
-        let blob = || self.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
+        let blob = || self.images.layout.blob_reader(&layer.descriptor).map_err(std::io::Error::other);
         let standing = self.layers()?.apply(diff_id, blob, &below, &self.options).map_err(failed)?;
         Ok(standing.place.path().to_owned())
     }
@@ -248,7 +249,7 @@ impl Store {
             super::epoch::clamp(upper, epoch)?;
         }
         let directory = open_readable(upper)?;
-        let mut writer = self.layout.writer()?;
+        let mut writer = self.images.layout.writer()?;
         let options = layer::diff::Options { below: mounted.below.clone(), ..Default::default() };
         let summary = layer::diff::upper(std::os::fd::AsFd::as_fd(&directory), &mut writer, &options)
             .map_err(Cause::Diff)?;

@@ -120,8 +120,15 @@ impl Fixture {
     }
 }
 
-fn entries(blob: impl Read) -> BTreeMap<String, String> {
-    let mut tar = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob));
+fn entries(mut blob: impl Read) -> BTreeMap<String, String> {
+    let mut content = Vec::new();
+    blob.read_to_end(&mut content).unwrap();
+    // Layers of a build are compressed, those of a fixture are not.
+    if content.starts_with(&[0x1f, 0x8b]) {
+        let compressed = std::mem::take(&mut content);
+        flate2::read::MultiGzDecoder::new(&*compressed).read_to_end(&mut content).unwrap();
+    }
+    let mut tar = tar::Archive::new(&*content);
     let mut found = BTreeMap::new();
     for entry in tar.entries().unwrap() {
         let mut entry = entry.unwrap();
