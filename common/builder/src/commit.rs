@@ -107,7 +107,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     layout.name(&descriptor, &commit.tags)?;
     let mut configuration = serde_json::to_value(&image)?;
     configuration.sort_all_objects();
-    Ok(Built { descriptor, configuration, id })
+    Ok(Built { descriptor, configuration, id, tree: None })
 }
 
 /// The container's changes as a layer; none if there are none.

@@ -140,6 +140,34 @@ pub enum Cause {
         /// The cause.
         source: CopyError,
     },
+    /// A context at an address.
+    #[error("get build context: {0}")]
+    Context(Box<registry::Error>),
+    /// A context in a repository of git.
+    #[error("build context {0:?}: repositories of git are not fetched; clone it, and build the directory")]
+    GitContext(String),
+    /// A context that is no archive.
+    #[error("{0} is no archive but a Dockerfile: there is no {1:?} in it")]
+    NoArchive(String, PathBuf),
+    /// A context in an archive.
+    #[error("read build context from {object}: {source}")]
+    Input {
+        /// Where it came from.
+        object: String,
+        /// The cause.
+        source: CopyError,
+    },
+    /// Collecting the files of the image.
+    #[error("collect the files of the image: {0}")]
+    Tree(#[source] layer::diff::Error),
+    /// Writing them into a directory.
+    #[error("write the files of the image to {path:?}: {source}")]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: CopyError,
+    },
     /// ADD of a repository of git.
     #[error("ADD of {0:?}: repositories of git are not fetched; clone it before and ADD the directory")]
     Git(String),

@@ -21,4 +21,4 @@ pub mod progress;
 pub mod workspace;
 
 pub use error::Error;
-pub use executor::{Built, Network, Options, Pull, Secret, build};
+pub use executor::{Built, Context, Network, Options, Pull, Secret, build, write_tree};

@@ -13,6 +13,7 @@
 //! # Needs
 //! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`.
 
+mod output;
 mod values;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
@@ -21,8 +22,9 @@ use builder::{Network, Options, Pull, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
 use oci::{Platform, Reference};
+use output::Output;
 use toolkit::prelude::*;
-use values::{EPOCH, argument, epoch, label, secret};
+use values::{EPOCH, argument, build_context, epoch, label, secret};
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
@@ -33,6 +35,9 @@ struct Build {
     /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Also write the image's files to a directory, or: type=local|tar|oci|docker,dest=PATH; repeatable
+    #[arg(short, long = "output", value_name = "DIR|type=TYPE,dest=PATH", value_parser = Output::parse)]
+    outputs: Vec<Output>,
     /// Write the image's id to this file
     #[arg(long = "iidfile", value_name = "FILE")]
     id_file: Option<PathBuf>,
@@ -64,9 +69,9 @@ struct Build {
     /// Build this stage; the last one by default
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The directory with the files for COPY and ADD
-    #[arg(value_name = "CONTEXT")]
-    context: PathBuf,
+    /// The directory with the files for COPY and ADD; an archive of it, or a Dockerfile, on standard input for -, or at http://…
+    #[arg(value_name = "CONTEXT", value_parser = |text: &str| Ok::<_, String>(build_context(text)))]
+    context: builder::Context,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -101,6 +106,8 @@ impl Source for Build {
 
     fn make(&self, context: &Context) -> Result<Image> {
         let built = builder::build(&self.options(context)?).map_err(operation::Error::from)?;
+        let sync = self.writing.is_synced()?;
+        self.outputs.iter().try_for_each(|output| output.write(context, &built, &self.tags, sync))?;
         if let Some(path) = &self.id_file {
             std::fs::write(path, built.id.to_string()).map_err(|error| {
                 operation::Error::new("write", format_args!("{path:?}"), error).of(operation::Place::File)
@@ -138,7 +145,7 @@ impl Build {
         Ok(Options {
             epoch: epoch(&arguments)?,
             root: context.scope.root.clone(),
-            file: self.file.clone().unwrap_or_else(|| self.context.join("Dockerfile")),
+            file: self.file.clone(),
             context: self.context.clone(),
             tags: self.tags.clone(),
             arguments,
@@ -159,6 +166,7 @@ impl Build {
             rootless: self.rootless,
             no_sync: !self.writing.is_synced()?,
             quiet: context.quiet,
+            tree: self.outputs.iter().any(Output::is_of_files),
         })
     }
 }

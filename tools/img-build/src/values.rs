@@ -60,3 +60,14 @@ pub(crate) fn label(text: &str) -> Result<(String, String)> {
         (name, value) => Ok((name.to_owned(), value.to_owned())),
     }
 }
+
+/// Where the files for COPY and ADD are.
+pub(crate) fn build_context(text: &str) -> builder::Context {
+    let is_remote =
+        ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| text.starts_with(start));
+    match text {
+        "-" => builder::Context::Input,
+        _ if is_remote => builder::Context::Web(text.to_owned()),
+        _ => builder::Context::Directory(text.into()),
+    }
+}

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Timespec};
 use super::{CopyError, Metadata, Owner, Place, place};
 
 /// Whether a file is an archive: what it begins with, decompressed, is the header of a tar entry.
-pub(super) fn is_archive(file: &File) -> bool {
+pub fn is_archive(file: &File) -> bool {
     let first = || -> io::Result<bool> {
         let mut copy = file.try_clone()?;
         copy.seek(SeekFrom::Start(0))?;
@@ -75,6 +75,26 @@ pub(super) fn unpack(
         }
     }
     Ok(())
+}
+
+/// Unpacks the archive of a build context into an empty directory. Its owners do not matter: in an image they are others.
+///
+/// # Errors
+/// When it is damaged or asks for too much, or a file cannot be made.
+pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd) -> Result<(), CopyError> {
+    let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let root =
+        directory.try_clone().map_err(|error| CopyError::Archive { path: path.to_owned(), source: error })?;
+    unpack(file, path, Path::new(""), Some(owner), &Place::new(root, owner, None))
+}
+
+/// Unpacks an archive of our own into a directory, with its owners. Links in the directory lead no further than it.
+///
+/// # Errors
+/// When a file cannot be made.
+pub fn unpack_tree(file: File, path: &Path, directory: std::os::fd::OwnedFd) -> Result<(), CopyError> {
+    let root = Owner { uid: 0, gid: 0 };
+    unpack(file, path, Path::new(""), None, &Place::new(directory, root, None))
 }
 
 /// An entry's name below the target, which is a root to it: `..` leads no further.

@@ -8,6 +8,7 @@ mod owner;
 mod place;
 mod tree;
 
+pub use archive::{is_archive, unpack_context, unpack_tree};
 pub use job::{Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{Owner, OwnerError};

@@ -2,10 +2,10 @@
 
 use operation::{quote, words};
 
-use super::{Options, read_dockerfile};
+use super::{Options, input::Input};
 use crate::{
     arguments::Global,
-    dockerfile::Instruction,
+    dockerfile::{Dockerfile, Instruction},
     error::Error,
     plan::{self, Origin, PlanError},
 };
@@ -15,9 +15,13 @@ use crate::{
 /// # Errors
 /// When the Dockerfile cannot be read, or its stages do not fit together.
 pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
-    let file = read_dockerfile(&options.file)?;
-    let name = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
-    let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
+    let input = Input::read(options)?;
+    input.work(|file| lines(options, &input.name, &file))
+}
+
+fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>, Error> {
+    let name = |line, source| Error::Plan { file: name.to_owned(), line, source };
+    let target = plan::target(file, options.target.as_deref()).map_err(Error::Target)?;
     let global = Global::new(
         options.arguments.clone(),
         options.platform.as_ref(),
@@ -27,7 +31,7 @@ pub fn explain(options: &Options) -> Result<Vec<String>, Error> {
     )
     .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
     let plan =
-        plan::plan(&file, target, &global, &|_, _| Vec::new()).map_err(|(line, error)| name(line, error))?;
+        plan::plan(file, target, &global, &|_, _| Vec::new()).map_err(|(line, error)| name(line, error))?;
     // Where all that the steps make is kept.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());

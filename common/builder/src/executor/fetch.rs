@@ -64,6 +64,23 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// What a web server sends.
+pub(super) struct Body(registry::Download);
+
+impl Body {
+    /// Asks for the file at this address.
+    pub(super) fn get(address: &str) -> Result<Self, Cause> {
+        let client = registry::Client::new(registry::Options::default());
+        client.get(address).map(Self).map_err(|error| Cause::Context(Box::new(error)))
+    }
+}
+
+impl io::Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(io::Error::other)
+    }
+}
+
 impl Builder<'_> {
     /// Fetches a file, which must have the digest `checksum` where that is given.
     pub(super) fn fetch(&self, address: &str, checksum: Option<&Digest>) -> Result<Fetched, Cause> {

@@ -30,6 +30,6 @@ impl Builder<'_> {
         }
         let mut configuration = serde_json::to_value(&state.image)?;
         configuration.sort_all_objects();
-        Ok(Built { descriptor, configuration, id })
+        Ok(Built { descriptor, configuration, id, tree: None })
     }
 }

@@ -6,6 +6,7 @@ mod fetch;
 mod files;
 mod image;
 mod images;
+mod input;
 mod mounts;
 mod process;
 mod rehearsal;
@@ -14,35 +15,38 @@ mod secret;
 mod stage;
 mod store;
 mod stubs;
+mod tree;
 
 use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     fs,
-    io::Write,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use oci::Platform;
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
+pub use input::Context;
 pub use rehearsal::rehearse;
 pub use secret::Secret;
+pub use tree::write_tree;
 
 use crate::{
     arguments::Global,
     cache::{Cache, Layer},
     config::Image,
     copy::Tree,
-    dockerfile::{self, Dockerfile},
+    dockerfile::Dockerfile,
     error::{Cause, Error},
-    excerpt::excerpt,
     ignore::Ignore,
     plan::{self, Plan, PlanError},
     progress::Progress,
 };
+use input::Input;
 use rehearsal::{Rehearsal, Verdict};
 use stage::State;
 use store::Store;
@@ -74,10 +78,10 @@ pub enum Pull {
 pub struct Options {
     /// `$STAVE_ROOT`, absolute.
     pub root: PathBuf,
-    /// The Dockerfile.
-    pub file: PathBuf,
-    /// The directory for COPY and ADD.
-    pub context: PathBuf,
+    /// The Dockerfile; `-` is standard input. By default the context's own.
+    pub file: Option<PathBuf>,
+    /// The files for COPY and ADD.
+    pub context: Context,
     /// The names of the image.
     pub tags: Vec<oci::Reference>,
     /// `--build-arg`.
@@ -102,6 +106,8 @@ pub struct Options {
     pub no_sync: bool,
     /// Print only errors.
     pub quiet: bool,
+    /// Whether all files of the image are wanted together.
+    pub tree: bool,
     /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds.
     pub epoch: Option<i64>,
 }
@@ -115,11 +121,14 @@ pub struct Built {
     pub configuration: serde_json::Value,
     /// The digest of its configuration.
     pub id: oci::Digest,
+    /// All its files in a tar file, if they are wanted.
+    pub tree: Option<Arc<fs::File>>,
 }
 
 /// A build in progress.
 struct Builder<'a> {
     options: &'a Options,
+    input: &'a Input,
     progress: Progress,
     file: Dockerfile,
     plan: Plan,
@@ -136,28 +145,6 @@ struct Builder<'a> {
     rehearsal: Option<Rehearsal>,
 }
 
-/// Reads the Dockerfile; `-` is standard input.
-fn read_text(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut text = Vec::new();
-    let read = match path.as_os_str().as_encoded_bytes() {
-        b"-" => std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map(|_| text),
-        _ => fs::read(path),
-    };
-    Ok(read.map_err(Cause::system("read", path))?)
-}
-
-fn parse(path: &Path, text: &[u8]) -> Result<Dockerfile, Error> {
-    dockerfile::parse(text).map_err(|source| Error::Syntax { file: path.display().to_string(), source })
-}
-
-/// Reads and parses the Dockerfile; `-` is standard input.
-///
-/// # Errors
-/// When it cannot be read, or is not valid.
-pub fn read_dockerfile(path: &Path) -> Result<Dockerfile, Error> {
-    parse(path, &read_text(path)?)
-}
-
 /// Builds an image and puts it into the store.
 ///
 /// The calling process gets a mount namespace of its own as soon as something has to be mounted. It must be
@@ -170,33 +157,14 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     // the store's directories.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let open = || Store::open(options);
-    with_dockerfile(options, |file| Builder::new(options, file, open, None)?.run())
-}
-
-/// Checks the context, reads the Dockerfile and works on it. Shows the place of an error in it.
-fn with_dockerfile<T>(
-    options: &Options,
-    work: impl FnOnce(Dockerfile) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let context =
-        fs::metadata(&options.context).map_err(Cause::system("open build context", &options.context))?;
-    if !context.is_dir() {
-        let error = std::io::Error::from(rustix::io::Errno::NOTDIR);
-        return Err(Cause::system("open build context", &options.context)(error).into());
-    }
-    let text = read_text(&options.file)?;
-    let worked = parse(&options.file, &text).and_then(work);
-    if let Some(line) = worked.as_ref().err().and_then(Error::line) {
-        let name = options.file.display().to_string();
-        // If standard error is closed, the document has the error.
-        let _ = std::io::stderr().write_all(excerpt(&name, &text, line).as_bytes());
-    }
-    worked
+    let input = Input::read(options)?;
+    input.work(|file| Builder::new(options, &input, file, open, None)?.run())
 }
 
 impl<'a> Builder<'a> {
     fn new(
         options: &'a Options,
+        input: &'a Input,
         file: Dockerfile,
         open: impl FnOnce() -> Result<Store, Cause>,
         rehearsal: Option<Rehearsal>,
@@ -204,11 +172,11 @@ impl<'a> Builder<'a> {
         // A rehearsal prints its own lines.
         let progress = Progress { quiet: options.quiet || rehearsal.is_some() };
         for warning in &file.warnings {
-            progress.warning(&format!("{}:{warning}", options.file.display()));
+            progress.warning(&format!("{}:{warning}", input.name));
         }
         let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
         let name = file.stages[target].name.clone().unwrap_or_else(|| "default".to_owned());
-        let at = |line, source| Error::Plan { file: options.file.display().to_string(), line, source };
+        let at = |line, source| Error::Plan { file: input.name.clone(), line, source };
         let global = Global::new(
             options.arguments.clone(),
             options.platform.as_ref(),
@@ -223,6 +191,7 @@ impl<'a> Builder<'a> {
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,
+            input,
             progress,
             file,
             plan,
@@ -243,7 +212,8 @@ impl<'a> Builder<'a> {
 
     fn run(mut self) -> Result<Built, Error> {
         let last = self.stages()?;
-        Ok(self.finish(last)?)
+        let tree = self.options.tree.then(|| self.tree(&last)).transpose()?;
+        Ok(Built { tree, ..self.finish(last)? })
     }
 
     /// Builds the stages. Returns the last one.
@@ -281,7 +251,7 @@ impl<'a> Builder<'a> {
 
     /// Adds the place in the Dockerfile to an error.
     fn at(&self, line: usize) -> impl FnOnce(Cause) -> Error + use<> {
-        let file = self.options.file.display().to_string();
+        let file = self.input.name.clone();
         let (step, steps) = (self.step, self.plan.steps);
         move |source| Error::Step { file, line, step, steps, source: Box::new(source) }
     }
@@ -294,7 +264,7 @@ impl<'a> Builder<'a> {
     /// The build context, opened when it is first needed.
     fn context(&self) -> Result<&Tree, Cause> {
         if self.context.get().is_none() {
-            let _ = self.context.set(open_context(&self.options.context, &self.options.file)?);
+            let _ = self.context.set(open_context(&self.input.context, &self.input.file)?);
         }
         self.context.get().ok_or_else(|| Cause::NoImage("context".to_owned()))
     }

@@ -8,7 +8,7 @@ use oci::{
     spec::{Descriptor, MediaType},
 };
 
-use super::{Builder, Options, store::Store, with_dockerfile};
+use super::{Builder, Options, input::Input, store::Store};
 use crate::{cache::Layer, error::Error};
 
 /// What a build would do with a step.
@@ -74,9 +74,10 @@ impl Rehearsal {
 /// # Errors
 /// What would end the build before something has to run.
 pub fn rehearse(options: &Options) -> Result<Vec<String>, Error> {
-    with_dockerfile(options, |file| {
+    let input = Input::read(options)?;
+    input.work(|file| {
         let open = || Store::look(&options.root);
-        let mut builder = Builder::new(options, file, open, Some(Rehearsal::default()))?;
+        let mut builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
         builder.stages()?;
         Ok(builder.rehearsal.map(|rehearsal| rehearsal.lines()).unwrap_or_default())
     })

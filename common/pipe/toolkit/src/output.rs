@@ -21,8 +21,8 @@ pub fn is_stdout(path: &Path) -> bool {
 /// With `sync` ([`Writing::is_synced`](crate::Writing::is_synced)) it lasts when this returns. What is no regular file (a
 /// FIFO, `/dev/null`) is written as it is. `-` is standard output.
 ///
-/// The errors of `write`, of opening and of renaming; a terminal on standard output, which `what` must not go to.
-/// What `write` gives and what opening and renaming give; a terminal on standard output, where it would be `what`.
+/// # Errors
+/// Those of `write`, of opening and of renaming; a terminal on standard output, which `what` must not go to.
 pub fn write_output<T>(
     path: &Path,
     what: &str,

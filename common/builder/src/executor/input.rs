@@ -1,0 +1,151 @@
+//! What a build reads: the Dockerfile, and the directory for COPY and ADD. Both may come from standard input or a web server, as
+//! an archive or as a Dockerfile alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Options, fetch};
+use crate::{
+    copy,
+    dockerfile::{self, Dockerfile},
+    error::{Cause, Error},
+    excerpt::excerpt,
+    workspace::Workspace,
+};
+
+/// Where the files for COPY and ADD are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Context {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In an archive on standard input: a tar file, plain or compressed. A Dockerfile there has no files.
+    Input,
+    /// The same, at an address on a web server.
+    Web(String),
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::Directory(PathBuf::new())
+    }
+}
+
+/// The input of a build.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// The directory of the files.
+    pub(super) context: PathBuf,
+    /// The Dockerfile, where a `.dockerignore` of its own may lie beside it.
+    pub(super) file: PathBuf,
+    /// Its name in messages.
+    pub(super) name: String,
+    text: Vec<u8>,
+    /// Holds what was unpacked.
+    _workspace: Option<Workspace>,
+}
+
+impl Input {
+    pub(super) fn read(options: &Options) -> Result<Self, Error> {
+        let open = |path: &Path| File::open(path).map_err(Cause::system("read", path));
+        let (workspace, content, object) = match &options.context {
+            Context::Directory(path) => return Self::in_directory(path, options.file.as_deref()),
+            Context::Input => {
+                let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+                let path = workspace.path().join("input");
+                keep(&path, &mut io::stdin().lock())?;
+                (workspace, open(&path)?, "standard input".to_owned())
+            }
+            Context::Web(address) if fetch::is_git(address) => {
+                return Err(Cause::GitContext(address.clone()).into());
+            }
+            Context::Web(address) => {
+                let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+                let path = workspace.path().join("input");
+                keep(&path, &mut fetch::Body::get(address)?)?;
+                (workspace, open(&path)?, address.clone())
+            }
+        };
+        let context = workspace.path().join("context");
+        fs::create_dir(&context).map_err(Cause::system("create", &context))?;
+        let file = options.file.clone().unwrap_or_else(|| "Dockerfile".into());
+        let (name, text) = if copy::is_archive(&content) {
+            let directory = open_directory(&context)?;
+            copy::unpack_context(content, Path::new(&object), &directory)
+                .map_err(|source| Cause::Input { object, source })?;
+            // A link in it leads no further than it.
+            let found = mount::resolve::open_in(&directory, &file, OFlags::RDONLY | OFlags::NONBLOCK);
+            let text = found.map_err(io::Error::from).and_then(|found| read_all(&mut File::from(found)));
+            (file.display().to_string(), text.map_err(Cause::system("read", &file))?)
+        } else {
+            if let Some(file) = &options.file {
+                return Err(Cause::NoArchive(object, file.clone()).into());
+            }
+            let mut content = content;
+            let text = content.rewind().and_then(|()| read_all(&mut content));
+            (object, text.map_err(Cause::system("read", &workspace.path().join("input")))?)
+        };
+        // Below a root of its own.
+        let file = context.join(file.strip_prefix("/").unwrap_or(&file));
+        Ok(Self { context, file, name, text, _workspace: Some(workspace) })
+    }
+
+    fn in_directory(context: &Path, file: Option<&Path>) -> Result<Self, Error> {
+        let opened = fs::metadata(context).map_err(Cause::system("open build context", context))?;
+        if !opened.is_dir() {
+            let error = io::Error::from(rustix::io::Errno::NOTDIR);
+            return Err(Cause::system("open build context", context)(error).into());
+        }
+        let file = file.map_or_else(|| in_context(context), Path::to_owned);
+        let text = match file.as_os_str().as_encoded_bytes() {
+            b"-" => read_all(&mut io::stdin().lock()),
+            _ => fs::read(&file),
+        };
+        let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
+        Ok(Self { context: context.to_owned(), file, name, text, _workspace: None })
+    }
+
+    /// Parses the Dockerfile, and works on it. Shows the place of an error in it.
+    pub(super) fn work<T>(&self, work: impl FnOnce(Dockerfile) -> Result<T, Error>) -> Result<T, Error> {
+        let parsed =
+            dockerfile::parse(&self.text).map_err(|source| Error::Syntax { file: self.name.clone(), source });
+        let worked = parsed.and_then(work);
+        if let Some(line) = worked.as_ref().err().and_then(Error::line) {
+            // If standard error is closed, the document has the error.
+            let _ = io::stderr().write_all(excerpt(&self.name, &self.text, line).as_bytes());
+        }
+        worked
+    }
+}
+
+/// The Dockerfile of a context. BuildKit also takes it in lower case.
+fn in_context(context: &Path) -> PathBuf {
+    let (usual, lower) = (context.join("Dockerfile"), context.join("dockerfile"));
+    if !usual.exists() && lower.exists() { lower } else { usual }
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<std::os::fd::OwnedFd, Cause> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
+}
+
+fn read_all(from: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.read_to_end(&mut text).map(|_| text)
+}
+
+/// Writes it to a file.
+fn keep(path: &Path, from: &mut dyn Read) -> Result<(), Cause> {
+    let mut file = File::create_new(path).map_err(Cause::system("create", path))?;
+    match io::copy(from, &mut file) {
+        Ok(_) => Ok(()),
+        Err(error) => match error.downcast::<registry::Error>() {
+            Ok(error) => Err(Cause::Context(Box::new(error))),
+            Err(error) => Err(Cause::system("write", path)(error)),
+        },
+    }
+}
