@@ -139,6 +139,8 @@ fn to_explain_is_to_change_nothing() {
         ("layer-diff --explain", "web.json"),
         ("layer-diff --explain upper", ""),
         ("container-ls --explain", ""),
+        ("net-repair --explain --all", ""),
+        ("net-guard --explain", ""),
         ("layer-apply --explain --id new", "busybox.json"),
         ("netns-bridge --explain -n", ""),
         ("unwind --explain", "web.json"),

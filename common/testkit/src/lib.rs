@@ -11,6 +11,7 @@ mod fixture;
 mod machine;
 mod sandbox;
 mod snapshot;
+mod traffic;
 mod wait;
 
 pub use fixture::{Tree, busybox, directory, file, rootfs, symlink};

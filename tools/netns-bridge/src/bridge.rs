@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow, bail};
 use ipnet::{IpNet, Ipv4Net};
-use netlink::{Connection, Link, LinkOperation, Mac, Mark, PROTOCOL};
+use netlink::{Connection, Link, LinkOperation, Mac, Mark, PROTOCOL, WAY_OUT};
 use toolkit::hint;
 
 /// The subnets to choose from, as Docker does (default-address-pools): 172.17.0.0/16 to 172.31.0.0/16, then parts of
@@ -14,9 +14,6 @@ fn candidates() -> impl Iterator<Item = Ipv4Net> {
     let smaller = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
     larger.chain(smaller)
 }
-
-/// A route with a shorter prefix is one of all packets to the outside: a VPN splits the default route so.
-const WAY_OUT: u8 = 4;
 
 /// The choice.
 pub(crate) struct Bridge {

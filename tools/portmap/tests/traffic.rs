@@ -21,34 +21,16 @@ fn stop(sandbox: &Sandbox, id: &str) {
     sandbox.sh(&format!("portmap --undo < {id}.json | veth-pair --undo | netns-bridge --undo")).ok();
 }
 
-/// A server in the namespace `id` that answers `text`, and the client's address.
 fn serve(sandbox: &Sandbox, id: &str, listen: &str, text: &str) {
-    let port = listen.rsplit_once(':').unwrap().1;
-    // `>&-`: the background process must not hold the shell's own pipes.
-    sandbox
-        .sh(&format!(
-            "ip netns exec {id} socat {listen},fork,reuseaddr SYSTEM:'read q; echo {text} $SOCAT_PEERADDR' \
-             > /dev/null 2>&1 < /dev/null &
-             until ip netns exec {id} ss -Hlntu | grep -q ':{port} '; do sleep 0.01; done"
-        ))
-        .ok();
+    sandbox.serve(id, listen, text);
 }
 
-/// The answer to a request from the host, from a namespace on it, or from outside (`outside`).
 fn ask(sandbox: &Sandbox, from: &str, to: &str) -> String {
-    let ask = format!("echo ? | timeout 2 socat -t1 - {to},connect-timeout=1 2>/dev/null || true");
-    let ask_udp = format!("echo ? | timeout 2 socat -t1 - {to} 2>/dev/null || true");
-    let ask = if to.starts_with("TCP") { ask } else { ask_udp };
-    within(sandbox, from, &ask).ok().trim().to_owned()
+    sandbox.ask(from, to)
 }
 
-/// Runs a script on the host, in a namespace on it, or in the outside world.
 fn within(sandbox: &Sandbox, from: &str, script: &str) -> Outcome {
-    match from {
-        "host" => sandbox.sh(script),
-        "outside" => sandbox.outside(script),
-        id => sandbox.sh(&format!("ip netns exec {id} sh -c {script:?}")),
-    }
+    sandbox.within(from, script)
 }
 
 /// A server on the host's 127.0.0.1:7777 that answers `private`.

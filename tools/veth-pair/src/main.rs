@@ -101,7 +101,10 @@ impl Filter for VethPair {
             mtu: match self.mtu {
                 Some(mtu) => mtu,
                 // A bridge of ours takes the lowest of its ports'.
-                None if guards => connection.mtu_of_the_way_out()?.unwrap_or(bridge.mtu),
+                None if guards => {
+                    let from = (bridge.index != 0).then_some((bridge.index, leased));
+                    connection.mtu_of_the_way_out(from)?.unwrap_or(bridge.mtu)
+                }
                 None => bridge.mtu,
             },
             address: cidr,

@@ -20,6 +20,6 @@ mod user;
 pub use mapping::{InvalidProtocol, Mapping, Protocol, taken};
 pub use netlink::{Error, netfilter::close};
 pub use operation::NatOperation;
-pub use restore::restore;
+pub use restore::{conditions, mend, restore};
 pub use table::TABLE;
 pub use user::{Used, User, address_holder};

@@ -105,12 +105,19 @@ pub(crate) type Keyed = (Vec<u8>, Option<String>);
 
 /// All elements of a set.
 pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<Keyed>, Refusal> {
+    Ok(standing(socket, set)?.into_iter().map(|(key, standing)| (key, standing.comment)).collect())
+}
+
+/// All elements of a set by their keys, a range by its start.
+pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Standing)>, Refusal> {
+    const INTERVAL_END: u32 = 1;
     let messages = socket.dump(Kind::GetElement, IPV4, &encode::named(set))?;
     let lists = messages.iter().filter_map(|message| find(message, 3));
     let members = lists.flat_map(|list| netlink::attribute::read(list).map(|(_, member)| member));
     let found = members.filter_map(|member| {
+        let flags = find(member, 3).and_then(netlink::attribute::number).unwrap_or_default();
         let key = find(find(member, 1)?, 1)?.to_vec();
-        Some((key, find(member, 6).and_then(encode::read_comment)))
+        (flags & INTERVAL_END == 0).then(|| (key, Standing::read(member)))
     });
     Ok(found.collect())
 }

@@ -79,22 +79,32 @@ fn explain_element(element: &Element) -> String {
     nft_add("element", element.set, &element.to_string())
 }
 
+impl NatOperation {
+    /// What it adds to the sets and maps.
+    pub(crate) fn elements(&self) -> Vec<Element> {
+        match self {
+            Self::Bridge { bridge, subnet, user, .. } => {
+                let claim = user.iter().map(|user| user.element(bridge));
+                table::bridge_elements(bridge, *subnet).into_iter().chain(claim).collect()
+            }
+            Self::Address { address, holder, .. } => vec![user::address_element(*address, holder)],
+            Self::Publish { holder, mappings } => {
+                mappings.iter().map(|mapping| table::mapping_element(mapping, holder)).collect()
+            }
+        }
+    }
+}
+
 impl operation::Operation for NatOperation {
     fn explain(&self) -> Vec<String> {
         match self {
-            Self::Bridge { bridge, subnet, user, closed } => {
-                let claim = user.iter().map(|user| user.element(bridge));
-                let elements = table::bridge_elements(bridge, *subnet).into_iter().chain(claim);
-                explain_table(*closed)
-                    .into_iter()
-                    .chain(elements.map(|element| explain_element(&element)))
-                    .collect()
+            Self::Bridge { closed, .. } => {
+                let elements = self.elements();
+                explain_table(*closed).into_iter().chain(elements.iter().map(explain_element)).collect()
             }
-            Self::Address { address, holder, .. } => {
-                vec![explain_element(&user::address_element(*address, holder))]
-            }
-            Self::Publish { holder, mappings } => {
-                let elements = mappings.iter().map(|mapping| table::mapping_element(mapping, holder));
+            Self::Address { .. } => self.elements().iter().map(explain_element).collect(),
+            Self::Publish { mappings, .. } => {
+                let elements = self.elements();
                 let forget =
                     mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| {
                         words([
@@ -106,7 +116,7 @@ impl operation::Operation for NatOperation {
                             &mapping.host_port.to_string(),
                         ])
                     });
-                elements.map(|element| explain_element(&element)).chain(forget).collect()
+                elements.iter().map(explain_element).chain(forget).collect()
             }
         }
     }

@@ -85,10 +85,38 @@ pub(crate) fn missing(
     user: Option<&User>,
     closed: bool,
 ) -> Result<Vec<Change>, Refusal> {
+    let Frame { new: none, mut changes } = frame(socket, closed)?;
+    for element in table::bridge_elements(bridge, subnet) {
+        if none || mapping::look_up(socket, &element)?.is_none() {
+            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
+        }
+    }
+    if let Some(user) = user {
+        let element = user.element(bridge);
+        let standing = if none { None } else { mapping::look_up(socket, &element)? };
+        // Another container's claim makes the transaction fail.
+        if !standing.is_some_and(|standing| standing.is(&element)) {
+            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
+        }
+    }
+    Ok(changes)
+}
+
+/// The table with its sets, chains and rules, without elements.
+pub(crate) struct Frame {
+    /// Whether the table is not there.
+    pub(crate) new: bool,
+    /// What must be added. Empty if nothing is missing.
+    pub(crate) changes: Vec<Change>,
+}
+
+/// What the table lacks besides elements.
+pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> {
     let mut changes = Vec::new();
     let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
     let none = table.is_none();
-    if none {
+    // One that somebody made dormant is woken.
+    if table.is_none_or(|table| !covers(&table, &encode::table())) {
         changes.push(Change::new(Kind::NewTable, NLM_F_CREATE, encode::table(), format!("table ip {TABLE}")));
     }
     for (at, set) in table::SETS.into_iter().enumerate() {
@@ -118,20 +146,7 @@ pub(crate) fn missing(
     }
     let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, IPV4, &encode::table()[..1])? };
     missing_rules(&dumped, closed, &mut changes);
-    for element in table::bridge_elements(bridge, subnet) {
-        if none || mapping::look_up(socket, &element)?.is_none() {
-            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
-        }
-    }
-    if let Some(user) = user {
-        let element = user.element(bridge);
-        let standing = if none { None } else { mapping::look_up(socket, &element)? };
-        // Another container's claim makes the transaction fail.
-        if !standing.is_some_and(|standing| standing.is(&element)) {
-            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
-        }
-    }
-    Ok(changes)
+    Ok(Frame { new: none, changes })
 }
 
 /// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction. A host that was

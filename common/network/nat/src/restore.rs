@@ -1,15 +1,24 @@
-//! The table after somebody else removed it, as `nft flush ruleset` does.
+//! The table after somebody else removed it or a part of it, as `nft flush ruleset` does.
+
+use std::collections::{HashMap, HashSet};
 
 use netlink::{
-    Error,
+    Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     netfilter::{Kind, Netfilter},
 };
-use operation::{Operation, Scope};
+use nix::errno::Errno;
+use operation::{Condition, Operation, Scope};
 
-use crate::{NatOperation, TABLE, encode};
+use crate::{
+    NatOperation, TABLE, conntrack, encode,
+    mapping::{self, Standing},
+    reconcile::{Change, Frame, commit, frame},
+    ruleset::Element,
+    table,
+};
 
-/// Makes the table again for all containers, if it is gone: applies their operations, which `recorded` lists; bridges first,
-/// then addresses, then ports. One that cannot be put back is told, and does not keep the others from it.
+/// Makes the table again for all containers, if it is gone: applies their operations, which `recorded` lists. One that cannot be
+/// put back is told, and does not keep the others from it.
 ///
 /// # Errors
 /// When the kernel does not say whether the table is there; those of `recorded`.
@@ -26,16 +35,137 @@ pub fn restore<E: From<Error>>(
     if operations.is_empty() {
         return Ok(());
     }
-    operations.sort_by_key(|operation| match operation {
+    operation::note(&format!("table ip {TABLE} was gone: it is made again for all containers"));
+    for mended in mend(scope, &mut operations)? {
+        match mended {
+            Err(error) => operation::note(&error.to_string()),
+            Ok(Condition::Different(what)) => operation::note(&format!("differs: {what}")),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What of these operations stands in the table, in their order. One look at the table answers for all of them.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> {
+    let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    let look = again(|| compare(&socket, operations)).map_err(failed)?;
+    Ok(look.0)
+}
+
+/// Adds what is missing of these operations, in one transaction. Returns for each of them what it was like before: what was
+/// missing stands now. If the transaction is refused, each of them is applied by itself, and one that cannot be does not keep
+/// the others from it.
+///
+/// # Errors
+/// When the kernel does not say what stands.
+pub fn mend(
+    scope: &Scope,
+    operations: &mut [NatOperation],
+) -> Result<Vec<Result<Condition, operation::Error>>, Error> {
+    let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    let attempt = || -> Result<(Vec<Condition>, bool), Refusal> {
+        let generation = socket.generation()?;
+        let (conditions, changes) = compare(&socket, operations)?;
+        match commit(&socket, Some(generation), &changes) {
+            Err((_, refusal)) if refusal.errno == Errno::ERESTART => Err(refusal),
+            made => Ok((conditions, made.is_ok())),
+        }
+    };
+    let (conditions, made) = again(attempt).map_err(failed)?;
+    let mut mended: Vec<_> = conditions.into_iter().map(Ok).collect();
+    let missing = |condition: &Result<_, _>| matches!(condition, Ok(Condition::Missing(_)));
+    if made {
+        for (operation, mended) in operations.iter().zip(&mut mended).filter(|(_, mended)| missing(mended)) {
+            if let NatOperation::Publish { mappings, .. } = operation
+                && let Err(refusal) =
+                    mappings.iter().try_for_each(|mapping| conntrack::forget_before(&socket, mapping))
+            {
+                *mended = Err(Error::new("forget", "connections to the published ports", refusal).into());
+            }
+        }
+        return Ok(mended);
+    }
+    let mut order: Vec<usize> = (0..operations.len()).filter(|at| missing(&mended[*at])).collect();
+    order.sort_by_key(|at| match operations[*at] {
         NatOperation::Bridge { .. } => 0,
         NatOperation::Address { .. } => 1,
         NatOperation::Publish { .. } => 2,
     });
-    operation::note(&format!("table ip {TABLE} was gone: it is made again for all containers"));
-    for operation in &mut operations {
-        if let Err(error) = operation.apply(scope) {
-            operation::note(&error.to_string());
+    for at in order {
+        if let Err(error) = operations[at].apply(scope) {
+            mended[at] = Err(error);
         }
     }
-    Ok(())
+    Ok(mended)
+}
+
+/// Repeats it for as long as others change the rules in between.
+fn again<T>(attempt: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    const ATTEMPTS: usize = 200;
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Err(refusal) if refusal.errno == Errno::ERESTART => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EBUSY.into())
+}
+
+/// Compares the operations with the table, and lists what must be added.
+fn compare(
+    socket: &Netfilter,
+    operations: &[NatOperation],
+) -> Result<(Vec<Condition>, Vec<Change>), Refusal> {
+    let closed =
+        operations.iter().any(|operation| matches!(operation, NatOperation::Bridge { closed: true, .. }));
+    let Frame { new, mut changes } = match frame(socket, closed) {
+        Err(refusal) if refusal.errno == Errno::EEXIST => {
+            let different = format!("table ip {TABLE} is not as this version makes it");
+            return Ok((vec![Condition::Different(different); operations.len()], Vec::new()));
+        }
+        frame => frame?,
+    };
+    let frame = changes.first().map(|change| change.object.clone());
+    let mut standing: HashMap<(&str, Vec<u8>), Standing> = HashMap::new();
+    for set in table::SETS.iter().filter(|_| !new) {
+        standing
+            .extend(mapping::standing(socket, set.name)?.into_iter().map(|(key, is)| ((set.name, key), is)));
+    }
+    // Two containers on one bridge share its elements.
+    let mut added: HashMap<(&str, Vec<u8>), Element> = HashMap::new();
+    let mut first_of = HashSet::new();
+    let conditions = operations.iter().map(|operation| {
+        let mut missing = match operation {
+            // What all share is told once a bridge.
+            NatOperation::Bridge { bridge, .. } if first_of.insert(bridge) => frame.clone(),
+            _ => None,
+        };
+        for element in operation.elements() {
+            let key = (element.set, encode::first(&element.key));
+            let object = || format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
+            match (standing.get(&key), added.get(&key)) {
+                // A bridge's own elements have no comment, and are not compared.
+                (Some(found), _) if element.comment.is_none() || found.is(&element) => {}
+                (Some(_), _) => return Condition::Different(object()),
+                (None, Some(other)) if *other != element => return Condition::Different(object()),
+                (None, Some(_)) => {
+                    missing.get_or_insert_with(object);
+                }
+                (None, None) => {
+                    missing.get_or_insert_with(object);
+                    let exclusive = if element.comment.is_some() { NLM_F_EXCL } else { 0 };
+                    changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | exclusive, &element));
+                    added.insert(key, element);
+                }
+            }
+        }
+        missing.map_or(Condition::Present, Condition::Missing)
+    });
+    Ok((conditions.collect(), changes))
 }

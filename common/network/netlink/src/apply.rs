@@ -1,6 +1,11 @@
 //! Operations against the kernel: apply, undo, compare.
 
-use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    path::Path,
+};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -11,7 +16,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkMessage},
-        route::RouteMessage,
+        route::{RouteMessage, RouteProtocol, RouteScope},
     },
 };
 
@@ -237,6 +242,12 @@ impl LinkOperation {
             Self::AddressAdd { address, .. } => {
                 let addresses = connection.addresses(Some(link.index))?;
                 match addresses.iter().any(|found| found.address == *address) {
+                    true if namespace.is_none()
+                        && link.up
+                        && !has_way(&connection, *address, link.index)? =>
+                    {
+                        missing(&format!("route {} of link {name:?}", address.trunc()))
+                    }
                     true => Condition::Present,
                     false => missing(&format!("address {address} of link {name:?}")),
                 }
@@ -354,9 +365,42 @@ fn add_address(
                     .iter()
                     .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
         {
-            Ok(())
+            // The route to its neighbours came with it, and may be gone.
+            match connection.namespace.is_none() && link.up && !has_way(connection, address, link.index)? {
+                true => add_way(connection, link, address),
+                false => Ok(()),
+            }
         }
         result => result,
+    }
+}
+
+/// Whether packets to the neighbours of an address go by its link. One look up answers that where nobody else has a say in it,
+/// whatever number of routes there are.
+fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
+    let IpNet::V4(net) = address else { return Ok(true) };
+    let last = Ipv4Addr::from(u32::from(net.broadcast()).saturating_sub(1));
+    match connection.route_to(last)? {
+        Some(route) if route.link == Some(link) && route.destination == net.trunc() => return Ok(true),
+        _ => {}
+    }
+    Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == net.trunc()))
+}
+
+/// Makes the route that the kernel makes with an address, as the kernel does: it goes with the address.
+fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), Error> {
+    let IpNet::V4(net) = address else { return Ok(()) };
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(net.network(), net.prefix_len())
+        .output_interface(link.index)
+        .pref_source(net.addr())
+        .protocol(RouteProtocol::Kernel)
+        .scope(RouteScope::Link)
+        .build();
+    let what = format!("{} on link {:?}", net.trunc(), link.name);
+    match connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE) {
+        Err(error) if error.errno() == Errno::EEXIST => Ok(()),
+        made => made,
     }
 }
 
@@ -389,7 +433,7 @@ fn has_route(
 fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {
     let name = &link.name;
     let bridge = connection.link(master)?.map(|bridge| bridge.index);
-    let port = format!("link {name:?} is not a port of {master:?}");
+    let port = format!("link {name:?} as a port of {master:?}");
     match link.master {
         None => return Ok(Condition::Missing(port)),
         other if other != bridge => return Ok(Condition::Different(port)),

@@ -19,7 +19,7 @@ use rtnetlink::{
             InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
             LinkMessage,
         },
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
 
@@ -90,6 +90,23 @@ thread_local! {
 
 /// How often a list is requested again when it changes meanwhile.
 const ATTEMPTS: usize = 100;
+
+/// A route with a shorter prefix is one of all packets to the outside: a VPN splits the default route so.
+pub const WAY_OUT: u8 = 4;
+
+/// Addresses far away, in networks that nobody has, so that hardly a route of its own leads to one: those of examples (RFC
+/// 5737), of measurements (RFC 2544), and a reserved one (RFC 1112).
+const FAR: [Ipv4Addr; 5] = [
+    Ipv4Addr::new(192, 0, 2, 251),
+    Ipv4Addr::new(198, 51, 100, 251),
+    Ipv4Addr::new(203, 0, 113, 251),
+    Ipv4Addr::new(198, 18, 0, 251),
+    Ipv4Addr::new(240, 0, 0, 251),
+];
+
+/// What the kernel says where no route leads: nothing does, a route says so, or forwarding is off.
+const NO_ROUTE: [Errno; 5] =
+    [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EXDEV];
 
 impl Connection {
     /// The connection to the namespace at this path, or to this thread's own if there is none. Each thread makes it
@@ -266,16 +283,55 @@ impl Connection {
         Ok(found.collect())
     }
 
-    /// The MTU of the way out, in bytes: of the interface of the default route that counts.
+    /// The route by which this host sends packets to an address, as the rules and tables say; none if there is none. The kernel
+    /// looks it up, so the number of routes does not matter.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn mtu_of_the_way_out(&self) -> Result<Option<u32>, Error> {
-        let routes = self.routes(None)?;
-        let out = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-        let Some(index) = out.min_by_key(|route| route.metric).and_then(|route| route.link) else {
-            return Ok(None);
-        };
+    pub fn route_to(&self, address: Ipv4Addr) -> Result<Option<Route>, Error> {
+        self.looked_up(address, None)
+    }
+
+    /// The same, for packets that come from `source` by the interface with this index, and are forwarded.
+    fn looked_up(&self, to: Ipv4Addr, from: Option<(u32, Ipv4Addr)>) -> Result<Option<Route>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.header.flags = RouteFlags::FibMatch;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+        if let Some((link, source)) = from {
+            message.header.source_prefix_length = 32;
+            message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source)));
+            message.attributes.push(RouteAttribute::Iif(link));
+        }
+        match self.ask(&RouteNetlinkMessage::GetRoute(message), 0) {
+            Ok(answer) => Ok(answer.iter().find_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+                    Route::read(route)
+                }
+                _ => None,
+            })),
+            Err(refusal) if NO_ROUTE.contains(&refusal.errno) => Ok(None),
+            Err(refusal) => Err(self.error("look for", format!("route to {to}"), refusal)),
+        }
+    }
+
+    /// The MTU of the way out, in bytes: of the interface by which packets go to where no other route leads. `from` is a bridge
+    /// and an address of its subnet: their packets may have a way of their own.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn mtu_of_the_way_out(&self, from: Option<(u32, Ipv4Addr)>) -> Result<Option<u32>, Error> {
+        let sources = from.map(Some).into_iter().chain([None]);
+        let mut out = None;
+        for (source, far) in sources.flat_map(|source| FAR.map(|far| (source, far))) {
+            let found = self.looked_up(far, source)?;
+            out = found.filter(|route| route.destination.prefix_len() < WAY_OUT);
+            if out.is_some() {
+                break;
+            }
+        }
+        let Some(index) = out.and_then(|route| route.link) else { return Ok(None) };
         let mut message = LinkMessage::default();
         message.header.index = index;
         Ok(self.one(format!("link {index}"), message)?.map(|link| link.mtu))

@@ -163,7 +163,8 @@ fn lock_name(id: &Id) -> String {
     format!("{id}.container")
 }
 
-fn path(run_dir: &Path, id: &Id) -> PathBuf {
+/// The path of the record of `id`.
+pub fn path(run_dir: &Path, id: &Id) -> PathBuf {
     run_dir.join(format!("{id}.json"))
 }
 

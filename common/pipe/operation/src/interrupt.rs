@@ -34,6 +34,14 @@ pub fn unblock() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)
 }
 
+/// A descriptor that is readable once one of the signals arrived since [`block`], for a process that waits.
+///
+/// # Errors
+/// When there is no descriptor left.
+pub fn descriptor() -> nix::Result<SignalFd> {
+    SignalFd::with_flags(&SigSet::from_iter(SIGNALS), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
 /// Whether one of the signals arrived since [`block`]. Takes it off the queue, so that undo is not disturbed.
 ///
 /// # Errors
@@ -45,8 +53,7 @@ pub fn checked() -> Result<(), Error> {
         return Ok(());
     }
     let pending = || {
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signal = SignalFd::with_flags(&SigSet::from_iter(SIGNALS), flags)?.read_signal()?;
+        let signal = descriptor()?.read_signal()?;
         signal.map(|signal| Signal::try_from(signal.ssi_signo as i32)).transpose()
     };
     match pending().map_err(Error::on("look for", "signals"))? {

@@ -28,7 +28,7 @@ pub use exit::Exit;
 pub use failure::{hint, of_place, print as print_error, report_line};
 pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
-pub use recorded::recorded;
+pub use recorded::{Records, Settled, recorded};
 pub use run::{
     Hooks, Marker, begin_step, export, filter, filter_with, finish_step, marker, report, report_document,
     source, walker,

@@ -1,0 +1,104 @@
+//! All operations that make a network.
+
+use std::collections::HashSet;
+
+use ::operation::{Claim, Shared};
+use lease::Lease;
+use nat::{NatOperation, Used};
+use netlink::{LinkOperation, Sysctl};
+use netns::NetnsOperation;
+
+::operation::any_of! {
+    /// What a network tool does: one of the operations of netns-bridge, veth-pair and portmap.
+    pub enum NetworkOperation {
+        /// The lease of the address. Before a claim, which has fewer members and would be read from it.
+        Lease(Lease),
+        /// A claim on a bridge.
+        Claim(Claim),
+        /// Forwarding, and what 127.0.0.1 needs.
+        Sysctl(Shared<Used<Sysctl>>),
+        /// The bridge.
+        Bridge(Shared<Used<LinkOperation>>),
+        /// The table, as versions before 0.2 recorded it.
+        EarlierNat(Shared<NatOperation>),
+        /// The table.
+        Nat(NatOperation),
+        /// The namespace.
+        Namespace(NetnsOperation),
+        /// As versions before 0.2 recorded it.
+        EarlierSysctl(Shared<Sysctl>),
+        /// As versions before 0.2 recorded it.
+        EarlierBridge(Shared<LinkOperation>),
+        /// The container's own link.
+        Link(LinkOperation),
+    }
+}
+
+impl NetworkOperation {
+    /// Whether it is about something that containers share.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.nat().is_none()
+            && matches!(
+                self,
+                Self::Sysctl(_) | Self::Bridge(_) | Self::EarlierSysctl(_) | Self::EarlierBridge(_)
+            )
+    }
+
+    /// Whether this is the first of those that do the same for several containers.
+    pub(crate) fn is_first(&self, seen: &mut HashSet<String>) -> bool {
+        let what = match self {
+            Self::Sysctl(shared) => serde_json::to_string(&shared.operation.operation.variable),
+            Self::EarlierSysctl(shared) => serde_json::to_string(&shared.operation.variable),
+            Self::Bridge(shared) => shared_link(&shared.operation.operation),
+            Self::EarlierBridge(shared) => shared_link(&shared.operation),
+            _ => return true,
+        };
+        what.map_or(true, |what| seen.insert(what))
+    }
+
+    /// What it does to the table, if it does.
+    pub(crate) fn nat(&self) -> Option<&NatOperation> {
+        match self {
+            Self::Nat(nat) => Some(nat),
+            Self::EarlierNat(shared) => Some(&shared.operation),
+            _ => None,
+        }
+    }
+
+    /// What it does to a link, if it does.
+    pub(crate) fn link(&self) -> Option<&LinkOperation> {
+        match self {
+            Self::Bridge(shared) => Some(&shared.operation.operation),
+            Self::EarlierBridge(shared) => Some(&shared.operation),
+            Self::Link(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether it makes the namespace.
+    pub(crate) fn is_namespace(&self) -> bool {
+        matches!(self, Self::Namespace(_))
+    }
+
+    /// Whether it is about something in the container's namespace.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(
+            self.link(),
+            Some(
+                LinkOperation::LinkUp { namespace: Some(_), .. }
+                    | LinkOperation::AddressAdd { namespace: Some(_), .. }
+                    | LinkOperation::RouteAdd { namespace: Some(_), .. }
+            )
+        )
+    }
+}
+
+/// A bridge carries the mark of the container for which it was made, which does not matter here.
+fn shared_link(link: &LinkOperation) -> serde_json::Result<String> {
+    match link {
+        LinkOperation::BridgeAdd { name, mac, .. } => {
+            serde_json::to_string(&LinkOperation::BridgeAdd { name: name.clone(), mac: *mac, mark: None })
+        }
+        link => serde_json::to_string(link),
+    }
+}

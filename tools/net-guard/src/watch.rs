@@ -1,0 +1,235 @@
+//! Waits for changes, and repairs.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netlink::{Events, Heard};
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signalfd::SignalFd,
+};
+use operation::{Scope, interrupt};
+use repair::{Act, Found, Network, NetworkOperation, Reach};
+use sd_notify::NotifyState;
+use toolkit::{Records, prelude::*, report_line};
+
+/// What follows a change within this time is repaired with it: a firewall that is loaded anew comes in pieces.
+const QUIET: Duration = Duration::from_millis(1);
+/// It is not waited for longer, however much follows.
+const PATIENCE: Duration = Duration::from_millis(4);
+/// After so many repairs within a while somebody keeps taking away what is put back: it is then put back more slowly.
+const MANY: usize = 20;
+const WHILE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(1);
+/// What is told so soon after a repair may come from it.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Why waiting ended.
+enum Woken {
+    Signal,
+    Event,
+    Time,
+}
+
+/// What is watched: what others change, and the signals to end.
+struct Watch<'a> {
+    scope: &'a Scope,
+    quiet: bool,
+    events: Events,
+    signals: SignalFd,
+    records: Records<NetworkOperation>,
+    /// What was said to fail the last time. It is not said again.
+    failing: HashSet<String>,
+    /// When something was put back, or could not be.
+    repairs: VecDeque<Instant>,
+    /// When the last repair ended.
+    last: Option<Instant>,
+}
+
+/// Watches until a signal asks to end.
+///
+/// # Errors
+/// When it cannot listen.
+pub(crate) fn watch(scope: &Scope, quiet: bool) -> Result<()> {
+    interrupt::block()?;
+    let mut watch = Watch {
+        scope,
+        quiet,
+        events: Events::open()?,
+        signals: interrupt::descriptor()?,
+        records: Records::default(),
+        failing: HashSet::new(),
+        repairs: VecDeque::new(),
+        last: None,
+    };
+    // What happens from here on is told.
+    if watch.repair()?.is_none() {
+        return Ok(());
+    }
+    // Nobody may be asking.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    while watch.once()?.is_some() {}
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    Ok(())
+}
+
+impl Watch<'_> {
+    /// Waits for something to happen; at most for this time.
+    fn wait(&self, time: Option<Duration>) -> Result<Woken> {
+        let [route, netfilter] = self.events.descriptors();
+        let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let mut all = [readable(self.signals.as_fd()), readable(route), readable(netfilter)];
+        let timeout = match time {
+            Some(time) => PollTimeout::try_from(time)?,
+            None => PollTimeout::NONE,
+        };
+        loop {
+            return match poll(&mut all, timeout) {
+                Err(Errno::EINTR) => continue,
+                Err(errno) => Err(anyhow::Error::from(errno).context("wait for changes of the network")),
+                Ok(0) => Ok(Woken::Time),
+                Ok(_) if all[0].any() == Some(true) => Ok(Woken::Signal),
+                Ok(_) => Ok(Woken::Event),
+            };
+        }
+    }
+
+    /// Waits for one change, and repairs. None when it is to end.
+    fn once(&mut self) -> Result<Option<()>> {
+        if let Woken::Signal = self.wait(None)? {
+            return Ok(None);
+        }
+        if self.events.take()? == Heard::Nothing {
+            return Ok(Some(()));
+        }
+        let first = Instant::now();
+        while first.elapsed() < PATIENCE {
+            match self.wait(Some(QUIET))? {
+                Woken::Signal => return Ok(None),
+                Woken::Event => self.events.take().map(drop)?,
+                Woken::Time => break,
+            }
+        }
+        self.repair()
+    }
+
+    /// Repairs, and says what there was to do. What fails as a whole is tried again. None when it is to end.
+    fn repair(&mut self) -> Result<Option<()>> {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            if self.is_busy() && self.sleep(PAUSE)?.is_none() {
+                return Ok(None);
+            }
+            // What was told until now is what is repaired. The sockets to containers' namespaces end with the thread: they would
+            // keep the namespaces.
+            self.events.take()?;
+            let (scope, records) = (self.scope, &mut self.records);
+            let all = || repair(scope, records, Some(repair::LOCK));
+            let repaired = thread::scope(|threads| threads.spawn(all).join());
+            match repaired.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+                Ok(outcome) => {
+                    self.tell(&outcome);
+                    self.events.watch_routes_of(outcome.bridges);
+                    return Ok(Some(()));
+                }
+                Err(error) => self.tell_failures(vec![report_line(&error)]),
+            }
+            if self.sleep(wait)?.is_none() {
+                return Ok(None);
+            }
+            wait = (wait * 2).min(WHILE);
+        }
+    }
+
+    /// Whether there was much to repair of late.
+    fn is_busy(&mut self) -> bool {
+        while self.repairs.front().is_some_and(|first| first.elapsed() > WHILE) {
+            self.repairs.pop_front();
+        }
+        self.repairs.len() >= MANY
+    }
+
+    /// Waits for the time to pass. None when it is to end.
+    fn sleep(&self, time: Duration) -> Result<Option<()>> {
+        let end = Instant::now() + time;
+        let timeout = |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let mut signals = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut signals, timeout(left)) {
+                Ok(0) => return Ok(Some(())),
+                Ok(_) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn tell(&mut self, outcome: &Outcome) {
+        let restored: Vec<_> = outcome.found.iter().flat_map(|found| &found.restored).collect();
+        let of = outcome.found.iter().filter(|found| !found.restored.is_empty());
+        let ids: Vec<_> = of.map(|found| found.id.as_str()).collect();
+        if let (Some(first), false) = (restored.first(), self.quiet) {
+            let more = match restored.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let whose = match ids.as_slice() {
+                [one] => one.to_string(),
+                several => format!("{} containers", several.len()),
+            };
+            operation::note(&format!("restored: {first}{more}, of {whose}"));
+        }
+        let failed = |found: &Found| {
+            let lines = found.failed.iter().map(|error| format!("{}: {error}", found.id));
+            lines.collect::<Vec<_>>()
+        };
+        let failures: Vec<_> =
+            outcome.found.iter().flat_map(failed).chain(outcome.left.iter().map(report_line)).collect();
+        // A repair that fails may be told as a change itself.
+        let follows = self.last.is_some_and(|last| last.elapsed() < AT_ONCE);
+        if !restored.is_empty() || (follows && !failures.is_empty()) {
+            self.repairs.push_back(Instant::now());
+        }
+        self.last = Some(Instant::now());
+        self.tell_failures(failures);
+    }
+
+    fn tell_failures(&mut self, failures: Vec<String>) {
+        for line in failures.iter().filter(|line| !self.failing.contains(*line)) {
+            operation::note(line);
+        }
+        self.failing = failures.into_iter().collect();
+    }
+}
+
+/// What was found at all containers.
+pub(crate) struct Outcome {
+    pub(crate) found: Vec<Found>,
+    /// Why some were not looked at.
+    left: Vec<anyhow::Error>,
+    /// The bridges of all of them, by index.
+    bridges: Vec<u32>,
+}
+
+/// Puts back what is missing, once. Without the lock it only finds out what that is.
+pub(crate) fn repair(
+    scope: &Scope,
+    records: &mut Records<NetworkOperation>,
+    lock: Option<&'static str>,
+) -> Result<Outcome> {
+    let settled = records.settled(scope, lock, &repair::TOOLS, &[])?;
+    let containers = settled.containers.iter();
+    let networks: Vec<_> = containers.map(|(id, operations)| Network::new(id.as_str(), operations)).collect();
+    let act = if lock.is_some() { Act::Restore } else { Act::Explain };
+    let found = repair::repair(scope, &networks, Reach::Host, act)?;
+    let names: HashSet<&str> = networks.iter().flat_map(Network::bridges).collect();
+    let bridges = names.into_iter().filter_map(|name| if_nametoindex(name).ok()).collect();
+    Ok(Outcome { found, left: settled.left.into_iter().map(|(_, error)| error).collect(), bridges })
+}
