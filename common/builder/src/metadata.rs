@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_configuration_and_the_history() {
-        let base = Image::scratch();
+        let base = Image::scratch(None);
         for (text, history, pointer, expected) in [
             ("CMD [\"/bin/bash\"]", "CMD [\"/bin/bash\"]", "/config/Cmd", r#"["/bin/bash"]"#),
             ("CMD a $x", "CMD [\"/bin/sh\" \"-c\" \"a $x\"]", "/config/Cmd", r#"["/bin/sh","-c","a $x"]"#),
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn values_are_those_before_the_instruction() {
-        let base = follow("ENV abc=hello", &Image::scratch()).unwrap().image;
+        let base = follow("ENV abc=hello", &Image::scratch(None)).unwrap().image;
         let image = follow("ENV abc=bye def=$abc", &base).unwrap().image;
         assert_eq!(
             (image.config.variable("abc"), image.config.variable("def")),
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn an_entrypoint_drops_the_command_of_the_base() {
-        let base = follow("CMD [\"a\"]", &Image::scratch()).unwrap().image;
+        let base = follow("CMD [\"a\"]", &Image::scratch(None)).unwrap().image;
         let image = follow("ENTRYPOINT b", &base).unwrap().image;
         assert_eq!(image.config.cmd, None);
         assert_eq!(image.config.entrypoint.unwrap(), ["/bin/sh", "-c", "b"]);
@@ -326,7 +326,7 @@ mod tests {
             ("VOLUME $none", "VOLUME specified can not be an empty string"),
             ("USER ${none:?who}", "none: who"),
         ] {
-            assert_eq!(follow(text, &Image::scratch()).unwrap_err().to_string(), error, "{text}");
+            assert_eq!(follow(text, &Image::scratch(None)).unwrap_err().to_string(), error, "{text}");
         }
         for signal in ["9", "KILL", "SIGRTMIN+3", "RTMAX-1", "SIGRTMIN"] {
             assert!(is_signal(signal), "{signal}");
