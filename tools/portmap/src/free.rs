@@ -2,28 +2,23 @@
 
 use std::{
     collections::HashSet,
-    fs,
     hash::{BuildHasher, RandomState},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::Ipv4Addr,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use hold::{Port, Reserved};
 use nat::{Mapping, Protocol};
-use rustix::{
-    io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt},
-};
 use toolkit::hint;
 
 use crate::publish::Publish;
 
-/// Chooses what is published, in the order of `publish`. Given ports come first, so that no chosen port takes their
-/// place.
+/// Chooses what is published, for each of `publish`. Given ports come first, so that no chosen port takes their place.
 ///
 /// # Errors
 /// When a given port is taken or given twice, and when no port is left to choose.
-pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Mapping>> {
-    let any = if publish.iter().all(Publish::is_fixed) { Vec::new() } else { given_out()? };
+pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Vec<Mapping>>> {
+    let any = if publish.iter().any(Publish::is_any) { given_out()? } else { Vec::new() };
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
     for (at, fixed) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
         chosen[at] = fixed.candidates(container_ip, &any).flatten().collect();
@@ -36,19 +31,29 @@ pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Ve
         }
     }
     refuse_taken(&told)?;
+    if publish.iter().all(Publish::is_fixed) {
+        return Ok(chosen);
+    }
+    let reserved = Reserved::read().context("read net.ipv4.ip_local_reserved_ports")?;
     for (at, open) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
         for candidates in open.candidates(container_ip, &any) {
-            chosen[at].push(first_free(candidates, &mut used)?);
+            chosen[at].push(first_free(candidates, &mut used, open.is_any().then_some(&reserved))?);
         }
     }
-    Ok(chosen.concat())
+    Ok(chosen)
 }
 
-fn first_free(candidates: impl Iterator<Item = Mapping>, used: &mut Used) -> Result<Mapping> {
+/// Leaves out what somebody has `reserved` in the kernel.
+fn first_free(
+    candidates: impl Iterator<Item = Mapping>,
+    used: &mut Used,
+    reserved: Option<&Reserved>,
+) -> Result<Mapping> {
     let mut tried = 0;
     for mapping in candidates {
         tried += 1;
         if !used.has(&mapping)
+            && !reserved.is_some_and(|reserved| reserved.has(mapping.host_port))
             && nat::taken(std::slice::from_ref(&mapping))?.is_none()
             && !is_listening(&mapping)?
         {
@@ -62,23 +67,16 @@ fn first_free(candidates: impl Iterator<Item = Mapping>, used: &mut Used) -> Res
 /// The ports that the kernel hands out (ip(7), ip_local_port_range), which Docker uses as well. The search does not
 /// start at the first one, so that another container does not get a port that has just been freed.
 fn given_out() -> Result<Vec<u16>> {
-    let path = "/proc/sys/net/ipv4/ip_local_port_range";
-    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
-    let (Some(Ok(first)), Some(Ok(last))) = (numbers.next(), numbers.next()) else {
-        bail!("read {path}: {text:?} is not a range of ports")
-    };
-    let mut ports: Vec<u16> = (first..=last).collect();
+    let range = hold::chosen_from().context("read net.ipv4.ip_local_port_range")?;
+    let mut ports: Vec<u16> = range.collect();
     let drawn = RandomState::new().hash_one(std::process::id());
     let start = usize::try_from(drawn).unwrap_or_default().checked_rem(ports.len()).unwrap_or_default();
     ports.rotate_left(start);
     Ok(ports)
 }
 
-/// With its address if it has one: `127.0.0.1:80/tcp`.
-fn shown(mapping: &Mapping) -> String {
-    let address = mapping.host_ip.map(|ip| format!("{ip}:")).unwrap_or_default();
-    format!("{address}{}/{}", mapping.host_port, mapping.protocol)
+fn shown(mapping: &Mapping) -> Port {
+    Port::new(mapping.protocol, mapping.host_ip, mapping.host_port)
 }
 
 /// The ports that one command line uses so far. A port on all addresses is not free on a single one.
@@ -129,28 +127,10 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
     Ok(())
 }
 
-/// Binds the port, only to see whether a process of the host has it.
+/// Whether a process of the host has the port.
 fn is_listening(mapping: &Mapping) -> Result<bool> {
-    let (kind, protocol) = match mapping.protocol {
-        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
-        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
-        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
-    };
-    let socket = match socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol)) {
-        // A kernel without SCTP sockets still forwards SCTP, and no process here can listen to it.
-        Err(Errno::PROTONOSUPPORT) => return Ok(false),
-        socket => socket.with_context(|| format!("look for host port {}", shown(mapping)))?,
-    };
-    if mapping.protocol == Protocol::Tcp {
-        // A connection that lingers after its server ended is not a server.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    let address = SocketAddrV4::new(mapping.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), mapping.host_port);
-    match bind(&socket, &address) {
-        Ok(()) => Ok(false),
-        Err(Errno::ADDRINUSE) => Ok(true),
-        Err(error) => Err(error).with_context(|| format!("publish on {}", shown(mapping))),
-    }
+    let port = shown(mapping);
+    hold::is_bound(port).with_context(|| format!("publish on {port}"))
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! # Does
 //! Checks that each port is free, and adds it to the maps of the table `ip stave`: on one IPv4 address of the host, or on all
 //! of them, including 127.0.0.1. IPv6 addresses do not answer. Chooses a free port if none is given. Containers reach each
-//! other, and themselves, by published ports as well.
+//! other, and themselves, by published ports as well. Processes of the host can listen on none of them.
 //! # Reads
 //! `network.cni`.
 //! # Adds
 //! `ports`.
 //! # Undoes
-//! The published ports, and the UDP connections that the kernel remembers for them.
+//! The published ports, what holds them, and the UDP connections that the kernel remembers for them.
 //! # Needs
 //! root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
@@ -38,13 +38,26 @@ struct Portmap {
         required = true
     )]
     publish: Vec<Publish>,
+    #[arg(
+        help = "Hold each port of a range of more than 256, too: no process of the host can listen there. Smaller ones always are",
+        long
+    )]
+    hold: bool,
     #[command(flatten)]
     common: Common,
 }
 
+/// Up to so many ports of one `-p` are held without being asked.
+const HELD: usize = 256;
+
+operation::any_of! {
+    /// What portmap does.
+    enum Op { Nat(nat::NatOperation), Hold(hold::HoldOperation) }
+}
+
 impl Filter for Portmap {
     type Adds = members::Ports;
-    type Operation = nat::NatOperation;
+    type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
     const READS: &'static [&'static str] = &["network"];
 
@@ -58,12 +71,21 @@ impl Filter for Portmap {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
-        let mappings = free::mappings(&self.publish, container_ip)?;
+        let chosen = free::mappings(&self.publish, container_ip)?;
         // One of another kind is said to be that.
         document.get::<members::Ports>()?;
+        let mappings = chosen.concat();
         let adds = members::Ports(mappings.iter().map(member).collect());
-        let operation = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
-        Ok(Plan { adds, operations: vec![operation] })
+        let publish = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
+        let mut operations = vec![Op::from(publish)];
+        let is_held = |publish: &Publish| self.hold || publish.count() <= HELD;
+        let held = self.publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
+        let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
+        if !held.is_empty() {
+            let recorded = || toolkit::recorded(&context.scope);
+            operations.push(hold::HoldOperation::new(&context.id, &held, recorded)?.into());
+        }
+        Ok(Plan { adds, operations })
     }
 }
 

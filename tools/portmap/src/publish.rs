@@ -98,6 +98,16 @@ impl Publish {
         })
     }
 
+    /// Whether any port of the host will do.
+    pub(crate) fn is_any(&self) -> bool {
+        self.host == Host::Any
+    }
+
+    /// How many ports of the container it publishes.
+    pub(crate) fn count(&self) -> usize {
+        self.container.len()
+    }
+
     /// Whether the ports of the host are given, so that there is nothing to choose.
     pub(crate) fn is_fixed(&self) -> bool {
         matches!(self.host, Host::Ports(_))

@@ -4,6 +4,7 @@
 //! Everything is reached by descriptors. A target is opened once, without following links in a hostile tree, and
 //! mounted on as it was opened. [`MountOperation`] holds the operations of the tools as plain values.
 
+pub mod cgroup;
 mod detached;
 mod disk;
 mod error;

@@ -7,7 +7,7 @@ use netlink::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{encode, ruleset::Element, table};
+use crate::{encode, ruleset::Element, table, user};
 
 /// A protocol with ports. The value is its number (IANA, Protocol Numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -154,4 +154,27 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
         }
     }
     Ok(None)
+}
+
+/// All published ports: protocol, address of the host (none for all of them), port.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn published() -> Result<Vec<(Protocol, Option<Ipv4Addr>, u16)>, Error> {
+    let list = || {
+        let socket = Netfilter::of_this_thread()?;
+        let keys = [table::PUBLISHED, table::PUBLISHED_AT].map(|set| keys(&socket, set.name));
+        keys.into_iter().try_fold(Vec::new(), |found, keys| Ok([found, keys?].concat()))
+    };
+    let keys = user::retry(list).map_err(|source| Error::new("list", "published ports", source))?;
+    Ok(keys.iter().filter_map(|key| port_of(key)).collect())
+}
+
+/// The port in a key of one of the maps. Each part of a key has four bytes.
+fn port_of(key: &[u8]) -> Option<(Protocol, Option<Ipv4Addr>, u16)> {
+    let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
+    let protocol =
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|one| *one as u8 == rest[0])?;
+    let host_ip = address.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+    Some((protocol, host_ip, u16::from_be_bytes([rest[4], rest[5]])))
 }

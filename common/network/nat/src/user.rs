@@ -101,7 +101,7 @@ impl<O: Operation> Operation for Used<O> {
 }
 
 /// Looks again for as long as somebody changes the rules meanwhile.
-fn retry<T>(look: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+pub(crate) fn retry<T>(look: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
     const ATTEMPTS: usize = 200;
     for _ in 0..ATTEMPTS {
         match look() {

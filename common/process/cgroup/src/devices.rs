@@ -1,13 +1,15 @@
 //! Which devices the processes of a cgroup may use: a BPF program that the kernel asks each time (bpf(2),
 //! BPF_PROG_TYPE_CGROUP_DEVICE). It works on the hierarchy of version 2 also where controllers are on version 1.
 
-use std::{
-    ffi::c_int,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-    sync::OnceLock,
-};
+use std::sync::OnceLock;
 
-use nix::libc;
+use bpf::{
+    Attachment, instruction,
+    opcode::{
+        AND_32, EXIT, JUMP_EQUAL, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_REGISTER, LOAD_32, MOVE, MOVE_REGISTER,
+        SHIFT_RIGHT_32,
+    },
+};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType as Type};
 use rustix::io::Errno;
 
@@ -41,27 +43,6 @@ const MAJOR_NUMBER: u8 = 4;
 const MINOR_NUMBER: u8 = 5;
 const SCRATCH: u8 = 6;
 
-/// Opcodes: class, source and operation in one byte (Documentation/bpf/standardization/instruction-set.rst).
-const LOAD_WORD: u8 = 0x61;
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const AND_32: u8 = 0x54;
-const SHIFT_RIGHT_32: u8 = 0x74;
-const JUMP_EQUAL: u8 = 0x15;
-const JUMP_NOT_EQUAL: u8 = 0x55;
-const JUMP_NOT_EQUAL_REGISTER: u8 = 0x5d;
-const EXIT: u8 = 0x95;
-
-fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
-    let registers =
-        if cfg!(target_endian = "little") { source << 4 | destination } else { destination << 4 | source };
-    let [offset, immediate] = [u64::from(offset as u16), u64::from(immediate as u32)];
-    match cfg!(target_endian = "little") {
-        true => u64::from(code) | u64::from(registers) << 8 | offset << 16 | immediate << 32,
-        false => u64::from(code) << 56 | u64::from(registers) << 48 | offset << 32 | immediate,
-    }
-}
-
 /// Docker's list: nothing but the devices that every container has, and to make any node without being able to open it.
 pub fn docker() -> Vec<LinuxDeviceCgroup> {
     let rule = |allow, kind, major: Option<i64>, minor: Option<i64>, access: &str| {
@@ -93,12 +74,12 @@ impl Program {
     /// decides. What no rule speaks of is denied.
     pub fn compile(rules: &[LinuxDeviceCgroup]) -> Self {
         let mut program = vec![
-            instruction(LOAD_WORD, KIND, CONTEXT, ACCESS_TYPE, 0),
+            instruction(LOAD_32, KIND, CONTEXT, ACCESS_TYPE, 0),
             instruction(AND_32, KIND, 0, 0, 0xffff),
-            instruction(LOAD_WORD, ACCESS, CONTEXT, ACCESS_TYPE, 0),
+            instruction(LOAD_32, ACCESS, CONTEXT, ACCESS_TYPE, 0),
             instruction(SHIFT_RIGHT_32, ACCESS, 0, 0, 16),
-            instruction(LOAD_WORD, MAJOR_NUMBER, CONTEXT, MAJOR, 0),
-            instruction(LOAD_WORD, MINOR_NUMBER, CONTEXT, MINOR, 0),
+            instruction(LOAD_32, MAJOR_NUMBER, CONTEXT, MAJOR, 0),
+            instruction(LOAD_32, MINOR_NUMBER, CONTEXT, MINOR, 0),
         ];
         for rule in rules.iter().rev() {
             let steps = conditions(rule);
@@ -117,31 +98,12 @@ impl Program {
     /// # Errors
     /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL on a kernel without these programs.
     pub fn attach(&self, group: &Group) -> Result<()> {
-        let attach = || {
-            let program = self.load()?;
-            let attributes = Attach {
-                target: group.as_fd().as_raw_fd() as u32,
-                program: program.as_raw_fd() as u32,
-                kind: BPF_CGROUP_DEVICE,
-                flags: BPF_F_ALLOW_MULTI,
-            };
-            bpf(BPF_PROG_ATTACH, &attributes).map(drop)
-        };
-        attach().map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
+        let attached = self.load().and_then(|program| program.attach(group, Attachment::Device));
+        attached.map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
     }
 
-    fn load(&self) -> std::result::Result<OwnedFd, Errno> {
-        const LICENSE: &std::ffi::CStr = c"MIT";
-        let attributes = Load {
-            kind: BPF_PROG_TYPE_CGROUP_DEVICE,
-            count: u32::try_from(self.0.len()).map_err(|_| Errno::TOOBIG)?,
-            instructions: self.0.as_ptr() as u64,
-            license: LICENSE.as_ptr() as u64,
-            log: [0; 4],
-        };
-        let descriptor = bpf(BPF_PROG_LOAD, &attributes)?;
-        // SAFETY: BPF_PROG_LOAD returns a new descriptor, which nobody else owns.
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    fn load(&self) -> std::result::Result<bpf::Program, Errno> {
+        bpf::Program::load("stave_devices", Attachment::Device, &self.0)
     }
 }
 
@@ -221,41 +183,4 @@ fn with_offset(step: u64, distance: usize) -> u64 {
     // A rule has fewer than ten instructions.
     let distance = distance as u64;
     step | distance << (if cfg!(target_endian = "little") { 16 } else { 32 })
-}
-
-/// Commands and kinds of bpf(2), linux/bpf.h.
-const BPF_PROG_LOAD: c_int = 5;
-const BPF_PROG_ATTACH: c_int = 8;
-const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
-const BPF_CGROUP_DEVICE: u32 = 6;
-const BPF_F_ALLOW_MULTI: u32 = 2;
-
-/// The beginning of `union bpf_attr` for BPF_PROG_LOAD.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    /// Level, size and buffer of the verifier's log, and the kernel's version: nothing.
-    log: [u64; 4],
-}
-
-/// The same for BPF_PROG_ATTACH.
-#[repr(C)]
-struct Attach {
-    target: u32,
-    program: u32,
-    kind: u32,
-    flags: u32,
-}
-
-fn bpf<T>(command: c_int, attributes: &T) -> std::result::Result<c_int, Errno> {
-    // SAFETY: the kernel reads `attributes` and what it points to, all of which outlives the call.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-    match c_int::try_from(answer) {
-        Ok(answer) if answer >= 0 => Ok(answer),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
 }

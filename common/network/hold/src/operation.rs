@@ -1,0 +1,286 @@
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+};
+
+use nat::Protocol;
+use nix::errno::Errno;
+use operation::{Cause, Condition, Error, Operation, Place, Scope, words};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Port, Ports, Reserved, bound, holder,
+    program::{Guards, Refused},
+    reserve,
+};
+
+/// Holds published ports. Whether by a program or by a process is found out each time; undo removes either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "port-hold")]
+pub struct HoldOperation {
+    /// The container's id.
+    pub holder: String,
+    /// The ports.
+    pub ports: Vec<Ports>,
+    /// Those that were not reserved before, and that the kernel would choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<u16>,
+}
+
+/// Who holds the ports.
+struct Parts {
+    /// Those that a program can hold.
+    by_program: Vec<Port>,
+    /// Those that only sockets can hold.
+    by_sockets: Vec<Port>,
+}
+
+impl HoldOperation {
+    /// Holds the host's side of these mappings for the container. `recorded` lists what other containers hold: it is asked only
+    /// where a port is reserved already, perhaps by one of them.
+    ///
+    /// # Errors
+    /// When the kernel does not say which ports it chooses from; those of `recorded`.
+    pub fn new<E: From<Error>>(
+        holder: &str,
+        mappings: &[nat::Mapping],
+        recorded: impl FnOnce() -> Result<Vec<Self>, E>,
+    ) -> Result<Self, E> {
+        let chosen_from = reserve::chosen_from().map_err(reserving("read"))?;
+        let numbers: BTreeSet<u16> = mappings.iter().map(|mapping| mapping.host_port).collect();
+        let chosen: Vec<u16> = numbers.into_iter().filter(|port| chosen_from.contains(port)).collect();
+        let reserved = match chosen.is_empty() {
+            true => Vec::new(),
+            false => {
+                let standing = Reserved::read().map_err(reserving("read"))?;
+                let mut ours = HashSet::new();
+                if chosen.iter().any(|port| standing.has(*port)) {
+                    let published: HashSet<u16> =
+                        nat::published().map_err(Error::from)?.into_iter().map(|(_, _, port)| port).collect();
+                    // Somebody else's port of that number: what is reserved for it is ours to reserve.
+                    if chosen.iter().any(|port| standing.has(*port) && published.contains(port)) {
+                        ours = recorded()?.into_iter().flat_map(|hold| hold.reserved).collect();
+                    }
+                }
+                chosen.into_iter().filter(|port| !standing.has(*port) || ours.contains(port)).collect()
+            }
+        };
+        Ok(Self { holder: holder.to_owned(), ports: Ports::of(mappings), reserved })
+    }
+
+    fn parts(&self) -> Parts {
+        let (by_sockets, by_program) = self.all().partition(|port| port.protocol() == Protocol::Sctp);
+        Parts { by_program, by_sockets }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Port> {
+        self.ports.iter().flat_map(Ports::each)
+    }
+
+    fn error(&self, verb: &'static str, cause: impl Into<Cause>) -> Error {
+        let first = self.all().next().map(|port| port.to_string()).unwrap_or_default();
+        let object = match self.all().nth(1) {
+            None => format!("host port {first}"),
+            Some(_) => format!("host ports {first} and others"),
+        };
+        Error::new(verb, object, cause).of(Place::Network)
+    }
+
+    /// Nobody may have taken one since it was looked for.
+    fn refuse_bound(&self, ports: &[Port]) -> Result<(), Error> {
+        for port in ports {
+            let failed = |errno| Error::new("hold", format!("host port {port}"), errno).of(Place::Network);
+            if bound::is_bound(*port).map_err(failed)? {
+                return Err(taken(*port));
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_by_sockets(&self, ports: &[Port]) -> Result<(), rustix::io::Errno> {
+        match ports.first() {
+            None => Ok(()),
+            Some(first) => holder::start(&self.holder, *first, ports),
+        }
+    }
+
+    /// Holds them by the program, and by sockets what is left.
+    fn hold(&self) -> Result<(), Error> {
+        let Parts { by_program, by_sockets } = self.parts();
+        let refused = match by_program.is_empty() {
+            true => None,
+            false => Guards::open().and_then(|mut guards| guards.add(&self.holder, &by_program)).err(),
+        };
+        let by_sockets = match refused {
+            None => {
+                self.refuse_bound(&by_program)?;
+                by_sockets
+            }
+            Some((_, rustix::io::Errno::EXIST)) => return Err(self.error("hold", Errno::EEXIST)),
+            Some(_) => {
+                self.remove_entries()?;
+                self.all().collect()
+            }
+        };
+        match self.hold_by_sockets(&by_sockets) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::ADDRINUSE) => {
+                match by_sockets.iter().find(|port| bound::is_bound(**port) == Ok(true)) {
+                    Some(port) => Err(taken(*port)),
+                    None => self.tell_unheld(refused, rustix::io::Errno::ADDRINUSE),
+                }
+            }
+            Err(errno) => self.tell_unheld(refused, errno),
+        }
+    }
+
+    /// They are published all the same, as anybody's rules would do it. `check` says that they are not held.
+    fn tell_unheld(&self, refused: Option<Refused>, errno: rustix::io::Errno) -> Result<(), Error> {
+        let program = refused.map(|(what, errno)| format!(" by a program ({what}: {})", desc(errno)));
+        let program = program.map(|program| format!("{program} nor")).unwrap_or_default();
+        let error = self.error("hold", format!("not possible{program} by sockets ({})", desc(errno)));
+        operation::note(&format!("{error}: a process of the host can listen there and gets nothing"));
+        Ok(())
+    }
+
+    /// Removes what the program has of it. Where there can be no program, there is nothing.
+    fn remove_entries(&self) -> Result<(), Error> {
+        let by_program = self.parts().by_program;
+        match Guards::open() {
+            Ok(guards) => {
+                guards.remove(&self.holder, &by_program).map_err(|errno| self.error("release", errno))
+            }
+            Err((_, errno)) if is_impossible(errno) => Ok(()),
+            Err((_, errno)) => Err(self.error("release", errno)),
+        }
+    }
+
+    /// Those reserved ports that no other port with the same number needs.
+    fn unneeded(&self) -> Result<Vec<u16>, Error> {
+        let own: HashSet<Port> = self.all().collect();
+        let published = nat::published()?;
+        let others: HashSet<u16> = published
+            .into_iter()
+            .filter(|(protocol, host_ip, port)| !own.contains(&Port::new(*protocol, *host_ip, *port)))
+            .map(|(_, _, port)| port)
+            .collect();
+        Ok(self.reserved.iter().copied().filter(|port| !others.contains(port)).collect())
+    }
+
+    /// What does not hold; none if all is well.
+    fn lack(&self) -> Result<Option<String>, Error> {
+        let Parts { by_program, by_sockets } = self.parts();
+        let looked = |errno| self.error("look for", errno);
+        let unheld = |port: Port| format!("hold of host port {port}");
+        let by_sockets = match Guards::open() {
+            Ok(guards) => match guards.lack(&self.holder, &by_program).map_err(looked)? {
+                None => by_sockets,
+                Some(_) => self.all().collect(),
+            },
+            Err((_, errno)) if !is_impossible(errno) => return Err(looked(errno)),
+            Err(_) if by_program.is_empty() => by_sockets,
+            Err(_) => self.all().collect(),
+        };
+        let Some(first) = by_sockets.first().copied() else { return Ok(None) };
+        if holder::stands(&self.holder, first).map_err(looked)? {
+            return Ok(None);
+        }
+        // A kernel without SCTP: nobody can listen, so there is nothing to hold.
+        for port in by_sockets {
+            if bound::socket(port).map_err(looked)?.is_some() {
+                return Ok(Some(unheld(port)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn taken(port: Port) -> Error {
+    Error::new("hold", format!("host port {port}"), "it is taken by a process of the host")
+        .with_hint("choose another host port")
+}
+
+/// Whether the error says that this process can have no such program here: it may not, or the kernel has none.
+fn is_impossible(errno: rustix::io::Errno) -> bool {
+    use rustix::io::Errno as E;
+    [E::PERM, E::ACCESS, E::NOSYS, E::INVAL, E::NOPROTOOPT, E::NODEV, E::ROFS, E::BUSY].contains(&errno)
+}
+
+fn desc(errno: rustix::io::Errno) -> &'static str {
+    Errno::from_raw(errno.raw_os_error()).desc()
+}
+
+fn reserving(verb: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::new(verb, reserve::NAME, source).of(Place::Sysctl)
+}
+
+impl Operation for HoldOperation {
+    fn explain(&self) -> Vec<String> {
+        let Parts { by_program, by_sockets } = self.parts();
+        let (mut lines, by_sockets) = match Guards::open() {
+            Ok(guards) if !by_program.is_empty() => (guards.commands(&self.holder, &by_program), by_sockets),
+            _ => (Vec::new(), self.all().collect()),
+        };
+        lines.extend(by_sockets.into_iter().map(|port| {
+            let bind = port.host_ip.map(|ip| format!(",bind={ip}")).unwrap_or_default();
+            let address =
+                format!("{}4-LISTEN:{}{bind}", port.protocol().to_string().to_uppercase(), port.port);
+            words(["setsid", "socat", &address, "/dev/null"])
+        }));
+        if !self.reserved.is_empty() {
+            let all = Reserved::read().map(|reserved| {
+                reserve::text(
+                    (0..=u16::MAX).filter(|port| reserved.has(*port) || self.reserved.contains(port)),
+                )
+            });
+            let all = all.unwrap_or_else(|_| reserve::text(self.reserved.iter().copied()));
+            lines.push(words(["sysctl", "-w", &format!("{}={all}", reserve::NAME)]));
+        }
+        lines
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        let made = self.hold().and_then(|()| match reserve::add(&self.reserved) {
+            // A container of another engine, where /proc/sys is read-only: `check` says so.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                operation::note(&format!(
+                    "{}: the kernel may choose them",
+                    reserving("reserve ports in")(error)
+                ));
+                Ok(())
+            }
+            added => added.map_err(reserving("set")),
+        });
+        if made.is_err() {
+            // The error that counts is the first.
+            let _ = self.undo(scope);
+        }
+        made
+    }
+
+    fn undo(&self, _: &Scope) -> Result<(), Error> {
+        self.remove_entries()?;
+        let Parts { by_sockets, .. } = self.parts();
+        for first in [self.all().next(), by_sockets.first().copied()].into_iter().flatten() {
+            holder::end(&self.holder, first).map_err(|errno| self.error("release", errno))?;
+        }
+        if self.reserved.is_empty() {
+            return Ok(());
+        }
+        reserve::remove(&self.unneeded()?).map_err(reserving("set"))
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        if let Some(lack) = self.lack()? {
+            return Ok(Condition::Missing(lack));
+        }
+        if self.reserved.is_empty() {
+            return Ok(Condition::Present);
+        }
+        let reserved = Reserved::read().map_err(reserving("read"))?;
+        Ok(match self.reserved.iter().find(|port| !reserved.has(**port)) {
+            Some(port) => Condition::Missing(format!("port {port} in {}", reserve::NAME)),
+            None => Condition::Present,
+        })
+    }
+}

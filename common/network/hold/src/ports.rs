@@ -1,0 +1,114 @@
+use std::{fmt, net::Ipv4Addr};
+
+use nat::{Mapping, Protocol};
+use serde::{Deserialize, Serialize};
+
+/// Ports of the host, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ports {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address of the host; none for all of them.
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<Ipv4Addr>,
+    /// The first one.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
+/// One port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// The address of the host; none for all of them.
+    pub host_ip: Option<Ipv4Addr>,
+    /// The number of the protocol.
+    number: u8,
+    /// The port.
+    pub port: u16,
+}
+
+impl Ports {
+    /// The host's side of these mappings.
+    pub fn of(mappings: &[Mapping]) -> Vec<Self> {
+        let mut found: Vec<Self> = Vec::new();
+        for mapping in mappings {
+            let Mapping { protocol, host_ip, host_port, .. } = *mapping;
+            match found.last_mut() {
+                Some(ports)
+                    if (ports.protocol, ports.host_ip) == (protocol, host_ip)
+                        && ports.last.checked_add(1) == Some(host_port) =>
+                {
+                    ports.last = host_port;
+                }
+                _ => found.push(Self { protocol, host_ip, first: host_port, last: host_port }),
+            }
+        }
+        found
+    }
+
+    pub(crate) fn each(&self) -> impl Iterator<Item = Port> + use<> {
+        let Self { protocol, host_ip, first, last } = *self;
+        (first..=last).map(move |port| Port::new(protocol, host_ip, port))
+    }
+}
+
+impl Port {
+    /// A port of the host, on one address or on all.
+    pub fn new(protocol: Protocol, host_ip: Option<Ipv4Addr>, port: u16) -> Self {
+        Self { host_ip, number: protocol as u8, port }
+    }
+
+    pub(crate) fn protocol(self) -> Protocol {
+        [Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| *protocol as u8 == self.number)
+            .unwrap_or(Protocol::Tcp)
+    }
+}
+
+/// With its address if it has one: `127.0.0.1:80/tcp`.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ip) = self.host_ip {
+            write!(f, "{ip}:")?;
+        }
+        write!(f, "{}/{}", self.port, self.protocol())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_range() {
+        let mapping = |ip: Option<[u8; 4]>, host_port, protocol| Mapping {
+            protocol,
+            host_ip: ip.map(Ipv4Addr::from),
+            host_port,
+            container_ip: [172, 17, 0, 2].into(),
+            container_port: 80,
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let local = Some([127, 0, 0, 1]);
+        let mappings = [
+            mapping(None, 80, tcp),
+            mapping(None, 81, tcp),
+            mapping(None, 82, udp),
+            mapping(local, 83, udp),
+            mapping(local, 85, udp),
+            mapping(None, 65535, tcp),
+            mapping(None, 1, tcp),
+        ];
+        let ports = Ports::of(&mappings);
+        let ranges: Vec<_> = ports.iter().map(|ports| (ports.first, ports.last)).collect();
+        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (65535, 65535), (1, 1)]);
+        let each: Vec<_> = ports.iter().flat_map(Ports::each).map(|port| port.to_string()).collect();
+        assert_eq!(
+            each,
+            ["80/tcp", "81/tcp", "82/udp", "127.0.0.1:83/udp", "127.0.0.1:85/udp", "65535/tcp", "1/tcp"]
+        );
+    }
+}

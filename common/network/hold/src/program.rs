@@ -1,0 +1,423 @@
+//! The program that the kernel asks whenever a socket is bound (BPF_PROG_TYPE_CGROUP_SOCK_ADDR), and the map of what it
+//! refuses.
+//!
+//! It is attached to the first cgroup, so that it counts for every process; once for all containers of the machine, of whatever
+//! run directory. A port is an entry in its map, with the cookie of the network namespace in its key, so containers and other
+//! hosts on the machine bind what they like. Nothing is pinned: program and map are found by the program's name.
+//!
+//! No lock protects them, because nothing in the kernel is root's alone to lock. A map that is about to go has the entry
+//! [`CLOSED`]. Who removes the last port first adds this entry, then looks again whether the map is empty, and only then detaches
+//! the program. Who adds a port looks for that entry afterwards; if it is there, he takes another map. Several programs may stand
+//! at the same time: one is closed, or full, or two processes began at once. All of them count.
+
+use std::{
+    collections::HashSet,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use bpf::{
+    Assembler, Attachment, Errno, Program,
+    opcode::{
+        ADD, CALL, EXIT, JUMP, JUMP_EQUAL, JUMP_EQUAL_32, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_32, LOAD_32,
+        LOAD_64, LOAD_NUMBER_64, MOVE, MOVE_REGISTER, STORE_16, STORE_32, STORE_64, STORE_NUMBER_32,
+    },
+};
+use nix::libc;
+use sha2::{Digest, Sha256};
+
+use crate::{Port, bound};
+
+/// The name of programs and maps. It stands for what they do and for the form of the map, too: a change takes another name.
+const NAME: &str = "stave_hold";
+
+/// Room for ports in one map. A map takes sixteen bytes for each, used or not; if it is full, another one is made.
+const ENTRIES: u32 = 16384;
+
+/// `struct key { u64 cookie; __be32 address; __be16 port; __u16 protocol; }`
+type Key = [u8; 16];
+/// What tells whose port it is.
+type Mark = [u8; 8];
+type Map = bpf::Map<16, 8>;
+
+/// In the place of an address: the port is refused on all of them.
+const ALL: u32 = 0;
+/// The port is published on one address at least, so nobody may have it on all of them.
+const SOME: u32 = u32::MAX;
+
+/// The map is about to go. No network namespace has the cookie 0.
+const CLOSED: Key = [0; 16];
+
+const ATTACHMENTS: [Attachment; 2] = [Attachment::Bind4, Attachment::Bind6];
+
+/// A map, and the programs that use it: for IPv4 and for IPv6.
+struct Guard {
+    id: u32,
+    map: Map,
+    programs: [Option<Program>; 2],
+}
+
+/// What holds ports of this thread's network namespace.
+pub(crate) struct Guards {
+    cgroup: OwnedFd,
+    cookie: u64,
+    standing: Vec<Guard>,
+}
+
+/// Why ports cannot be held by a program: what failed, and the system's error.
+pub(crate) type Refused = (&'static str, Errno);
+
+/// What the mark of a container is.
+fn mark(holder: &str) -> Mark {
+    let digest = Sha256::digest(holder);
+    let mut mark = Mark::default();
+    mark.iter_mut().zip(digest).for_each(|(place, byte)| *place = byte);
+    mark
+}
+
+/// `address` in the byte order of the network, as everything in the key but cookie and protocol.
+fn key(cookie: u64, address: u32, port: Port) -> Key {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&cookie.to_ne_bytes());
+    key[8..12].copy_from_slice(&address.to_be_bytes());
+    key[12..14].copy_from_slice(&port.port.to_be_bytes());
+    key[14..].copy_from_slice(&(port.protocol() as u16).to_ne_bytes());
+    key
+}
+
+impl Guards {
+    /// Those that stand.
+    pub(crate) fn open() -> Result<Self, Refused> {
+        let cookie = bound::namespace_cookie().map_err(|errno| ("SO_NETNS_COOKIE", errno))?;
+        let cgroup = mount::cgroup::open().map_err(|error| {
+            let errno = error.errno().map_or(Errno::IO, |errno| Errno::from_raw_os_error(errno as i32));
+            ("cgroup2", errno)
+        })?;
+        let mut guards = Self { cgroup, cookie, standing: Vec::new() };
+        for (at, attachment) in ATTACHMENTS.into_iter().enumerate() {
+            let attached =
+                Program::attached(&guards.cgroup, attachment, NAME).map_err(|errno| ("bpf", errno))?;
+            for (program, maps) in attached {
+                let Some(id) = maps.first() else { continue };
+                guards.know(*id, at, program).map_err(|errno| ("bpf", errno))?;
+            }
+        }
+        Ok(guards)
+    }
+
+    fn know(&mut self, id: u32, at: usize, program: Program) -> Result<(), Errno> {
+        let guard = match self.standing.iter().position(|guard| guard.id == id) {
+            Some(found) => &mut self.standing[found],
+            None => {
+                let map = match Map::by_id(id) {
+                    Err(Errno::NOENT) => return Ok(()),
+                    map => map?,
+                };
+                self.standing.push(Guard { id, map, programs: [None, None] });
+                let last = self.standing.len() - 1;
+                &mut self.standing[last]
+            }
+        };
+        guard.programs[at] = Some(program);
+        Ok(())
+    }
+
+    /// Holds the ports, those that are not held yet. EEXIST if another container has one; those before it are held then.
+    pub(crate) fn add(&mut self, holder: &str, ports: &[Port]) -> Result<(), Refused> {
+        let failed = |errno| ("bpf", errno);
+        let mark = mark(holder);
+        let mut rest = ports.to_vec();
+        // Some stand already: a repair.
+        if let Some(first) = ports.first()
+            && self.has(&mark, *first).map_err(failed)?
+        {
+            rest.clear();
+            for port in ports {
+                if !self.has(&mark, *port).map_err(failed)? {
+                    rest.push(*port);
+                }
+            }
+        }
+        let mut at = 0;
+        while !rest.is_empty() {
+            if at == self.standing.len() {
+                let guard = self.made()?;
+                self.standing.push(guard);
+            }
+            self.complete(at)?;
+            let guard = &self.standing[at];
+            let left = guard.add(self.cookie, &mark, &rest).map_err(failed)?;
+            // Those that it took do not count where it is about to go.
+            if guard.map.get(&CLOSED).map_err(failed)?.is_none() {
+                rest = left;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the ports that this container has, and of what holds no port any more.
+    pub(crate) fn remove(&self, holder: &str, ports: &[Port]) -> Result<(), Errno> {
+        let mark = mark(holder);
+        for guard in &self.standing {
+            guard.remove(self.cookie, &mark, ports)?;
+        }
+        self.standing.iter().try_for_each(|guard| guard.end_if_empty(&self.cgroup))
+    }
+
+    /// Whether the port is held for the container with this mark.
+    fn has(&self, mark: &Mark, port: Port) -> Result<bool, Errno> {
+        let has = |guard: &Guard| -> Result<bool, Errno> {
+            let is_complete = guard.programs.iter().all(Option::is_some);
+            let own = address(port).unwrap_or(ALL);
+            let is_own = guard.map.get(&key(self.cookie, own, port))?.is_some_and(|found| found == *mark);
+            let rest = port.host_ip.is_none() || guard.map.get(&key(self.cookie, SOME, port))?.is_some();
+            Ok(is_complete && is_own && rest && guard.map.get(&CLOSED)?.is_none())
+        };
+        for guard in &self.standing {
+            if has(guard)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first of the ports that is not held for the container.
+    pub(crate) fn lack(&self, holder: &str, ports: &[Port]) -> Result<Option<Port>, Errno> {
+        let mark = mark(holder);
+        for port in ports {
+            if !self.has(&mark, *port)? {
+                return Ok(Some(*port));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A new one, which holds nothing.
+    fn made(&self) -> Result<Guard, Refused> {
+        let map = Map::new(NAME, ENTRIES).map_err(|errno| ("bpf", errno))?;
+        // The number by which it is known here matters to nobody else.
+        Ok(Guard { id: 0, map, programs: [None, None] })
+    }
+
+    /// Attaches what is missing of this one.
+    fn complete(&mut self, at: usize) -> Result<(), Refused> {
+        let guard = &mut self.standing[at];
+        for (program, attachment) in guard.programs.iter_mut().zip(ATTACHMENTS) {
+            if program.is_none() {
+                let loaded = load(attachment, &guard.map).map_err(|errno| ("bpf", errno))?;
+                loaded.attach(&self.cgroup, attachment).map_err(|errno| ("bpf", errno))?;
+                *program = Some(loaded);
+            }
+        }
+        Ok(())
+    }
+
+    /// The commands that hold a port.
+    pub(crate) fn commands(&self, holder: &str, ports: &[Port]) -> Vec<String> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let place = mount::cgroup::visible_place().unwrap_or_else(|| "/sys/fs/cgroup".into());
+        let mut lines: Vec<String> = ["cgroup_inet4_bind", "cgroup_inet6_bind"]
+            .map(|kind| format!("bpftool cgroup attach {} {kind} name {NAME} multi", place.display()))
+            .into();
+        for port in ports {
+            for address in address(*port).into_iter().chain([if port.host_ip.is_none() { ALL } else { SOME }])
+            {
+                let (key, value) = (hex(&key(self.cookie, address, *port)), hex(&mark(holder)));
+                lines.push(format!("bpftool map update name {NAME} key hex {key} value hex {value}"));
+            }
+        }
+        lines
+    }
+}
+
+/// The one address that the port is on.
+fn address(port: Port) -> Option<u32> {
+    port.host_ip.map(u32::from)
+}
+
+impl Guard {
+    /// Adds the ports, and returns those for which there is no room.
+    fn add(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<Vec<Port>, Errno> {
+        for (at, port) in ports.iter().enumerate() {
+            let add = || -> Result<(), Errno> {
+                let own = key(cookie, address(*port).unwrap_or(ALL), *port);
+                match self.map.insert(&own, mark) {
+                    Err(Errno::EXIST) if self.map.get(&own)? == Some(*mark) => {}
+                    added => added?,
+                }
+                match port.host_ip {
+                    None => Ok(()),
+                    Some(_) => self.map.set(&key(cookie, SOME, *port), &Mark::default()),
+                }
+            };
+            match add() {
+                Err(Errno::TOOBIG | Errno::NOMEM) => return Ok(ports[at..].to_vec()),
+                added => added?,
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn remove(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<(), Errno> {
+        for port in ports {
+            let own = key(cookie, address(*port).unwrap_or(ALL), *port);
+            if self.map.get(&own)? == Some(*mark) {
+                self.map.remove(&own)?;
+            }
+        }
+        let on_one: Vec<_> = ports.iter().filter(|port| port.host_ip.is_some()).collect();
+        let some: Vec<Key> = on_one.into_iter().map(|port| key(cookie, SOME, *port)).collect();
+        self.settle(&some)
+    }
+
+    /// Removes the entries that say of a port that it is on some address, where it is on none. Somebody of another run directory
+    /// may add one meanwhile: he adds the address before such an entry, so looking again afterwards finds it. For that moment the
+    /// port is free on all addresses together.
+    fn settle(&self, some: &[Key]) -> Result<(), Errno> {
+        if some.is_empty() {
+            return Ok(());
+        }
+        let without_address = |key: &Key| (key[..8].to_vec(), key[12..].to_vec());
+        let needed = || -> Result<HashSet<_>, Errno> {
+            let is_one =
+                |key: &Key| ![ALL.to_be_bytes(), SOME.to_be_bytes()].iter().any(|none| key[8..12] == *none);
+            Ok(self.map.keys()?.iter().filter(|key| is_one(key)).map(without_address).collect())
+        };
+        let before = needed()?;
+        let surplus: Vec<_> = some.iter().filter(|key| !before.contains(&without_address(key))).collect();
+        for key in &surplus {
+            self.map.remove(key)?;
+        }
+        let after = needed()?;
+        for key in surplus.into_iter().filter(|key| after.contains(&without_address(key))) {
+            self.map.set(key, &Mark::default())?;
+        }
+        Ok(())
+    }
+
+    /// Detaches it if it holds nothing.
+    fn end_if_empty(&self, cgroup: &OwnedFd) -> Result<(), Errno> {
+        let is_empty = || -> Result<bool, Errno> {
+            let mut key = self.map.next_key(None)?;
+            while key == Some(CLOSED) {
+                key = self.map.next_key(key.as_ref())?;
+            }
+            Ok(key.is_none())
+        };
+        if !is_empty()? {
+            return Ok(());
+        }
+        self.map.set(&CLOSED, &Mark::default())?;
+        if !is_empty()? {
+            // Somebody came in between. If he has seen the entry, he has gone elsewhere, and removes the port here again.
+            return self.map.remove(&CLOSED);
+        }
+        for (program, attachment) in self.programs.iter().zip(ATTACHMENTS) {
+            match program.as_ref().map(|program| program.detach(cgroup, attachment)) {
+                Some(Err(Errno::NOENT)) | None => {}
+                Some(detached) => detached?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the kernel the program; where it cannot say which error a refused process gets (before Linux 5.18), the process gets
+/// EPERM.
+fn load(attachment: Attachment, map: &Map) -> Result<Program, Errno> {
+    match Program::load(NAME, attachment, &instructions(attachment, map, true)) {
+        Err(Errno::INVAL) => Program::load(NAME, attachment, &instructions(attachment, map, false)),
+        loaded => loaded,
+    }
+}
+
+/// Members of `struct bpf_sock_addr`, and of `struct bpf_sock`, linux/bpf.h.
+const USER_IP4: i16 = 4;
+const USER_IP6: i16 = 8;
+const USER_PORT: i16 = 24;
+const PROTOCOL: i16 = 36;
+const SOCKET: i16 = 64;
+const SOCKET_MARK: i16 = 16;
+
+/// Functions of the kernel, `enum bpf_func_id`.
+const MAP_LOOK_UP: i32 = 1;
+const NAMESPACE_COOKIE: i32 = 122;
+const SET_RETURN_VALUE: i32 = 187;
+
+/// BPF_PSEUDO_MAP_FD
+const MAP_DESCRIPTOR: u8 = 1;
+
+/// 0 refuses, 1 lets the kernel go on. `says_why`: with EADDRINUSE.
+fn instructions(attachment: Attachment, map: &Map, says_why: bool) -> Vec<u64> {
+    /// The key, on the stack, and in it address, port and protocol.
+    const KEY: i16 = -16;
+    const ADDRESS: i16 = -8;
+    const PORT: i16 = -4;
+    const PROTOCOL_OF_KEY: i16 = -2;
+    /// The frame; the context, and the address to be bound: functions leave both.
+    const FRAME: u8 = 10;
+    const CONTEXT: u8 = 6;
+    const TO_BIND: u8 = 7;
+    let descriptor = map.as_fd().as_raw_fd();
+    let mut program = Assembler::default();
+    program
+        .push(MOVE_REGISTER, CONTEXT, 1, 0, 0)
+        .push(LOAD_32, 2, CONTEXT, USER_PORT, 0)
+        // The kernel chooses a port, and leaves out reserved ones.
+        .jump(JUMP_EQUAL, 2, 0, "allow")
+        .push(STORE_16, FRAME, 2, PORT, 0)
+        // One of ours that only looks who has the port.
+        .push(LOAD_64, 1, CONTEXT, SOCKET, 0)
+        .push(LOAD_32, 1, 1, SOCKET_MARK, 0)
+        .jump(JUMP_EQUAL_32, 1, bound::LOOKING.cast_signed(), "allow");
+    if attachment == Attachment::Bind6 {
+        // An address of IPv4 in one of IPv6, or none, which takes IPv4 as well.
+        program
+            .push(LOAD_32, 1, CONTEXT, USER_IP6, 0)
+            .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
+            .push(LOAD_32, 1, CONTEXT, USER_IP6 + 4, 0)
+            .jump(JUMP_NOT_EQUAL, 1, 0, "allow")
+            .push(LOAD_32, TO_BIND, CONTEXT, USER_IP6 + 12, 0)
+            .push(LOAD_32, 1, CONTEXT, USER_IP6 + 8, 0)
+            .jump(JUMP_EQUAL_32, 1, 0xffff_u32.to_be().cast_signed(), "known")
+            .jump(JUMP_NOT_EQUAL_32, 1, 0, "allow")
+            .jump(JUMP_NOT_EQUAL_32, TO_BIND, 0, "allow")
+            .label("known");
+    } else {
+        program.push(LOAD_32, TO_BIND, CONTEXT, USER_IP4, 0);
+    }
+    let look_up = |program: &mut Assembler| {
+        program
+            .push(LOAD_NUMBER_64, 1, MAP_DESCRIPTOR, 0, descriptor)
+            .push(0, 0, 0, 0, 0)
+            .push(MOVE_REGISTER, 2, FRAME, 0, 0)
+            .push(ADD, 2, 0, 0, KEY.into())
+            .push(CALL, 0, 0, 0, MAP_LOOK_UP)
+            .jump(JUMP_NOT_EQUAL, 0, 0, "refuse");
+    };
+    program
+        .push(LOAD_32, 2, CONTEXT, PROTOCOL, 0)
+        .push(STORE_16, FRAME, 2, PROTOCOL_OF_KEY, 0)
+        .push(MOVE_REGISTER, 1, CONTEXT, 0, 0)
+        .push(CALL, 0, 0, 0, NAMESPACE_COOKIE)
+        .push(STORE_64, FRAME, 0, KEY, 0)
+        .push(STORE_NUMBER_32, FRAME, 0, ADDRESS, ALL.cast_signed());
+    look_up(&mut program);
+    program
+        .jump(JUMP_NOT_EQUAL_32, TO_BIND, 0, "one")
+        .push(MOVE, TO_BIND, 0, 0, SOME.cast_signed())
+        .label("one")
+        .push(STORE_32, FRAME, TO_BIND, ADDRESS, 0);
+    look_up(&mut program);
+    program.jump(JUMP, 0, 0, "allow").label("refuse");
+    if says_why {
+        program.push(MOVE, 1, 0, 0, -libc::EADDRINUSE).push(CALL, 0, 0, 0, SET_RETURN_VALUE);
+    }
+    program
+        .push(MOVE, 0, 0, 0, 0)
+        .push(EXIT, 0, 0, 0, 0)
+        .label("allow")
+        .push(MOVE, 0, 0, 0, 1)
+        .push(EXIT, 0, 0, 0, 0);
+    program.finish()
+}
