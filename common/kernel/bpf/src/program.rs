@@ -58,6 +58,9 @@ impl Attachment {
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
+/// How often the kernel is asked to check a program.
+const TRIES: usize = 16;
+
 /// Up to the last member of `union bpf_attr` that is set for BPF_PROG_LOAD.
 #[repr(C)]
 struct Load {
@@ -132,8 +135,15 @@ impl Program {
             device: 0,
             attachment: attachment.expected(),
         };
-        // SAFETY: there are `count` instructions of eight bytes, and the license ends with a zero byte.
-        unsafe { open(Command::ProgramLoad, &mut attributes) }.map(Self)
+        // A signal that arrives while the kernel checks the program ends the check.
+        for _ in 0..TRIES {
+            // SAFETY: there are `count` instructions of eight bytes, and the license ends with a zero byte.
+            match unsafe { open(Command::ProgramLoad, &mut attributes) } {
+                Err(Errno::AGAIN) => {}
+                loaded => return loaded.map(Self),
+            }
+        }
+        Err(Errno::AGAIN)
     }
 
     /// The programs that are attached to the cgroup there, of this name, each with the ids of the maps that it uses.
