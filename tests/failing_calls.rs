@@ -58,7 +58,7 @@ fails_at_every_call! {
     img_build => Store::makes(
         "layer-apply --id first < busybox.json | unwind > /dev/null; mkdir context; echo two > context/file
          printf 'FROM busybox\\nRUN echo one > /one\\nCOPY file /two\\nENV three=3\\n' > context/Dockerfile",
-        "img-build -q -t new context",
+        "img-build -q --network none -t new context",
     );
     img_pull => Store::makes(
         "printf '%s\\n' 'version: 0.1' 'http: {addr: \"127.0.0.1:5000\"}' 'storage: {filesystem: {rootdirectory: data}}' > registry.yml

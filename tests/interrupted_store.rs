@@ -94,7 +94,7 @@ fn img_build_is_killed_at_every_change() {
     std::fs::create_dir(sandbox.directory().join("context")).unwrap();
     std::fs::write(sandbox.directory().join("context/Dockerfile"), dockerfile).unwrap();
     std::fs::write(sandbox.directory().join("context/file"), "two\n").unwrap();
-    killed_at_every_change(&sandbox, "img-build -q -t new context");
+    killed_at_every_change(&sandbox, "img-build -q --network none -t new context");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use testkit::{Outcome, Sandbox, file, rootfs};
 
 /// Everything that writes to the store, or elsewhere with `img-save`. Each works when there is room.
 const COMMANDS: [&str; 10] = [
-    "img-build -q -t new context",
+    "img-build -q --network none -t new context",
     "img-load -q -t new new.tar",
     "img-pull -q --insecure 127.0.0.1:5000/new:latest",
     "img-pull -q --insecure --apply 127.0.0.1:5000/new:latest",

@@ -34,7 +34,7 @@ const WRITERS: [Writer; 11] = [
     Writer { command: "img-tag one new", done: NAMED, always: UNCHANGED },
     Writer { command: "img-rm -q --force gone", done: "! named gone:latest", always: UNCHANGED },
     Writer { command: "img-load -q -t new new.tar", done: NAMED, always: UNCHANGED },
-    Writer { command: "img-build -q -t new context", done: NAMED, always: UNCHANGED },
+    Writer { command: "img-build -q --network none -t new context", done: NAMED, always: UNCHANGED },
     Writer { command: "img-commit -q -t new < web.json", done: NAMED, always: UNCHANGED },
     Writer {
         command: "img-pull -q localhost:5000/new",

@@ -114,6 +114,17 @@ pub enum Cause {
     /// The process of a RUN could not be started.
     #[error(transparent)]
     Process(#[from] runtime::Error),
+    /// A tool that makes the network of a build could not be started.
+    #[error("start {tool}: {source}")]
+    Network {
+        /// The tool.
+        tool: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A tool that makes the network of a build failed, and said so.
+    #[error("the tools that make it failed")]
+    NoNetwork,
     /// The process of a RUN failed.
     #[error("The command '{command}' returned a non-zero code: {status}")]
     Failed {
@@ -279,8 +290,7 @@ impl Cause {
                 Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
             }
             Self::Failed { offline: true, .. } => Some(
-                "the step had no network and tried to reach it; to give it one: img-build --network host"
-                    .to_owned(),
+                "the step had no network and tried to reach it; img-build gives it one without --network none".to_owned(),
             ),
             _ => None,
         }

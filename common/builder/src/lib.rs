@@ -16,6 +16,7 @@ pub mod glob;
 pub mod ignore;
 mod manifest;
 pub mod metadata;
+pub mod network;
 pub mod plan;
 pub mod progress;
 pub mod workspace;

@@ -8,10 +8,11 @@
 //! # Adds
 //! `image`: the new image, under the first of its names. `--iidfile` gets its id.
 //! # Undoes
-//! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts and processes of the build end with
-//! it, however it ends.
+//! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts, processes and the network of the build
+//! end with it, however it ends.
 //! # Needs
-//! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`.
+//! Root, for the overlay of each step, or root in a user namespace (docs/rootless.md); write access to `$STAVE_ROOT`. For the
+//! network of RUN: root, and `netns-bridge`, `veth-pair` and `unwind` in its own directory.
 
 mod output;
 mod values;
@@ -56,8 +57,8 @@ struct Build {
     /// Pull base images; --pull means always
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
     pull: When,
-    /// Give RUN this network
-    #[arg(long, value_name = "MODE", default_value = "none")]
+    /// Give RUN this network; by default one of the build's own, with a way out
+    #[arg(long, value_name = "MODE", default_value = "default")]
     network: Mode,
     /// Run every step, and do not use the step cache; cache mounts start empty
     #[arg(long)]
@@ -86,6 +87,7 @@ fn help() -> String {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
+    Default,
     None,
     Host,
 }
@@ -145,6 +147,7 @@ impl Build {
         Ok(Options {
             epoch: epoch(&arguments)?,
             root: context.scope.root.clone(),
+            run_dir: context.scope.run_dir.clone(),
             file: self.file.clone(),
             context: self.context.clone(),
             tags: self.tags.clone(),
@@ -153,6 +156,7 @@ impl Build {
             labels: self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
             target: self.target.clone(),
             network: match self.network {
+                Mode::Default => Network::Own,
                 Mode::None => Network::None,
                 Mode::Host => Network::Host,
             },

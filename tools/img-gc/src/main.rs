@@ -148,6 +148,8 @@ impl Gc {
             waste.layers = removed;
         }
         waste.builds = killed_builds(context, false)?;
+        builder::network::collect(&context.scope.root, &context.scope.run_dir)
+            .map_err(operation::Error::caused_by)?;
         Ok(())
     }
 

@@ -1,11 +1,6 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, with Docker's content.
 
-use std::{
-    fmt::Write,
-    fs,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
 use document::members::HostEntry;
 use serde_json::Value;
@@ -27,9 +22,6 @@ pub(crate) enum Content {
 /// Their names.
 pub(crate) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-/// Docker's servers for a host without a name server that a container could reach.
-const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
-
 fn own(name: &'static str, content: String) -> File {
     File { name, content: Content::Own(content) }
 }
@@ -37,7 +29,7 @@ fn own(name: &'static str, content: String) -> File {
 /// For a container in the host's network: the host's own files, and the names of links.
 pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
     let hosts = runtime::hosts::of_host(names(entries));
-    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let resolv = runtime::resolv_conf::of_host();
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
@@ -51,7 +43,7 @@ pub(crate) fn of_own(
     let addressed = addresses.iter().map(|address| (*address, hostname.to_owned()));
     let hosts = runtime::hosts::of_own(addressed.chain(names(entries)));
     let resolv =
-        dns.and_then(of_result).unwrap_or_else(|| resolv_conf(&of_the_host(), !addresses.is_empty()));
+        dns.and_then(of_result).unwrap_or_else(|| runtime::resolv_conf::of_own(!addresses.is_empty()));
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
@@ -78,56 +70,12 @@ fn of_result(dns: &Value) -> Option<String> {
     Some(text)
 }
 
-fn of_the_host() -> String {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    // Containers cannot reach systemd-resolved; this file has the servers that it uses.
-    let behind = Path::new("/run/systemd/resolve/resolv.conf");
-    if servers(&text).next().is_some() && servers(&text).all(|server| server == "127.0.0.53") {
-        return fs::read_to_string(behind).unwrap_or(text);
-    }
-    text
-}
-
-fn servers(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim)
-}
-
-/// Without name servers on the host's loopback interface, because the container has another one.
-fn resolv_conf(host: &str, connected: bool) -> String {
-    let local = |line: &&str| {
-        let server = line.trim().strip_prefix("nameserver").map(str::trim).unwrap_or_default();
-        let server = server.split('%').next().unwrap_or_default();
-        server.parse::<IpAddr>().is_ok_and(|server| server.is_loopback())
-    };
-    let mut text: String = host.lines().filter(|line| !local(line)).flat_map(|line| [line, "\n"]).collect();
-    if connected && servers(&text).next().is_none() {
-        text += PUBLIC_SERVERS;
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn name_servers_that_a_container_can_reach() {
-        for (host, connected, expected) in [
-            (
-                "search a\nnameserver 10.0.0.1\nnameserver 127.0.0.1\n",
-                true,
-                "search a\nnameserver 10.0.0.1\n",
-            ),
-            (
-                "nameserver ::1\noptions ndots:1",
-                true,
-                "options ndots:1\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n",
-            ),
-            ("nameserver 127.0.0.53\n", false, ""),
-            ("nameserver fe80::1%eth0\n", true, "nameserver fe80::1%eth0\n"),
-        ] {
-            assert_eq!(resolv_conf(host, connected), expected, "{host}");
-        }
+    fn name_servers_of_a_result() {
         let dns = serde_json::json!({"nameservers": ["10.0.0.2"], "search": ["a", "b"]});
         assert_eq!(of_result(&dns).as_deref(), Some("search a b\nnameserver 10.0.0.2\n"));
         assert_eq!(of_result(&serde_json::json!({})), None);

@@ -43,6 +43,7 @@ use crate::{
     dockerfile::Dockerfile,
     error::{Cause, Error},
     ignore::Ignore,
+    network::Own,
     plan::{self, Plan, PlanError},
     progress::Progress,
 };
@@ -54,8 +55,10 @@ use store::Store;
 /// The network of RUN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// Only a loopback interface.
+    /// One of the build's own, with a way out.
     #[default]
+    Own,
+    /// Only a loopback interface.
     None,
     /// The host's.
     Host,
@@ -78,6 +81,8 @@ pub enum Pull {
 pub struct Options {
     /// `$STAVE_ROOT`, absolute.
     pub root: PathBuf,
+    /// `$STAVE_RUN`, absolute.
+    pub run_dir: PathBuf,
     /// The Dockerfile; `-` is standard input. By default the context's own.
     pub file: Option<PathBuf>,
     /// The files for COPY and ADD.
@@ -138,6 +143,8 @@ struct Builder<'a> {
     context: OnceCell<Tree>,
     /// Parts of the context for bind mounts: the source and its digest, and the copy.
     shown: RefCell<HashMap<(PathBuf, String), PathBuf>>,
+    /// The network of RUN, made for the first one; none where it cannot be made.
+    network: OnceCell<Option<Own>>,
     /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
@@ -204,6 +211,7 @@ impl<'a> Builder<'a> {
             },
             context: OnceCell::new(),
             shown: RefCell::default(),
+            network: OnceCell::new(),
             done: BTreeMap::new(),
             step: 0,
             rehearsal,

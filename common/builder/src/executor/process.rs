@@ -31,6 +31,17 @@ pub(super) struct Bind {
     pub(super) options: Vec<String>,
 }
 
+/// The network of a command.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RunsIn<'a> {
+    /// One without links.
+    Isolated(&'a Isolated),
+    /// The build's own, at this path.
+    Own(&'a Path),
+    /// The host's.
+    Host,
+}
+
 /// What to run.
 #[derive(Debug)]
 pub(super) struct Command<'a> {
@@ -39,8 +50,7 @@ pub(super) struct Command<'a> {
     /// In addition to the image's own.
     pub(super) environment: Vec<(String, String)>,
     pub(super) rootfs: &'a Path,
-    /// A network without links; none for the host's.
-    pub(super) isolated: Option<&'a Isolated>,
+    pub(super) network: RunsIn<'a>,
     pub(super) binds: Vec<Bind>,
     /// Show its output only if it fails.
     pub(super) quiet: bool,
@@ -65,9 +75,10 @@ impl Command<'_> {
             entrypoint: Some(Vec::new()),
             args: self.words.to_vec(),
             env,
-            network: match self.isolated {
-                Some(isolated) => runtime::spec::Network::Own(isolated.path()),
-                None => runtime::spec::Network::Host,
+            network: match self.network {
+                RunsIn::Isolated(isolated) => runtime::spec::Network::Own(isolated.path()),
+                RunsIn::Own(path) => runtime::spec::Network::Own(path.to_owned()),
+                RunsIn::Host => runtime::spec::Network::Host,
             },
             hostname: Some(HOSTNAME.to_owned()),
             // Commands that write their environment into a file (configure, env) then write the same everywhere.
@@ -93,18 +104,19 @@ impl Command<'_> {
 
     /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
-        let host = |path: &str| fs::read(path).unwrap_or_default();
         let own = [("127.0.1.1", HOSTNAME)];
-        let hosts = match self.isolated {
-            None => runtime::hosts::of_host(own),
-            Some(_) => runtime::hosts::of_own(own),
+        let (hosts, resolv_conf) = match self.network {
+            RunsIn::Host => (runtime::hosts::of_host(own), runtime::resolv_conf::of_host()),
+            RunsIn::Own(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_own(true)),
+            // The host's servers, so that a search for them shows.
+            RunsIn::Isolated(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_host()),
         };
         let make = |name: &str, text: &[u8]| -> Result<Volume, Cause> {
             let source = self.files.join(name);
             fs::write(&source, text).map_err(Cause::system("write", &source))?;
             Ok(Volume { source, target: Path::new("/etc").join(name), readonly: false, idmap: false })
         };
-        Ok(vec![make("resolv.conf", &host("/etc/resolv.conf"))?, make("hosts", hosts.as_bytes())?])
+        Ok(vec![make("resolv.conf", resolv_conf.as_bytes())?, make("hosts", hosts.as_bytes())?])
     }
 
     /// The mount points in the image, and the working directory, below its root.

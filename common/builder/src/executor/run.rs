@@ -3,7 +3,7 @@
 use super::{
     Builder, Network, mounts,
     mounts::Wanted,
-    process::{Bind, Command, own_cgroup},
+    process::{Bind, Command, RunsIn, own_cgroup},
     stage::{Made, State},
     stubs::Stubs,
 };
@@ -11,6 +11,7 @@ use crate::{
     cache::{Key, Layer, Step},
     dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
     error::Cause,
+    network::Own,
 };
 
 /// The command of a RUN.
@@ -75,7 +76,11 @@ impl Builder<'_> {
             .with_all(pairs.clone())
             .with(&config.user)
             .with(&config.working_dir)
-            .with(if network == Network::Host { "host" } else { "none" })
+            .with(match network {
+                Network::Own => "own",
+                Network::Host => "host",
+                Network::None => "none",
+            })
             .with(self.epoch());
         let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
         let key = |shown: &[String]| {
@@ -111,9 +116,13 @@ impl Builder<'_> {
         if let Some((name, text)) = &script.program {
             binds.push(self.program(name, text)?);
         }
-        let isolated = match network {
-            Network::None => Some(runtime::Isolated::new()?),
-            Network::Host => None,
+        let own = match network {
+            Network::Own => self.own_network(),
+            Network::None | Network::Host => None,
+        };
+        let isolated = match (network, own) {
+            (Network::None, _) | (Network::Own, None) => Some(runtime::Isolated::new()?),
+            (Network::Host, _) | (Network::Own, Some(_)) => None,
         };
         let environment = arguments.iter().cloned().chain(self.global.proxies()).chain(secrets);
         let command = Command {
@@ -121,7 +130,11 @@ impl Builder<'_> {
             config: &state.image.config,
             environment: environment.collect(),
             rootfs: &mounted.rootfs,
-            isolated: isolated.as_ref(),
+            network: match (&isolated, own) {
+                (Some(isolated), _) => RunsIn::Isolated(isolated),
+                (None, Some(own)) => RunsIn::Own(&own.path),
+                (None, None) => RunsIn::Host,
+            },
             binds,
             quiet: self.options.quiet,
             files: self.store.workspace()?.step()?.upper,
@@ -139,6 +152,21 @@ impl Builder<'_> {
             return Err(Cause::Failed { command: script.words.join(" "), status, offline });
         }
         Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, shown))
+    }
+
+    /// The build's own network. Where it cannot be made, RUN has none: one line says so.
+    fn own_network(&self) -> Option<&Own> {
+        let make = || {
+            let is_told = |cause: &dyn std::fmt::Display| {
+                operation::note(&format!("warning: RUN has no network: {cause}"));
+            };
+            if !rustix::process::geteuid().is_root() || !userns::is_first().unwrap_or(false) {
+                is_told(&"only root of the machine makes one");
+                return None;
+            }
+            Own::make(&self.options.root, &self.options.run_dir).inspect_err(|cause| is_told(cause)).ok()
+        };
+        self.network.get_or_init(make).as_ref()
     }
 
     /// A here-document that is a program, as a file to mount.

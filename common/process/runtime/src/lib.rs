@@ -21,6 +21,7 @@ mod isolated;
 mod launch;
 mod log;
 mod operation;
+pub mod resolv_conf;
 mod signal;
 pub mod spec;
 mod supervise;

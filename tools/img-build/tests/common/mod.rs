@@ -75,21 +75,23 @@ impl Fixture {
         path
     }
 
-    /// The tool, with the fixture's directories.
+    /// The tool, with the fixture's directories. A network of RUN would be made in the machine's own.
     pub fn command(&self) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("img-build"));
         command
             .env("STAVE_ROOT", self.root())
             .env("STAVE_RUN", self.path("run"))
-            .env_remove("SOURCE_DATE_EPOCH");
+            .env_remove("SOURCE_DATE_EPOCH")
+            .args(["--network", "none"]);
         command
     }
 
     /// Builds the context as `built` with these arguments.
     pub fn build_with(&self, dockerfile: &str, arguments: &[&str]) -> Built {
         self.write("Dockerfile", dockerfile);
+        let mut command = self.command();
         let output =
-            self.command().args(["-t", "built"]).args(arguments).arg(self.path("context")).output().unwrap();
+            command.args(["-t", "built"]).args(arguments).arg(self.path("context")).output().unwrap();
         Built::new(output)
     }
 

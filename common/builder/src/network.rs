@@ -1,0 +1,148 @@
+//! The network of RUN: a namespace of the build's own, with a way out. Stave's own tools make it, and record it as that of a
+//! container `build-…`, so that it can be found and removed after a build that was killed.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::fs::FlockOperation;
+
+use crate::error::Cause;
+
+/// A network that ends with the build, however that ends.
+#[derive(Debug)]
+pub(crate) struct Own {
+    /// The namespace.
+    pub(crate) path: PathBuf,
+    _removal: Removal,
+}
+
+/// `unwind`, which has been told what to remove, and waits until its input ends. The kernel ends it when the build dies.
+#[derive(Debug)]
+struct Removal {
+    unwind: Child,
+    lock: PathBuf,
+    _locked: File,
+}
+
+impl Own {
+    /// Makes it. Those of killed builds are removed first.
+    ///
+    /// # Errors
+    /// When a tool is missing. A tool that fails says why itself.
+    pub(crate) fn make(root: &Path, run_dir: &Path) -> Result<Self, Cause> {
+        collect(root, run_dir)?;
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let id = format!("build-{}-{:x}", std::process::id(), time.as_nanos());
+        let removal = Removal::prepare(root, run_dir, &id)?;
+        let failed = |tool: &'static str| move |source| Cause::Network { tool, source };
+        let mut bridge = tool("netns-bridge", root, run_dir)?;
+        let bridge = bridge.args(["--null-input", "--id", &id]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut bridge = bridge.spawn().map_err(failed("netns-bridge"))?;
+        let Some(document) = bridge.stdout.take() else {
+            return Err(failed("netns-bridge")(io::ErrorKind::BrokenPipe.into()));
+        };
+        let mut pair = tool("veth-pair", root, run_dir)?;
+        let pair = pair.stdin(document).stderr(Stdio::piped()).output().map_err(failed("veth-pair"))?;
+        if !bridge.wait().map_err(failed("netns-bridge"))?.success() {
+            // It has said why, and veth-pair had nothing to do.
+            return Err(Cause::NoNetwork);
+        }
+        let _ = io::stderr().write_all(&pair.stderr);
+        let document: serde_json::Value = serde_json::from_slice(&pair.stdout).unwrap_or_default();
+        match document["network"]["namespace"].as_str().filter(|_| pair.status.success()) {
+            Some(path) => Ok(Self { path: path.into(), _removal: removal }),
+            None => Err(Cause::NoNetwork),
+        }
+    }
+}
+
+impl Removal {
+    fn prepare(root: &Path, run_dir: &Path, id: &str) -> Result<Self, Cause> {
+        let lock = lock_of(run_dir, id);
+        let locks = run_dir.join("locks");
+        fs::create_dir_all(&locks).map_err(Cause::system("create", &locks))?;
+        let locked = File::create_new(&lock).map_err(Cause::system("create", &lock))?;
+        let held = rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive);
+        held.map_err(Cause::system("lock", &lock))?;
+        let mut unwind = tool("unwind", root, run_dir)?;
+        // A signal from the terminal ends the build, and not this.
+        let unwind = unwind.arg("--quiet").process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
+        let failed = |source| Cause::Network { tool: "unwind", source };
+        let mut unwind = unwind.spawn().map_err(failed)?;
+        let written = match &mut unwind.stdin {
+            // What was made stands in the record.
+            Some(input) => writeln!(input, "{}", serde_json::json!({"stave": 1, "id": id})),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        let removal = Self { unwind, lock, _locked: locked };
+        written.map_err(failed)?;
+        Ok(removal)
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        drop(self.unwind.stdin.take());
+        // It says itself what went wrong; then the record stays, and the lock does not.
+        let _ = self.unwind.wait();
+        let _ = fs::remove_file(&self.lock);
+    }
+}
+
+/// A tool of Stave's beside this one.
+fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Command, Cause> {
+    let own = std::env::current_exe().map_err(|source| Cause::Network { tool: name, source })?;
+    let mut command = Command::new(own.with_file_name(name));
+    command.arg("--root").arg(root).arg("--run-dir").arg(run_dir);
+    Ok(command)
+}
+
+/// The lock that a build holds as long as it has its network.
+fn lock_of(run_dir: &Path, id: &str) -> PathBuf {
+    run_dir.join("locks").join(format!("{id}.build"))
+}
+
+/// Removes the networks of killed builds. Returns the ids of these.
+///
+/// # Errors
+/// When they cannot be looked for.
+pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
+    let mut removed = Vec::new();
+    for id in left(&run_dir.join("locks"))? {
+        let mut unwind = tool("unwind", root, run_dir)?;
+        let unwind = unwind.arg("--quiet").arg(&id).stdin(Stdio::null()).stdout(Stdio::null());
+        let failed = |source| Cause::Network { tool: "unwind", source };
+        // Where something is left, the next one tries again.
+        if unwind.status().map_err(failed)?.success() {
+            let lock = lock_of(run_dir, &id);
+            fs::remove_file(&lock).map_err(Cause::system("remove", &lock))?;
+            removed.push(id);
+        }
+    }
+    Ok(removed)
+}
+
+/// The ids of builds that hold their lock no more.
+fn left(locks: &Path) -> Result<Vec<String>, Cause> {
+    let mut ids = Vec::new();
+    let entries = match fs::read_dir(locks) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+        entries => entries.map_err(Cause::system("read", locks))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(Cause::system("read", locks))?.path();
+        let is_of_build = path.extension().is_some_and(|extension| extension == "build");
+        let Some(id) = path.file_stem().and_then(|name| name.to_str()).filter(|_| is_of_build) else {
+            continue;
+        };
+        let is_left = File::open(&path)
+            .is_ok_and(|lock| rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok());
+        ids.extend(is_left.then(|| id.to_owned()));
+    }
+    Ok(ids)
+}
