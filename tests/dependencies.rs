@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("network", &["operation", "kernel", "filesystem", "network"]),
     ("process", &["operation", "kernel", "filesystem", "process"]),
     ("builder", &["operation", "filesystem", "image", "network", "process"]),
-    ("testkit", &[]),
+    ("testkit", &["kernel"]),
 ];
 
 /// A package of the workspace.

@@ -115,6 +115,41 @@ fn the_undo_of_several_steps_is_killed_at_every_change() {
     }
 }
 
+/// Ports that a process holds, because portmap may load no program.
+#[test]
+fn portmap_that_starts_a_process_is_killed_at_every_change() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.snapshot();
+    let portmap = |before: &str| {
+        let portmap = "setpriv --bounding-set -sys_admin,-bpf portmap -p 8080:80 -p 40000:81/udp";
+        format!("netns-bridge -n --id web | veth-pair | {before} {portmap} > web.json")
+    };
+    let undo = |before: &str| format!("{before} portmap --undo < web.json > /dev/null");
+    let unwound = |context: &str| {
+        let unwound = sandbox.sh("unwind web");
+        assert_eq!(unwound.status, 0, "{context}: {}", unwound.stderr);
+        assert_as(&sandbox, &before, context);
+    };
+    // strace stays as long as the process.
+    let ended = |script: String| format!("{{ {script}; }} & sleep 1; pkill -KILL port-hold; wait");
+    let moments = killing::moments(&sandbox, |strace| ended(portmap(strace)));
+    unwound("once in peace");
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    for moment in moments {
+        sandbox.sh(&portmap(&killing::at(&moment)));
+        unwound(&format!("portmap killed at {moment:?}"));
+    }
+    sandbox.sh(&portmap("")).ok();
+    let moments = killing::moments(&sandbox, undo);
+    unwound("undone once in peace");
+    assert!(moments.len() >= 5, "too few to be true: {moments:?}");
+    for moment in moments {
+        sandbox.sh(&portmap("")).ok();
+        sandbox.sh(&undo(&killing::at(&moment)));
+        unwound(&format!("portmap --undo killed at {moment:?}"));
+    }
+}
+
 /// All sandboxes share the machine's cgroups, so this container has an id of its own.
 #[test]
 fn cgroup_limit_and_ns_exec_are_killed_and_no_cgroup_is_left() {

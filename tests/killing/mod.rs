@@ -9,7 +9,7 @@ use testkit::{Sandbox, Snapshot};
 /// The system calls by which a tool changes something that outlives it. Opening a file counts if it creates the file.
 const CHANGES: &str = "mkdir,mkdirat,mknod,mknodat,rmdir,unlink,unlinkat,rename,renameat,renameat2,symlink,symlinkat,\
     link,linkat,ftruncate,write,pwrite64,writev,mount,umount2,fsopen,fsconfig,fsmount,move_mount,open_tree,\
-    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock,open,openat,openat2";
+    mount_setattr,pivot_root,unshare,setns,clone,clone3,fork,vfork,sendto,sendmsg,execve,kill,flock,bpf,open,openat,openat2";
 
 /// A system call at which a tool is killed: its name, and its number among the calls with that name in its process.
 pub(crate) type Moment = (String, usize);

@@ -324,6 +324,7 @@ impl Default for Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        self.release_ports();
         let cgroups = self.cgroups();
         // `--kill-child` ends pid 1, and that ends everything in its pid namespace; then the mounts disappear too.
         drop(self.init.stdin.take());
@@ -334,16 +335,19 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
+    /// Takes back containers with published ports that a test did not remove. What holds the ports is outside of the sandbox.
+    fn release_ports(&self) {
+        for record in self.records().iter().filter(|record| record.to_string().contains("\"port-hold\"")) {
+            let id = record["id"].as_str().unwrap_or_default();
+            // A tool that a failed test left behind may have the lock.
+            let _ = self.command("timeout").args(["5", "unwind", id]).output();
+        }
+    }
+
     /// The cgroups of containers that a test did not remove. Cgroups are in no namespace of the sandbox.
     fn cgroups(&self) -> Vec<PathBuf> {
-        let unshare = self.init.id();
-        // The test may have ended the sandbox.
-        let children =
-            fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
-        let run = format!("/proc/{}/root/run/stave", children.trim());
-        let records = fs::read_dir(run).into_iter().flatten().flatten();
-        let names = records.filter_map(|record| {
-            let record: Value = serde_json::from_slice(&fs::read(record.path()).ok()?).ok()?;
+        let records = self.records();
+        let names = records.iter().filter_map(|record| {
             Some(format!("{}.{}", record["id"].as_str()?, record["instance"].as_str()?))
         });
         let tops = ["/sys/fs/cgroup/stave", "/sys/fs/cgroup/unified/stave"];
@@ -351,6 +355,18 @@ impl Sandbox {
             .flat_map(|name| tops.map(|top| Path::new(top).join(&name)))
             .filter(|path| path.is_dir())
             .collect()
+    }
+}
+
+impl Sandbox {
+    /// The records of the containers that are there; none if the test has ended the sandbox.
+    fn records(&self) -> Vec<Value> {
+        let unshare = self.init.id();
+        let children =
+            fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap_or_default();
+        let run = format!("/proc/{}/root/run/stave", children.trim());
+        let records = fs::read_dir(run).into_iter().flatten().flatten();
+        records.filter_map(|record| serde_json::from_slice(&fs::read(record.path()).ok()?).ok()).collect()
     }
 }
 

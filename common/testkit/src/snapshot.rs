@@ -26,6 +26,8 @@ impl Snapshot {
             ("sysctl", network(sandbox, "sysctl -a --pattern 'ip_forward$|forwarding$|route_localnet$'")),
             ("mount", mounts(pid)),
             ("process", processes(pid)),
+            ("held port", held_ports(pid)),
+            ("reserved port", network(sandbox, "cat /proc/sys/net/ipv4/ip_local_reserved_ports")),
         ]);
         let mut files = Vec::new();
         list(&sandbox.run(), "", &["stave/locks"], &mut files);
@@ -42,7 +44,7 @@ impl Snapshot {
     }
 
     /// The lines of one kind: `link`, `address`, `route`, `rule`, `nftables`, `sysctl`, `mount`, `process`,
-    /// `file in /run`, `file in STAVE_ROOT`.
+    /// `held port`, `reserved port`, `file in /run`, `file in STAVE_ROOT`.
     pub fn of(&self, kind: &str) -> &[String] {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }
@@ -92,6 +94,31 @@ fn network(sandbox: &Sandbox, command: &str) -> Vec<String> {
         .unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// The keys for this network namespace in the maps of ports that are held (the crate `hold`). They are outside of the sandbox.
+fn held_ports(pid: u32) -> Vec<String> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let enter = move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        bpf::namespace_cookie().unwrap()
+    };
+    let cookie = std::thread::spawn(enter).join().unwrap();
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+    let Some(top) = places.iter().find(|place| Path::new(place).join("cgroup.controllers").exists()) else {
+        return Vec::new();
+    };
+    let top = fs::File::open(top).unwrap();
+    let mut held = Vec::new();
+    for (_, maps) in bpf::Program::attached(&top, bpf::Attachment::Bind4, "stave_hold").unwrap() {
+        // Another test's, that has gone meanwhile.
+        let Ok(map) = bpf::Map::<16, 8>::by_id(maps[0]) else { continue };
+        let keys = map.keys().unwrap();
+        held.extend(
+            keys.iter().filter(|key| key[..8] == cookie.to_ne_bytes()).map(|key| format!("{:?}", &key[8..])),
+        );
+    }
+    held
 }
 
 /// Without what the kernel changes by itself: the carrier, which depends on the ports of a bridge, the bridge's timers,

@@ -2,10 +2,12 @@
 //! compiles them; and nobody needs to mount a file system for them: what is attached is found again by its name.
 
 mod call;
+mod cookie;
 mod instruction;
 mod map;
 mod program;
 
+pub use cookie::namespace_cookie;
 pub use instruction::{Assembler, instruction, opcode};
 pub use map::Map;
 pub use program::{Attachment, Program};

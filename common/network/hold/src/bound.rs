@@ -18,9 +18,6 @@ use crate::Port;
 /// CAP_NET_ADMIN.
 pub(crate) const LOOKING: u32 = 0x73_74_61_76;
 
-/// asm-generic/socket.h
-const SO_NETNS_COOKIE: libc::c_int = 71;
-
 /// A socket for this port, which is not bound yet; none on a kernel without the protocol.
 pub(crate) fn socket(port: Port) -> Result<Option<OwnedFd>, Errno> {
     let (kind, protocol) = match port.protocol() {
@@ -70,24 +67,6 @@ fn set_option(socket: &OwnedFd, option: libc::c_int, value: u32) -> Result<(), E
         )
     };
     if result == 0 { Ok(()) } else { Err(last_error()) }
-}
-
-/// The number of this thread's network namespace, which no other one gets until the machine is restarted.
-pub(crate) fn namespace_cookie() -> Result<u64, Errno> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    let mut cookie = 0_u64;
-    let mut size = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `size` bytes.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            std::ptr::from_mut(&mut cookie).cast(),
-            &mut size,
-        )
-    };
-    if result == 0 { Ok(cookie) } else { Err(last_error()) }
 }
 
 pub(crate) fn last_error() -> Errno {

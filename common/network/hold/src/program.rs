@@ -87,7 +87,7 @@ fn key(cookie: u64, address: u32, port: Port) -> Key {
 impl Guards {
     /// Those that stand.
     pub(crate) fn open() -> Result<Self, Refused> {
-        let cookie = bound::namespace_cookie().map_err(|errno| ("SO_NETNS_COOKIE", errno))?;
+        let cookie = bpf::namespace_cookie().map_err(|errno| ("SO_NETNS_COOKIE", errno))?;
         let cgroup = mount::cgroup::open().map_err(|error| {
             let errno = error.errno().map_or(Errno::IO, |errno| Errno::from_raw_os_error(errno as i32));
             ("cgroup2", errno)
