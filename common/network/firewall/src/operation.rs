@@ -42,9 +42,6 @@ pub enum FirewallOperation {
         bridge: String,
         /// Which firewall.
         firewall: Firewall,
-        /// What dropped its packets when this was planned.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        barriers: Vec<Barrier>,
     },
 }
 
@@ -83,25 +80,32 @@ impl FirewallOperation {
             let object = format!("bridge {bridge:?} through {firewall}");
             return Err(Error::new("let", object, "it has no chain for forwarded packets").with_hint(hint));
         }
-        let mut barriers = barriers(bridge, firewall)?;
-        barriers.retain(|barrier| covers(firewall, barrier));
-        Ok(Self::Accept { bridge: bridge.to_owned(), firewall, barriers })
+        let operation = Self::Accept { bridge: bridge.to_owned(), firewall };
+        operation.needed()?;
+        Ok(operation)
+    }
+
+    /// What it has to let the bridge through now.
+    fn needed(&self) -> Result<Vec<Barrier>, Error> {
+        let Self::Accept { bridge, firewall } = self;
+        validate(bridge)?;
+        let mut found = barriers(bridge, *firewall)?;
+        found.retain(|barrier| covers(*firewall, barrier));
+        Ok(found)
     }
 }
 
 impl Operation for FirewallOperation {
     fn explain(&self) -> Vec<String> {
-        let Self::Accept { bridge, barriers, .. } = self;
-        barriers.iter().flat_map(|barrier| barrier.explain(bridge)).collect()
+        let Self::Accept { bridge, .. } = self;
+        // What a firewall does not say, the plan has told.
+        self.needed().unwrap_or_default().iter().flat_map(|barrier| barrier.explain(bridge)).collect()
     }
 
     fn apply(&mut self, _: &Scope) -> Result<(), Error> {
-        let Self::Accept { bridge, firewall, .. } = self;
+        let found = self.needed()?;
+        let Self::Accept { bridge, firewall } = self;
         let (bridge, firewall) = (bridge.as_str(), *firewall);
-        validate(bridge)?;
-        // The rules may have changed since this was planned. It stays as it was recorded: undo needs no more than the bridge.
-        let mut found = barriers(bridge, firewall)?;
-        found.retain(|barrier| covers(firewall, barrier));
         // Who may refuse comes first, and one transaction last.
         for barrier in &found {
             firewalld::let_through(bridge, barrier)?;
@@ -116,7 +120,7 @@ impl Operation for FirewallOperation {
     }
 
     fn undo(&self, _: &Scope) -> Result<(), Error> {
-        let Self::Accept { bridge, firewall, .. } = self;
+        let Self::Accept { bridge, firewall } = self;
         validate(bridge)?;
         // One that fails does not keep the others from it.
         let zone = match *firewall == Firewall::Firewalld || has(Firewall::Firewalld)? {
@@ -130,7 +134,7 @@ impl Operation for FirewallOperation {
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
-        let Self::Accept { bridge, firewall, .. } = self;
+        let Self::Accept { bridge, firewall } = self;
         validate(bridge)?;
         let found = barriers(bridge, *firewall)?;
         let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|barrier| covers(*firewall, barrier));
