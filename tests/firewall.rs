@@ -299,6 +299,30 @@ fn the_last_container_of_whichever_run_directory_takes_the_rules() {
 }
 
 #[test]
+fn net_repair_lets_the_bridges_through() {
+    let sandbox = host();
+    containers(&sandbox, "");
+    sandbox
+        .sh("netns-bridge -n --id c --bridge other0 --firewall none > c.json; iptables -P FORWARD DROP")
+        .ok();
+    let explained = sandbox.sh("net-repair --all --explain").ok();
+    assert_eq!(explained.matches("comment \"stave stave0\"").count(), 2, "{explained}");
+    assert!(!explained.contains("stave other0"), "{explained}");
+    let rule = "a rule for bridge \"stave0\" in chain FORWARD of table ip filter, which drops its packets (--repair adds it)";
+    let repaired = sandbox.sh("net-repair --all").json();
+    assert_eq!(repaired.pointer("/0/restored/0").unwrap(), rule, "{repaired}");
+    assert_eq!(repaired.pointer("/1/restored").unwrap().as_array().unwrap().len(), 0, "{repaired}");
+    assert_eq!(answers(&sandbox), THROUGH);
+    // The program that watches sees a firewall that is loaded anew.
+    sandbox.sh("(net-guard > guard.log 2>&1 & echo $! > guard.pid); sleep 0.3; iptables -F FORWARD").ok();
+    sandbox
+        .sh("for try in $(seq 50); do iptables -S | grep -q stave0 && exit; sleep 0.05; done; exit 1")
+        .ok();
+    assert_eq!(answers(&sandbox), THROUGH);
+    sandbox.sh("kill $(cat guard.pid)").ok();
+}
+
+#[test]
 fn stave_run_passes_the_flag_on() {
     let sandbox = Sandbox::with_busybox();
     let stave = testkit::repository().join("scripts/stave").display().to_string();
