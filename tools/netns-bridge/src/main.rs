@@ -4,13 +4,15 @@
 //! Makes `/run/netns/<id>` with `lo` up in it. Makes sure that the bridge exists with the subnet's first address as the
 //! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Others reach the containers
 //! only by published ports, whether from another bridge or from the host's wire. A host that forwarded nothing before forwards
-//! for our bridges only. A bridge that others made is used as it is.
+//! for our bridges only. A bridge that others made is used as it is. Where the host's own firewall drops the bridge's packets,
+//! it gets a rule that lets them through.
 //! # Reads
 //! `id`.
 //! # Adds
 //! `network`: mode, namespace, bridge.
 //! # Undoes
-//! The namespace; with the last container on the bridge also the bridge, its masquerade and `ip_forward`.
+//! The namespace; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules in the
+//! host's firewall.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
@@ -19,8 +21,9 @@ mod bridge;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
-use clap::Parser;
+use clap::{Parser, builder::PossibleValuesParser, builder::TypedValueParser};
 use document::{Document, Instance, members};
+use firewall::{Firewall, FirewallOperation};
 use ipnet::Ipv4Net;
 use nat::{NatOperation, Used, User};
 use netlink::{Mark, Sysctl, Variable};
@@ -41,8 +44,17 @@ struct NetnsBridge {
     /// 172.18.0.0/16 and so on that no interface and no route uses
     #[arg(long, value_name = "CIDR", value_parser = bridge::parse_subnet)]
     subnet: Option<Ipv4Net>,
+    /// Where the host's firewall drops packets of the bridge, put a rule that lets them through into this one; `auto` chooses
+    /// whichever drops them. A certain one gets the rule also if it drops nothing yet
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
+    firewall: Firewall,
     #[command(flatten)]
     common: Common,
+}
+
+/// The names of firewalls, for `--help` as well.
+fn firewalls() -> impl TypedValueParser<Value = Firewall> {
+    PossibleValuesParser::new(Firewall::NAMES).map(|name| name.parse().unwrap_or(Firewall::Auto))
 }
 
 operation::any_of! {
@@ -51,6 +63,7 @@ operation::any_of! {
         Claim(Claim),
         Sysctl(Shared<Used<Sysctl>>),
         Link(Shared<Used<netlink::LinkOperation>>),
+        Firewall(Shared<Used<FirewallOperation>>),
         // An operation with claims of its own first: read as one without, it would be undone for nobody's sake.
         EarlierNat(Shared<NatOperation>),
         Nat(NatOperation),
@@ -119,6 +132,11 @@ impl Filter for NetnsBridge {
         operations.push(Shared::new(&claim, route_localnet).into());
         // For all bridges.
         operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
+        // Undone before ip_forward, which stays where there are rules for forwarded packets.
+        if self.firewall != Firewall::None {
+            let through = FirewallOperation::plan(&self.bridge, self.firewall)?;
+            operations.push(Shared::new(&claim, Used::new(&user, Some(&self.bridge), through)).into());
+        }
         let adds = members::Network {
             mode: "bridge".into(),
             namespace,

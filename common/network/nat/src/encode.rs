@@ -136,16 +136,16 @@ fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
     Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
 }
 
-/// A text that nft shows as a comment: type 0, length, text with a zero byte.
-fn comment(text: &str) -> Vec<u8> {
+/// A text that nft shows as a comment, of an element or a rule: type 0, length, text with a zero byte.
+pub fn comment(text: &str) -> Vec<u8> {
     let mut bytes = vec![0, text.len() as u8 + 1];
     bytes.extend(text.as_bytes());
     bytes.push(0);
     bytes
 }
 
-/// The comment in an element's user data.
-pub(crate) fn read_comment(bytes: &[u8]) -> Option<String> {
+/// The comment in the user data of an element or a rule.
+pub fn read_comment(bytes: &[u8]) -> Option<String> {
     let length = usize::from(*bytes.get(1)?);
     let text = bytes.get(2..2 + length)?;
     (bytes[0] == 0).then(|| netlink::attribute::string(text))
@@ -208,7 +208,12 @@ pub(crate) fn in_chain(chain: &str) -> Vec<Attribute> {
 
 /// The list of expressions of a rule.
 pub(crate) fn expressions(rule: &Rule) -> Attribute {
-    let list = rule.statements.iter().flat_map(expressions_of);
+    statements(&rule.statements)
+}
+
+/// The list of expressions of a rule with these parts.
+pub fn statements(statements: &[Statement]) -> Attribute {
+    let list = statements.iter().flat_map(expressions_of);
     Attribute::Nested(4, list.map(|expression| Attribute::Nested(LIST_ELEM, expression)).collect())
 }
 
@@ -339,9 +344,13 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
-        Statement::Drop => {
-            let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, vec![Attribute::number(1, 0)])]);
-            vec![expression("immediate", vec![Attribute::number(1, 0), verdict])]
-        }
+        Statement::Accept => vec![verdict(1)],
+        Statement::Drop => vec![verdict(0)],
     }
+}
+
+/// NF_DROP or NF_ACCEPT.
+fn verdict(code: u32) -> Vec<Attribute> {
+    let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, vec![Attribute::number(1, code)])]);
+    expression("immediate", vec![Attribute::number(1, 0), verdict])
 }

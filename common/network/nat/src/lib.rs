@@ -8,7 +8,7 @@
 //! [`ruleset`] has the values (tables, chains, sets, rules) and how nft writes them, `table` the rules themselves.
 
 mod conntrack;
-mod encode;
+pub mod encode;
 mod mapping;
 mod operation;
 mod reconcile;

@@ -23,7 +23,7 @@ pub(crate) struct Change {
 
 impl Change {
     pub(crate) fn new(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) -> Self {
-        Self { message: Message { kind, flags, attributes }, object }
+        Self { message: Message { kind, family: IPV4, flags, attributes }, object }
     }
 
     pub(crate) fn element(kind: Kind, flags: u16, element: &Element) -> Self {

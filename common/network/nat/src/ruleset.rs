@@ -130,6 +130,8 @@ pub enum Statement {
     },
     /// The source becomes the address of the interface by which the packet leaves.
     Masquerade,
+    /// The packet goes through this chain.
+    Accept,
     /// The packet is dropped.
     Drop,
 }
@@ -255,6 +257,7 @@ impl Display for Statement {
                 write!(f, " map @{map}")
             }
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
         }
     }

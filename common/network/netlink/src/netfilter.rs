@@ -25,6 +25,8 @@ const BATCH_END: u16 = 0x11;
 const GENERATION: u16 = 1;
 /// Of no family, and of all of them (`NFPROTO_UNSPEC`).
 pub const UNSPEC: u8 = 0;
+/// IPv4 and IPv6 (`NFPROTO_INET`).
+pub const INET: u8 = 1;
 /// `NFPROTO_IPV4`.
 pub const IPV4: u8 = 2;
 /// The table of family `ip` that holds what Stave makes.
@@ -58,11 +60,13 @@ impl Kind {
     }
 }
 
-/// One message of a batch, of the family IPv4.
+/// One message of a batch.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Its kind.
     pub kind: Kind,
+    /// The family of the table that it is about.
+    pub family: u8,
     /// Flags of its header: `NLM_F_CREATE` and the like.
     pub flags: u16,
     /// Its content.
@@ -160,7 +164,7 @@ impl Netfilter {
             .enumerate()
             .map(|(at, message)| {
                 let confirm = if at + 1 == batch.len() { NLM_F_ACK } else { 0 };
-                about(message.kind, message.flags | confirm, IPV4, &message.attributes)
+                about(message.kind, message.flags | confirm, message.family, &message.attributes)
             })
             .collect();
         self.removed.set(self.removed.get() || batch.iter().any(|message| message.kind.removes()));

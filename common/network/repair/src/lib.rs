@@ -79,6 +79,7 @@ pub fn repair(scope: &Scope, networks: &[Network<'_>], reach: Reach, act: Act) -
     for (at, network) in networks.iter().enumerate() {
         repair.own(at, network);
     }
+    repair.firewalls(networks);
     Ok(repair.found)
 }
 
@@ -152,7 +153,8 @@ impl Repair<'_> {
     fn own(&mut self, at: usize, network: &Network<'_>) {
         let mut made_again = false;
         for operation in network.operations {
-            if operation.is_shared() || operation.nat().is_some() || self.stopped.contains(&at) {
+            let is_done = operation.is_shared() || operation.nat().is_some() || operation.is_firewall();
+            if is_done || self.stopped.contains(&at) {
                 continue;
             }
             let inside = operation.is_inside();
@@ -175,6 +177,18 @@ impl Repair<'_> {
                 None => None,
             };
             self.restore(at, operation, known);
+        }
+    }
+
+    /// The host's own firewall: last, because nothing else relies on it. It is asked once for each bridge.
+    fn firewalls(&mut self, networks: &[Network<'_>]) {
+        let mut seen = HashSet::new();
+        for (at, network) in networks.iter().enumerate() {
+            for operation in network.operations.iter().filter(|operation| operation.is_firewall()) {
+                if operation.is_first(&mut seen) {
+                    self.restore(at, operation, None);
+                }
+            }
         }
     }
 

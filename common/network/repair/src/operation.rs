@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use ::operation::{Claim, Shared};
+use firewall::FirewallOperation;
+use hold::HoldOperation;
 use lease::Lease;
 use nat::{NatOperation, Used};
 use netlink::{LinkOperation, Sysctl};
@@ -19,6 +21,8 @@ use netns::NetnsOperation;
         Sysctl(Shared<Used<Sysctl>>),
         /// The bridge.
         Bridge(Shared<Used<LinkOperation>>),
+        /// The host's own firewall.
+        Firewall(Shared<Used<FirewallOperation>>),
         /// The table, as versions before 0.2 recorded it.
         EarlierNat(Shared<NatOperation>),
         /// The table.
@@ -31,6 +35,8 @@ use netns::NetnsOperation;
         EarlierBridge(Shared<LinkOperation>),
         /// The container's own link.
         Link(LinkOperation),
+        /// What keeps the host's processes from published ports.
+        Hold(HoldOperation),
     }
 }
 
@@ -44,6 +50,11 @@ impl NetworkOperation {
             )
     }
 
+    /// Whether it lets a bridge through the host's own firewall.
+    pub(crate) fn is_firewall(&self) -> bool {
+        matches!(self, Self::Firewall(_))
+    }
+
     /// Whether this is the first of those that do the same for several containers.
     pub(crate) fn is_first(&self, seen: &mut HashSet<String>) -> bool {
         let what = match self {
@@ -51,6 +62,7 @@ impl NetworkOperation {
             Self::EarlierSysctl(shared) => serde_json::to_string(&shared.operation.variable),
             Self::Bridge(shared) => shared_link(&shared.operation.operation),
             Self::EarlierBridge(shared) => shared_link(&shared.operation),
+            Self::Firewall(shared) => serde_json::to_string(&shared.operation.operation),
             _ => return true,
         };
         what.map_or(true, |what| seen.insert(what))

@@ -9,11 +9,9 @@ use super::failed;
 use crate::{
     Connection, Error, Link,
     attribute::{find, string},
-    netfilter::{IPV4, Kind, Netfilter, OWN_TABLE},
+    netfilter::{INET, IPV4, Kind, Netfilter, OWN_TABLE},
 };
 
-/// `NFPROTO_INET`: rules for IPv4 and IPv6.
-const INET: u8 = 1;
 /// `NF_INET_FORWARD`.
 const HOOK_FORWARD: u32 = 2;
 

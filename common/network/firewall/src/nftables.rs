@@ -1,0 +1,398 @@
+//! Chains of nf_tables at the hook `forward`, among them those of iptables since 1.8: read, and given rules of ours.
+
+use std::collections::BTreeMap;
+
+use nat::{
+    encode,
+    ruleset::{Field, Statement, Value},
+};
+use netlink::{
+    Error, NLM_F_APPEND, NLM_F_CREATE, Refusal, Refused,
+    attribute::{Attribute, find, number, read, string},
+    netfilter::{Kind, Message, Netfilter, OWN_TABLE},
+};
+use nix::errno::Errno;
+
+use crate::{
+    barrier::{Barrier, Family, Firewall},
+    walk::{Chain, Condition, Dropped, Policy, Rule, Verdict, mark},
+};
+
+/// `NF_INET_FORWARD`.
+const HOOK_FORWARD: u32 = 2;
+/// The table of firewalld, which it makes anew when it likes, and may lock against others.
+const FIREWALLD: &str = "firewalld";
+
+// linux/netfilter/nf_tables.h: attributes of chains and rules.
+const IN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_POSITION: u16 = 6;
+const RULE_COMMENT: u16 = 7;
+
+/// A table with a chain for forwarded packets.
+pub(crate) struct Table {
+    pub(crate) family: Family,
+    pub(crate) name: String,
+    pub(crate) chains: Vec<Chain>,
+}
+
+/// The firewall that a chain for forwarded packets is a part of.
+pub(crate) fn owner(family: Family, table: &str, chain: &str) -> Firewall {
+    match (family, table, chain) {
+        (_, FIREWALLD, _) => Firewall::Firewalld,
+        (Family::Ip, "filter" | "mangle" | "security", "FORWARD") => Firewall::Iptables,
+        _ => Firewall::Nftables,
+    }
+}
+
+/// Our rules for a bridge: for what comes `from` it, and for what goes `to` it. As nft writes them.
+pub(crate) fn rules(bridge: &str, from: bool, to: bool) -> Vec<String> {
+    let parts = |statements: &[Statement; 2]| format!("{} {}", statements[0], statements[1]);
+    let rule = |field| format!("{} comment \"{}\"", parts(&statements(field, bridge)), mark(bridge));
+    fields(from, to).map(rule).collect()
+}
+
+fn fields(from: bool, to: bool) -> impl Iterator<Item = Field> {
+    [(from, Field::IifName), (to, Field::OifName)]
+        .into_iter()
+        .filter(|(needed, _)| *needed)
+        .map(|(_, field)| field)
+}
+
+fn statements(field: Field, bridge: &str) -> [Statement; 2] {
+    let value = Value::Interface(bridge.to_owned());
+    [Statement::Is { field, not: false, value }, Statement::Accept]
+}
+
+/// All tables with a chain for forwarded packets, except our own. A machine without any costs two requests.
+pub(crate) fn tables(socket: &Netfilter) -> Result<Vec<Table>, Refusal> {
+    let mut tables = Vec::new();
+    for family in Family::ALL {
+        let dump = |kind, attributes: &[Attribute]| match socket.dump(kind, family.number(), attributes) {
+            // The kernel does not know the family.
+            Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(Vec::new()),
+            dumped => dumped,
+        };
+        let mut chains: BTreeMap<String, Vec<Chain>> = BTreeMap::new();
+        for message in dump(Kind::GetChain, &[])? {
+            chains.entry(text(&message, IN_TABLE)).or_default().push(chain(&message));
+        }
+        for (name, mut chains) in chains {
+            let is_ours = family == Family::Ip && name == OWN_TABLE;
+            if is_ours || chains.iter().all(|chain| chain.forward.is_none()) {
+                continue;
+            }
+            for message in dump(Kind::GetRule, &[Attribute::string(IN_TABLE, &name)])? {
+                let of = text(&message, RULE_CHAIN);
+                if let Some(chain) = chains.iter_mut().find(|chain| chain.name == of) {
+                    chain.rules.push(rule(&message));
+                }
+            }
+            tables.push(Table { family, name, chains });
+        }
+    }
+    Ok(tables)
+}
+
+impl Table {
+    /// Whether a chain for forwarded packets is of this firewall.
+    pub(crate) fn is_of(&self, firewall: Firewall) -> bool {
+        let mut forward = self.chains.iter().filter(|chain| chain.forward.is_some());
+        forward.any(|chain| owner(self.family, &self.name, &chain.name) == firewall)
+    }
+
+    /// The chains that drop packets of the bridge; with `anyway` those as well that have no rules for it.
+    pub(crate) fn barriers(&self, bridge: &str, anyway: Firewall) -> Vec<Barrier> {
+        let barrier = |chain: &Chain| {
+            let at = |Dropped { from, to, before }| Barrier::Nftables {
+                family: self.family,
+                table: self.name.clone(),
+                chain: chain.name.clone(),
+                before,
+                from,
+                to,
+            };
+            let lacks =
+                || chain.lacks(&self.chains, bridge).map(at).filter(|found| found.firewall() == anyway);
+            chain.drops(&self.chains, bridge).map(at).or_else(lacks)
+        };
+        self.chains.iter().filter_map(barrier).collect()
+    }
+}
+
+fn text(message: &[u8], kind: u16) -> String {
+    find(message, kind).map(string).unwrap_or_default()
+}
+
+fn chain(message: &[u8]) -> Chain {
+    let hook = find(message, CHAIN_HOOK).and_then(|hook| find(hook, 1)).and_then(number);
+    let drops = find(message, CHAIN_POLICY).and_then(number) == Some(0);
+    let policy = if drops { Policy::Drop } else { Policy::Accept };
+    Chain {
+        name: text(message, CHAIN_NAME),
+        forward: (hook == Some(HOOK_FORWARD)).then_some(policy),
+        rules: Vec::new(),
+    }
+}
+
+/// Which interface's name is in a register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    In,
+    Out,
+}
+
+/// What `meta` loads: NFT_META_IIFNAME, NFT_META_OIFNAME.
+fn loaded(key: Option<u32>) -> Option<Loaded> {
+    match key {
+        Some(6) => Some(Loaded::In),
+        Some(7) => Some(Loaded::Out),
+        _ => None,
+    }
+}
+
+/// A rule from its expressions. What is not known here makes it a rule for some packets only.
+fn rule(message: &[u8]) -> Rule {
+    let handle = find(message, RULE_HANDLE).unwrap_or_default();
+    let mut rule = Rule {
+        id: handle.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        conditions: Vec::new(),
+        verdict: Verdict::Continue,
+        comment: find(message, RULE_COMMENT).and_then(encode::read_comment),
+    };
+    let mut registers: BTreeMap<u32, Loaded> = BTreeMap::new();
+    for (_, expression) in read(find(message, RULE_EXPRESSIONS).unwrap_or_default()) {
+        let data = find(expression, 2).unwrap_or_default();
+        let value = |kind| find(data, kind).and_then(number);
+        match text(expression, 1).as_str() {
+            "counter" | "log" | "notrack" | "last" => {}
+            "meta" => match (value(1), loaded(value(2))) {
+                (Some(into), Some(interface)) => drop(registers.insert(into, interface)),
+                (Some(into), None) => drop(registers.remove(&into)),
+                // It sets something.
+                (None, _) => {}
+            },
+            // What a register holds is another thing now. Which one does not matter: a name is compared just after it was loaded.
+            "ct" | "payload" | "exthdr" | "rt" | "fib" | "numgen" | "hash" | "bitwise" | "byteorder" => {
+                registers.clear()
+            }
+            "immediate" => match verdict(data) {
+                Some(verdict) => rule.verdict = verdict,
+                None => registers.clear(),
+            },
+            "cmp" => {
+                let loaded = value(1).and_then(|register| registers.get(&register).copied());
+                rule.conditions.push(compared(data, loaded));
+            }
+            "reject" => rule.verdict = Verdict::Drop,
+            "queue" => rule.verdict = Verdict::Accept,
+            "match" if text(data, 1) == "comment" => {
+                rule.comment = rule.comment.or_else(|| find(data, 3).map(string));
+            }
+            "target" => match text(data, 1).as_str() {
+                "REJECT" | "DROP" => rule.verdict = Verdict::Drop,
+                "NFQUEUE" | "ACCEPT" => rule.verdict = Verdict::Accept,
+                _ => {}
+            },
+            _ => rule.conditions.push(Condition::Unknown),
+        }
+    }
+    rule
+}
+
+/// `cmp`, of the register with this in it.
+fn compared(data: &[u8], loaded: Option<Loaded>) -> Condition {
+    let value = find(data, 3).and_then(|value| find(value, 1)).unwrap_or_default();
+    let (Some(loaded), Some(operator @ (0 | 1))) = (loaded, find(data, 2).and_then(number)) else {
+        return Condition::Unknown;
+    };
+    // A whole name ends with a zero byte. One without is how the names begin.
+    let end = value.iter().position(|byte| *byte == 0);
+    let name = value[..end.unwrap_or(value.len())].to_vec();
+    Condition::Interface { out: loaded == Loaded::Out, name, prefix: end.is_none(), not: operator == 1 }
+}
+
+/// The verdict of `immediate`; none where it loads a value.
+fn verdict(data: &[u8]) -> Option<Verdict> {
+    let verdict = find(find(data, 2)?, 2)?;
+    let chain = || text(verdict, 2);
+    Some(match find(verdict, 1).and_then(number).map(u32::cast_signed) {
+        Some(0) => Verdict::Drop,
+        // NF_QUEUE: a program decides.
+        Some(1 | 3) => Verdict::Accept,
+        Some(-3) => Verdict::Jump(chain()),
+        Some(-4) => Verdict::Goto(chain()),
+        Some(-5) => Verdict::Return,
+        _ => Verdict::Continue,
+    })
+}
+
+/// A change, with the words for an error about it.
+struct Change {
+    message: Message,
+    object: String,
+}
+
+fn change(kind: Kind, flags: u16, family: Family, table: &str, chain: &str, more: Vec<Attribute>) -> Change {
+    let mut attributes = vec![Attribute::string(IN_TABLE, table), Attribute::string(RULE_CHAIN, chain)];
+    attributes.extend(more);
+    let message = Message { kind, family: family.number(), flags, attributes };
+    Change { message, object: format!("rule of chain {chain} of table {family} {table}") }
+}
+
+fn handle(kind: u16, handle: u64) -> Attribute {
+    Attribute::Bytes(kind, handle.to_be_bytes().to_vec())
+}
+
+/// The rules that let the bridge through this one.
+fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
+    let Barrier::Nftables { family, table, chain, before, from, to } = barrier else { return Vec::new() };
+    let add = |field| {
+        let mut attributes = vec![
+            encode::statements(&statements(field, bridge)),
+            Attribute::Bytes(RULE_COMMENT, encode::comment(&mark(bridge))),
+        ];
+        attributes.extend(before.map(|before| handle(RULE_POSITION, before)));
+        let place = if before.is_some() { 0 } else { NLM_F_APPEND };
+        change(Kind::NewRule, NLM_F_CREATE | place, *family, table, chain, attributes)
+    };
+    fields(*from, *to).map(add).collect()
+}
+
+/// Lets the bridge through all that `covers` chooses; but firewalld's table is only its own.
+pub(crate) fn let_through(
+    bridge: &str,
+    firewall: Firewall,
+    covers: impl Fn(&Barrier) -> bool,
+) -> Result<(), Error> {
+    transact("add", |tables| {
+        let others = tables.iter().filter(|table| !table.is_of(Firewall::Firewalld));
+        let barriers = others.flat_map(|table| table.barriers(bridge, firewall));
+        barriers.filter(&covers).flat_map(|barrier| additions(bridge, &barrier)).collect()
+    })
+}
+
+/// Removes all rules of ours for the bridge.
+pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
+    transact("remove", |tables| {
+        let mut changes = Vec::new();
+        for table in tables {
+            for chain in table.chains.iter().filter(|chain| chain.forward.is_some()) {
+                for rule in chain.rules.iter().filter(|rule| rule.is_ours(bridge)) {
+                    let this = vec![handle(RULE_HANDLE, rule.id)];
+                    changes.push(change(Kind::DelRule, 0, table.family, &table.name, &chain.name, this));
+                }
+            }
+        }
+        changes
+    })
+}
+
+const OBJECT: &str = "rules for forwarded packets";
+
+/// Reads, again for as long as others change the rules meanwhile.
+pub(crate) fn look() -> Result<Vec<Table>, Error> {
+    let failed = |refusal| Error::new("list", OBJECT, refusal);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    for _ in 0..ATTEMPTS {
+        match tables(&socket) {
+            Err(refusal) if refusal.errno == Errno::ERESTART => {}
+            read => return read.map_err(failed),
+        }
+    }
+    Err(failed(Errno::EBUSY.into()))
+}
+
+const ATTEMPTS: usize = 200;
+
+/// Reads and changes in one transaction; again for as long as others change the rules in between.
+fn transact(verb: &'static str, changes: impl Fn(&[Table]) -> Vec<Change>) -> Result<(), Error> {
+    let failed = |refusal| Error::new(verb, OBJECT, refusal);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    for _ in 0..ATTEMPTS {
+        let generation = socket.generation().map_err(failed)?;
+        let changes = match tables(&socket) {
+            Err(refusal) if refusal.errno == Errno::ERESTART => continue,
+            tables => changes(&tables.map_err(failed)?),
+        };
+        let batch: Vec<_> = changes.iter().map(|change| change.message.clone()).collect();
+        match socket.commit(Some(generation), &batch) {
+            Err(Refused { refusal, .. }) if refusal.errno == Errno::ERESTART => {}
+            Err(Refused { at, refusal, .. }) => {
+                let object = at.and_then(|at| changes.get(at)).map_or(OBJECT, |change| &change.object);
+                return Err(Error::new(verb, object, refusal));
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(failed(Errno::EBUSY.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(attributes: &[Attribute]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        attributes.iter().for_each(|attribute| attribute.write(&mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn our_rules_are_read_as_they_are_written() {
+        for (field, out) in [(Field::IifName, false), (Field::OifName, true)] {
+            let written = attributes(&[
+                handle(RULE_HANDLE, 0x0102),
+                encode::statements(&statements(field, "br0")),
+                Attribute::Bytes(RULE_COMMENT, encode::comment("stave br0")),
+            ]);
+            let rule = rule(&written);
+            let interface = Condition::Interface { out, name: b"br0".to_vec(), prefix: false, not: false };
+            assert_eq!(
+                (rule.id, &rule.conditions[..], &rule.verdict),
+                (0x0102, &[interface][..], &Verdict::Accept)
+            );
+            assert!(rule.is_ours("br0") && !rule.is_ours("br1"));
+        }
+    }
+
+    #[test]
+    fn a_register_that_holds_another_thing_is_not_compared_as_a_name() {
+        let expression = |name: &str, data: Vec<Attribute>| {
+            Attribute::Nested(1, vec![Attribute::string(1, name), Attribute::Nested(2, data)])
+        };
+        let number = Attribute::number;
+        let meta = |key| expression("meta", vec![number(2, key), number(1, 1)]);
+        let compare = |register| {
+            let value = Attribute::Nested(3, vec![Attribute::Bytes(1, b"br0\0".to_vec())]);
+            expression("cmp", vec![number(1, register), number(2, 0), value])
+        };
+        let name = Condition::Interface { out: false, name: b"br0".to_vec(), prefix: false, not: false };
+        for (expressions, expected) in [
+            (vec![meta(6), compare(1)], name.clone()),
+            (vec![meta(6), compare(2)], Condition::Unknown),
+            (vec![meta(6), meta(16), compare(1)], Condition::Unknown),
+            (
+                vec![meta(6), expression("bitwise", vec![number(1, 1), number(2, 1)]), compare(1)],
+                Condition::Unknown,
+            ),
+        ] {
+            let message = attributes(&[Attribute::Nested(RULE_EXPRESSIONS, expressions)]);
+            assert_eq!(rule(&message).conditions, [expected]);
+        }
+    }
+
+    #[test]
+    fn bytes_that_mean_nothing_are_read_without_harm() {
+        let empty = rule(&[]);
+        assert_eq!((empty.id, empty.conditions.len(), empty.verdict), (0, 0, Verdict::Continue));
+        let odd = attributes(&[Attribute::Nested(RULE_EXPRESSIONS, vec![Attribute::number(1, 77)])]);
+        assert_eq!(rule(&odd).conditions, [Condition::Unknown]);
+        assert_eq!(chain(&[1, 2, 3]).forward, None);
+    }
+}

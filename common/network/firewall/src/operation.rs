@@ -1,0 +1,151 @@
+use nix::errno::Errno;
+use operation::{Condition, Error, Operation, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    barrier::{Barrier, Firewall},
+    firewalld, iptables, nftables,
+};
+
+/// What drops packets of the bridge in this network namespace, in all firewalls. With a certain `firewall`, also what drops none
+/// there yet, and has no rules for the bridge.
+///
+/// # Errors
+/// When a firewall does not say.
+pub fn barriers(bridge: &str, firewall: Firewall) -> Result<Vec<Barrier>, Error> {
+    let mut barriers = Vec::new();
+    for table in nftables::look()? {
+        let found = table.barriers(bridge, firewall);
+        if !table.is_of(Firewall::Firewalld) {
+            barriers.extend(found);
+        } else if !found.is_empty() {
+            // firewalld on the bus may be that of another network namespace; its rules are here.
+            barriers.extend(firewalld::barrier(bridge)?);
+        }
+    }
+    barriers.extend(iptables::barriers(bridge, firewall)?);
+    if firewall == Firewall::Firewalld && !barriers.iter().any(|found| found.firewall() == firewall) {
+        barriers.extend(firewalld::barrier(bridge)?);
+    }
+    Ok(barriers)
+}
+
+/// Lets a bridge through the host's firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all_fields = "camelCase")]
+pub enum FirewallOperation {
+    /// Makes sure that the host's firewall drops nothing that our own rules let through. What it makes carries the bridge's name as
+    /// its mark, so undo finds it wherever it stands, also after others moved it.
+    #[serde(rename = "firewall-accept")]
+    Accept {
+        /// The bridge.
+        bridge: String,
+        /// Which firewall.
+        firewall: Firewall,
+    },
+}
+
+fn covers(firewall: Firewall, barrier: &Barrier) -> bool {
+    firewall == Firewall::Auto || firewall == barrier.firewall()
+}
+
+/// The words for some barriers: `chain FORWARD of table ip filter`.
+fn named(barriers: &[&Barrier]) -> String {
+    barriers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn has(firewall: Firewall) -> Result<bool, Error> {
+    Ok(nftables::look()?.iter().any(|table| table.is_of(firewall)))
+}
+
+/// A name from a record becomes a part of messages, which have room for that of an interface.
+fn validate(bridge: &str) -> Result<(), Error> {
+    let is_valid = (1..16).contains(&bridge.len()) && !bridge.contains('\0');
+    is_valid.then_some(()).ok_or_else(|| Error::new("look for", format!("bridge {bridge:?}"), Errno::EINVAL))
+}
+
+impl FirewallOperation {
+    /// The operation for this bridge.
+    ///
+    /// # Errors
+    /// When a firewall does not say whether it drops its packets; or when the firewall that is to let it through is not here.
+    pub fn plan(bridge: &str, firewall: Firewall) -> Result<Self, Error> {
+        let is_there = match firewall {
+            Firewall::Iptables => has(firewall)? || iptables::are_there()?,
+            Firewall::Nftables => has(firewall)?,
+            _ => true,
+        };
+        if !is_there {
+            let hint = "--firewall auto finds out which firewall drops its packets, if any";
+            let object = format!("bridge {bridge:?} through {firewall}");
+            return Err(Error::new("let", object, "it has no chain for forwarded packets").with_hint(hint));
+        }
+        let operation = Self::Accept { bridge: bridge.to_owned(), firewall };
+        operation.needed()?;
+        Ok(operation)
+    }
+
+    /// What it has to let the bridge through now.
+    fn needed(&self) -> Result<Vec<Barrier>, Error> {
+        let Self::Accept { bridge, firewall } = self;
+        validate(bridge)?;
+        let mut found = barriers(bridge, *firewall)?;
+        found.retain(|barrier| covers(*firewall, barrier));
+        Ok(found)
+    }
+}
+
+impl Operation for FirewallOperation {
+    fn explain(&self) -> Vec<String> {
+        let Self::Accept { bridge, .. } = self;
+        // What a firewall does not say, the plan has told.
+        self.needed().unwrap_or_default().iter().flat_map(|barrier| barrier.explain(bridge)).collect()
+    }
+
+    fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+        let found = self.needed()?;
+        let Self::Accept { bridge, firewall } = self;
+        let (bridge, firewall) = (bridge.as_str(), *firewall);
+        // Who may refuse comes first, and one transaction last.
+        for barrier in &found {
+            firewalld::let_through(bridge, barrier)?;
+        }
+        if found.iter().any(|barrier| matches!(barrier, Barrier::Legacy { .. })) {
+            iptables::let_through(bridge, firewall)?;
+        }
+        if found.iter().any(|barrier| matches!(barrier, Barrier::Nftables { .. })) {
+            nftables::let_through(bridge, firewall, |barrier| covers(firewall, barrier))?;
+        }
+        Ok(())
+    }
+
+    fn undo(&self, _: &Scope) -> Result<(), Error> {
+        let Self::Accept { bridge, firewall } = self;
+        validate(bridge)?;
+        // One that fails does not keep the others from it.
+        let zone = match *firewall == Firewall::Firewalld || has(Firewall::Firewalld)? {
+            true => firewalld::withdraw(bridge),
+            false => Ok(()),
+        };
+        let legacy = iptables::withdraw(bridge);
+        nftables::withdraw(bridge)?;
+        legacy?;
+        zone
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, Error> {
+        let Self::Accept { bridge, firewall } = self;
+        validate(bridge)?;
+        let found = barriers(bridge, *firewall)?;
+        let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|barrier| covers(*firewall, barrier));
+        Ok(if !ours.is_empty() {
+            let rule = format!("a rule for bridge {bridge:?} in {}, which drops its packets", named(&ours));
+            Condition::Missing(format!("{rule} (--repair adds it)"))
+        } else if !others.is_empty() {
+            let left = format!("--firewall {firewall} leaves it so");
+            Condition::Different(format!("{} drops packets of bridge {bridge:?}, and {left}", named(&others)))
+        } else {
+            Condition::Present
+        })
+    }
+}

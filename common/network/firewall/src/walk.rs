@@ -1,0 +1,270 @@
+//! Follows a packet through the chains of a table.
+
+/// What a rule does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Drop,
+    /// Goes on in the chain of this name, and comes back at its end.
+    Jump(String),
+    /// Goes on there, and does not come back.
+    Goto(String),
+    Return,
+    Continue,
+}
+
+/// What a packet must be for a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It comes in (or goes `out`) by the interface of this name; or (`prefix`) by one whose name begins so; or (`not`) by another.
+    Interface { out: bool, name: Vec<u8>, prefix: bool, not: bool },
+    /// Something that is not looked at here.
+    Unknown,
+}
+
+/// A rule of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Its number: the kernel's handle, or its place in the chain.
+    pub(crate) id: u64,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) verdict: Verdict,
+    pub(crate) comment: Option<String>,
+}
+
+/// A chain of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: String,
+    /// Whether forwarded packets enter the table here; and then, whether those are dropped for which no rule decides.
+    pub(crate) forward: Option<Policy>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// What a base chain does with a packet at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Accept,
+    Drop,
+}
+
+/// A packet that opens a connection: the interfaces by which it comes and goes; none is any but the bridge.
+#[derive(Debug, Clone, Copy)]
+struct Packet<'a> {
+    bridge: &'a str,
+    comes_by: Option<&'a str>,
+    goes_by: Option<&'a str>,
+}
+
+/// Where the packets of a bridge are dropped in a base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Whether those are that come from the bridge.
+    pub(crate) from: bool,
+    /// Whether those are that go to it.
+    pub(crate) to: bool,
+    /// The rule of the base chain that they must not reach; none at its end.
+    pub(crate) before: Option<u64>,
+}
+
+impl Condition {
+    /// Whether it holds; none if that is not known.
+    fn holds(&self, packet: &Packet) -> Option<bool> {
+        let Self::Interface { out, name, prefix, not } = self else { return None };
+        let interface = if *out { packet.goes_by } else { packet.comes_by };
+        let is = match interface {
+            Some(interface) if *prefix => interface.as_bytes().starts_with(name),
+            Some(interface) => interface.as_bytes() == name,
+            None if *prefix && name.is_empty() => true,
+            None if !*prefix && name == packet.bridge.as_bytes() => false,
+            None => return None,
+        };
+        Some(is != *not)
+    }
+}
+
+impl Rule {
+    /// Whether it is surely for this packet. One that may be for it is passed over: what it drops somebody wanted dropped, and
+    /// what it accepts may be another packet.
+    fn is_for(&self, packet: &Packet) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(packet) == Some(true))
+    }
+
+    /// Whether it accepts what comes from the bridge, or goes `out` to it, and nothing else; whoever made it.
+    fn lets_through(&self, bridge: &str, out: bool) -> bool {
+        let name = bridge.as_bytes().to_vec();
+        self.verdict == Verdict::Accept
+            && self.conditions == [Condition::Interface { out, name, prefix: false, not: false }]
+    }
+
+    /// Whether we made it for this bridge.
+    pub(crate) fn is_ours(&self, bridge: &str) -> bool {
+        self.comment.as_deref() == Some(&mark(bridge))
+            && [false, true].iter().any(|out| self.lets_through(bridge, *out))
+    }
+}
+
+/// The comment of a rule for this bridge.
+pub(crate) fn mark(bridge: &str) -> String {
+    format!("stave {bridge}")
+}
+
+/// How deep chains may call each other (NFT_JUMP_STACK_SIZE).
+const DEPTH: usize = 16;
+
+/// What becomes of the packet in the chain, and the place of the rule that decides it. `Return` is no decision.
+fn fate(chains: &[Chain], chain: &Chain, packet: &Packet, depth: usize) -> (Verdict, usize) {
+    let called = |name: &str| match chains.iter().find(|chain| chain.name == name) {
+        Some(chain) if depth < DEPTH => fate(chains, chain, packet, depth + 1).0,
+        _ => Verdict::Return,
+    };
+    for (at, rule) in chain.rules.iter().enumerate().filter(|(_, rule)| rule.is_for(packet)) {
+        match &rule.verdict {
+            Verdict::Continue => {}
+            Verdict::Jump(name) => match called(name) {
+                Verdict::Return => {}
+                decided => return (decided, at),
+            },
+            Verdict::Goto(name) => return (called(name), at),
+            decided => return (decided.clone(), at),
+        }
+    }
+    (Verdict::Return, chain.rules.len())
+}
+
+impl Chain {
+    /// Where the packets of the bridge are dropped, if this is a chain for forwarded packets and drops them: those that open a
+    /// connection from it, between two of its ports, or to it.
+    pub(crate) fn drops(&self, chains: &[Chain], bridge: &str) -> Option<Dropped> {
+        let policy = self.forward?;
+        let dropped = |comes_by, goes_by| {
+            let (verdict, at) = fate(chains, self, &Packet { bridge, comes_by, goes_by }, 0);
+            let is_dropped = verdict == Verdict::Drop || verdict == Verdict::Return && policy == Policy::Drop;
+            is_dropped.then_some(at)
+        };
+        let from = [dropped(Some(bridge), None), dropped(Some(bridge), Some(bridge))];
+        let to = dropped(None, Some(bridge));
+        let first = from.into_iter().chain([to]).flatten().min()?;
+        let before = self.rules.get(first).map(|rule| rule.id);
+        Some(Dropped { from: from.iter().any(Option::is_some), to: to.is_some(), before })
+    }
+
+    /// Which rules for the bridge are missing here, whether or not its packets are dropped.
+    pub(crate) fn lacks(&self, chains: &[Chain], bridge: &str) -> Option<Dropped> {
+        self.forward?;
+        let is_missing = |out| !self.rules.iter().any(|rule| rule.lets_through(bridge, out));
+        let dropped = self.drops(chains, bridge).unwrap_or(Dropped { from: false, to: false, before: None });
+        let (from, to) = (dropped.from || is_missing(false), dropped.to || is_missing(true));
+        (from || to).then_some(Dropped { from, to, ..dropped })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(out: bool, name: &str) -> Condition {
+        let prefix = name.ends_with('*');
+        let (not, name) = name.strip_prefix('!').map_or((false, name), |name| (true, name));
+        Condition::Interface { out, name: name.trim_end_matches('*').into(), prefix, not }
+    }
+
+    /// `>name` comes in by it, `<name` goes out by it, `?` is something else.
+    fn rule(id: u64, conditions: &str, verdict: Verdict) -> Rule {
+        let condition = |word: &str| match word.split_at(1) {
+            (">", name) => interface(false, name),
+            ("<", name) => interface(true, name),
+            _ => Condition::Unknown,
+        };
+        Rule {
+            id,
+            conditions: conditions.split_whitespace().map(condition).collect(),
+            verdict,
+            comment: None,
+        }
+    }
+
+    fn chain(name: &str, forward: Option<Policy>, rules: Vec<Rule>) -> Chain {
+        Chain { name: name.into(), forward, rules }
+    }
+
+    #[test]
+    fn packets_are_followed_to_what_drops_them() {
+        use Verdict::{Accept, Drop, Goto, Jump, Return};
+        let jump = |name: &str| Jump(name.into());
+        let accept = || vec![rule(1, ">br0", Accept), rule(2, "<br0", Accept)];
+        let all = |before| Some(Dropped { from: true, to: true, before });
+        for (what, policy, rules, expected) in [
+            ("an empty chain", Policy::Accept, vec![], None),
+            ("its policy", Policy::Drop, vec![], all(None)),
+            (
+                "a rule at its end",
+                Policy::Accept,
+                vec![rule(1, "?", Accept), rule(2, "", Drop)],
+                all(Some(2)),
+            ),
+            ("after ours", Policy::Drop, accept(), None),
+            ("before ours", Policy::Drop, [vec![rule(9, "", Drop)], accept()].concat(), all(Some(9))),
+            ("a rule for some", Policy::Accept, vec![rule(1, "? <br0", Drop)], None),
+            ("a chain of its own", Policy::Accept, vec![rule(1, "", jump("drops"))], all(Some(1))),
+            (
+                "no way back",
+                Policy::Drop,
+                [vec![rule(1, "", Goto("empty".into()))], accept()].concat(),
+                all(Some(1)),
+            ),
+            ("there and back", Policy::Drop, [vec![rule(5, "", jump("empty"))], accept()].concat(), None),
+            ("for another bridge", Policy::Accept, vec![rule(1, ">br1", Drop), rule(2, "<br1", Drop)], None),
+            (
+                "the end of the chain",
+                Policy::Drop,
+                vec![rule(3, "", Return), rule(4, "", Accept)],
+                all(Some(3)),
+            ),
+            ("a chain that is not there", Policy::Accept, vec![rule(1, "", jump("none"))], None),
+            (
+                "all but the bridge",
+                Policy::Drop,
+                vec![rule(1, ">!br0", Accept)],
+                Some(Dropped { from: true, to: false, before: None }),
+            ),
+            (
+                "names that begin so",
+                Policy::Drop,
+                vec![rule(1, ">br*", Accept)],
+                Some(Dropped { from: false, to: true, before: None }),
+            ),
+            ("any name", Policy::Drop, vec![rule(1, ">*", Accept)], None),
+            ("only between its ports", Policy::Drop, vec![rule(1, ">br0 <br0", Accept)], all(None)),
+        ] {
+            let base = chain("FORWARD", Some(policy), rules);
+            let chains =
+                [base.clone(), chain("drops", None, vec![rule(7, "", Drop)]), chain("empty", None, vec![])];
+            assert_eq!(base.drops(&chains, "br0"), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_calls_itself_ends() {
+        let base = chain("a", Some(Policy::Drop), vec![rule(1, "", Verdict::Jump("a".into()))]);
+        assert_eq!(base.drops(std::slice::from_ref(&base), "br0").unwrap().before, None);
+    }
+
+    #[test]
+    fn ours_are_told_by_comment_and_content() {
+        let with = |conditions, verdict, comment: &str| Rule {
+            comment: Some(comment.into()),
+            ..rule(1, conditions, verdict)
+        };
+        for (rule, ours) in [
+            (with(">br0", Verdict::Accept, "stave br0"), true),
+            (with("<br0", Verdict::Accept, "stave br0"), true),
+            (with("<br0", Verdict::Accept, "stave br1"), false),
+            (with("<br0", Verdict::Drop, "stave br0"), false),
+            (with("<br0 ?", Verdict::Accept, "stave br0"), false),
+            (rule(1, "<br0", Verdict::Accept), false),
+        ] {
+            assert_eq!(rule.is_ours("br0"), ours, "{rule:?}");
+        }
+    }
+}
