@@ -68,20 +68,20 @@ impl FirewallOperation {
     /// The operation for this bridge.
     ///
     /// # Errors
-    /// When a firewall does not say whether it drops its packets; or when the firewall that is to let it through is not here.
+    /// When the firewall that is to let it through is not here. What drops its packets is looked at when it is applied.
     pub fn plan(bridge: &str, firewall: Firewall) -> Result<Self, Error> {
+        let operation = Self::Accept { bridge: bridge.to_owned(), firewall };
         let is_there = match firewall {
+            Firewall::Auto | Firewall::None => true,
             Firewall::Iptables => has(firewall)? || iptables::are_there()?,
             Firewall::Nftables => has(firewall)?,
-            _ => true,
+            Firewall::Firewalld => operation.needed().map(|_| true)?,
         };
         if !is_there {
             let hint = "--firewall auto finds out which firewall drops its packets, if any";
             let object = format!("bridge {bridge:?} through {firewall}");
             return Err(Error::new("let", object, "it has no chain for forwarded packets").with_hint(hint));
         }
-        let operation = Self::Accept { bridge: bridge.to_owned(), firewall };
-        operation.needed()?;
         Ok(operation)
     }
 
@@ -98,7 +98,7 @@ impl FirewallOperation {
 impl Operation for FirewallOperation {
     fn explain(&self) -> Vec<String> {
         let Self::Accept { bridge, .. } = self;
-        // What a firewall does not say, the plan has told.
+        // What a firewall does not say now, it says when this is applied.
         self.needed().unwrap_or_default().iter().flat_map(|barrier| barrier.explain(bridge)).collect()
     }
 
