@@ -77,7 +77,7 @@ impl Filter for Portmap {
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
         // One of another kind is said to be that.
-        let standing = document.get::<members::Ports>()?.unwrap_or_default();
+        let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
         let (open, publish) = match document.require::<members::Network>()?.bridge.gateway_mode {
             Some(GatewayMode::Routed) => routed::split(&self.publish, container_ip, &standing)?,
             _ => (Vec::new(), self.publish.clone()),

@@ -15,7 +15,7 @@ use crate::publish::Publish;
 pub(crate) fn split(
     publish: &[Publish],
     container_ip: Ipv4Addr,
-    standing: &members::Ports,
+    standing: &[members::PortMapping],
 ) -> Result<(Vec<OpenPort>, Vec<Publish>)> {
     if let Some(address) = publish.iter().filter_map(Publish::host_ip).find(|ip| !ip.is_loopback()) {
         let error = anyhow!("ports of a container on a routed bridge are not published on {address}");
@@ -25,7 +25,7 @@ pub(crate) fn split(
         publish.iter().cloned().partition(|publish| publish.host_ip().is_some());
     let mut open: Vec<OpenPort> = Vec::new();
     for port in routed.iter().flat_map(|publish| publish.open(container_ip)) {
-        if !standing.0.contains(&member(&port)) && !open.contains(&port) {
+        if !standing.contains(&member(&port)) && !open.contains(&port) {
             open.push(port);
         }
     }
