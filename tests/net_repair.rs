@@ -33,7 +33,10 @@ fn assert_works(sandbox: &Sandbox, after: &str) {
         ("db", "172.17.0.2:80".into(), "web 172.17.0.3"),
         ("web", "192.0.2.2:99".into(), "outside 192.0.2.1"),
     ] {
-        assert_eq!(sandbox.ask(from, &format!("TCP4:{to}")), answer, "{from} asks {to} after: {after}");
+        // The kernel notices after up to a second that a link is up again.
+        let ask = || sandbox.ask(from, &format!("TCP4:{to}"));
+        let said = (0..3).map(|_| ask()).find(|said| said == answer).unwrap_or_else(ask);
+        assert_eq!(said, answer, "{from} asks {to} after: {after}");
     }
 }
 
@@ -261,7 +264,8 @@ fn containers_come_and_go_beside_the_guard() {
     let sandbox = Sandbox::new();
     let before = sandbox.snapshot();
     guard(&sandbox);
-    let each = "for n in 1 2 3 4 5; do netns-bridge -n --id c$0-$n | veth-pair | portmap -p 80 > c$0-$n.json && nft flush ruleset && unwind c$0-$n > /dev/null || exit 1; done";
+    // A flush in the middle of a step makes that step fail, which leaves nothing behind.
+    let each = "for n in 1 2 3 4 5; do netns-bridge -n --id c$0-$n | veth-pair | portmap -p 80 > c$0-$n.json 2> why; nft flush ruleset; unwind c$0-$n > /dev/null || exit 1; done";
     sandbox.sh(&format!("for m in 1 2 3; do sh -c '{each}' $m & all=\"$all $!\"; done; for one in $all; do wait $one || exit 1; done")).ok();
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(sandbox.sh("ls /run/netns 2> /dev/null | wc -l").ok(), "0\n");

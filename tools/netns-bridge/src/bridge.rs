@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use document::members::GatewayMode;
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{Connection, Link, LinkOperation, Mac, Mark, PROTOCOL, WAY_OUT};
 use toolkit::hint;
@@ -43,6 +45,53 @@ pub(crate) fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
         return Err(format!("{} is an address in {}", subnet.addr(), subnet.trunc()));
     }
     Ok(subnet)
+}
+
+/// The values of `--gateway-mode`.
+pub(crate) fn modes() -> impl TypedValueParser<Value = GatewayMode> {
+    PossibleValuesParser::new(["nat", "routed"]).map(|mode| match mode.as_str() {
+        "routed" => GatewayMode::Routed,
+        _ => GatewayMode::Nat,
+    })
+}
+
+/// A part of a subnet, of any size.
+pub(crate) fn parse_range(text: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = text.parse().map_err(|_| "a range is written like 172.17.5.0/24".to_owned())?;
+    match range.trunc() == range {
+        true => Ok(range),
+        false => Err(format!("{} is an address in {}", range.addr(), range.trunc())),
+    }
+}
+
+/// All containers on a bridge are reached in one way.
+pub(crate) fn refuse_other_mode(bridge: &str, mode: GatewayMode) -> Result<()> {
+    let name = |routed| if routed { "routed" } else { "nat" };
+    let wanted = mode == GatewayMode::Routed;
+    match nat::is_routed(bridge)? {
+        Some(standing) if standing != wanted => Err(hint(
+            anyhow!("bridge {bridge:?} has gateway mode {}, not {}", name(standing), name(wanted)),
+            format!("use it with --gateway-mode {}, or another --bridge", name(standing)),
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Bridge {
+    /// Refuses a range from which no address can be leased.
+    pub(crate) fn refuse_range(&self, range: Ipv4Net) -> Result<()> {
+        let subnet = self.subnet;
+        if !subnet.contains(&range) {
+            return Err(hint(
+                anyhow!("range {range} is not in subnet {subnet}"),
+                "choose a part of the subnet",
+            ));
+        }
+        if !lease::has_room(subnet, range, self.gateway) {
+            bail!("range {range} of subnet {subnet} has no address for a container");
+        }
+        Ok(())
+    }
 }
 
 /// Looks at the system and chooses.

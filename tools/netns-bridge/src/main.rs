@@ -5,7 +5,8 @@
 //! gateway, that packets are forwarded, and that packets leave the subnet with the host's address. Others reach the containers
 //! only by published ports, whether from another bridge or from the host's wire. A host that forwarded nothing before forwards
 //! for our bridges only. A bridge that others made is used as it is. Where the host's own firewall drops the bridge's packets,
-//! it gets a rule that lets them through.
+//! it gets a rule that lets them through. With `--gateway-mode routed`, packets leave the subnet as they are, and others that
+//! route to it reach the containers by ping and published ports.
 //! # Reads
 //! `id`.
 //! # Adds
@@ -22,7 +23,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Parser, builder::PossibleValuesParser, builder::TypedValueParser};
-use document::{Document, Instance, members};
+use document::{
+    Document, Instance,
+    members::{self, GatewayMode},
+};
 use firewall::{Firewall, FirewallOperation};
 use ipnet::Ipv4Net;
 use nat::{NatOperation, Used, User};
@@ -48,6 +52,13 @@ struct NetnsBridge {
     /// whichever drops them. A certain one gets the rule also if it drops nothing yet
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
     firewall: Firewall,
+    /// How containers on the bridge are reached from outside: `nat`, by published ports on the host's addresses, or `routed`,
+    /// by ping and published ports on their own addresses, which others route to
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = bridge::modes())]
+    gateway_mode: GatewayMode,
+    /// Lease addresses of this part of the subnet only
+    #[arg(long, value_name = "CIDR", value_parser = bridge::parse_range)]
+    ip_range: Option<Ipv4Net>,
     #[command(flatten)]
     common: Common,
 }
@@ -100,6 +111,10 @@ impl Filter for NetnsBridge {
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let mark = Mark::new(&context.id, instance.as_deref());
         let bridge = bridge::choose(&self.bridge, self.subnet, mark)?;
+        bridge::refuse_other_mode(&self.bridge, self.gateway_mode)?;
+        if let Some(range) = self.ip_range {
+            bridge.refuse_range(range)?;
+        }
         let scope = &context.scope;
         let claim = Claim::new(scope, &format!("bridge-{}", self.bridge), &context.id);
         let user = User {
@@ -114,6 +129,7 @@ impl Filter for NetnsBridge {
             subnet: bridge.subnet,
             user: Some(user.clone()),
             closed: forward.previous == "0",
+            routed: self.gateway_mode == GatewayMode::Routed,
         };
 
         // The namespace first and ip_forward last, so that the kernel, which is busy for a while with taking a namespace
@@ -144,6 +160,8 @@ impl Filter for NetnsBridge {
                 name: self.bridge.clone(),
                 subnet: bridge.subnet.into(),
                 gateway: bridge.gateway.into(),
+                gateway_mode: Some(self.gateway_mode),
+                ip_range: self.ip_range.map(Into::into),
                 other: Default::default(),
             },
             cni: None,

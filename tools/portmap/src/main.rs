@@ -3,7 +3,8 @@
 //! # Does
 //! Checks that each port is free, and adds it to the maps of the table `ip stave`: on one IPv4 address of the host, or on all
 //! of them, including 127.0.0.1. IPv6 addresses do not answer. Chooses a free port if none is given. Containers reach each
-//! other, and themselves, by published ports as well. Processes of the host can listen on none of them.
+//! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
+//! mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
 //! `network.cni`.
 //! # Adds
@@ -15,12 +16,16 @@
 
 mod free;
 mod publish;
+mod routed;
 
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
-use document::{Document, members};
+use document::{
+    Document,
+    members::{self, GatewayMode},
+};
 use nat::Mapping;
 use operation::Scope;
 use publish::Publish;
@@ -71,21 +76,31 @@ impl Filter for Portmap {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
-        let chosen = free::mappings(&self.publish, container_ip)?;
         // One of another kind is said to be that.
-        document.get::<members::Ports>()?;
+        let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
+        let (open, publish) = match document.require::<members::Network>()?.bridge.gateway_mode {
+            Some(GatewayMode::Routed) => routed::split(&self.publish, container_ip, &standing)?,
+            _ => (Vec::new(), self.publish.clone()),
+        };
+        let chosen = free::mappings(&publish, container_ip)?;
         let mappings = chosen.concat();
-        let adds = members::Ports(mappings.iter().map(member).collect());
-        let publish = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
-        let mut operations = vec![Op::from(publish)];
+        let adds = open.iter().map(routed::member).chain(mappings.iter().map(member)).collect();
+        let mut operations: Vec<Op> = Vec::new();
+        let holder = || context.id.clone();
+        if !open.is_empty() {
+            operations.push(nat::NatOperation::Open { holder: holder(), ports: open }.into());
+        }
+        if !mappings.is_empty() {
+            operations.push(nat::NatOperation::Publish { holder: holder(), mappings }.into());
+        }
         let is_held = |publish: &Publish| self.hold || publish.count() <= HELD;
-        let held = self.publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
+        let held = publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
         let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
         if !held.is_empty() {
             let recorded = || toolkit::recorded(&context.scope);
             operations.push(hold::HoldOperation::new(&context.id, &held, recorded)?.into());
         }
-        Ok(Plan { adds, operations })
+        Ok(Plan { adds: members::Ports(adds), operations })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
 
-use nat::{Mapping, Protocol};
+use nat::{Mapping, OpenPort, Protocol};
 
 /// The value of one `-p`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,17 @@ impl Publish {
     /// How many ports of the container it publishes.
     pub(crate) fn count(&self) -> usize {
         self.container.len()
+    }
+
+    /// The address of the host, if it is only one.
+    pub(crate) fn host_ip(&self) -> Option<Ipv4Addr> {
+        self.host_ip
+    }
+
+    /// The container's ports as such that are open on its own address.
+    pub(crate) fn open(&self, container_ip: Ipv4Addr) -> impl Iterator<Item = OpenPort> {
+        let protocol = self.protocol;
+        self.container.clone().map(move |container_port| OpenPort { protocol, container_ip, container_port })
     }
 
     /// Whether the ports of the host are given, so that there is nothing to choose.

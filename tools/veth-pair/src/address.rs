@@ -29,6 +29,10 @@ pub(crate) fn plan(
     bridge: &Link,
 ) -> Result<Lease> {
     let subnet = v4(network.bridge.subnet)?;
+    let range = network.bridge.ip_range.map_or(Ok(subnet), v4)?;
+    if !subnet.contains(&range) {
+        bail!("range {range} is not in subnet {subnet}");
+    }
     // A bridge that is planned has no index, and no address yet.
     let addresses = match bridge.index {
         0 => Vec::new(),
@@ -53,11 +57,15 @@ pub(crate) fn plan(
         !(gone(&record) && gone(&namespace) && no_link())
     };
     loop {
-        let planned = lease::plan(&context.scope.run_dir, subnet, &reserved, &context.id, in_use);
+        let planned = lease::plan(&context.scope.run_dir, subnet, range, &reserved, &context.id, in_use);
         let lease = planned.map_err(|error| match error {
-            lease::Error::UsedUp { .. } => {
-                hint(error, "unwind a container, or use another bridge with a larger --subnet")
-            }
+            lease::Error::UsedUp { .. } => hint(
+                error,
+                match network.bridge.ip_range {
+                    Some(_) => "unwind a container, or use a larger --ip-range or --subnet",
+                    None => "unwind a container, or use another bridge with a larger --subnet",
+                },
+            ),
             error => error.into(),
         })?;
         // Another run directory has leases of its own: what it gave stands in the table.

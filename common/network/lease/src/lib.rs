@@ -20,16 +20,16 @@ use ::operation::{Cause, Place, unless_gone};
 use ipnet::Ipv4Net;
 
 pub use operation::Lease;
-pub use subnet::gateway;
+pub use subnet::{gateway, has_room};
 
 /// Why an address could not be leased.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Every address of the subnet is in use.
-    #[error("lease an address of {subnet}: all {given} are in use")]
+    /// Every address of the range is in use.
+    #[error("lease an address of {range}: all {given} are in use")]
     UsedUp {
-        /// The subnet.
-        subnet: Ipv4Net,
+        /// The range, or the whole subnet.
+        range: Ipv4Net,
         /// How many there are.
         given: usize,
     },
@@ -62,8 +62,8 @@ pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
     run_dir.join("leases").join(subnet.trunc().to_string().replace('/', "_"))
 }
 
-/// Plans a lease of the next free address for the container `holder`; changes nothing. The network's own address, its
-/// broadcast address and those in `reserved` (the gateway) are never used.
+/// Plans a lease of the next free address of `range`, a part of the subnet, for the container `holder`; changes nothing. The
+/// network's own address, its broadcast address and those in `reserved` (the gateway) are never used.
 ///
 /// If all are in use, the lease of a container that is gone may be taken over. `in_use` gets the container's id. It
 /// must return `true` unless it is certain that no record, namespace or link of the container is left.
@@ -73,6 +73,7 @@ pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
 pub fn plan(
     run_dir: &Path,
     subnet: Ipv4Net,
+    range: Ipv4Net,
     reserved: &[Ipv4Addr],
     holder: &str,
     in_use: impl Fn(&str) -> bool,
@@ -81,7 +82,8 @@ pub fn plan(
     let lease =
         |address| Lease { directory: directory.clone(), address, holder: holder.into(), instead_of: None };
     let after = subnet::cursor(&directory);
-    let mut candidates = subnet::addresses(subnet, after).filter(|address| !reserved.contains(address));
+    let mut candidates =
+        subnet::addresses(subnet, range, after).filter(|address| !reserved.contains(address));
     for address in candidates.by_ref().take(PROBES as usize) {
         let path = directory.join(address.to_string());
         if !path.try_exists().map_err(file("look for", &path))? {
@@ -92,7 +94,7 @@ pub fn plan(
     if let Some(address) = candidates.find(|address| !given.contains(address)) {
         return Ok(lease(address));
     }
-    for address in subnet::addresses(subnet, after).filter(|address| !reserved.contains(address)) {
+    for address in subnet::addresses(subnet, range, after).filter(|address| !reserved.contains(address)) {
         let path = directory.join(address.to_string());
         // It may have been given back meanwhile.
         let Some(earlier) = unless_gone(fs::read_to_string(&path)).map_err(file("read", &path))? else {
@@ -103,7 +105,8 @@ pub fn plan(
             return Ok(Lease { instead_of: Some(earlier.to_owned()), ..lease(address) });
         }
     }
-    Err(Error::UsedUp { subnet, given: given.len() })
+    let given = given.iter().filter(|address| range.contains(*address)).count();
+    Err(Error::UsedUp { range, given })
 }
 
 /// The addresses in use.

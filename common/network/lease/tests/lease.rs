@@ -19,7 +19,7 @@ fn scope(dir: &Path) -> Scope {
 fn lease(scope: &Scope, net: &str, id: &str) -> Result<Lease, String> {
     let net = subnet(net);
     let mut lease =
-        plan(&scope.run_dir, net, &[lease::gateway(net)], id, |_| true).map_err(|e| e.to_string())?;
+        plan(&scope.run_dir, net, net, &[lease::gateway(net)], id, |_| true).map_err(|e| e.to_string())?;
     lease.apply(scope).map_err(|e| e.to_string())?;
     Ok(lease)
 }
@@ -84,9 +84,9 @@ fn a_lease_of_a_container_that_is_gone_is_taken_over_when_all_are_given() {
     let scope = scope(dir.path());
     let net = subnet("10.0.0.0/30");
     let gone = lease(&scope, "10.0.0.0/30", "gone").unwrap();
-    assert!(plan(&scope.run_dir, net, &[Ipv4Addr::new(10, 0, 0, 1)], "new", |_| true).is_err());
+    assert!(plan(&scope.run_dir, net, net, &[Ipv4Addr::new(10, 0, 0, 1)], "new", |_| true).is_err());
     let gateway = [Ipv4Addr::new(10, 0, 0, 1)];
-    let mut new = plan(&scope.run_dir, net, &gateway, "new", |id| id != "gone").unwrap();
+    let mut new = plan(&scope.run_dir, net, net, &gateway, "new", |id| id != "gone").unwrap();
     assert_eq!(new.instead_of.as_deref(), Some("gone"));
     new.apply(&scope).unwrap();
     gone.undo(&scope).unwrap();
@@ -132,7 +132,8 @@ fn twenty_at_once_get_twenty_addresses() {
 fn a_document_names_no_other_file() {
     let dir = tempfile::tempdir().unwrap();
     let scope = scope(dir.path());
-    let sound = plan(&scope.run_dir, subnet("10.0.0.0/29"), &[], "web", |_| true).unwrap();
+    let sound =
+        plan(&scope.run_dir, subnet("10.0.0.0/29"), subnet("10.0.0.0/29"), &[], "web", |_| true).unwrap();
     for hostile in [
         Lease { directory: "/etc".into(), ..sound.clone() },
         Lease { directory: scope.run_dir.join("leases/../x"), ..sound.clone() },
@@ -145,7 +146,9 @@ fn a_document_names_no_other_file() {
 
 #[test]
 fn explained_as_a_person_would_type_it() {
-    let lease = plan(Path::new("/run/stave"), subnet("172.17.0.0/16"), &[], "web", |_| true).unwrap();
+    let lease =
+        plan(Path::new("/run/stave"), subnet("172.17.0.0/16"), subnet("172.17.0.0/16"), &[], "web", |_| true)
+            .unwrap();
     assert_eq!(
         lease.explain(),
         [

@@ -22,6 +22,11 @@ const NFPROTO_IPV4: u32 = 2;
 const STATUS_DNAT: u32 = 1 << 5;
 /// `ct state invalid,new,untracked`: NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_UNTRACKED_BIT.
 const STATE_OPENS: u32 = 1 | 1 << 3 | 1 << 6;
+/// The base of a payload in the header of the transport protocol.
+const TRANSPORT: u32 = 2;
+const PROTOCOL_ICMP: u8 = 1;
+/// The first byte of a request of ping (RFC 792).
+const ICMP_ECHO: u8 = 8;
 /// `fib daddr type local`: RTN_LOCAL.
 const TYPE_LOCAL: u32 = 2;
 
@@ -256,7 +261,6 @@ impl Field {
             expression("payload", numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec())
         };
         const NETWORK: u32 = 1;
-        const TRANSPORT: u32 = 2;
         match self {
             Self::IpSaddr => payload(NETWORK, 12),
             Self::IpDaddr => payload(NETWORK, 16),
@@ -344,6 +348,13 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
+        Statement::EchoRequest => {
+            let of_icmp = compare(false, vec![PROTOCOL_ICMP]);
+            let numbers = [(1, register(0)), (2, TRANSPORT), (3, 0), (4, 1)];
+            let kind = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
+            let is_request = compare(false, vec![ICMP_ECHO]);
+            vec![Field::L4Proto.load(register(0)), of_icmp, expression("payload", kind), is_request]
+        }
         Statement::Accept => vec![verdict(1)],
         Statement::Drop => vec![verdict(0)],
     }

@@ -17,7 +17,7 @@ pub mod ruleset;
 mod table;
 mod user;
 
-pub use mapping::{InvalidProtocol, Mapping, Protocol, published, taken};
+pub use mapping::{InvalidProtocol, Mapping, OpenPort, Protocol, is_routed, published, taken};
 pub use netlink::{Error, netfilter::close};
 pub use operation::NatOperation;
 pub use restore::{conditions, mend, restore};

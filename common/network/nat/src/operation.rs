@@ -10,8 +10,8 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mapping, Protocol, TABLE, conntrack, mapping,
-    reconcile::{Change, commit, missing, surplus, transact},
+    Mapping, OpenPort, Protocol, TABLE, conntrack, mapping,
+    reconcile::{Change, Mode, commit, missing, surplus, transact},
     ruleset::Element,
     table, user,
     user::User,
@@ -36,6 +36,10 @@ pub enum NatOperation {
         /// Whether the host forwarded nothing before: then it forwards for nobody but our bridges, as long as one stands.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         closed: bool,
+        /// Whether the subnet is routed: its containers are reached by their own addresses, and their packets leave it as they
+        /// are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        routed: bool,
     },
     /// Claims an address for a container, for all run directories.
     #[serde(rename = "nat-address")]
@@ -55,6 +59,14 @@ pub enum NatOperation {
         holder: String,
         /// The ports.
         mappings: Vec<Mapping>,
+    },
+    /// Opens ports of a container on its own address: elements of a set, marked with the container's id.
+    #[serde(rename = "nat-open")]
+    Open {
+        /// The container's id.
+        holder: String,
+        /// The ports.
+        ports: Vec<OpenPort>,
     },
 }
 
@@ -83,13 +95,16 @@ impl NatOperation {
     /// What it adds to the sets and maps.
     pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
-            Self::Bridge { bridge, subnet, user, .. } => {
+            Self::Bridge { bridge, subnet, user, routed, .. } => {
                 let claim = user.iter().map(|user| user.element(bridge));
-                table::bridge_elements(bridge, *subnet).into_iter().chain(claim).collect()
+                table::bridge_elements(bridge, *subnet, *routed).into_iter().chain(claim).collect()
             }
             Self::Address { address, holder, .. } => vec![user::address_element(*address, holder)],
             Self::Publish { holder, mappings } => {
                 mappings.iter().map(|mapping| table::mapping_element(mapping, holder)).collect()
+            }
+            Self::Open { holder, ports } => {
+                ports.iter().map(|port| table::open_element(port, holder)).collect()
             }
         }
     }
@@ -102,7 +117,7 @@ impl operation::Operation for NatOperation {
                 let elements = self.elements();
                 explain_table(*closed).into_iter().chain(elements.iter().map(explain_element)).collect()
             }
-            Self::Address { .. } => self.elements().iter().map(explain_element).collect(),
+            Self::Address { .. } | Self::Open { .. } => self.elements().iter().map(explain_element).collect(),
             Self::Publish { mappings, .. } => {
                 let elements = self.elements();
                 let forget =
@@ -123,13 +138,23 @@ impl operation::Operation for NatOperation {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         let made = match self {
-            Self::Bridge { bridge, subnet, user, closed } => {
-                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), *closed))
+            Self::Bridge { bridge, subnet, user, closed, routed } => {
+                let mode = Mode { closed: *closed, routed: *routed };
+                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), mode))
             }
             Self::Address { address, holder, instead_of } => {
                 user::claim_address(*address, holder, instead_of.as_deref())
             }
             Self::Publish { holder, mappings } => publish(holder, mappings),
+            Self::Open { .. } => transact("add", |socket| {
+                let mut changes = Vec::new();
+                for element in self.elements() {
+                    if !mapping::look_up(socket, &element)?.is_some_and(|standing| standing.is(&element)) {
+                        changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
+                    }
+                }
+                Ok(changes)
+            }),
         };
         // Without a claim in the table it is not known whether another container needs what stands there.
         let is_claimed = !matches!(self, Self::Bridge { user: None, .. });
@@ -142,7 +167,7 @@ impl operation::Operation for NatOperation {
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         match self {
-            Self::Bridge { bridge, subnet, user, .. } => {
+            Self::Bridge { bridge, subnet, user, routed, .. } => {
                 let shared = match user {
                     Some(User { claims, holder, .. }) => {
                         scope.contain(claims)?;
@@ -152,10 +177,14 @@ impl operation::Operation for NatOperation {
                     }
                     None => false,
                 };
-                Ok(transact("remove", |socket| surplus(socket, bridge, *subnet, user.as_ref(), shared))?)
+                Ok(transact("remove", |socket| {
+                    surplus(socket, bridge, *subnet, *routed, user.as_ref(), shared)
+                })?)
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
-            Self::Publish { holder, mappings } => Ok(withdraw(holder, mappings)?),
+            Self::Publish { mappings, .. } => Ok(withdraw(&self.elements(), mappings)?),
+            // Its address is not used again soon: connections to it need not be forgotten.
+            Self::Open { .. } => Ok(withdraw(&self.elements(), &[])?),
         }
     }
 
@@ -163,17 +192,9 @@ impl operation::Operation for NatOperation {
         let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
         let socket = Netfilter::of_this_thread().map_err(failed)?;
         match self {
-            Self::Address { address, holder, .. } => {
-                let element = user::address_element(*address, holder);
-                let object = format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
-                Ok(match mapping::look_up(&socket, &element).map_err(failed)? {
-                    Some(standing) if standing.is(&element) => Condition::Present,
-                    Some(_) => Condition::Different(object),
-                    None => Condition::Missing(object),
-                })
-            }
-            Self::Bridge { bridge, subnet, user, closed } => {
-                match missing(&socket, bridge, *subnet, user.as_ref(), *closed) {
+            Self::Bridge { bridge, subnet, user, closed, routed } => {
+                let mode = Mode { closed: *closed, routed: *routed };
+                match missing(&socket, bridge, *subnet, user.as_ref(), mode) {
                     Ok(changes) => Ok(changes
                         .into_iter()
                         .next()
@@ -184,9 +205,8 @@ impl operation::Operation for NatOperation {
                     Err(refusal) => Err(failed(refusal).into()),
                 }
             }
-            Self::Publish { holder, mappings } => {
-                for mapping in mappings {
-                    let element = table::mapping_element(mapping, holder);
+            Self::Address { .. } | Self::Publish { .. } | Self::Open { .. } => {
+                for element in self.elements() {
                     let object = format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
                     match mapping::look_up(&socket, &element).map_err(failed)? {
                         Some(standing) if standing.is(&element) => {}
@@ -235,14 +255,14 @@ fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Resul
     commit(socket, None, &changes).map_err(|(object, refusal)| Error::new("add", object, refusal))
 }
 
-fn withdraw(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
+/// Removes the elements, and what the kernel remembers of connections to the ports.
+fn withdraw(elements: &[Element], mappings: &[Mapping]) -> Result<(), Error> {
     transact("remove", |socket| {
         let mut changes = Vec::new();
-        for mapping in mappings {
-            let element = table::mapping_element(mapping, holder);
+        for element in elements {
             // Elements of others with the same key stay.
-            if mapping::look_up(socket, &element)?.is_some_and(|standing| standing.is(&element)) {
-                changes.push(Change::element(Kind::DelElement, 0, &element));
+            if mapping::look_up(socket, element)?.is_some_and(|standing| standing.is(element)) {
+                changes.push(Change::element(Kind::DelElement, 0, element));
             }
         }
         Ok(changes)

@@ -76,17 +76,30 @@ pub(crate) fn commit(
     })
 }
 
-/// What must be added so that the table exists with this bridge; with `closed`, so that the host forwards for nobody else.
+/// What is special about a bridge.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    /// The host forwards for nobody but our bridges.
+    pub(crate) closed: bool,
+    /// Its containers are reached by their own addresses.
+    pub(crate) routed: bool,
+}
+
+/// What must be added so that the table exists with this bridge, in its mode.
 /// Empty if nothing is missing.
 pub(crate) fn missing(
     socket: &Netfilter,
     bridge: &str,
     subnet: Ipv4Net,
     user: Option<&User>,
-    closed: bool,
+    Mode { closed, routed }: Mode,
 ) -> Result<Vec<Change>, Refusal> {
     let Frame { new: none, mut changes } = frame(socket, closed)?;
-    for element in table::bridge_elements(bridge, subnet) {
+    // Of another run directory: a bridge has one mode.
+    if !none && mapping::look_up(socket, &table::mode_element(bridge, subnet, !routed))?.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    for element in table::bridge_elements(bridge, subnet, routed) {
         if none || mapping::look_up(socket, &element)?.is_none() {
             changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
         }
@@ -182,6 +195,7 @@ pub(crate) fn surplus(
     socket: &Netfilter,
     bridge: &str,
     subnet: Ipv4Net,
+    routed: bool,
     user: Option<&User>,
     shared: bool,
 ) -> Result<Vec<Change>, Refusal> {
@@ -205,7 +219,7 @@ pub(crate) fn surplus(
     if shared || by.is_one_of_several(socket, Some(bridge))? {
         return Ok(changes);
     }
-    let ours = table::bridge_elements(bridge, subnet);
+    let ours = table::bridge_elements(bridge, subnet, routed);
     let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
     let others = mapping::keys(socket, table::BRIDGES.name)?;
     if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {

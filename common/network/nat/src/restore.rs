@@ -95,7 +95,7 @@ pub fn mend(
     order.sort_by_key(|at| match operations[*at] {
         NatOperation::Bridge { .. } => 0,
         NatOperation::Address { .. } => 1,
-        NatOperation::Publish { .. } => 2,
+        NatOperation::Publish { .. } | NatOperation::Open { .. } => 2,
     });
     for at in order {
         if let Err(error) = operations[at].apply(scope) {

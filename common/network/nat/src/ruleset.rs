@@ -130,6 +130,8 @@ pub enum Statement {
     },
     /// The source becomes the address of the interface by which the packet leaves.
     Masquerade,
+    /// The packet is a request of ping.
+    EchoRequest,
     /// The packet goes through this chain.
     Accept,
     /// The packet is dropped.
@@ -257,6 +259,7 @@ impl Display for Statement {
                 write!(f, " map @{map}")
             }
             Self::Masquerade => f.write_str("masquerade"),
+            Self::EchoRequest => f.write_str("icmp type echo-request"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
         }

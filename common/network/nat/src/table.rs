@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 
 use crate::{
-    Mapping,
+    Mapping, OpenPort,
     ruleset::{
         Chain, Element,
         Field::{self, IifName, IpDaddr, IpSaddr, L4Proto, OifName, ThDport},
@@ -44,14 +44,21 @@ pub(crate) const SUBNETS: Set = Set { name: "subnets", key: &[Ipv4Addr], data: N
 pub(crate) const SAME_BRIDGE: Set =
     Set { name: "same_bridge", key: &[Ifname, Ifname], data: None, interval: false };
 
+/// Each bridge whose containers are reached by their own addresses, with itself.
+pub(crate) const ROUTED: Set = Set { name: "routed", key: &[Ifname, Ifname], data: None, interval: false };
+
+/// The ports of containers that are open on their own addresses.
+pub(crate) const OPEN: Set =
+    Set { name: "open", key: &[Ipv4Addr, InetProto, InetService], data: None, interval: false };
+
 /// Which container uses which bridge: the bridge, and the link by which the container hangs on it.
 pub(crate) const USERS: Set = Set { name: "users", key: &[Ifname, Ifname], data: None, interval: false };
 
 /// Which container has which address.
 pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 7] =
-    [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE, &USERS, &ADDRESSES];
+pub(crate) const SETS: [&Set; 9] =
+    [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE, &ROUTED, &OPEN, &USERS, &ADDRESSES];
 
 pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "martians", kind: "filter", hook: Hook::Prerouting, priority: ("raw", -300) },
@@ -84,6 +91,22 @@ pub(crate) fn rules(closed: bool) -> Vec<Rule> {
         rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
         rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
         rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
+        // Containers on a routed bridge answer on their own addresses, for published ports and for ping.
+        rule(
+            "forward",
+            &[
+                Statement::In { fields: &[IpDaddr, L4Proto, ThDport], not: false, set: OPEN.name },
+                Statement::Accept,
+            ],
+        ),
+        rule(
+            "forward",
+            &[
+                Statement::In { fields: &[OifName, OifName], not: false, set: ROUTED.name },
+                Statement::EchoRequest,
+                Statement::Accept,
+            ],
+        ),
         // Whoever routes to a subnet of ours, a neighbour on the host's wire or another of our bridges, opens no connection
         // to a container but by a published port: its destination was translated. A port published on 127.0.0.1 is not
         // open to a neighbour that sends to the container's own address. The host's own packets do not come here.
@@ -124,17 +147,37 @@ pub(crate) fn closing() -> Rule {
     Rule { chain: "forward", statements }
 }
 
-/// The elements for a bridge.
-pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+/// The elements for a bridge. Packets leave the subnet of a `routed` one as they are.
+pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net, routed: bool) -> Vec<Element> {
     let element = |set, key| Element { set, key, data: Vec::new(), comment: None };
     let on_bridge = |prefix| element(BRIDGES.name, vec![prefix, Value::Interface(bridge.to_owned())]);
     let name = || Value::Interface(bridge.to_owned());
     vec![
         on_bridge(Value::Prefix(subnet.trunc())),
         on_bridge(loopback()),
-        element(SUBNETS.name, vec![Value::Prefix(subnet.trunc())]),
+        mode_element(bridge, subnet, routed),
         element(SAME_BRIDGE.name, vec![name(), name()]),
     ]
+}
+
+/// The element that tells the bridges of both modes apart.
+pub(crate) fn mode_element(bridge: &str, subnet: Ipv4Net, routed: bool) -> Element {
+    let name = || Value::Interface(bridge.to_owned());
+    let (set, key) = match routed {
+        false => (SUBNETS.name, vec![Value::Prefix(subnet.trunc())]),
+        true => (ROUTED.name, vec![name(), name()]),
+    };
+    Element { set, key, data: Vec::new(), comment: None }
+}
+
+/// The element for a port that is open on the container's own address.
+pub(crate) fn open_element(port: &OpenPort, holder: &str) -> Element {
+    let key = vec![
+        Value::Address(port.container_ip),
+        Value::Protocol(port.protocol),
+        Value::Port(port.container_port),
+    ];
+    Element { set: OPEN.name, key, data: Vec::new(), comment: Some(holder.to_owned()) }
 }
 
 /// The element for a published port.

@@ -3,7 +3,7 @@
 
 use std::{process::Command, sync::atomic::AtomicU32};
 
-use nat::{Mapping, NatOperation as Nat, Protocol, Used, User, address_holder, taken};
+use nat::{Mapping, NatOperation as Nat, OpenPort, Protocol, Used, User, address_holder, taken};
 use nix::sched::{CloneFlags, unshare};
 use operation::{Condition, Operation, Scope, undo_all};
 
@@ -31,14 +31,26 @@ fn sh(script: &str) -> String {
 }
 
 fn bridge(name: &str, subnet: &str) -> Nat {
-    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: None, closed: false }
+    Nat::Bridge {
+        bridge: name.into(),
+        subnet: subnet.parse().unwrap(),
+        user: None,
+        closed: false,
+        routed: false,
+    }
 }
 
 /// The bridge as the container `holder` uses it, with its claims below this run directory.
 fn used(name: &str, subnet: &str, holder: &str, run_dir: &str) -> Nat {
     let claims = format!("{run_dir}/shared/bridge-{name}").into();
     let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
-    Nat::Bridge { bridge: name.into(), subnet: subnet.parse().unwrap(), user: Some(user), closed: false }
+    Nat::Bridge {
+        bridge: name.into(),
+        subnet: subnet.parse().unwrap(),
+        user: Some(user),
+        closed: false,
+        routed: false,
+    }
 }
 
 fn mapping(spec: &str) -> Mapping {
@@ -108,6 +120,14 @@ const LISTED: &str = r#"table ip stave {
 			     "br1" . "br1" }
 	}
 
+	set routed {
+		type ifname . ifname
+	}
+
+	set open {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
 	set users {
 		type ifname . ifname
 		elements = { "stave0" . "vweb" comment "web" }
@@ -132,6 +152,8 @@ const LISTED: &str = r#"table ip stave {
 
 	chain forward {
 		type filter hook forward priority filter; policy accept;
+		ip daddr . meta l4proto . th dport @open accept
+		oifname . oifname @routed icmp type echo-request accept
 		oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop
 	}
 
@@ -176,7 +198,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 9, "however many ports and bridges");
+        assert_eq!(rules.count(), 11, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -265,7 +287,8 @@ fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
         bridge("br1", "172.18.0.0/16").apply(&scope()).unwrap();
         assert!(!closes());
         let subnet = "172.17.0.0/16".parse().unwrap();
-        let mut closed = Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true };
+        let mut closed =
+            Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true, routed: false };
         assert!(matches!(closed.check(&scope()).unwrap(), Condition::Missing(_)));
         closed.apply(&scope()).unwrap();
         assert!(closes());
@@ -504,5 +527,102 @@ fn a_document_that_names_a_foreign_table_or_port_changes_nothing() {
         let before = sh("nft list ruleset");
         assert!(undo_all(&hostile(), &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), before, "another container's");
+    });
+}
+
+fn routed(holder: &str) -> Nat {
+    let claims = "/run/stave/shared/bridge-r0".into();
+    let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
+    let subnet = "10.5.0.0/24".parse().unwrap();
+    Nat::Bridge { bridge: "r0".into(), subnet, user: Some(user), closed: false, routed: true }
+}
+
+#[test]
+fn a_routed_bridge_has_open_ports_and_no_masquerade() {
+    sandbox(|| {
+        let port = |port| OpenPort {
+            protocol: Protocol::Tcp,
+            container_ip: [10, 5, 0, 2].into(),
+            container_port: port,
+        };
+        let open = |holder: &str, ports: &[u16]| Nat::Open {
+            holder: holder.into(),
+            ports: ports.iter().map(|number| port(*number)).collect(),
+        };
+        let mut operations = [routed("web"), open("web", &[80, 81])];
+        assert_eq!(nat::is_routed("r0").unwrap(), None);
+        for operation in &mut operations {
+            assert!(matches!(operation.check(&scope()).unwrap(), Condition::Missing(_)));
+            operation.apply(&scope()).unwrap();
+            operation.apply(&scope()).unwrap();
+            assert_eq!(operation.check(&scope()).unwrap(), Condition::Present);
+            let text = serde_json::to_string(operation).unwrap();
+            assert_eq!(&serde_json::from_str::<Nat>(&text).unwrap(), operation);
+        }
+        assert_eq!(nat::is_routed("r0").unwrap(), Some(true));
+        assert!(!sh("nft list set ip stave subnets").contains("10.5.0.0"));
+        assert!(sh("nft list set ip stave open").contains("10.5.0.2 . tcp . 81 comment \"web\""));
+        // One mode a bridge, one container a port.
+        let Nat::Bridge { bridge, subnet, user, closed, .. } = routed("other") else { panic!() };
+        let mut other = Nat::Bridge { bridge, subnet, user, closed, routed: false };
+        assert!(other.apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
+        assert!(open("other", &[82, 80]).apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
+        open("other", &[80]).undo(&scope()).unwrap();
+        assert_eq!(operations[1].check(&scope()).unwrap(), Condition::Present);
+        assert!(undo_all(&operations, &scope()).is_empty());
+        assert!(undo_all(&operations, &scope()).is_empty());
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+/// What is missing of many containers is added in one transaction; somebody else's element does not keep the rest from it.
+#[test]
+fn what_is_missing_is_mended_together() {
+    sandbox(|| {
+        let address = |holder: &str, last| Nat::Address {
+            address: [172, 17, 0, last].into(),
+            holder: holder.into(),
+            instead_of: None,
+        };
+        let mut operations = vec![
+            used("stave0", "172.17.0.0/16", "web", "/run/stave"),
+            address("web", 2),
+            publish("web", &["tcp * 10080 172.17.0.2 80", "udp * 10053 172.17.0.2 53"]),
+            used("stave0", "172.17.0.0/16", "db", "/run/stave"),
+            address("db", 3),
+            routed("r"),
+        ];
+        for operation in &mut operations {
+            operation.apply(&scope()).unwrap();
+        }
+        let whole = sh("nft list ruleset");
+        let missing = |found: &[Condition]| {
+            found.iter().map(|found| matches!(found, Condition::Missing(_))).collect::<Vec<_>>()
+        };
+        assert_eq!(nat::conditions(&operations).unwrap(), vec![Condition::Present; 6]);
+        for (damage, expected) in [
+            ("nft flush ruleset", [true; 6]),
+            (
+                "nft delete element ip stave published '{ udp . 10053 }'",
+                [false, false, true, false, false, false],
+            ),
+            ("nft flush set ip stave addresses", [false, true, false, false, true, false]),
+            ("nft flush chain ip stave output", [true, false, false, false, false, true]),
+            ("nft add table ip stave '{ flags dormant; }'", [true, false, false, false, false, true]),
+        ] {
+            sh(damage);
+            assert_eq!(missing(&nat::conditions(&operations).unwrap()), expected, "{damage}");
+            let mended = nat::mend(&scope(), &mut operations).unwrap();
+            let mended: Vec<_> = mended.into_iter().map(Result::unwrap).collect();
+            assert_eq!(missing(&mended), expected, "{damage}");
+            assert_eq!(nat::conditions(&operations).unwrap(), vec![Condition::Present; 6], "{damage}");
+            assert_eq!(sorted(&sh("nft list ruleset")), sorted(&whole), "{damage}");
+        }
+        // The port of one is another's by now.
+        sh("nft delete element ip stave published '{ tcp . 10080 }'; \
+            nft add element ip stave published '{ tcp . 10080 comment \"x\" : 172.17.0.9 . 1 }'; nft flush set ip stave addresses");
+        let mended = nat::mend(&scope(), &mut operations).unwrap();
+        assert!(matches!(mended[2], Ok(Condition::Different(_))), "{:?}", mended[2]);
+        assert!(sh("nft list set ip stave addresses").contains("172.17.0.3 comment \"db\""));
     });
 }

@@ -27,6 +27,8 @@ use netns::NetnsOperation;
         EarlierNat(Shared<NatOperation>),
         /// The table.
         Nat(NatOperation),
+        /// What holds published ports.
+        Hold(HoldOperation),
         /// The namespace.
         Namespace(NetnsOperation),
         /// As versions before 0.2 recorded it.
@@ -35,8 +37,6 @@ use netns::NetnsOperation;
         EarlierBridge(Shared<LinkOperation>),
         /// The container's own link.
         Link(LinkOperation),
-        /// What keeps the host's processes from published ports.
-        Hold(HoldOperation),
     }
 }
 

@@ -203,9 +203,26 @@ pub struct Bridge {
     pub subnet: ipnet::IpNet,
     /// The bridge's own address, which is the containers' gateway: `172.17.0.1`.
     pub gateway: IpAddr,
+    /// How its containers are reached from outside; `nat` where an earlier version has said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_mode: Option<GatewayMode>,
+    /// The part of the subnet whose addresses are leased; all of it if there is none.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<ipnet::IpNet>,
     /// Members of others.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// How the containers on a bridge are reached from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayMode {
+    /// By published ports on the host's addresses; what they send has the host's address.
+    Nat,
+    /// By their own addresses, to which others have a route; what they send has these.
+    Routed,
 }
 
 /// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.

@@ -110,7 +110,7 @@ pub const ROWS: [Row; 14] = [
         makers: &["netns-bridge"],
         extenders: &["veth-pair"],
         others: "",
-        holds: "`mode`, `namespace` (path), `bridge` (`name`, `subnet`, `gateway`), `cni` (a CNI 1.1.0 result, after \
+        holds: "`mode`, `namespace` (path), `bridge` (`name`, `subnet`, `gateway`, `gatewayMode`: `nat` or `routed`, `ipRange`), `cni` (a CNI 1.1.0 result, after \
                 veth-pair)",
         schema: of::<Network>,
     },
@@ -119,7 +119,7 @@ pub const ROWS: [Row; 14] = [
         makers: &["portmap"],
         extenders: &[],
         others: "",
-        holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`",
+        holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`; on a routed bridge `hostIP` is the container's own address",
         schema: of::<Ports>,
     },
     Row {

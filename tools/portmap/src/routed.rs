@@ -1,0 +1,43 @@
+//! Ports of a container that is reached by its own address.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Result, anyhow};
+use document::members;
+use nat::OpenPort;
+use toolkit::hint;
+
+use crate::publish::Publish;
+
+/// Which of the container's ports are opened on its own address, and what is published on this host. Ports of the host do not
+/// matter, except for those on an address of 127.0.0.0/8: these are for this host alone. What is open already (`standing`) is
+/// not opened again.
+pub(crate) fn split(
+    publish: &[Publish],
+    container_ip: Ipv4Addr,
+    standing: &[members::PortMapping],
+) -> Result<(Vec<OpenPort>, Vec<Publish>)> {
+    if let Some(address) = publish.iter().filter_map(Publish::host_ip).find(|ip| !ip.is_loopback()) {
+        let error = anyhow!("ports of a container on a routed bridge are not published on {address}");
+        return Err(hint(error, "leave the address out: the port is open on the container's own"));
+    }
+    let (local, routed): (Vec<Publish>, Vec<Publish>) =
+        publish.iter().cloned().partition(|publish| publish.host_ip().is_some());
+    let mut open: Vec<OpenPort> = Vec::new();
+    for port in routed.iter().flat_map(|publish| publish.open(container_ip)) {
+        if !standing.contains(&member(&port)) && !open.contains(&port) {
+            open.push(port);
+        }
+    }
+    Ok((open, local))
+}
+
+/// Where the port answers: on the container's address.
+pub(crate) fn member(port: &OpenPort) -> members::PortMapping {
+    members::PortMapping {
+        host_port: port.container_port,
+        container_port: port.container_port,
+        protocol: port.protocol.to_string(),
+        host_ip: Some(IpAddr::V4(port.container_ip)),
+    }
+}
