@@ -5,7 +5,7 @@
 //! of them, including 127.0.0.1. IPv6 addresses do not answer. Chooses a free port if none is given. Containers reach each
 //! other, and themselves, by published ports as well. Processes of the host can listen on none of them.
 //! # Reads
-//! `network.cni`.
+//! `network.cni`; with `--publish-all`, `image` and `ports`.
 //! # Adds
 //! `ports`.
 //! # Undoes
@@ -13,13 +13,14 @@
 //! # Needs
 //! root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
+mod exposed;
 mod free;
 mod publish;
 
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::{Result, anyhow, bail};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use document::{Document, members};
 use nat::Mapping;
 use operation::Scope;
@@ -28,16 +29,21 @@ use toolkit::{Common, Context, Filter, Plan};
 
 /// Publish ports of a container on the host
 #[derive(Parser)]
-#[command(name = "portmap", version)]
+#[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all"]).required(true).multiple(true))]
 struct Portmap {
     #[arg(
         help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
         short = 'p',
         long = "publish",
-        value_name = "SPEC",
-        required = true
+        value_name = "SPEC"
     )]
     publish: Vec<Publish>,
+    #[arg(
+        help = "Publish each port that the image exposes on a free port, as with `-p PORT`",
+        short = 'P',
+        long
+    )]
+    publish_all: bool,
     #[arg(
         help = "Hold each port of a range of more than 256, too: no process of the host can listen there. Smaller ones always are",
         long
@@ -59,7 +65,7 @@ impl Filter for Portmap {
     type Adds = members::Ports;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
-    const READS: &'static [&'static str] = &["network"];
+    const READS: &'static [&'static str] = &["network", "image", "ports"];
 
     fn common(&self) -> &Common {
         &self.common
@@ -71,15 +77,22 @@ impl Filter for Portmap {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let container_ip = container_address(document)?;
-        let chosen = free::mappings(&self.publish, container_ip)?;
         // One of another kind is said to be that.
         document.get::<members::Ports>()?;
+        let mut wanted = self.publish.clone();
+        if self.publish_all {
+            wanted.extend(exposed::ports(document, &self.publish)?);
+        }
+        let chosen = free::mappings(&wanted, container_ip)?;
         let mappings = chosen.concat();
         let adds = members::Ports(mappings.iter().map(member).collect());
+        if mappings.is_empty() {
+            return Ok(Plan { adds, operations: Vec::new() });
+        }
         let publish = nat::NatOperation::Publish { holder: context.id.clone(), mappings };
         let mut operations = vec![Op::from(publish)];
         let is_held = |publish: &Publish| self.hold || publish.count() <= HELD;
-        let held = self.publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
+        let held = wanted.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
         let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
         if !held.is_empty() {
             let recorded = || toolkit::recorded(&context.scope);
