@@ -393,3 +393,22 @@ fn what_it_cannot_do_is_said_and_nothing_is_left() {
     assert!(host.stave("run --help").ok().starts_with("usage: stave build"));
     assert!(host.stave("build --help").ok().starts_with("Build an image"));
 }
+
+#[test]
+fn ports_as_docker_lists_them() {
+    let host = Host::new();
+    host.0.sh("mkdir web && printf 'FROM busybox\\nEXPOSE 80 53/udp\\n' > web/Dockerfile").ok();
+    host.stave("build -q -t web web").ok();
+    host.prints("run -d --name one -p 8080:80 -p 127.0.0.1:8053:53/udp busybox sleep 1000", "one");
+    host.prints("port one", "80/tcp -> 0.0.0.0:8080\n53/udp -> 127.0.0.1:8053");
+    host.prints("port one 80", "0.0.0.0:8080");
+    host.prints("port one 53/udp", "127.0.0.1:8053");
+    host.fails("port one 53", 1, "stave: port 53/tcp of container \"one\" is not published");
+    host.fails("port", 2, "stave: port takes a NAME and a PORT");
+    host.prints("run -dP --name two web sleep 1000", "two");
+    let ports = host.stave("port two").ok();
+    let container: Vec<_> = ports.lines().filter_map(|line| line.split(" -> ").next()).collect();
+    assert_eq!(container, ["53/udp", "80/tcp"], "{ports}");
+    host.stave("rm -f one two").ok();
+    host.prints("run --rm --publish-all=false busybox echo none", "none");
+}

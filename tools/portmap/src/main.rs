@@ -6,7 +6,7 @@
 //! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
 //! mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
-//! `network.cni`.
+//! `network.cni`; with `--publish-all`, `image` and `ports`.
 //! # Adds
 //! `ports`.
 //! # Undoes
@@ -14,6 +14,7 @@
 //! # Needs
 //! root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
+mod exposed;
 mod free;
 mod publish;
 mod routed;
@@ -21,7 +22,7 @@ mod routed;
 use std::{net::IpAddr, process::ExitCode};
 
 use anyhow::{Result, anyhow, bail};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use document::{
     Document,
     members::{self, GatewayMode},
@@ -33,16 +34,21 @@ use toolkit::{Common, Context, Filter, Plan};
 
 /// Publish ports of a container on the host
 #[derive(Parser)]
-#[command(name = "portmap", version)]
+#[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all"]).required(true).multiple(true))]
 struct Portmap {
     #[arg(
         help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
         short = 'p',
         long = "publish",
-        value_name = "SPEC",
-        required = true
+        value_name = "SPEC"
     )]
     publish: Vec<Publish>,
+    #[arg(
+        help = "Publish each port that the image exposes on a free port, as with `-p PORT`",
+        short = 'P',
+        long
+    )]
+    publish_all: bool,
     #[arg(
         help = "Hold each port of a range of more than 256, too: no process of the host can listen there. Smaller ones always are",
         long
@@ -64,7 +70,7 @@ impl Filter for Portmap {
     type Adds = members::Ports;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
-    const READS: &'static [&'static str] = &["network"];
+    const READS: &'static [&'static str] = &["network", "image", "ports"];
 
     fn common(&self) -> &Common {
         &self.common
@@ -78,9 +84,13 @@ impl Filter for Portmap {
         let container_ip = container_address(document)?;
         // One of another kind is said to be that.
         let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
+        let mut wanted = self.publish.clone();
+        if self.publish_all {
+            wanted.extend(exposed::ports(document, &self.publish)?);
+        }
         let (open, publish) = match document.require::<members::Network>()?.bridge.gateway_mode {
-            Some(GatewayMode::Routed) => routed::split(&self.publish, container_ip, &standing)?,
-            _ => (Vec::new(), self.publish.clone()),
+            Some(GatewayMode::Routed) => routed::split(&wanted, container_ip, &standing)?,
+            _ => (Vec::new(), wanted),
         };
         let chosen = free::mappings(&publish, container_ip)?;
         let mappings = chosen.concat();

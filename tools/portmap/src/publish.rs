@@ -98,6 +98,19 @@ impl Publish {
         })
     }
 
+    /// The container's ports: `80/tcp`.
+    pub(crate) fn container_ports(&self) -> impl Iterator<Item = String> {
+        let protocol = self.protocol;
+        self.container.clone().map(move |port| format!("{port}/{protocol}"))
+    }
+
+    /// One for each port of the container, on any of the host, with that port.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (u16, Self)> {
+        let Self { host_ip, protocol, .. } = *self;
+        let one = move |port| Self { host_ip, host: Host::Any, container: port..=port, protocol };
+        self.container.clone().map(move |port| (port, one(port)))
+    }
+
     /// Whether any port of the host will do.
     pub(crate) fn is_any(&self) -> bool {
         self.host == Host::Any

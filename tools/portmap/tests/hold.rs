@@ -184,12 +184,16 @@ fn a_hold_that_is_gone_is_told_and_made_again() {
     assert!(can(&sandbox, "host", "TCP4-LISTEN:8080"));
     let missing = "portmap: missing: hold of host port 8080/tcp\nportmap: 1 of the things that the document lists is not as listed\n";
     assert_eq!(check(&sandbox, "web"), missing);
-    for (tool, kill) in [(format!("{WITHOUT_PROGRAM}portmap"), KILL), ("portmap".to_owned(), "true")] {
-        sandbox.sh(&format!("{tool} --repair < web.json > /dev/null")).ok();
-        assert_eq!(check(&sandbox, "web"), "", "{tool}");
-        assert!(!can(&sandbox, "host", "TCP4-LISTEN:8080"), "{tool}");
+    for (repair, kill) in [
+        (format!("{WITHOUT_PROGRAM}portmap --repair"), KILL),
+        ("portmap --repair".to_owned(), "true"),
+        ("net-repair --all".to_owned(), "true"),
+    ] {
+        sandbox.sh(&format!("{repair} < web.json > /dev/null")).ok();
+        assert_eq!(check(&sandbox, "web"), "", "{repair}");
+        assert!(!can(&sandbox, "host", "TCP4-LISTEN:8080"), "{repair}");
         let reserved = sandbox.sh("cat /proc/sys/net/ipv4/ip_local_reserved_ports").ok();
-        assert_eq!(reserved, "40000\n", "{tool}");
+        assert_eq!(reserved, "40000\n", "{repair}");
         sandbox.sh(&format!("{kill}; echo > /proc/sys/net/ipv4/ip_local_reserved_ports")).ok();
     }
     let missing = "portmap: missing: port 40000 in net.ipv4.ip_local_reserved_ports\n";
