@@ -95,6 +95,9 @@ impl Trial for Container {
 
     fn script(&self, prefix: &str) -> String {
         let tool = self.tool();
+        // Where no program can hold the ports, a process that stays does: strace is not to wait for it.
+        let apart = prefix.replace("strace -f", "strace -D -f");
+        let prefix = if tool == "portmap" { &apart } else { prefix };
         match self.way {
             // strace stays until the last of the processes has ended.
             Way::Apply => pipe(self.at, prefix).replace("sleep 1000", "sleep 0.1"),

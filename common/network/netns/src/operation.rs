@@ -123,7 +123,11 @@ impl NetnsOperation {
     }
 
     fn remove_file(&self) -> Result<(), Error> {
-        match fs::remove_file(&self.path) {
+        let removed = match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.remove_hidden(),
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io("remove")(error)),
             // The last one removes the directory as well, unless `ip netns` made a mount of it.
             _ => match self.path.parent().filter(|parent| *parent == Path::new("/run/netns")) {
@@ -133,6 +137,28 @@ impl NetnsOperation {
                 None => Ok(()),
             },
         }
+    }
+
+    /// Removes the file where a mount on it is hidden: the first `ip netns add` mounts `/run/netns` on itself, over the namespaces
+    /// that are there. In a mount namespace in which nothing is mounted on it, it can be removed, and the kernel then
+    /// detaches the mounts on it in all others.
+    fn remove_hidden(&self) -> io::Result<()> {
+        let remove = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            for path in self.path.parent().into_iter().chain([self.path.as_path()]) {
+                // Until nothing is mounted there any more.
+                while umount2(path, flags).is_ok() {}
+            }
+            fs::remove_file(&self.path)
+        };
+        // The thread has the mount namespace for itself, and ends.
+        std::thread::scope(|scope| {
+            let started = std::thread::Builder::new().stack_size(1 << 18).spawn_scoped(scope, remove);
+            started?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 

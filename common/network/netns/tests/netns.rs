@@ -137,6 +137,37 @@ fn what_others_made_stays() {
     });
 }
 
+/// The first `ip netns add` mounts `/run/netns` on itself, over the namespaces that are there.
+#[test]
+fn removed_also_after_ip_netns_add() {
+    sandbox(|scope| {
+        let before = mounts();
+        let mut netns = Netns::new("/run/netns/web", "web");
+        netns.apply(scope).unwrap();
+        let ip = |arguments: &[&str]| {
+            let status = std::process::Command::new("ip").arg("netns").args(arguments).status().unwrap();
+            assert!(status.success(), "{arguments:?}");
+        };
+        ip(&["add", "other"]);
+        assert_eq!(netns.check(scope).unwrap(), Condition::Present);
+        netns.undo(scope).unwrap();
+        netns.undo(scope).unwrap();
+        assert!(
+            !Path::new("/run/netns/web").exists() && !mounts().contains("/run/netns/web"),
+            "{}",
+            mounts()
+        );
+        // The other one is as it was.
+        netns::enter(Path::new("/run/netns/other"), || ()).unwrap();
+        let mut again = Netns::new("/run/netns/web", "web");
+        again.apply(scope).unwrap();
+        again.undo(scope).unwrap();
+        ip(&["delete", "other"]);
+        nix::mount::umount("/run/netns").unwrap();
+        assert_eq!(mounts(), before);
+    });
+}
+
 #[test]
 fn twenty_at_once() {
     sandbox(|scope| {
