@@ -103,7 +103,7 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     }
     let config = layout.write_json(MediaType::ImageConfig, &image)?;
     let id = oci::Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
-    let descriptor = manifest::write(&layout, config, &layers)?;
+    let descriptor = manifest::write(&layout, config, &layers, &[])?;
     layout.name(&descriptor, &commit.tags)?;
     let mut configuration = serde_json::to_value(&image)?;
     configuration.sort_all_objects();

@@ -20,14 +20,27 @@ fn as_oci(descriptor: &Descriptor) -> Descriptor {
     descriptor
 }
 
-/// Writes the manifest of a configuration and its layers, lowest first.
-pub(crate) fn write(layout: &Layout, config: Descriptor, layers: &[Descriptor]) -> Result<Descriptor, Cause> {
-    let manifest = ImageManifestBuilder::default()
+/// Writes the manifest of a configuration and its layers, lowest first, with these annotations.
+pub(crate) fn write(
+    layout: &Layout,
+    config: Descriptor,
+    layers: &[Descriptor],
+    annotations: &[(String, String)],
+) -> Result<Descriptor, Cause> {
+    let mut manifest = ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
         .config(config)
         .layers(layers.iter().map(as_oci).collect::<Vec<_>>())
         .build()
         .map_err(|error| Cause::Configuration(serde::ser::Error::custom(error)))?;
-    Ok(layout.write_json(MediaType::ImageManifest, &manifest)?)
+    if !annotations.is_empty() {
+        manifest.set_annotations(Some(annotations.iter().cloned().collect()));
+    }
+    let mut value = serde_json::to_value(&manifest)?;
+    // The order of a map is not always the same.
+    if let Some(annotations) = value.get_mut("annotations") {
+        annotations.sort_all_objects();
+    }
+    Ok(layout.write_json(MediaType::ImageManifest, &value)?)
 }

@@ -15,17 +15,23 @@
 //! network of RUN: root, and `netns-bridge`, `veth-pair` and `unwind` in its own directory.
 
 mod output;
+mod surroundings;
 mod values;
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use builder::{Network, Options, Pull, executor};
+use builder::{Options, Pull, executor};
 use clap::{Parser, ValueEnum};
 use document::members::Image;
 use oci::{Platform, Reference};
-use output::Output;
+use output::{Output, metadata};
+use surroundings::RunFlags;
 use toolkit::prelude::*;
-use values::{EPOCH, argument, build_context, epoch, label, secret};
+use values::{EPOCH, annotation, argument, build_context, epoch, label, secret};
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
@@ -36,6 +42,12 @@ struct Build {
     /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Add an annotation to the image's manifest; repeatable
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
+    annotations: Vec<(String, String)>,
+    /// Write digests and names of the image to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// Also write the image's files to a directory, or: type=local|tar|oci|docker,dest=PATH; repeatable
     #[arg(short, long = "output", value_name = "DIR|type=TYPE,dest=PATH", value_parser = Output::parse)]
     outputs: Vec<Output>,
@@ -57,9 +69,8 @@ struct Build {
     /// Pull base images; --pull means always
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
     pull: When,
-    /// Give RUN this network; by default one of the build's own, with a way out
-    #[arg(long, value_name = "MODE", default_value = "default")]
-    network: Mode,
+    #[command(flatten)]
+    run: RunFlags,
     /// Run every step, and do not use the step cache; cache mounts start empty
     #[arg(long)]
     no_cache: bool,
@@ -86,13 +97,6 @@ fn help() -> String {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    Default,
-    None,
-    Host,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 enum When {
     Missing,
     Always,
@@ -111,9 +115,10 @@ impl Source for Build {
         let sync = self.writing.is_synced()?;
         self.outputs.iter().try_for_each(|output| output.write(context, &built, &self.tags, sync))?;
         if let Some(path) = &self.id_file {
-            std::fs::write(path, built.id.to_string()).map_err(|error| {
-                operation::Error::new("write", format_args!("{path:?}"), error).of(operation::Place::File)
-            })?;
+            write(path, &built.id.to_string())?;
+        }
+        if let Some(path) = &self.metadata_file {
+            write(path, &format!("{:#}\n", metadata(&built, &self.tags)))?;
         }
         Ok(Image {
             reference: self.tags.first().map(Reference::to_string),
@@ -155,11 +160,9 @@ impl Build {
             secrets: self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
             labels: self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
             target: self.target.clone(),
-            network: match self.network {
-                Mode::Default => Network::Own,
-                Mode::None => Network::None,
-                Mode::Host => Network::Host,
-            },
+            network: self.run.network(),
+            surroundings: self.run.surroundings(),
+            annotations: self.annotations.clone(),
             platform: self.platform.clone(),
             pull: match self.pull {
                 When::Missing => Pull::Missing,
@@ -173,6 +176,13 @@ impl Build {
             tree: self.outputs.iter().any(Output::is_of_files),
         })
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        let error = operation::Error::new("write", format_args!("{path:?}"), error);
+        error.of(operation::Place::File).into()
+    })
 }
 
 fn main() -> ExitCode {

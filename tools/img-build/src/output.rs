@@ -7,6 +7,7 @@ use oci::{
     Layout, Reference,
     save::{self, Format, Named},
 };
+use serde_json::{Value, json};
 use toolkit::prelude::*;
 
 /// One `--output`.
@@ -90,6 +91,17 @@ impl Output {
             }
         }
     }
+}
+
+/// What `--metadata-file` gets, in Docker's names.
+pub(crate) fn metadata(built: &Built, tags: &[Reference]) -> Value {
+    let names: Vec<String> = tags.iter().map(Reference::canonical).collect();
+    json!({
+        "containerimage.config.digest": built.id,
+        "containerimage.descriptor": built.descriptor,
+        "containerimage.digest": built.descriptor.digest(),
+        "image.name": names.join(","),
+    })
 }
 
 fn tree(built: &Built) -> Result<&File> {

@@ -71,3 +71,16 @@ pub(crate) fn build_context(text: &str) -> builder::Context {
         _ => builder::Context::Directory(text.into()),
     }
 }
+
+/// `NAME=VALUE`, or Docker's `manifest:NAME=VALUE`. A single image has no index to annotate.
+pub(crate) fn annotation(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("it is NAME=VALUE")?;
+    match name.split_once(':') {
+        Some(("manifest", name)) => Ok((name.to_owned(), value.to_owned())),
+        Some((what @ ("index" | "manifest-descriptor" | "index-descriptor"), _)) => {
+            Err(format!("annotations of the {what} are not written: there is a manifest only"))
+        }
+        _ => Ok((name.to_owned(), value.to_owned())),
+    }
+}

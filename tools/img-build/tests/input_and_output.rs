@@ -165,3 +165,51 @@ fn files_and_archives_of_the_image() {
     assert_eq!(refused.status, 2);
     assert!(refused.stderr.contains("standard output has the document"), "{}", refused.stderr);
 }
+
+#[test]
+fn what_run_has_and_what_the_manifest_says() {
+    let fixture = Fixture::new();
+    let text = "FROM busybox\nRUN cat /etc/hosts > /hosts; df /dev/shm | tail -n 1 > /shm; ulimit -n > /limit; ulimit -Hn >> /limit\n";
+    let flags = [
+        "--add-host",
+        "one:10.0.0.1",
+        "--add-host",
+        "two=fe80::1",
+        "--shm-size",
+        "3m",
+        "--ulimit",
+        "nofile=100:200",
+    ];
+    let built = fixture.build_with(text, &flags).ok();
+    let made = &fixture.layers(&built, 1)[0];
+    assert!(
+        made["hosts"].ends_with("\n127.0.1.1\tstave-build\n10.0.0.1\tone\nfe80::1\ttwo"),
+        "{}",
+        made["hosts"]
+    );
+    assert!(made["shm"].contains(" 3072 "), "{}", made["shm"]);
+    assert_eq!(made["limit"], "644 0:0 100\n200");
+    let again = fixture.build_with(text, &["--add-host", "one:10.0.0.2"]).ok();
+    assert!(fixture.layers(&again, 1)[0]["hosts"].ends_with("10.0.0.2\tone"), "other hosts are another step");
+
+    let metadata = fixture.path("metadata.json");
+    let flags = [
+        "--annotation",
+        "b=1",
+        "--annotation",
+        "manifest:a=2",
+        "--metadata-file",
+        metadata.to_str().unwrap(),
+    ];
+    let built = fixture.build_with("FROM scratch\nLABEL x=y\n", &flags).ok();
+    let layout = fixture.layout();
+    let manifest = layout.manifest(&layout.find("built").unwrap()).unwrap();
+    let annotations = manifest.annotations().clone().unwrap();
+    assert_eq!((annotations["a"].as_str(), annotations["b"].as_str(), annotations.len()), ("2", "1", 2));
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(written["containerimage.digest"], built.document["image"]["descriptor"]["digest"]);
+    assert_eq!(written["containerimage.config.digest"], manifest.config().digest().to_string());
+    assert_eq!(written["image.name"], "docker.io/library/built:latest");
+    let refused = fixture.build_with("FROM scratch\n", &["--annotation", "index:a=b"]);
+    assert!(refused.stderr.contains("annotations of the index are not written"), "{}", refused.stderr);
+}

@@ -22,7 +22,7 @@ impl Builder<'_> {
         let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
         let id = Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
         let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
-        let descriptor = manifest::write(layout, config, &layers)?;
+        let descriptor = manifest::write(layout, config, &layers, &self.options.annotations)?;
         self.progress.line(&format!("Successfully built {}", id.short()));
         layout.name(&descriptor, &self.options.tags)?;
         for tag in &self.options.tags {

@@ -21,12 +21,14 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     fs,
+    net::IpAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use oci::Platform;
+use oci_spec::runtime::PosixRlimit;
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
@@ -64,6 +66,17 @@ pub enum Network {
     Host,
 }
 
+/// What a RUN has besides its network.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `--add-host`: names with their addresses, for `/etc/hosts`.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// `--shm-size`, in bytes.
+    pub shared_memory: Option<u64>,
+    /// `--ulimit`.
+    pub limits: Vec<PosixRlimit>,
+}
+
 /// When a registry is asked for an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pull {
@@ -99,6 +112,10 @@ pub struct Options {
     pub target: Option<String>,
     /// `--network`.
     pub network: Network,
+    /// What a RUN has besides its network.
+    pub surroundings: Surroundings,
+    /// `--annotation`: of the manifest.
+    pub annotations: Vec<(String, String)>,
     /// `--platform`: what to build for; this machine's by default.
     pub platform: Option<Platform>,
     /// `--pull`.

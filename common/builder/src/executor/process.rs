@@ -12,9 +12,10 @@ use oci::spec::Config;
 use oci_spec::runtime::{Mount, Spec};
 use runtime::{
     Isolated, Stdio, Streams,
-    spec::{Overrides, Volume},
+    spec::{Overrides, SharedMemory, Volume},
 };
 
+use super::Surroundings;
 use crate::{
     config::{Config as Own, DEFAULT_PATH},
     error::Cause,
@@ -51,6 +52,7 @@ pub(super) struct Command<'a> {
     pub(super) environment: Vec<(String, String)>,
     pub(super) rootfs: &'a Path,
     pub(super) network: RunsIn<'a>,
+    pub(super) surroundings: &'a Surroundings,
     pub(super) binds: Vec<Bind>,
     /// Show its output only if it fails.
     pub(super) quiet: bool,
@@ -85,6 +87,11 @@ impl Command<'_> {
             without_hostname_variable: true,
             volumes: self.volumes()?,
             ends_with_parent: true,
+            rlimits: self.surroundings.limits.clone(),
+            shared_memory: self
+                .surroundings
+                .shared_memory
+                .map_or_else(SharedMemory::default, SharedMemory::Sized),
             cgroup: group.map(|group| group.path().to_owned()),
             ..Overrides::default()
         };
@@ -104,7 +111,9 @@ impl Command<'_> {
 
     /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
-        let own = [("127.0.1.1", HOSTNAME)];
+        let given =
+            self.surroundings.hosts.iter().map(|(name, address)| (address.to_string(), name.as_str()));
+        let own = [("127.0.1.1".to_owned(), HOSTNAME)].into_iter().chain(given);
         let (hosts, resolv_conf) = match self.network {
             RunsIn::Host => (runtime::hosts::of_host(own), runtime::resolv_conf::of_host()),
             RunsIn::Own(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_own(true)),

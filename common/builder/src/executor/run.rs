@@ -82,6 +82,10 @@ impl Builder<'_> {
                 Network::None => "none",
             })
             .with(self.epoch());
+        let base = match self.options.surroundings.hosts.as_slice() {
+            [] => base,
+            hosts => base.with_all(hosts.iter().map(|(name, address)| format!("{name} {address}"))),
+        };
         let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
         let key = |shown: &[String]| {
             let texts = wanted.iter().map(Wanted::text);
@@ -136,6 +140,7 @@ impl Builder<'_> {
                 (None, None) => RunsIn::Host,
             },
             binds,
+            surroundings: &self.options.surroundings,
             quiet: self.options.quiet,
             files: self.store.workspace()?.step()?.upper,
         };

@@ -8,6 +8,7 @@ mod mounts;
 mod namespaces;
 pub mod order;
 pub(crate) mod recorded;
+mod ulimit;
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -31,6 +32,7 @@ pub use mount::Volume;
 pub(crate) use mounts::IDMAP;
 pub use namespaces::{Owner, Owners, SharedMemory, user_outside};
 pub(crate) use namespaces::{is_first_of_pids, owner, userns};
+pub use ulimit::Ulimit;
 
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
 pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
