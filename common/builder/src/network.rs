@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    net::IpAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,6 +19,8 @@ use crate::error::Cause;
 pub(crate) struct Own {
     /// The namespace.
     pub(crate) path: PathBuf,
+    /// The host's address, as RUN reaches it.
+    pub(crate) gateway: Option<IpAddr>,
     _removal: Removal,
 }
 
@@ -55,7 +58,11 @@ impl Own {
         let _ = io::stderr().write_all(&pair.stderr);
         let document: serde_json::Value = serde_json::from_slice(&pair.stdout).unwrap_or_default();
         match document["network"]["namespace"].as_str().filter(|_| pair.status.success()) {
-            Some(path) => Ok(Self { path: path.into(), _removal: removal }),
+            Some(path) => {
+                let gateway = document["network"]["bridge"]["gateway"].as_str();
+                let gateway = gateway.and_then(|address| address.parse().ok());
+                Ok(Self { path: path.into(), gateway, _removal: removal })
+            }
             None => Err(Cause::NoNetwork),
         }
     }

@@ -9,6 +9,7 @@ use toolkit::{Common, Context, Filter, Plan, prelude::Result};
 
 use crate::{
     environment,
+    names::Names,
     operation::ContainerOperation,
     plan,
     request::{Log, Mode, Request},
@@ -101,6 +102,8 @@ pub(crate) struct NsExec {
     #[command(flatten)]
     pub(crate) sharing: Sharing,
     #[command(flatten)]
+    pub(crate) names: Names,
+    #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) common: Common,
@@ -163,6 +166,7 @@ impl NsExec {
                 .collect(),
             privileged: self.privileged,
             sharing: self.sharing.clone(),
+            names: self.names.clone(),
             settings: self.settings.clone(),
             log: match (&self.log, self.detach) {
                 (_, false) => Log::None,

@@ -3,6 +3,7 @@
 use std::{fmt::Write, net::IpAddr, path::PathBuf};
 
 use document::members::HostEntry;
+use runtime::resolv_conf::Settings;
 use serde_json::Value;
 
 /// A file in the container's `/etc`.
@@ -26,10 +27,16 @@ fn own(name: &'static str, content: String) -> File {
     File { name, content: Content::Own(content) }
 }
 
-/// For a container in the host's network: the host's own files, and the names of links.
-pub(crate) fn of_host(hostname: &str, entries: &[HostEntry]) -> Vec<File> {
-    let hosts = runtime::hosts::of_host(names(entries));
-    let resolv = runtime::resolv_conf::of_host();
+/// For a container in the host's network: the host's own files, with the names of links and those that were `added`, and these
+/// `settings`.
+pub(crate) fn of_host(
+    hostname: &str,
+    entries: &[HostEntry],
+    added: Vec<(IpAddr, String)>,
+    settings: &Settings,
+) -> Vec<File> {
+    let hosts = runtime::hosts::of_host(names(entries).chain(added));
+    let resolv = settings.replace(runtime::resolv_conf::of_host());
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
@@ -38,12 +45,15 @@ pub(crate) fn of_own(
     hostname: &str,
     addresses: &[IpAddr],
     entries: &[HostEntry],
+    added: Vec<(IpAddr, String)>,
     dns: Option<&Value>,
+    settings: &Settings,
 ) -> Vec<File> {
     let addressed = addresses.iter().map(|address| (*address, hostname.to_owned()));
-    let hosts = runtime::hosts::of_own(addressed.chain(names(entries)));
+    let hosts = runtime::hosts::of_own(addressed.chain(names(entries)).chain(added));
     let resolv =
         dns.and_then(of_result).unwrap_or_else(|| runtime::resolv_conf::of_own(!addresses.is_empty()));
+    let resolv = settings.replace(resolv);
     vec![own("hosts", hosts), own("hostname", format!("{hostname}\n")), own("resolv.conf", resolv)]
 }
 
@@ -85,9 +95,11 @@ mod tests {
     fn hosts_as_docker_writes_them() {
         let link =
             HostEntry { ip: "172.17.0.3".parse().unwrap(), names: vec!["db".into(), "database".into()] };
-        let files = of_own("web", &["172.17.0.2".parse().unwrap()], &[link], None);
+        let added = vec![("10.0.0.1".parse().unwrap(), "cache".to_owned())];
+        let address = ["172.17.0.2".parse().unwrap()];
+        let files = of_own("web", &address, &[link], added, None, &Settings::default());
         let Content::Own(hosts) = &files[0].content else { panic!("not its own") };
         assert!(hosts.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost "), "{hosts}");
-        assert!(hosts.ends_with("\n172.17.0.2\tweb\n172.17.0.3\tdb database\n"), "{hosts}");
+        assert!(hosts.ends_with("\n172.17.0.2\tweb\n172.17.0.3\tdb database\n10.0.0.1\tcache\n"), "{hosts}");
     }
 }

@@ -23,6 +23,7 @@ mod files;
 mod join;
 mod links;
 mod mount_flag;
+mod names;
 mod network;
 mod operation;
 mod output;

@@ -11,6 +11,7 @@ use toolkit::prelude::*;
 
 use crate::{
     files::{self, Content, File},
+    names::Gateway,
     record,
     request::{Mode, Request},
 };
@@ -37,7 +38,8 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         (Some(Mode::Container(id)), None) => return shared(request, context, id),
         (Some(Mode::Host), None) => {
             let name = request.hostname.clone().unwrap_or_else(host_name);
-            let files = files::of_host(&name, &entries);
+            let added = request.names.hosts(Gateway::Loopback)?;
+            let files = files::of_host(&name, &entries, added, &request.names.settings());
             return Ok(Network { network: spec::Network::Host, hostname: name, files });
         }
         (None | Some(Mode::None), None) => (spec::Network::None, own_name(), Vec::new()),
@@ -48,12 +50,17 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         }
     };
     let dns = member.as_ref().and_then(|member| member.cni.as_ref()).map(|cni| &cni.dns);
-    let files = files::of_own(&name, &addresses, &entries, dns);
+    let gateway = member.as_ref().map_or(Gateway::None, |member| Gateway::At(member.bridge.gateway));
+    let added = request.names.hosts(gateway)?;
+    let files = files::of_own(&name, &addresses, &entries, added, dns, &request.names.settings());
     Ok(Network { network, hostname: name, files })
 }
 
 /// Another container's network, with its name and its files, as with Docker.
 fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
+    if request.names.are_given() {
+        bail!("--add-host and --dns would change the names of others: leave out --network");
+    }
     let (document, other) = record::running(&context.scope.run_dir, id)?;
     let network = match document.get::<Member>()? {
         Some(member) => spec::Network::Shared(member.namespace),

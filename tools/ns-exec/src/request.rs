@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use document::Id;
 use mount::Volume;
 
-use crate::{security::Security, settings::Settings, sharing::Sharing};
+use crate::{names::Names, security::Security, settings::Settings, sharing::Sharing};
 
 /// The process to run. What is left out comes from the image.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,7 @@ pub(crate) struct Request {
     pub(crate) cap_drop: Vec<String>,
     pub(crate) privileged: bool,
     pub(crate) sharing: Sharing,
+    pub(crate) names: Names,
     pub(crate) settings: Settings,
     pub(crate) log: Log,
 }

@@ -329,3 +329,42 @@ fn a_terminal_for_one_who_joins_leaves_no_word_of_its_own() {
     assert_eq!((said.status, said.stdout.trim()), (0, "yes"), "{said:?}");
     sandbox.sh("ns-exec --undo < run.json > /dev/null").ok();
 }
+
+#[test]
+fn names_and_name_servers() {
+    let sandbox = ready("| netns-bridge | veth-pair");
+    let run = |flags: &str| {
+        let command = format!(
+            "ns-exec --document after {flags} -- sh -c 'cat /etc/hosts /etc/resolv.conf' < ready.json"
+        );
+        let shown = sandbox.sh(&command).ok();
+        sandbox.sh("ns-exec --undo < after > ready.json").ok();
+        shown
+    };
+    let shown = run(
+        "--add-host cache:10.0.0.1 --add-host host:host-gateway --dns 10.0.0.53 --dns fe80::1 --dns-search a.example --dns-search b \
+         --dns-option ndots:2",
+    );
+    for line in [
+        "10.0.0.1\tcache",
+        "172.17.0.1\thost",
+        "nameserver 10.0.0.53",
+        "nameserver fe80::1",
+        "search a.example b",
+        "options ndots:2",
+    ] {
+        assert!(shown.lines().any(|own| own == line), "{line}: {shown}");
+    }
+    assert_eq!(shown.matches("nameserver").count(), 2, "none of the host's: {shown}");
+    assert!(!run("--dns-search .").contains("search"));
+    let sandbox = ready("");
+    let run =
+        |flags: &str| sandbox.sh(&format!("ns-exec --document after {flags} -- cat /etc/hosts < ready.json"));
+    let host = run("--network host --add-host host:host-gateway").ok();
+    assert!(host.ends_with("127.0.0.1\thost\n"), "{host}");
+    sandbox.sh("ns-exec --undo < after > again && mv again ready.json").ok();
+    let alone = run("--add-host host:host-gateway").exits(125).stderr;
+    assert!(alone.ends_with("the container has no network that leads to the host\n"), "{alone}");
+    let wrong = run("--dns-search 'a b'");
+    assert_eq!(wrong.status, 125, "{}", wrong.stderr);
+}

@@ -21,7 +21,6 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     fs,
-    net::IpAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,6 +28,7 @@ use std::{
 
 use oci::Platform;
 use oci_spec::runtime::PosixRlimit;
+use runtime::hosts::Entry;
 use rustix::fs::{Mode, OFlags};
 
 pub use explain::explain;
@@ -70,7 +70,7 @@ pub enum Network {
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// `--add-host`: names with their addresses, for `/etc/hosts`.
-    pub hosts: Vec<(String, IpAddr)>,
+    pub hosts: Vec<Entry>,
     /// `--shm-size`, in bytes.
     pub shared_memory: Option<u64>,
     /// `--ulimit`.

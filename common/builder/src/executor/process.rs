@@ -19,6 +19,7 @@ use super::Surroundings;
 use crate::{
     config::{Config as Own, DEFAULT_PATH},
     error::Cause,
+    network::Own as Network,
 };
 
 /// A mount besides the standard ones.
@@ -37,8 +38,8 @@ pub(super) struct Bind {
 pub(super) enum RunsIn<'a> {
     /// One without links.
     Isolated(&'a Isolated),
-    /// The build's own, at this path.
-    Own(&'a Path),
+    /// The build's own.
+    Own(&'a Network),
     /// The host's.
     Host,
 }
@@ -79,7 +80,7 @@ impl Command<'_> {
             env,
             network: match self.network {
                 RunsIn::Isolated(isolated) => runtime::spec::Network::Own(isolated.path()),
-                RunsIn::Own(path) => runtime::spec::Network::Own(path.to_owned()),
+                RunsIn::Own(own) => runtime::spec::Network::Own(own.path.clone()),
                 RunsIn::Host => runtime::spec::Network::Host,
             },
             hostname: Some(HOSTNAME.to_owned()),
@@ -111,9 +112,12 @@ impl Command<'_> {
 
     /// `/etc/resolv.conf` and `/etc/hosts`: copies, so that writes of a command have no effect.
     fn volumes(&self) -> Result<Vec<Volume>, Cause> {
-        let given =
-            self.surroundings.hosts.iter().map(|(name, address)| (address.to_string(), name.as_str()));
-        let own = [("127.0.1.1".to_owned(), HOSTNAME)].into_iter().chain(given);
+        let gateway = match self.network {
+            RunsIn::Own(own) => own.gateway,
+            RunsIn::Host | RunsIn::Isolated(_) => None,
+        };
+        let given = self.surroundings.hosts.iter().map(|entry| entry.with(gateway));
+        let own = [([127, 0, 1, 1].into(), HOSTNAME.to_owned())].into_iter().chain(given);
         let (hosts, resolv_conf) = match self.network {
             RunsIn::Host => (runtime::hosts::of_host(own), runtime::resolv_conf::of_host()),
             RunsIn::Own(_) => (runtime::hosts::of_own(own), runtime::resolv_conf::of_own(true)),

@@ -84,7 +84,7 @@ impl Builder<'_> {
             .with(self.epoch());
         let base = match self.options.surroundings.hosts.as_slice() {
             [] => base,
-            hosts => base.with_all(hosts.iter().map(|(name, address)| format!("{name} {address}"))),
+            hosts => base.with_all(hosts.iter().map(|entry| format!("{entry:?}"))),
         };
         let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
         let key = |shown: &[String]| {
@@ -136,7 +136,7 @@ impl Builder<'_> {
             rootfs: &mounted.rootfs,
             network: match (&isolated, own) {
                 (Some(isolated), _) => RunsIn::Isolated(isolated),
-                (None, Some(own)) => RunsIn::Own(&own.path),
+                (None, Some(own)) => RunsIn::Own(own),
                 (None, None) => RunsIn::Host,
             },
             binds,

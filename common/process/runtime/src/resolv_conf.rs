@@ -15,6 +15,44 @@ pub fn of_own(connected: bool) -> String {
     reachable(&behind(of_host()), connected)
 }
 
+/// What replaces the host's settings; nothing where it is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Addresses of name servers.
+    pub servers: Vec<IpAddr>,
+    /// Domains in which names are looked for; `.` alone for none.
+    pub search: Vec<String>,
+    /// Options such as `ndots:2`.
+    pub options: Vec<String>,
+}
+
+impl Settings {
+    /// The text with these settings instead of its own.
+    pub fn replace(&self, text: String) -> String {
+        let mut kept: Vec<String> = text.lines().map(str::to_owned).collect();
+        let mut drop = |keys: &[&str]| {
+            kept.retain(|line| !line.split_whitespace().next().is_some_and(|key| keys.contains(&key)));
+        };
+        let mut own = Vec::new();
+        if !self.servers.is_empty() {
+            drop(&["nameserver"]);
+            own.extend(self.servers.iter().map(|server| format!("nameserver {server}")));
+        }
+        if !self.search.is_empty() {
+            drop(&["search", "domain"]);
+            let domains: Vec<&str> =
+                self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+            own.extend((!domains.is_empty()).then(|| format!("search {}", domains.join(" "))));
+        }
+        if !self.options.is_empty() {
+            drop(&["options"]);
+            own.push(format!("options {}", self.options.join(" ")));
+        }
+        kept.extend(own);
+        kept.into_iter().map(|line| line + "\n").collect()
+    }
+}
+
 /// Containers cannot reach systemd-resolved; its own file has the servers that it uses.
 fn behind(text: String) -> String {
     if servers(&text).next().is_some() && servers(&text).all(|server| server == "127.0.0.53") {
@@ -44,6 +82,35 @@ fn reachable(host: &str, connected: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_replace_those_of_the_host() {
+        let host = || "domain old\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1\n".to_owned();
+        let (servers, words) = (vec![[1, 1, 1, 1].into()], |words: &[&str]| {
+            words.iter().map(|word| (*word).to_owned()).collect()
+        });
+        for (settings, expected) in [
+            (Settings::default(), host()),
+            (
+                Settings { servers, ..Settings::default() },
+                "domain old\noptions ndots:1\nnameserver 1.1.1.1\n".to_owned(),
+            ),
+            (
+                Settings {
+                    search: words(&["a", "b"]),
+                    options: words(&["ndots:2", "rotate"]),
+                    ..Settings::default()
+                },
+                "nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch a b\noptions ndots:2 rotate\n".to_owned(),
+            ),
+            (
+                Settings { search: words(&["."]), ..Settings::default() },
+                "nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1\n".to_owned(),
+            ),
+        ] {
+            assert_eq!(settings.replace(host()), expected);
+        }
+    }
 
     #[test]
     fn name_servers_that_a_container_can_reach() {
