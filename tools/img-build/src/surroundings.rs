@@ -41,7 +41,7 @@ impl RunFlags {
         Surroundings {
             hosts: self.add_host.clone(),
             shared_memory: self.shm_size,
-            limits: self.ulimit.iter().map(|limit| limit.0.clone()).collect(),
+            limits: self.ulimit.iter().map(|limit| limit.0).collect(),
         }
     }
 }
