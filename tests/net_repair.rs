@@ -1,12 +1,8 @@
 //! Networks of containers that others took apart: net-repair puts them back, and net-guard does so by itself.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use netlink::{
-    attribute::Attribute,
-    netfilter::{Kind, Netfilter, OWN_TABLE},
-};
 use serde_json::{Value, json};
 use testkit::{HOST, Sandbox, Snapshot, wait_for};
 
