@@ -147,7 +147,7 @@ impl File {
     fn read(text: &[u8]) -> serde_json::Result<Self> {
         match text.trim_ascii().is_empty() {
             true => Ok(Self::default()),
-            false => serde_json::from_slice(text),
+            false => Ok(serde_json::from_slice::<Option<Self>>(text)?.unwrap_or_default()),
         }
     }
 
