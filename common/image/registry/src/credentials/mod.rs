@@ -291,7 +291,7 @@ mod tests {
         );
         let own = Credentials::Password("me".into(), "p".into());
         assert_eq!(found(&file, "h", "a"), Ok(Some(own)), "the file's own entry");
-        assert!(File::read(b"[]").is_err() && File::read(b"{").is_err());
+        assert!(File::read(b"1").is_err() && File::read(b"{").is_err());
     }
 
     #[test]
