@@ -158,7 +158,7 @@ pub enum Cause {
     #[error("build context {0:?}: repositories of git are not fetched; clone it, and build the directory")]
     GitContext(String),
     /// A context that is no archive.
-    #[error("{0} is no archive but a Dockerfile: there is no {1:?} in it")]
+    #[error("{0} is a Dockerfile, and no archive: there is no {1:?} in it")]
     NoArchive(String, PathBuf),
     /// A context in an archive.
     #[error("read build context from {object}: {source}")]

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     net::IpAddr,
-    os::unix::process::CommandExt,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -69,13 +69,8 @@ impl Own {
 }
 
 impl Removal {
+    /// Starts `unwind`, and holds the lock from then on.
     fn prepare(root: &Path, run_dir: &Path, id: &str) -> Result<Self, Cause> {
-        let lock = lock_of(run_dir, id);
-        let locks = run_dir.join("locks");
-        fs::create_dir_all(&locks).map_err(Cause::system("create", &locks))?;
-        let locked = File::create_new(&lock).map_err(Cause::system("create", &lock))?;
-        let held = rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive);
-        held.map_err(Cause::system("lock", &lock))?;
         let mut unwind = tool("unwind", root, run_dir)?;
         // A signal from the terminal ends the build, and not this.
         let unwind = unwind.arg("--quiet").process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -86,7 +81,8 @@ impl Removal {
             Some(input) => writeln!(input, "{}", serde_json::json!({"stave": 1, "id": id})),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
-        let removal = Self { unwind, lock, _locked: locked };
+        let (lock, _locked) = hold_lock(run_dir, id)?;
+        let removal = Self { unwind, lock, _locked };
         written.map_err(failed)?;
         Ok(removal)
     }
@@ -95,9 +91,10 @@ impl Removal {
 impl Drop for Removal {
     fn drop(&mut self) {
         drop(self.unwind.stdin.take());
-        // It says itself what went wrong; then the record stays, and the lock does not.
-        let _ = self.unwind.wait();
-        let _ = fs::remove_file(&self.lock);
+        // Where something is left, the lock stays, and the next build or img-gc tries again.
+        if self.unwind.wait().is_ok_and(|status| status.success()) {
+            let _ = fs::remove_file(&self.lock);
+        }
     }
 }
 
@@ -114,28 +111,45 @@ fn lock_of(run_dir: &Path, id: &str) -> PathBuf {
     run_dir.join("locks").join(format!("{id}.build"))
 }
 
+/// Makes the lock's file, which nobody sees before it is locked.
+fn hold_lock(run_dir: &Path, id: &str) -> Result<(PathBuf, File), Cause> {
+    let lock = lock_of(run_dir, id);
+    let locks = run_dir.join("locks");
+    fs::create_dir_all(&locks).map_err(Cause::system("create", &locks))?;
+    let beside = lock.with_extension("new");
+    let locked = File::options().write(true).create_new(true).mode(0o600).open(&beside);
+    let locked = locked.map_err(Cause::system("create", &beside))?;
+    let held = rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive);
+    held.map_err(Cause::system("lock", &beside))?;
+    fs::rename(&beside, &lock).map_err(Cause::system("rename", &beside))?;
+    Ok((lock, locked))
+}
+
 /// Removes the networks of killed builds. Returns the ids of these.
 ///
 /// # Errors
 /// When they cannot be looked for.
 pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
     let mut removed = Vec::new();
-    for id in left(&run_dir.join("locks"))? {
+    // Each lock is held until its network is removed: another process that collects passes it over.
+    for (id, _held) in left(&run_dir.join("locks"))? {
         let mut unwind = tool("unwind", root, run_dir)?;
         let unwind = unwind.arg("--quiet").arg(&id).stdin(Stdio::null()).stdout(Stdio::null());
-        let failed = |source| Cause::Network { tool: "unwind", source };
-        // Where something is left, the next one tries again.
-        if unwind.status().map_err(failed)?.success() {
-            let lock = lock_of(run_dir, &id);
-            fs::remove_file(&lock).map_err(Cause::system("remove", &lock))?;
-            removed.push(id);
+        match unwind.status() {
+            Ok(status) if status.success() => {
+                let _ = fs::remove_file(lock_of(run_dir, &id));
+                removed.push(id);
+            }
+            // It has said why. The next one tries again.
+            Ok(_) => {}
+            Err(error) => operation::note(&format!("remove the network of {id}: start unwind: {error}")),
         }
     }
     Ok(removed)
 }
 
-/// The ids of builds that hold their lock no more.
-fn left(locks: &Path) -> Result<Vec<String>, Cause> {
+/// The ids of builds that hold their lock no more, each with its lock.
+fn left(locks: &Path) -> Result<Vec<(String, File)>, Cause> {
     let mut ids = Vec::new();
     let entries = match fs::read_dir(locks) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
@@ -147,9 +161,10 @@ fn left(locks: &Path) -> Result<Vec<String>, Cause> {
         let Some(id) = path.file_stem().and_then(|name| name.to_str()).filter(|_| is_of_build) else {
             continue;
         };
-        let is_left = File::open(&path)
-            .is_ok_and(|lock| rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok());
-        ids.extend(is_left.then(|| id.to_owned()));
+        let Ok(lock) = File::open(&path) else { continue };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            ids.push((id.to_owned(), lock));
+        }
     }
     Ok(ids)
 }

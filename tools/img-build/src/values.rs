@@ -76,11 +76,20 @@ pub(crate) fn build_context(text: &str) -> builder::Context {
 pub(crate) fn annotation(text: &str) -> Result<(String, String), String> {
     let (name, value) =
         text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("it is NAME=VALUE")?;
-    match name.split_once(':') {
-        Some(("manifest", name)) => Ok((name.to_owned(), value.to_owned())),
-        Some((what @ ("index" | "manifest-descriptor" | "index-descriptor"), _)) => {
-            Err(format!("annotations of the {what} are not written: there is a manifest only"))
+    const OTHERS: [&str; 3] = ["index", "manifest-descriptor", "index-descriptor"];
+    let (what, name) = match name.split_once(':') {
+        Some(("manifest", name)) => ("", name),
+        // `index,manifest:NAME` and `manifest[linux/amd64]:NAME` mean several things, or a platform's.
+        Some((what, name))
+            if what.split([',', '[']).any(|what| what == "manifest" || OTHERS.contains(&what)) =>
+        {
+            (what, name)
         }
-        _ => Ok((name.to_owned(), value.to_owned())),
+        _ => ("", name),
+    };
+    match (what, name) {
+        ("", "") => Err("it is NAME=VALUE".to_owned()),
+        ("", name) => Ok((name.to_owned(), value.to_owned())),
+        (what, _) => Err(format!("annotations of the {what} are not written: there is a manifest only")),
     }
 }

@@ -74,9 +74,28 @@ fn an_archive_or_a_dockerfile_on_standard_input() {
     let both = build(&fixture, b"FROM scratch\n".to_vec(), &["-f", "x", "-"]);
     assert_eq!(
         both.error(),
-        "img-build: standard input is no archive but a Dockerfile: there is no \"x\" in it"
+        "img-build: standard input is a Dockerfile, and no archive: there is no \"x\" in it"
     );
     assert_eq!(build(&fixture, Vec::new(), &["-"]).status, 1);
+    let of_kind = |name: &str, kind: tar::EntryType, link: &str| {
+        testkit::rootfs(|tree| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            header.set_size(0);
+            tree.append_link(&mut header, name, link).unwrap();
+            if name != "Dockerfile" {
+                testkit::file(tree, "Dockerfile", 0o644, COPIES.as_bytes());
+            }
+        })
+    };
+    for name in ["Dockerfile", ".dockerignore"] {
+        let fifo = build(&fixture, of_kind(name, tar::EntryType::Fifo, "x"), &["-"]);
+        assert!(fifo.error().ends_with("it is not a regular file"), "{}", fifo.stderr);
+    }
+    let outside =
+        build(&fixture, of_kind(".dockerignore", tar::EntryType::Symlink, "/etc/passwd"), &["-"]).ok();
+    assert!(files(&fixture, &outside).contains(&"all/.dockerignore 777 0:0 -> /etc/passwd".to_owned()));
     assert_eq!(fs::read_dir(fixture.root().join("build")).unwrap().count(), 0, "nothing is left");
 }
 
@@ -135,9 +154,11 @@ fn files_and_archives_of_the_image() {
     let fixture = Fixture::new();
     let out = fixture.path("out");
     let text = "FROM busybox AS made\nRUN mkdir /o && echo one > /o/one && echo two > /o/two && rm /o/two && chown 7 /o/one && \
-                chmod 4711 /o/one && ln -s /etc/passwd /o/link\nFROM scratch\nCOPY --from=made /o /\n";
+                chmod 4711 /o/one && ln -s /etc/passwd /o/link && \
+                mkdir /o/old && touch /o/old/x && touch -d @1000000000 /o/old/x /o/old\nFROM scratch\nCOPY --from=made /o /\n";
     fixture.build_with(text, &["-o", &out.display().to_string()]).ok();
-    assert_eq!(tree(&out), ["link 777 0", "one 4711 7"]);
+    assert_eq!(tree(&out), ["link 777 0", "old 755 0", "old/x 644 0", "one 4711 7"]);
+    assert_eq!(std::os::unix::fs::MetadataExt::mtime(&fs::metadata(out.join("old")).unwrap()), 1_000_000_000);
     // What is there is replaced, not followed, and the rest stays.
     fs::remove_file(out.join("one")).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", out.join("one")).unwrap();
@@ -157,10 +178,10 @@ fn files_and_archives_of_the_image() {
         let names = tar.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
         names.collect::<Vec<_>>()
     };
-    assert_eq!(names("tar"), ["link", "one"]);
+    assert_eq!(names("tar"), ["link", "one", "old/", "old/x"]);
     assert!(names("docker").contains(&"manifest.json".to_owned()));
     assert!(names("oci").contains(&"oci-layout".to_owned()));
-    assert_eq!(files(&fixture, &built).len(), 2);
+    assert_eq!(files(&fixture, &built).len(), 4);
     let refused = fixture.build_with(text, &["-o", "type=tar,dest=-"]);
     assert_eq!(refused.status, 2);
     assert!(refused.stderr.contains("standard output has the document"), "{}", refused.stderr);

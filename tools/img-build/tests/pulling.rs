@@ -108,6 +108,20 @@ fn a_platform_is_chosen() {
     assert_eq!(of(&arm, &[]), ("arm64".to_owned(), has(&["arm64"])));
     assert_eq!(of(&plain, &[]).0, "amd64");
     assert_eq!(of(&plain, &["--platform", "linux/arm64"]), ("arm64".to_owned(), has(&["arm64"])));
+    // Where the store has the image for another platform only, this machine's is pulled.
+    let other = Fixture::new();
+    other.build_with(&plain, &["--platform", "linux/arm64"]).ok();
+    assert_eq!(other.build(&plain).configuration()["architecture"], "amd64");
+    let single = format!("FROM {host}/a/b:arm64\n");
+    other.build_with(&format!("{single}LABEL a=b\n"), &["-t", &format!("{host}/a/b:amd64")]).ok();
+    let text = format!("FROM {host}/a/b:amd64\n");
+    assert_eq!(
+        other.build(&text).configuration()["architecture"],
+        "arm64",
+        "what stands under a name is taken"
+    );
+    let asked = other.build_with(&text, &["--platform", "linux/amd64"]).ok();
+    assert_eq!(asked.configuration()["architecture"], "amd64");
     // A tool of this machine's makes something for the other one.
     let cross = format!(
         "FROM --platform=$BUILDPLATFORM busybox AS tool\nARG TARGETPLATFORM TARGETARCH BUILDARCH\n\

@@ -17,7 +17,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use oci::{Layout, Platform, Reference};
+use oci::{
+    Layout, Platform, Reference,
+    media_type::{Kind, kind},
+};
 use registry::{Client, Display, Options, Pace, display::Job, push};
 use serde_json::{Value, json};
 use toolkit::{Transfer, prelude::*};
@@ -74,9 +77,13 @@ impl Report for Push {
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let images = context.scope.root.join("images");
-        let digest = Layout::look(&images)?.find(&self.image)?.digest().to_string();
+        let source = Layout::look(&images)?.find(&self.image)?;
+        let is_whole = kind(&source) == Kind::Index && self.platform.is_none();
+        let digest = source.digest().to_string();
         let (from, to) = (format!("oci:{}@{digest}", images.display()), self.destination()?.canonical());
-        let copy = operation::words(["skopeo", "copy", &from, &format!("docker://{to}")]);
+        let all = is_whole.then_some("--all");
+        let to = format!("docker://{to}");
+        let copy = operation::words(["skopeo", "copy"].into_iter().chain(all).chain([from.as_str(), &to]));
         Ok(toolkit::equivalent([copy]))
     }
 }

@@ -85,7 +85,9 @@ pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd)
     let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let root =
         directory.try_clone().map_err(|error| CopyError::Archive { path: path.to_owned(), source: error })?;
-    unpack(file, path, Path::new(""), Some(owner), &Place::new(root, owner, None))
+    let place = Place::new(root, owner, None);
+    unpack(file, path, Path::new(""), Some(owner), &place)?;
+    place.finish()
 }
 
 /// Unpacks an archive of our own into a directory, with its owners. Links in the directory lead no further than it.
@@ -94,7 +96,9 @@ pub fn unpack_context(file: File, path: &Path, directory: &std::os::fd::OwnedFd)
 /// When a file cannot be made.
 pub fn unpack_tree(file: File, path: &Path, directory: std::os::fd::OwnedFd) -> Result<(), CopyError> {
     let root = Owner { uid: 0, gid: 0 };
-    unpack(file, path, Path::new(""), None, &Place::new(directory, root, None))
+    let place = Place::new(directory, root, None);
+    unpack(file, path, Path::new(""), None, &place)?;
+    place.finish()
 }
 
 /// An entry's name below the target, which is a root to it: `..` leads no further.

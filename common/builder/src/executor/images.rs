@@ -33,18 +33,25 @@ impl Images {
     /// The image of this name or id. A registry is asked at most once in a build. None if the store does not have it, and no
     /// registry may be asked, or it is no name.
     pub(super) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
-        let standing = self.in_store(name, platform)?;
         let asked = (name.to_owned(), platform.map(Platform::to_string));
         if let Some(outcome) = self.pulled.borrow_mut().get_mut(&asked) {
-            return outcome.take().map_or(Ok(standing), Err);
+            return outcome.take().map_or_else(|| self.in_store(name, platform), Err);
         }
+        // What an id means does not change.
+        let is_id = || self.layout.find_listed(name).is_ok_and(|found| found.name.is_none());
         let wanted = match self.pull {
-            Pull::Missing => standing.is_none(),
-            Pull::Always => true,
-            Pull::Never => false,
+            Pull::Missing => None,
+            Pull::Always => name.parse::<Reference>().ok().filter(|_| !is_id()),
+            Pull::Never => return self.in_store(name, platform),
         };
-        let Some(reference) = name.parse::<Reference>().ok().filter(|_| wanted) else { return Ok(standing) };
-        self.fetch(&reference.pinned(), platform)
+        let wanted = match wanted {
+            Some(reference) => reference,
+            None => match (self.in_store(name, platform)?, name.parse::<Reference>()) {
+                (None, Ok(reference)) => reference,
+                (standing, _) => return Ok(standing),
+            },
+        };
+        self.fetch(&wanted.pinned(), platform)
             .map_err(|source| Cause::Pull { name: name.to_owned(), source: Box::new(source) })?;
         self.pulled.borrow_mut().insert(asked, None);
         self.in_store(name, platform)
@@ -59,13 +66,20 @@ impl Images {
         })
     }
 
-    /// None also where the store has the image for other platforms only.
+    /// None also where the store has the image for other platforms only, and a registry may have it for this one.
     fn in_store(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
+        use oci::layout::Error::{NoBlob, NoPlatform};
         let Some(descriptor) = self.layout.resolve(name)? else { return Ok(None) };
-        match self.layout.image(&descriptor, platform) {
-            Err(oci::layout::Error::NoBlob(_)) if self.pull != Pull::Never => Ok(None),
-            image => Ok(Some(image?)),
-        }
+        let may_pull = self.pull != Pull::Never;
+        let image = match self.layout.image(&descriptor, platform) {
+            Err(NoBlob(_) | NoPlatform { .. }) if may_pull => return Ok(None),
+            image => image?,
+        };
+        // Of an index without this machine's image, the layout gives the first that it has.
+        let is_of_index = image.descriptor.digest() != descriptor.digest();
+        let is_meant =
+            platform.is_some() || !is_of_index || Platform::host().rank(&image.platform()).is_some();
+        Ok((is_meant || !may_pull).then_some(image))
     }
 
     fn fetch(&self, reference: &Reference, platform: Option<&Platform>) -> Result<(), registry::Error> {

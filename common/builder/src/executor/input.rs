@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Input {
     /// Its name in messages.
     pub(super) name: String,
     text: Vec<u8>,
+    /// Whether it came in an archive: links in it lead no further than the context.
+    is_sealed: bool,
     /// Holds what was unpacked.
     _workspace: Option<Workspace>,
 }
@@ -57,7 +60,7 @@ impl Input {
             Context::Input => {
                 let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
                 let path = workspace.path().join("input");
-                keep(&path, &mut io::stdin().lock())?;
+                keep(&path, &mut Reading(io::stdin().lock()))?;
                 (workspace, open(&path)?, "standard input".to_owned())
             }
             Context::Web(address) if fetch::is_git(address) => {
@@ -77,21 +80,19 @@ impl Input {
             let directory = open_directory(&context)?;
             copy::unpack_context(content, Path::new(&object), &directory)
                 .map_err(|source| Cause::Input { object, source })?;
-            // A link in it leads no further than it.
-            let found = mount::resolve::open_in(&directory, &file, OFlags::RDONLY | OFlags::NONBLOCK);
-            let text = found.map_err(io::Error::from).and_then(|found| read_all(&mut File::from(found)));
-            (file.display().to_string(), text.map_err(Cause::system("read", &file))?)
+            let text = read_in(&directory, &file).map_err(Cause::system("read", &file))?;
+            (file.display().to_string(), text)
         } else {
             if let Some(file) = &options.file {
                 return Err(Cause::NoArchive(object, file.clone()).into());
             }
             let mut content = content;
-            let text = content.rewind().and_then(|()| read_all(&mut content));
+            let text = content.rewind().and_then(|()| read_some(&mut content));
             (object, text.map_err(Cause::system("read", &workspace.path().join("input")))?)
         };
         // Below a root of its own.
         let file = context.join(file.strip_prefix("/").unwrap_or(&file));
-        Ok(Self { context, file, name, text, _workspace: Some(workspace) })
+        Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
     }
 
     fn in_directory(context: &Path, file: Option<&Path>) -> Result<Self, Error> {
@@ -106,7 +107,15 @@ impl Input {
             _ => fs::read(&file),
         };
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
-        Ok(Self { context: context.to_owned(), file, name, text, _workspace: None })
+        Ok(Self { context: context.to_owned(), file, name, text, is_sealed: false, _workspace: None })
+    }
+
+    /// The text of a file beside the context's or the Dockerfile's own.
+    pub(super) fn read_beside(&self, root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
+        match path.strip_prefix(&self.context) {
+            Ok(name) if self.is_sealed => read_in(root, name),
+            _ => fs::read(path),
+        }
     }
 
     /// Parses the Dockerfile, and works on it. Shows the place of an error in it.
@@ -128,7 +137,7 @@ fn in_context(context: &Path) -> PathBuf {
     if !usual.exists() && lower.exists() { lower } else { usual }
 }
 
-pub(super) fn open_directory(path: &Path) -> Result<std::os::fd::OwnedFd, Cause> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
 }
@@ -138,6 +147,39 @@ fn read_all(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     from.read_to_end(&mut text).map(|_| text)
 }
 
+/// The most that a Dockerfile or a `.dockerignore` of an archive may have.
+const MOST: u64 = 128 << 20;
+
+fn read_some(from: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let text = read_all(&mut from.take(MOST + 1))?;
+    match text.len() as u64 > MOST {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(text),
+    }
+}
+
+/// The text of a file in the directory: a regular file, which no link leads to from outside.
+fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
+    let file = mount::resolve::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let mut file = File::from(file);
+    match file.metadata()?.is_file() {
+        true => read_some(&mut file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Standard input, whose errors are told from those of writing.
+struct Reading<R>(R);
+
+impl<R: Read> Read for Reading<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => io::Error::other(Cause::system("read", Path::new("standard input"))(error)),
+        })
+    }
+}
+
 /// Writes it to a file.
 fn keep(path: &Path, from: &mut dyn Read) -> Result<(), Cause> {
     let mut file = File::create_new(path).map_err(Cause::system("create", path))?;
@@ -145,7 +187,7 @@ fn keep(path: &Path, from: &mut dyn Read) -> Result<(), Cause> {
         Ok(_) => Ok(()),
         Err(error) => match error.downcast::<registry::Error>() {
             Ok(error) => Err(Cause::Context(Box::new(error))),
-            Err(error) => Err(Cause::system("write", path)(error)),
+            Err(error) => Err(error.downcast::<Cause>().unwrap_or_else(Cause::system("write", path))),
         },
     }
 }

@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -289,21 +289,21 @@ impl<'a> Builder<'a> {
     /// The build context, opened when it is first needed.
     fn context(&self) -> Result<&Tree, Cause> {
         if self.context.get().is_none() {
-            let _ = self.context.set(open_context(&self.input.context, &self.input.file)?);
+            let _ = self.context.set(open_context(self.input)?);
         }
         self.context.get().ok_or_else(|| Cause::NoImage("context".to_owned()))
     }
 }
 
 /// Opens the context, with the Dockerfile's own `.dockerignore`, or else the context's.
-fn open_context(context: &Path, file: &Path) -> Result<Tree, Cause> {
+fn open_context(input: &Input) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root: OwnedFd = rustix::fs::open(context, flags, Mode::empty())
-        .map_err(Cause::system("open build context", context))?;
-    let mut own = file.as_os_str().to_owned();
+    let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
+        .map_err(Cause::system("open build context", &input.context))?;
+    let mut own = input.file.as_os_str().to_owned();
     own.push(".dockerignore");
-    for path in [PathBuf::from(own), context.join(".dockerignore")] {
-        match fs::read(&path) {
+    for path in [PathBuf::from(own), input.context.join(".dockerignore")] {
+        match input.read_beside(&root, &path) {
             Ok(text) => {
                 let ignore = Ignore::parse(&text).map_err(|source| Cause::Ignore { path, source })?;
                 return Ok(Tree::context(root, ignore));

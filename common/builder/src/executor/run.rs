@@ -68,6 +68,7 @@ impl Builder<'_> {
         let wanted = self.mounts(state, at, &run.mounts)?;
         let config = &state.image.config;
         let pairs = arguments.iter().map(|(name, value)| format!("{name}={value}"));
+        let surroundings = &self.options.surroundings;
         let base = Key::new(Step::Run)
             .with(state.chain())
             .with_all(&script.words)
@@ -76,31 +77,32 @@ impl Builder<'_> {
             .with_all(pairs.clone())
             .with(&config.user)
             .with(&config.working_dir)
-            .with(match network {
+            .with_all(surroundings.hosts.iter().map(|entry| format!("{entry:?}")))
+            .with_all(surroundings.limits.iter().map(|limit| format!("{limit:?}")))
+            .with(surroundings.shared_memory.map(|size| size.to_string()).unwrap_or_default())
+            .with(self.epoch());
+        let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let key = |network, shown: &[String]| {
+            let base = base.clone().with(match network {
                 Network::Own => "own",
                 Network::Host => "host",
                 Network::None => "none",
-            })
-            .with(self.epoch());
-        let base = match self.options.surroundings.hosts.as_slice() {
-            [] => base,
-            hosts => base.with_all(hosts.iter().map(|entry| format!("{entry:?}"))),
-        };
-        let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
-        let key = |shown: &[String]| {
+            });
             let texts = wanted.iter().map(Wanted::text);
-            texts.zip(shown).fold(base.clone(), |key, (text, shown)| key.with(text).with(shown))
+            texts.zip(shown).fold(base, |key, (text, shown)| key.with(text).with(shown))
         };
         let text = history(&script.words, &pairs.collect::<Vec<_>>());
         let before = state.clone();
-        self.files(state, &key(&shown), text, || {
-            let (layer, shown) =
+        self.files(state, &key(network, &shown), text, || {
+            // What it got may be less than what it should have.
+            let (layer, network, shown) =
                 self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
-            Ok(Made { layer: Some(layer), key: Some(key(&shown)) })
+            Ok(Made { layer: Some(layer), key: Some(key(network, &shown)) })
         })
     }
 
-    /// Runs the command. Returns its layer, and the content of its mounts: a context may have changed since the lookup.
+    /// Runs the command. Returns its layer, the network that it had, and the content of its mounts: a context may have changed since
+    /// the lookup.
     fn execute(
         &self,
         state: &State,
@@ -109,7 +111,7 @@ impl Builder<'_> {
         network: Network,
         wanted: &[Wanted],
         mut shown: Vec<String>,
-    ) -> Result<(Layer, Vec<String>), Cause> {
+    ) -> Result<(Layer, Network, Vec<String>), Cause> {
         let mounted = self.store.writable(&state.layers)?;
         let mut held = mounts::Held::default();
         let mut prepared = mounts::Prepared::default();
@@ -156,7 +158,11 @@ impl Builder<'_> {
             let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
             return Err(Cause::Failed { command: script.words.join(" "), status, offline });
         }
-        Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, shown))
+        let network = match (network, own) {
+            (Network::Own, None) => Network::None,
+            (network, _) => network,
+        };
+        Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, network, shown))
     }
 
     /// The build's own network. Where it cannot be made, RUN has none: one line says so.

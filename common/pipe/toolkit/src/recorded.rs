@@ -87,7 +87,10 @@ impl<O: DeserializeOwned> Records<O> {
         let lock =
             lock.filter(|_| !all || !matches!(record::list(&scope.run_dir), Ok(none) if none.is_empty()));
         let lock = session::lock(scope, lock)?;
-        let ids = if all { record::list(&scope.run_dir)? } else { ids.to_vec() };
+        // The network of a build is seen in the mount namespace of the build alone, and ends with it.
+        let is_of_build = |id: &Id| scope.run_dir.join("locks").join(format!("{id}.build")).exists();
+        let mut ids = if all { record::list(&scope.run_dir)? } else { ids.to_vec() };
+        ids.retain(|id| !all || !is_of_build(id));
         let (mut there, mut left) = (Vec::new(), Vec::new());
         for id in &ids {
             match self.read(scope, tools, id) {
