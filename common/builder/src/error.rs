@@ -290,7 +290,7 @@ impl Cause {
                 Some("give it: img-build --secret id=ID,src=FILE, or id=ID,env=VARIABLE".to_owned())
             }
             Self::Failed { offline: true, .. } => Some(
-                "the step had no network and tried to reach it; img-build gives it one without --network none".to_owned(),
+                "the step had no network and tried to reach it; img-build --network default or host gives it one".to_owned(),
             ),
             _ => None,
         }

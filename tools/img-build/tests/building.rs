@@ -80,7 +80,7 @@ fn a_step_that_fails() {
     );
     assert_eq!(quiet.stderr, excerpt, "and no hint: the step looked for no network");
     let lost = fixture.build_with("FROM busybox\nRUN nc -w 1 192.0.2.1 80\n", &["-q"]);
-    let hint = "hint: the step had no network and tried to reach it; img-build gives it one without --network none\n";
+    let hint = "hint: the step had no network and tried to reach it; img-build --network default or host gives it one\n";
     assert!(lost.stderr.ends_with(hint), "{}", lost.stderr);
     let missing = fixture.build_with("FROM busybox\nRUN [\"/nothing\"]\n", &[]);
     assert!(missing.error().ends_with("returned a non-zero code: 127"), "{}", missing.stderr);
