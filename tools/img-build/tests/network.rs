@@ -58,7 +58,8 @@ fn a_killed_build_leaves_none() {
     dockerfile(&sandbox, "FROM busybox\nRUN touch /begun; sleep 1000\n");
     let state = "echo $(ip -o link show stave0 2> /dev/null | wc -l) $(ls /run/netns | wc -l) $(ls $STAVE_RUN | grep -c json) \
                  $(ls $STAVE_RUN/locks | grep -c 'build$')";
-    let begin = "img-build -q context > /dev/null 2>&1 & build=$!
+    // What a killed build left there is not taken for the begin of the next.
+    let begin = "rm -rf $STAVE_ROOT/build/*; img-build -q context > /dev/null 2>&1 & build=$!
         for try in $(seq 200); do ls $STAVE_ROOT/build/*/*/upper/begun > /dev/null 2>&1 && break; sleep 0.05; done";
     let wait_for = |expected: &str| {
         let begun = Instant::now();
