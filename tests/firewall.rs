@@ -202,11 +202,14 @@ table ip6 fw {
     containers(&sandbox, "");
     assert_eq!(answers(&sandbox), THROUGH);
     let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip fw").ok();
-    let ours = ["iifname", "oifname"]
-        .map(|way| format!("\t\t{way} \"stave0\" accept comment \"stave stave0\"\n"))
-        .concat();
-    assert!(with.contains(&format!("{ours}\t\tjump refuse")), "{with}");
-    assert!(with.contains(&format!("accept\n{ours}\t}}")), "{with}");
+    let ours = |of: &str| {
+        ["iifname", "oifname"]
+            .map(|way| format!("\t\t{of}{way} \"stave0\" accept comment \"stave stave0\"\n"))
+            .concat()
+    };
+    // Nothing guards IPv6 of our bridges but this firewall.
+    assert!(with.contains(&format!("{}\t\tjump refuse", ours("meta nfproto ipv4 "))), "{with}");
+    assert!(with.contains(&format!("accept\n{}\t}}", ours(""))), "{with}");
     assert_eq!(check(&sandbox), "");
     sandbox
         .sh("nft flush chain inet fw forward; nft flush chain ip fw f; nft add rule inet fw forward reject")
@@ -218,8 +221,13 @@ table ip6 fw {
     );
     repair(&sandbox);
     assert_eq!(answers(&sandbox), THROUGH);
+    // As earlier versions wrote it: it goes as well.
+    let earlier = "oifname stave0 accept comment \\\"stave stave0\\\"";
+    sandbox.sh(&format!("nft insert rule inet fw forward \"{earlier}\"")).ok();
     unwind(&sandbox, "a");
     unwind(&sandbox, "b");
+    let left = sandbox.sh("nft -s list ruleset").ok();
+    assert!(!left.contains("stave stave0"), "{left}");
     nft(
         &sandbox,
         &format!(
