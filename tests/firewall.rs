@@ -307,6 +307,22 @@ fn the_last_container_of_whichever_run_directory_takes_the_rules() {
 }
 
 #[test]
+fn the_last_container_takes_the_rules_of_others_with_it() {
+    let sandbox = host();
+    sandbox.sh("iptables -P FORWARD DROP").ok();
+    let before = saved(&sandbox, "iptables");
+    for [first, second] in [["auto", "none"], ["none", "auto"]] {
+        for order in [["a", "b"], ["b", "a"]] {
+            sandbox.sh(&format!("netns-bridge -n --id a --firewall {first} > a.json; netns-bridge -n --id b --firewall {second} > b.json")).ok();
+            unwind(&sandbox, order[0]);
+            assert!(saved(&sandbox, "iptables").contains(RULES), "{first} {order:?}");
+            unwind(&sandbox, order[1]);
+            assert_eq!(saved(&sandbox, "iptables"), before, "{first} {order:?}");
+        }
+    }
+}
+
+#[test]
 fn net_repair_lets_the_bridges_through() {
     let sandbox = host();
     containers(&sandbox, "");
@@ -437,6 +453,15 @@ fn firewalld() {
         .sh("firewall-cmd --permanent --zone=trusted --add-interface=stave0 && firewall-cmd --reload")
         .ok();
     sandbox.sh("netns-bridge -n --id c | unwind > /dev/null").ok();
+    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    // So does what somebody did before, until firewalld loads its rules anew.
+    sandbox
+        .sh("firewall-cmd --permanent --zone=trusted --remove-interface=stave0 && firewall-cmd --reload")
+        .ok();
+    sandbox.sh("firewall-cmd --zone=trusted --add-interface=stave0").ok();
+    containers(&sandbox, "");
+    unwind(&sandbox, "a");
+    unwind(&sandbox, "b");
     assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
     sandbox.sh("firewall-cmd --zone=work --change-interface=stave0").ok();
     let refused = sandbox.sh("netns-bridge -n --id c > /dev/null").exits(1);
