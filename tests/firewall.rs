@@ -202,11 +202,14 @@ table ip6 fw {
     containers(&sandbox, "");
     assert_eq!(answers(&sandbox), THROUGH);
     let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip fw").ok();
-    let ours = ["iifname", "oifname"]
-        .map(|way| format!("\t\t{way} \"stave0\" accept comment \"stave stave0\"\n"))
-        .concat();
-    assert!(with.contains(&format!("{ours}\t\tjump refuse")), "{with}");
-    assert!(with.contains(&format!("accept\n{ours}\t}}")), "{with}");
+    let ours = |of: &str| {
+        ["iifname", "oifname"]
+            .map(|way| format!("\t\t{of}{way} \"stave0\" accept comment \"stave stave0\"\n"))
+            .concat()
+    };
+    // Nothing guards IPv6 of our bridges but this firewall.
+    assert!(with.contains(&format!("{}\t\tjump refuse", ours("meta nfproto ipv4 "))), "{with}");
+    assert!(with.contains(&format!("accept\n{}\t}}", ours(""))), "{with}");
     assert_eq!(check(&sandbox), "");
     sandbox
         .sh("nft flush chain inet fw forward; nft flush chain ip fw f; nft add rule inet fw forward reject")
@@ -218,8 +221,13 @@ table ip6 fw {
     );
     repair(&sandbox);
     assert_eq!(answers(&sandbox), THROUGH);
+    // As earlier versions wrote it: it goes as well.
+    let earlier = "oifname stave0 accept comment \\\"stave stave0\\\"";
+    sandbox.sh(&format!("nft insert rule inet fw forward \"{earlier}\"")).ok();
     unwind(&sandbox, "a");
     unwind(&sandbox, "b");
+    let left = sandbox.sh("nft -s list ruleset").ok();
+    assert!(!left.contains("stave stave0"), "{left}");
     nft(
         &sandbox,
         &format!(
@@ -296,6 +304,22 @@ fn the_last_container_of_whichever_run_directory_takes_the_rules() {
     assert!(saved(&sandbox, "iptables").contains(RULES));
     sandbox.sh("STAVE_RUN=/run/other unwind < b.json").ok();
     assert!(!saved(&sandbox, "iptables").contains("stave0"));
+}
+
+#[test]
+fn the_last_container_takes_the_rules_of_others_with_it() {
+    let sandbox = host();
+    sandbox.sh("iptables -P FORWARD DROP").ok();
+    let before = saved(&sandbox, "iptables");
+    for [first, second] in [["auto", "none"], ["none", "auto"]] {
+        for order in [["a", "b"], ["b", "a"]] {
+            sandbox.sh(&format!("netns-bridge -n --id a --firewall {first} > a.json; netns-bridge -n --id b --firewall {second} > b.json")).ok();
+            unwind(&sandbox, order[0]);
+            assert!(saved(&sandbox, "iptables").contains(RULES), "{first} {order:?}");
+            unwind(&sandbox, order[1]);
+            assert_eq!(saved(&sandbox, "iptables"), before, "{first} {order:?}");
+        }
+    }
 }
 
 #[test]
@@ -429,6 +453,15 @@ fn firewalld() {
         .sh("firewall-cmd --permanent --zone=trusted --add-interface=stave0 && firewall-cmd --reload")
         .ok();
     sandbox.sh("netns-bridge -n --id c | unwind > /dev/null").ok();
+    assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
+    // So does what somebody did before, until firewalld loads its rules anew.
+    sandbox
+        .sh("firewall-cmd --permanent --zone=trusted --remove-interface=stave0 && firewall-cmd --reload")
+        .ok();
+    sandbox.sh("firewall-cmd --zone=trusted --add-interface=stave0").ok();
+    containers(&sandbox, "");
+    unwind(&sandbox, "a");
+    unwind(&sandbox, "b");
     assert_eq!(zones(), "trusted\n  interfaces: stave0\n");
     sandbox.sh("firewall-cmd --zone=work --change-interface=stave0").ok();
     let refused = sandbox.sh("netns-bridge -n --id c > /dev/null").exits(1);

@@ -229,6 +229,26 @@ fn the_guard_puts_back_what_others_take_away() {
             "{damage}"
         );
     }
+    // A firewall that begins to drop, and one whose chain was there.
+    let firewall = [
+        (
+            "nft 'add table ip fw; add chain ip fw f { type filter hook forward priority 0; policy drop; }'",
+            "delete table ip fw",
+        ),
+        (
+            "nft 'add table inet fw; add chain inet fw f { type filter hook forward priority 0; }; add rule inet fw f drop'",
+            "delete table inet fw",
+        ),
+    ];
+    for (damage, back) in firewall {
+        sandbox.sh(damage).ok();
+        let restored = || sandbox.sh("grep -q restored guard.log").status == 0;
+        wait_for(&format!("a repair after: {damage}"), Duration::from_secs(10), restored);
+        assert_works(&sandbox, damage);
+        sandbox.sh(&format!("nft {back}")).ok();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    said(&sandbox);
     // It does nothing while nothing happens, and not because of itself.
     let idle = processor_time(&sandbox);
     std::thread::sleep(Duration::from_millis(500));

@@ -149,10 +149,10 @@ impl Filter for NetnsBridge {
         // For all bridges.
         operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
         // Undone before ip_forward, which stays where there are rules for forwarded packets.
-        if self.firewall != Firewall::None {
-            let through = FirewallOperation::plan(&self.bridge, self.firewall)?;
-            operations.push(Shared::new(&claim, Used::new(&user, Some(&self.bridge), through)).into());
-        }
+        // With `none` as well: the last container takes the rules that an earlier one needed.
+        let recorded = || toolkit::recorded(scope);
+        let through = FirewallOperation::plan(&self.bridge, self.firewall, recorded)?;
+        operations.push(Shared::new(&claim, Used::new(&user, Some(&self.bridge), through)).into());
         let adds = members::Network {
             mode: "bridge".into(),
             namespace,

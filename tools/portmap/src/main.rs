@@ -58,7 +58,7 @@ struct Portmap {
     common: Common,
 }
 
-/// Up to so many ports of one `-p` are held without being asked.
+/// Up to so many ports of one `-p`, or of one that the image exposes, are held without being asked.
 const HELD: usize = 256;
 
 operation::any_of! {
@@ -103,7 +103,7 @@ impl Filter for Portmap {
         if !mappings.is_empty() {
             operations.push(nat::NatOperation::Publish { holder: holder(), mappings }.into());
         }
-        let is_held = |publish: &Publish| self.hold || publish.count() <= HELD;
+        let is_held = |publish: &Publish| self.hold || publish.together() <= HELD;
         let held = publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
         let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
         if !held.is_empty() {

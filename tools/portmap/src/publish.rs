@@ -11,6 +11,8 @@ pub(crate) struct Publish {
     host: Host,
     container: RangeInclusive<u16>,
     protocol: Protocol,
+    /// How many ports of the container were published by the same word.
+    together: usize,
 }
 
 /// The ports of the host.
@@ -66,7 +68,8 @@ impl FromStr for Publish {
             "" | "0" => Host::Any,
             host => of_host(range(host)?, container.len())?,
         };
-        Ok(Self { host_ip, host, container, protocol })
+        let together = container.len();
+        Ok(Self { host_ip, host, container, protocol, together })
     }
 }
 
@@ -106,8 +109,8 @@ impl Publish {
 
     /// One for each port of the container, on any of the host, with that port.
     pub(crate) fn each(&self) -> impl Iterator<Item = (u16, Self)> {
-        let Self { host_ip, protocol, .. } = *self;
-        let one = move |port| Self { host_ip, host: Host::Any, container: port..=port, protocol };
+        let Self { host_ip, protocol, together, .. } = *self;
+        let one = move |port| Self { host_ip, host: Host::Any, container: port..=port, protocol, together };
         self.container.clone().map(move |port| (port, one(port)))
     }
 
@@ -116,9 +119,9 @@ impl Publish {
         self.host == Host::Any
     }
 
-    /// How many ports of the container it publishes.
-    pub(crate) fn count(&self) -> usize {
-        self.container.len()
+    /// How many ports of the container are published by the same word, this one's among them.
+    pub(crate) fn together(&self) -> usize {
+        self.together
     }
 
     /// The address of the host, if it is only one.

@@ -72,6 +72,17 @@ fn all_ports_that_the_image_exposes() {
     assert_eq!(sandbox.sh("jq '[.ports[] | [.hostPort, .protocol]] | unique | length' all.json").ok(), "6\n");
     sandbox.sh("portmap --check < all.json > /dev/null; portmap -P < all.json > same.json").ok();
     assert_eq!(sandbox.sh("jq -c '.ports | length' same.json").ok(), "6\n");
+    // One range that the image exposes is one range: so many ports are held only when asked.
+    sandbox.sh("unwind < same.json | jq 'del(.ports)' > /dev/null; netns-bridge -n --id web | veth-pair > web.json").ok();
+    let large = with("web.json", r#""7000-7256/tcp": {}, "80": {}"#);
+    let held = "[.steps[] | select(.tool == \"portmap\") | .operations[] | select(.op == \"port-hold\") | .ports[] | .last - .first + 1] | add";
+    for (flag, expected) in [("", "1\n"), (" --hold", "258\n")] {
+        sandbox.sh(&format!("{large} | portmap -P{flag} > many.json")).ok();
+        assert_eq!(sandbox.sh("jq '.ports | length' many.json").ok(), "258\n");
+        assert_eq!(sandbox.sh(&format!("jq '{held}' many.json")).ok(), expected);
+        sandbox.sh("portmap --undo < many.json > web.json").ok();
+    }
+    sandbox.sh(&format!("{exposed} | portmap -P > same.json")).ok();
     for (ports, line) in [
         (
             r#""x/tcp": {}"#,

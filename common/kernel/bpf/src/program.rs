@@ -94,6 +94,8 @@ struct Query {
     attach_flags: u32,
     ids: u64,
     count: u32,
+    /// Kernels that know less than this one look whether it is zero.
+    _padding: u32,
 }
 
 /// The beginning of `struct bpf_prog_info`.
@@ -163,6 +165,7 @@ impl Program {
             attach_flags: 0,
             ids: ids.as_mut_ptr() as u64,
             count: MOST as u32,
+            _padding: 0,
         };
         // SAFETY: there is room for `count` ids.
         unsafe { call(Command::Query, &mut attributes) }?;

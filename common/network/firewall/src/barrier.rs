@@ -128,15 +128,15 @@ impl Barrier {
     pub(crate) fn explain(&self, bridge: &str) -> Vec<String> {
         match self {
             Self::Nftables { family, table, chain, before, from, to } => {
-                let family = family.to_string();
+                let of = family.to_string();
                 let place = match before {
                     Some(handle) => {
-                        words(["nft", "insert", "rule", &family, table, chain, "handle", &handle.to_string()])
+                        words(["nft", "insert", "rule", &of, table, chain, "handle", &handle.to_string()])
                     }
-                    None => words(["nft", "add", "rule", &family, table, chain]),
+                    None => words(["nft", "add", "rule", &of, table, chain]),
                 };
                 let rule = |text: String| format!("{place} {}", operation::quote(&text));
-                nftables::rules(bridge, *from, *to).into_iter().map(rule).collect()
+                nftables::rules(*family, bridge, *from, *to).into_iter().map(rule).collect()
             }
             Self::Legacy { table, before, from, to } => {
                 let number = before.map(|number| number.to_string());
@@ -205,6 +205,18 @@ mod tests {
         assert_eq!(
             nft.explain("br0"),
             ["nft insert rule ip filter FORWARD handle 7 'iifname \"br0\" accept comment \"stave br0\"'"]
+        );
+        let both = Barrier::Nftables {
+            family: Family::Inet,
+            table: "t".into(),
+            chain: "f".into(),
+            before: None,
+            from: false,
+            to: true,
+        };
+        assert_eq!(
+            both.explain("br0"),
+            ["nft add rule inet t f 'meta nfproto ipv4 oifname \"br0\" accept comment \"stave br0\"'"]
         );
         let legacy = Barrier::Legacy { table: "filter".into(), before: None, from: true, to: true };
         assert_eq!(

@@ -27,6 +27,15 @@ fn zone_of(bus: &mut Bus, bridge: &str) -> Result<Option<String>, Failure> {
     Ok(Some(zone).filter(|zone| !zone.is_empty()))
 }
 
+/// Whether the bridge is in a zone that forwards. Nobody puts it into one where firewalld is not on the bus.
+pub(crate) fn is_let_through(bridge: &str) -> Result<bool, Error> {
+    match Bus::system().and_then(|mut bus| zone_of(&mut bus, bridge)) {
+        Ok(zone) => Ok(zone.is_some_and(|zone| FORWARDING.contains(&zone.as_str()))),
+        Err(Failure::Absent) => Ok(false),
+        Err(failure) => Err(error("ask", bridge, failure)),
+    }
+}
+
 /// What keeps firewalld from letting the bridge through, if anything. Asked where its table drops packets of the bridge.
 pub(crate) fn barrier(bridge: &str) -> Result<Option<Barrier>, Error> {
     let look = || -> Result<Option<Barrier>, Failure> {

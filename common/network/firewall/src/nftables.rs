@@ -9,7 +9,7 @@ use nat::{
 use netlink::{
     Error, NLM_F_APPEND, NLM_F_CREATE, Refusal, Refused,
     attribute::{Attribute, find, number, read, string},
-    netfilter::{Kind, Message, Netfilter, OWN_TABLE},
+    netfilter::{IPV4, Kind, Message, Netfilter, OWN_TABLE},
 };
 use nix::errno::Errno;
 
@@ -51,9 +51,11 @@ pub(crate) fn owner(family: Family, table: &str, chain: &str) -> Firewall {
 }
 
 /// Our rules for a bridge: for what comes `from` it, and for what goes `to` it. As nft writes them.
-pub(crate) fn rules(bridge: &str, from: bool, to: bool) -> Vec<String> {
-    let parts = |statements: &[Statement; 2]| format!("{} {}", statements[0], statements[1]);
-    let rule = |field| format!("{} comment \"{}\"", parts(&statements(field, bridge)), mark(bridge));
+pub(crate) fn rules(family: Family, bridge: &str, from: bool, to: bool) -> Vec<String> {
+    let rule = |field| {
+        let parts: Vec<String> = statements(family, field, bridge).iter().map(ToString::to_string).collect();
+        format!("{} comment \"{}\"", parts.join(" "), mark(bridge))
+    };
     fields(from, to).map(rule).collect()
 }
 
@@ -64,9 +66,11 @@ fn fields(from: bool, to: bool) -> impl Iterator<Item = Field> {
         .map(|(_, field)| field)
 }
 
-fn statements(field: Field, bridge: &str) -> [Statement; 2] {
+/// What our own table guards is IPv4, so nothing else is let through.
+fn statements(family: Family, field: Field, bridge: &str) -> Vec<Statement> {
     let value = Value::Interface(bridge.to_owned());
-    [Statement::Is { field, not: false, value }, Statement::Accept]
+    let of_ipv4 = (family == Family::Inet).then_some(Statement::OfIpv4);
+    of_ipv4.into_iter().chain([Statement::Is { field, not: false, value }, Statement::Accept]).collect()
 }
 
 /// All tables with a chain for forwarded packets, except our own. A machine without any costs two requests.
@@ -140,18 +144,20 @@ fn chain(message: &[u8]) -> Chain {
     }
 }
 
-/// Which interface's name is in a register.
+/// What is in a register: an interface's name, or the protocol family.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loaded {
     In,
     Out,
+    Family,
 }
 
-/// What `meta` loads: NFT_META_IIFNAME, NFT_META_OIFNAME.
+/// What `meta` loads: NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_NFPROTO.
 fn loaded(key: Option<u32>) -> Option<Loaded> {
     match key {
         Some(6) => Some(Loaded::In),
         Some(7) => Some(Loaded::Out),
+        Some(15) => Some(Loaded::Family),
         _ => None,
     }
 }
@@ -172,7 +178,7 @@ fn rule(message: &[u8]) -> Rule {
         match text(expression, 1).as_str() {
             "counter" | "log" | "notrack" | "last" => {}
             "meta" => match (value(1), loaded(value(2))) {
-                (Some(into), Some(interface)) => drop(registers.insert(into, interface)),
+                (Some(into), Some(loaded)) => drop(registers.insert(into, loaded)),
                 (Some(into), None) => drop(registers.remove(&into)),
                 // It sets something.
                 (None, _) => {}
@@ -211,10 +217,17 @@ fn compared(data: &[u8], loaded: Option<Loaded>) -> Condition {
     let (Some(loaded), Some(operator @ (0 | 1))) = (loaded, find(data, 2).and_then(number)) else {
         return Condition::Unknown;
     };
+    let not = operator == 1;
+    if loaded == Loaded::Family {
+        return match value {
+            [family] => Condition::Ipv4((*family == IPV4) != not),
+            _ => Condition::Unknown,
+        };
+    }
     // A whole name ends with a zero byte. One without is how the names begin.
     let end = value.iter().position(|byte| *byte == 0);
     let name = value[..end.unwrap_or(value.len())].to_vec();
-    Condition::Interface { out: loaded == Loaded::Out, name, prefix: end.is_none(), not: operator == 1 }
+    Condition::Interface { out: loaded == Loaded::Out, name, prefix: end.is_none(), not }
 }
 
 /// The verdict of `immediate`; none where it loads a value.
@@ -254,7 +267,7 @@ fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
     let Barrier::Nftables { family, table, chain, before, from, to } = barrier else { return Vec::new() };
     let add = |field| {
         let mut attributes = vec![
-            encode::statements(&statements(field, bridge)),
+            encode::statements(&statements(*family, field, bridge)),
             Attribute::Bytes(RULE_COMMENT, encode::comment(&mark(bridge))),
         ];
         attributes.extend(before.map(|before| handle(RULE_POSITION, before)));
@@ -345,17 +358,24 @@ mod tests {
 
     #[test]
     fn our_rules_are_read_as_they_are_written() {
-        for (field, out) in [(Field::IifName, false), (Field::OifName, true)] {
+        for (family, field, out) in [
+            (Family::Ip, Field::IifName, false),
+            (Family::Ip, Field::OifName, true),
+            (Family::Inet, Field::IifName, false),
+            (Family::Inet, Field::OifName, true),
+        ] {
             let written = attributes(&[
                 handle(RULE_HANDLE, 0x0102),
-                encode::statements(&statements(field, "br0")),
+                encode::statements(&statements(family, field, "br0")),
                 Attribute::Bytes(RULE_COMMENT, encode::comment("stave br0")),
             ]);
             let rule = rule(&written);
             let interface = Condition::Interface { out, name: b"br0".to_vec(), prefix: false, not: false };
+            let of_ipv4 = (family == Family::Inet).then_some(Condition::Ipv4(true));
+            let conditions: Vec<_> = of_ipv4.into_iter().chain([interface]).collect();
             assert_eq!(
-                (rule.id, &rule.conditions[..], &rule.verdict),
-                (0x0102, &[interface][..], &Verdict::Accept)
+                (rule.id, rule.conditions.clone(), &rule.verdict),
+                (0x0102, conditions, &Verdict::Accept)
             );
             assert!(rule.is_ours("br0") && !rule.is_ours("br1"));
         }

@@ -1,3 +1,4 @@
+use netlink::Connection;
 use nix::errno::Errno;
 use operation::{Condition, Error, Operation, Scope};
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,11 @@ pub enum FirewallOperation {
     Accept {
         /// The bridge.
         bridge: String,
-        /// Which firewall.
+        /// Which firewall; with `none` nothing is let through, and undo removes what was for others.
         firewall: Firewall,
+        /// Whether the bridge was in a zone of firewalld that forwards before any container of ours was on it: it stays there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keeps_zone: bool,
     },
 }
 
@@ -58,6 +62,13 @@ fn has(firewall: Firewall) -> Result<bool, Error> {
     Ok(nftables::look()?.iter().any(|table| table.is_of(firewall)))
 }
 
+/// Whether the bridge is there, and Stave made it.
+fn is_our_bridge(bridge: &str) -> Result<bool, Error> {
+    let failed = |error: netlink::Error| Error::from(error);
+    let link = Connection::open(None).map_err(failed)?.link(bridge).map_err(failed)?;
+    Ok(link.is_some_and(|link| link.is_our_bridge()))
+}
+
 /// A name from a record becomes a part of messages, which have room for that of an interface.
 fn validate(bridge: &str) -> Result<(), Error> {
     let is_valid = (1..16).contains(&bridge.len()) && !bridge.contains('\0');
@@ -65,30 +76,56 @@ fn validate(bridge: &str) -> Result<(), Error> {
 }
 
 impl FirewallOperation {
-    /// The operation for this bridge.
+    /// The operation for this bridge. `recorded` lists those of other containers: it is asked only where the bridge is in a zone
+    /// of firewalld already, perhaps by one of them.
     ///
     /// # Errors
-    /// When the firewall that is to let it through is not here. What drops its packets is looked at when it is applied.
-    pub fn plan(bridge: &str, firewall: Firewall) -> Result<Self, Error> {
-        let operation = Self::Accept { bridge: bridge.to_owned(), firewall };
+    /// When the firewall that is to let it through is not here; those of `recorded`. What drops its packets is looked at when it
+    /// is applied.
+    pub fn plan<E: From<Error>>(
+        bridge: &str,
+        firewall: Firewall,
+        recorded: impl FnOnce() -> Result<Vec<Self>, E>,
+    ) -> Result<Self, E> {
+        let mut operation = Self::Accept { bridge: bridge.to_owned(), firewall, keeps_zone: false };
+        operation.find(firewall)?;
+        let is_there = firewall == Firewall::Firewalld || has(Firewall::Firewalld)?;
+        let Self::Accept { keeps_zone, .. } = &mut operation;
+        if is_there && firewalld::is_let_through(bridge)? {
+            let first = recorded()?.into_iter().find(|Self::Accept { bridge: on, .. }| on == bridge);
+            *keeps_zone = match first {
+                Some(Self::Accept { keeps_zone, .. }) => keeps_zone,
+                // One of another run directory may have put it there.
+                None => !is_our_bridge(bridge)?,
+            };
+        }
+        Ok(operation)
+    }
+
+    /// Makes sure that the firewall that is to let the bridge through is here.
+    fn find(&self, firewall: Firewall) -> Result<(), Error> {
+        let Self::Accept { bridge, .. } = self;
         let is_there = match firewall {
             Firewall::Auto | Firewall::None => true,
             Firewall::Iptables => has(firewall)? || iptables::are_there()?,
             Firewall::Nftables => has(firewall)?,
-            Firewall::Firewalld => operation.needed().map(|_| true)?,
+            Firewall::Firewalld => self.needed().map(|_| true)?,
         };
         if !is_there {
             let hint = "--firewall auto finds out which firewall drops its packets, if any";
             let object = format!("bridge {bridge:?} through {firewall}");
             return Err(Error::new("let", object, "it has no chain for forwarded packets").with_hint(hint));
         }
-        Ok(operation)
+        Ok(())
     }
 
     /// What it has to let the bridge through now.
     fn needed(&self) -> Result<Vec<Barrier>, Error> {
-        let Self::Accept { bridge, firewall } = self;
+        let Self::Accept { bridge, firewall, .. } = self;
         validate(bridge)?;
+        if *firewall == Firewall::None {
+            return Ok(Vec::new());
+        }
         let mut found = barriers(bridge, *firewall)?;
         found.retain(|barrier| covers(*firewall, barrier));
         Ok(found)
@@ -104,7 +141,7 @@ impl Operation for FirewallOperation {
 
     fn apply(&mut self, _: &Scope) -> Result<(), Error> {
         let found = self.needed()?;
-        let Self::Accept { bridge, firewall } = self;
+        let Self::Accept { bridge, firewall, .. } = self;
         let (bridge, firewall) = (bridge.as_str(), *firewall);
         // Who may refuse comes first, and one transaction last.
         for barrier in &found {
@@ -120,22 +157,26 @@ impl Operation for FirewallOperation {
     }
 
     fn undo(&self, _: &Scope) -> Result<(), Error> {
-        let Self::Accept { bridge, firewall } = self;
+        let Self::Accept { bridge, firewall, keeps_zone } = self;
         validate(bridge)?;
         // One that fails does not keep the others from it.
-        let zone = match *firewall == Firewall::Firewalld || has(Firewall::Firewalld)? {
-            true => firewalld::withdraw(bridge),
-            false => Ok(()),
+        let nftables = nftables::withdraw(bridge).map_err(Error::from);
+        let legacy = iptables::withdraw(bridge).map_err(Error::from);
+        let zone = match *firewall == Firewall::Firewalld {
+            _ if *keeps_zone => Ok(false),
+            true => Ok(true),
+            false => has(Firewall::Firewalld),
         };
-        let legacy = iptables::withdraw(bridge);
-        nftables::withdraw(bridge)?;
-        legacy?;
-        zone
+        let zone = zone.and_then(|there| if there { firewalld::withdraw(bridge) } else { Ok(()) });
+        nftables.and(legacy).and(zone)
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
-        let Self::Accept { bridge, firewall } = self;
+        let Self::Accept { bridge, firewall, .. } = self;
         validate(bridge)?;
+        if *firewall == Firewall::None {
+            return Ok(Condition::Present);
+        }
         let found = barriers(bridge, *firewall)?;
         let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|barrier| covers(*firewall, barrier));
         Ok(if !ours.is_empty() {

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
 pub(crate) enum Condition {
     /// It comes in (or goes `out`) by the interface of this name; or (`prefix`) by one whose name begins so; or (`not`) by another.
     Interface { out: bool, name: Vec<u8>, prefix: bool, not: bool },
+    /// It is of IPv4, or of another protocol.
+    Ipv4(bool),
     /// Something that is not looked at here.
     Unknown,
 }
@@ -70,7 +72,13 @@ pub(crate) struct Dropped {
 impl Condition {
     /// Whether it holds; none if that is not known.
     fn holds(&self, packet: &Packet) -> Option<bool> {
-        let Self::Interface { out, name, prefix, not } = self else { return None };
+        let Self::Interface { out, name, prefix, not } = self else {
+            // Those that are followed are of IPv4.
+            return match self {
+                Self::Ipv4(is) => Some(*is),
+                _ => None,
+            };
+        };
         let interface = if *out { packet.goes_by } else { packet.comes_by };
         let is = match interface {
             Some(interface) if *prefix => interface.as_bytes().starts_with(name),
@@ -90,11 +98,14 @@ impl Rule {
         self.conditions.iter().all(|condition| condition.holds(packet) == Some(true))
     }
 
-    /// Whether it accepts what comes from the bridge, or goes `out` to it, and nothing else; whoever made it.
+    /// Whether it accepts the IPv4 that comes from the bridge, or goes `out` to it, perhaps its IPv6 as well, and nothing else;
+    /// whoever made it.
     fn lets_through(&self, bridge: &str, out: bool) -> bool {
         let name = bridge.as_bytes().to_vec();
+        let bridge = Condition::Interface { out, name, prefix: false, not: false };
+        let of_ipv4 = Condition::Ipv4(true);
         self.verdict == Verdict::Accept
-            && self.conditions == [Condition::Interface { out, name, prefix: false, not: false }]
+            && self.conditions.iter().filter(|condition| **condition != of_ipv4).eq([&bridge])
     }
 
     /// Whether we made it for this bridge.
@@ -169,11 +180,13 @@ mod tests {
         Condition::Interface { out, name: name.trim_end_matches('*').into(), prefix, not }
     }
 
-    /// `>name` comes in by it, `<name` goes out by it, `?` is something else.
+    /// `>name` comes in by it, `<name` goes out by it, `4` and `6` are the protocol's version, `?` is something else.
     fn rule(id: u64, conditions: &str, verdict: Verdict) -> Rule {
         let condition = |word: &str| match word.split_at(1) {
             (">", name) => interface(false, name),
             ("<", name) => interface(true, name),
+            ("4", _) => Condition::Ipv4(true),
+            ("6", _) => Condition::Ipv4(false),
             _ => Condition::Unknown,
         };
         Rule {
@@ -206,6 +219,9 @@ mod tests {
             ("after ours", Policy::Drop, accept(), None),
             ("before ours", Policy::Drop, [vec![rule(9, "", Drop)], accept()].concat(), all(Some(9))),
             ("a rule for some", Policy::Accept, vec![rule(1, "? <br0", Drop)], None),
+            ("all of IPv4", Policy::Accept, vec![rule(1, "4", Drop)], all(Some(1))),
+            ("all but IPv4", Policy::Accept, vec![rule(1, "6", Drop)], None),
+            ("ours for IPv4", Policy::Drop, vec![rule(1, "4 >br0", Accept), rule(2, "4 <br0", Accept)], None),
             ("a chain of its own", Policy::Accept, vec![rule(1, "", jump("drops"))], all(Some(1))),
             (
                 "no way back",
@@ -259,6 +275,9 @@ mod tests {
         for (rule, ours) in [
             (with(">br0", Verdict::Accept, "stave br0"), true),
             (with("<br0", Verdict::Accept, "stave br0"), true),
+            (with("4 <br0", Verdict::Accept, "stave br0"), true),
+            (with("6 <br0", Verdict::Accept, "stave br0"), false),
+            (with("4", Verdict::Accept, "stave br0"), false),
             (with("<br0", Verdict::Accept, "stave br1"), false),
             (with("<br0", Verdict::Drop, "stave br0"), false),
             (with("<br0 ?", Verdict::Accept, "stave br0"), false),

@@ -326,6 +326,11 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             }
             [load(fields), vec![expression("lookup", attributes)]].concat()
         }
+        Statement::OfIpv4 => {
+            let protocol = 15;
+            let load = vec![Attribute::number(2, protocol), Attribute::number(1, register(0))];
+            vec![expression("meta", load), compare(false, vec![NFPROTO_IPV4 as u8])]
+        }
         Statement::ToThisHost => {
             let (address_type, destination) = (3, 2);
             let numbers = [(1, 1), (2, address_type), (3, destination)];

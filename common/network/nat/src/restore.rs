@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
 
 use crate::{
-    NatOperation, TABLE, conntrack, encode,
+    Mapping, NatOperation, TABLE, conntrack, encode,
     mapping::{self, Standing},
     reconcile::{Change, Frame, commit, frame},
     ruleset::Element,
@@ -54,7 +54,7 @@ pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> 
     let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let look = again(|| compare(&socket, operations)).map_err(failed)?;
-    Ok(look.0)
+    Ok(look.conditions)
 }
 
 /// Adds what is missing of these operations, in one transaction. Returns for each of them what it was like before: what was
@@ -69,22 +69,27 @@ pub fn mend(
 ) -> Result<Vec<Result<Condition, operation::Error>>, Error> {
     let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
-    let attempt = || -> Result<(Vec<Condition>, bool), Refusal> {
+    let attempt = || -> Result<(Compared, bool), Refusal> {
         let generation = socket.generation()?;
-        let (conditions, changes) = compare(&socket, operations)?;
-        match commit(&socket, Some(generation), &changes) {
+        let compared = compare(&socket, operations)?;
+        match commit(&socket, Some(generation), &compared.changes) {
             Err((_, refusal)) if refusal.errno == Errno::ERESTART => Err(refusal),
-            made => Ok((conditions, made.is_ok())),
+            made => Ok((compared, made.is_ok())),
         }
     };
-    let (conditions, made) = again(attempt).map_err(failed)?;
+    let (Compared { conditions, added, .. }, made) = again(attempt).map_err(failed)?;
     let mut mended: Vec<_> = conditions.into_iter().map(Ok).collect();
     let missing = |condition: &Result<_, _>| matches!(condition, Ok(Condition::Missing(_)));
     if made {
         for (operation, mended) in operations.iter().zip(&mut mended).filter(|(_, mended)| missing(mended)) {
-            if let NatOperation::Publish { mappings, .. } = operation
-                && let Err(refusal) =
-                    mappings.iter().try_for_each(|mapping| conntrack::forget_before(&socket, mapping))
+            let NatOperation::Publish { holder, mappings } = operation else { continue };
+            // What stood all the while has connections that go on.
+            let is_added = |mapping: &&Mapping| {
+                let element = table::mapping_element(mapping, holder);
+                added.contains(&(element.set, encode::first(&element.key)))
+            };
+            let mut forgotten = mappings.iter().filter(is_added);
+            if let Err(refusal) = forgotten.try_for_each(|mapping| conntrack::forget_before(&socket, mapping))
             {
                 *mended = Err(Error::new("forget", "connections to the published ports", refusal).into());
             }
@@ -117,17 +122,25 @@ fn again<T>(attempt: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
     Err(Errno::EBUSY.into())
 }
 
+/// How operations compare with the table.
+struct Compared {
+    /// What each of them is like.
+    conditions: Vec<Condition>,
+    /// What must be added.
+    changes: Vec<Change>,
+    /// The elements among that: their sets and keys.
+    added: HashSet<(&'static str, Vec<u8>)>,
+}
+
 /// Compares the operations with the table, and lists what must be added.
-fn compare(
-    socket: &Netfilter,
-    operations: &[NatOperation],
-) -> Result<(Vec<Condition>, Vec<Change>), Refusal> {
+fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, Refusal> {
     let closed =
         operations.iter().any(|operation| matches!(operation, NatOperation::Bridge { closed: true, .. }));
     let Frame { new, mut changes } = match frame(socket, closed) {
         Err(refusal) if refusal.errno == Errno::EEXIST => {
             let different = format!("table ip {TABLE} is not as this version makes it");
-            return Ok((vec![Condition::Different(different); operations.len()], Vec::new()));
+            let conditions = vec![Condition::Different(different); operations.len()];
+            return Ok(Compared { conditions, changes: Vec::new(), added: HashSet::new() });
         }
         frame => frame?,
     };
@@ -138,7 +151,7 @@ fn compare(
             .extend(mapping::standing(socket, set.name)?.into_iter().map(|(key, is)| ((set.name, key), is)));
     }
     // Two containers on one bridge share its elements.
-    let mut added: HashMap<(&str, Vec<u8>), Element> = HashMap::new();
+    let mut added: HashMap<(&'static str, Vec<u8>), Element> = HashMap::new();
     let mut first_of = HashSet::new();
     let conditions = operations.iter().map(|operation| {
         let mut missing = match operation {
@@ -167,5 +180,6 @@ fn compare(
         }
         missing.map_or(Condition::Present, Condition::Missing)
     });
-    Ok((conditions.collect(), changes))
+    let conditions = conditions.collect();
+    Ok(Compared { conditions, changes, added: added.into_keys().collect() })
 }

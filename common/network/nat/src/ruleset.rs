@@ -112,6 +112,8 @@ pub enum Statement {
         /// The set's name.
         set: &'static str,
     },
+    /// The packet is one of IPv4, in a table that sees others, too.
+    OfIpv4,
     /// The destination is an address of this host.
     ToThisHost,
     /// The destination of the packet's connection was translated, or (`not`) was not.
@@ -250,6 +252,7 @@ impl Display for Statement {
                 join(f, fields, " . ")?;
                 write!(f, " {}@{set}", negation(*not))
             }
+            Self::OfIpv4 => f.write_str("meta nfproto ipv4"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::WasDnat { not } => f.write_str(if *not { "ct status ! dnat" } else { "ct status dnat" }),
             Self::OpensConnection => f.write_str("ct state invalid,new,untracked"),

@@ -17,7 +17,7 @@ use crate::{
     attribute::{find, string},
     errno_of,
     frame::{Frame, frames},
-    netfilter::OWN_TABLE,
+    netfilter::{INET, IPV4, OWN_TABLE},
 };
 
 // linux/rtnetlink.h, `enum rtnetlink_groups` and the message types.
@@ -130,7 +130,8 @@ impl Events {
     }
 }
 
-/// Whether a rule, or what it stands in, went; or something was put into the table that is ours.
+/// Whether a rule, or what it stands in, went; whether something was put into the table that is ours; or whether another one got
+/// a chain or a rule, or a policy, that may drop what ours lets through.
 fn concerns_rules(frame: &Frame<'_>) -> bool {
     let [subsystem, kind] = frame.kind.to_be_bytes();
     if subsystem != SUBSYSTEM_NFTABLES {
@@ -140,7 +141,12 @@ fn concerns_rules(frame: &Frame<'_>) -> bool {
         let attributes = frame.payload.get(GENERIC..).unwrap_or_default();
         find(attributes, OF_TABLE).is_some_and(|name| string(name) == OWN_TABLE)
     };
-    REMOVALS.contains(&kind) || ([NEW_TABLE, NEW_CHAIN, NEW_RULE].contains(&kind) && of_ours())
+    let is_of_ipv4 = || frame.payload.first().is_some_and(|family| [INET, IPV4].contains(family));
+    match kind {
+        NEW_CHAIN | NEW_RULE => is_of_ipv4(),
+        NEW_TABLE => of_ours(),
+        removal => REMOVALS.contains(&removal),
+    }
 }
 
 fn drain(socket: &sys::Socket, is_relevant: impl Fn(&Frame<'_>) -> bool) -> Result<Heard, Error> {
@@ -169,6 +175,35 @@ fn drain(socket: &sys::Socket, is_relevant: impl Fn(&Frame<'_>) -> bool) -> Resu
             if frames(&buffer[..length]).any(relevant) {
                 heard = Heard::Change;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_drop_our_packets_is_heard() {
+        const NEW_SET_ELEMENT: u8 = 12;
+        const IPV6: u8 = 10;
+        let concerns = |kind: u8, family: u8, table: &str| {
+            let length = u16::try_from(table.len() + 5).unwrap();
+            let attribute = [&length.to_ne_bytes()[..], &OF_TABLE.to_ne_bytes(), table.as_bytes(), &[0]];
+            let payload = [&[family, 0, 0, 0], &attribute.concat()[..]].concat();
+            let kind = u16::from_be_bytes([SUBSYSTEM_NFTABLES, kind]);
+            concerns_rules(&Frame { kind, flags: 0, sequence: 0, payload: &payload })
+        };
+        for (kind, family, table, expected) in [
+            (NEW_TABLE, IPV4, OWN_TABLE, true),
+            (NEW_TABLE, IPV4, "filter", false),
+            (NEW_CHAIN, IPV4, "filter", true),
+            (NEW_RULE, INET, "fw", true),
+            (NEW_RULE, IPV6, "filter", false),
+            (NEW_SET_ELEMENT, IPV4, "filter", false),
+            (REMOVALS[2], IPV4, "filter", true),
+        ] {
+            assert_eq!(concerns(kind, family, table), expected, "{kind} {family} {table}");
         }
     }
 }
