@@ -89,6 +89,10 @@ trait Trial {
     fn ready(&self, sandbox: &Sandbox);
     /// Runs the tool behind this prefix.
     fn script(&self, prefix: &str) -> String;
+    /// Whether the tool is not run with this error.
+    fn is_skipped(&self, _error: &str) -> bool {
+        false
+    }
     /// The status of a failure.
     fn failed(&self) -> i32 {
         1
@@ -226,7 +230,12 @@ fn faults(share: Share, trial: &impl Trial, sandbox: &Sandbox) -> Vec<Fault> {
     chosen
         .flat_map(|(at, (call, always))| {
             let errors = if share == Share::All { &ERRORS[..] } else { &ERRORS[at % ERRORS.len()..][..1] };
-            errors.iter().map(move |&(error, words)| Fault { call: call.clone(), always, error, words })
+            errors.iter().filter(|(error, _)| !trial.is_skipped(error)).map(move |&(error, words)| Fault {
+                call: call.clone(),
+                always,
+                error,
+                words,
+            })
         })
         .collect()
 }

@@ -34,6 +34,9 @@ const END: &[u8] = b"end";
 /// How long it may take for that.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a holder may be busy with others.
+const BUSY: Duration = Duration::from_millis(500);
+
 /// Names a holder: by the container, and by the first of its ports, which nobody else has.
 fn name(holder: &str, first: Port) -> Result<SocketAddrUnix, Errno> {
     SocketAddrUnix::new_abstract_name(format!("stave/hold/{holder}/{first}").as_bytes())
@@ -47,9 +50,10 @@ fn control() -> Result<OwnedFd, Errno> {
 fn find(holder: &str, first: Port) -> Result<Option<OwnedFd>, Errno> {
     let socket = control()?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(BUSY))?;
     match connect(&socket, &name(holder, first)?) {
-        Err(Errno::CONNREFUSED) => return Ok(None),
+        // Nobody listens there; or somebody does who takes no connections, which a holder always does.
+        Err(Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
         connected => connected?,
     }
     // Any process may listen under any such name.
@@ -145,5 +149,25 @@ fn stay() {
             Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_takes_no_connections_is_no_holder() {
+        let (holder, first) =
+            (format!("test-{}", std::process::id()), Port::new(nat::Protocol::Tcp, None, 1));
+        assert_eq!(stands(&holder, first), Ok(false));
+        let other = control().unwrap();
+        bind(&other, &name(&holder, first).unwrap()).unwrap();
+        listen(&other, 0).unwrap();
+        let waits = control().unwrap();
+        connect(&waits, &name(&holder, first).unwrap()).unwrap();
+        assert_eq!(stands(&holder, first), Ok(false));
+        assert_eq!(end(&holder, first), Ok(()));
+        assert_eq!(start(&holder, first, &[]), Err(Errno::EXIST));
     }
 }

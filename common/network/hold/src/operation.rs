@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Port, Ports, Reserved, bound, holder,
-    program::{Guards, Refused},
+    program::{self, Guards, Refused},
     reserve,
 };
 
@@ -25,6 +25,18 @@ pub struct HoldOperation {
     /// Those that were not reserved before, and that the kernel would choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<u16>,
+    /// Whether a program could hold ports when this was planned. Then one may stand also where this process may not look for it.
+    #[serde(default, rename = "byProgram", skip_serializing_if = "std::ops::Not::not")]
+    pub by_program: bool,
+}
+
+/// What one call of `apply` added.
+#[derive(Default)]
+struct Added {
+    /// By the program.
+    ports: Vec<Port>,
+    /// The first port of the process that holds some.
+    process: Option<Port>,
 }
 
 /// Who holds the ports.
@@ -65,7 +77,12 @@ impl HoldOperation {
                 chosen.into_iter().filter(|port| !standing.has(*port) || ours.contains(port)).collect()
             }
         };
-        Ok(Self { holder: holder.to_owned(), ports: Ports::of(mappings), reserved })
+        Ok(Self {
+            holder: holder.to_owned(),
+            ports: Ports::of(mappings),
+            reserved,
+            by_program: program::is_possible(),
+        })
     }
 
     fn parts(&self) -> Parts {
@@ -97,19 +114,37 @@ impl HoldOperation {
         Ok(())
     }
 
-    fn hold_by_sockets(&self, ports: &[Port]) -> Result<(), rustix::io::Errno> {
-        match ports.first() {
-            None => Ok(()),
-            Some(first) => holder::start(&self.holder, *first, ports),
+    fn hold_by_program(&self, ports: &[Port], added: &mut Added) -> Result<(), Refused> {
+        let mut guards = Guards::open()?;
+        added.ports = guards.unheld(&self.holder, ports).map_err(|errno| ("bpf", errno))?;
+        guards.add(&self.holder, &added.ports)
+    }
+
+    fn hold_by_sockets(&self, ports: &[Port], added: &mut Added) -> Result<(), rustix::io::Errno> {
+        let Some(first) = ports.first() else { return Ok(()) };
+        if !holder::stands(&self.holder, *first)? {
+            added.process = Some(*first);
+            holder::start(&self.holder, *first, ports)?;
         }
+        Ok(())
+    }
+
+    /// Removes what one call added: what stood before stands on.
+    fn take_back(&self, added: &Added) -> Result<(), Error> {
+        let failed = |errno| self.error("release", errno);
+        if !added.ports.is_empty() {
+            let guards = Guards::open().map_err(|(_, errno)| failed(errno))?;
+            guards.remove(&self.holder, &added.ports).map_err(failed)?;
+        }
+        added.process.map_or(Ok(()), |first| holder::end(&self.holder, first)).map_err(failed)
     }
 
     /// Holds them by the program, and by sockets what is left.
-    fn hold(&self) -> Result<(), Error> {
+    fn hold(&self, added: &mut Added) -> Result<(), Error> {
         let Parts { by_program, by_sockets } = self.parts();
         let refused = match by_program.is_empty() {
             true => None,
-            false => Guards::open().and_then(|mut guards| guards.add(&self.holder, &by_program)).err(),
+            false => self.hold_by_program(&by_program, added).err(),
         };
         let by_sockets = match refused {
             None => {
@@ -117,12 +152,15 @@ impl HoldOperation {
                 by_sockets
             }
             Some((_, rustix::io::Errno::EXIST)) => return Err(self.error("hold", Errno::EEXIST)),
-            Some(_) => {
-                self.remove_entries()?;
+            // The cgroup has room for no more programs.
+            Some((_, errno)) if is_impossible(errno) || errno == rustix::io::Errno::TOOBIG => {
+                self.take_back(added)?;
+                *added = Added::default();
                 self.all().collect()
             }
+            Some((_, errno)) => return Err(self.error("hold", errno)),
         };
-        match self.hold_by_sockets(&by_sockets) {
+        match self.hold_by_sockets(&by_sockets, added) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::ADDRINUSE) => {
                 match by_sockets.iter().find(|port| bound::is_bound(**port) == Ok(true)) {
@@ -143,14 +181,14 @@ impl HoldOperation {
         Ok(())
     }
 
-    /// Removes what the program has of it. Where there can be no program, there is nothing.
+    /// Removes what the program has of it. Where there could be no program, there is nothing.
     fn remove_entries(&self) -> Result<(), Error> {
         let by_program = self.parts().by_program;
         match Guards::open() {
             Ok(guards) => {
                 guards.remove(&self.holder, &by_program).map_err(|errno| self.error("release", errno))
             }
-            Err((_, errno)) if is_impossible(errno) => Ok(()),
+            Err((_, errno)) if is_impossible(errno) && !self.by_program => Ok(()),
             Err((_, errno)) => Err(self.error("release", errno)),
         }
     }
@@ -203,7 +241,8 @@ fn taken(port: Port) -> Error {
 /// Whether the error says that this process can have no such program here: it may not, or the kernel has none.
 fn is_impossible(errno: rustix::io::Errno) -> bool {
     use rustix::io::Errno as E;
-    [E::PERM, E::ACCESS, E::NOSYS, E::INVAL, E::NOPROTOOPT, E::NODEV, E::ROFS, E::BUSY].contains(&errno)
+    [E::PERM, E::ACCESS, E::NOSYS, E::INVAL, E::NOPROTOOPT, E::NODEV, E::ROFS, E::BUSY, E::OPNOTSUPP]
+        .contains(&errno)
 }
 
 fn desc(errno: rustix::io::Errno) -> &'static str {
@@ -239,8 +278,9 @@ impl Operation for HoldOperation {
         lines
     }
 
-    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
-        let made = self.hold().and_then(|()| match reserve::add(&self.reserved) {
+    fn apply(&mut self, _: &Scope) -> Result<(), Error> {
+        let mut added = Added::default();
+        let made = self.hold(&mut added).and_then(|()| match reserve::add(&self.reserved) {
             // A container of another engine, where /proc/sys is read-only: `check` says so.
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 operation::note(&format!(
@@ -253,7 +293,7 @@ impl Operation for HoldOperation {
         });
         if made.is_err() {
             // The error that counts is the first.
-            let _ = self.undo(scope);
+            let _ = self.take_back(&added);
         }
         made
     }

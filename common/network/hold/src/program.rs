@@ -66,6 +66,14 @@ pub(crate) struct Guards {
 /// Why ports cannot be held by a program: what failed, and the system's error.
 pub(crate) type Refused = (&'static str, Errno);
 
+/// Whether this process can have such a program.
+pub(crate) fn is_possible() -> bool {
+    let mut allows = Assembler::default();
+    allows.push(MOVE, 0, 0, 0, 1).push(EXIT, 0, 0, 0, 0);
+    let loads = || Program::load(NAME, Attachment::Bind4, &allows.finish()).is_ok();
+    Guards::open().is_ok_and(|guards| !guards.standing.is_empty() || loads())
+}
+
 /// What the mark of a container is.
 fn mark(holder: &str) -> Mark {
     let digest = Sha256::digest(holder);
@@ -121,22 +129,23 @@ impl Guards {
         Ok(())
     }
 
-    /// Holds the ports, those that are not held yet. EEXIST if another container has one; those before it are held then.
+    /// Those of the ports that are not held for the container.
+    pub(crate) fn unheld(&self, holder: &str, ports: &[Port]) -> Result<Vec<Port>, Errno> {
+        let mark = mark(holder);
+        let mut unheld = Vec::new();
+        for port in ports {
+            if !self.has(&mark, *port)? {
+                unheld.push(*port);
+            }
+        }
+        Ok(unheld)
+    }
+
+    /// Holds the ports, which are not held yet. EEXIST if another container has one; those before it are held then.
     pub(crate) fn add(&mut self, holder: &str, ports: &[Port]) -> Result<(), Refused> {
         let failed = |errno| ("bpf", errno);
         let mark = mark(holder);
         let mut rest = ports.to_vec();
-        // Some stand already: a repair.
-        if let Some(first) = ports.first()
-            && self.has(&mark, *first).map_err(failed)?
-        {
-            rest.clear();
-            for port in ports {
-                if !self.has(&mark, *port).map_err(failed)? {
-                    rest.push(*port);
-                }
-            }
-        }
         let mut at = 0;
         while !rest.is_empty() {
             if at == self.standing.len() {

@@ -15,7 +15,7 @@ use operation::{Condition, Operation, Scope};
 
 fn hold(holder: &str, host_ip: Option<[u8; 4]>, first: u16, last: u16) -> HoldOperation {
     let ports = Ports { protocol: Protocol::Tcp, host_ip: host_ip.map(Ipv4Addr::from), first, last };
-    HoldOperation { holder: holder.into(), ports: vec![ports], reserved: Vec::new() }
+    HoldOperation { holder: holder.into(), ports: vec![ports], reserved: Vec::new(), by_program: false }
 }
 
 const MOMENT: Duration = Duration::from_millis(5);
@@ -90,4 +90,22 @@ fn all_ports_of_the_host() {
         Condition::Missing("hold of host port 1/tcp".into()),
         "nothing holds them"
     );
+}
+
+#[test]
+fn a_repair_that_fails_leaves_what_stood() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root: run scripts/test as root");
+    let mut first = hold("web", None, 1000, 1000);
+    first.apply(&scope()).unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 1002)).unwrap();
+    let mut all = hold("web", None, 1000, 1002);
+    let error = all.apply(&scope()).unwrap_err().to_string();
+    assert_eq!(error, "hold host port 1002/tcp: it is taken by a process of the host");
+    assert_eq!(first.check(&scope()).unwrap(), Condition::Present);
+    assert!(!is_free(1000) && is_free(1001));
+    drop(taken);
+    all.apply(&scope()).unwrap();
+    assert!(!(1000..=1002).any(is_free));
+    all.undo(&scope()).unwrap();
+    assert!((1000..=1002).all(is_free));
 }
