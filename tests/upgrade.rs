@@ -18,7 +18,7 @@ sed -E -i "s/\"pid\":[0-9]+/\"pid\":$pid/g; s/\"startTime\":[0-9]+/\"startTime\"
 "#;
 
 /// The machine was not started anew in between.
-const BOOT: &str = r#"sed -E -i 's/("boot": ?")[^"]*/\1'$(cat /proc/sys/kernel/random/boot_id)/ /run/stave/*.json /run/root/layers/*.json"#;
+const BOOT: &str = r#"sed -E -i 's/("boot(ID)?": ?")[^"]*/\1'$(cat /proc/sys/kernel/random/boot_id)/ /run/stave/*.json /run/root/layers/*.json"#;
 
 struct Host(Sandbox);
 

@@ -169,6 +169,9 @@ impl Builder<'_> {
     fn own_network(&self) -> Option<&Own> {
         let make = || {
             let is_told = |cause: &dyn std::fmt::Display| {
+                if self.options.quiet {
+                    return;
+                }
                 operation::note(&format!("warning: RUN has no network: {cause}"));
             };
             if !rustix::process::geteuid().is_root() || !userns::is_first().unwrap_or(false) {
