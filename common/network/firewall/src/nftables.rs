@@ -7,9 +7,10 @@ use nat::{
     ruleset::{Field, Statement, Value},
 };
 use netlink::{
-    Error, NLM_F_APPEND, NLM_F_CREATE, Refusal, Refused,
+    Error, NLM_F_APPEND, NLM_F_CREATE, Refusal,
     attribute::{Attribute, find, number, read, string},
-    netfilter::{IPV4, Kind, Message, Netfilter, OWN_TABLE},
+    netfilter::{self, IPV4, Kind, Netfilter, OWN_TABLE},
+    transaction::{Change, retry, transact},
 };
 use nix::errno::Errno;
 
@@ -18,15 +19,12 @@ use crate::{
     walk::{Chain, Condition, Dropped, Policy, Rule, Verdict, mark},
 };
 
-/// `NF_INET_FORWARD`.
-const HOOK_FORWARD: u32 = 2;
 /// The table of firewalld, which it makes anew when it likes, and may lock against others.
 const FIREWALLD: &str = "firewalld";
 
 // linux/netfilter/nf_tables.h: attributes of chains and rules.
 const IN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -134,12 +132,11 @@ fn text(message: &[u8], kind: u16) -> String {
 }
 
 fn chain(message: &[u8]) -> Chain {
-    let hook = find(message, CHAIN_HOOK).and_then(|hook| find(hook, 1)).and_then(number);
     let drops = find(message, CHAIN_POLICY).and_then(number) == Some(0);
     let policy = if drops { Policy::Drop } else { Policy::Accept };
     Chain {
         name: text(message, CHAIN_NAME),
-        forward: (hook == Some(HOOK_FORWARD)).then_some(policy),
+        forward: netfilter::is_forward(message).then_some(policy),
         rules: Vec::new(),
     }
 }
@@ -164,9 +161,8 @@ fn loaded(key: Option<u32>) -> Option<Loaded> {
 
 /// A rule from its expressions. What is not known here makes it a rule for some packets only.
 fn rule(message: &[u8]) -> Rule {
-    let handle = find(message, RULE_HANDLE).unwrap_or_default();
     let mut rule = Rule {
-        id: handle.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        id: netfilter::handle(message),
         conditions: Vec::new(),
         verdict: Verdict::Continue,
         comment: find(message, RULE_COMMENT).and_then(encode::read_comment),
@@ -245,17 +241,11 @@ fn verdict(data: &[u8]) -> Option<Verdict> {
     })
 }
 
-/// A change, with the words for an error about it.
-struct Change {
-    message: Message,
-    object: String,
-}
-
 fn change(kind: Kind, flags: u16, family: Family, table: &str, chain: &str, more: Vec<Attribute>) -> Change {
     let mut attributes = vec![Attribute::string(IN_TABLE, table), Attribute::string(RULE_CHAIN, chain)];
     attributes.extend(more);
-    let message = Message { kind, family: family.number(), flags, attributes };
-    Change { message, object: format!("rule of chain {chain} of table {family} {table}") }
+    let object = format!("rule of chain {chain} of table {family} {table}");
+    Change::new(kind, family.number(), flags, attributes, object)
 }
 
 fn handle(kind: u16, handle: u64) -> Attribute {
@@ -283,18 +273,19 @@ pub(crate) fn let_through(
     firewall: Firewall,
     covers: impl Fn(&Barrier) -> bool,
 ) -> Result<(), Error> {
-    transact("add", |tables| {
+    transact("add", OBJECT, |socket| {
+        let tables = tables(socket)?;
         let others = tables.iter().filter(|table| !table.is_of(Firewall::Firewalld));
         let barriers = others.flat_map(|table| table.barriers(bridge, firewall));
-        barriers.filter(&covers).flat_map(|barrier| additions(bridge, &barrier)).collect()
+        Ok(barriers.filter(&covers).flat_map(|barrier| additions(bridge, &barrier)).collect())
     })
 }
 
 /// Removes all rules of ours for the bridge.
 pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
-    transact("remove", |tables| {
+    transact("remove", OBJECT, |socket| {
         let mut changes = Vec::new();
-        for table in tables {
+        for table in tables(socket)? {
             for chain in table.chains.iter().filter(|chain| chain.forward.is_some()) {
                 for rule in chain.rules.iter().filter(|rule| rule.is_ours(bridge)) {
                     let this = vec![handle(RULE_HANDLE, rule.id)];
@@ -302,7 +293,7 @@ pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
                 }
             }
         }
-        changes
+        Ok(changes)
     })
 }
 
@@ -312,38 +303,7 @@ const OBJECT: &str = "rules for forwarded packets";
 pub(crate) fn look() -> Result<Vec<Table>, Error> {
     let failed = |refusal| Error::new("list", OBJECT, refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
-    for _ in 0..ATTEMPTS {
-        match tables(&socket) {
-            Err(refusal) if refusal.errno == Errno::ERESTART => {}
-            read => return read.map_err(failed),
-        }
-    }
-    Err(failed(Errno::EBUSY.into()))
-}
-
-const ATTEMPTS: usize = 200;
-
-/// Reads and changes in one transaction; again for as long as others change the rules in between.
-fn transact(verb: &'static str, changes: impl Fn(&[Table]) -> Vec<Change>) -> Result<(), Error> {
-    let failed = |refusal| Error::new(verb, OBJECT, refusal);
-    let socket = Netfilter::of_this_thread().map_err(failed)?;
-    for _ in 0..ATTEMPTS {
-        let generation = socket.generation().map_err(failed)?;
-        let changes = match tables(&socket) {
-            Err(refusal) if refusal.errno == Errno::ERESTART => continue,
-            tables => changes(&tables.map_err(failed)?),
-        };
-        let batch: Vec<_> = changes.iter().map(|change| change.message.clone()).collect();
-        match socket.commit(Some(generation), &batch) {
-            Err(Refused { refusal, .. }) if refusal.errno == Errno::ERESTART => {}
-            Err(Refused { at, refusal, .. }) => {
-                let object = at.and_then(|at| changes.get(at)).map_or(OBJECT, |change| &change.object);
-                return Err(Error::new(verb, object, refusal));
-            }
-            Ok(()) => return Ok(()),
-        }
-    }
-    Err(failed(Errno::EBUSY.into()))
+    retry(|| tables(&socket)).map_err(failed)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use netlink::{
     Error, Refusal,
     attribute::find,
     netfilter::{IPV4, Kind, Netfilter},
+    transaction::retry,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{encode, ruleset::Element, table, user};
+use crate::{encode, ruleset::Element, table};
 
 /// A protocol with ports. The value is its number (IANA, Protocol Numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -199,7 +200,7 @@ pub fn published() -> Result<Vec<(Protocol, Option<Ipv4Addr>, u16)>, Error> {
         let keys = [table::PUBLISHED, table::PUBLISHED_AT].map(|set| keys(&socket, set.name));
         keys.into_iter().try_fold(Vec::new(), |found, keys| Ok([found, keys?].concat()))
     };
-    let keys = user::retry(list).map_err(|source| Error::new("list", "published ports", source))?;
+    let keys = retry(list).map_err(|source| Error::new("list", "published ports", source))?;
     Ok(keys.iter().filter_map(|key| port_of(key)).collect())
 }
 

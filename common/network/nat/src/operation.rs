@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Mapping, OpenPort, Protocol, TABLE, conntrack, mapping,
-    reconcile::{Change, Mode, commit, missing, surplus, transact},
+    reconcile::{Mode, commit, missing, of_element, surplus, transact},
     ruleset::Element,
     table, user,
     user::User,
@@ -150,7 +150,7 @@ impl operation::Operation for NatOperation {
                 let mut changes = Vec::new();
                 for element in self.elements() {
                     if !mapping::look_up(socket, &element)?.is_some_and(|standing| standing.is(&element)) {
-                        changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
+                        changes.push(of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
                     }
                 }
                 Ok(changes)
@@ -225,7 +225,7 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let add = |mapping| {
         let element = table::mapping_element(mapping, holder);
-        Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
+        of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
     };
     let changes: Vec<_> = mappings.iter().map(add).collect();
     match commit(&socket, None, &changes) {
@@ -245,7 +245,7 @@ fn publish_rest(socket: &Netfilter, holder: &str, mappings: &[Mapping]) -> Resul
     let mut changes = Vec::new();
     for mapping in mappings {
         let element = table::mapping_element(mapping, holder);
-        let change = Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
+        let change = of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
         let standing = mapping::look_up(socket, &element);
         match standing.map_err(|source| Error::new("look for", change.object.clone(), source))? {
             Some(standing) if standing.is(&element) => {}
@@ -262,7 +262,7 @@ fn withdraw(elements: &[Element], mappings: &[Mapping]) -> Result<(), Error> {
         for element in elements {
             // Elements of others with the same key stay.
             if mapping::look_up(socket, element)?.is_some_and(|standing| standing.is(element)) {
-                changes.push(Change::element(Kind::DelElement, 0, element));
+                changes.push(of_element(Kind::DelElement, 0, element));
             }
         }
         Ok(changes)

@@ -2,9 +2,10 @@
 
 use ipnet::Ipv4Net;
 use netlink::{
-    Error, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal, Refused,
+    Error, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     attribute::{Attribute, covers, find, string},
-    netfilter::{IPV4, Kind, Message, Netfilter},
+    netfilter::{IPV4, Kind, Netfilter},
+    transaction::{self, Change},
 };
 use nix::errno::Errno;
 
@@ -15,52 +16,30 @@ use crate::{
     user::User,
 };
 
-/// A change to the rules, with the words for an error about it.
-pub(crate) struct Change {
-    pub(crate) message: Message,
-    pub(crate) object: String,
+/// The words for all of the table.
+fn whole() -> String {
+    format!("table ip {TABLE}")
 }
 
-impl Change {
-    pub(crate) fn new(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) -> Self {
-        Self { message: Message { kind, family: IPV4, flags, attributes }, object }
-    }
+fn change(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) -> Change {
+    Change::new(kind, IPV4, flags, attributes, object)
+}
 
-    pub(crate) fn element(kind: Kind, flags: u16, element: &Element) -> Self {
-        let attributes = match kind {
-            Kind::NewElement => encode::elements(element),
-            _ => encode::element_key(element),
-        };
-        Self::new(
-            kind,
-            flags,
-            attributes,
-            format!("element {} {{ {element} }} of table ip {TABLE}", element.set),
-        )
-    }
+/// A change about an element.
+pub(crate) fn of_element(kind: Kind, flags: u16, element: &Element) -> Change {
+    let attributes = match kind {
+        Kind::NewElement => encode::elements(element),
+        _ => encode::element_key(element),
+    };
+    change(kind, flags, attributes, format!("element {} {{ {element} }} of {}", element.set, whole()))
 }
 
 /// Repeats looking and changing for as long as others change the rules in between.
 pub(crate) fn transact(
     verb: &'static str,
-    attempt: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
+    changes: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
 ) -> Result<(), Error> {
-    const ATTEMPTS: usize = 200;
-    let failed = |source| Error::new(verb, format!("table ip {TABLE}"), source);
-    let socket = Netfilter::of_this_thread().map_err(failed)?;
-    for _ in 0..ATTEMPTS {
-        let generation = socket.generation().map_err(failed)?;
-        let changes = match attempt(&socket) {
-            Err(refusal) if refusal.errno == Errno::ERESTART => continue,
-            changes => changes.map_err(failed)?,
-        };
-        match commit(&socket, Some(generation), &changes) {
-            Err((_, refusal)) if refusal.errno == Errno::ERESTART => {}
-            Err((object, refusal)) => return Err(Error::new(verb, object, refusal)),
-            Ok(()) => return Ok(()),
-        }
-    }
-    Err(failed(Errno::EBUSY.into()))
+    transaction::transact(verb, &whole(), changes)
 }
 
 /// Sends the changes as one transaction; the object and the error of the first that was refused.
@@ -69,11 +48,7 @@ pub(crate) fn commit(
     generation: Option<u32>,
     changes: &[Change],
 ) -> Result<(), (String, Refusal)> {
-    let batch: Vec<_> = changes.iter().map(|change| change.message.clone()).collect();
-    socket.commit(generation, &batch).map_err(|Refused { at, refusal, .. }| {
-        let object = at.and_then(|at| changes.get(at)).map(|change| change.object.clone());
-        (object.unwrap_or_else(|| format!("table ip {TABLE}")), refusal)
-    })
+    transaction::commit(socket, generation, changes, &whole())
 }
 
 /// What is special about a bridge.
@@ -101,7 +76,7 @@ pub(crate) fn missing(
     }
     for element in table::bridge_elements(bridge, subnet, routed) {
         if none || mapping::look_up(socket, &element)?.is_none() {
-            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE, &element));
+            changes.push(of_element(Kind::NewElement, NLM_F_CREATE, &element));
         }
     }
     if let Some(user) = user {
@@ -109,7 +84,7 @@ pub(crate) fn missing(
         let standing = if none { None } else { mapping::look_up(socket, &element)? };
         // Another container's claim makes the transaction fail.
         if !standing.is_some_and(|standing| standing.is(&element)) {
-            changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
+            changes.push(of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element));
         }
     }
     Ok(changes)
@@ -130,14 +105,14 @@ pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> 
     let none = table.is_none();
     // One that somebody made dormant is woken.
     if table.is_none_or(|table| !covers(&table, &encode::table())) {
-        changes.push(Change::new(Kind::NewTable, NLM_F_CREATE, encode::table(), format!("table ip {TABLE}")));
+        changes.push(change(Kind::NewTable, NLM_F_CREATE, encode::table(), whole()));
     }
     for (at, set) in table::SETS.into_iter().enumerate() {
         let wanted = encode::set(set, at as u32 + 1);
         let standing = if none { None } else { socket.get(Kind::GetSet, &encode::named(set.name))? };
         let Some(standing) = standing else {
             let object = format!("{} {} of table ip {TABLE}", set.kind(), set.name);
-            changes.push(Change::new(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
+            changes.push(change(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             continue;
         };
         // Everything except the id, which only matters in the batch that makes it.
@@ -153,7 +128,7 @@ pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> 
             Some(_) => {}
             None => {
                 let object = format!("chain {} of table ip {TABLE}", chain.name);
-                changes.push(Change::new(Kind::NewChain, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
+                changes.push(change(Kind::NewChain, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             }
         }
     }
@@ -179,11 +154,11 @@ fn missing_rules(dumped: &[Vec<u8>], closed: bool, changes: &mut Vec<Change>) {
         }
         if !standing.is_empty() {
             let object = format!("rules of chain {} of table ip {TABLE}", chain.name);
-            changes.push(Change::new(Kind::DelRule, 0, encode::in_chain(chain.name), object));
+            changes.push(change(Kind::DelRule, 0, encode::in_chain(chain.name), object));
         }
         for rule in wanted {
             let object = format!("rule {} {rule} of table ip {TABLE}", rule.chain);
-            changes.push(Change::new(Kind::NewRule, NLM_F_CREATE | NLM_F_APPEND, encode::rule(rule), object));
+            changes.push(change(Kind::NewRule, NLM_F_CREATE | NLM_F_APPEND, encode::rule(rule), object));
         }
     }
 }
@@ -213,7 +188,7 @@ pub(crate) fn surplus(
     if let Some(user) = user {
         let claim = user.element(bridge);
         if mapping::look_up(socket, &claim)?.is_some_and(|standing| standing.is(&claim)) {
-            changes.push(Change::element(Kind::DelElement, 0, &claim));
+            changes.push(of_element(Kind::DelElement, 0, &claim));
         }
     }
     if shared || by.is_one_of_several(socket, Some(bridge))? {
@@ -224,11 +199,11 @@ pub(crate) fn surplus(
     let others = mapping::keys(socket, table::BRIDGES.name)?;
     if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {
         let name = encode::table()[..1].to_vec();
-        return Ok(vec![Change::new(Kind::DelTable, 0, name, format!("table ip {TABLE}"))]);
+        return Ok(vec![change(Kind::DelTable, 0, name, whole())]);
     }
     for element in ours {
         if mapping::look_up(socket, &element)?.is_some() {
-            changes.push(Change::element(Kind::DelElement, 0, &element));
+            changes.push(of_element(Kind::DelElement, 0, &element));
         }
     }
     Ok(changes)

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     netfilter::{Kind, Netfilter},
+    transaction::{Change, retry},
 };
 use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
@@ -12,7 +13,7 @@ use operation::{Condition, Operation, Scope};
 use crate::{
     Mapping, NatOperation, TABLE, conntrack, encode,
     mapping::{self, Standing},
-    reconcile::{Change, Frame, commit, frame},
+    reconcile::{Frame, commit, frame, of_element},
     ruleset::Element,
     table,
 };
@@ -53,7 +54,7 @@ pub fn restore<E: From<Error>>(
 pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> {
     let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
-    let look = again(|| compare(&socket, operations)).map_err(failed)?;
+    let look = retry(|| compare(&socket, operations)).map_err(failed)?;
     Ok(look.conditions)
 }
 
@@ -77,7 +78,7 @@ pub fn mend(
             made => Ok((compared, made.is_ok())),
         }
     };
-    let (Compared { conditions, added, .. }, made) = again(attempt).map_err(failed)?;
+    let (Compared { conditions, added, .. }, made) = retry(attempt).map_err(failed)?;
     let mut mended: Vec<_> = conditions.into_iter().map(Ok).collect();
     let missing = |condition: &Result<_, _>| matches!(condition, Ok(Condition::Missing(_)));
     if made {
@@ -108,18 +109,6 @@ pub fn mend(
         }
     }
     Ok(mended)
-}
-
-/// Repeats it for as long as others change the rules in between.
-fn again<T>(attempt: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    const ATTEMPTS: usize = 200;
-    for _ in 0..ATTEMPTS {
-        match attempt() {
-            Err(refusal) if refusal.errno == Errno::ERESTART => {}
-            done => return done,
-        }
-    }
-    Err(Errno::EBUSY.into())
 }
 
 /// How operations compare with the table.
@@ -173,7 +162,7 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
                 (None, None) => {
                     missing.get_or_insert_with(object);
                     let exclusive = if element.comment.is_some() { NLM_F_EXCL } else { 0 };
-                    changes.push(Change::element(Kind::NewElement, NLM_F_CREATE | exclusive, &element));
+                    changes.push(of_element(Kind::NewElement, NLM_F_CREATE | exclusive, &element));
                     added.insert(key, element);
                 }
             }

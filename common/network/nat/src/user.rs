@@ -6,14 +6,14 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     netfilter::{Kind, Netfilter},
+    transaction::retry,
 };
-use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TABLE, encode, mapping,
-    reconcile::{Change, transact},
+    reconcile::{of_element, transact},
     ruleset::{Element, Value},
     table,
 };
@@ -100,18 +100,6 @@ impl<O: Operation> Operation for Used<O> {
     }
 }
 
-/// Looks again for as long as somebody changes the rules meanwhile.
-pub(crate) fn retry<T>(look: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    const ATTEMPTS: usize = 200;
-    for _ in 0..ATTEMPTS {
-        match look() {
-            Err(refusal) if refusal.errno == Errno::ERESTART => {}
-            found => return found,
-        }
-    }
-    Err(Errno::EBUSY.into())
-}
-
 /// The element that stands for a container's address.
 pub(crate) fn address_element(address: Ipv4Addr, holder: &str) -> Element {
     let key = vec![Value::Address(address)];
@@ -133,12 +121,12 @@ pub fn address_holder(address: Ipv4Addr) -> Result<Option<String>, Error> {
 pub(crate) fn claim_address(address: Ipv4Addr, holder: &str, instead_of: Option<&str>) -> Result<(), Error> {
     let element = address_element(address, holder);
     transact("add", |socket| {
-        let add = Change::element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
+        let add = of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
         let standing = mapping::look_up(socket, &element)?;
         Ok(match standing.map(|standing| standing.comment.unwrap_or_default()) {
             Some(has) if has == holder => vec![],
             Some(has) if Some(has.as_str()) == instead_of => {
-                vec![Change::element(Kind::DelElement, 0, &element), add]
+                vec![of_element(Kind::DelElement, 0, &element), add]
             }
             _ => vec![add],
         })
@@ -151,6 +139,6 @@ pub(crate) fn release_address(address: Ipv4Addr, holder: &str) -> Result<(), Err
     transact("remove", |socket| {
         let standing = mapping::look_up(socket, &element)?;
         let is_own = standing.is_some_and(|standing| standing.is(&element));
-        Ok(if is_own { vec![Change::element(Kind::DelElement, 0, &element)] } else { vec![] })
+        Ok(if is_own { vec![of_element(Kind::DelElement, 0, &element)] } else { vec![] })
     })
 }

@@ -24,6 +24,7 @@ mod picture;
 mod removal;
 mod socket;
 pub mod sysctl;
+pub mod transaction;
 
 pub use connection::{Address, Connection, Link, Route, WAY_OUT};
 pub use error::{Error, errno_of};

@@ -60,6 +60,16 @@ impl Kind {
     }
 }
 
+/// Whether a chain, as the kernel lists it, is for forwarded packets (`NF_INET_FORWARD`).
+pub fn is_forward(chain: &[u8]) -> bool {
+    find(chain, 4).and_then(|hook| find(hook, 1)).and_then(number) == Some(2)
+}
+
+/// The handle of a rule, as the kernel lists it; 0 if there is none.
+pub fn handle(rule: &[u8]) -> u64 {
+    find(rule, 3).unwrap_or_default().iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// One message of a batch.
 #[derive(Debug, Clone)]
 pub struct Message {

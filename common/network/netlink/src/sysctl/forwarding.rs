@@ -9,11 +9,8 @@ use super::failed;
 use crate::{
     Connection, Error, Link,
     attribute::{find, string},
-    netfilter::{INET, IPV4, Kind, Netfilter, OWN_TABLE},
+    netfilter::{INET, IPV4, Kind, Netfilter, OWN_TABLE, handle, is_forward},
 };
-
-/// `NF_INET_FORWARD`.
-const HOOK_FORWARD: u32 = 2;
 
 /// Whether a network of ours is claimed by a container: any, or any on another bridge than this one.
 pub(super) fn is_claimed(scope: &Scope, but: Option<&str>) -> Result<bool, Error> {
@@ -130,14 +127,10 @@ fn forward_rules() -> Result<BTreeSet<String>, Error> {
             Err(failed(Errno::EBUSY.into()))
         };
         let text = |message: &[u8], kind| find(message, kind).map(string).unwrap_or_default();
-        let hook = |chain: &[u8]| {
-            let hook = find(find(chain, 4)?, 1)?;
-            hook.try_into().ok().map(u32::from_be_bytes)
-        };
         let chains = list(Kind::GetChain)?;
         let forward: BTreeSet<(String, String)> = chains
             .iter()
-            .filter(|chain| hook(chain) == Some(HOOK_FORWARD))
+            .filter(|chain| is_forward(chain))
             .map(|chain| (text(chain, 1), text(chain, 3)))
             .filter(|(table, _)| family != IPV4 || table != OWN_TABLE)
             .collect();
@@ -147,9 +140,7 @@ fn forward_rules() -> Result<BTreeSet<String>, Error> {
         for rule in list(Kind::GetRule)? {
             let place = (text(&rule, 1), text(&rule, 2));
             if forward.contains(&place) {
-                let handle =
-                    find(&rule, 3).map(|handle| handle.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b)));
-                rules.insert(format!("{family} {} {} {}", place.0, place.1, handle.unwrap_or_default()));
+                rules.insert(format!("{family} {} {} {}", place.0, place.1, handle(&rule)));
             }
         }
     }

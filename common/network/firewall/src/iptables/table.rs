@@ -1,24 +1,7 @@
-//! The tables of iptables in its form before nf_tables (linux/netfilter_ipv4/ip_tables.h, x_tables.h): one block of bytes each,
-//! read and replaced as a whole by socket options.
+//! How a table lies in memory (linux/netfilter_ipv4/ip_tables.h, x_tables.h).
 //!
 //! A table is a list of entries, one behind the other. Jumps name the offset of the entry that they go to, and a hook the offset
-//! of its first and of its last one, which is its policy. So who adds an entry moves all behind it.
-
-use std::{
-    fs, io,
-    os::fd::{AsRawFd, OwnedFd},
-    path::Path,
-    thread,
-    time::Duration,
-};
-
-use netlink::{Error, Refusal, errno_of};
-use nix::{
-    errno::Errno,
-    libc,
-    sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
-};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+//! of its first and of its last one, which is its policy. A new entry moves all entries behind it.
 
 use crate::{
     barrier::{Barrier, Firewall},
@@ -28,18 +11,13 @@ use crate::{
 /// `NF_INET_FORWARD`, and the number of hooks.
 const FORWARD: usize = 2;
 const HOOKS: usize = 5;
-/// Socket options: what they write, what they read.
-const SET_REPLACE: i32 = 64;
-const SET_ADD_COUNTERS: i32 = 65;
-const GET_INFO: i32 = 64;
-const GET_ENTRIES: i32 = 65;
 /// The length of a table's name.
-const TABLE_NAME: usize = 32;
+pub(super) const TABLE_NAME: usize = 32;
 /// struct ipt_getinfo.
-const INFO: usize = TABLE_NAME + 4 + 2 * 4 * HOOKS + 8;
+pub(super) const INFO: usize = TABLE_NAME + 4 + 2 * 4 * HOOKS + 8;
 /// What comes before the entries in struct ipt_get_entries and ipt_replace, and before the counters in xt_counters_info:
 /// aligned as the counters in an entry are.
-const BEFORE_ENTRIES: usize = TABLE_NAME + 8;
+pub(super) const BEFORE_ENTRIES: usize = TABLE_NAME + 8;
 const BEFORE_REPLACEMENT: usize = TABLE_NAME + 12 + 2 * 4 * HOOKS + 4 + 8;
 /// struct ipt_entry: the address part, and where in it things are.
 const ENTRY: usize = 112;
@@ -59,7 +37,7 @@ const PART_NAME: std::ops::Range<usize> = 2..31;
 const STANDARD: usize = PART + 8;
 const COMMENT: usize = 256;
 /// struct xt_counters.
-const COUNTER: usize = 16;
+pub(super) const COUNTER: usize = 16;
 /// The longest name of an interface, with a zero byte.
 const INTERFACE: usize = 16;
 
@@ -73,7 +51,7 @@ const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
 const RETURN: i32 = -5;
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -81,7 +59,7 @@ fn half(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
 }
 
-fn put(bytes: &mut [u8], at: usize, value: u32) {
+pub(super) fn put(bytes: &mut [u8], at: usize, value: u32) {
     if let Some(place) = bytes.get_mut(at..at + 4) {
         place.copy_from_slice(&value.to_ne_bytes());
     }
@@ -91,7 +69,7 @@ fn text(bytes: &[u8]) -> String {
     netlink::attribute::string(bytes)
 }
 
-fn padded(name: &str, length: usize) -> Vec<u8> {
+pub(super) fn padded(name: &str, length: usize) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(length, 0);
     bytes
@@ -231,7 +209,7 @@ impl Entry {
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Table {
+pub(super) struct Table {
     name: String,
     hooks: u32,
     /// Where each hook begins, and where its policy is.
@@ -242,7 +220,7 @@ struct Table {
 
 impl Table {
     /// From what the kernel wrote for GET_INFO, and the entries.
-    fn read(name: &str, info: &[u8], mut bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(name: &str, info: &[u8], mut bytes: &[u8]) -> Option<Self> {
         let hooks = word(info, TABLE_NAME)?;
         let (mut begins, mut ends) = ([0; HOOKS], [0; HOOKS]);
         for hook in 0..HOOKS {
@@ -295,7 +273,7 @@ impl Table {
         Some((base, names.iter().filter_map(own).collect()))
     }
 
-    fn barrier(&self, bridge: &str, anyway: Firewall) -> Option<Barrier> {
+    pub(super) fn barrier(&self, bridge: &str, anyway: Firewall) -> Option<Barrier> {
         let (forward, chains) = self.chains()?;
         let lacks = || (anyway == Firewall::Iptables).then(|| forward.lacks(&chains, bridge)).flatten();
         let Dropped { from, to, before } = forward.drops(&chains, bridge).or_else(lacks)?;
@@ -303,7 +281,7 @@ impl Table {
     }
 
     /// The same, with rules for the bridge.
-    fn letting_through(&self, bridge: &str, barrier: &Barrier) -> Option<Self> {
+    pub(super) fn letting_through(&self, bridge: &str, barrier: &Barrier) -> Option<Self> {
         let Barrier::Legacy { before, from, to, .. } = barrier else { return None };
         let forward = self.forward()?;
         let at = match before {
@@ -318,7 +296,7 @@ impl Table {
     }
 
     /// The same, without our rules for the bridge; none if there are none.
-    fn without(&self, bridge: &str) -> Option<Self> {
+    pub(super) fn without(&self, bridge: &str) -> Option<Self> {
         let forward = self.forward()?;
         let ours = |at: usize| forward.contains(&at) && self.entries[at].rule(0, &[]).is_ours(bridge);
         let kept: Vec<_> = (0..self.entries.len()).filter(|at| !ours(*at)).collect();
@@ -363,8 +341,13 @@ impl Table {
         Some(Self { entries, begins, ends, ..self.clone() })
     }
 
+    /// How many entries it has.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// struct ipt_replace; the kernel writes the counters of the `replaced` entries into `counters`.
-    fn replacement(&self, counters: &mut [u8]) -> Vec<u8> {
+    pub(super) fn replacement(&self, counters: &mut [u8]) -> Vec<u8> {
         let size: usize = self.entries.iter().map(|entry| entry.bytes.len()).sum();
         let mut bytes = padded(&self.name, TABLE_NAME);
         let begin = [self.hooks, self.entries.len() as u32, size as u32];
@@ -378,7 +361,7 @@ impl Table {
     }
 
     /// struct xt_counters_info: gives the entries that stayed the counts that they had.
-    fn counts(&self, replaced: &Self, counters: &[u8]) -> Vec<u8> {
+    pub(super) fn counts(&self, replaced: &Self, counters: &[u8]) -> Vec<u8> {
         let mut bytes = padded(&self.name, TABLE_NAME);
         bytes.extend((self.entries.len() as u32).to_ne_bytes());
         bytes.resize(BEFORE_ENTRIES, 0);
@@ -389,152 +372,6 @@ impl Table {
         }
         bytes
     }
-}
-
-/// The socket that takes the options.
-struct Tables(OwnedFd);
-
-impl Tables {
-    fn open() -> Result<Self, Errno> {
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw).map(Self)
-    }
-
-    /// Reads into `buffer`, which says what is wanted. The kernel looks at its length.
-    fn get(&self, option: i32, buffer: &mut [u8]) -> Result<(), Errno> {
-        let mut length = buffer.len() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes, which is how long the buffer is.
-        let result = unsafe {
-            libc::getsockopt(
-                self.0.as_raw_fd(),
-                libc::IPPROTO_IP,
-                option,
-                buffer.as_mut_ptr().cast(),
-                &mut length,
-            )
-        };
-        Errno::result(result).map(drop)
-    }
-
-    fn set(&self, option: i32, bytes: &[u8]) -> Result<(), Errno> {
-        // SAFETY: the kernel reads that many bytes. What they point to, the counters, the caller keeps.
-        let result = unsafe {
-            let length = bytes.len() as libc::socklen_t;
-            libc::setsockopt(self.0.as_raw_fd(), libc::IPPROTO_IP, option, bytes.as_ptr().cast(), length)
-        };
-        Errno::result(result).map(drop)
-    }
-
-    /// EAGAIN when somebody replaced the table meanwhile.
-    fn read(&self, name: &str) -> Result<Table, Errno> {
-        let mut info = padded(name, INFO);
-        self.get(GET_INFO, &mut info)?;
-        let size = word(&info, INFO - 4).ok_or(Errno::EBADMSG)?;
-        let mut entries = padded(name, BEFORE_ENTRIES + size as usize);
-        put(&mut entries, TABLE_NAME, size);
-        self.get(GET_ENTRIES, &mut entries)?;
-        Table::read(name, &info, &entries[BEFORE_ENTRIES..]).ok_or(Errno::EBADMSG)
-    }
-
-    /// EAGAIN when somebody replaced the table meanwhile.
-    fn replace(&self, table: &Table, by: &Table) -> Result<(), Errno> {
-        let mut counters = vec![0; table.entries.len() * COUNTER];
-        self.set(SET_REPLACE, &by.replacement(&mut counters))?;
-        // Without its counts the table is as good.
-        let _ = self.set(SET_ADD_COUNTERS, &by.counts(table, &counters));
-        Ok(())
-    }
-}
-
-/// The tables that this network namespace has: looking at another would make it.
-fn names() -> Result<Vec<String>, io::Error> {
-    match fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        names => {
-            Ok(names?.lines().filter(|name| *name != "nat" && *name != "raw").map(str::to_owned).collect())
-        }
-    }
-}
-
-fn error(verb: &'static str, what: &str, refusal: impl Into<Refusal>) -> Error {
-    Error::new(verb, format!("{what} of iptables-legacy"), refusal)
-}
-
-/// How often, and after which time, something is tried again that another program is busy with: five seconds.
-const ATTEMPTS: usize = 250;
-const PAUSE: Duration = Duration::from_millis(20);
-
-fn again<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-    for _ in 1..ATTEMPTS {
-        match attempt() {
-            Err(Errno::EAGAIN) => thread::sleep(PAUSE),
-            done => return done,
-        }
-    }
-    attempt()
-}
-
-/// The lock of iptables: it does not see that another replaced a table by one with as many entries, and neither do we.
-fn lock() -> Result<Option<OwnedFd>, Errno> {
-    let path = Path::new("/run/xtables.lock");
-    let file = match open(
-        path,
-        OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::from(0o600),
-    ) {
-        // Where iptables cannot lock it either, nobody does.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS) => {
-            return Ok(None);
-        }
-        file => file.map_err(|errno| Errno::from_raw(errno.raw_os_error()))?,
-    };
-    again(|| {
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
-    })?;
-    Ok(Some(file))
-}
-
-/// The tables that drop packets of the bridge; with `anyway` those as well that have no rules for it.
-pub(crate) fn barriers(bridge: &str, anyway: Firewall) -> Result<Vec<Barrier>, Error> {
-    let mut barriers = Vec::new();
-    for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
-        let table = again(|| Tables::open()?.read(&name))
-            .map_err(|errno| error("read", &format!("table {name}"), errno))?;
-        barriers.extend(table.barrier(bridge, anyway));
-    }
-    Ok(barriers)
-}
-
-/// Whether this network namespace has such a table.
-pub(crate) fn are_there() -> Result<bool, Error> {
-    Ok(!names().map_err(|source| error("list", "the tables", errno_of(&source)))?.is_empty())
-}
-
-/// Replaces each table that `change` says something else for.
-fn change_all(verb: &'static str, change: impl Fn(&Table) -> Option<Table>) -> Result<(), Error> {
-    for name in names().map_err(|source| error("list", "the tables", errno_of(&source)))? {
-        let attempt = || {
-            let tables = Tables::open()?;
-            if change(&tables.read(&name)?).is_none() {
-                return Ok(());
-            }
-            let _lock = lock()?;
-            let table = tables.read(&name)?;
-            change(&table).map_or(Ok(()), |changed| tables.replace(&table, &changed))
-        };
-        again(attempt).map_err(|errno| error(verb, &format!("rules in table {name}"), errno))?;
-    }
-    Ok(())
-}
-
-/// Lets the bridge through.
-pub(crate) fn let_through(bridge: &str, firewall: Firewall) -> Result<(), Error> {
-    change_all("add", |table| table.letting_through(bridge, &table.barrier(bridge, firewall)?))
-}
-
-/// Removes all rules of ours for the bridge.
-pub(crate) fn withdraw(bridge: &str) -> Result<(), Error> {
-    change_all("remove", |table| table.without(bridge))
 }
 
 #[cfg(test)]
