@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Seek, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
     rc::Rc,
 };
@@ -64,20 +64,42 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a web server sends.
-pub(super) struct Body(registry::Download);
+/// What a web server sends. An error of reading it holds a [`Cause`].
+pub(super) struct Body {
+    download: registry::Download,
+    failed: fn(Box<registry::Error>) -> Cause,
+}
 
 impl Body {
-    /// Asks for the file at this address.
-    pub(super) fn get(address: &str) -> Result<Self, Cause> {
+    /// Asks for the file at this address; `failed` says what it was for.
+    pub(super) fn get(address: &str, failed: fn(Box<registry::Error>) -> Cause) -> Result<Self, Cause> {
         let client = registry::Client::new(registry::Options::default());
-        client.get(address).map(Self).map_err(|error| Cause::Context(Box::new(error)))
+        let download = client.get(address).map_err(|error| failed(Box::new(error)))?;
+        Ok(Self { download, failed })
     }
 }
 
-impl io::Read for Body {
+impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(io::Error::other)
+        self.download.read(buffer).map_err(|error| io::Error::other((self.failed)(Box::new(error))))
+    }
+}
+
+/// Copies all that comes from `source` into a file at the path. An error of reading may hold a [`Cause`] of its own.
+pub(super) fn copy(
+    (from, source): (&mut dyn Read, &Path),
+    (to, path): (&mut dyn Write, &Path),
+) -> Result<(), Cause> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count]).map_err(Cause::system("write", path))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(error.downcast::<Cause>().unwrap_or_else(Cause::system("read", source)));
+            }
+        }
     }
 }
 
@@ -87,18 +109,10 @@ impl Builder<'_> {
         let path = self.store.workspace()?.step()?.upper.join("file");
         let open = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = open.map_err(Cause::system("create", &path))?;
-        let client = registry::Client::new(registry::Options::default());
-        let failed = |source: registry::Error| Cause::Fetch(Box::new(source));
-        let mut download = client.get(address).map_err(failed)?;
+        let mut body = Body::get(address, Cause::Fetch)?;
         let algorithm = checksum.map_or(Algorithm::Sha256, Digest::algorithm);
         let mut writer = Hashing::new(file, algorithm);
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match download.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                count => writer.write_all(&buffer[..count]).map_err(Cause::system("write", &path))?,
-            }
-        }
+        copy((&mut body, Path::new(address)), (&mut writer, &path))?;
         let (mut file, digest, _) = writer.finish();
         if let Some(wanted) = checksum.filter(|wanted| **wanted != digest) {
             return Err(Cause::Checksum {
@@ -109,7 +123,7 @@ impl Builder<'_> {
         }
         rewind(&mut file, &path)?;
         // Without a time of the server's it is the same in every build.
-        let modified = download.modified.unwrap_or(0);
+        let modified = body.download.modified.unwrap_or(0);
         Ok(Fetched { name: name_of(address), file: Rc::new(file), digest: digest.to_string(), modified })
     }
 }

@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
-use super::{Options, fetch};
+use super::{Options, fetch, store::open_readable};
 use crate::{
     copy,
     dockerfile::{self, Dockerfile},
@@ -36,6 +36,8 @@ impl Default for Context {
     }
 }
 
+const STANDARD_INPUT: &str = "standard input";
+
 /// The input of a build.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -60,8 +62,8 @@ impl Input {
             Context::Input => {
                 let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
                 let path = workspace.path().join("input");
-                keep(&path, &mut Reading(io::stdin().lock()))?;
-                (workspace, open(&path)?, "standard input".to_owned())
+                keep(&path, &mut io::stdin().lock(), STANDARD_INPUT)?;
+                (workspace, open(&path)?, STANDARD_INPUT.to_owned())
             }
             Context::Web(address) if fetch::is_git(address) => {
                 return Err(Cause::GitContext(address.clone()).into());
@@ -69,7 +71,7 @@ impl Input {
             Context::Web(address) => {
                 let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
                 let path = workspace.path().join("input");
-                keep(&path, &mut fetch::Body::get(address)?)?;
+                keep(&path, &mut fetch::Body::get(address, Cause::Context)?, address)?;
                 (workspace, open(&path)?, address.clone())
             }
         };
@@ -77,7 +79,7 @@ impl Input {
         fs::create_dir(&context).map_err(Cause::system("create", &context))?;
         let file = options.file.clone().unwrap_or_else(|| "Dockerfile".into());
         let (name, text) = if copy::is_archive(&content) {
-            let directory = open_directory(&context)?;
+            let directory = open_readable(&context)?;
             copy::unpack_context(content, Path::new(&object), &directory)
                 .map_err(|source| Cause::Input { object, source })?;
             let text = read_in(&directory, &file).map_err(Cause::system("read", &file))?;
@@ -137,11 +139,6 @@ fn in_context(context: &Path) -> PathBuf {
     if !usual.exists() && lower.exists() { lower } else { usual }
 }
 
-pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Cause> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
-}
-
 fn read_all(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     from.read_to_end(&mut text).map(|_| text)
@@ -168,26 +165,8 @@ fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Standard input, whose errors are told from those of writing.
-struct Reading<R>(R);
-
-impl<R: Read> Read for Reading<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => error,
-            _ => io::Error::other(Cause::system("read", Path::new("standard input"))(error)),
-        })
-    }
-}
-
 /// Writes it to a file.
-fn keep(path: &Path, from: &mut dyn Read) -> Result<(), Cause> {
+fn keep(path: &Path, from: &mut dyn Read, source: &str) -> Result<(), Cause> {
     let mut file = File::create_new(path).map_err(Cause::system("create", path))?;
-    match io::copy(from, &mut file) {
-        Ok(_) => Ok(()),
-        Err(error) => match error.downcast::<registry::Error>() {
-            Ok(error) => Err(Cause::Context(Box::new(error))),
-            Err(error) => Err(error.downcast::<Cause>().unwrap_or_else(Cause::system("write", path))),
-        },
-    }
+    fetch::copy((from, Path::new(source)), (&mut file, path))
 }

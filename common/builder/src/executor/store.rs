@@ -258,7 +258,7 @@ impl Store {
     }
 }
 
-fn open_readable(path: &Path) -> Result<OwnedFd, Cause> {
+pub(super) fn open_readable(path: &Path) -> Result<OwnedFd, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
 }

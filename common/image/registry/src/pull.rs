@@ -220,23 +220,21 @@ impl Resolving<'_> {
 
     /// Fetches the manifests that are wanted, each with its configuration.
     fn fetch_wanted(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<Vec<ImageManifest>, Error> {
-        let mut found = Found::default();
+        let below = |choose: &Choose<'_>| {
+            let mut found = Found::default();
+            self.fetch(descriptor, choose, 0, &mut found)?;
+            Ok(found.manifests)
+        };
         match wanted {
-            Wanted::Host => {
-                self.fetch(descriptor, &|index, from| choose(index, from, None), 0, &mut found)?
-            }
-            Wanted::All => {
-                self.fetch(descriptor, &|index, _| Ok(index.manifests().clone()), 0, &mut found)?
-            }
+            Wanted::Host => below(&|index, from| choose(index, from, None)),
+            Wanted::All => below(&|index, _| Ok(index.manifests().clone())),
             Wanted::Platforms(platforms) => {
-                for platform in platforms {
-                    found.seen.clear();
-                    let choose = |index: &ImageIndex, from: &Descriptor| choose(index, from, Some(platform));
-                    self.fetch(descriptor, &choose, 0, &mut found)?;
-                }
+                let each = platforms
+                    .iter()
+                    .map(|platform| below(&|index, from| choose(index, from, Some(platform))));
+                Ok(each.collect::<Result<Vec<_>, Error>>()?.concat())
             }
         }
-        Ok(found.manifests)
     }
 
     /// Follows indexes to the manifests that are chosen of each, and fetches their configurations.
