@@ -43,11 +43,7 @@ use netns::NetnsOperation;
 impl NetworkOperation {
     /// Whether it is about something that containers share.
     pub(crate) fn is_shared(&self) -> bool {
-        self.nat().is_none()
-            && matches!(
-                self,
-                Self::Sysctl(_) | Self::Bridge(_) | Self::EarlierSysctl(_) | Self::EarlierBridge(_)
-            )
+        matches!(self, Self::Sysctl(_) | Self::Bridge(_) | Self::EarlierSysctl(_) | Self::EarlierBridge(_))
     }
 
     /// Whether it lets a bridge through the host's own firewall.
