@@ -92,6 +92,11 @@ fn key(cookie: u64, address: u32, port: Port) -> Key {
     key
 }
 
+/// The key of the port itself: on its one address, or on all.
+fn own_key(cookie: u64, port: Port) -> Key {
+    key(cookie, port.host_ip.map_or(ALL, u32::from), port)
+}
+
 impl Guards {
     /// Those that stand.
     pub(crate) fn open() -> Result<Self, Refused> {
@@ -177,8 +182,7 @@ impl Guards {
     fn has(&self, mark: &Mark, port: Port) -> Result<bool, Errno> {
         let has = |guard: &Guard| -> Result<bool, Errno> {
             let is_complete = guard.programs.iter().all(Option::is_some);
-            let own = address(port).unwrap_or(ALL);
-            let is_own = guard.map.get(&key(self.cookie, own, port))?.is_some_and(|found| found == *mark);
+            let is_own = guard.map.get(&own_key(self.cookie, port))?.is_some_and(|found| found == *mark);
             let rest = port.host_ip.is_none() || guard.map.get(&key(self.cookie, SOME, port))?.is_some();
             Ok(is_complete && is_own && rest && guard.map.get(&CLOSED)?.is_none())
         };
@@ -192,13 +196,7 @@ impl Guards {
 
     /// The first of the ports that is not held for the container.
     pub(crate) fn lack(&self, holder: &str, ports: &[Port]) -> Result<Option<Port>, Errno> {
-        let mark = mark(holder);
-        for port in ports {
-            if !self.has(&mark, *port)? {
-                return Ok(Some(*port));
-            }
-        }
-        Ok(None)
+        Ok(self.unheld(holder, ports)?.first().copied())
     }
 
     /// A new one, which holds nothing.
@@ -229,9 +227,9 @@ impl Guards {
             .map(|kind| format!("bpftool cgroup attach {} {kind} name {NAME} multi", place.display()))
             .into();
         for port in ports {
-            for address in address(*port).into_iter().chain([if port.host_ip.is_none() { ALL } else { SOME }])
-            {
-                let (key, value) = (hex(&key(self.cookie, address, *port)), hex(&mark(holder)));
+            let some = port.host_ip.map(|_| key(self.cookie, SOME, *port));
+            for key in [own_key(self.cookie, *port)].into_iter().chain(some) {
+                let (key, value) = (hex(&key), hex(&mark(holder)));
                 lines.push(format!("bpftool map update name {NAME} key hex {key} value hex {value}"));
             }
         }
@@ -239,17 +237,12 @@ impl Guards {
     }
 }
 
-/// The one address that the port is on.
-fn address(port: Port) -> Option<u32> {
-    port.host_ip.map(u32::from)
-}
-
 impl Guard {
     /// Adds the ports, and returns those for which there is no room.
     fn add(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<Vec<Port>, Errno> {
         for (at, port) in ports.iter().enumerate() {
             let add = || -> Result<(), Errno> {
-                let own = key(cookie, address(*port).unwrap_or(ALL), *port);
+                let own = own_key(cookie, *port);
                 match self.map.insert(&own, mark) {
                     Err(Errno::EXIST) if self.map.get(&own)? == Some(*mark) => {}
                     added => added?,
@@ -269,7 +262,7 @@ impl Guard {
 
     fn remove(&self, cookie: u64, mark: &Mark, ports: &[Port]) -> Result<(), Errno> {
         for port in ports {
-            let own = key(cookie, address(*port).unwrap_or(ALL), *port);
+            let own = own_key(cookie, *port);
             if self.map.get(&own)? == Some(*mark) {
                 self.map.remove(&own)?;
             }
