@@ -112,6 +112,7 @@ fn steps_that_share_a_member_go_in_any_order() {
     // The lower step first: what is left tells of the upper one alone.
     let undone = sandbox.sh("netns-bridge --undo < one.json | tee two.json").json();
     assert_eq!(undone["network"], json!({"cni": document["network"]["cni"]}));
+    assert_eq!(undone["networks"], document["networks"]);
     assert_eq!(record(&sandbox), undone);
     let undone = sandbox.sh("veth-pair --undo < two.json").json();
     assert_eq!(undone.get("network"), None);
@@ -209,4 +210,28 @@ fn an_old_document_goes_on() {
     assert_eq!(none.get("ports"), None);
     assert_eq!(record(&sandbox), none);
     sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// What the tools of 0.2 wrote before there was a list of attachments.
+#[test]
+fn a_document_with_one_network_goes_on() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("netns-bridge -n --id web | veth-pair > new.json").ok();
+    let new = sandbox.sh("cat new.json").json();
+    assert_eq!(new["networks"][0]["cni"], new["network"]["cni"]);
+    assert_eq!(new["networks"][0]["bridge"], new["network"]["bridge"]);
+    sandbox
+        .sh("jq -c 'del(.networks, .steps[].adds.networks)' new.json > old.json; cp old.json /run/stave/web.json")
+        .ok();
+    let address = "networks[0].cni.ips[0].address";
+    let listed = sandbox.sh(&format!("jq -r '.{address}' new.json; container-ls --format '{{ip}}'")).ok();
+    assert_eq!(listed, "172.17.0.2/16\n172.17.0.2\n");
+    let linked = "netns-bridge -n --id db | veth-pair | link-hosts --link web > db.json";
+    sandbox.sh(&format!("portmap -p 8080:80 < old.json > ports.json; {linked}")).ok();
+    let other = sandbox.sh("cat db.json").json();
+    assert_eq!(other["hosts"]["entries"][0]["ip"], "172.17.0.2");
+    let undone = sandbox.sh("portmap --undo < ports.json | veth-pair --undo | tee one.json").json();
+    assert_eq!((undone.get("networks"), undone["network"].get("cni")), (None, None));
+    assert_eq!(record(&sandbox), undone);
+    sandbox.sh("unwind web db > /dev/null").ok();
 }

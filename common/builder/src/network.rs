@@ -59,7 +59,7 @@ impl Own {
         let document: serde_json::Value = serde_json::from_slice(&pair.stdout).unwrap_or_default();
         match document["network"]["namespace"].as_str().filter(|_| pair.status.success()) {
             Some(path) => {
-                let gateway = document["network"]["bridge"]["gateway"].as_str();
+                let gateway = document["networks"][0]["bridge"]["gateway"].as_str();
                 let gateway = gateway.and_then(|address| address.parse().ok());
                 Ok(Self { path: path.into(), gateway, _removal: removal })
             }

@@ -4,7 +4,7 @@ use std::fs;
 
 use document::{
     Document, Id, Instance,
-    members::{Image, Network, Ports, Process},
+    members::{Attachment, Image, Ports, Process},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -50,8 +50,9 @@ impl Container {
         };
         let reference =
             |image: Image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
-        let address = |network: Network| network.cni?.ips.first().map(|ip| ip.address.addr().to_string());
         let image = record.get::<Image>()?;
+        let attachments = record.attachments()?;
+        let mut addresses = attachments.iter().flat_map(Attachment::addresses);
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
         Ok(Self {
             id: id.clone(),
@@ -62,7 +63,7 @@ impl Container {
             state,
             exit_status: process.as_ref().and_then(|process| process.exit_status),
             pid: process.as_ref().map(|process| process.pid).filter(|_| state == State::Running),
-            ip: record.get::<Network>()?.and_then(address),
+            ip: addresses.next().map(|address| address.to_string()),
             ports: ports.iter().map(published).collect(),
             log: process.and_then(|process| process.log).map(|path| path.to_string_lossy().into_owned()),
         })

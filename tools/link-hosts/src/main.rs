@@ -4,7 +4,7 @@
 //! Looks up the records of the other containers. Makes nothing: ns-exec writes the names into `/etc/hosts` and the variables
 //! into the environment.
 //! # Reads
-//! `id`; `network`, `image`, `ports`, `hosts` and `process` in the records of the other containers.
+//! `id`, `networks`; `networks`, `image`, `ports`, `hosts` and `process` in the records of the other containers.
 //! # Adds
 //! `hosts`.
 //! # Undoes
@@ -52,7 +52,7 @@ impl Filter for LinkHosts {
                 let error = anyhow!("container \"{}\" has no record {path:?}", link.container);
                 hint(error, "start the container first")
             })?;
-            let ip = address(&other, link).with_context(|| format!("read record {path:?}"))??;
+            let ip = address(&other, document, link).with_context(|| format!("read record {path:?}"))??;
             // As with Docker: the alias first, then the container's own name, each once.
             let mut names = vec![link.alias.clone()];
             names.extend((link.alias != link.container.as_str()).then(|| link.container.to_string()));
@@ -63,11 +63,9 @@ impl Filter for LinkHosts {
     }
 }
 
-/// The other container's address. The outer error is about the record, the inner one about the container.
-fn address(other: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
-    let network = other.get::<members::Network>()?;
-    let ip = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
-    Ok(ip.ok_or_else(|| {
+/// The other container's address: on a network that both are on, if there is one. The outer error is about the record, the inner one about the container.
+fn address(other: &Document, own: &Document, link: &Link) -> Result<Result<IpAddr>, document::Error> {
+    Ok(other.address_for(own)?.ok_or_else(|| {
         let error = anyhow!("container \"{}\" has no address", link.container);
         hint(error, "a link needs a container with its own veth-pair")
     }))

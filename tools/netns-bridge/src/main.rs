@@ -156,14 +156,14 @@ impl Filter for NetnsBridge {
         let adds = members::Network {
             mode: "bridge".into(),
             namespace,
-            bridge: members::Bridge {
+            bridge: Some(members::Bridge {
                 name: self.bridge.clone(),
                 subnet: bridge.subnet.into(),
                 gateway: bridge.gateway.into(),
                 gateway_mode: Some(self.gateway_mode),
                 ip_range: self.ip_range.map(Into::into),
                 other: Default::default(),
-            },
+            }),
             cni: None,
             other: Default::default(),
         };

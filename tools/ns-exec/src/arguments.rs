@@ -184,6 +184,7 @@ impl Filter for NsExec {
         members::Rootfs::NAME,
         members::Image::NAME,
         members::Network::NAME,
+        members::Networks::NAME,
         members::Hosts::NAME,
         members::Cgroup::NAME,
     ];

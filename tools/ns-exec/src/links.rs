@@ -7,11 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use document::{
-    Document,
-    members::{Hosts, Network},
-    record,
-};
+use document::{Document, members::Hosts, record};
 use operation::{Condition, Error, Operation, Place, Scope, quote, unless_gone};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
@@ -37,9 +33,10 @@ pub(crate) struct LinkFollow {
 
 /// The links that lead to an earlier address of this container.
 pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<ContainerOperation>> {
-    let network: Option<Network> = document.get()?;
-    let address = network.and_then(|network| Some(network.cni?.ips.first()?.address.addr()));
-    let (Some(address), Scope { run_dir, .. }) = (address, &context.scope) else { return Ok(Vec::new()) };
+    let Scope { run_dir, .. } = &context.scope;
+    if document.attachments()?.is_empty() {
+        return Ok(Vec::new());
+    }
     // The container's own name comes last.
     let is_to_us = |names: &str| names.rsplit(' ').next() == Some(&context.id);
     let mut found = Vec::new();
@@ -52,6 +49,7 @@ pub(crate) fn plan(context: &Context, document: &Document) -> Result<Vec<Contain
         }
         let Some(other) = record::read(run_dir, &id)? else { continue };
         let entries = other.get::<Hosts>()?.unwrap_or_default().entries;
+        let Some(address) = document.address_for(&other)? else { continue };
         let names = entries.into_iter().map(|entry| entry.names.join(" ")).filter(|names| is_to_us(names));
         let follow = names.map(|names| LinkFollow { path: path.clone(), names, address });
         found.extend(follow.filter(|link| link.changed(&text).is_some()).map(ContainerOperation::from));

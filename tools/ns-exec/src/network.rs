@@ -1,10 +1,10 @@
 //! The process's network, its host name, and the files that contain them.
 
-use std::{net::IpAddr, path::Path};
+use std::path::Path;
 
 use document::{
     Document, Id,
-    members::{Hosts, Network as Member},
+    members::{Attachment, Hosts, Network as Member},
 };
 use runtime::spec;
 use toolkit::prelude::*;
@@ -25,6 +25,7 @@ pub(crate) struct Network {
 
 pub(crate) fn choose(request: &Request, context: &Context, document: &Document) -> Result<Network> {
     let member: Option<Member> = document.get()?;
+    let attachments = document.attachments()?;
     let entries = document.get::<Hosts>()?.unwrap_or_default().entries;
     let own_name = || {
         let short = context.id.chars().take(12).collect();
@@ -44,13 +45,15 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         }
         (None | Some(Mode::None), None) => (spec::Network::None, own_name(), Vec::new()),
         (None, Some(member)) => {
-            let addresses: Vec<IpAddr> =
-                member.cni.iter().flat_map(|cni| &cni.ips).map(|ip| ip.address.addr()).collect();
+            let addresses = attachments.iter().flat_map(Attachment::addresses).collect();
             (spec::Network::Own(member.namespace.clone()), own_name(), addresses)
         }
     };
-    let dns = member.as_ref().and_then(|member| member.cni.as_ref()).map(|cni| &cni.dns);
-    let gateway = member.as_ref().map_or(Gateway::None, |member| Gateway::At(member.bridge.gateway));
+    // The host is told by the way out, where there is one.
+    let main = attachments.iter().find(|one| one.has_way_out()).or(attachments.first());
+    let dns = main.map(|main| &main.cni.dns);
+    let bridge = main.map(|main| &main.bridge).or(member.as_ref().and_then(|member| member.bridge.as_ref()));
+    let gateway = bridge.map_or(Gateway::None, |bridge| Gateway::At(bridge.gateway));
     let added = request.names.hosts(gateway)?;
     let files = files::of_own(&name, &addresses, &entries, added, dns, &request.names.settings());
     Ok(Network { network, hostname: name, files })

@@ -6,7 +6,7 @@
 //! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
 //! mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
-//! `network.cni`; with `--publish-all`, `image` and `ports`.
+//! `network`, `networks`; with `--publish-all`, `image` and `ports`.
 //! # Adds
 //! `ports`.
 //! # Undoes
@@ -21,7 +21,7 @@ mod routed;
 
 use std::{net::IpAddr, process::ExitCode};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::{ArgGroup, Parser};
 use document::{
     Document,
@@ -70,7 +70,7 @@ impl Filter for Portmap {
     type Adds = members::Ports;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
-    const READS: &'static [&'static str] = &["network", "image", "ports"];
+    const READS: &'static [&'static str] = &["network", "networks", "image", "ports"];
 
     fn common(&self) -> &Common {
         &self.common
@@ -81,14 +81,15 @@ impl Filter for Portmap {
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
-        let container_ip = container_address(document)?;
+        let attachment = attachment(document)?;
+        let container_ip = container_address(&attachment)?;
         // One of another kind is said to be that.
         let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
         let mut wanted = self.publish.clone();
         if self.publish_all {
             wanted.extend(exposed::ports(document, &self.publish)?);
         }
-        let (open, publish) = match document.require::<members::Network>()?.bridge.gateway_mode {
+        let (open, publish) = match attachment.bridge.gateway_mode {
             Some(GatewayMode::Routed) => routed::split(&wanted, container_ip, &standing)?,
             _ => (Vec::new(), wanted),
         };
@@ -114,13 +115,20 @@ impl Filter for Portmap {
     }
 }
 
-fn container_address(document: &Document) -> Result<std::net::Ipv4Addr> {
-    let network = document.require::<members::Network>()?;
-    let cni = network.cni.ok_or_else(|| anyhow!("no address in `network`: run veth-pair first"))?;
-    let addresses = cni.ips.iter().map(|ip| ip.address.addr());
-    match addresses.into_iter().find(IpAddr::is_ipv4) {
+/// The attachment whose address the ports lead to: the first by which answers find the way out, otherwise the first.
+fn attachment(document: &Document) -> Result<members::Attachment> {
+    document.require::<members::Network>()?;
+    let mut all = document.attachments()?;
+    if all.is_empty() {
+        bail!("no address in `networks`: run veth-pair or bridge-attach first");
+    }
+    Ok(all.swap_remove(all.iter().position(members::Attachment::has_way_out).unwrap_or_default()))
+}
+
+fn container_address(attachment: &members::Attachment) -> Result<std::net::Ipv4Addr> {
+    match attachment.addresses().find(IpAddr::is_ipv4) {
         Some(IpAddr::V4(address)) => Ok(address),
-        _ => bail!("no IPv4 address in `network`"),
+        _ => bail!("no IPv4 address in `networks`"),
     }
 }
 

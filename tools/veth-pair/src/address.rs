@@ -24,12 +24,12 @@ pub(crate) fn v4(subnet: IpNet) -> Result<Ipv4Net> {
 /// The next free address. The bridge's own addresses, such as the gateway, are left out.
 pub(crate) fn plan(
     context: &Context,
-    network: &members::Network,
+    on: &members::Bridge,
     connection: &Connection,
     bridge: &Link,
 ) -> Result<Lease> {
-    let subnet = v4(network.bridge.subnet)?;
-    let range = network.bridge.ip_range.map_or(Ok(subnet), v4)?;
+    let subnet = v4(on.subnet)?;
+    let range = on.ip_range.map_or(Ok(subnet), v4)?;
     if !subnet.contains(&range) {
         bail!("range {range} is not in subnet {subnet}");
     }
@@ -41,7 +41,7 @@ pub(crate) fn plan(
     let mut reserved: Vec<Ipv4Addr> = addresses
         .iter()
         .map(|address| address.address.addr())
-        .chain([network.bridge.gateway])
+        .chain([on.gateway])
         .filter_map(|address| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -61,7 +61,7 @@ pub(crate) fn plan(
         let lease = planned.map_err(|error| match error {
             lease::Error::UsedUp { .. } => hint(
                 error,
-                match network.bridge.ip_range {
+                match on.ip_range {
                     Some(_) => "unwind a container, or use a larger --ip-range or --subnet",
                     None => "unwind a container, or use another bridge with a larger --subnet",
                 },

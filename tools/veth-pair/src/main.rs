@@ -7,7 +7,7 @@
 //! # Reads
 //! `network`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
-//! `network.cni`: a CNI 1.1.0 result.
+//! An element of `networks`; for versions before 0.2 also `network.cni`.
 //! # Undoes
 //! The veth pair, with its address and route; the lease.
 //! # Needs
@@ -56,7 +56,7 @@ operation::any_of! {
 }
 
 impl Filter for VethPair {
-    type Adds = members::Attachment;
+    type Adds = members::Attached;
     type Operation = Op;
     const LOCK: Option<&'static str> = Some("network");
     const READS: &'static [&'static str] = &["network"];
@@ -74,7 +74,11 @@ impl Filter for VethPair {
         if network.cni.is_some() {
             bail!("the container has an interface already");
         }
-        let name = &network.bridge.name;
+        let Some(on) = network.bridge.as_ref() else {
+            let what = "netns-bridge notes one; bridge-attach needs none";
+            return Err(hint(anyhow!("no bridge in `network`"), what));
+        };
+        let name = &on.name;
         let connection = Connection::open(None)?;
         let bridge = match connection.link(name)? {
             Some(bridge) => bridge,
@@ -85,7 +89,7 @@ impl Filter for VethPair {
             }
         };
         let guards = bridge.is_our_bridge();
-        let lease = address::plan(context, &network, &connection, &bridge)?;
+        let lease = address::plan(context, on, &connection, &bridge)?;
         let leased = lease.address;
         let address = NatOperation::Address {
             address: lease.address,
@@ -93,7 +97,7 @@ impl Filter for VethPair {
             instead_of: lease.instead_of.clone(),
         };
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
-        let subnet = address::v4(network.bridge.subnet)?;
+        let subnet = address::v4(on.subnet)?;
         let cidr = IpNet::from(Ipv4Net::new(leased, subnet.prefix_len())?);
         let pair = Pair {
             here: (veth_name(&context.id, INTERFACE), Mac::derive(&context.id, "host")),
@@ -113,15 +117,23 @@ impl Filter for VethPair {
         };
         let operations = [lease.into(), address.into()]
             .into_iter()
-            .chain(pair.operations(&network).map(Op::from))
+            .chain(pair.operations(&network.namespace, on).map(Op::from))
             .collect();
-        Ok(Plan { adds: members::Attachment { cni: pair.result(&network, &bridge) }, operations })
+        let attachment = members::Attachment {
+            name: name.clone(),
+            interface: INTERFACE.to_owned(),
+            bridge: on.clone(),
+            cni: pair.result(&network.namespace, on, &bridge),
+            other: Default::default(),
+        };
+        Ok(Plan { adds: members::Attached::new(&network, attachment), operations })
     }
 
     fn forget(document: &mut Document) -> Result<()> {
         if let Some(network) = document.get::<members::Network>()? {
             document.set(&members::Network { cni: None, ..network })?;
         }
+        // A step that did not come to be done has added nothing; one of before version 0.2 knows no `networks`.
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! The pair that is to be made: its operations, and what is told of it.
 
+use std::path::Path;
+
 use document::members;
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{Link, LinkOperation, Mac, Mark, PROTOCOL, Peer};
@@ -21,56 +23,60 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// What makes it.
-    pub(crate) fn operations(&self, network: &members::Network) -> impl Iterator<Item = LinkOperation> {
+    pub(crate) fn operations(
+        &self,
+        namespace: &Path,
+        on: &members::Bridge,
+    ) -> impl Iterator<Item = LinkOperation> {
         let (name, mac) = self.here.clone();
         let there = self.inside;
-        let (link, namespace) = (INTERFACE.to_owned(), Some(network.namespace.clone()));
-        let bridge = network.bridge.name.clone();
+        let (link, inside) = (INTERFACE.to_owned(), Some(namespace.to_owned()));
+        let bridge = on.name.clone();
         let guard = self.guards.then(|| LinkOperation::GuardLoopback { link: name.clone(), mac, bridge });
         let outside = [
             LinkOperation::VethAdd {
                 name: name.clone(),
                 mac,
-                master: network.bridge.name.clone(),
+                master: on.name.clone(),
                 mtu: self.mtu,
-                peer: Peer { name: link.clone(), mac: there, namespace: network.namespace.clone() },
+                peer: Peer { name: link.clone(), mac: there, namespace: namespace.to_owned() },
                 mark: Some(self.mark.clone()),
             },
             LinkOperation::Ipv6Off { link: name.clone(), mac },
             LinkOperation::Hairpin { link: name.clone(), mac },
         ];
-        let inside = [
+        let made = [
             LinkOperation::LinkUp { namespace: None, link: name, mac },
-            LinkOperation::LinkUp { namespace: namespace.clone(), link: link.clone(), mac: there },
+            LinkOperation::LinkUp { namespace: inside.clone(), link: link.clone(), mac: there },
             LinkOperation::AddressAdd {
-                namespace: namespace.clone(),
+                namespace: inside.clone(),
                 link: link.clone(),
                 mac: Some(there),
                 address: self.address,
                 protocol: Some(PROTOCOL),
             },
             LinkOperation::RouteAdd {
-                namespace,
+                namespace: inside,
                 destination: IpNet::from(Ipv4Net::default()),
-                gateway: network.bridge.gateway,
+                gateway: on.gateway,
                 link,
                 mac: there,
                 protocol: Some(PROTOCOL),
             },
         ];
-        outside.into_iter().chain(guard).chain(inside)
+        outside.into_iter().chain(guard).chain(made)
     }
 
     /// The CNI result (CNI SPEC.md, "ADD Success").
-    pub(crate) fn result(&self, network: &members::Network, bridge: &Link) -> members::CniResult {
+    pub(crate) fn result(&self, namespace: &Path, on: &members::Bridge, bridge: &Link) -> members::CniResult {
         let interface = |name: &str, mac: Option<Mac>, sandbox| members::CniInterface {
             name: name.to_owned(),
             mac: mac.map(|mac| mac.to_string()),
             mtu: Some(self.mtu),
             sandbox,
         };
-        let gateway = Some(network.bridge.gateway);
-        let sandbox = Some(network.namespace.to_string_lossy().into_owned());
+        let gateway = Some(on.gateway);
+        let sandbox = Some(namespace.to_string_lossy().into_owned());
         members::CniResult {
             cni_version: "1.1.0".into(),
             interfaces: vec![

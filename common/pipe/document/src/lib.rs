@@ -8,6 +8,7 @@ mod format;
 mod id;
 pub mod kept;
 pub mod members;
+mod network;
 mod object;
 mod order;
 pub mod record;

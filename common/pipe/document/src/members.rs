@@ -8,7 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use crate::configuration::Configuration;
+pub use crate::{
+    configuration::Configuration,
+    network::{
+        Attached, Attachment, Bridge, CniInterface, CniIp, CniResult, CniRoute, GatewayMode, Namespace,
+        Network, Networks,
+    },
+};
 
 /// A type that has one name in the document.
 pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
@@ -16,23 +22,34 @@ pub trait Member: Serialize + serde::de::DeserializeOwned + JsonSchema {
     const NAME: &'static str;
 }
 
-/// What a step adds to a member: the member's own type, or a part of it.
-pub trait Contribution: Serialize {
-    /// The member's name.
-    const MEMBER: &'static str;
+/// What a step adds to members: a member's own type, a part of it, or parts of several.
+pub trait Contribution {
+    /// The names of the members that it may add to.
+    const MEMBERS: &'static [&'static str];
+
+    /// What it adds, by the member's name.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    fn parts(&self) -> serde_json::Result<Map<String, Value>>;
 }
 
 impl<M: Member> Contribution for M {
-    const MEMBER: &'static str = M::NAME;
+    const MEMBERS: &'static [&'static str] = &[M::NAME];
+
+    fn parts(&self) -> serde_json::Result<Map<String, Value>> {
+        Ok(Map::from_iter([(M::NAME.to_owned(), serde_json::to_value(self)?)]))
+    }
 }
 
 macro_rules! member {
     ($type:ty, $name:literal) => {
-        impl Member for $type {
+        impl $crate::Member for $type {
             const NAME: &'static str = $name;
         }
     };
 }
+pub(crate) use member;
 
 /// `image`: an image in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,133 +177,6 @@ pub struct Usage {
     /// The most processes and threads at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_peak: Option<u64>,
-}
-
-/// `network`: the container's network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Network {
-    /// `bridge`. (The other modes have no network tool in the pipe: `ns-exec --network`.)
-    pub mode: String,
-    /// Absolute path of the network namespace, as in `ip netns`: `/run/netns/<id>`.
-    pub namespace: PathBuf,
-    /// The bridge of the namespace.
-    pub bridge: Bridge,
-    /// A CNI 1.1.0 result (interfaces, ips, routes, dns), after veth-pair has made the interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cni: Option<CniResult>,
-    /// Members of others.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-member!(Network, "network");
-
-/// What veth-pair adds to a [`Network`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Attachment {
-    /// As there.
-    pub cni: CniResult,
-}
-
-impl Contribution for Attachment {
-    const MEMBER: &'static str = Network::NAME;
-}
-
-/// The bridge of a [`Network`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Bridge {
-    /// The interface's name: `stave0`.
-    pub name: String,
-    /// The bridge's network: `172.17.0.0/16`.
-    #[schemars(with = "String")]
-    pub subnet: ipnet::IpNet,
-    /// The bridge's own address, which is the containers' gateway: `172.17.0.1`.
-    pub gateway: IpAddr,
-    /// How its containers are reached from outside; `nat` where an earlier version has said nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway_mode: Option<GatewayMode>,
-    /// The part of the subnet whose addresses are leased; all of it if there is none.
-    #[schemars(with = "Option<String>")]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ip_range: Option<ipnet::IpNet>,
-    /// Members of others.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// How the containers on a bridge are reached from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum GatewayMode {
-    /// By published ports on the host's addresses; what they send has the host's address.
-    Nat,
-    /// By their own addresses, to which others have a route; what they send has these.
-    Routed,
-}
-
-/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CniResult {
-    /// `1.1.0`.
-    pub cni_version: String,
-    /// The interfaces made: on the host and in the sandbox.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub interfaces: Vec<CniInterface>,
-    /// The addresses given.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ips: Vec<CniIp>,
-    /// The routes made in the sandbox.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<CniRoute>,
-    /// Name servers and search domains; an empty object if there are none.
-    #[serde(default)]
-    pub dns: Value,
-    /// The other members of the result.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// An interface in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniInterface {
-    /// The interface's name.
-    pub name: String,
-    /// Its hardware address, `02:42:…`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
-    /// Its MTU in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// Path of the network namespace; none for an interface of the host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<String>,
-}
-
-/// An address in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniIp {
-    /// The address with its prefix length: `172.17.0.2/16`.
-    #[schemars(with = "String")]
-    pub address: ipnet::IpNet,
-    /// The default gateway for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<IpAddr>,
-    /// Index into `interfaces`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<usize>,
-}
-
-/// A route in a [`CniResult`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CniRoute {
-    /// The destination: `0.0.0.0/0`.
-    #[schemars(with = "String")]
-    pub dst: ipnet::IpNet,
-    /// The next hop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gw: Option<IpAddr>,
 }
 
 /// One of `ports`, in the shape of CNI's `portMappings` capability (CNI CONVENTIONS.md).

@@ -8,7 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::{
     Id, Instance, Member, VERSION,
     members::{
-        Cgroup, Failure, Hosts, Image, Layers, Network, Planned, Ports, Process, Rootfs, Stage, Steps,
+        Cgroup, Failure, Hosts, Image, Layers, Network, Networks, Planned, Ports, Process, Rootfs, Stage,
+        Steps,
     },
 };
 
@@ -30,7 +31,7 @@ pub struct Row {
 }
 
 /// All of them, in the order in which they come to stand in a document.
-pub const ROWS: [Row; 14] = [
+pub const ROWS: [Row; 15] = [
     Row {
         name: "stave",
         makers: &[],
@@ -110,9 +111,18 @@ pub const ROWS: [Row; 14] = [
         makers: &["netns-bridge"],
         extenders: &["veth-pair"],
         others: "",
-        holds: "`mode`, `namespace` (path), `bridge` (`name`, `subnet`, `gateway`, `gatewayMode`: `nat` or `routed`, `ipRange`), `cni` (a CNI 1.1.0 result, after \
-                veth-pair)",
+        holds: "`mode` (`none`, or `bridge` with an attachment), `namespace` (path); for versions before 0.2 also `bridge` and `cni` of the \
+                first of `networks`",
         schema: of::<Network>,
+    },
+    Row {
+        name: Networks::NAME,
+        makers: &["veth-pair"],
+        extenders: &[],
+        others: "",
+        holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
+                `gatewayMode`: `nat` or `routed`, `ipRange`), `cni` (a CNI 1.1.0 result)",
+        schema: of::<Networks>,
     },
     Row {
         name: Ports::NAME,

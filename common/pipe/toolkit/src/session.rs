@@ -109,14 +109,13 @@ impl Session {
         Ok(self.record.write(&self.document)?)
     }
 
-    /// Marks the step as done, with the operations as they are after they were applied and with what it adds to a member,
+    /// Marks the step as done, with the operations as they are after they were applied and with what it adds to members,
     /// adds that, and writes the record.
     ///
     /// # Errors
     /// When the record cannot be written; the caller undoes the operations and calls [`Session::abandon`].
     pub fn done<O: Operation, C: Contribution>(&mut self, operations: &[O], adds: &C) -> anyhow::Result<()> {
-        let adds = [(C::MEMBER.to_owned(), serde_json::to_value(adds)?)];
-        self.done_with(operations, adds.into_iter().collect())
+        self.done_with(operations, adds.parts()?)
     }
 
     /// Goes on with a step that `step-begin` has pushed.

@@ -8,7 +8,7 @@ use crate::{Common, Context};
 
 /// A tool in mid-pipe: reads the document, makes something and adds its member.
 pub trait Filter: clap::Parser {
-    /// What each of its steps adds to a member of the document, which is the sum of what all steps add to it.
+    /// What each of its steps adds to members of the document: each is the sum of what all steps add to it.
     type Adds: Contribution;
     /// Its operations.
     type Operation: Operation;
@@ -57,7 +57,7 @@ pub trait Filter: clap::Parser {
     /// # Errors
     /// When a member that it shares with another tool cannot be read.
     fn forget(document: &mut Document) -> anyhow::Result<()> {
-        document.remove(Self::Adds::MEMBER);
+        Self::Adds::MEMBERS.iter().for_each(|member| document.remove(member));
         Ok(())
     }
 

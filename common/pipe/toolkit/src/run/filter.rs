@@ -182,7 +182,7 @@ fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<Str
 
 fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     if common.schema || common.generate.is_some() {
-        return schema::print::<F>(tool, common, F::READS, &[F::Adds::MEMBER]);
+        return schema::print::<F>(tool, common, F::READS, F::Adds::MEMBERS);
     }
     let mut document = match input::read(tool, common, FROM_TOOL) {
         Ok(document) => document,

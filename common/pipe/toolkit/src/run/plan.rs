@@ -2,7 +2,6 @@
 
 use document::{Contribution, Document, Step, StepState, members::Planned};
 use operation::Operation;
-use serde_json::Map;
 
 use crate::{Common, Context, Filter, Plan, session};
 
@@ -24,11 +23,12 @@ pub(super) fn plan<F: Filter>(
     let context = Context { planned: true, ..common.context(Some(&id))? };
     let Plan { adds, operations } = filter.plan(&context, &document)?;
     let lines = operations.iter().flat_map(Operation::explain).collect();
-    let adds = serde_json::to_value(adds)?;
+    let adds = adds.parts()?;
     let step = Step::new(tool, version, StepState::Done, operations.iter().collect::<Vec<_>>());
-    let member = F::Adds::MEMBER;
-    document.push_step(&Step { adds: Map::from_iter([(member.to_owned(), adds.clone())]), ..step })?;
-    document.add(member, &adds)?;
+    document.push_step(&Step { adds: adds.clone(), ..step })?;
+    for (member, added) in &adds {
+        document.add(member, added)?;
+    }
     Ok((document, lines))
 }
 

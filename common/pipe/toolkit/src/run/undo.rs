@@ -13,7 +13,7 @@ pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Documen
     let scope = common.scope()?;
     let forget = |document: &mut Document| -> anyhow::Result<()> {
         F::forget(document)?;
-        Ok(document.complete(F::Adds::MEMBER)?)
+        Ok(F::Adds::MEMBERS.iter().try_for_each(|member| document.complete(member))?)
     };
     let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
     Undo { tool, scope: &scope, lock, forget: &forget, unrecorded }

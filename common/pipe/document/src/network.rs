@@ -1,0 +1,348 @@
+//! The members about a container's networks: `network`, its namespace, and `networks`, what that is attached to.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    Contribution, Document, Error,
+    members::{Member, member},
+};
+
+/// `network`: the container's network namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// `none` for a namespace without attachments, `bridge` with some. (The other modes have no network tool in the pipe:
+    /// `ns-exec --network`.)
+    pub mode: String,
+    /// Absolute path of the network namespace, as in `ip netns`: `/run/netns/<id>`.
+    pub namespace: PathBuf,
+    /// The bridge that veth-pair joins it to, after netns-bridge; and that of its first attachment, which versions before 0.2
+    /// look for here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<Bridge>,
+    /// `cni` of its first attachment, which versions before 0.2 look for here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<CniResult>,
+    /// Members of others.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+member!(Network, "network");
+
+/// `networks`: what the namespace is attached to, in the order of the steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Networks(pub Vec<Attachment>);
+member!(Networks, "networks");
+
+/// One of `networks`: an interface in the container's namespace, and the bridge that it leads to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// The network's name: that of `network-create`, or the bridge's.
+    pub name: String,
+    /// The interface's name in the namespace: `eth0`.
+    pub interface: String,
+    /// The bridge.
+    pub bridge: Bridge,
+    /// A CNI 1.1.0 result: interfaces, ips, routes, dns.
+    pub cni: CniResult,
+    /// Members of others.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// What netns-add adds to a [`Network`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Namespace {
+    /// As there.
+    pub mode: &'static str,
+    /// As there.
+    pub namespace: PathBuf,
+}
+
+impl Contribution for Namespace {
+    const MEMBERS: &'static [&'static str] = &[Network::NAME];
+
+    fn parts(&self) -> serde_json::Result<Map<String, Value>> {
+        Ok(Map::from_iter([(Network::NAME.to_owned(), serde_json::to_value(self)?)]))
+    }
+}
+
+/// What an attachment adds: an element of [`Networks`], and where it is the first also what versions before 0.2 look for in
+/// [`Network`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attached {
+    /// The element.
+    pub attachment: Attachment,
+    /// What `network` gets.
+    pub first: Option<First>,
+}
+
+/// What the first attachment adds to [`Network`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct First {
+    /// `bridge`, and that bridge, where nobody has noted it there.
+    #[serde(flatten)]
+    on: Option<OnBridge>,
+    cni: CniResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct OnBridge {
+    mode: &'static str,
+    bridge: Bridge,
+}
+
+impl Attached {
+    /// What this attachment adds to a document with this `network`.
+    pub fn new(network: &Network, attachment: Attachment) -> Self {
+        let on = || OnBridge { mode: "bridge", bridge: attachment.bridge.clone() };
+        let first = match &network.bridge {
+            None => Some(Some(on())),
+            Some(bridge) if network.cni.is_none() && bridge.name == attachment.bridge.name => Some(None),
+            Some(_) => None,
+        };
+        let first = first.map(|on| First { on, cni: attachment.cni.clone() });
+        Self { attachment, first }
+    }
+}
+
+impl Contribution for Attached {
+    const MEMBERS: &'static [&'static str] = &[Network::NAME, Networks::NAME];
+
+    fn parts(&self) -> serde_json::Result<Map<String, Value>> {
+        let first = self.first.as_ref().map(serde_json::to_value).transpose()?;
+        let first = first.map(|first| (Network::NAME.to_owned(), first));
+        let list = serde_json::to_value([&self.attachment])?;
+        Ok(first.into_iter().chain([(Networks::NAME.to_owned(), list)]).collect())
+    }
+}
+
+impl Network {
+    /// The attachment that a version before 0.2 has noted here.
+    fn attachment(self) -> Option<Attachment> {
+        let (bridge, cni) = self.bridge.zip(self.cni)?;
+        let inside = cni.interfaces.iter().rev().find(|interface| interface.sandbox.is_some());
+        let interface = inside.map_or_else(|| "eth0".to_owned(), |inside| inside.name.clone());
+        Some(Attachment { name: bridge.name.clone(), interface, bridge, cni, other: Map::new() })
+    }
+}
+
+impl Attachment {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.cni.ips.iter().map(|ip| ip.address.addr())
+    }
+
+    /// Whether a default route leads out by it.
+    pub fn has_way_out(&self) -> bool {
+        self.cni.routes.iter().any(|route| route.dst.prefix_len() == 0)
+    }
+}
+
+impl Document {
+    /// What the container is attached to, in the order of the steps: `networks`, and what a version before 0.2 has noted in
+    /// `network` alone.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+        let mut all = self.get::<Networks>()?.map_or_else(Vec::new, |networks| networks.0);
+        let first = self.get::<Network>()?.and_then(Network::attachment);
+        if let Some(first) = first.filter(|first| all.iter().all(|one| one.interface != first.interface)) {
+            all.insert(0, first);
+        }
+        Ok(all)
+    }
+
+    /// The container's address for this other one: on a bridge that both are on, otherwise its first.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn address_for(&self, other: &Self) -> Result<Option<IpAddr>, Error> {
+        let (own, theirs) = (self.attachments()?, other.attachments()?);
+        let is_shared = |one: &&Attachment| theirs.iter().any(|other| other.bridge.name == one.bridge.name);
+        let found = own.iter().find(is_shared).or(own.first());
+        Ok(found.and_then(|attachment| attachment.addresses().next()))
+    }
+}
+
+/// The bridge of an [`Attachment`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    /// The interface's name: `stave0`.
+    pub name: String,
+    /// The bridge's network: `172.17.0.0/16`.
+    #[schemars(with = "String")]
+    pub subnet: IpNet,
+    /// The bridge's own address, which is the containers' gateway: `172.17.0.1`.
+    pub gateway: IpAddr,
+    /// How its containers are reached from outside; `nat` where an earlier version has said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_mode: Option<GatewayMode>,
+    /// The part of the subnet whose addresses are leased; all of it if there is none.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<IpNet>,
+    /// Members of others.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// How the containers on a bridge are reached from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayMode {
+    /// By published ports on the host's addresses; what they send has the host's address.
+    Nat,
+    /// By their own addresses, to which others have a route; what they send has these.
+    Routed,
+}
+
+/// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CniResult {
+    /// `1.1.0`.
+    pub cni_version: String,
+    /// The interfaces made: on the host and in the sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<CniInterface>,
+    /// The addresses given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<CniIp>,
+    /// The routes made in the sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<CniRoute>,
+    /// Name servers and search domains; an empty object if there are none.
+    #[serde(default)]
+    pub dns: Value,
+    /// The other members of the result.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// An interface in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniInterface {
+    /// The interface's name.
+    pub name: String,
+    /// Its hardware address, `02:42:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its MTU in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Path of the network namespace; none for an interface of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+}
+
+/// An address in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniIp {
+    /// The address with its prefix length: `172.17.0.2/16`.
+    #[schemars(with = "String")]
+    pub address: IpNet,
+    /// The default gateway for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Index into `interfaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<usize>,
+}
+
+/// A route in a [`CniResult`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CniRoute {
+    /// The destination: `0.0.0.0/0`.
+    #[schemars(with = "String")]
+    pub dst: IpNet,
+    /// The next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document(members: Value) -> Document {
+        Document::parse(members.to_string().as_bytes()).unwrap()
+    }
+
+    fn bridge(name: &str) -> Value {
+        json!({"name": name, "subnet": "10.0.0.0/24", "gateway": "10.0.0.1"})
+    }
+
+    fn cni(interface: &str, address: &str) -> Value {
+        let inside = json!({"name": interface, "sandbox": "/run/netns/web"});
+        json!({"cniVersion": "1.1.0", "interfaces": [{"name": "v1"}, inside], "ips": [{"address": address}], "dns": {}})
+    }
+
+    fn attachment(name: &str, interface: &str, address: &str) -> Value {
+        json!({"name": name, "interface": interface, "bridge": bridge(name), "cni": cni(interface, address)})
+    }
+
+    fn shown(document: &Document) -> Vec<String> {
+        let shown = |one: &Attachment| format!("{} {} {:?}", one.name, one.interface, one.addresses().next());
+        document.attachments().unwrap().iter().map(shown).collect()
+    }
+
+    #[test]
+    fn the_form_before_0_2_is_read() {
+        let network = |more: Value| {
+            let mut network = json!({"mode": "bridge", "namespace": "/run/netns/web"});
+            network.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            network
+        };
+        let old = network(json!({"bridge": bridge("a"), "cni": cni("eth0", "10.0.0.2/24")}));
+        let one = "a eth0 Some(10.0.0.2)";
+        assert_eq!(shown(&document(json!({"stave": 1, "network": old}))), [one]);
+        let list = json!([attachment("b", "eth1", "10.0.0.3/24")]);
+        let both = document(json!({"stave": 1, "network": old, "networks": list}));
+        assert_eq!(shown(&both), [one, "b eth1 Some(10.0.0.3)"]);
+        // The first one stands in both.
+        let list = json!([attachment("a", "eth0", "10.0.0.2/24"), attachment("b", "eth1", "10.0.0.3/24")]);
+        let both = document(json!({"stave": 1, "network": old, "networks": list}));
+        assert_eq!(shown(&both), [one, "b eth1 Some(10.0.0.3)"]);
+        for less in [json!({}), json!({"bridge": bridge("a")})] {
+            assert!(shown(&document(json!({"stave": 1, "network": network(less)}))).is_empty());
+        }
+        let other = document(json!({"stave": 1, "networks": [attachment("b", "eth0", "10.0.0.9/24")]}));
+        assert_eq!(both.address_for(&other).unwrap(), Some([10, 0, 0, 3].into()));
+        assert_eq!(both.address_for(&document(json!({"stave": 1}))).unwrap(), Some([10, 0, 0, 2].into()));
+        assert_eq!(document(json!({"stave": 1})).address_for(&both).unwrap(), None);
+    }
+
+    #[test]
+    fn the_first_attachment_stands_in_network_as_well() {
+        let attachment: Attachment = serde_json::from_value(attachment("a", "eth0", "10.0.0.2/24")).unwrap();
+        let network = |bridge: Option<&str>, cni: bool| Network {
+            mode: "bridge".into(),
+            namespace: "/run/netns/web".into(),
+            bridge: bridge.map(|name| serde_json::from_value(self::bridge(name)).unwrap()),
+            cni: cni.then(|| attachment.cni.clone()),
+            other: Map::new(),
+        };
+        for (network, keys) in [
+            (network(None, false), "mode bridge cni"),
+            (network(Some("a"), false), "cni"),
+            (network(Some("a"), true), ""),
+            (network(Some("b"), false), ""),
+        ] {
+            let parts = Attached::new(&network, attachment.clone()).parts().unwrap();
+            let first = parts.get("network").and_then(Value::as_object).cloned().unwrap_or_default();
+            assert_eq!(first.keys().map(String::as_str).collect::<Vec<_>>().join(" "), keys);
+            assert_eq!(parts["networks"][0]["interface"], "eth0");
+        }
+    }
+}
