@@ -11,7 +11,7 @@ use testkit::repository;
 
 /// Which domains a crate of a domain may depend on; `operation` stands for that one crate of the domain `pipe`.
 /// A domain is a folder of `common/`. Tools may depend on every one, and nobody depends on a tool.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("pipe", &["pipe", "filesystem"]),
     ("kernel", &["operation"]),
     ("filesystem", &["operation", "kernel", "filesystem"]),
@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("network", &["operation", "kernel", "filesystem", "network"]),
     ("process", &["operation", "kernel", "filesystem", "process"]),
     ("builder", &["operation", "filesystem", "image", "network", "process"]),
+    ("remote", &["pipe", "image"]),
     ("testkit", &["kernel"]),
 ];
 
@@ -59,7 +60,8 @@ fn forbidden(
     dependency: &str,
 ) -> Option<String> {
     let Some(other) = packages.get(dependency) else {
-        let library = ALLOWED.iter().any(|(allowed, _)| *allowed == domain) && name != "toolkit";
+        let library =
+            ALLOWED.iter().any(|(allowed, _)| *allowed == domain) && !["toolkit", "remote"].contains(&name);
         return (library && domain != "testkit" && ["clap", "anyhow"].contains(&dependency))
             .then(|| "a library knows neither the command line nor anyhow".to_owned());
     };

@@ -17,18 +17,19 @@
 
 mod apply;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::Parser;
 use document::members::Image;
 use oci::{Layout, Platform, Reference};
 use registry::{
-    Client, Display, Options, Pace,
+    Display,
     display::Job,
     pull::{self, Wanted},
 };
-use toolkit::{Transfer, prelude::*};
+use remote::Transfer;
+use toolkit::prelude::*;
 
 /// Pull an image from a registry
 #[derive(Parser)]
@@ -69,7 +70,7 @@ impl Source for Pull {
     fn make(&self, context: &Context) -> Result<Image> {
         let layout =
             Layout::open_or_create_with(context.scope.root.join("images"), self.writing.is_synced()?)?;
-        let client = Client::new(self.options());
+        let client = self.transfer.client(&self.mirror);
         let display = Display::new(if self.apply { Job::PullAndApply } else { Job::Pull }, context.quiet);
         let reference = &self.reference;
         let pull = pull::resolve(&client, &layout, reference, &self.wanted(), &display)
@@ -114,26 +115,8 @@ impl Pull {
         }
     }
 
-    fn options(&self) -> Options {
-        let Transfer { insecure, cacert, authfile, retries, timeout, speed_limit, speed_time, jobs } =
-            self.transfer.clone();
-        Options {
-            insecure,
-            cacert,
-            authfile,
-            retries,
-            timeout: Duration::from_secs(timeout),
-            pace: Pace { limit: speed_limit, time: Duration::from_secs(speed_time) },
-            jobs: jobs.into(),
-            mirrors: self.mirror.clone(),
-        }
-    }
-
     fn hinted(&self, error: registry::Error) -> Error {
-        match error.hint(self.reference.registry()) {
-            Some(what) => hint(error, what),
-            None => error.into(),
-        }
+        remote::hinted(error, self.reference.registry())
     }
 }
 

@@ -14,16 +14,17 @@
 //! # Needs
 //! Read access to the store. With write access it also remembers what was pushed where.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Parser;
 use oci::{
     Layout, Platform, Reference,
     media_type::{Kind, kind},
 };
-use registry::{Client, Display, Options, Pace, display::Job, push};
+use registry::{Display, display::Job, push};
+use remote::Transfer;
 use serde_json::{Value, json};
-use toolkit::{Transfer, prelude::*};
+use toolkit::prelude::*;
 
 /// Push an image to a registry
 #[derive(Parser)]
@@ -53,14 +54,11 @@ impl Report for Push {
         let layout = Layout::look(context.scope.root.join("images"))?;
         let source = layout.find(&self.image)?;
         let destination = self.destination()?;
-        let client = Client::new(self.options());
+        let client = self.transfer.client(&[]);
         let display = Display::new(Job::Push, context.quiet);
         display.line(&format!("The push refers to repository [{}]", destination.name()));
         let pushed = push::push(&client, &layout, &source, &destination, self.platform.as_ref(), &display)
-            .map_err(|error| match error.hint(destination.registry()) {
-                Some(what) => hint(error, what),
-                None => error.into(),
-            })?;
+            .map_err(|error| remote::hinted(error, destination.registry()))?;
         let (digest, size) = (pushed.descriptor.digest(), pushed.descriptor.size());
         let tag = destination.tag().map_or_else(|| destination.canonical(), str::to_owned);
         display.line(&format!("{tag}: digest: {digest} size: {size}"));
@@ -93,21 +91,6 @@ impl Push {
         match &self.destination {
             Some(destination) => Ok(destination.clone()),
             None => Ok(self.image.parse()?),
-        }
-    }
-
-    fn options(&self) -> Options {
-        let Transfer { insecure, cacert, authfile, retries, timeout, speed_limit, speed_time, jobs } =
-            self.transfer.clone();
-        Options {
-            insecure,
-            cacert,
-            authfile,
-            retries,
-            timeout: Duration::from_secs(timeout),
-            pace: Pace { limit: speed_limit, time: Duration::from_secs(speed_time) },
-            jobs: jobs.into(),
-            mirrors: Vec::new(),
         }
     }
 }

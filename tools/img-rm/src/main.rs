@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Removes the given names. By id, removes the image with all its names. It removes no data: `img-gc` removes what no name,
-//! no container and no cache uses any more.
+//! no container and no cache uses any more. With `--remote`, removes names, or images by their digests, from registries.
 //! # Reads
 //! No document.
 //! # Adds
@@ -10,18 +10,21 @@
 //! # Undoes
 //! Nothing: the data stays until `img-gc`, so that loading the image again is fast.
 //! # Needs
-//! Write access to `$STAVE_ROOT/images`.
+//! Write access to `$STAVE_ROOT/images`; with `--remote`, the right to delete at the registry.
+
+mod registries;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use oci::{Digest, Layout, Reference, layout::Found, spec::Descriptor};
+use remote::Reach;
 use serde_json::{Value, json};
 use toolkit::prelude::*;
 
 /// Remove images, or names of images
 #[derive(Parser)]
-#[command(name = "img-rm", version)]
+#[command(name = "img-rm", version, mut_group("Reach", |group| group.requires("remote")))]
 struct Remove {
     /// Names to remove; or ids, or their first digits, to remove images with all their names
     #[arg(value_name = "IMAGE", required = true)]
@@ -29,6 +32,11 @@ struct Remove {
     /// Also remove images with several names by id, and ignore missing images
     #[arg(short, long)]
     force: bool,
+    /// Remove them from their registries, not from the store: a name, or by NAME@DIGEST an image with all its names there
+    #[arg(long)]
+    remote: bool,
+    #[command(flatten)]
+    reach: Reach,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -50,6 +58,9 @@ impl Report for Remove {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
+        if self.remote {
+            return registries::remove(&self.images, &self.reach, self.force, context.quiet);
+        }
         let layout = self.layout(context)?;
         // All of them are looked up before the first one goes, and all of them go together.
         let removals = self.removals(&layout)?;
@@ -86,6 +97,9 @@ impl Report for Remove {
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        if self.remote {
+            return registries::explain(&self.images);
+        }
         let layout = self.layout(context)?;
         Ok(self.removals(&layout)?.iter().flat_map(|removal| removal.explain(&layout)).collect())
     }

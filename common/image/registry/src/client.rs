@@ -6,7 +6,7 @@ use oci::Reference;
 
 use crate::{
     Error,
-    credentials::Credentials,
+    credentials::{Credentials, Login},
     http::Http,
     pace::Pace,
     places::{self, Place},
@@ -21,10 +21,14 @@ pub struct Options {
     pub insecure: bool,
     /// A file of certificates (PEM) to trust in addition to the system's.
     pub cacert: Option<PathBuf>,
+    /// A directory in the form of containers-certs.d(5), in addition to those of the system for the registry.
+    pub cert_dir: Option<PathBuf>,
     /// Hosts, with or without a path, that are asked before the registry itself when an image is pulled.
     pub mirrors: Vec<String>,
     /// The file with credentials, instead of the usual ones.
     pub authfile: Option<PathBuf>,
+    /// A name and a password, instead of those of any file.
+    pub login: Option<Login>,
     /// How many times an error is retried without progress.
     pub retries: u32,
     /// How long a server may be silent.
@@ -40,8 +44,10 @@ impl Default for Options {
         Self {
             insecure: false,
             cacert: None,
+            cert_dir: None,
             mirrors: Vec::new(),
             authfile: None,
+            login: None,
             retries: 6,
             timeout: Duration::from_secs(60),
             pace: Pace::default(),
@@ -88,6 +94,16 @@ impl Client {
     pub(crate) fn open(&self, place: &Place, access: Access) -> Result<Repository, Error> {
         let Place { registry, repository, .. } = place;
         let insecure = self.options.insecure || place.insecure;
+        let (http, base) = self.reach(registry, insecure)?;
+        let credentials = match &self.options.login {
+            Some(login) => Some(login.clone().into()),
+            None => Credentials::find(self.options.authfile.as_deref(), registry, repository)?,
+        };
+        Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
+    }
+
+    /// Connections to a registry, and its address.
+    pub(crate) fn reach(&self, registry: &str, insecure: bool) -> Result<(Http, Url), Error> {
         let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
         if format!("{host}/a").parse::<Reference>().is_err() {
             return Err(Error::Host(host.to_owned()));
@@ -97,8 +113,7 @@ impl Client {
             true => self.detect(&http, host)?,
             false => Url::host(true, host),
         };
-        let credentials = Credentials::find(self.options.authfile.as_deref(), registry, repository)?;
-        Ok(Repository::new(http, base, repository, access, self.options.retries, credentials))
+        Ok((http, base))
     }
 
     /// Reaches a host that is not a registry, without credentials.

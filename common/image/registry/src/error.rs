@@ -53,6 +53,32 @@ pub enum Error {
         /// The problem.
         problem: String,
     },
+    /// A login that could not be kept, or removed.
+    #[error("edit the login for {registry} in {place}: {problem}")]
+    Login {
+        /// The registry's host.
+        registry: String,
+        /// The file, or the program.
+        place: String,
+        /// The problem.
+        problem: String,
+    },
+    /// Content of a registry that is not what it should be.
+    #[error("read {name}: {problem}")]
+    Content {
+        /// The image.
+        name: String,
+        /// The problem.
+        problem: String,
+    },
+    /// A registry that removes whole manifests only.
+    #[error("remove {name}: the registry does not remove a name alone")]
+    NoUntag {
+        /// The name.
+        name: String,
+        /// The name of its manifest, by digest.
+        digest: Option<String>,
+    },
     /// An environment variable that does not hold the address of a proxy.
     #[error("read {variable}: {problem}")]
     Proxy {
@@ -156,6 +182,11 @@ impl Error {
         matches!(self, Self::Refused { status, .. } if status.as_u16() == 404)
     }
 
+    /// Whether the registry says that it cannot do this at all.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 400 | 405 | 501))
+    }
+
     /// Whether the server's certificate is not trusted.
     pub fn is_untrusted(&self) -> bool {
         matches!(self, Self::Connection { cause: Cause::Certificate(_), .. })
@@ -198,7 +229,7 @@ impl Error {
                 Some(format!("{registry} sent us there: ask those who run it"))
             }
             _ if self.is_denied() => Some(format!(
-                "log in with `docker login {registry}`, `podman login {registry}` or `skopeo login {registry}`"
+                "log in with `img-login {registry}`"
             )),
             _ if self.is_untrusted() => {
                 Some("trust its certificate with --cacert FILE, or accept any with --insecure".to_owned())
@@ -218,6 +249,10 @@ impl Error {
                 "`img-pull --all-platforms` fetches the rest; --platform pushes the image for one platform alone"
                     .to_owned(),
             ),
+            Self::NoUntag { digest: Some(name), .. } => {
+                Some(format!("{name} removes the image with all its names there"))
+            }
+            Self::Login { .. } => Some("--authfile names another file".to_owned()),
             Self::Destination { .. } => Some("push it under a tag, or under its own digest".to_owned()),
             _ => None,
         }

@@ -1,9 +1,7 @@
 //! One request, one answer.
 
 use std::{
-    fs,
     io::{self, Read},
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,7 +10,7 @@ use ureq::{
     Agent, SendBody,
     config::Config,
     http::{HeaderMap, Request as HttpRequest, StatusCode, header},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    tls::{RootCerts, TlsConfig},
     unversioned::{
         resolver::DefaultResolver,
         transport::{Connector, RustlsConnector, TcpConnector},
@@ -21,6 +19,7 @@ use ureq::{
 
 use crate::{
     Error, Options,
+    certificates::Certificates,
     error::{Cause, Request, plain},
     pace::{self, Metered, TooSlow},
     proxy::{AtProxy, Dial, Proxies, Resolve},
@@ -29,8 +28,6 @@ use crate::{
 
 /// How much is read of an answer that only explains an error, in bytes.
 const MAX_DETAIL: u64 = 64 << 10;
-/// Where Docker and podman keep the certificates that users trust for one registry.
-const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 /// Bytes read from a connection at a time.
 const BUFFER: usize = 256 << 10;
 
@@ -56,9 +53,10 @@ pub(crate) struct Answer {
 
 impl Http {
     pub(crate) fn new(options: &Options, host: &str, insecure: bool) -> Result<Self, Error> {
-        let mut tls = TlsConfig::builder().disable_verification(insecure);
+        let Certificates { trusted, own } = Certificates::read(options, host, insecure)?;
+        let mut tls = TlsConfig::builder().disable_verification(insecure).client_cert(own);
         if !insecure {
-            tls = tls.root_certs(RootCerts::from(trusted(options.cacert.as_deref(), host)?.into_iter()));
+            tls = tls.root_certs(RootCerts::from(trusted.into_iter()));
         }
         let config = Config::builder()
             .tls_config(tls.build())
@@ -315,40 +313,4 @@ fn tls_cause(error: &rustls::Error) -> Cause {
         rustls::Error::InvalidMessage(_) => Cause::NotTls,
         other => Cause::Protocol(plain(&other.to_string())),
     }
-}
-
-/// The system's certificates, those that the user trusts for this host, and those in the user's file.
-fn trusted(cacert: Option<&Path>, host: &str) -> Result<Vec<Certificate<'static>>, Error> {
-    let mut trusted: Vec<_> = rustls_native_certs::load_native_certs()
-        .certs
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect();
-    for directory in PER_HOST {
-        let Ok(entries) = fs::read_dir(Path::new(directory).join(host)) else { continue };
-        for entry in
-            entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "crt"))
-        {
-            trusted.extend(read_certificates(&entry.path())?);
-        }
-    }
-    if let Some(path) = cacert {
-        trusted.extend(read_certificates(path)?);
-    }
-    Ok(trusted)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
-    let wrong = |problem: String| Error::Certificates { path: path.to_owned(), problem };
-    let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&text) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(error.to_string()))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() {
-        return Err(wrong("it has no certificate".to_owned()));
-    }
-    Ok(found)
 }

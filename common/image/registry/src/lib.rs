@@ -4,6 +4,8 @@
 //! * [`pull`]: a name in a registry → an image in the store. Several layers arrive at once, and can be read while they
 //!   arrive.
 //! * [`Client::get`]: a file on any web server.
+//! * [`Client::tags`], [`Client::named`], [`Client::referrers`], [`Client::delete`]: what a registry has, and taking it out.
+//! * [`Client::log_in`], and [`credentials`]: names and passwords, in the files of Docker, podman and skopeo.
 //! * [`push`]: an image in the store → a name in a registry.
 //! * [`Display`]: what the user sees of it.
 //!
@@ -11,26 +13,33 @@
 //! limited size; connections to silent servers are aborted; credentials go only to the host that they belong to.
 
 mod auth;
+mod certificates;
 mod client;
-mod credentials;
+pub mod credentials;
+pub mod delete;
 pub mod display;
 mod download;
 mod error;
 mod fetch;
 mod http;
+mod login;
 mod manifest;
+mod named;
 mod pace;
 mod places;
 mod progress;
 mod proxy;
 pub mod pull;
 pub mod push;
+pub mod referrers;
 mod repository;
 mod retry;
+mod tags;
 mod upload;
 mod url;
 
 pub use client::{Client, Options};
+pub use credentials::Login;
 pub use display::Display;
 pub use error::Error;
 pub use fetch::Download;

@@ -25,6 +25,7 @@ const MAX_REDIRECTIONS: u32 = 10;
 pub(crate) enum Access {
     Pull,
     Push,
+    Delete,
 }
 
 /// A repository, at one of its places.
@@ -53,10 +54,21 @@ impl Repository {
         retries: u32,
         credentials: Option<Credentials>,
     ) -> Self {
-        let actions = if access == Access::Push { "pull,push" } else { "pull" };
+        let actions = match access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+            Access::Delete => "pull,delete",
+        };
         let authority =
             Authority::new(base.authority().to_owned(), credentials, format!("repository:{name}:{actions}"));
         let (name, reached) = (name.to_owned(), AtomicBool::new(false));
+        Self { http, base, name, authority, retries, reached, dispensable: false }
+    }
+
+    /// A registry as a whole, to ask whether it takes credentials.
+    pub(crate) fn whole(http: Http, base: Url, retries: u32, credentials: Credentials) -> Self {
+        let authority = Authority::new(base.authority().to_owned(), Some(credentials), String::new());
+        let (name, reached) = (String::new(), AtomicBool::new(false));
         Self { http, base, name, authority, retries, reached, dispensable: false }
     }
 

@@ -18,7 +18,6 @@ mod schema;
 pub mod session;
 mod streams;
 mod tool;
-mod transfer;
 mod writing;
 
 pub use arguments::{Common, Context, Invocation};
@@ -36,7 +35,6 @@ pub use run::{
 pub use session::Session;
 pub use streams::write_document;
 pub use tool::{Export, Filter, Plan, Report, Source, Walker};
-pub use transfer::Transfer;
 pub use writing::Writing;
 
 /// What the tools' mains use, so that a tool depends on one crate for it.

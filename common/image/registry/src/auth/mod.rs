@@ -149,7 +149,8 @@ impl Authority {
 /// The scopes to ask for: all that the registry names (several in one string; Docker's token authentication, "Resource
 /// scope"), and all that we are about to do. So one token is enough.
 fn scopes(named: &str, own: &str) -> Vec<String> {
-    let mut scopes: Vec<String> = vec![own.to_owned()];
+    let mut scopes: Vec<String> =
+        [own].into_iter().filter(|own| !own.is_empty()).map(str::to_owned).collect();
     for scope in named.split(' ').filter(|scope| !scope.is_empty()) {
         let same = |other: &&mut String| {
             let resource = |scope: &str| scope.rsplit_once(':').map(|(resource, _)| resource.to_owned());

@@ -1,6 +1,9 @@
 //! The user's credentials, as Docker, podman and skopeo store them.
 
+mod keep;
 mod program;
+
+pub use keep::{Place, keep, remove};
 
 use std::{
     collections::HashMap,
@@ -12,6 +15,31 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
 use crate::Error;
+
+/// A user's name and password at a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The name. `<token>` stands for an identity token in place of a password, as credential helpers write it.
+    pub name: String,
+    /// The password.
+    pub password: String,
+}
+
+/// Messages never contain secrets.
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl From<Login> for Credentials {
+    fn from(Login { name, password }: Login) -> Self {
+        match name.as_str() {
+            "<token>" => Self::IdentityToken(password),
+            _ => Self::Password(name, password),
+        }
+    }
+}
 
 /// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,0 +1,101 @@
+//! The certificates of a connection: those that are trusted, and our own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, parse_pem};
+
+use crate::{Error, Options};
+
+/// Where Docker and podman keep certificates for one registry (containers-certs.d(5)).
+const PER_HOST: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+
+/// What a connection needs.
+pub(crate) struct Certificates {
+    /// The system's certificates, those that the user trusts for this host, and those of his options.
+    pub(crate) trusted: Vec<Certificate<'static>>,
+    /// Ours, for a server that asks.
+    pub(crate) own: Option<ClientCert>,
+}
+
+impl Certificates {
+    /// Reads those for `host`. An `insecure` connection trusts any certificate, so the trusted ones are not read.
+    pub(crate) fn read(options: &Options, host: &str, insecure: bool) -> Result<Self, Error> {
+        let per_host = PER_HOST.iter().map(|directory| Path::new(directory).join(host));
+        let mut directories: Vec<PathBuf> = per_host.filter(|directory| directory.is_dir()).collect();
+        directories.extend(options.cert_dir.clone());
+        let mut files = Vec::new();
+        for directory in &directories {
+            files.extend(listed(directory)?);
+        }
+        let own = own(&files)?;
+        let mut trusted = Vec::new();
+        if !insecure {
+            let system = rustls_native_certs::load_native_certs().certs;
+            trusted.extend(system.iter().map(|it| Certificate::from_der(it).to_owned()));
+            for path in files.iter().filter(|path| has_extension(path, "crt")).chain(&options.cacert) {
+                trusted.extend(certificates(path)?);
+            }
+        }
+        Ok(Self { trusted, own })
+    }
+}
+
+/// The files of a directory, in the order of their names.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(|error| wrong(directory, error))?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The first `NAME.cert` with its `NAME.key`. One without the other is a mistake that would be hard to find.
+fn own(files: &[PathBuf]) -> Result<Option<ClientCert>, Error> {
+    let pair = |path: &PathBuf| (path.with_extension("cert"), path.with_extension("key"));
+    let halves = files.iter().filter(|path| has_extension(path, "cert") || has_extension(path, "key"));
+    for (certificate, key) in halves.clone().map(pair) {
+        let missing = [&certificate, &key].into_iter().find(|path| !files.contains(path));
+        if let Some(missing) = missing {
+            let there = if *missing == key { &certificate } else { &key };
+            return Err(wrong(there, format!("{missing:?}, which belongs to it, does not exist")));
+        }
+    }
+    let Some((certificate, key)) = halves.map(pair).next() else { return Ok(None) };
+    Ok(Some(ClientCert::new_with_certs(&certificates(&certificate)?, private_key(&key)?)))
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension == wanted)
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
+    let certificate = |item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    };
+    let found: Vec<_> = items(path)?.into_iter().filter_map(certificate).collect();
+    match found.is_empty() {
+        true => Err(wrong(path, "it has no certificate")),
+        false => Ok(found),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKey<'static>, Error> {
+    let key = |item| match item {
+        PemItem::PrivateKey(key) => Some(key),
+        _ => None,
+    };
+    items(path)?.into_iter().find_map(key).ok_or_else(|| wrong(path, "it has no private key"))
+}
+
+fn items(path: &Path) -> Result<Vec<PemItem<'static>>, Error> {
+    let text = fs::read(path).map_err(|error| wrong(path, error))?;
+    parse_pem(&text).collect::<Result<_, _>>().map_err(|error| wrong(path, error))
+}
+
+fn wrong(path: &Path, problem: impl ToString) -> Error {
+    Error::Certificates { path: path.to_owned(), problem: problem.to_string() }
+}

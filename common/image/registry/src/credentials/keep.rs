@@ -1,0 +1,229 @@
+//! Logins, into the files where Docker, podman and skopeo look for them, and out of them again.
+
+use std::{
+    env,
+    fs::{self, File as Opened},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Map, Value, json};
+
+use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, normalised, program};
+use crate::Error;
+
+/// Where a login was kept, or from where it was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file; its password is only encoded, not encrypted.
+    File(PathBuf),
+    /// `docker-credential-<name>`.
+    Program(String),
+}
+
+/// Keeps a login for `registry`: a host, with a port and a path where these matter.
+///
+/// It goes into `authfile`; without one, into the first of the usual files that has a login for the registry already, because that
+/// one is read, or else into Docker's. Where the file names a credential helper, that gets it.
+///
+/// # Errors
+/// When the file or the helper cannot take it. The file is as it was then.
+pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Place, Error> {
+    let candidates = files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty()));
+    let has_entry = |path: &&PathBuf| {
+        read(path)
+            .is_ok_and(|file| keys(&file, registry).next().is_some() || helper(&file, registry).is_some())
+    };
+    let path = candidates.iter().find(has_entry).or(candidates.last());
+    let path = path.ok_or_else(|| failed(registry, Path::new("~"), "HOME is not set"))?;
+    edit(registry, path, |file| {
+        if let Some(program) = helper(file, registry) {
+            program::store(&program, server(registry), login).map_err(|problem| {
+                failed(registry, Path::new(&format!("docker-credential-{program}")), problem)
+            })?;
+            // As Docker does: the entry says that there is one, and has no secret.
+            entry(file, registry, json!({}));
+            return Ok(Place::Program(program));
+        }
+        entry(
+            file,
+            registry,
+            match login.name.as_str() {
+                "<token>" => json!({"identitytoken": login.password}),
+                name => json!({"auth": STANDARD.encode(format!("{name}:{}", login.password))}),
+            },
+        );
+        Ok(Place::File(path.clone()))
+    })
+}
+
+/// Removes the login for `registry` from `authfile`; without one, from each of the usual files. Returns from where.
+///
+/// # Errors
+/// When a file or a helper that has it cannot be changed. Those before it are.
+pub fn remove(authfile: Option<&Path>, registry: &str) -> Result<Vec<Place>, Error> {
+    let mut places = Vec::new();
+    for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
+        let file = read(&path).map_err(|problem| failed(registry, &path, problem))?;
+        let program = helper(&file, registry);
+        if keys(&file, registry).next().is_none() && program.is_none() {
+            continue;
+        }
+        if let Some(program) = program {
+            let erased = program::erase(&program, server(registry));
+            let erased = erased.map_err(|problem| {
+                failed(registry, Path::new(&format!("docker-credential-{program}")), problem)
+            })?;
+            places.extend(erased.then_some(Place::Program(program)));
+        }
+        let removed = edit(registry, &path, |file| {
+            let found: Vec<String> = keys(file, registry).map(str::to_owned).collect();
+            let auths = file.get_mut("auths").and_then(Value::as_object_mut);
+            let had_secret = |entry: &Value| entry.as_object().is_some_and(|entry| !entry.is_empty());
+            let removed =
+                auths.into_iter().flat_map(|auths| found.iter().filter_map(|key| auths.shift_remove(key)));
+            Ok(removed.filter(had_secret).count() > 0)
+        })?;
+        places.extend(removed.then_some(Place::File(path)));
+    }
+    Ok(places)
+}
+
+/// Changes a file, which need not exist. It is written by rename, and only its owner can read it.
+fn edit<T>(
+    registry: &str,
+    path: &Path,
+    change: impl FnOnce(&mut Map<String, Value>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let wrong = |problem: io::Error| failed(registry, path, problem);
+    // A link stays one: it may lead to a file that several programs share.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
+    // Two logins at the same time must not lose one.
+    let lock = Opened::open(directory).map_err(wrong)?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| wrong(error.into()))?;
+    let mut file = read(&target).map_err(|problem| failed(registry, path, problem))?;
+    let before = file.clone();
+    let outcome = change(&mut file)?;
+    if file == before {
+        return Ok(outcome);
+    }
+    let mut new = tempfile::NamedTempFile::new_in(directory).map_err(wrong)?;
+    let text = serde_json::to_string_pretty(&file).map_err(|error| failed(registry, path, error))?;
+    new.write_all(text.as_bytes()).and_then(|()| new.write_all(b"\n")).map_err(wrong)?;
+    if let Ok(old) = fs::metadata(&target) {
+        let mode = fs::Permissions::from_mode(old.mode() & 0o600);
+        new.as_file().set_permissions(mode).map_err(wrong)?;
+        // Root may edit the file of another user. Where that is not possible, the file is ours then.
+        let _ = std::os::unix::fs::fchown(new.as_file(), Some(old.uid()), Some(old.gid()));
+    }
+    new.as_file().sync_all().map_err(wrong)?;
+    new.persist(&target).map_err(|error| wrong(error.error))?;
+    Ok(outcome)
+}
+
+/// The file as it is, with the members of others. One that does not exist, or is empty, has none.
+fn read(path: &Path) -> Result<Map<String, Value>, String> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),
+        text => text.map_err(|error| error.to_string())?,
+    };
+    if text.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    let file: Option<Map<String, Value>> =
+        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    Ok(file.unwrap_or_default())
+}
+
+/// The keys of `auths` that mean this registry.
+fn keys<'a>(file: &'a Map<String, Value>, registry: &'a str) -> impl Iterator<Item = &'a str> {
+    let auths = file.get("auths").and_then(Value::as_object);
+    let wanted = if DOCKER_HUB.contains(&registry) { "docker.io" } else { registry };
+    let found = auths.into_iter().flat_map(Map::keys).map(String::as_str);
+    found.filter(move |key| normalised(key) == wanted)
+}
+
+/// The helper that the file names for this registry.
+fn helper(file: &Map<String, Value>, registry: &str) -> Option<String> {
+    let own = file.get("credHelpers").and_then(|helpers| helpers.get(server(registry)));
+    let named = own.or(file.get("credsStore")).and_then(Value::as_str);
+    named.filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// What Docker calls the registry in these files, and towards helpers.
+fn server(registry: &str) -> &str {
+    if DOCKER_HUB.contains(&registry) { DOCKER_HUB_KEY } else { registry }
+}
+
+/// Sets the entry, in place of others that mean the same registry.
+fn entry(file: &mut Map<String, Value>, registry: &str, value: Value) {
+    let old: Vec<String> = keys(file, registry).map(str::to_owned).collect();
+    let auths = file.entry("auths").or_insert_with(|| json!({}));
+    if !auths.is_object() {
+        *auths = json!({});
+    }
+    if let Some(auths) = auths.as_object_mut() {
+        old.iter().for_each(|key| drop(auths.shift_remove(key)));
+        auths.insert(server(registry).to_owned(), value);
+    }
+}
+
+fn failed(registry: &str, place: &Path, problem: impl ToString) -> Error {
+    Error::Login {
+        registry: registry.to_owned(),
+        place: place.display().to_string(),
+        problem: problem.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(name: &str, password: &str) -> Login {
+        Login { name: name.to_owned(), password: password.to_owned() }
+    }
+
+    #[test]
+    fn a_login_and_what_others_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/config.json");
+        assert_eq!(keep(Some(&path), "h:5000", &login("me", "a:b")).unwrap(), Place::File(path.clone()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::write(
+            &path,
+            r#"{"HttpHeaders": {"X": "1"}, "auths": {"https://h:5000/v1/": {"auth": "b2xkOm9sZA=="}, "other": {"auth": "eDp5"}}}"#,
+        )
+        .unwrap();
+        keep(Some(&path), "h:5000", &login("me", "new")).unwrap();
+        keep(Some(&path), "docker.io", &login("<token>", "t")).unwrap();
+        let file = Value::Object(read(&path).unwrap());
+        let expected = json!({"HttpHeaders": {"X": "1"}, "auths": {"other": {"auth": "eDp5"},
+            "h:5000": {"auth": STANDARD.encode("me:new")}, "https://index.docker.io/v1/": {"identitytoken": "t"}}});
+        assert_eq!(file, expected);
+        assert_eq!(remove(Some(&path), "h:5000").unwrap(), [Place::File(path.clone())]);
+        assert_eq!(remove(Some(&path), "h:5000").unwrap(), []);
+        assert_eq!(remove(Some(&path), "index.docker.io").unwrap(), [Place::File(path.clone())]);
+        let file = Value::Object(read(&path).unwrap());
+        assert_eq!(file, json!({"HttpHeaders": {"X": "1"}, "auths": {"other": {"auth": "eDp5"}}}));
+    }
+
+    #[test]
+    fn a_damaged_file_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, "{").unwrap();
+        let error = keep(Some(&path), "h", &login("me", "p")).unwrap_err().to_string();
+        let place = path.display();
+        assert_eq!(
+            error,
+            format!("edit the login for h in {place}: EOF while parsing an object at line 1 column 1")
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{");
+    }
+}

@@ -1,0 +1,18 @@
+//! Asking a registry whether it takes a name and a password.
+
+use crate::{Client, Error, Login, repository::Repository};
+
+impl Client {
+    /// Asks `registry`, a host, whether it takes this name and password.
+    ///
+    /// # Errors
+    /// When it does not, or does not answer.
+    pub fn log_in(&self, registry: &str, login: &Login) -> Result<(), Error> {
+        let (http, base) = self.reach(registry, self.options().insecure)?;
+        let url = base.join("/v2/").map_err(|_| Error::Host(registry.to_owned()))?;
+        let repository = Repository::whole(http, base, self.options().retries, login.clone().into());
+        repository
+            .patiently(&|_, _| {}, || repository.expect("GET", url.clone(), &[], None, &[200]))
+            .map(drop)
+    }
+}

@@ -1,0 +1,102 @@
+//! What refers to an image: signatures, SBOMs, attestations (OCI distribution-spec, "Listing Referrers").
+
+use oci::{
+    Digest, Reference,
+    layout::MAX_JSON,
+    spec::{Descriptor, ImageIndex},
+};
+
+use crate::{
+    Client, Error,
+    named::target,
+    repository::{Access, Repository},
+    tags::following,
+    url::Url,
+};
+
+/// The limit of pages.
+const MAX_PAGES: u32 = 1000;
+
+/// The images and artifacts that have an image as their `subject`.
+#[derive(Debug)]
+pub struct Referrers {
+    /// The image: its manifest or index.
+    pub subject: Digest,
+    /// Those that refer to it.
+    pub descriptors: Vec<Descriptor>,
+}
+
+impl Client {
+    /// Lists what refers to an image, of all types or of one.
+    ///
+    /// # Errors
+    /// When the registry has no such image, or sends something else.
+    pub fn referrers(&self, reference: &Reference, artifact_type: Option<&str>) -> Result<Referrers, Error> {
+        let repository = self.source(reference, Access::Pull)?;
+        let subject = match reference.digest() {
+            Some(digest) => digest.clone(),
+            None => {
+                Digest::try_from(repository.manifest(&target(reference), None, &())?.descriptor.digest())?
+            }
+        };
+        let found = match by_interface(&repository, &subject, artifact_type)? {
+            Some(found) => found,
+            None => by_tag(&repository, &subject)?,
+        };
+        // The registry may have ignored the filter.
+        let is_wanted = |descriptor: &Descriptor| {
+            artifact_type.is_none_or(|wanted| {
+                descriptor.artifact_type().as_ref().is_some_and(|own| own.to_string() == wanted)
+            })
+        };
+        Ok(Referrers { subject, descriptors: found.into_iter().filter(is_wanted).collect() })
+    }
+}
+
+/// By the registry's own list; none, if it keeps none.
+fn by_interface(
+    repository: &Repository,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+) -> Result<Option<Vec<Descriptor>>, Error> {
+    let url = repository.url(&format!("referrers/{subject}"))?;
+    let mut next = Some(artifact_type.into_iter().fold(url, |url, wanted| url.with("artifactType", wanted)));
+    let mut found = Vec::new();
+    for _ in 0..MAX_PAGES {
+        let Some(url) = next else { break };
+        match page(repository, &url) {
+            Ok((descriptors, following)) => {
+                next = following.filter(|_| !descriptors.is_empty());
+                found.extend(descriptors);
+            }
+            // distribution 2.x does not know the address.
+            Err(error) if found.is_empty() && (error.is_not_found() || error.is_unsupported()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(found))
+}
+
+fn page(repository: &Repository, url: &Url) -> Result<(Vec<Descriptor>, Option<Url>), Error> {
+    repository.patiently(&|_, _| {}, || {
+        let answer = repository.expect("GET", url.clone(), &[], None, &[200])?;
+        let (request, next) = (answer.request.clone(), following(&answer)?);
+        let content = answer.read(MAX_JSON)?;
+        let index: ImageIndex = oci::json::from_slice(&content)
+            .map_err(|error| Error::Answer { request, problem: format!("not an index: {error}") })?;
+        Ok((index.manifests().clone(), next))
+    })
+}
+
+/// By the index that clients keep under a tag where the registry keeps none ("Referrers Tag Schema").
+fn by_tag(repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
+    let manifest = match repository.manifest(&subject.to_string().replace(':', "-"), None, &()) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        manifest => manifest?,
+    };
+    let index: ImageIndex = oci::json::from_slice(&manifest.content)
+        .map_err(|error| Error::Content { name: subject.to_string(), problem: error.to_string() })?;
+    Ok(index.manifests().clone())
+}

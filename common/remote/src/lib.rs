@@ -1,0 +1,121 @@
+//! The arguments of the tools that talk to a registry, and what becomes of them: a client, and errors with a hint.
+//!
+//! The command line is the toolkit's, registries are an image crate's. This crate is the one that knows both.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Error;
+use registry::{Client, Options, Pace};
+
+/// How to reach a registry, and who asks. The flags are skopeo's.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Reach {
+    /// Allow plain HTTP, and accept any certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// false is the same as --insecure
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+    /// Also trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Also trust the *.crt of this directory, and show a *.cert with its *.key to servers that ask
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cert_dir: Option<PathBuf>,
+    /// Read credentials from this file
+    #[arg(long, value_name = "FILE")]
+    pub authfile: Option<PathBuf>,
+    /// Use this name and password. Other users of the machine can see them; img-login is safer
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = login, conflicts_with = "authfile")]
+    pub creds: Option<registry::Login>,
+    /// Retry this many times without progress
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub retries: u32,
+}
+
+/// How to reach a registry, and when to abort a transfer. `TIMEOUT` is the default of `--timeout`, in seconds.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Transfer<const TIMEOUT: u64> {
+    /// How to reach it.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Abort a connection when the server sends nothing for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=DAY))]
+    pub timeout: u64,
+    /// Abort and retry a connection slower than this many bytes a second; 0 for no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub speed_limit: u64,
+    /// Measure the speed over this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=DAY))]
+    pub speed_time: u64,
+    /// Transfer this many layers at once
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: u8,
+}
+
+/// In seconds.
+const DAY: u64 = 86_400;
+
+impl Reach {
+    /// A client for single requests.
+    pub fn client(&self) -> Client {
+        Client::new(self.options())
+    }
+
+    fn options(&self) -> Options {
+        let Self { insecure, tls_verify, cacert, cert_dir, authfile, creds, retries } = self.clone();
+        Options {
+            insecure: insecure || tls_verify == Some(false),
+            cacert,
+            cert_dir,
+            authfile,
+            login: creds,
+            retries,
+            ..Options::default()
+        }
+    }
+}
+
+impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
+    /// A client that transfers images, and asks `mirrors` first when it pulls.
+    pub fn client(&self, mirrors: &[String]) -> Client {
+        Client::new(Options {
+            timeout: Duration::from_secs(self.timeout),
+            pace: Pace { limit: self.speed_limit, time: Duration::from_secs(self.speed_time) },
+            jobs: self.jobs.into(),
+            mirrors: mirrors.to_vec(),
+            ..self.reach.options()
+        })
+    }
+}
+
+/// Adds what the user can do about an error of `registry`, a host.
+pub fn hinted(error: registry::Error, registry: &str) -> Error {
+    match error.hint(registry) {
+        Some(what) => toolkit::hint(error, what),
+        None => error.into(),
+    }
+}
+
+/// `NAME:PASSWORD`; the password may have colons.
+fn login(text: &str) -> Result<registry::Login, String> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() => {
+            Ok(registry::Login { name: name.to_owned(), password: password.to_owned() })
+        }
+        _ => Err("not of the form NAME:PASSWORD".to_owned()),
+    }
+}
+
+/// A registry's host, with its port. As for `docker login`, it may be written as an address.
+///
+/// # Errors
+/// When it is none.
+pub fn registry(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    let host = bare.trim_end_matches('/');
+    match format!("{host}/a").parse::<oci::Reference>() {
+        Ok(name) if name.registry() == host => Ok(host.to_owned()),
+        _ => Err("not a registry's host and port".to_owned()),
+    }
+}

@@ -1,0 +1,62 @@
+//! Tells what a name refers to in a registry now.
+//!
+//! # Does
+//! Fetches the manifest or index of the name, and checks it. Stores nothing.
+//! # Reads
+//! No document. Credentials, as `img-pull` does.
+//! # Adds
+//! Nothing; prints `{reference, digest, size, mediaType}`.
+//! # Undoes
+//! Nothing: it makes nothing.
+//! # Needs
+//! The network.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::{Platform, Reference};
+use remote::Reach;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Print the digest of an image in a registry
+#[derive(Parser)]
+#[command(name = "img-digest", version)]
+struct Digest {
+    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    image: Reference,
+    /// The image for this platform of a multi-platform image, instead of the index: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Digest {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, _: &Context) -> Result<Value> {
+        let image = self.image.clone().pinned();
+        let found = self.reach.client().named(&image, self.platform.as_ref());
+        let found = found.map_err(|error| remote::hinted(error, image.registry()))?;
+        Ok(json!({
+            "reference": format!("{}@{}", image.name(), found.digest()),
+            "digest": found.digest(),
+            "size": found.size(),
+            "mediaType": found.media_type(),
+        }))
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Digest>()
+}

@@ -1,0 +1,79 @@
+//! Questions at the terminal, and a password from standard input.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use toolkit::prelude::*;
+
+/// The longest password, in bytes. Tokens are long.
+const MAX_PASSWORD: u64 = 64 << 10;
+
+/// The whole of standard input, without the end of its line.
+pub(crate) fn password_of_stdin() -> Result<String> {
+    let mut text = String::new();
+    let count = io::stdin().lock().take(MAX_PASSWORD + 1).read_to_string(&mut text);
+    let count = count.map_err(|error| anyhow!("read the password from standard input: {error}"))?;
+    if count as u64 > MAX_PASSWORD {
+        bail!("read the password from standard input: it has more than {} KiB", MAX_PASSWORD >> 10);
+    }
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// Asks for something that may be seen.
+pub(crate) fn line(question: &str) -> Result<String> {
+    ask(&terminal()?, question)
+}
+
+/// Asks for something that is not shown while it is typed.
+pub(crate) fn secret(question: &str) -> Result<String> {
+    let terminal = terminal()?;
+    let _hidden = Hidden::new(&terminal)?;
+    let answer = ask(&terminal, question);
+    // The end of the line was not shown either.
+    let _ = (&terminal).write_all(b"\n");
+    answer
+}
+
+fn terminal() -> Result<File> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    terminal.map_err(|error| {
+        hint(
+            anyhow!("ask at the terminal: {error}"),
+            "give the name with --username and the password with --password-stdin",
+        )
+    })
+}
+
+fn ask(mut terminal: &File, question: &str) -> Result<String> {
+    let mut answer = String::new();
+    let asked = terminal
+        .write_all(question.as_bytes())
+        .and_then(|()| BufReader::new(terminal.take(MAX_PASSWORD)).read_line(&mut answer));
+    asked.map_err(|error| anyhow!("ask at the terminal: {error}"))?;
+    Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Hidden<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> Hidden<'a> {
+    fn new(terminal: &'a File) -> Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+    }
+}

@@ -1,0 +1,106 @@
+//! Logs in at a registry.
+//!
+//! # Does
+//! Asks the registry whether it takes the name and the password. If it does, keeps them where Docker, podman and skopeo find them
+//! too: in a credential helper, where the file names one, or else in the file.
+//! # Reads
+//! No document. The password comes from standard input, or is asked for at the terminal.
+//! # Adds
+//! Nothing; prints `{registry, username}` and where the login was kept: `file` or `helper`.
+//! # Undoes
+//! Nothing; `img-logout` removes the login.
+//! # Needs
+//! The network, and write access to the file.
+
+mod ask;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use registry::{
+    Login,
+    credentials::{self, Place},
+};
+use remote::Reach;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Log in at a registry
+#[derive(Parser)]
+#[command(name = "img-login", version)]
+struct LogIn {
+    /// The registry: HOST[:PORT]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
+    registry: String,
+    /// The name; asked for by default
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for LogIn {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let registry = &self.registry;
+        let login = self.login()?;
+        self.reach.client().log_in(registry, &login).map_err(|error| match error.is_denied() {
+            true => error.into(),
+            false => remote::hinted(error, registry),
+        })?;
+        let place = credentials::keep(self.reach.authfile.as_deref(), registry, &login);
+        let place = place.map_err(|error| remote::hinted(error, registry))?;
+        let mut report = json!({"registry": registry, "username": login.name});
+        match place {
+            Place::File(file) => {
+                if !context.quiet {
+                    operation::tell!("img-login: the password is in {}, not encrypted", file.display());
+                }
+                report["file"] = json!(file);
+            }
+            Place::Program(helper) => report["helper"] = json!(format!("docker-credential-{helper}")),
+        }
+        Ok(report)
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(toolkit::equivalent([operation::words(["skopeo", "login", &self.registry])]))
+    }
+}
+
+impl LogIn {
+    fn login(&self) -> Result<Login> {
+        match (&self.reach.creds, &self.username) {
+            (Some(login), None) if !self.password_stdin => return Ok(login.clone()),
+            (Some(_), _) => bail!("--creds gives the name and the password already"),
+            (None, None) if self.password_stdin => bail!("--password-stdin needs --username"),
+            _ => {}
+        }
+        let name = match &self.username {
+            Some(name) => name.clone(),
+            None => ask::line("Username: ")?,
+        };
+        let password = match self.password_stdin {
+            true => ask::password_of_stdin()?,
+            false => ask::secret("Password: ")?,
+        };
+        match (name.as_str(), password.as_str()) {
+            ("", _) => bail!("the name is empty"),
+            (_, "") => bail!("the password is empty"),
+            _ if name.contains(':') => bail!("the name {name:?} has a colon, which no registry can read"),
+            _ => Ok(Login { name, password }),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<LogIn>()
+}

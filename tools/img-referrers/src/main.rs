@@ -1,0 +1,58 @@
+//! Lists what refers to an image in a registry: signatures, SBOMs, attestations.
+//!
+//! # Does
+//! Asks the registry for the images and artifacts that have the image as their `subject` (OCI distribution-spec, "Listing
+//! Referrers"). Where it keeps no such list, reads the one that clients keep under a tag.
+//! # Reads
+//! No document. Credentials, as `img-pull` does.
+//! # Adds
+//! Nothing; prints `{subject, referrers: [descriptors]}`.
+//! # Undoes
+//! Nothing: it makes nothing.
+//! # Needs
+//! The network.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::Reference;
+use remote::Reach;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// List the signatures, SBOMs and attestations of an image in a registry
+#[derive(Parser)]
+#[command(name = "img-referrers", version)]
+struct Referrers {
+    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
+    #[arg(value_name = "NAME")]
+    image: Reference,
+    /// List only those of this type
+    #[arg(long, value_name = "TYPE")]
+    artifact_type: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Referrers {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, _: &Context) -> Result<Value> {
+        let image = self.image.clone().pinned();
+        let found = self.reach.client().referrers(&image, self.artifact_type.as_deref());
+        let found = found.map_err(|error| remote::hinted(error, image.registry()))?;
+        Ok(json!({"subject": format!("{}@{}", image.name(), found.subject), "referrers": found.descriptors}))
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Referrers>()
+}

@@ -1,0 +1,73 @@
+//! Lists the tags of a repository in a registry.
+//!
+//! # Does
+//! Asks the registry for all of them, page by page. Stores nothing.
+//! # Reads
+//! No document. Credentials, as `img-pull` does.
+//! # Adds
+//! Nothing; prints `{repository, tags}`.
+//! # Undoes
+//! Nothing: it makes nothing.
+//! # Needs
+//! The network.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::Reference;
+use remote::Reach;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// List the tags of a repository in a registry
+#[derive(Parser)]
+#[command(name = "img-tags", version)]
+struct Tags {
+    /// The repository: [HOST[:PORT]/]NAME
+    #[arg(value_name = "NAME", value_parser = repository)]
+    repository: Reference,
+    /// Print one tag a line instead of JSON
+    #[arg(short, long)]
+    lines: bool,
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A name without a tag or digest, which would have no meaning.
+fn repository(text: &str) -> Result<Reference> {
+    let reference: Reference = text.parse()?;
+    let last = text.rsplit('/').next().unwrap_or(text);
+    match last.contains([':', '@']) {
+        true => bail!("a repository has no tag; name it {:?}", reference.familiar_name()),
+        false => Ok(reference),
+    }
+}
+
+impl Report for Tags {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, _: &Context) -> Result<Value> {
+        let tags = self.reach.client().tags(&self.repository);
+        let tags = tags.map_err(|error| remote::hinted(error, self.repository.registry()))?;
+        Ok(json!({"repository": self.repository.name(), "tags": tags}))
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        let tags = report["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        self.lines.then(|| {
+            tags.filter(|tag| !tag.contains(char::is_control)).map(|tag| format!("{tag}\n")).collect()
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Tags>()
+}
