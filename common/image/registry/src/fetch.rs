@@ -1,6 +1,6 @@
 //! A file on any web server, in the way that registries are reached: the same certificates, proxies and limits.
 
-use std::time::SystemTime;
+use std::{io, time::SystemTime};
 
 use ureq::http::header;
 
@@ -67,6 +67,84 @@ impl Client {
             }
             let modified = answer.date(header::LAST_MODIFIED).map(seconds);
             return Ok(Download { modified, body: answer.into_body() });
+        }
+        let problem = format!("more than {MAX_REDIRECTS} redirections");
+        Err(Error::Address { address: url.to_string(), problem })
+    }
+}
+
+/// An answer to a request.
+pub struct Reply {
+    /// `Content-Type`, or nothing.
+    pub media_type: String,
+    body: AnswerBody,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("media_type", &self.media_type).finish_non_exhaustive()
+    }
+}
+
+impl io::Read for Reply {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).map_err(io::Error::other)
+    }
+}
+
+impl Client {
+    /// Sends a request with these headers: a POST if it has a body, else a GET. Follows where the server sends us; an
+    /// `Authorization` goes only to the host that it is for.
+    ///
+    /// # Errors
+    /// [`Error::Address`]; when there is no answer, or one that refuses.
+    pub fn ask(
+        &self,
+        address: &str,
+        headers: &[(&'static str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Reply, Error> {
+        let wrong = |problem| Error::Address { address: address.to_owned(), problem };
+        let first = Url::parse(address).map_err(wrong)?;
+        let mut attempts = Attempts::new(self.options().retries);
+        loop {
+            match self.ask_once(&first, headers, body) {
+                Err(error) => attempts.wait(error, |_, _| {})?,
+                reply => return reply,
+            }
+        }
+    }
+
+    fn ask_once(
+        &self,
+        first: &Url,
+        headers: &[(&'static str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Reply, Error> {
+        let mut url = first.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let http = Http::new(self.options(), url.authority(), self.options().insecure)?;
+            let headers: Vec<_> = headers
+                .iter()
+                .filter(|(name, _)| *name != header::AUTHORIZATION.as_str() || url.same_origin(first))
+                .cloned()
+                .collect();
+            let answer = match body {
+                Some(mut content) => {
+                    let size = content.len() as u64;
+                    http.send("POST", &url, &headers, Some((&mut content, size)))?
+                }
+                None => http.send("GET", &url, &headers, None)?,
+            };
+            let status = answer.status.as_u16();
+            if matches!(status, 307 | 308) || body.is_none() && answer.status.is_redirection() {
+                url = answer.location()?;
+            } else if !answer.status.is_success() {
+                return Err(answer.refused(false));
+            } else {
+                let media_type = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+                return Ok(Reply { media_type, body: answer.into_body() });
+            }
         }
         let problem = format!("more than {MAX_REDIRECTS} redirections");
         Err(Error::Address { address: url.to_string(), problem })

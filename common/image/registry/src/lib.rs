@@ -42,6 +42,6 @@ pub use client::{Client, Options};
 pub use credentials::Login;
 pub use display::Display;
 pub use error::Error;
-pub use fetch::Download;
+pub use fetch::{Download, Reply};
 pub use pace::Pace;
 pub use progress::{Event, Progress};

@@ -74,6 +74,11 @@ impl Intake {
         &self.images
     }
 
+    /// Lets the images have no names in the store.
+    pub fn forget_names(&mut self) {
+        self.images.iter_mut().for_each(|image| image.references.clear());
+    }
+
     /// Reads an archive to its end. The table is by name, without `./` before it.
     pub(super) fn collect(
         &mut self,

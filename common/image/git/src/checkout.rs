@@ -1,0 +1,293 @@
+//! The files of a commit, in a directory.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use archive::Limits;
+use gix_hash::{Kind, ObjectId};
+use gix_object::{TreeRefIter, tree::EntryKind};
+use registry::Client;
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+
+use crate::{Address, Authorize, Error, Remote, Revision, objects::Objects, submodule};
+
+/// How deep submodules may lie in submodules.
+const DEPTH: usize = 10;
+
+/// Writes the files of a commit into an empty directory. Submodules are fetched, too. Files have the time of the commit. `scratch`
+/// is an empty directory on the same file system; with `keep`, it becomes `.git`. The subdirectory of the address is all that is
+/// written, if it has one; then there is no `.git`.
+///
+/// # Errors
+/// When the server does not send the commit, or a file cannot be written.
+pub fn checkout(
+    (remote, revision, address): (&Remote<'_>, &Revision, &Address),
+    (client, authorize): (&Client, Authorize<'_>),
+    directory: &Path,
+    scratch: &Path,
+    keep: bool,
+) -> Result<(), Error> {
+    let mut checkout =
+        Checkout { client, authorize, limits: Limits::default(), files: 0, bytes: 0, scratch, made: 0 };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(Error::system("open", directory))?;
+    let git = scratch.join("git");
+    let with_modules = !address.without_submodules;
+    let (tree, mut objects) =
+        checkout.commit(remote, &revision.commit, (&root, &address.subdirectory), (with_modules, 0), &git)?;
+    if keep && address.subdirectory.is_empty() {
+        keep_repository(&mut objects, tree, revision, address, &git)?;
+        let to = directory.join(".git");
+        fs::rename(&git, &to).map_err(Error::system("rename", &git))?;
+    }
+    Ok(())
+}
+
+struct Checkout<'c> {
+    client: &'c Client,
+    authorize: Authorize<'c>,
+    limits: Limits,
+    files: usize,
+    bytes: u64,
+    scratch: &'c Path,
+    /// Submodules so far.
+    made: usize,
+}
+
+/// A directory to write.
+struct Pending {
+    tree: ObjectId,
+    directory: OwnedFd,
+    path: String,
+}
+
+impl Checkout<'_> {
+    fn commit<'r>(
+        &mut self,
+        remote: &Remote<'r>,
+        commit: &str,
+        (root, subdirectory): (&OwnedFd, &str),
+        (with_modules, depth): (bool, usize),
+        git: &Path,
+    ) -> Result<(ObjectId, Objects<'r>), Error> {
+        let (id, mut objects) = remote.fetch(commit, &git.join("objects"))?;
+        let (tree, time) = tree_of(&mut objects, id)?;
+        let modules = match with_modules {
+            true => modules(&mut objects, tree)?,
+            false => BTreeMap::new(),
+        };
+        let top = find(&mut objects, tree, subdirectory)?;
+        let root = root.try_clone().map_err(Error::system("open", self.scratch))?;
+        let mut pending = vec![Pending { tree: top, directory: root, path: subdirectory.to_owned() }];
+        let mut links = Vec::new();
+        while let Some(next) = pending.pop() {
+            for (kind, name, id) in entries(&mut objects, next.tree)? {
+                let path = if next.path.is_empty() { name.clone() } else { format!("{}/{name}", next.path) };
+                match kind {
+                    EntryKind::Tree => {
+                        self.count(&objects, 0)?;
+                        let directory = make_directory(&next.directory, &name, Path::new(&path))?;
+                        pending.push(Pending { tree: id, directory, path });
+                    }
+                    EntryKind::Commit => {
+                        let directory = make_directory(&next.directory, &name, Path::new(&path))?;
+                        if let Some(url) = modules.get(&path) {
+                            links.push((url.clone(), id, directory));
+                        }
+                    }
+                    kind => {
+                        let content = objects.get(&id, gix_object::Kind::Blob)?;
+                        self.count(&objects, content.len() as u64)?;
+                        write(&next.directory, &name, Path::new(&path), kind, &content, time)?;
+                    }
+                }
+            }
+        }
+        for (url, id, directory) in links {
+            self.submodule(&submodule::resolve(&url, &objects.remote), id, &directory, depth + 1)?;
+        }
+        Ok((tree, objects))
+    }
+
+    fn submodule(&mut self, url: &str, id: ObjectId, directory: &OwnedFd, depth: usize) -> Result<(), Error> {
+        if depth > DEPTH {
+            let problem = format!("submodules in more than {DEPTH} others");
+            return Err(Error::Protocol { remote: url.to_owned(), problem });
+        }
+        self.made += 1;
+        let git = self.scratch.join(format!("module-{}", self.made));
+        let (client, authorize) = (self.client, self.authorize);
+        let remote = Remote::open(url, client, authorize)?;
+        self.commit(&remote, &id.to_string(), (directory, ""), (true, depth), &git).map(|_| ())
+    }
+
+    /// Counts a file, and its bytes.
+    fn count(&mut self, objects: &Objects<'_>, size: u64) -> Result<(), Error> {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        let held = self.limits.hold_entries(self.files as _, self.bytes);
+        held.map_err(|error| Error::TooMuch {
+            remote: objects.remote.clone(),
+            source: io::Error::other(error),
+        })
+    }
+}
+
+/// The tree of a commit or of a tag, and the commit's time in seconds since 1970.
+fn tree_of(objects: &mut Objects<'_>, id: ObjectId) -> Result<(ObjectId, i64), Error> {
+    let mut id = id;
+    // A tag may be of a tag.
+    for _ in 0..16 {
+        let (kind, content) = objects.any(&id)?;
+        let bad = |problem: String| objects.bad(&id, problem);
+        match kind {
+            gix_object::Kind::Commit => {
+                let commit = gix_object::CommitRef::from_bytes(&content, objects.kind)
+                    .map_err(|error| bad(error.to_string()))?;
+                let time = commit.committer().ok().and_then(|signature| signature.time().ok());
+                return Ok((commit.tree(), time.map_or(0, |time| time.seconds)));
+            }
+            gix_object::Kind::Tag => {
+                let tag = gix_object::TagRef::from_bytes(&content, objects.kind)
+                    .map_err(|error| bad(error.to_string()))?;
+                id = tag.target();
+            }
+            kind => return Err(bad(format!("it is a {kind}, not a commit"))),
+        }
+    }
+    Err(objects.bad(&id, "a tag of too many tags".to_owned()))
+}
+
+/// The entries of a tree, whose names are safe.
+fn entries(objects: &mut Objects<'_>, tree: ObjectId) -> Result<Vec<(EntryKind, String, ObjectId)>, Error> {
+    let content = objects.get(&tree, gix_object::Kind::Tree)?;
+    let mut found = Vec::new();
+    for entry in TreeRefIter::from_bytes(&content, objects.kind) {
+        let entry = entry.map_err(|error| objects.bad(&tree, error.to_string()))?;
+        let name = String::from_utf8_lossy(entry.filename).into_owned();
+        let is_text = name.as_bytes() == AsRef::<[u8]>::as_ref(entry.filename);
+        if !is_text
+            || matches!(name.as_str(), "" | "." | "..")
+            || name.contains(['/', '\0'])
+            || name.eq_ignore_ascii_case(".git")
+        {
+            return Err(Error::Name { remote: objects.remote.clone(), name });
+        }
+        found.push((entry.mode.kind(), name, entry.oid.to_owned()));
+    }
+    Ok(found)
+}
+
+/// The tree at a path.
+fn find(objects: &mut Objects<'_>, tree: ObjectId, path: &str) -> Result<ObjectId, Error> {
+    let mut tree = tree;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let next = entries(objects, tree)?
+            .into_iter()
+            .find(|(kind, name, _)| *kind == EntryKind::Tree && name == part);
+        let none = || Error::NoDirectory { remote: objects.remote.clone(), path: path.to_owned() };
+        tree = next.ok_or_else(none)?.2;
+    }
+    Ok(tree)
+}
+
+/// `.gitmodules` of a tree.
+fn modules(objects: &mut Objects<'_>, tree: ObjectId) -> Result<BTreeMap<String, String>, Error> {
+    let all = entries(objects, tree)?;
+    let file = all.iter().find(|(kind, name, _)| *kind == EntryKind::Blob && name == ".gitmodules");
+    let Some((_, _, id)) = file else { return Ok(BTreeMap::new()) };
+    let text = objects.get(id, gix_object::Kind::Blob)?;
+    Ok(submodule::parse(&String::from_utf8_lossy(&text)))
+}
+
+fn make_directory(above: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755))
+        .map_err(Error::system("create directory", path))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(above, name, flags, Mode::empty()).map_err(Error::system("open", path))
+}
+
+fn write(
+    above: &OwnedFd,
+    name: &str,
+    path: &Path,
+    kind: EntryKind,
+    content: &[u8],
+    time: i64,
+) -> Result<(), Error> {
+    if kind == EntryKind::Link {
+        rustix::fs::symlinkat(content, above, name).map_err(Error::system("create", path))?;
+    } else {
+        let mode = if kind == EntryKind::BlobExecutable { 0o755 } else { 0o644 };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(above, name, flags, Mode::from_raw_mode(mode));
+        let mut file = fs::File::from(file.map_err(Error::system("create", path))?);
+        file.write_all(content).map_err(Error::system("write", path))?;
+        rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(mode))
+            .map_err(Error::system("change mode of", path))?;
+    }
+    let time = Timespec { tv_sec: time, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(Error::system("set times of", path))
+}
+
+/// Makes a repository of the objects, as a shallow clone has it.
+fn keep_repository(
+    objects: &mut Objects<'_>,
+    tree: ObjectId,
+    revision: &Revision,
+    address: &Address,
+    git: &Path,
+) -> Result<(), Error> {
+    let mut text = vec![
+        ("HEAD".to_owned(), format!("{}\n", revision.commit)),
+        ("shallow".to_owned(), format!("{}\n", revision.commit)),
+        ("config".to_owned(), configuration(objects.kind, &crate::address::without_user(&address.remote))),
+    ];
+    if let Some(name) = revision.reference.as_deref().filter(|name| is_safe(name)) {
+        text.push((name.to_owned(), format!("{}\n", revision.commit)));
+        if name.starts_with("refs/heads/") {
+            text[0].1 = format!("ref: {name}\n");
+        }
+    }
+    for directory in ["refs/heads", "refs/tags", "objects/info"] {
+        let path = git.join(directory);
+        fs::create_dir_all(&path).map_err(Error::system("create directory", &path))?;
+    }
+    for (name, text) in text {
+        let path = git.join(name);
+        let above = path.parent().map_or(PathBuf::new(), Path::to_owned);
+        fs::create_dir_all(&above).map_err(Error::system("create directory", &above))?;
+        fs::write(&path, text).map_err(Error::system("write", &path))?;
+    }
+    let path = git.join("index");
+    let wrong = |error: String| objects.wrong(format!("its list of files: {error}"));
+    let state = gix_index::State::from_tree(&tree, objects.handle(), Default::default());
+    let state = state.map_err(|error| wrong(error.to_string()))?;
+    let mut index = gix_index::File::from_state(state, path);
+    index.write(gix_index::write::Options::default()).map_err(|error| wrong(error.to_string()))
+}
+
+fn configuration(kind: Kind, remote: &str) -> String {
+    let (version, extension) = match kind {
+        Kind::Sha256 => (1, "[extensions]\n\tobjectFormat = sha256\n"),
+        _ => (0, ""),
+    };
+    let core = format!("[core]\n\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = false\n");
+    let origin =
+        format!("[remote \"origin\"]\n\turl = {remote}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n");
+    format!("{core}{extension}{origin}")
+}
+
+/// Whether the name of a branch or a tag can be that of a file.
+fn is_safe(name: &str) -> bool {
+    name.starts_with("refs/")
+        && name.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.ends_with(".lock"))
+        && !name.contains(|c: char| c.is_control() || c == '\\')
+}

@@ -1,0 +1,411 @@
+//! The server of a repository: which branches and tags it has, and the objects of a commit.
+//!
+//! Version 0 of git's protocol (gitprotocol-pack, gitprotocol-http): every server speaks it. A web server that knows nothing of
+//! git has the repository's files ("dumb"): then each object is a file, or in a pack that `objects/info/packs` names.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    path::Path,
+    time::Duration,
+};
+
+use gix_hash::{Kind, ObjectId};
+use registry::Client;
+
+use crate::{
+    Address, Authorize, Error,
+    address::{is_full, without_user},
+    objects::Objects,
+    packet::{self, Band, Packet},
+};
+
+/// More of an answer that lists something is not read, in bytes.
+const LIST: u64 = 64 << 20;
+/// A server of git's own protocol may be silent that long.
+const SILENCE: Duration = Duration::from_secs(60);
+const AGENT: &str = concat!("agent=stave/", env!("CARGO_PKG_VERSION"));
+
+/// A server's repository, and what it said of itself.
+pub struct Remote<'a> {
+    name: String,
+    way: Way<'a>,
+    /// The objects that names stand for; `^{}` behind the name of a tag is what the tag is of.
+    names: BTreeMap<String, ObjectId>,
+    capabilities: Vec<String>,
+    kind: Kind,
+    dumb: bool,
+}
+
+enum Way<'a> {
+    Web(Web<'a>),
+    Socket { host: String, path: String },
+}
+
+/// A repository on a web server.
+#[derive(Clone, Copy)]
+pub(crate) struct Web<'a> {
+    client: &'a Client,
+    base: &'a str,
+    authorize: Authorize<'a>,
+}
+
+/// One commit of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// The commit's whole name.
+    pub commit: String,
+    /// The whole name of the branch or tag, if it was found by one.
+    pub reference: Option<String>,
+}
+
+impl Web<'_> {
+    fn get(&self, path: &str, body: Option<&[u8]>) -> Result<registry::Reply, Error> {
+        let address = format!("{}/{path}", self.base.trim_end_matches('/'));
+        let mut headers = Vec::new();
+        if body.is_some() {
+            headers.push(("Content-Type", "application/x-git-upload-pack-request".to_owned()));
+            headers.push(("Accept", "application/x-git-upload-pack-result".to_owned()));
+        }
+        headers.extend((self.authorize)(host_of(self.base)).map(|value| ("authorization", value)));
+        Ok(self.client.ask(&address, &headers, body)?)
+    }
+
+    /// A file; none if there is none.
+    fn file(&self, path: &str) -> Result<Option<registry::Reply>, Error> {
+        match self.get(path, None) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(Error::Web(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn host_of(remote: &str) -> &str {
+    let rest = remote.split_once("://").map_or(remote, |(_, rest)| rest);
+    rest.split(['/', ':']).next().unwrap_or_default()
+}
+
+impl<'a> Remote<'a> {
+    /// Asks the server of a repository what it has.
+    ///
+    /// # Errors
+    /// [`Error::Ssh`]; when the server does not answer, or not as git's protocol says.
+    pub fn open(remote: &'a str, client: &'a Client, authorize: Authorize<'a>) -> Result<Self, Error> {
+        let name = without_user(remote);
+        let (scheme, rest) = remote.split_once("://").unwrap_or(("ssh", remote));
+        let way = match scheme.to_ascii_lowercase().as_str() {
+            "http" | "https" => Way::Web(Web { client, base: remote, authorize }),
+            "git" => {
+                let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                Way::Socket { host: host.to_owned(), path: path.to_owned() }
+            }
+            _ => return Err(Error::Ssh(name)),
+        };
+        let mut opened = Self {
+            name,
+            way,
+            names: BTreeMap::new(),
+            capabilities: Vec::new(),
+            kind: Kind::Sha1,
+            dumb: false,
+        };
+        opened.ask()?;
+        Ok(opened)
+    }
+
+    fn ask(&mut self) -> Result<(), Error> {
+        match &self.way {
+            Way::Web(web) => {
+                let web = *web;
+                let reply = web.get("info/refs?service=git-upload-pack", None)?;
+                let smart = reply.media_type.starts_with("application/x-git-upload-pack-advertisement");
+                let mut body = reply.take(LIST);
+                if smart {
+                    // The name of the service, and a flush packet.
+                    self.packet(&mut body)?;
+                    self.packet(&mut body)?;
+                    return self.advertised(&mut body);
+                }
+                self.dumb = true;
+                let mut text = String::new();
+                body.read_to_string(&mut text).map_err(|error| self.wrong(error))?;
+                self.listed(&text)?;
+                self.head_of(web)
+            }
+            Way::Socket { .. } => {
+                let mut socket = self.connect()?;
+                self.advertised(&mut socket)
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<TcpStream, Error> {
+        let Way::Socket { host, path } = &self.way else { return Err(self.wrong("it has no socket")) };
+        let failed = |source| Error::Connect { host: host.clone(), source };
+        let with_port = if host.contains(':') { host.clone() } else { format!("{host}:9418") };
+        let mut socket = TcpStream::connect(&with_port).map_err(failed)?;
+        socket
+            .set_read_timeout(Some(SILENCE))
+            .and_then(|()| socket.set_write_timeout(Some(SILENCE)))
+            .map_err(failed)?;
+        let mut request = Vec::new();
+        packet::write(&mut request, &format!("git-upload-pack {path}\0host={host}\0"));
+        socket.write_all(&request).map_err(failed)?;
+        Ok(socket)
+    }
+
+    fn wrong(&self, problem: impl std::fmt::Display) -> Error {
+        Error::Protocol { remote: self.name.clone(), problem: problem.to_string() }
+    }
+
+    fn packet(&self, from: &mut dyn Read) -> Result<Packet, Error> {
+        match packet::read(from).map_err(|error| self.wrong(error))? {
+            Packet::Data(data) if data.starts_with(b"ERR ") => {
+                Err(self.wrong(format!("the server says: {}", String::from_utf8_lossy(&data[4..]).trim())))
+            }
+            packet => Ok(packet),
+        }
+    }
+
+    /// The names and abilities of a server that knows git.
+    fn advertised(&mut self, from: &mut dyn Read) -> Result<(), Error> {
+        let mut first = true;
+        while let Packet::Data(line) = self.packet(from)? {
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            let (line, capabilities) = line.split_once('\0').unwrap_or((&line, ""));
+            if std::mem::take(&mut first) {
+                self.capabilities = capabilities.split(' ').map(str::to_owned).collect();
+                if self.capability("object-format=sha256").is_some() {
+                    self.kind = Kind::Sha256;
+                }
+            }
+            let Some((id, name)) = line.split_once(' ') else { continue };
+            // An empty repository has only that.
+            if name != "capabilities^{}" && id != "shallow" {
+                self.add(name, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `info/refs` of a dumb server.
+    fn listed(&mut self, text: &str) -> Result<(), Error> {
+        for line in text.lines() {
+            let (id, name) =
+                line.split_once('\t').ok_or_else(|| self.wrong("it is not a repository of git"))?;
+            if id.len() == 64 {
+                self.kind = Kind::Sha256;
+            }
+            self.add(name, id)?;
+        }
+        Ok(())
+    }
+
+    /// What HEAD of a dumb server means.
+    fn head_of(&mut self, web: Web<'_>) -> Result<(), Error> {
+        let Some(reply) = web.file("HEAD")? else { return Ok(()) };
+        let mut text = String::new();
+        reply.take(4096).read_to_string(&mut text).map_err(|error| self.wrong(error))?;
+        match text.trim().strip_prefix("ref: ") {
+            Some(name) => {
+                self.capabilities.push(format!("symref=HEAD:{name}"));
+                if let Some(id) = self.names.get(name).copied() {
+                    self.names.insert("HEAD".to_owned(), id);
+                }
+                Ok(())
+            }
+            None => self.add("HEAD", text.trim()),
+        }
+    }
+
+    fn add(&mut self, name: &str, id: &str) -> Result<(), Error> {
+        let id = self.id(id)?;
+        self.names.insert(name.to_owned(), id);
+        Ok(())
+    }
+
+    fn id(&self, text: &str) -> Result<ObjectId, Error> {
+        let id = ObjectId::from_hex(text.as_bytes()).ok().filter(|id| id.kind() == self.kind);
+        id.ok_or_else(|| self.wrong(format!("{text:?} is not the name of an object")))
+    }
+
+    /// What follows one of the server's abilities, if it has that.
+    fn capability(&self, start: &str) -> Option<&str> {
+        self.capabilities.iter().find_map(|capability| capability.strip_prefix(start))
+    }
+
+    /// The commit that an address means.
+    ///
+    /// # Errors
+    /// [`Error::NoReference`], [`Error::Commit`].
+    pub fn resolve(&self, address: &Address) -> Result<Revision, Error> {
+        let (tag, revision) = match address.reference.as_deref() {
+            Some(full) if is_full(full) => (None, Revision { commit: full.to_owned(), reference: None }),
+            Some(name) => self.named(name)?,
+            None => {
+                let branch = self.capability("symref=HEAD:").map(str::to_owned);
+                let head = self.names.get("HEAD").ok_or_else(|| self.none("HEAD"))?;
+                (None, Revision { commit: head.to_string(), reference: branch })
+            }
+        };
+        if let Some(wanted) = &address.commit {
+            let fits = |id: &str| wanted.len() >= 7 && id.starts_with(wanted.as_str());
+            if !fits(&revision.commit) && !tag.as_deref().is_some_and(fits) {
+                let (remote, wanted) = (self.name.clone(), wanted.clone());
+                return Err(Error::Commit { remote, wanted, found: revision.commit });
+            }
+        }
+        Ok(revision)
+    }
+
+    fn none(&self, reference: &str) -> Error {
+        Error::NoReference { remote: self.name.clone(), reference: reference.to_owned() }
+    }
+
+    /// The object of a branch or a tag, and the commit that it stands for. A branch goes before a tag.
+    fn named(&self, name: &str) -> Result<(Option<String>, Revision), Error> {
+        let candidates = [
+            format!("refs/heads/{name}"),
+            format!("refs/tags/{name}"),
+            format!("refs/{name}"),
+            name.to_owned(),
+        ];
+        let found = candidates.into_iter().find_map(|name| Some((self.names.get(&name)?, name)));
+        let (id, name) = found.ok_or_else(|| self.none(name))?;
+        match self.names.get(&format!("{name}^{{}}")) {
+            Some(commit) => {
+                Ok((Some(id.to_string()), Revision { commit: commit.to_string(), reference: Some(name) }))
+            }
+            None => Ok((None, Revision { commit: id.to_string(), reference: Some(name) })),
+        }
+    }
+
+    /// Fetches the objects of one commit, without those before it where the server can leave them out.
+    pub(crate) fn fetch(&self, commit: &str, directory: &Path) -> Result<(ObjectId, Objects<'a>), Error> {
+        let id = self.id(commit)?;
+        if let (true, Way::Web(web)) = (self.dumb, &self.way) {
+            let dumb = Dumb { web: *web, packs: None };
+            return Ok((id, Objects::create(directory, self.kind, &self.name, Some(dumb))?));
+        }
+        let mut objects = Objects::create(directory, self.kind, &self.name, None)?;
+        match self.receive(&[id], true, &mut objects) {
+            Ok(()) => {}
+            // A server need not send what no name stands for. It may be before something that has one.
+            Err(_) if !self.names.values().any(|known| *known == id) && !self.names.is_empty() => {
+                let all: Vec<ObjectId> = self.names.values().copied().collect();
+                self.receive(&all, false, &mut objects)?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((id, objects))
+    }
+
+    fn receive(&self, wanted: &[ObjectId], alone: bool, objects: &mut Objects<'_>) -> Result<(), Error> {
+        let alone = alone && self.capability("shallow").is_some();
+        let mut request = Vec::new();
+        let mut said = Vec::new();
+        for id in wanted {
+            if said.contains(&id) {
+                continue;
+            }
+            let mut line = format!("want {id}");
+            if said.is_empty() {
+                for ability in ["ofs-delta", "side-band-64k", "no-progress"] {
+                    if self.capability(ability).is_some() {
+                        line.push_str(&format!(" {ability}"));
+                    }
+                }
+                line.push_str(&format!(" {AGENT}"));
+                if self.kind == Kind::Sha256 {
+                    line.push_str(" object-format=sha256");
+                }
+            }
+            packet::write(&mut request, &format!("{line}\n"));
+            said.push(id);
+        }
+        if alone {
+            packet::write(&mut request, "deepen 1\n");
+        }
+        packet::flush(&mut request);
+        packet::write(&mut request, "done\n");
+        match &self.way {
+            Way::Web(web) => {
+                let mut answer = web.get("git-upload-pack", Some(&request))?;
+                self.answered(&mut answer, alone, objects)
+            }
+            Way::Socket { host, .. } => {
+                let mut socket = self.connect()?;
+                while let Packet::Data(_) = self.packet(&mut socket)? {}
+                socket.write_all(&request).map_err(|source| Error::Connect { host: host.clone(), source })?;
+                self.answered(&mut socket, alone, objects)
+            }
+        }
+    }
+
+    fn answered(&self, answer: &mut dyn Read, alone: bool, objects: &mut Objects<'_>) -> Result<(), Error> {
+        if alone {
+            // The commits whose parents are left out.
+            while let Packet::Data(_) = self.packet(answer)? {}
+        }
+        match self.packet(answer)? {
+            Packet::Data(line) if line.starts_with(b"NAK") || line.starts_with(b"ACK") => {}
+            _ => return Err(self.wrong("an answer without NAK")),
+        }
+        match self.capability("side-band-64k").is_some() {
+            true => objects.take(&mut Band::new(answer)),
+            false => objects.take(answer),
+        }
+    }
+}
+
+/// Objects that are files on a web server.
+pub(crate) struct Dumb<'a> {
+    web: Web<'a>,
+    /// Packs that have not been fetched.
+    packs: Option<Vec<String>>,
+}
+
+impl Dumb<'_> {
+    /// Fetches an object, or a pack that may have it. Returns whether something was fetched.
+    pub(crate) fn fetch(&mut self, id: &ObjectId, objects: &mut Objects<'_>) -> Result<bool, Error> {
+        let hex = id.to_string();
+        let (start, rest) = hex.split_at(2);
+        if let Some(reply) = self.web.file(&format!("objects/{start}/{rest}"))? {
+            let directory = objects.directory.join(start);
+            fs::create_dir_all(&directory).map_err(Error::system("create directory", &directory))?;
+            let path = directory.join(rest);
+            let mut file = fs::File::create(&path).map_err(Error::system("create", &path))?;
+            io::copy(&mut reply.take(LIST * 16), &mut file).map_err(Error::system("write", &path))?;
+            return Ok(true);
+        }
+        if self.packs.is_none() {
+            self.packs = Some(self.packs()?);
+        }
+        // Which of them has it, their indexes tell; most repositories have one pack.
+        let Some(name) = self.packs.as_mut().and_then(Vec::pop) else { return Ok(false) };
+        if let Some(mut reply) = self.web.file(&format!("objects/pack/{name}"))? {
+            objects.take(&mut reply)?;
+        }
+        // The next one, if this one did not have it.
+        match gix_object::Exists::exists(objects.handle(), id) {
+            true => Ok(true),
+            false => self.fetch(id, objects),
+        }
+    }
+
+    fn packs(&self) -> Result<Vec<String>, Error> {
+        let mut text = String::new();
+        if let Some(reply) = self.web.file("objects/info/packs")? {
+            let failed = |error: io::Error| Error::Protocol {
+                remote: without_user(self.web.base),
+                problem: error.to_string(),
+            };
+            reply.take(LIST).read_to_string(&mut text).map_err(failed)?;
+        }
+        let name = |line: &str| line.strip_prefix("P ").map(|name| name.trim().to_owned());
+        Ok(text.lines().filter_map(name).filter(|name| !name.contains('/')).collect())
+    }
+}
