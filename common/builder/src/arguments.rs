@@ -88,7 +88,12 @@ impl Global {
         self.given
             .keys()
             .map(String::as_str)
-            .filter(|name| !used.contains(*name) && !is_predefined(name) && *name != "SOURCE_DATE_EPOCH")
+            .filter(|name| {
+                !used.contains(*name)
+                    && !is_predefined(name)
+                    && *name != "SOURCE_DATE_EPOCH"
+                    && !name.starts_with("BUILDKIT_")
+            })
             .collect()
     }
 

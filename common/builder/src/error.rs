@@ -88,6 +88,22 @@ pub enum Cause {
         /// Why not.
         source: Box<registry::Error>,
     },
+    /// `--build-context NAME=oci-layout://…`.
+    #[error("take image out of {path:?}: {source}")]
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: oci::load::Error,
+    },
+    /// A layout without the image that is meant.
+    #[error("there is no image {which:?} in {path:?}")]
+    NotInLayout {
+        /// The directory.
+        path: PathBuf,
+        /// A tag or a digest.
+        which: String,
+    },
     /// `--from` in an ONBUILD, of a stage that nothing in the Dockerfile itself needs.
     #[error("stage {0:?} is not built: nothing else needs it")]
     NotBuilt(String),
@@ -154,9 +170,24 @@ pub enum Cause {
     /// A context at an address.
     #[error("get build context: {0}")]
     Context(Box<registry::Error>),
-    /// A context in a repository of git.
-    #[error("build context {0:?}: repositories of git are not fetched; clone it, and build the directory")]
-    GitContext(String),
+    /// A repository of git.
+    #[error(transparent)]
+    Git(#[from] git::Error),
+    /// An address that means a repository of git, with something wrong in it.
+    #[error("address {0:?}: {1}")]
+    GitAddress(String, git::AddressError),
+    /// `--keep-git-dir`, and an address that says otherwise.
+    #[error("inconsistent keep-git-dir configuration")]
+    KeepGit,
+    /// COPY of something that is not in a context.
+    #[error("source can't be {0} for COPY")]
+    NoCopy(&'static str),
+    /// `--ssh` of something that is no agent.
+    #[error("SSH agent {0:?}: {1}")]
+    Agent(String, String),
+    /// A name that is near to others.
+    #[error("{0}{1}")]
+    Near(Box<Cause>, String),
     /// A context that is no archive.
     #[error("{0} is a Dockerfile, and no archive: there is no {1:?} in it")]
     NoArchive(String, PathBuf),
@@ -179,9 +210,6 @@ pub enum Cause {
         /// The cause.
         source: CopyError,
     },
-    /// ADD of a repository of git.
-    #[error("ADD of {0:?}: repositories of git are not fetched; clone it before and ADD the directory")]
-    Git(String),
     /// ADD of something on a web server.
     #[error("ADD failed: {0}")]
     Fetch(Box<registry::Error>),
@@ -268,6 +296,7 @@ impl Cause {
             | Self::Mount(_)
             | Self::Process(_)
             | Self::Ignore { .. } => true,
+            Self::Near(cause, _) => cause.is_of_system(),
             Self::Copy { source, .. } | Self::Workdir { source, .. } => {
                 matches!(source, CopyError::System { .. })
             }
@@ -278,6 +307,7 @@ impl Cause {
     fn hint(&self) -> Option<String> {
         let rootless = |what| format!("{what}, or `img-build --rootless`");
         match self {
+            Self::Near(cause, _) => cause.hint(),
             Self::NoImage(name) => Some(format!("get it first: img-pull {name}, or img-load -t {name} FILE")),
             Self::Pull { name, source } => {
                 let reference = name.parse::<oci::Reference>().ok();
@@ -294,6 +324,12 @@ impl Cause {
             ),
             _ => None,
         }
+    }
+}
+
+impl From<Cause> for operation::Error {
+    fn from(cause: Cause) -> Self {
+        Error::Other(cause).into()
     }
 }
 

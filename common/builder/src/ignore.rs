@@ -2,6 +2,9 @@
 
 use crate::glob::{BadPattern, DoubleStar, Glob};
 
+/// The name of the file.
+pub const IGNORE_FILE: &str = ".dockerignore";
+
 /// A list of patterns; the last match decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {

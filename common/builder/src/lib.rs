@@ -22,4 +22,4 @@ pub mod progress;
 pub mod workspace;
 
 pub use error::Error;
-pub use executor::{Built, Context, Network, Options, Pull, Secret, Surroundings, build, write_tree};
+pub use executor::{Built, Context, Named, Network, Options, Pull, Secret, Surroundings, build, write_tree};

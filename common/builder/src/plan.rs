@@ -1,6 +1,8 @@
 //! The stages that a build needs, in order.
 
-use oci::{Platform, platform::InvalidPlatform};
+use std::collections::BTreeMap;
+
+use oci::{Platform, Reference, platform::InvalidPlatform};
 
 use crate::{
     arguments::Global,
@@ -8,6 +10,7 @@ use crate::{
         Dockerfile, Instruction, Stage, Statement,
         expand::{ExpandError, Expander},
         mount, parse_trigger,
+        suggest::suggest,
     },
 };
 
@@ -20,6 +23,45 @@ pub enum Origin {
     Stage(usize),
     /// An image, by its name, and for which platform: by default for this machine's.
     Image(String, Option<Platform>),
+    /// Files that have a name of their own (`--build-context`).
+    Files(String),
+}
+
+/// What a name stands for that was given from outside (`--build-context`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alias {
+    /// Nothing.
+    Scratch,
+    /// An image, by its name.
+    Image(String),
+    /// Files.
+    Files,
+}
+
+/// Names that were given from outside. They go before images of the same names, and before whole stages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aliases(BTreeMap<String, Alias>);
+
+impl Aliases {
+    /// From names and their meanings.
+    pub fn new(names: impl IntoIterator<Item = (String, Alias)>) -> Self {
+        Self(names.into_iter().collect())
+    }
+
+    /// What a name stands for, written in any of the ways that mean the same image.
+    fn find(&self, name: &str, platform: Option<&Platform>) -> Option<Origin> {
+        let canonical =
+            |name: &str| name.parse::<Reference>().ok().map(|reference| reference.pinned().canonical());
+        let is_same = |own: &str| {
+            own.eq_ignore_ascii_case(name) || canonical(own).is_some_and(|own| canonical(name) == Some(own))
+        };
+        let (own, alias) = self.0.iter().find(|(own, _)| is_same(own))?;
+        Some(match alias {
+            Alias::Scratch => Origin::Scratch,
+            Alias::Image(image) => Origin::Image(image.clone(), platform.cloned()),
+            Alias::Files => Origin::Files(own.clone()),
+        })
+    }
 }
 
 /// The stages that a target needs.
@@ -29,6 +71,10 @@ pub struct Plan {
     pub stages: Vec<usize>,
     /// For each stage of the file, its base.
     pub bases: Vec<Origin>,
+    /// Whether a stage of the file is replaced as a whole by what has its name outside.
+    pub replaced: Vec<bool>,
+    /// The names from outside.
+    pub aliases: Aliases,
     /// How many steps there are.
     pub steps: usize,
 }
@@ -37,8 +83,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// `--target` names no stage.
-    #[error("target stage {0:?} could not be found")]
-    NoTarget(String),
+    #[error("target stage {0:?} could not be found{1}")]
+    NoTarget(String, String),
     /// A variable in FROM.
     #[error(transparent)]
     Expand(#[from] ExpandError),
@@ -51,6 +97,9 @@ pub enum PlanError {
     /// `--from=7` without such a stage.
     #[error("invalid from flag value {0}: stage index out of bounds")]
     OutOfBounds(String),
+    /// A stage that copies from a later one.
+    #[error("cannot copy from stage {0:?}, it needs to be defined before the current stage")]
+    Later(String),
     /// A `--platform` that is none.
     #[error(transparent)]
     Platform(#[from] InvalidPlatform),
@@ -62,6 +111,7 @@ pub fn origin(
     at: usize,
     name: &str,
     platform: Option<&Platform>,
+    aliases: &Aliases,
 ) -> Result<Origin, PlanError> {
     if let Ok(number) = name.parse::<usize>() {
         if number == at {
@@ -76,8 +126,14 @@ pub fn origin(
     if stages.get(at).is_some_and(|stage| is_named(stage, name)) {
         return Err(PlanError::Circular(name.to_owned()));
     }
+    if let Some(index) = named(&stages[..at], name) {
+        return Ok(Origin::Stage(index));
+    }
+    if named(stages, name).is_some() {
+        return Err(PlanError::Later(name.to_owned()));
+    }
     let image = || Origin::Image(name.to_owned(), platform.cloned());
-    Ok(named(&stages[..at], name).map_or_else(image, Origin::Stage))
+    Ok(aliases.find(name, platform).unwrap_or_else(image))
 }
 
 fn is_named(stage: &Stage, name: &str) -> bool {
@@ -95,7 +151,12 @@ pub fn target(file: &Dockerfile, target: Option<&str>) -> Result<usize, PlanErro
     };
     named(&file.stages, name)
         .or_else(|| name.parse().ok().filter(|number| *number < file.stages.len()))
-        .ok_or_else(|| PlanError::NoTarget(name.to_owned()))
+        .ok_or_else(|| PlanError::NoTarget(name.to_owned(), suggest(name, &names(&file.stages))))
+}
+
+/// The names of stages.
+pub(crate) fn names(stages: &[Stage]) -> Vec<&str> {
+    stages.iter().filter_map(|stage| stage.name.as_deref()).collect()
 }
 
 /// Returns the ONBUILD instructions of an image, for a platform.
@@ -110,11 +171,17 @@ pub fn plan(
     file: &Dockerfile,
     target: usize,
     global: &Global,
+    aliases: &Aliases,
     triggers: &Triggers<'_>,
 ) -> Result<Plan, (usize, PlanError)> {
-    let mut bases = Vec::new();
+    let (mut bases, mut replaced) = (Vec::new(), Vec::new());
     for (at, stage) in file.stages.iter().enumerate() {
-        bases.push(base(file, at, stage, global).map_err(|error| (stage.line, error))?);
+        let outside = stage.name.as_deref().and_then(|name| aliases.find(name, global.target()));
+        replaced.push(outside.is_some());
+        bases.push(match outside {
+            Some(origin) => origin,
+            None => base(file, at, stage, global, aliases).map_err(|error| (stage.line, error))?,
+        });
     }
     let mut needed = vec![false; file.stages.len()];
     let mut pending = vec![target];
@@ -124,12 +191,17 @@ pub fn plan(
         }
         let mut origins = vec![bases[at].clone()];
         let stage = &file.stages[at];
+        if replaced[at] {
+            continue;
+        }
         let left = left_by(file, &bases[at], triggers);
         let own = stage.statements.iter().map(|statement| (statement.line, &statement.instruction));
         for (line, instruction) in left.iter().map(|left| (stage.line, left)).chain(own) {
             for from in sources(instruction) {
-                origins
-                    .push(origin(&file.stages, at, &from, global.target()).map_err(|error| (line, error))?);
+                origins.push(
+                    origin(&file.stages, at, &from, global.target(), aliases)
+                        .map_err(|error| (line, error))?,
+                );
             }
         }
         pending.extend(origins.iter().filter_map(|origin| match origin {
@@ -138,11 +210,19 @@ pub fn plan(
         }));
     }
     let stages: Vec<usize> = (0..needed.len()).filter(|at| needed[*at]).collect();
-    let statements: usize = stages.iter().map(|at| file.stages[*at].statements.len() + 1).sum();
-    Ok(Plan { stages, bases, steps: file.arguments.len() + statements })
+    let of_stage = |at: &usize| if replaced[*at] { 1 } else { file.stages[*at].statements.len() + 1 };
+    let statements: usize = stages.iter().map(of_stage).sum();
+    let steps = file.arguments.len() + statements;
+    Ok(Plan { stages, bases, replaced, aliases: aliases.clone(), steps })
 }
 
-fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<Origin, PlanError> {
+fn base(
+    file: &Dockerfile,
+    at: usize,
+    stage: &Stage,
+    global: &Global,
+    aliases: &Aliases,
+) -> Result<Origin, PlanError> {
     let lookup = |name: &str| global.variable(name);
     let expander = Expander::new(file.escape, &lookup);
     let base = expander.word(&stage.base)?;
@@ -154,8 +234,11 @@ fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<
         "" => Err(PlanError::BlankBase(stage.base.clone())),
         "scratch" => Ok(Origin::Scratch),
         base => {
-            let image = || Origin::Image(base.to_owned(), platform);
-            Ok(named(&file.stages[..at], base).map_or_else(image, Origin::Stage))
+            if let Some(index) = named(&file.stages[..at], base) {
+                return Ok(Origin::Stage(index));
+            }
+            let outside = aliases.find(base, platform.as_ref());
+            Ok(outside.unwrap_or_else(|| Origin::Image(base.to_owned(), platform)))
         }
     }
 }
@@ -163,7 +246,7 @@ fn base(file: &Dockerfile, at: usize, stage: &Stage, global: &Global) -> Result<
 /// The ONBUILD instructions of a base for the stage on it. Invalid ones are reported when it is their turn.
 fn left_by(file: &Dockerfile, base: &Origin, triggers: &Triggers<'_>) -> Vec<Instruction> {
     let texts = match base {
-        Origin::Scratch => Vec::new(),
+        Origin::Scratch | Origin::Files(_) => Vec::new(),
         Origin::Image(name, platform) => triggers(name, platform.as_ref()),
         Origin::Stage(index) => {
             let statements = file.stages[*index].statements.iter();
@@ -199,7 +282,7 @@ mod tests {
             "with-triggers" => vec!["COPY --from=tool /x /y".to_owned(), "no instruction".to_owned()],
             _ => Vec::new(),
         };
-        plan(&file, target, &global, &triggers)
+        plan(&file, target, &global, &Aliases::default(), &triggers)
     }
 
     #[test]

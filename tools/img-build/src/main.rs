@@ -31,7 +31,7 @@ use oci::{Platform, Reference};
 use output::{Output, metadata};
 use surroundings::RunFlags;
 use toolkit::prelude::*;
-use values::{EPOCH, annotation, argument, build_context, epoch, label, secret};
+use values::{EPOCH, annotation, argument, epoch, label, secret};
 
 /// Build an image from a Dockerfile
 #[derive(Parser)]
@@ -60,6 +60,13 @@ struct Build {
     /// A secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE; repeatable
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
+    /// An agent of SSH for RUN --mount=type=ssh: default, for $SSH_AUTH_SOCK, or ID=SOCKET; repeatable
+    #[arg(long, value_name = "AGENT")]
+    ssh: Vec<String>,
+    /// Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address;
+    /// repeatable
+    #[arg(long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
+    contexts: Vec<(String, builder::Named)>,
     /// Add a label to the image; repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
@@ -81,8 +88,9 @@ struct Build {
     /// Build this stage; the last one by default
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// The directory with the files for COPY and ADD; an archive of it, or a Dockerfile, on standard input for -, or at http://…
-    #[arg(value_name = "CONTEXT", value_parser = |text: &str| Ok::<_, String>(build_context(text)))]
+    /// The directory with the files for COPY and ADD; an archive of it, or a Dockerfile, on standard input for -, or at http://…;
+    /// or a repository of git, as https://HOST/NAME.git#BRANCH:DIRECTORY
+    #[arg(value_name = "CONTEXT", value_parser = builder::Context::parse)]
     context: builder::Context,
     #[command(flatten)]
     writing: Writing,
@@ -158,6 +166,12 @@ impl Build {
             tags: self.tags.clone(),
             arguments,
             secrets: self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
+            agents: self
+                .ssh
+                .iter()
+                .map(|text| executor::agent(text).map_err(operation::Error::from))
+                .collect::<std::result::Result<_, _>>()?,
+            contexts: self.contexts.iter().cloned().collect(),
             labels: self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
             target: self.target.clone(),
             network: self.run.network(),

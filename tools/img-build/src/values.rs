@@ -61,17 +61,6 @@ pub(crate) fn label(text: &str) -> Result<(String, String)> {
     }
 }
 
-/// Where the files for COPY and ADD are.
-pub(crate) fn build_context(text: &str) -> builder::Context {
-    let is_remote =
-        ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| text.starts_with(start));
-    match text {
-        "-" => builder::Context::Input,
-        _ if is_remote => builder::Context::Web(text.to_owned()),
-        _ => builder::Context::Directory(text.into()),
-    }
-}
-
 /// `NAME=VALUE`, or Docker's `manifest:NAME=VALUE`. A single image has no index to annotate.
 pub(crate) fn annotation(text: &str) -> Result<(String, String), String> {
     let (name, value) =

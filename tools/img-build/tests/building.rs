@@ -122,8 +122,8 @@ fn what_is_wrong_is_said() {
             ":2: step 2/2: create working directory \"/etc/passwd\": Not a directory",
         ),
         (
-            "FROM busybox\nADD https://x/y.git /\n",
-            ":2: step 2/2: ADD of \"https://x/y.git\": repositories of git are not fetched; clone it before and ADD the directory",
+            "FROM busybox\nADD git@x:y /\n",
+            ":2: step 2/2: git@x:y: repositories over SSH are not fetched; write its address with https://",
         ),
         (
             "FROM busybox\nADD --checksum=sha256:00 http://x/y /\n",

@@ -116,8 +116,8 @@ fn at_an_address() {
         missing.error(),
         format!("img-build: get build context: get http://{host}/none: 404 Not Found")
     );
-    let git = build(&fixture, Vec::new(), &["https://h/x.git"]);
-    assert!(git.error().contains("repositories of git are not fetched"), "{}", git.stderr);
+    let git = build(&fixture, Vec::new(), &["git@h:x.git"]);
+    assert!(git.error().contains("repositories over SSH are not fetched"), "{}", git.stderr);
 }
 
 #[test]

@@ -12,11 +12,6 @@ impl Flags {
         Self(flags.into_iter().map(split).collect())
     }
 
-    /// Whether the flag is there.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(flag, _)| flag == name)
-    }
-
     /// All values of a repeatable flag.
     pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, String> {
         let mut values = Vec::new();

@@ -212,9 +212,7 @@ fn copy(parts: &mut Parts) -> Result<Copy, String> {
     if add {
         copy.unpack = flags.boolean("--unpack")?;
         copy.checksum = flags.string("--checksum")?;
-        if flags.has("--keep-git-dir") {
-            return Err("--keep-git-dir is for repositories of git, which ADD does not fetch".to_owned());
-        }
+        copy.keep_git_dir = flags.boolean("--keep-git-dir")?;
     } else {
         copy.from = flags.string("--from")?;
         copy.parents = flags.boolean("--parents")?.unwrap_or(false);

@@ -73,6 +73,8 @@ pub struct Copy {
     pub exclude: Vec<String>,
     /// `--checksum` of ADD: the digest that a file on a web server must have.
     pub checksum: Option<String>,
+    /// `--keep-git-dir` of ADD, if it is given.
+    pub keep_git_dir: Option<bool>,
     /// `--unpack` of ADD, if it is given.
     pub unpack: Option<bool>,
 }

@@ -7,7 +7,7 @@ pub mod instruction;
 mod lines;
 pub mod mount;
 mod pattern;
-mod suggest;
+pub(crate) mod suggest;
 mod words;
 
 pub use instruction::{Instruction, Stage, Statement};

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that is nearest to an unknown one.
 
 /// ` (did you mean RUN?)`, or nothing where no known word is near. Case does not count.
-pub(super) fn suggest(word: &str, known: &[&str]) -> String {
+pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     let lower = word.to_lowercase();
     let distance = |known: &&&str| distance(&lower, &known.to_lowercase());
     let sorted = |word: &str| {

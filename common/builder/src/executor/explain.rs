@@ -2,7 +2,7 @@
 
 use operation::{quote, words};
 
-use super::{Options, input::Input};
+use super::{Options, contexts, input::Input};
 use crate::{
     arguments::Global,
     dockerfile::{Dockerfile, Instruction},
@@ -30,24 +30,24 @@ fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>
         "default",
     )
     .map_err(|(line, error)| name(line, PlanError::Expand(error)))?;
-    let plan =
-        plan::plan(file, target, &global, &|_, _| Vec::new()).map_err(|(line, error)| name(line, error))?;
+    let plan = plan::plan(file, target, &global, &contexts::aliases(&options.contexts), &|_, _| Vec::new())
+        .map_err(|(line, error)| name(line, error))?;
     // Where all that the steps make is kept.
     let places = ["build", "cache", "images", "layers"].map(|name| options.root.join(name));
     let places = places.iter().map(|place| place.to_string_lossy().into_owned());
     let mut lines = vec![words(["mkdir".to_owned(), "--parents".to_owned()].into_iter().chain(places))];
-    for at in plan.stages {
+    for &at in &plan.stages {
         let stage = &file.stages[at];
         let container = stage.name.clone().unwrap_or_else(|| format!("stage-{at}"));
         let base = match &plan.bases[at] {
             Origin::Scratch => "scratch".to_owned(),
-            Origin::Image(name, _) => name.clone(),
+            Origin::Image(name, _) | Origin::Files(name) => name.clone(),
             Origin::Stage(index) => {
                 file.stages[*index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
             }
         };
         lines.push(words(["buildah", "from", "--name", &container, &base]));
-        for statement in &stage.statements {
+        for statement in stage.statements.iter().filter(|_| !plan.replaced[at]) {
             let (_, rest) = statement.text.split_once(char::is_whitespace).unwrap_or((&statement.text, ""));
             lines.push(match &statement.instruction {
                 Instruction::Run(_) => {

@@ -18,17 +18,9 @@ use crate::{copy::Fetched, error::Cause};
 /// Bytes taken from a connection at a time.
 const BUFFER: usize = 256 << 10;
 
-/// Whether ADD has to fetch a source.
-pub(super) fn is_remote(source: &str) -> bool {
-    ["http://", "https://"].iter().any(|start| source.starts_with(start)) || is_git(source)
-}
-
-/// Whether a source is a repository of git.
-pub(super) fn is_git(source: &str) -> bool {
-    let address = source.split(['#', '?']).next().unwrap_or_default();
-    let web = ["http://", "https://"].iter().any(|start| source.starts_with(start));
-    ["git://", "git@", "ssh://"].iter().any(|start| source.starts_with(start))
-        || web && address.ends_with(".git")
+/// Whether a source is on a web server.
+pub(super) fn is_web(source: &str) -> bool {
+    ["http://", "https://"].iter().any(|start| source.starts_with(start))
 }
 
 /// The name of the file at an address: the last part of its path, without percent-encoding.
@@ -151,7 +143,6 @@ mod tests {
         ] {
             assert_eq!(name_of(address), name, "{address}");
         }
-        assert!(is_remote("https://h/x") && !is_remote("x/http://h") && !is_git("https://h/x.gitx"));
-        assert!(is_git("https://h/x.git#v1") && is_git("git@h:x") && is_remote("git://h/x"));
+        assert!(is_web("https://h/x") && !is_web("x/http://h"));
     }
 }

@@ -1,13 +1,17 @@
 //! COPY, ADD and WORKDIR.
 
+use std::rc::Rc;
+
+use git::{Address, Revision};
 use oci::Digest;
 use rustix::fs::Timespec;
 
 use super::{
     Builder,
-    fetch::{is_git, is_remote, name_of},
+    fetch::{is_web, name_of},
+    repository,
     stage::{Made, State},
-    store::Mounted,
+    store::{Mounted, open_readable},
 };
 use crate::{
     cache::{Key, Layer, Step, chain_id},
@@ -29,6 +33,10 @@ struct Request {
     remote: Vec<String>,
     /// The required digest of the only one of them.
     checksum: Option<Digest>,
+    /// Repositories of git to fetch.
+    repositories: Vec<Address>,
+    /// Whether `.git` of these is kept.
+    keep_git: bool,
     /// `--link`: a layer that does not depend on those below it.
     link: bool,
     /// The text for the history.
@@ -36,8 +44,11 @@ struct Request {
 }
 
 /// The source of files.
-enum From {
-    Context,
+#[derive(Debug)]
+pub(super) enum From {
+    /// A context.
+    Files(Rc<Tree>),
+    /// A stage or an image.
     Layers(Vec<Layer>),
 }
 
@@ -50,12 +61,23 @@ impl Builder<'_> {
         copy: &Copy,
         instruction: &'static str,
     ) -> Result<(), Cause> {
+        let from = match &copy.from {
+            None => From::Files(self.context()?),
+            Some(name) => self.source(at, name)?,
+        };
+        self.copy_from(state, copy, instruction, from)
+    }
+
+    /// As [`Builder::copy_step`], with what `--from` means.
+    pub(super) fn copy_from(
+        &self,
+        state: &mut State,
+        copy: &Copy,
+        instruction: &'static str,
+        from: From,
+    ) -> Result<(), Cause> {
         let mut request = self.request(state, copy, instruction)?;
         let failed = |source| Cause::Copy { instruction, source };
-        let from = match &copy.from {
-            None => From::Context,
-            Some(name) => From::Layers(self.layers_of(at, name)?),
-        };
         // The layers of a stage or an image identify its content, without reading it.
         let short = match &from {
             From::Layers(layers) => Some(
@@ -67,7 +89,7 @@ impl Builder<'_> {
                     .with(format!("{:?}", request.job.exclude)),
             ),
             // The same holds for a file that must have a given digest.
-            From::Context => request.checksum.as_ref().map(|checksum| {
+            From::Files(_) => request.checksum.as_ref().map(|checksum| {
                 let name = request.remote.first().map(|address| name_of(address)).unwrap_or_default();
                 request.key(state, self).with("checksum").with(name).with(checksum.to_string())
             }),
@@ -78,7 +100,8 @@ impl Builder<'_> {
             return self.files(state, key, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
         // To tell more, files would have to be fetched or layers to be unpacked.
-        if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || !request.remote.is_empty()) {
+        let remote = !request.remote.is_empty() || !request.repositories.is_empty();
+        if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || remote) {
             let key = short.unwrap_or_else(|| request.key(state, self).with("unknown"));
             return self.files(state, &key, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
@@ -87,23 +110,27 @@ impl Builder<'_> {
             .iter()
             .map(|address| self.fetch(address, request.checksum.as_ref()))
             .collect::<Result<_, _>>()?;
+        let revisions = request
+            .repositories
+            .iter()
+            .map(|address| repository::revision(address, self.options))
+            .collect::<Result<Vec<_>, _>>()?;
         let shown;
-        let image;
-        let tree = match &from {
-            From::Context => self.context()?,
+        let tree = match from {
+            From::Files(tree) => tree,
             From::Layers(layers) => {
-                shown = self.store.readable(layers)?;
-                image = Tree::image(shown.open()?);
-                &image
+                shown = self.store.readable(&layers)?;
+                Rc::new(Tree::image(shown.open()?))
             }
         };
+        let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
         let digest = request.job.digest(tree, &listing).map_err(failed)?;
-        let base = request.key(state, self).with("content");
+        let base = request.key(state, self).with("content").with_all(request.fetched_as(&revisions));
         let key = base.clone().with(digest);
         let layers = state.layers.clone();
         self.files(state, &key, request.text.clone(), || {
-            let (layer, copied) = self.copy(&layers, &request, tree, &listing)?;
+            let (layer, copied) = self.copy(&layers, &request, tree, &listing, &revisions)?;
             Ok(Made { layer: Some(layer), key: copied.map(|digest| base.with(digest)) })
         })?;
         if let (Some(short), Some(entry)) = (short, self.cache.get(&key)) {
@@ -119,7 +146,9 @@ impl Builder<'_> {
         let failed = |source| Cause::Copy { instruction, source };
         let sources =
             copy.sources.iter().map(|source| expander.word(source)).collect::<Result<Vec<_>, _>>()?;
-        let checksum = option(&copy.checksum)?.map(|text| checksum(&text, &sources)).transpose()?;
+        let checksum = option(&copy.checksum)?
+            .map(|text| Ok::<_, Cause>((text.clone(), checksum(&text, &sources)?)))
+            .transpose()?;
         let destination = expander.word(&copy.destination)?;
         let raw = Expander { skip_quotes: true, escape: '\\', ..expander };
         let inline =
@@ -141,17 +170,29 @@ impl Builder<'_> {
             }
         }
         sources.iter().for_each(|source| text.push_str(&format!(" {source}")));
-        let (remote, sources): (Vec<String>, Vec<String>) =
-            sources.into_iter().partition(|source| instruction == "ADD" && is_remote(source));
-        if let Some(source) = remote.iter().find(|source| is_git(source)) {
-            return Err(Cause::Git(source.clone()));
+        let (mut repositories, mut remote, mut local) = (Vec::new(), Vec::new(), Vec::new());
+        for source in sources {
+            match Address::parse(&source) {
+                Some(address) if !address.as_ref().is_ok_and(|address| address.bare) => {
+                    repositories.push(address.map_err(|error| Cause::GitAddress(source, error))?);
+                }
+                _ if is_web(&source) => remote.push(source),
+                _ => local.push(source),
+            }
         }
+        if instruction == "COPY" && (!repositories.is_empty() || !remote.is_empty()) {
+            let kind = if remote.is_empty() { "a git ref" } else { "a URL" };
+            return Err(Cause::NoCopy(kind));
+        }
+        let given = checksum.as_ref().map(|(text, _)| text.clone());
+        let checksum = checksum.and_then(|(_, digest)| digest);
+        let keep_git = keep_git(copy.keep_git_dir, &mut repositories, given.as_deref())?;
         copy.documents.iter().for_each(|document| text.push_str(&format!(" <<{}", document.name)));
         text.push_str(&format!(" {destination}"));
         let last = destination.rsplit('/').next().unwrap_or_default();
         let job = Job {
             instruction,
-            sources,
+            sources: local,
             fetched: Vec::new(),
             unpack_fetched: copy.unpack.unwrap_or(false),
             inline: copy.documents.iter().map(inline).collect::<Result<_, _>>()?,
@@ -168,20 +209,22 @@ impl Builder<'_> {
         };
         // With a mode it is an ordinary copy, as in BuildKit.
         let link = copy.link && job.chmod.is_none();
-        Ok(Request { job, chown, remote, checksum, link, text })
+        Ok(Request { job, chown, remote, checksum, repositories, keep_git, link, text })
     }
 
-    /// The layers of a stage or an image.
-    pub(super) fn layers_of(&self, at: usize, name: &str) -> Result<Vec<Layer>, Cause> {
-        Ok(match plan::origin(&self.file.stages, at, name, self.global.target())? {
+    /// What `--from` means: a stage, an image, or a context with a name.
+    pub(super) fn source(&self, at: usize, name: &str) -> Result<From, Cause> {
+        let origin = plan::origin(&self.file.stages, at, name, self.global.target(), &self.plan.aliases)?;
+        Ok(From::Layers(match origin {
             Origin::Scratch => Vec::new(),
+            Origin::Files(name) => return Ok(From::Files(self.named(&name)?)),
             // Only an image in an ONBUILD of the base image can be missing: plans do not include it.
             Origin::Stage(index) => {
                 let state = self.done.get(&index).ok_or_else(|| Cause::NotBuilt(name.to_owned()))?;
                 state.layers.clone()
             }
             Origin::Image(name, platform) => self.base(&name, platform.as_ref())?.layers,
-        })
+        }))
     }
 
     /// Copies. Returns the layer, and the digest of what was copied if it may differ from the listing.
@@ -191,6 +234,7 @@ impl Builder<'_> {
         request: &Request,
         tree: &Tree,
         listing: &Listing,
+        revisions: &[Revision],
     ) -> Result<(Layer, Option<String>), Cause> {
         let mounted = self.store.writable(if request.link { &[] } else { layers })?;
         let owner = self.owner(&mounted, request.chown.as_deref())?;
@@ -200,11 +244,41 @@ impl Builder<'_> {
             .job
             .run(tree, listing, place, owner, now, self.store.workspace()?.path())
             .map_err(|source| Cause::Copy { instruction: request.job.instruction, source })?;
+        for (address, revision) in request.repositories.iter().zip(revisions) {
+            let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
+            self.copy_repository(request, address, revision, place, owner)?;
+        }
         let layer = match request.link {
             true => self.store.commit_alone(mounted, self.options.epoch)?,
             false => self.store.commit(mounted, self.options.epoch)?,
         };
         Ok((layer, copied))
+    }
+
+    /// Copies the files of a repository.
+    fn copy_repository(
+        &self,
+        request: &Request,
+        address: &Address,
+        revision: &Revision,
+        place: Place,
+        owner: Option<Owner>,
+    ) -> Result<(), Cause> {
+        let step = self.store.workspace()?.step()?;
+        let to = (step.upper.as_path(), step.work.as_path());
+        repository::check_out(address, revision, self.options, to, request.keep_git)?;
+        let tree = Tree::context(open_readable(&step.upper)?, Ignore::default());
+        let job = Job {
+            sources: vec!["/".to_owned()],
+            fetched: Vec::new(),
+            inline: Vec::new(),
+            unpack: false,
+            ..request.job.clone()
+        };
+        let scratch = self.store.workspace()?.path();
+        let copied =
+            job.list(&tree).and_then(|listing| job.run(&tree, &listing, place, owner, self.now(), scratch));
+        copied.map(|_| ()).map_err(|source| Cause::Copy { instruction: job.instruction, source })
     }
 
     /// A user of the image, by name or number.
@@ -262,19 +336,56 @@ impl Builder<'_> {
     }
 }
 
-/// `--checksum`, for a single source on a web server.
-fn checksum(text: &str, sources: &[String]) -> Result<Digest, Cause> {
+/// `--checksum`, for a single source: the digest of a file on a web server, or the commit of a repository.
+fn checksum(text: &str, sources: &[String]) -> Result<Option<Digest>, Cause> {
     let wrong = |problem| Cause::NoChecksum(text.to_owned(), problem);
     match sources {
-        [source] if is_remote(source) => {
-            text.parse().map_err(|_| wrong("not a digest: sha256:… or sha512:…"))
+        [source] if Address::parse(source).is_some() => {
+            let is_commit =
+                (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_commit { Ok(None) } else { Err(wrong("not a commit: hexadecimal digits")) }
         }
-        [_] => Err(wrong("its source is not on a web server")),
+        [source] if is_web(source) => {
+            text.parse().map(Some).map_err(|_| wrong("not a digest: sha256:… or sha512:…"))
+        }
+        [_] => Err(wrong("its source is neither on a web server nor a repository of git")),
         _ => Err(wrong("it cannot be that of several sources")),
     }
 }
 
+/// Whether `.git` is kept, and the commit that `--checksum` names: flags and addresses must not say different things.
+fn keep_git(flag: Option<bool>, repositories: &mut [Address], checksum: Option<&str>) -> Result<bool, Cause> {
+    let mut keep = flag;
+    for address in repositories {
+        match (keep, address.keep) {
+            (Some(one), Some(other)) if one != other => return Err(Cause::KeepGit),
+            (None, Some(given)) => keep = Some(given),
+            _ => {}
+        }
+        if let Some(checksum) = checksum {
+            let own = address.commit.get_or_insert_with(|| checksum.to_owned());
+            if own != checksum {
+                return Err(Cause::NoChecksum(checksum.to_owned(), "the address names another commit"));
+            }
+        }
+    }
+    Ok(keep.unwrap_or(false))
+}
+
 impl Request {
+    /// What is fetched of repositories, for the key.
+    fn fetched_as(&self, revisions: &[Revision]) -> Vec<String> {
+        let one = |(address, revision): (&Address, &Revision)| {
+            let reference = revision.reference.as_deref().filter(|_| self.keep_git).unwrap_or_default();
+            let remote = if self.keep_git { address.remote.as_str() } else { "" };
+            format!(
+                "{} {remote} {reference} {:?} {} {}",
+                revision.commit, address.subdirectory, self.keep_git, address.without_submodules
+            )
+        };
+        self.repositories.iter().zip(revisions).map(one).collect()
+    }
+
     /// The dependencies of the copy besides its sources.
     fn key(&self, state: &State, builder: &Builder) -> Key {
         let job = &self.job;

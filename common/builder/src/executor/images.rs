@@ -1,6 +1,10 @@
 //! The images that a build stands on: from the store, or from a registry.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
 
 use oci::{Image, Layout, Platform, Reference};
 use registry::{
@@ -9,7 +13,7 @@ use registry::{
     pull::{self, Wanted},
 };
 
-use super::Pull;
+use super::{Named, Pull};
 use crate::error::Cause;
 
 /// The image store, and what may be added to it.
@@ -18,6 +22,8 @@ pub(super) struct Images {
     pub(super) layout: Layout,
     pull: Pull,
     quiet: bool,
+    /// Images in OCI layouts, by the names that they have in this build.
+    layouts: BTreeMap<String, (PathBuf, Option<String>)>,
     /// What was pulled, with the error of what could not be, until it is reported.
     pulled: RefCell<HashMap<Asked, Option<Cause>>>,
 }
@@ -26,13 +32,21 @@ pub(super) struct Images {
 type Asked = (String, Option<String>);
 
 impl Images {
-    pub(super) fn new(layout: Layout, pull: Pull, quiet: bool) -> Self {
-        Self { layout, pull, quiet, pulled: RefCell::default() }
+    pub(super) fn new(layout: Layout, pull: Pull, quiet: bool, contexts: &BTreeMap<String, Named>) -> Self {
+        let in_layout = |(name, named): (&String, &Named)| match named {
+            Named::Layout(path, which) => Some((name.clone(), (path.clone(), which.clone()))),
+            _ => None,
+        };
+        let layouts = contexts.iter().filter_map(in_layout).collect();
+        Self { layout, pull, quiet, layouts, pulled: RefCell::default() }
     }
 
     /// The image of this name or id. A registry is asked at most once in a build. None if the store does not have it, and no
     /// registry may be asked, or it is no name.
     pub(super) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
+        if let Some((path, which)) = self.layouts.get(name) {
+            return self.take(path, which.as_deref(), platform).map(Some);
+        }
         let asked = (name.to_owned(), platform.map(Platform::to_string));
         if let Some(outcome) = self.pulled.borrow_mut().get_mut(&asked) {
             return outcome.take().map_or_else(|| self.in_store(name, platform), Err);
@@ -64,6 +78,27 @@ impl Images {
             self.pulled.borrow_mut().insert(asked, Some(error));
             None
         })
+    }
+
+    /// Takes an image out of a directory.
+    fn take(&self, path: &Path, which: Option<&str>, platform: Option<&Platform>) -> Result<Image, Cause> {
+        let failed = |source| Cause::Layout { path: path.to_owned(), source };
+        let intake = oci::load::Input::open(path).and_then(|input| input.read(&self.layout, platform));
+        let mut intake = intake.map_err(failed)?;
+        let is_meant = |image: &oci::load::Found| match which {
+            None => true,
+            Some(which) if which.contains(':') => image.descriptor.digest().to_string() == which,
+            Some(tag) => image.references.iter().any(|reference| reference.tag() == Some(tag)),
+        };
+        let found =
+            intake.images().iter().find(|image| is_meant(image)).map(|image| image.descriptor.clone());
+        let found = found.ok_or_else(|| Cause::NotInLayout {
+            path: path.to_owned(),
+            which: which.unwrap_or_default().to_owned(),
+        })?;
+        intake.forget_names();
+        intake.commit(None).map_err(failed)?;
+        Ok(self.layout.image(&found, platform)?)
     }
 
     /// None also where the store has the image for other platforms only, and a registry may have it for this one.

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{Options, fetch, store::open_readable};
+use super::{Options, fetch, repository, store::open_readable};
 use crate::{
     copy,
     dockerfile::{self, Dockerfile},
@@ -28,6 +28,29 @@ pub enum Context {
     Input,
     /// The same, at an address on a web server.
     Web(String),
+    /// In a repository of git.
+    Git(git::Address),
+}
+
+impl Context {
+    /// A directory, `-`, or the address of something on a web server or of a repository of git.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "-" {
+            return Ok(Self::Input);
+        }
+        // There may be a directory of that name.
+        let is_there = || Path::new(text).exists();
+        match git::Address::parse(text) {
+            Some(address) if !address.as_ref().is_ok_and(|address| address.bare && is_there()) => {
+                Ok(Self::Git(address.map_err(|error| error.to_string())?))
+            }
+            _ if fetch::is_web(text) => Ok(Self::Web(text.to_owned())),
+            _ => Ok(Self::Directory(text.into())),
+        }
+    }
 }
 
 impl Default for Context {
@@ -36,6 +59,8 @@ impl Default for Context {
     }
 }
 
+/// The argument that keeps `.git` in a context of git (docs.docker.com/build/building/context, "Keep .git directory").
+const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 const STANDARD_INPUT: &str = "standard input";
 
 /// The input of a build.
@@ -65,9 +90,7 @@ impl Input {
                 keep(&path, &mut io::stdin().lock(), STANDARD_INPUT)?;
                 (workspace, open(&path)?, STANDARD_INPUT.to_owned())
             }
-            Context::Web(address) if fetch::is_git(address) => {
-                return Err(Cause::GitContext(address.clone()).into());
-            }
+            Context::Git(address) => return Self::in_repository(address, options),
             Context::Web(address) => {
                 let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
                 let path = workspace.path().join("input");
@@ -93,6 +116,27 @@ impl Input {
             (object, text.map_err(Cause::system("read", &workspace.path().join("input")))?)
         };
         // Below a root of its own.
+        let file = context.join(file.strip_prefix("/").unwrap_or(&file));
+        Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
+    }
+
+    fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
+        let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+        let step = workspace.step().map_err(Cause::from)?;
+        let revision = repository::revision(address, options)?;
+        let keep =
+            options.arguments.get(KEEP_GIT).is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+        let keep = address.keep.unwrap_or(keep);
+        repository::check_out(address, &revision, options, (&step.upper, &step.work), keep)?;
+        let context = step.upper;
+        let file = options.file.clone().unwrap_or_else(|| {
+            in_context(&context).strip_prefix(&context).map_or_else(|_| "Dockerfile".into(), Path::to_owned)
+        });
+        let (name, text) = match file.as_os_str().as_encoded_bytes() {
+            b"-" => (file.display().to_string(), read_some(&mut io::stdin().lock())),
+            _ => (file.display().to_string(), read_in(&open_readable(&context)?, &file)),
+        };
+        let text = text.map_err(Cause::system("read", &file))?;
         let file = context.join(file.strip_prefix("/").unwrap_or(&file));
         Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
     }

@@ -1,5 +1,7 @@
 //! Building: the steps of a Dockerfile in order, from the cache or run, and the final image.
 
+mod agent;
+mod contexts;
 mod epoch;
 mod explain;
 mod fetch;
@@ -10,6 +12,7 @@ mod input;
 mod mounts;
 mod process;
 mod rehearsal;
+mod repository;
 mod run;
 mod secret;
 mod stage;
@@ -21,7 +24,6 @@ use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     fs,
-    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
 };
@@ -29,8 +31,10 @@ use std::{
 use oci::Platform;
 use oci_spec::runtime::PosixRlimit;
 use runtime::hosts::Entry;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
+pub use agent::agent;
+pub use contexts::Named;
 pub use explain::explain;
 pub use input::Context;
 pub use rehearsal::rehearse;
@@ -41,14 +45,13 @@ use crate::{
     arguments::Global,
     cache::{Cache, Layer},
     config::Image,
-    copy::Tree,
-    dockerfile::Dockerfile,
+    dockerfile::{Dockerfile, suggest::suggest},
     error::{Cause, Error},
-    ignore::Ignore,
     network::Own,
     plan::{self, Plan, PlanError},
     progress::Progress,
 };
+use contexts::Contexts;
 use input::Input;
 use rehearsal::{Rehearsal, Verdict};
 use stage::State;
@@ -100,12 +103,16 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// The files for COPY and ADD.
     pub context: Context,
+    /// `--build-context`: other sources of files and images, by their names.
+    pub contexts: BTreeMap<String, Named>,
     /// The names of the image.
     pub tags: Vec<oci::Reference>,
     /// `--build-arg`.
     pub arguments: BTreeMap<String, String>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: sockets of agents, by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
     /// `--target`: a stage's name or number.
@@ -157,7 +164,7 @@ struct Builder<'a> {
     global: Global,
     store: Store,
     cache: Cache,
-    context: OnceCell<Tree>,
+    contexts: Contexts,
     /// Parts of the context for bind mounts: the source and its digest, and the copy.
     shown: RefCell<HashMap<(PathBuf, String), PathBuf>>,
     /// The network of RUN, made for the first one; none where it cannot be made.
@@ -210,8 +217,10 @@ impl<'a> Builder<'a> {
         )
         .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
         let store = open()?;
+        let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
-        let plan = plan::plan(&file, target, &global, &triggers).map_err(|(line, error)| at(line, error))?;
+        let plan = plan::plan(&file, target, &global, &aliases, &triggers)
+            .map_err(|(line, error)| at(line, error))?;
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,
@@ -226,7 +235,7 @@ impl<'a> Builder<'a> {
                 true => cache.apart("rootless"),
                 false => cache,
             },
-            context: OnceCell::new(),
+            contexts: Contexts::default(),
             shown: RefCell::default(),
             network: OnceCell::new(),
             done: BTreeMap::new(),
@@ -285,34 +294,6 @@ impl<'a> Builder<'a> {
     fn created(&self) -> String {
         oci::timestamp::format(self.options.epoch.unwrap_or_else(oci::timestamp::now))
     }
-
-    /// The build context, opened when it is first needed.
-    fn context(&self) -> Result<&Tree, Cause> {
-        if self.context.get().is_none() {
-            let _ = self.context.set(open_context(self.input)?);
-        }
-        self.context.get().ok_or_else(|| Cause::NoImage("context".to_owned()))
-    }
-}
-
-/// Opens the context, with the Dockerfile's own `.dockerignore`, or else the context's.
-fn open_context(input: &Input) -> Result<Tree, Cause> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
-        .map_err(Cause::system("open build context", &input.context))?;
-    let mut own = input.file.as_os_str().to_owned();
-    own.push(".dockerignore");
-    for path in [PathBuf::from(own), input.context.join(".dockerignore")] {
-        match input.read_beside(&root, &path) {
-            Ok(text) => {
-                let ignore = Ignore::parse(&text).map_err(|source| Cause::Ignore { path, source })?;
-                return Ok(Tree::context(root, ignore));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Cause::system("read", &path)(error)),
-        }
-    }
-    Ok(Tree::context(root, Ignore::default()))
 }
 
 /// An image of the store that is a base or a source.
@@ -324,12 +305,22 @@ struct Base {
 impl Builder<'_> {
     /// Finds an image in the store, or pulls it.
     fn base(&self, name: &str, platform: Option<&Platform>) -> Result<Base, Cause> {
-        let found = self.store.images.find(name, platform)?.ok_or_else(|| Cause::NoImage(name.to_owned()))?;
+        let found = self.store.images.find(name, platform);
+        let found = found.and_then(|found| found.ok_or_else(|| Cause::NoImage(name.to_owned())));
+        let found = found.map_err(|cause| self.near(cause, name))?;
         let layers = found
             .layers()?
             .into_iter()
             .map(|(descriptor, diff_id)| Layer { descriptor: descriptor.clone(), diff_id })
             .collect();
         Ok(Base { image: serde_json::from_value(found.raw_configuration)?, layers })
+    }
+
+    /// An image that is missing may have been meant as a stage.
+    fn near(&self, cause: Cause, name: &str) -> Cause {
+        match suggest(name, &plan::names(&self.file.stages)) {
+            near if near.is_empty() => cause,
+            near => Cause::Near(Box::new(cause), near),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use oci::Digest;
@@ -12,9 +13,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Builder, process::Bind, secret::SecretFile, stage::State, store::Mounted};
+use super::{
+    Builder, agent::Relay, files::From, process::Bind, secret::SecretFile, stage::State, store::Mounted,
+};
 use crate::{
-    cache::{Layer, chain_id},
+    cache::chain_id,
     copy::{CopyError, Job, Kind, Place, Tree, clean},
     dockerfile::{
         expand::Expander,
@@ -39,6 +42,7 @@ pub(super) struct Held {
     mounted: Vec<Mounted>,
     locks: Vec<File>,
     pub(super) secrets: Vec<SecretFile>,
+    pub(super) agents: Vec<Relay>,
 }
 
 /// A RUN's mount, as written and as read.
@@ -46,8 +50,8 @@ pub(super) struct Held {
 pub(super) struct Wanted {
     text: String,
     pub(super) mount: Mount,
-    /// Of a stage or an image.
-    layers: Option<Vec<Layer>>,
+    /// What `from` means.
+    from: Option<From>,
 }
 
 impl Wanted {
@@ -70,8 +74,15 @@ impl Wanted {
     fn cache_name(&self, target: &Path) -> String {
         let mount = &self.mount;
         let mut text = mount.id.clone().unwrap_or_else(|| target.display().to_string());
-        if let Some(layers) = &self.layers {
-            text.push_str(&format!("\0from {} {:?}", chain_id(layers), clean("", self.source())));
+        match &self.from {
+            Some(From::Layers(layers)) => {
+                text.push_str(&format!("\0from {} {:?}", chain_id(layers), clean("", self.source())));
+            }
+            Some(From::Files(_)) => {
+                let from = self.mount.from.as_deref().unwrap_or_default();
+                text.push_str(&format!("\0from context {from:?} {:?}", clean("", self.source())));
+            }
+            None => {}
         }
         for (field, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
             if let Some(value) = given {
@@ -108,19 +119,19 @@ impl Builder<'_> {
         let read = |text: &String| {
             let text = expander.word(text)?;
             let mount = parse(&text).map_err(|message| Cause::RunMount { text: text.clone(), message })?;
-            let layers = mount.from.as_deref().map(|from| self.layers_of(at, from)).transpose()?;
-            Ok(Wanted { text, mount, layers })
+            let from = mount.from.as_deref().map(|from| self.source(at, from)).transpose()?;
+            Ok(Wanted { text, mount, from })
         };
         texts.iter().map(read).collect()
     }
 
     /// The part of the step's key for a mount: not the content of a cache.
     pub(super) fn shown_by(&self, wanted: &Wanted) -> Result<String, Cause> {
-        match (&wanted.mount.kind, &wanted.layers) {
-            (_, Some(layers)) => Ok(chain_id(layers)),
-            (Type::Bind, None) => {
-                let (job, tree) = (wanted.job(), self.context()?);
-                let digest = job.list(tree).and_then(|listing| job.digest(tree, &listing));
+        match (&wanted.mount.kind, &wanted.from) {
+            (_, Some(From::Layers(layers))) => Ok(chain_id(layers)),
+            (Type::Bind, from) => {
+                let (job, tree) = (wanted.job(), self.tree_of(from.as_ref())?);
+                let digest = job.list(&tree).and_then(|listing| job.digest(&tree, &listing));
                 digest.map_err(|error| wanted.wrong(error))
             }
             _ => Ok(String::new()),
@@ -142,12 +153,7 @@ impl Builder<'_> {
             return self.secret(wanted, working_dir, held, prepared);
         }
         if mount.kind == Type::Ssh {
-            // There is no agent. Commands that need one say so, others run without.
-            let id = mount.id.as_deref().unwrap_or("default");
-            return match mount.required {
-                true => Err(wanted.wrong(format!("the SSH agent {id:?} is required, and was not given"))),
-                false => Ok(()),
-            };
+            return self.agent(wanted, working_dir, held, prepared);
         }
         let target = clean(working_dir, &mount.target);
         if target.as_os_str().is_empty() {
@@ -167,9 +173,17 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The files of a context: that of the build by default.
+    fn tree_of(&self, from: Option<&From>) -> Result<Rc<Tree>, Cause> {
+        match from {
+            Some(From::Files(tree)) => Ok(Rc::clone(tree)),
+            _ => self.context(),
+        }
+    }
+
     /// The source of a bind mount. Writes do not reach the context, a stage or an image.
     fn bind_source(&self, wanted: &Wanted, shown: &mut String, held: &mut Held) -> Result<PathBuf, Cause> {
-        let Some(layers) = &wanted.layers else { return self.context_source(wanted, shown) };
+        let Some(From::Layers(layers)) = &wanted.from else { return self.context_source(wanted, shown) };
         let mounted = match wanted.mount.readonly {
             true => self.store.readable(layers)?,
             false => self.store.writable(layers)?,
@@ -191,9 +205,9 @@ impl Builder<'_> {
         {
             return Ok(path.clone());
         }
-        let tree = self.context()?;
+        let tree = self.tree_of(wanted.from.as_ref())?;
         let copy = self.store.workspace()?.step()?.upper;
-        if let Some(copied) = self.copy_out(wanted, tree, &copy)? {
+        if let Some(copied) = self.copy_out(wanted, &tree, &copy)? {
             *shown = copied;
         }
         let found = tree.find(wanted.source()).map_err(wrong)?;
@@ -216,7 +230,6 @@ impl Builder<'_> {
 
     /// Copies the source of a mount into a directory of the host. Returns the digest of what was copied, if that may
     /// have changed.
-    /// changed.
     fn copy_out(&self, wanted: &Wanted, tree: &Tree, to: &Path) -> Result<Option<String>, Cause> {
         let job = wanted.job();
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
@@ -274,9 +287,15 @@ impl Builder<'_> {
         let mount = &wanted.mount;
         let new = self.store.workspace()?.step()?.upper;
         let (mut mode, mut uid, mut gid) = (0o755, 0, 0);
-        if let Some(layers) = &wanted.layers {
-            let mounted = self.store.readable(layers)?;
-            let tree = Tree::image(mounted.open()?);
+        if let Some(from) = &wanted.from {
+            let mounted;
+            let tree = match from {
+                From::Files(tree) => Rc::clone(tree),
+                From::Layers(layers) => {
+                    mounted = self.store.readable(layers)?;
+                    Rc::new(Tree::image(mounted.open()?))
+                }
+            };
             let wrong = |error| wanted.wrong(error);
             self.copy_out(wanted, &tree, &new)?;
             let found = tree.find(wanted.source()).map_err(wrong)?;

@@ -76,7 +76,7 @@ impl Rehearsal {
 pub fn rehearse(options: &Options) -> Result<Vec<String>, Error> {
     let input = Input::read(options)?;
     input.work(|file| {
-        let open = || Store::look(&options.root);
+        let open = || Store::look(options);
         let mut builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
         builder.stages()?;
         Ok(builder.rehearsal.map(|rehearsal| rehearsal.lines()).unwrap_or_default())

@@ -26,7 +26,7 @@ pub enum Secret {
 }
 
 impl Secret {
-    fn read(&self) -> Result<Vec<u8>, Cause> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, Cause> {
         match self {
             Self::File(path) => fs::read(path).map_err(Cause::system("read secret", path)),
             Self::Variable(name) => {

@@ -2,12 +2,12 @@
 
 use oci::Digest;
 
-use super::{Builder, image, rehearsal::Verdict};
+use super::{Builder, files::From, image, rehearsal::Verdict};
 use crate::{
     arguments::Local,
     cache::{Entry, Key, Layer, Step, chain_id},
     config::Image,
-    dockerfile::{self, Instruction, Statement, expand::Expander},
+    dockerfile::{self, Instruction, Statement, expand::Expander, instruction::Copy},
     error::{Cause, Error},
     metadata,
     plan::Origin,
@@ -59,8 +59,17 @@ impl Builder<'_> {
         self.begin(&stage.text);
         let mut state = self.from(at).map_err(self.at(stage.line))?;
         self.note(Verdict::Base);
+        if let Origin::Files(name) = &self.plan.bases[at] {
+            let all = Copy { sources: vec!["/".to_owned()], destination: "/".to_owned(), ..Copy::default() };
+            let copied =
+                self.named(name).and_then(|tree| self.copy_from(&mut state, &all, "COPY", From::Files(tree)));
+            copied.map_err(self.at(stage.line))?;
+        }
         if !state.layers.is_empty() || !state.image.history.is_empty() {
             self.show(&state).map_err(self.at(stage.line))?;
+        }
+        if self.plan.replaced[at] {
+            return Ok(state);
         }
         self.triggers(&mut state, at, stage.line)?;
         for statement in &stage.statements {
@@ -72,7 +81,9 @@ impl Builder<'_> {
 
     fn from(&self, at: usize) -> Result<State, Cause> {
         match &self.plan.bases[at] {
-            Origin::Scratch => Ok(State { image: Image::scratch(self.global.target()), ..State::default() }),
+            Origin::Scratch | Origin::Files(_) => {
+                Ok(State { image: Image::scratch(self.global.target()), ..State::default() })
+            }
             Origin::Stage(index) => {
                 // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -73,14 +73,15 @@ impl Store {
     /// The store below `$STAVE_ROOT`.
     pub(super) fn open(options: &Options) -> Result<Self, Cause> {
         let layout = Layout::open_or_create_with(options.root.join("images"), !options.no_sync)?;
-        let images = Images::new(layout, options.pull, options.quiet);
+        let images = Images::new(layout, options.pull, options.quiet, &options.contexts);
         Ok(Self::new(&options.root, images, options.rootless))
     }
 
     /// The store to look at: nothing may be made in it.
-    pub(super) fn look(root: &Path) -> Result<Self, Cause> {
-        let images = Images::new(Layout::look(root.join("images"))?, Pull::Never, true);
-        Ok(Self::new(root, images, false))
+    pub(super) fn look(options: &Options) -> Result<Self, Cause> {
+        let layout = Layout::look(options.root.join("images"))?;
+        let images = Images::new(layout, Pull::Never, true, &BTreeMap::new());
+        Ok(Self::new(&options.root, images, false))
     }
 
     fn new(root: &Path, images: Images, rootless: bool) -> Self {

@@ -1,0 +1,201 @@
+//! `RUN --mount=type=ssh`: a socket at which the command finds an agent of SSH, and can only ask for keys and signatures. A process
+//! beside passes these requests on; it ends with the step.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt, chown},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::{
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Pid, fork},
+};
+
+use super::{
+    Builder,
+    mounts::{Held, Prepared, Wanted},
+    process::Bind,
+};
+use crate::{copy::clean, error::Cause};
+
+/// The variable that names the socket of an agent.
+const VARIABLE: &str = "SSH_AUTH_SOCK";
+/// The largest message, in bytes (OpenSSH has the same).
+const LARGEST: u32 = 256 << 10;
+
+/// Messages of agents (draft-ietf-sshm-ssh-agent, "Message numbers").
+const FAILURE: u8 = 5;
+const REQUEST_IDENTITIES: u8 = 11;
+const SIGN_REQUEST: u8 = 13;
+
+/// Finds the agents of `--ssh`: `ID`, for that of the caller, or `ID=SOCKET`.
+///
+/// # Errors
+/// When it names no socket.
+pub fn agent(text: &str) -> Result<(String, PathBuf), Cause> {
+    let (id, path) = text.split_once('=').unwrap_or((text, ""));
+    let id = if id.is_empty() { "default" } else { id };
+    let wrong = |problem: &str| Cause::Agent(id.to_owned(), problem.to_owned());
+    let path = match path {
+        "" => std::env::var_os(VARIABLE)
+            .map(PathBuf::from)
+            .filter(|path| !path.as_os_str().is_empty())
+            .ok_or_else(|| wrong("$SSH_AUTH_SOCK is not set; start an agent, or write ID=SOCKET"))?,
+        path => PathBuf::from(path),
+    };
+    let found = fs::metadata(&path).map_err(Cause::system("stat", &path))?;
+    match found.file_type().is_socket() {
+        true => Ok((id.to_owned(), path)),
+        false => Err(wrong("it is no socket; an agent holds keys: ssh-add KEY, and --ssh default")),
+    }
+}
+
+/// The process that passes requests on, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Relay(Pid);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+impl Builder<'_> {
+    /// Gives a command its agent.
+    pub(super) fn agent(
+        &self,
+        wanted: &Wanted,
+        working_dir: &str,
+        held: &mut Held,
+        prepared: &mut Prepared,
+    ) -> Result<(), Cause> {
+        let mount = &wanted.mount;
+        if mount.source.is_some() {
+            return Err(wanted.wrong("ssh does not support source"));
+        }
+        let id = mount.id.as_deref().filter(|id| !id.is_empty()).unwrap_or("default");
+        let Some(agent) = self.options.agents.get(id) else {
+            return match mount.required {
+                // Commands that need one say so, others run without.
+                false => Ok(()),
+                true => {
+                    Err(wanted
+                        .wrong(format!("the SSH agent {id:?} is required, and was not given: --ssh {id}")))
+                }
+            };
+        };
+        let path = self.store.workspace()?.step()?.upper.join("agent");
+        let listener = UnixListener::bind(&path).map_err(Cause::system("create socket", &path))?;
+        let owner = (Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)));
+        chown(&path, owner.0, owner.1).map_err(Cause::system("change owner of", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o600)))
+            .map_err(Cause::system("change mode of", &path))?;
+        held.agents.push(relay(listener, agent)?);
+        let number = held.agents.len() - 1;
+        let target = match mount.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{number}"),
+            target => target.to_owned(),
+        };
+        let target = clean(working_dir, &target);
+        if number == 0 {
+            prepared.environment.push((VARIABLE.to_owned(), format!("/{}", target.display())));
+        }
+        let options = ["bind", "rw", "nosuid", "nodev", "noexec"].map(String::from).to_vec();
+        prepared.binds.push(Bind { target, source: Some(path), options });
+        Ok(())
+    }
+}
+
+/// Starts the process.
+fn relay(listener: UnixListener, agent: &Path) -> Result<Relay, Cause> {
+    let parent = nix::unistd::getpid();
+    // SAFETY: a build has one thread, so the child may do whatever its parent may.
+    match unsafe { fork() }.map_err(|error| Cause::system("start relay to", agent)(io::Error::from(error)))? {
+        ForkResult::Parent { child } => Ok(Relay(child)),
+        ForkResult::Child => {
+            let ends = prctl::set_pdeathsig(Signal::SIGKILL);
+            // The build may have ended before that.
+            if ends.is_ok() && nix::unistd::getppid() == parent {
+                serve(&listener, agent);
+            }
+            // Nothing of the build's is undone here.
+            std::process::exit(0)
+        }
+    }
+}
+
+fn serve(listener: &UnixListener, agent: &Path) {
+    for client in listener.incoming() {
+        let (Ok(client), agent) = (client, agent.to_owned()) else { continue };
+        thread::spawn(move || {
+            // A client that goes, or an agent that does, ends this connection only.
+            let _ = UnixStream::connect(agent).and_then(|agent| pass_on(client, agent));
+        });
+    }
+}
+
+/// Passes requests on, one after the other. Other requests than those for keys and signatures fail.
+fn pass_on(mut client: UnixStream, mut agent: UnixStream) -> io::Result<()> {
+    loop {
+        let request = message(&mut client)?;
+        let answer = match request.first() {
+            Some(&(REQUEST_IDENTITIES | SIGN_REQUEST)) => {
+                send(&mut agent, &request)?;
+                message(&mut agent)?
+            }
+            _ => vec![FAILURE],
+        };
+        send(&mut client, &answer)?;
+    }
+}
+
+fn message(from: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    if length > LARGEST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; length as usize];
+    from.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn send(to: &mut UnixStream, message: &[u8]) -> io::Result<()> {
+    to.write_all(&(message.len() as u32).to_be_bytes())?;
+    to.write_all(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_and_signatures_are_passed_on() {
+        let (mut client, here) = UnixStream::pair().unwrap();
+        let (there, mut agent) = UnixStream::pair().unwrap();
+        let passing = thread::spawn(move || pass_on(here, there));
+        // To add a key (17) and to remove all (19) are refused.
+        for refused in [17, 19, 27] {
+            send(&mut client, &[refused, 1]).unwrap();
+            assert_eq!(message(&mut client).unwrap(), [FAILURE]);
+        }
+        send(&mut client, &[REQUEST_IDENTITIES]).unwrap();
+        assert_eq!(message(&mut agent).unwrap(), [REQUEST_IDENTITIES]);
+        send(&mut agent, &[12, 0, 0, 0, 0]).unwrap();
+        assert_eq!(message(&mut client).unwrap(), [12, 0, 0, 0, 0]);
+        drop(client);
+        assert!(passing.join().unwrap().is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! Where files for COPY, ADD and mounts come from besides stages and images: the build context, and those with names of
+//! their own (`--build-context`).
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs::{self, File},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Builder, fetch, input::Input, repository, store::open_readable};
+use crate::{
+    copy::Tree,
+    error::Cause,
+    ignore::{IGNORE_FILE, Ignore},
+    plan::{Alias, Aliases},
+};
+
+/// What a name of `--build-context` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A directory.
+    Directory(PathBuf),
+    /// An image, or `scratch`.
+    Image(String),
+    /// An image in an OCI layout: its directory, and a tag or a digest, if there is one.
+    Layout(PathBuf, Option<String>),
+    /// A file on a web server, which gets the name `context`.
+    Web(String),
+    /// A repository of git.
+    Git(git::Address),
+}
+
+impl Named {
+    /// `NAME=DIR`, `NAME=docker-image://IMAGE`, `NAME=oci-layout://DIR[:TAG|@DIGEST]`, or the address of a file on a web server
+    /// or of a repository of git.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<(String, Self), String> {
+        let (name, value) = text.split_once('=').ok_or("it is NAME=SOURCE")?;
+        if name.is_empty() || value.is_empty() {
+            return Err("it is NAME=SOURCE".to_owned());
+        }
+        if ["scratch", "context"].iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
+            return Err(format!("{name:?} has a meaning already"));
+        }
+        let named = match value.split_once("://") {
+            Some(("docker-image", "scratch")) => Self::Image("scratch".to_owned()),
+            Some(("docker-image", image)) => {
+                let image: oci::Reference = image.parse().map_err(|error| format!("{image:?}: {error}"))?;
+                Self::Image(image.pinned().canonical())
+            }
+            Some(("oci-layout", layout)) => {
+                let (path, which) = match layout.split_once('@') {
+                    Some((path, digest)) => (path, Some(digest)),
+                    None => match layout.rsplit_once(':') {
+                        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+                        _ => (layout, None),
+                    },
+                };
+                Self::Layout(path.into(), which.map(str::to_owned))
+            }
+            Some(("local", path)) => Self::Directory(path.into()),
+            _ => match git::Address::parse(value) {
+                Some(address) => Self::Git(address.map_err(|error| error.to_string())?),
+                None if fetch::is_web(value) => Self::Web(value.to_owned()),
+                None if value.contains("://") => return Err(format!("unsupported context source {value:?}")),
+                None => Self::Directory(value.into()),
+            },
+        };
+        Ok((name.to_owned(), named))
+    }
+
+    /// What it means to the plan, under its name.
+    pub(super) fn alias(&self, name: &str) -> Alias {
+        match self {
+            Self::Image(image) if image == "scratch" => Alias::Scratch,
+            Self::Image(image) => Alias::Image(image.clone()),
+            Self::Layout(..) => Alias::Image(name.to_owned()),
+            Self::Directory(_) | Self::Web(_) | Self::Git(_) => Alias::Files,
+        }
+    }
+}
+
+/// The names and their meanings.
+pub(super) fn aliases(contexts: &BTreeMap<String, Named>) -> Aliases {
+    Aliases::new(contexts.iter().map(|(name, named)| (name.clone(), named.alias(name))))
+}
+
+/// Trees that were opened, by their names; the build context has none.
+#[derive(Debug, Default)]
+pub(super) struct Contexts {
+    open: RefCell<BTreeMap<Option<String>, Rc<Tree>>>,
+}
+
+impl Builder<'_> {
+    /// The build context, opened when it is first needed.
+    pub(super) fn context(&self) -> Result<Rc<Tree>, Cause> {
+        self.opened(None, || open_main(self.input))
+    }
+
+    /// The files of a named context.
+    pub(super) fn named(&self, name: &str) -> Result<Rc<Tree>, Cause> {
+        let none = || Cause::NoImage(name.to_owned());
+        let named = self.options.contexts.get(name).ok_or_else(none)?;
+        self.opened(Some(name), || match named {
+            Named::Directory(path) => open_directory(path),
+            Named::Web(address) => {
+                let directory = self.store.workspace()?.step()?.upper;
+                let path = directory.join("context");
+                let mut file = File::create_new(&path).map_err(Cause::system("create", &path))?;
+                let mut body = fetch::Body::get(address, Cause::Context)?;
+                fetch::copy((&mut body, Path::new(address)), (&mut file, &path))?;
+                Ok(Tree::context(open_readable(&directory)?, Ignore::default()))
+            }
+            Named::Git(address) => {
+                let step = self.store.workspace()?.step()?;
+                let revision = repository::revision(address, self.options)?;
+                repository::check_out(address, &revision, self.options, (&step.upper, &step.work), false)?;
+                ignoring(open_readable(&step.upper)?, &step.upper.join(IGNORE_FILE), &|path| fs::read(path))
+            }
+            Named::Image(_) | Named::Layout(..) => Err(none()),
+        })
+    }
+
+    fn opened(
+        &self,
+        name: Option<&str>,
+        open: impl FnOnce() -> Result<Tree, Cause>,
+    ) -> Result<Rc<Tree>, Cause> {
+        let name = name.map(str::to_owned);
+        if let Some(tree) = self.contexts.open.borrow().get(&name) {
+            return Ok(Rc::clone(tree));
+        }
+        let tree = Rc::new(open()?);
+        self.contexts.open.borrow_mut().insert(name, Rc::clone(&tree));
+        Ok(tree)
+    }
+}
+
+/// A directory as a context, without what its `.dockerignore` takes out.
+fn open_directory(path: &Path) -> Result<Tree, Cause> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open build context", path))?;
+    ignoring(root, &path.join(IGNORE_FILE), &|path| fs::read(path))
+}
+
+type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
+
+fn ignoring(root: OwnedFd, ignore: &Path, read: ReadFile<'_>) -> Result<Tree, Cause> {
+    Ok(Tree::context(root, read_ignore(ignore, read)?.unwrap_or_default()))
+}
+
+fn read_ignore(path: &Path, read: ReadFile<'_>) -> Result<Option<Ignore>, Cause> {
+    match read(path) {
+        Ok(text) => {
+            let failed = |source| Cause::Ignore { path: path.to_owned(), source };
+            Ignore::parse(&text).map(Some).map_err(failed)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Cause::system("read", path)(error)),
+    }
+}
+
+/// Opens the build context, with the Dockerfile's own `.dockerignore`, or else the context's.
+fn open_main(input: &Input) -> Result<Tree, Cause> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
+        .map_err(Cause::system("open build context", &input.context))?;
+    let ignore = input.ignore(&root)?;
+    Ok(Tree::context(root, ignore))
+}
+
+impl Input {
+    /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.
+    pub(super) fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
+        let mut own = self.file.as_os_str().to_owned();
+        own.push(IGNORE_FILE);
+        for path in [PathBuf::from(own), self.context.join(IGNORE_FILE)] {
+            if let Some(ignore) = read_ignore(&path, &|path| self.read_beside(root, path))? {
+                return Ok(ignore);
+            }
+        }
+        Ok(Ignore::default())
+    }
+}

@@ -1,0 +1,57 @@
+//! Repositories of git: as a source of ADD, as a context, and as a named context.
+
+use std::path::Path;
+
+use git::{Address, Remote, Revision};
+use registry::Client;
+
+use super::Options;
+use crate::error::Cause;
+
+/// The commit that an address means. The server is not asked where the address names it.
+pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision, Cause> {
+    if let (Some(commit), true) = (address.full_commit(), is_consistent(address)) {
+        return Ok(Revision { commit: commit.to_owned(), reference: None });
+    }
+    let client = Client::new(registry::Options::default());
+    let authorize = |host: &str| options.authorization(host);
+    Ok(Remote::open(&address.remote, &client, &authorize)?.resolve(address)?)
+}
+
+/// Whether a commit that is given twice is the same one.
+fn is_consistent(address: &Address) -> bool {
+    match (&address.reference, &address.commit) {
+        (Some(reference), Some(commit)) => reference == commit,
+        // What a branch is now has to be asked.
+        (Some(reference), None) => address.full_commit() == Some(reference),
+        (None, _) => false,
+    }
+}
+
+/// Writes the files of a commit into the first directory. The second one is for the objects.
+pub(super) fn check_out(
+    address: &Address,
+    revision: &Revision,
+    options: &Options,
+    (directory, scratch): (&Path, &Path),
+    keep: bool,
+) -> Result<(), Cause> {
+    let client = Client::new(registry::Options::default());
+    let authorize = |host: &str| options.authorization(host);
+    let remote = Remote::open(&address.remote, &client, &authorize)?;
+    git::checkout((&remote, revision, address), (&client, &authorize), directory, scratch, keep)?;
+    Ok(())
+}
+
+impl Options {
+    /// What opens private repositories on a host: the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, for all hosts or, with `.host`
+    /// behind, for one (docs.docker.com/build/building/secrets, "Git authentication for remote contexts").
+    fn authorization(&self, host: &str) -> Option<String> {
+        let read = |id: &str| {
+            let secret = self.secrets.get(&format!("{id}.{host}")).or_else(|| self.secrets.get(id))?;
+            String::from_utf8(secret.read().ok()?).ok()
+        };
+        let header = read("GIT_AUTH_HEADER").map(|header| header.trim().to_owned());
+        header.or_else(|| read("GIT_AUTH_TOKEN").map(|token| git::authorization_of_token(&token)))
+    }
+}

@@ -1,0 +1,288 @@
+//! What a build takes files and images from besides its context: repositories of git, contexts with names, agents of SSH.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+use common::{Built, Fixture};
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(directory)
+        .args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A bare repository `r.git` with two commits, the first of which has the tag `v1`.
+fn repository(below: &Path, format: &str) -> PathBuf {
+    let work = below.join("work");
+    fs::create_dir_all(work.join("sub")).unwrap();
+    git(&work, &["init", "-q", "-b", "main", "--object-format", format]);
+    fs::write(work.join("top"), "one").unwrap();
+    fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
+    fs::write(work.join("sub/file"), "deep").unwrap();
+    std::os::unix::fs::symlink("sub/file", work.join("link")).unwrap();
+    git(&work, &["add", "-A"]);
+    git(&work, &["commit", "-qm", "one"]);
+    git(&work, &["tag", "-a", "v1", "-m", "one"]);
+    fs::write(work.join("top"), "two").unwrap();
+    git(&work, &["commit", "-qam", "two"]);
+    git(below, &["clone", "-q", "--bare", "work", "r.git"]);
+    let bare = below.join("r.git");
+    git(&bare, &["update-server-info"]);
+    bare
+}
+
+/// A web server of the repositories in a directory. A smart one lets git answer.
+fn serve(directory: PathBuf, smart: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), &directory, smart)));
+    address
+}
+
+fn answer(mut stream: TcpStream, directory: &Path, smart: bool) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+            break;
+        }
+        lines.push(line.trim().to_owned());
+    }
+    let Some(request) = lines.first() else { return };
+    let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let length =
+        lines.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    let (kind, content) = match path.split_once("/info/refs?service=git-upload-pack") {
+        Some((name, _)) if smart => {
+            let refs = upload_pack(&directory.join(name), &["--advertise-refs"], &[]);
+            ("advertisement", Some([b"001e# service=git-upload-pack\n0000", &*refs].concat()))
+        }
+        _ if request.starts_with("POST") => {
+            let name = path.trim_end_matches("/git-upload-pack");
+            ("result", Some(upload_pack(&directory.join(name), &[], &body)))
+        }
+        _ => ("file", fs::read(directory.join(path.split('?').next().unwrap())).ok()),
+    };
+    let status = if content.is_some() { "200 OK" } else { "404 Not Found" };
+    let content = content.unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/x-git-upload-pack-{kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        content.len()
+    );
+    let _ = stream.write_all(&[head.as_bytes(), &content].concat());
+}
+
+fn upload_pack(repository: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut git = Command::new("git");
+    git.args(["upload-pack", "--stateless-rpc"]).args(arguments).arg(repository);
+    let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    git.stdin.take().unwrap().write_all(input).unwrap();
+    git.wait_with_output().unwrap().stdout
+}
+
+fn files(fixture: &Fixture, built: &Built) -> Vec<String> {
+    fixture.layers(built, 0).into_iter().flatten().map(|(name, what)| format!("{name} {what}")).collect()
+}
+
+#[test]
+fn add_of_a_repository() {
+    let fixture = Fixture::new();
+    for (format, smart) in [("sha1", true), ("sha1", false), ("sha256", true)] {
+        let below = fixture.path(&format!("{format}-{smart}"));
+        let bare = repository(&below, format);
+        let address = format!("{}/r.git", serve(below, smart));
+        let built = fixture.build(&format!("FROM scratch\nADD {address} /a/\nADD {address}#v1:sub /b\n"));
+        let all = [
+            "a/ 755 0:0",
+            "a/Dockerfile 644 0:0 FROM scratch\nCOPY . /",
+            "a/link 777 0:0 -> sub/file",
+            "a/sub/ 755 0:0",
+            "a/sub/file 644 0:0 deep",
+            "a/top 644 0:0 two",
+            "b/ 755 0:0",
+            "b/file 644 0:0 deep",
+        ];
+        assert_eq!(files(&fixture, &built), all, "{format} {smart}");
+        assert_eq!(fixture.build(&format!("FROM scratch\nADD {address} /a/\n")).cached(), 1);
+        // A commit by its name, which is before the newest.
+        let first = git(&bare, &["rev-parse", "v1^{commit}"]);
+        let built = fixture.build(&format!("FROM scratch\nADD --chown=5 {address}#{first} /\n"));
+        assert!(files(&fixture, &built).contains(&"top 644 5:5 one".to_owned()), "{}", built.stderr);
+        // The repository stays where that is asked for, and git knows it.
+        let out = fixture.path(&format!("out-{format}-{smart}"));
+        let text = format!("FROM scratch\nADD --keep-git-dir=true {address} /\n");
+        fixture.build_with(&text, &["-o", out.to_str().unwrap()]).ok();
+        assert_eq!(git(&out, &["status", "--short"]), "");
+        assert_eq!(git(&out, &["rev-parse", "HEAD"]), git(&bare, &["rev-parse", "main"]));
+        assert_eq!(git(&out, &["rev-parse", "--abbrev-ref", "HEAD"]), "main");
+    }
+}
+
+#[test]
+fn a_repository_must_be_the_one_that_is_meant() {
+    let fixture = Fixture::new();
+    let bare = repository(&fixture.path("r"), "sha1");
+    let address = format!("{}/r.git", serve(fixture.path("r"), true));
+    let newest = git(&bare, &["rev-parse", "main"]);
+    fixture.build(&format!("FROM scratch\nADD --checksum={newest} {address} /\n"));
+    fixture.build(&format!("FROM scratch\nADD {address}?commit={}&branch=main /\n", &newest[..12]));
+    let other = "0123456789012345678901234567890123456789";
+    for (add, error) in [
+        (
+            format!("--checksum={other} {address}#main /"),
+            format!("{address}: expected commit {other}, found {newest}"),
+        ),
+        (format!("{address}#none /"), format!("{address} has no \"none\"")),
+        (format!("{address}#:none /"), format!("{address} has no directory \"none\"")),
+        (
+            "git@host:a/b /".to_owned(),
+            "git@host:a/b: repositories over SSH are not fetched; write its address with https://".to_owned(),
+        ),
+        (
+            format!("--keep-git-dir=false {address}?keep-git-dir=true /"),
+            "inconsistent keep-git-dir configuration".to_owned(),
+        ),
+        (format!("{address}?x=y /"), format!("address \"{address}?x=y\": unexpected query \"x\"")),
+    ] {
+        let built = fixture.build_with(&format!("FROM scratch\nADD {add}\n"), &[]);
+        let file = fixture.path("context/Dockerfile");
+        assert_eq!(built.error(), format!("img-build: {}:2: step 2/2: {error}", file.display()), "{add}");
+    }
+    let built = fixture.build_with(&format!("FROM scratch\nCOPY {address} /\n"), &[]);
+    assert!(built.error().ends_with("source can't be a git ref for COPY"), "{}", built.stderr);
+}
+
+#[test]
+fn a_submodule_comes_with_its_repository() {
+    let fixture = Fixture::new();
+    let below = fixture.path("m");
+    repository(&below, "sha1");
+    let outer = below.join("outer");
+    fs::create_dir(&outer).unwrap();
+    git(&outer, &["init", "-q", "-b", "main"]);
+    git(&outer, &["submodule", "--quiet", "add", "../r.git", "lib/r"]);
+    git(&outer, &["commit", "-qm", "with a module"]);
+    git(&below, &["clone", "-q", "--bare", "outer", "o.git"]);
+    let address = format!("{}/o.git", serve(below, true));
+    let built = fixture.build(&format!("FROM scratch\nADD {address} /\n"));
+    assert!(
+        files(&fixture, &built).contains(&"lib/r/top 644 0:0 two".to_owned()),
+        "{:?}",
+        files(&fixture, &built)
+    );
+    let built = fixture.build(&format!("FROM scratch\nADD {address}?submodules=false /\n"));
+    assert!(!files(&fixture, &built).iter().any(|file| file.starts_with("lib/r/top")));
+}
+
+#[test]
+fn a_context_in_a_repository() {
+    let fixture = Fixture::new();
+    repository(&fixture.path("r"), "sha1");
+    let address = format!("{}/r.git", serve(fixture.path("r"), true));
+    let build = |context: &str, arguments: &[&str]| {
+        let mut command = fixture.command();
+        Built::new(command.args(["-t", "built"]).args(arguments).arg(context).output().unwrap()).ok()
+    };
+    let built = build(&format!("{address}#v1"), &[]);
+    assert!(files(&fixture, &built).contains(&"top 644 0:0 one".to_owned()));
+    let built = build(&address, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]);
+    assert!(files(&fixture, &built).contains(&".git/HEAD 644 0:0 ref: refs/heads/main".to_owned()));
+}
+
+#[test]
+fn contexts_with_names() {
+    let fixture = Fixture::new();
+    let other = fixture.path("other");
+    fs::create_dir_all(other.join("bin")).unwrap();
+    fs::write(other.join("file"), "named").unwrap();
+    fs::write(other.join("secret"), "x").unwrap();
+    fs::write(other.join(".dockerignore"), "secret\n").unwrap();
+    let named = format!("other={}", other.display());
+    let text = "FROM scratch\nCOPY --from=other . /\nCOPY --from=OTHER file /again\n";
+    let built = fixture.build_with(text, &["--build-context", &named]).ok();
+    assert_eq!(
+        files(&fixture, &built),
+        [".dockerignore 644 0:0 secret", "bin/ 755 0:0", "file 644 0:0 named", "again 644 0:0 named"]
+    );
+    let text = "FROM busybox\nRUN --mount=from=other,target=/m cat /m/file > /out; ! cat /m/secret\n";
+    let built = fixture.build_with(text, &["--build-context", &named]).ok();
+    assert_eq!(fixture.layers(&built, 1)[0]["out"], "644 0:0 named");
+    // As a base, and instead of a whole stage.
+    let built = fixture.build_with("FROM other\n", &["--build-context", &named]).ok();
+    assert!(files(&fixture, &built).contains(&"file 644 0:0 named".to_owned()));
+    let text = "FROM nowhere.example/x AS other\nRUN false\nFROM scratch\nCOPY --from=other file /\n";
+    let built = fixture.build_with(text, &["--build-context", &named]).ok();
+    assert_eq!(files(&fixture, &built), ["file 644 0:0 named"]);
+    // An image under another name, however that is written.
+    for (name, from) in [("base", "base"), ("nowhere.example/a", "nowhere.example/a:latest")] {
+        let context = format!("{name}=docker-image://busybox");
+        let built =
+            fixture.build_with(&format!("FROM {from}\nRUN true\n"), &["--build-context", &context]).ok();
+        assert_eq!(
+            built.document["image"]["configuration"]["rootfs"]["diff_ids"].as_array().unwrap().len(),
+            2
+        );
+    }
+    fixture.build_with("FROM base\n", &["--build-context", "base=docker-image://scratch"]).ok();
+    // An OCI layout.
+    let layout = format!("base=oci-layout://{}", fixture.root().join("images").display());
+    fixture.build_with("FROM base\nRUN true\n", &["--build-context", &format!("{layout}:latest")]).ok();
+    let missing = fixture.build_with("FROM base\n", &["--build-context", &format!("{layout}:none")]);
+    assert!(missing.error().contains("there is no image \"none\" in "), "{}", missing.stderr);
+}
+
+#[test]
+fn an_agent_of_ssh() {
+    let fixture = Fixture::new();
+    let path = fixture.path("agent");
+    let agent = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for client in agent.incoming() {
+            let mut client = client.unwrap();
+            let mut request = [0; 5];
+            while client.read_exact(&mut request).is_ok() {
+                client.write_all(b"\0\0\0\x05\x0c\0\0\0\0").unwrap();
+            }
+        }
+    });
+    let ask = "printf '\\000\\000\\000\\001\\013' | nc -U $SSH_AUTH_SOCK | head -c 9 | od -An -tx1 > /out; ls -ln $SSH_AUTH_SOCK >> /out";
+    let text = format!("FROM busybox\nRUN --mount=type=ssh,uid=5,mode=0660 {ask}\n");
+    let given = format!("default={}", path.display());
+    let built = fixture.build_with(&text, &["--ssh", &given]);
+    let out = match built.stderr.contains("nc: ") {
+        // This busybox has no `nc -U`: the socket is all that can be looked at.
+        true => String::new(),
+        false => fixture.layers(&built.ok(), 1)[0]["out"].clone(),
+    };
+    assert!(
+        out.is_empty() || out.contains("srw-rw----") && out.contains("/run/buildkit/ssh_agent.0"),
+        "{out}"
+    );
+    let text = "FROM busybox\nRUN --mount=type=ssh,id=x,target=/s,required test -S /s\nRUN test ! -e /s\n";
+    fixture.build_with(text, &["--ssh", &format!("x={}", path.display())]).ok();
+    fixture.build("FROM busybox\nRUN --mount=type=ssh test -z \"$SSH_AUTH_SOCK\"\n");
+    let missing = fixture.build_with(text, &["--ssh", &given, "--no-cache"]);
+    let error = "mount \"type=ssh,id=x,target=/s,required\": the SSH agent \"x\" is required, and was not given: --ssh x";
+    assert!(missing.error().ends_with(error), "{}", missing.stderr);
+    let key = fixture.write("key", "x");
+    let wrong = fixture.build_with("FROM scratch\n", &["--ssh", &format!("default={}", key.display())]);
+    assert!(wrong.error().contains("it is no socket; an agent holds keys"), "{}", wrong.stderr);
+}
