@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("image", &["operation", "filesystem", "image"]),
     ("network", &["operation", "kernel", "filesystem", "network"]),
     ("process", &["operation", "kernel", "filesystem", "process"]),
+    ("attachment", &["pipe", "network"]),
     ("builder", &["operation", "filesystem", "image", "network", "process"]),
     ("remote", &["pipe", "image"]),
     ("testkit", &["kernel"]),

@@ -21,11 +21,12 @@ struct Change {
 }
 
 /// The pipe's tools, with the arguments of the run.
-const PIPE: [&str; 6] = [
+const PIPE: [&str; 7] = [
     "layer-apply --id web",
     "union-mount",
     "netns-bridge",
     "veth-pair",
+    "bridge-attach back --subnet 10.55.0.0/24 --icc=false",
     "portmap -p 10080:80",
     "link-hosts --link db:base",
 ];

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 8] = [
+const TOOLS: [&str; 9] = [
     "layer-apply",
     "union-mount",
     "cgroup-limit",
     "netns-bridge",
     "veth-pair",
+    "bridge-attach",
     "portmap",
     "link-hosts",
     "ns-exec",
@@ -21,7 +22,8 @@ const TOOLS: [&str; 8] = [
 /// A container with everything.
 fn pipe(id: &str, port: u16) -> String {
     format!(
-        "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | portmap -p {port}:80 | \
+        "layer-apply --id {id} < busybox.json | union-mount | cgroup-limit --pids 100 | netns-bridge | veth-pair | \
+         bridge-attach back --subnet 10.55.0.0/24 | portmap -p {port}:80 | \
          ns-exec -d -- sleep 10000 > {id}.json"
     )
 }

@@ -50,7 +50,7 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
         }
     };
     // The host is told by the way out, where there is one.
-    let main = attachments.iter().find(|one| one.has_way_out()).or(attachments.first());
+    let main = attachments.iter().min_by_key(|one| one.metric());
     let dns = main.map(|main| &main.cni.dns);
     let bridge = main.map(|main| &main.bridge).or(member.as_ref().and_then(|member| member.bridge.as_ref()));
     let gateway = bridge.map_or(Gateway::None, |bridge| Gateway::At(bridge.gateway));

@@ -21,7 +21,7 @@ mod routed;
 
 use std::{net::IpAddr, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Parser};
 use document::{
     Document,
@@ -30,7 +30,7 @@ use document::{
 use nat::Mapping;
 use operation::Scope;
 use publish::Publish;
-use toolkit::{Common, Context, Filter, Plan};
+use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Publish ports of a container on the host
 #[derive(Parser)]
@@ -115,14 +115,20 @@ impl Filter for Portmap {
     }
 }
 
-/// The attachment whose address the ports lead to: the first by which answers find the way out, otherwise the first.
+/// The attachment whose address the ports lead to: that by which answers find the way out.
 fn attachment(document: &Document) -> Result<members::Attachment> {
     document.require::<members::Network>()?;
-    let mut all = document.attachments()?;
+    let all = document.attachments()?;
     if all.is_empty() {
         bail!("no address in `networks`: run veth-pair or bridge-attach first");
     }
-    Ok(all.swap_remove(all.iter().position(members::Attachment::has_way_out).unwrap_or_default()))
+    if all.iter().all(|one| one.bridge.internal) {
+        let error = anyhow!("no port of the container can be published: its networks are internal");
+        return Err(hint(error, "attach it to another network first"));
+    }
+    let mut open = all.into_iter().filter(|one| !one.bridge.internal).collect::<Vec<_>>();
+    let main = open.iter().map(members::Attachment::metric).enumerate().min_by_key(|(_, metric)| *metric);
+    Ok(open.swap_remove(main.map_or(0, |(at, _)| at)))
 }
 
 fn container_address(attachment: &members::Attachment) -> Result<std::net::Ipv4Addr> {

@@ -13,27 +13,14 @@
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 
-mod address;
-mod pair;
-
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
+use attachment::{Asked, Container, NetworkOperation};
 use clap::Parser;
-use document::{Document, Instance, members};
-use ipnet::{IpNet, Ipv4Net};
-use lease::Lease;
-use nat::NatOperation;
-use netlink::{Connection, Link, LinkOperation, Mac, Mark, veth_name};
+use document::{Document, members};
 use operation::Scope;
-use pair::Pair;
 use toolkit::{Common, Context, Filter, Plan, hint};
-
-/// The name of the interface in the container.
-const INTERFACE: &str = "eth0";
-
-/// What the kernel gives a new bridge, in bytes.
-const MTU: u32 = 1500;
 
 /// Make a veth pair between a network namespace and its bridge, with an address and a default route
 #[derive(Parser)]
@@ -46,20 +33,11 @@ struct VethPair {
     common: Common,
 }
 
-operation::any_of! {
-    /// What this tool does.
-    enum Op {
-        Lease(Lease),
-        Address(NatOperation),
-        Link(LinkOperation),
-    }
-}
-
 impl Filter for VethPair {
     type Adds = members::Attached;
-    type Operation = Op;
+    type Operation = NetworkOperation;
     const LOCK: Option<&'static str> = Some("network");
-    const READS: &'static [&'static str] = &["network"];
+    const READS: &'static [&'static str] = &["network", "networks"];
 
     fn common(&self) -> &Common {
         &self.common
@@ -74,58 +52,14 @@ impl Filter for VethPair {
         if network.cni.is_some() {
             bail!("the container has an interface already");
         }
-        let Some(on) = network.bridge.as_ref() else {
-            let what = "netns-bridge notes one; bridge-attach needs none";
-            return Err(hint(anyhow!("no bridge in `network`"), what));
+        let Some(on) = &network.bridge else {
+            let error = anyhow!("no bridge in `network`");
+            return Err(hint(error, "after netns-add, bridge-attach joins the container to one"));
         };
-        let name = &on.name;
-        let connection = Connection::open(None)?;
-        let bridge = match connection.link(name)? {
-            Some(bridge) => bridge,
-            None if context.planned => planned_bridge(name),
-            None => {
-                let what = "make it again with netns-bridge --repair";
-                return Err(hint(anyhow!("no bridge {name:?}"), what));
-            }
-        };
-        let guards = bridge.is_our_bridge();
-        let lease = address::plan(context, on, &connection, &bridge)?;
-        let leased = lease.address;
-        let address = NatOperation::Address {
-            address: lease.address,
-            holder: context.id.clone(),
-            instead_of: lease.instead_of.clone(),
-        };
-        let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
-        let subnet = address::v4(on.subnet)?;
-        let cidr = IpNet::from(Ipv4Net::new(leased, subnet.prefix_len())?);
-        let pair = Pair {
-            here: (veth_name(&context.id, INTERFACE), Mac::derive(&context.id, "host")),
-            inside: Mac::from(leased),
-            mtu: match self.mtu {
-                Some(mtu) => mtu,
-                // A bridge of ours takes the lowest of its ports'.
-                None if guards => {
-                    let from = (bridge.index != 0).then_some((bridge.index, leased));
-                    connection.mtu_of_the_way_out(from)?.unwrap_or(bridge.mtu)
-                }
-                None => bridge.mtu,
-            },
-            address: cidr,
-            mark: Mark::new(&context.id, instance.as_deref()),
-            guards,
-        };
-        let operations = [lease.into(), address.into()]
-            .into_iter()
-            .chain(pair.operations(&network.namespace, on).map(Op::from))
-            .collect();
-        let attachment = members::Attachment {
-            name: name.clone(),
-            interface: INTERFACE.to_owned(),
-            bridge: on.clone(),
-            cni: pair.result(&network.namespace, on, &bridge),
-            other: Default::default(),
-        };
+        let mut container = Container::new(&context.scope, &context.id, document)?;
+        container.planned = context.planned;
+        let asked = Asked { mtu: self.mtu, ..Asked::default() };
+        let (attachment, operations) = attachment::pair(&container, &network.namespace, on, &asked)?;
         Ok(Plan { adds: members::Attached::new(&network, attachment), operations })
     }
 
@@ -133,23 +67,7 @@ impl Filter for VethPair {
         if let Some(network) = document.get::<members::Network>()? {
             document.set(&members::Network { cni: None, ..network })?;
         }
-        // A step that did not come to be done has added nothing; one of before version 0.2 knows no `networks`.
         Ok(())
-    }
-}
-
-/// The bridge as netns-bridge is going to make it.
-fn planned_bridge(name: &str) -> Link {
-    Link {
-        index: 0,
-        name: name.to_owned(),
-        mac: Some(Mac::derive("", name)),
-        mtu: MTU,
-        up: true,
-        master: None,
-        hairpin: false,
-        bridge: true,
-        alias: None,
     }
 }
 

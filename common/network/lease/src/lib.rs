@@ -12,12 +12,12 @@ mod subnet;
 use std::{
     collections::HashSet,
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use ::operation::{Cause, Place, unless_gone};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub use operation::Lease;
 pub use subnet::{gateway, has_room};
@@ -29,7 +29,7 @@ pub enum Error {
     #[error("lease an address of {range}: all {given} are in use")]
     UsedUp {
         /// The range, or the whole subnet.
-        range: Ipv4Net,
+        range: IpNet,
         /// How many there are.
         given: usize,
     },
@@ -58,12 +58,13 @@ const PROBES: u64 = 16;
 pub(crate) const CURSOR: &str = "cursor";
 
 /// The directory of a subnet's leases.
-pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
+pub fn directory(run_dir: &Path, subnet: IpNet) -> PathBuf {
     run_dir.join("leases").join(subnet.trunc().to_string().replace('/', "_"))
 }
 
-/// Plans a lease of the next free address of `range`, a part of the subnet, for the container `holder`; changes nothing. The
-/// network's own address, its broadcast address and those in `reserved` (the gateway) are never used.
+/// Plans a lease of a free address of `range`, a part of the subnet, for the container `holder`; changes nothing. The
+/// network's own address, its broadcast address and those in `reserved` (the gateway) are never used. It is the next one; in a
+/// range that is too large to be listed it follows from the holder, so that a container gets its address again.
 ///
 /// If all are in use, the lease of a container that is gone may be taken over. `in_use` gets the container's id. It
 /// must return `true` unless it is certain that no record, namespace or link of the container is left.
@@ -72,15 +73,23 @@ pub fn directory(run_dir: &Path, subnet: Ipv4Net) -> PathBuf {
 /// [`Error::UsedUp`]; [`Error::File`] when the leases cannot be read.
 pub fn plan(
     run_dir: &Path,
-    subnet: Ipv4Net,
-    range: Ipv4Net,
-    reserved: &[Ipv4Addr],
+    subnet: IpNet,
+    range: IpNet,
+    reserved: &[IpAddr],
     holder: &str,
     in_use: impl Fn(&str) -> bool,
 ) -> Result<Lease, Error> {
     let directory = directory(run_dir, subnet);
     let lease =
         |address| Lease { directory: directory.clone(), address, holder: holder.into(), instead_of: None };
+    if subnet::is_large(range) {
+        for address in subnet::derived(subnet, range, holder) {
+            let path = directory.join(address.to_string());
+            if !reserved.contains(&address) && !path.try_exists().map_err(file("look for", &path))? {
+                return Ok(lease(address));
+            }
+        }
+    }
     let after = subnet::cursor(&directory);
     let mut candidates =
         subnet::addresses(subnet, range, after).filter(|address| !reserved.contains(address));
@@ -109,14 +118,24 @@ pub fn plan(
     Err(Error::UsedUp { range, given })
 }
 
+/// The container that has the address.
+///
+/// # Errors
+/// When the lease cannot be read.
+pub fn holder(run_dir: &Path, subnet: IpNet, address: IpAddr) -> Result<Option<String>, ::operation::Error> {
+    let path = directory(run_dir, subnet).join(address.to_string());
+    let text = unless_gone(fs::read_to_string(&path)).map_err(file("read", &path))?;
+    Ok(text.map(|text| text.trim().to_owned()))
+}
+
 /// The addresses in use.
-fn list(directory: &Path) -> Result<HashSet<Ipv4Addr>, Error> {
+fn list(directory: &Path) -> Result<HashSet<IpAddr>, Error> {
     let entries = unless_gone(fs::read_dir(directory)).map_err(file("list", directory))?;
     let Some(entries) = entries else { return Ok(HashSet::new()) };
     let mut given = HashSet::new();
     for entry in entries {
         let name = entry.map_err(file("list", directory))?.file_name();
-        given.extend(name.to_str().and_then(|name| name.parse::<Ipv4Addr>().ok()));
+        given.extend(name.to_str().and_then(|name| name.parse::<IpAddr>().ok()));
     }
     Ok(given)
 }

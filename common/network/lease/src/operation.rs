@@ -1,6 +1,6 @@
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ pub struct Lease {
     /// The directory of the subnet's leases.
     pub directory: PathBuf,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The container's id.
     pub holder: String,
     /// The id of a container that is gone, whose lease is taken over.

@@ -1,38 +1,86 @@
-use std::{fs, net::Ipv4Addr, path::Path};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::CURSOR;
 
 /// The address of the bridge, which is the gateway of the containers: the first of the subnet.
-pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
-    (u32::from(subnet.network()) + 1).into()
+pub fn gateway(subnet: IpNet) -> IpAddr {
+    address(subnet, number(subnet.network()) + 1)
 }
 
 /// Whether the range has an address that a container can have, besides the gateway's.
-pub fn has_room(subnet: Ipv4Net, range: Ipv4Net, gateway: Ipv4Addr) -> bool {
+pub fn has_room(subnet: IpNet, range: IpNet, gateway: IpAddr) -> bool {
     addresses(subnet, range, None).any(|address| address != gateway)
 }
 
-/// The subnet's addresses for hosts in the range, each once, starting after `cursor`.
-pub(crate) fn addresses(
-    subnet: Ipv4Net,
-    range: Ipv4Net,
-    cursor: Option<Ipv4Addr>,
-) -> impl Iterator<Item = Ipv4Addr> {
-    let network = u32::from(subnet.network());
-    // A subnet with one or two addresses has no network or broadcast address (RFC 3021).
-    let (first, last) = match subnet.prefix_len() {
-        31 | 32 => (network, u32::from(subnet.broadcast())),
-        _ => (network + 1, u32::from(subnet.broadcast()) - 1),
+/// An address as a number.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// The address with this number, of the subnet's family.
+fn address(subnet: IpNet, number: u128) -> IpAddr {
+    match subnet {
+        IpNet::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        IpNet::V6(_) => Ipv6Addr::from(number).into(),
+    }
+}
+
+/// The first and the last address of the range that is one of a host.
+fn hosts(subnet: IpNet, range: IpNet) -> (u128, u128) {
+    let (network, broadcast) = (number(subnet.network()), number(subnet.broadcast()));
+    let (first, last) = match (subnet, subnet.max_prefix_len() - subnet.prefix_len()) {
+        // A subnet with one or two addresses has no network or broadcast address (RFC 3021, RFC 6164).
+        (_, 0 | 1) => (network, broadcast),
+        (IpNet::V4(_), _) => (network + 1, broadcast - 1),
+        // The first is that of all routers (RFC 4291, 2.6.1); IPv6 has no broadcast.
+        (IpNet::V6(_), _) => (network + 1, broadcast),
     };
-    let (first, last) = (first.max(range.network().into()), last.min(range.broadcast().into()));
-    let start = cursor.map(u32::from).filter(|at| (first..last).contains(at)).map_or(first, |at| at + 1);
-    (start..=last).chain(first..start).map(Ipv4Addr::from)
+    (first.max(number(range.network())), last.min(number(range.broadcast())))
+}
+
+/// The subnet's addresses for hosts in the range, each once, starting after `cursor`.
+pub(crate) fn addresses(subnet: IpNet, range: IpNet, cursor: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let (first, last) = hosts(subnet, range);
+    let start = cursor.map(number).filter(|at| (first..last).contains(at)).map_or(first, |at| at + 1);
+    (start..=last).chain(first..start).map(move |number| address(subnet, number))
+}
+
+/// Ranges with more bits than these for hosts are not walked through: nobody fills them.
+const WALKED: u8 = 24;
+
+/// Whether the range is too large to be walked through.
+pub(crate) fn is_large(range: IpNet) -> bool {
+    range.max_prefix_len() - range.prefix_len() > WALKED
+}
+
+/// Addresses of the range that follow from the holder. In such a range hardly two holders have one in common.
+pub(crate) fn derived(subnet: IpNet, range: IpNet, holder: &str) -> impl Iterator<Item = IpAddr> {
+    const TRIES: u32 = 64;
+    let (first, last) = hosts(subnet, range);
+    let holder = holder.to_owned();
+    (0..TRIES).map(move |attempt| {
+        let half = |part: u8| {
+            let mut hasher = DefaultHasher::new();
+            (&holder, subnet, attempt, part).hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        let drawn: u128 = half(0) << 64 | half(1);
+        address(subnet, first + drawn % (last - first + 1))
+    })
 }
 
 /// The last address, if it is known.
-pub(crate) fn cursor(directory: &Path) -> Option<Ipv4Addr> {
+pub(crate) fn cursor(directory: &Path) -> Option<IpAddr> {
     fs::read_to_string(directory.join(CURSOR)).ok()?.trim().parse().ok()
 }
 
@@ -57,11 +105,25 @@ mod tests {
             ("10.0.0.0/24", "10.0.0.0/30", None, "1 2 3"),
             ("10.0.0.0/24", "10.0.0.255/32", None, ""),
         ] {
-            let cursor = cursor.map(|last| Ipv4Addr::new(10, 0, 0, last));
+            let cursor = cursor.map(|last| Ipv4Addr::new(10, 0, 0, last).into());
             let found = addresses(subnet.parse().unwrap(), range.parse().unwrap(), cursor)
-                .map(|ip| ip.octets()[3].to_string());
+                .map(|ip| ip.to_string().rsplit_once('.').unwrap().1.to_owned());
             assert_eq!(found.collect::<Vec<_>>().join(" "), expected, "{range} of {subnet}");
         }
         assert_eq!(gateway("172.17.0.0/16".parse().unwrap()), Ipv4Addr::new(172, 17, 0, 1));
+    }
+
+    #[test]
+    fn a_large_range_is_not_walked_through() {
+        let subnet: IpNet = "fd00:1::/64".parse().unwrap();
+        assert_eq!(gateway(subnet).to_string(), "fd00:1::1");
+        assert!(is_large(subnet) && !is_large("10.0.0.0/8".parse().unwrap()));
+        assert!(has_room(subnet, subnet, gateway(subnet)));
+        let of = |holder: &str| derived(subnet, subnet, holder).collect::<Vec<_>>();
+        assert_eq!(of("web"), of("web"));
+        assert!(of("web").iter().all(|address| subnet.contains(address) && !of("db").contains(address)));
+        let few: IpNet = "fd00:1::8/126".parse().unwrap();
+        let all: Vec<_> = addresses(subnet, few, None).map(|address| address.to_string()).collect();
+        assert_eq!(all, ["fd00:1::8", "fd00:1::9", "fd00:1::a", "fd00:1::b"]);
     }
 }

@@ -1,13 +1,13 @@
 //! Leases on disk.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, net::Ipv4Addr, path::Path, sync::Mutex};
+use std::{fs, path::Path, sync::Mutex};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lease::{Lease, plan};
 use operation::{Condition, Operation, Scope};
 
-fn subnet(text: &str) -> Ipv4Net {
+fn subnet(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -25,7 +25,7 @@ fn lease(scope: &Scope, net: &str, id: &str) -> Result<Lease, String> {
 }
 
 fn last(lease: &Lease) -> u8 {
-    lease.address.octets()[3]
+    lease.address.to_string().rsplit_once('.').unwrap().1.parse().unwrap()
 }
 
 #[test]
@@ -84,8 +84,8 @@ fn a_lease_of_a_container_that_is_gone_is_taken_over_when_all_are_given() {
     let scope = scope(dir.path());
     let net = subnet("10.0.0.0/30");
     let gone = lease(&scope, "10.0.0.0/30", "gone").unwrap();
-    assert!(plan(&scope.run_dir, net, net, &[Ipv4Addr::new(10, 0, 0, 1)], "new", |_| true).is_err());
-    let gateway = [Ipv4Addr::new(10, 0, 0, 1)];
+    assert!(plan(&scope.run_dir, net, net, &["10.0.0.1".parse().unwrap()], "new", |_| true).is_err());
+    let gateway = ["10.0.0.1".parse().unwrap()];
     let mut new = plan(&scope.run_dir, net, net, &gateway, "new", |id| id != "gone").unwrap();
     assert_eq!(new.instead_of.as_deref(), Some("gone"));
     new.apply(&scope).unwrap();

@@ -10,6 +10,7 @@
 mod conntrack;
 pub mod encode;
 mod mapping;
+mod mode;
 mod operation;
 mod reconcile;
 mod restore;
@@ -17,7 +18,8 @@ pub mod ruleset;
 mod table;
 mod user;
 
-pub use mapping::{InvalidProtocol, Mapping, OpenPort, Protocol, is_routed, published, taken};
+pub use mapping::{InvalidProtocol, Mapping, OpenPort, Protocol, published, taken};
+pub use mode::{Mode, mode};
 pub use netlink::{Error, netfilter::close};
 pub use operation::NatOperation;
 pub use restore::{conditions, mend, restore};

@@ -78,26 +78,6 @@ pub struct OpenPort {
     pub container_port: u16,
 }
 
-/// Whether the containers on a bridge are reached by their own addresses; none if no container uses the bridge.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub fn is_routed(bridge: &str) -> Result<Option<bool>, Error> {
-    let failed =
-        |source| Error::new("look for", format!("bridge {bridge:?} in table ip {}", crate::TABLE), source);
-    let socket = Netfilter::of_this_thread().map_err(failed)?;
-    let key = || vec![crate::ruleset::Value::Interface(bridge.to_owned()); 2];
-    let stands = |set: &'static str| {
-        let element = Element { set, key: key(), data: Vec::new(), comment: None };
-        look_up(&socket, &element).map(|standing| standing.is_some()).map_err(failed)
-    };
-    Ok(match (stands(table::ROUTED.name)?, stands(table::SAME_BRIDGE.name)?) {
-        (true, _) => Some(true),
-        (false, true) => Some(false),
-        (false, false) => None,
-    })
-}
-
 /// The value in a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {

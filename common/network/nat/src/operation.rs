@@ -10,8 +10,8 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mapping, OpenPort, Protocol, TABLE, conntrack, mapping,
-    reconcile::{Mode, commit, missing, of_element, surplus, transact},
+    Mapping, Mode, OpenPort, Protocol, TABLE, conntrack, mapping,
+    reconcile::{commit, missing, of_element, surplus, transact},
     ruleset::Element,
     table, user,
     user::User,
@@ -36,10 +36,9 @@ pub enum NatOperation {
         /// Whether the host forwarded nothing before: then it forwards for nobody but our bridges, as long as one stands.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         closed: bool,
-        /// Whether the subnet is routed: its containers are reached by their own addresses, and their packets leave it as they
-        /// are.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        routed: bool,
+        /// How its containers are reached.
+        #[serde(flatten)]
+        mode: Mode,
     },
     /// Claims an address for a container, for all run directories.
     #[serde(rename = "nat-address")]
@@ -95,9 +94,9 @@ impl NatOperation {
     /// What it adds to the sets and maps.
     pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
-            Self::Bridge { bridge, subnet, user, routed, .. } => {
+            Self::Bridge { bridge, subnet, user, mode, .. } => {
                 let claim = user.iter().map(|user| user.element(bridge));
-                table::bridge_elements(bridge, *subnet, *routed).into_iter().chain(claim).collect()
+                table::bridge_elements(bridge, *subnet, *mode).into_iter().chain(claim).collect()
             }
             Self::Address { address, holder, .. } => vec![user::address_element(*address, holder)],
             Self::Publish { holder, mappings } => {
@@ -138,9 +137,8 @@ impl operation::Operation for NatOperation {
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
         let made = match self {
-            Self::Bridge { bridge, subnet, user, closed, routed } => {
-                let mode = Mode { closed: *closed, routed: *routed };
-                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), mode))
+            Self::Bridge { bridge, subnet, user, closed, mode } => {
+                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), *closed, *mode))
             }
             Self::Address { address, holder, instead_of } => {
                 user::claim_address(*address, holder, instead_of.as_deref())
@@ -167,7 +165,7 @@ impl operation::Operation for NatOperation {
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         match self {
-            Self::Bridge { bridge, subnet, user, routed, .. } => {
+            Self::Bridge { bridge, subnet, user, mode, .. } => {
                 let shared = match user {
                     Some(User { claims, holder, .. }) => {
                         scope.contain(claims)?;
@@ -178,7 +176,7 @@ impl operation::Operation for NatOperation {
                     None => false,
                 };
                 Ok(transact("remove", |socket| {
-                    surplus(socket, bridge, *subnet, *routed, user.as_ref(), shared)
+                    surplus(socket, bridge, *subnet, *mode, user.as_ref(), shared)
                 })?)
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
@@ -192,9 +190,8 @@ impl operation::Operation for NatOperation {
         let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
         let socket = Netfilter::of_this_thread().map_err(failed)?;
         match self {
-            Self::Bridge { bridge, subnet, user, closed, routed } => {
-                let mode = Mode { closed: *closed, routed: *routed };
-                match missing(&socket, bridge, *subnet, user.as_ref(), mode) {
+            Self::Bridge { bridge, subnet, user, closed, mode } => {
+                match missing(&socket, bridge, *subnet, user.as_ref(), *closed, *mode) {
                     Ok(changes) => Ok(changes
                         .into_iter()
                         .next()

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use crate::{
     TABLE, encode, mapping,
+    mode::Mode,
     ruleset::{Element, Rule},
     table,
     user::User,
@@ -51,15 +52,6 @@ pub(crate) fn commit(
     transaction::commit(socket, generation, changes, &whole())
 }
 
-/// What is special about a bridge.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Mode {
-    /// The host forwards for nobody but our bridges.
-    pub(crate) closed: bool,
-    /// Its containers are reached by their own addresses.
-    pub(crate) routed: bool,
-}
-
 /// What must be added so that the table exists with this bridge, in its mode.
 /// Empty if nothing is missing.
 pub(crate) fn missing(
@@ -67,14 +59,17 @@ pub(crate) fn missing(
     bridge: &str,
     subnet: Ipv4Net,
     user: Option<&User>,
-    Mode { closed, routed }: Mode,
+    closed: bool,
+    mode: Mode,
 ) -> Result<Vec<Change>, Refusal> {
     let Frame { new: none, mut changes } = frame(socket, closed)?;
     // Of another run directory: a bridge has one mode.
-    if !none && mapping::look_up(socket, &table::mode_element(bridge, subnet, !routed))?.is_some() {
-        return Err(Errno::EEXIST.into());
+    for element in mode.of_others(bridge, subnet).iter().filter(|_| !none) {
+        if mapping::look_up(socket, element)?.is_some() {
+            return Err(Errno::EEXIST.into());
+        }
     }
-    for element in table::bridge_elements(bridge, subnet, routed) {
+    for element in table::bridge_elements(bridge, subnet, mode) {
         if none || mapping::look_up(socket, &element)?.is_none() {
             changes.push(of_element(Kind::NewElement, NLM_F_CREATE, &element));
         }
@@ -170,7 +165,7 @@ pub(crate) fn surplus(
     socket: &Netfilter,
     bridge: &str,
     subnet: Ipv4Net,
-    routed: bool,
+    mode: Mode,
     user: Option<&User>,
     shared: bool,
 ) -> Result<Vec<Change>, Refusal> {
@@ -194,7 +189,7 @@ pub(crate) fn surplus(
     if shared || by.is_one_of_several(socket, Some(bridge))? {
         return Ok(changes);
     }
-    let ours = table::bridge_elements(bridge, subnet, routed);
+    let ours = table::bridge_elements(bridge, subnet, mode);
     let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
     let others = mapping::keys(socket, table::BRIDGES.name)?;
     if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {

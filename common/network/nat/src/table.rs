@@ -3,7 +3,8 @@
 use ipnet::Ipv4Net;
 
 use crate::{
-    Mapping, OpenPort,
+    Mapping, Mode, OpenPort,
+    mode::of_bridge,
     ruleset::{
         Chain, Element,
         Field::{self, IifName, IpDaddr, IpSaddr, L4Proto, OifName, ThDport},
@@ -47,6 +48,14 @@ pub(crate) const SAME_BRIDGE: Set =
 /// Each bridge whose containers are reached by their own addresses, with itself.
 pub(crate) const ROUTED: Set = Set { name: "routed", key: &[Ifname, Ifname], data: None, interval: false };
 
+/// Each bridge that no way leads out of, with itself.
+pub(crate) const INTERNAL: Set =
+    Set { name: "internal", key: &[Ifname, Ifname], data: None, interval: false };
+
+/// Each bridge whose containers do not reach each other, with itself.
+pub(crate) const ISOLATED: Set =
+    Set { name: "isolated", key: &[Ifname, Ifname], data: None, interval: false };
+
 /// The ports of containers that are open on their own addresses.
 pub(crate) const OPEN: Set =
     Set { name: "open", key: &[Ipv4Addr, InetProto, InetService], data: None, interval: false };
@@ -57,8 +66,19 @@ pub(crate) const USERS: Set = Set { name: "users", key: &[Ifname, Ifname], data:
 /// Which container has which address.
 pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 9] =
-    [&PUBLISHED, &PUBLISHED_AT, &BRIDGES, &SUBNETS, &SAME_BRIDGE, &ROUTED, &OPEN, &USERS, &ADDRESSES];
+pub(crate) const SETS: [&Set; 11] = [
+    &PUBLISHED,
+    &PUBLISHED_AT,
+    &BRIDGES,
+    &SUBNETS,
+    &SAME_BRIDGE,
+    &ROUTED,
+    &INTERNAL,
+    &ISOLATED,
+    &OPEN,
+    &USERS,
+    &ADDRESSES,
+];
 
 pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "martians", kind: "filter", hook: Hook::Prerouting, priority: ("raw", -300) },
@@ -67,6 +87,10 @@ pub(crate) const CHAINS: [Chain; 5] = [
     Chain { name: "output", kind: "nat", hook: Hook::Output, priority: ("-100", -100) },
     Chain { name: "postrouting", kind: "nat", hook: Hook::Postrouting, priority: ("srcnat", 100) },
 ];
+
+/// The interface by which a packet comes in, and that by which it leaves: twice, as the key of a set of bridges.
+const IN: &[Field] = &[IifName, IifName];
+const OUT: &[Field] = &[OifName, OifName];
 
 /// 127.0.0.0/8.
 fn loopback() -> Value {
@@ -81,6 +105,7 @@ pub(crate) fn rules(closed: bool) -> Vec<Rule> {
     let loopback = |field| Statement::Is { field, not: false, value: loopback() };
     let one_address = Statement::Dnat { fields: &[IpDaddr, L4Proto, ThDport], map: PUBLISHED_AT.name };
     let bridge = |fields: &'static [Field], not| Statement::In { fields, not, set: SAME_BRIDGE.name };
+    let both_ways = |fields: &'static [Field], set| Statement::In { fields, not: false, set };
     let any_address = Statement::Dnat { fields: &[L4Proto, ThDport], map: PUBLISHED.name };
     let mut rules = vec![
         // 127.0.0.1 needs route_localnet to reach a container. But route_localnet would also let the neighbours on the
@@ -91,6 +116,21 @@ pub(crate) fn rules(closed: bool) -> Vec<Rule> {
         rule("martians", &[from_elsewhere, loopback(IpSaddr), Statement::Drop]),
         rule("prerouting", &[Statement::ToThisHost, one_address.clone()]),
         rule("prerouting", &[Statement::ToThisHost, any_address.clone()]),
+        // Nothing comes into an internal network, or out of it, but from this host. Frames within it do not come here, unless
+        // br_netfilter sends them.
+        rule("forward", &[both_ways(OUT, INTERNAL.name), bridge(&[IifName, OifName], true), Statement::Drop]),
+        rule("forward", &[both_ways(IN, INTERNAL.name), bridge(&[IifName, OifName], true), Statement::Drop]),
+        // The bridge keeps ports apart that are isolated. But a container could send to the bridge what is for its neighbour, and
+        // the host would forward it.
+        rule(
+            "forward",
+            &[
+                both_ways(&[IifName, OifName], ISOLATED.name),
+                Statement::WasDnat { not: true },
+                Statement::OpensConnection,
+                Statement::Drop,
+            ],
+        ),
         // Containers on a routed bridge answer on their own addresses, for published ports and for ping.
         rule(
             "forward",
@@ -147,27 +187,16 @@ pub(crate) fn closing() -> Rule {
     Rule { chain: "forward", statements }
 }
 
-/// The elements for a bridge. Packets leave the subnet of a `routed` one as they are.
-pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net, routed: bool) -> Vec<Element> {
-    let element = |set, key| Element { set, key, data: Vec::new(), comment: None };
-    let on_bridge = |prefix| element(BRIDGES.name, vec![prefix, Value::Interface(bridge.to_owned())]);
-    let name = || Value::Interface(bridge.to_owned());
-    vec![
-        on_bridge(Value::Prefix(subnet.trunc())),
-        on_bridge(loopback()),
-        mode_element(bridge, subnet, routed),
-        element(SAME_BRIDGE.name, vec![name(), name()]),
-    ]
-}
-
-/// The element that tells the bridges of both modes apart.
-pub(crate) fn mode_element(bridge: &str, subnet: Ipv4Net, routed: bool) -> Element {
-    let name = || Value::Interface(bridge.to_owned());
-    let (set, key) = match routed {
-        false => (SUBNETS.name, vec![Value::Prefix(subnet.trunc())]),
-        true => (ROUTED.name, vec![name(), name()]),
+/// The elements for a bridge.
+pub(crate) fn bridge_elements(bridge: &str, subnet: Ipv4Net, mode: Mode) -> Vec<Element> {
+    let on_bridge = |prefix| {
+        let key = vec![prefix, Value::Interface(bridge.to_owned())];
+        Element { set: BRIDGES.name, key, data: Vec::new(), comment: None }
     };
-    Element { set, key, data: Vec::new(), comment: None }
+    let mut elements = vec![on_bridge(Value::Prefix(subnet.trunc())), on_bridge(loopback())];
+    elements.extend(mode.elements(bridge, subnet));
+    elements.push(of_bridge(&SAME_BRIDGE, bridge));
+    elements
 }
 
 /// The element for a port that is open on the container's own address.

@@ -3,7 +3,7 @@
 
 use std::{process::Command, sync::atomic::AtomicU32};
 
-use nat::{Mapping, NatOperation as Nat, OpenPort, Protocol, Used, User, address_holder, taken};
+use nat::{Mapping, Mode, NatOperation as Nat, OpenPort, Protocol, Used, User, address_holder, taken};
 use nix::sched::{CloneFlags, unshare};
 use operation::{Condition, Operation, Scope, undo_all};
 
@@ -36,7 +36,7 @@ fn bridge(name: &str, subnet: &str) -> Nat {
         subnet: subnet.parse().unwrap(),
         user: None,
         closed: false,
-        routed: false,
+        mode: Mode::default(),
     }
 }
 
@@ -49,7 +49,7 @@ fn used(name: &str, subnet: &str, holder: &str, run_dir: &str) -> Nat {
         subnet: subnet.parse().unwrap(),
         user: Some(user),
         closed: false,
-        routed: false,
+        mode: Mode::default(),
     }
 }
 
@@ -124,6 +124,14 @@ const LISTED: &str = r#"table ip stave {
 		type ifname . ifname
 	}
 
+	set internal {
+		type ifname . ifname
+	}
+
+	set isolated {
+		type ifname . ifname
+	}
+
 	set open {
 		type ipv4_addr . inet_proto . inet_service
 	}
@@ -152,6 +160,9 @@ const LISTED: &str = r#"table ip stave {
 
 	chain forward {
 		type filter hook forward priority filter; policy accept;
+		oifname . oifname @internal iifname . oifname != @same_bridge drop
+		iifname . iifname @internal iifname . oifname != @same_bridge drop
+		iifname . oifname @isolated ct status ! dnat ct state invalid,new,untracked drop
 		ip daddr . meta l4proto . th dport @open accept
 		oifname . oifname @routed icmp type echo-request accept
 		oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop
@@ -198,7 +209,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 11, "however many ports and bridges");
+        assert_eq!(rules.count(), 14, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -288,7 +299,7 @@ fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
         assert!(!closes());
         let subnet = "172.17.0.0/16".parse().unwrap();
         let mut closed =
-            Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true, routed: false };
+            Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true, mode: Mode::default() };
         assert!(matches!(closed.check(&scope()).unwrap(), Condition::Missing(_)));
         closed.apply(&scope()).unwrap();
         assert!(closes());
@@ -534,7 +545,13 @@ fn routed(holder: &str) -> Nat {
     let claims = "/run/stave/shared/bridge-r0".into();
     let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
     let subnet = "10.5.0.0/24".parse().unwrap();
-    Nat::Bridge { bridge: "r0".into(), subnet, user: Some(user), closed: false, routed: true }
+    Nat::Bridge {
+        bridge: "r0".into(),
+        subnet,
+        user: Some(user),
+        closed: false,
+        mode: Mode { routed: true, ..Mode::default() },
+    }
 }
 
 #[test]
@@ -550,7 +567,7 @@ fn a_routed_bridge_has_open_ports_and_no_masquerade() {
             ports: ports.iter().map(|number| port(*number)).collect(),
         };
         let mut operations = [routed("web"), open("web", &[80, 81])];
-        assert_eq!(nat::is_routed("r0").unwrap(), None);
+        assert_eq!(nat::mode("r0").unwrap(), None);
         for operation in &mut operations {
             assert!(matches!(operation.check(&scope()).unwrap(), Condition::Missing(_)));
             operation.apply(&scope()).unwrap();
@@ -559,12 +576,24 @@ fn a_routed_bridge_has_open_ports_and_no_masquerade() {
             let text = serde_json::to_string(operation).unwrap();
             assert_eq!(&serde_json::from_str::<Nat>(&text).unwrap(), operation);
         }
-        assert_eq!(nat::is_routed("r0").unwrap(), Some(true));
+        assert_eq!(nat::mode("r0").unwrap(), Some(Mode { routed: true, ..Mode::default() }));
         assert!(!sh("nft list set ip stave subnets").contains("10.5.0.0"));
         assert!(sh("nft list set ip stave open").contains("10.5.0.2 . tcp . 81 comment \"web\""));
+        for kept in [Mode { internal: true, ..Mode::default() }, Mode { isolated: true, ..Mode::default() }] {
+            let mut apart = bridge("i0", "10.6.0.0/24");
+            let Nat::Bridge { mode, .. } = &mut apart else { panic!() };
+            *mode = kept;
+            apart.apply(&scope()).unwrap();
+            assert_eq!(nat::mode("i0").unwrap(), Some(kept));
+            assert!(
+                bridge("i0", "10.6.0.0/24").apply(&scope()).unwrap_err().to_string().ends_with("File exists")
+            );
+            apart.undo(&scope()).unwrap();
+            assert_eq!(nat::mode("i0").unwrap(), None);
+        }
         // One mode a bridge, one container a port.
         let Nat::Bridge { bridge, subnet, user, closed, .. } = routed("other") else { panic!() };
-        let mut other = Nat::Bridge { bridge, subnet, user, closed, routed: false };
+        let mut other = Nat::Bridge { bridge, subnet, user, closed, mode: Mode::default() };
         assert!(other.apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
         assert!(open("other", &[82, 80]).apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
         open("other", &[80]).undo(&scope()).unwrap();

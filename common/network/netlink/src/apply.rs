@@ -104,16 +104,8 @@ impl LinkOperation {
                 need("switch off", "IPv6", None, link, *mac)?;
                 sysctl::switch_ipv6_off(link)
             }
-            Self::Hairpin { link, mac } => {
-                let (connection, link) = need("set", "hairpin", None, link, *mac)?;
-                let port = LinkMessageBuilder::<LinkUnspec>::new()
-                    .index(link.index)
-                    .set_port_kind(InfoPortKind::Bridge)
-                    .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]));
-                // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes an existing link.
-                let message = RouteNetlinkMessage::NewLink(port.build());
-                connection.change("set hairpin on", format!("link {:?}", link.name), &message, 0)
-            }
+            Self::Hairpin { link, mac } => set_port("hairpin", link, *mac, InfoBridgePort::HairpinMode(true)),
+            Self::Isolate { link, mac } => set_port("isolation", link, *mac, InfoBridgePort::Isolated(true)),
             Self::GuardLoopback { link, mac, bridge } => {
                 let (connection, link) = need("guard", "127.0.0.0/8", None, link, *mac)?;
                 match guard::set(&connection, link.index)? {
@@ -130,11 +122,11 @@ impl LinkOperation {
                     need("add address", &address.to_string(), namespace.as_deref(), link, *mac)?;
                 add_address(&connection, &link, *address, *protocol, mac.is_some())
             }
-            Self::RouteAdd { namespace, destination, gateway, link, mac, protocol } => {
+            Self::RouteAdd { namespace, destination, gateway, link, mac, metric, protocol } => {
                 let (connection, link) =
                     need("add route", &destination.to_string(), namespace.as_deref(), link, *mac)?;
                 let what = format!("{destination} by {gateway}");
-                let mut route = route(destination, gateway, link.index)
+                let mut route = route(destination, gateway, link.index, *metric)
                     .map_err(|source| connection.error("add route", &what, source))?;
                 if let Some(by) = protocol {
                     route.header.protocol = (*by).into();
@@ -177,6 +169,7 @@ impl LinkOperation {
             }
             Self::Ipv6Off { .. }
             | Self::Hairpin { .. }
+            | Self::Isolate { .. }
             | Self::GuardLoopback { .. }
             | Self::LinkUp { .. } => Ok(()),
             // What has no mark of ours goes with its link, or is not ours.
@@ -197,11 +190,11 @@ impl LinkOperation {
                 let message = RouteNetlinkMessage::DelAddress(message);
                 unless_gone(connection.change("remove address", address.to_string(), &message, 0))
             }
-            Self::RouteAdd { namespace, destination, gateway, link, mac, .. } => {
+            Self::RouteAdd { namespace, destination, gateway, link, mac, metric, .. } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
                 };
-                let Ok(mut route) = route(destination, gateway, link.index) else { return Ok(()) };
+                let Ok(mut route) = route(destination, gateway, link.index, *metric) else { return Ok(()) };
                 // The kernel removes only one of this protocol.
                 route.header.protocol = PROTOCOL.into();
                 let message = RouteNetlinkMessage::DelRoute(route);
@@ -215,6 +208,7 @@ impl LinkOperation {
             Self::BridgeAdd { name, mac, .. } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
             Self::Ipv6Off { link, mac }
             | Self::Hairpin { link, mac }
+            | Self::Isolate { link, mac }
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
@@ -238,6 +232,7 @@ impl LinkOperation {
                 missing(&format!("IPv6 switched off on link {name:?}"))
             }
             Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
+            Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
             Self::AddressAdd { address, .. } => {
                 let addresses = connection.addresses(Some(link.index))?;
@@ -252,8 +247,8 @@ impl LinkOperation {
                     false => missing(&format!("address {address} of link {name:?}")),
                 }
             }
-            Self::RouteAdd { destination, gateway, .. } => {
-                match has_route(&connection, destination, gateway, link.index)? {
+            Self::RouteAdd { destination, gateway, metric, .. } => {
+                match has_route(&connection, destination, gateway, link.index, *metric)? {
                     true => Condition::Present,
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
@@ -265,6 +260,7 @@ impl LinkOperation {
             | Self::LinkUp { .. }
             | Self::Ipv6Off { .. }
             | Self::Hairpin { .. }
+            | Self::Isolate { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }
@@ -408,12 +404,33 @@ fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
     unless_gone(removal::remove(connection, link))
 }
 
-fn route(destination: &IpNet, gateway: &IpAddr, link: u32) -> Result<RouteMessage, Errno> {
-    RouteMessageBuilder::<IpAddr>::new()
+/// Switches something on at a port of a bridge.
+fn set_port(what: &'static str, link: &str, mac: Mac, set: InfoBridgePort) -> Result<(), Error> {
+    let (connection, link) = need("set", what, None, link, mac)?;
+    let port = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(link.index)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(vec![set]));
+    // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes an existing link.
+    let message = RouteNetlinkMessage::NewLink(port.build());
+    connection.change("set", format!("{what} on link {:?}", link.name), &message, 0)
+}
+
+fn route(
+    destination: &IpNet,
+    gateway: &IpAddr,
+    link: u32,
+    metric: Option<u32>,
+) -> Result<RouteMessage, Errno> {
+    let builder = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(destination.network(), destination.prefix_len())
         .and_then(|builder| builder.gateway(*gateway))
-        .map(|builder| builder.output_interface(link).build())
-        .map_err(|_| Errno::EINVAL)
+        .map(|builder| builder.output_interface(link))
+        .map_err(|_| Errno::EINVAL)?;
+    Ok(match metric {
+        Some(metric) => builder.priority(metric).build(),
+        None => builder.build(),
+    })
 }
 
 fn has_route(
@@ -421,9 +438,11 @@ fn has_route(
     destination: &IpNet,
     gateway: &IpAddr,
     link: u32,
+    metric: Option<u32>,
 ) -> Result<bool, Error> {
     let is_it = |route: &Route| {
         route.link == Some(link)
+            && metric.is_none_or(|metric| route.metric == metric)
             && IpNet::V4(route.destination) == *destination
             && route.gateway.map(IpAddr::V4) == Some(*gateway)
     };

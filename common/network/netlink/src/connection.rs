@@ -52,6 +52,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is a port of a bridge that sends frames back the way they came.
     pub hairpin: bool,
+    /// Whether it is a port of a bridge that is kept apart from others of the kind.
+    pub isolated: bool,
     /// Whether it is a bridge itself.
     pub bridge: bool,
     /// Its alias: a note for people, and a mark for its owner.
@@ -389,6 +391,7 @@ impl From<LinkMessage> for Link {
             up: message.header.flags.contains(LinkFlags::Up),
             master: None,
             hairpin: false,
+            isolated: false,
             bridge: false,
             alias: None,
         };
@@ -401,12 +404,14 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
                     link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
-                    link.hairpin = infos.iter().any(|info| match info {
-                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
-                            port.contains(&InfoBridgePort::HairpinMode(true))
-                        }
-                        _ => false,
-                    });
+                    let port_is = |set: InfoBridgePort| {
+                        infos.iter().any(|info| match info {
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => port.contains(&set),
+                            _ => false,
+                        })
+                    };
+                    link.hairpin = port_is(InfoBridgePort::HairpinMode(true));
+                    link.isolated = port_is(InfoBridgePort::Isolated(true));
                 }
                 _ => {}
             }

@@ -54,6 +54,7 @@ impl LinkOperation {
                 words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
+            Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
             Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
             // Without the protocol that marks it: `ip` has a word for that only from iproute2 6.3 on.
@@ -61,17 +62,17 @@ impl LinkOperation {
                 namespace.as_deref(),
                 &["address", "add", &address.to_string(), "broadcast", "+", "dev", link],
             ),
-            Self::RouteAdd { namespace, destination, gateway, link, protocol, .. } => {
+            Self::RouteAdd { namespace, destination, gateway, link, metric, protocol, .. } => {
                 let destination = match destination.prefix_len() {
                     0 => "default".to_owned(),
                     _ => destination.to_string(),
                 };
                 let gateway = gateway.to_string();
                 let protocol = protocol.map_or_else(|| "static".to_owned(), |by| by.to_string());
-                line(
-                    namespace.as_deref(),
-                    &["route", "add", &destination, "via", &gateway, "dev", link, "proto", &protocol],
-                )
+                let metric = metric.map(|metric| metric.to_string());
+                let metric = metric.iter().flat_map(|metric| ["metric", metric.as_str()]);
+                let route = ["route", "add", &destination, "via", &gateway, "dev", link, "proto", &protocol];
+                line(namespace.as_deref(), &route.into_iter().chain(metric).collect::<Vec<_>>())
             }
         }
     }
@@ -81,7 +82,7 @@ impl LinkOperation {
 mod tests {
     use crate::{LinkOperation, Mac, Mark, PROTOCOL, Peer};
 
-    fn examples(namespace: &str) -> [LinkOperation; 8] {
+    fn examples(namespace: &str) -> [LinkOperation; 9] {
         let mac = |last| Mac([2, 0, 0, 0, 0, last]);
         let [link, peer] = ["v3fa1", "eth0"].map(str::to_owned);
         [
@@ -96,6 +97,7 @@ mod tests {
             },
             LinkOperation::Ipv6Off { link: link.clone(), mac: mac(2) },
             LinkOperation::Hairpin { link: link.clone(), mac: mac(2) },
+            LinkOperation::Isolate { link: link.clone(), mac: mac(2) },
             LinkOperation::GuardLoopback { link, mac: mac(2), bridge: "stave0".into() },
             LinkOperation::LinkUp { namespace: Some(namespace.into()), link: peer.clone(), mac: mac(3) },
             LinkOperation::AddressAdd {
@@ -111,6 +113,7 @@ mod tests {
                 gateway: [172, 17, 0, 1].into(),
                 link: peer,
                 mac: mac(3),
+                metric: Some(7),
                 protocol: Some(PROTOCOL),
             },
         ]
@@ -128,18 +131,22 @@ mod tests {
                 "ip link set v3fa1 alias 'stave web 0123456789abcdef'",
                 "sysctl -w net.ipv6.conf.v3fa1.disable_ipv6=1",
                 "bridge link set dev v3fa1 hairpin on",
+                "bridge link set dev v3fa1 isolated on",
                 "tc qdisc add dev v3fa1 clsact",
                 "tc filter add dev v3fa1 ingress pref 83 handle 0x53 protocol all bpf direct-action bytecode \
                  '10,40 0 0 4294963200,21 0 6 2048,32 0 0 4293918736,84 0 0 4278190080,21 4 0 2130706432,\
                  32 0 0 4293918732,84 0 0 4278190080,21 1 0 2130706432,6 0 0 4294967295,6 0 0 2'",
                 "ip -n web link set eth0 up",
                 "ip -n web address add 172.17.0.2/16 broadcast + dev eth0",
-                "ip -n web route add default via 172.17.0.1 dev eth0 proto 83",
+                "ip -n web route add default via 172.17.0.1 dev eth0 proto 83 metric 7",
             ]
         );
         let [.., address, route] = examples("/tmp/ns").map(|operation| operation.command());
         assert_eq!(address, "nsenter --net=/tmp/ns ip address add 172.17.0.2/16 broadcast + dev eth0");
-        assert_eq!(route, "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto 83");
+        assert_eq!(
+            route,
+            "nsenter --net=/tmp/ns ip route add default via 172.17.0.1 dev eth0 proto 83 metric 7"
+        );
     }
 
     #[test]

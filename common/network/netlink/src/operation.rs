@@ -58,6 +58,14 @@ pub enum LinkOperation {
         /// The port's hardware address.
         mac: Mac,
     },
+    /// Keeps a port of a bridge apart from the other ports that are set so: they exchange frames with the bridge itself alone. It
+    /// ends with the link.
+    Isolate {
+        /// The port.
+        link: String,
+        /// The port's hardware address.
+        mac: Mac,
+    },
     /// Drops packets from and to 127.0.0.0/8 that come in by a port of our bridge, where `route_localnet` would let them reach
     /// this host's loopback. It ends with the link. On a kernel without classifiers by BPF, `route_localnet` of the bridge is
     /// switched off instead.
@@ -108,6 +116,9 @@ pub enum LinkOperation {
         link: String,
         /// The link's hardware address.
         mac: Mac,
+        /// Of several routes to one destination, that with the lowest metric counts. None is the kernel's own choice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metric: Option<u32>,
         /// Who put it there: its mark. One without goes with its link.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         protocol: Option<u8>,

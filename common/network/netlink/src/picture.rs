@@ -41,6 +41,7 @@ impl Picture {
             LinkOperation::BridgeAdd { name, mac, .. } => (name, Some(*mac), format!("link {name:?}")),
             LinkOperation::VethAdd { name, mac, .. } => (name, Some(*mac), format!("link {name:?}")),
             LinkOperation::Hairpin { link, mac } => (link, Some(*mac), format!("hairpin of link {link:?}")),
+            LinkOperation::Isolate { link, mac } => (link, Some(*mac), format!("isolation of link {link:?}")),
             LinkOperation::LinkUp { namespace: None, link, mac } => {
                 (link, Some(*mac), format!("link {link:?} set up"))
             }
@@ -68,6 +69,7 @@ impl Picture {
                 });
             }
             LinkOperation::Hairpin { .. } => link.hairpin,
+            LinkOperation::Isolate { .. } => link.isolated,
             LinkOperation::LinkUp { .. } => link.up,
             LinkOperation::AddressAdd { address, .. } => {
                 let own = self.addresses.get(&link.index);

@@ -100,6 +100,7 @@ fn container(id: &str, address: &str) -> Vec<Op> {
             gateway: [172, 17, 0, 1].into(),
             link: "eth0".into(),
             mac: inside,
+            metric: None,
             protocol: Some(PROTOCOL),
         },
     ]
@@ -425,6 +426,7 @@ fn a_document_that_names_a_foreign_link_address_or_route_changes_nothing() {
                 gateway: [10, 9, 0, 2].into(),
                 link: "up0".into(),
                 mac: mac(2),
+                metric: None,
                 protocol,
             });
         }

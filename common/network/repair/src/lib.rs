@@ -15,7 +15,7 @@ use netlink::{LinkOperation, Picture};
 pub use operation::NetworkOperation;
 
 /// The tools whose steps make a network.
-pub const TOOLS: [&str; 3] = ["netns-bridge", "veth-pair", "portmap"];
+pub const TOOLS: [&str; 5] = ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap"];
 
 /// The lock that these tools hold while they work.
 pub const LOCK: &str = "network";

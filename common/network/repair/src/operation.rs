@@ -11,7 +11,7 @@ use netlink::{LinkOperation, Sysctl};
 use netns::NetnsOperation;
 
 ::operation::any_of! {
-    /// What a network tool does: one of the operations of netns-bridge, veth-pair and portmap.
+    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair and portmap.
     pub enum NetworkOperation {
         /// The lease of the address. Before a claim, which has fewer members and would be read from it.
         Lease(Lease),

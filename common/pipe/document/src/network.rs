@@ -140,9 +140,10 @@ impl Attachment {
         self.cni.ips.iter().map(|ip| ip.address.addr())
     }
 
-    /// Whether a default route leads out by it.
-    pub fn has_way_out(&self) -> bool {
-        self.cni.routes.iter().any(|route| route.dst.prefix_len() == 0)
+    /// The metric of its default route: the lowest of all attachments has the way out. One without such a route comes last.
+    pub fn metric(&self) -> u64 {
+        let metrics = self.cni.routes.iter().filter(|route| route.dst.prefix_len() == 0);
+        metrics.map(|route| route.priority.unwrap_or_default().into()).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -191,6 +192,12 @@ pub struct Bridge {
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
+    /// Whether no way leads out of it or into it, except for the host's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+    /// Whether its containers do not reach each other, except by published ports and links.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// Members of others.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -268,6 +275,9 @@ pub struct CniRoute {
     /// The next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
+    /// Its metric: of several routes to one destination, that with the lowest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
 }
 
 #[cfg(test)]

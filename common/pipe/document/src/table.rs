@@ -108,8 +108,8 @@ pub const ROWS: [Row; 15] = [
     },
     Row {
         name: Network::NAME,
-        makers: &["netns-bridge"],
-        extenders: &["veth-pair"],
+        makers: &["netns-add", "netns-bridge"],
+        extenders: &["bridge-attach", "veth-pair"],
         others: "",
         holds: "`mode` (`none`, or `bridge` with an attachment), `namespace` (path); for versions before 0.2 also `bridge` and `cni` of the \
                 first of `networks`",
@@ -117,11 +117,11 @@ pub const ROWS: [Row; 15] = [
     },
     Row {
         name: Networks::NAME,
-        makers: &["veth-pair"],
+        makers: &["bridge-attach", "veth-pair"],
         extenders: &[],
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
-                `gatewayMode`: `nat` or `routed`, `ipRange`), `cni` (a CNI 1.1.0 result)",
+                `gatewayMode`: `nat` or `routed`, `ipRange`, `internal`, `isolated`), `cni` (a CNI 1.1.0 result)",
         schema: of::<Networks>,
     },
     Row {
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn who_makes_what() {
         assert_eq!(made_by("image"), "img-build, img-pull, img-load or img-inspect");
-        assert_eq!(made_by("network"), "netns-bridge");
+        assert_eq!(made_by("network"), "netns-add or netns-bridge");
         assert_eq!(made_by("theirs"), "the tool that makes it");
         assert!(is_of_contract("steps") && !is_of_contract("ports") && !is_of_contract("theirs"));
         assert!(makes("veth-pair", "network") && !makes("veth-pair", "ports"));

@@ -1,0 +1,277 @@
+//! Chooses the bridge and its subnet, and plans what to do for them.
+
+use std::net::Ipv4Addr;
+
+use document::members::{self, GatewayMode};
+use firewall::{Firewall, FirewallOperation};
+use ipnet::{IpNet, Ipv4Net};
+use nat::{Mode, NatOperation, Used, User};
+use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Sysctl, Variable, WAY_OUT};
+use operation::{Claim, Error, Shared};
+use repair::NetworkOperation;
+
+use crate::{Container, unfit::Unfit};
+
+/// What is asked of a network: how its bridge is to be.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The bridge's name.
+    pub bridge: String,
+    /// Its subnet; none for that of a bridge that is there, or the first free one.
+    pub subnet: Option<Ipv4Net>,
+    /// The part of the subnet whose addresses are leased.
+    pub range: Option<Ipv4Net>,
+    /// Which firewall of the host lets it through.
+    pub firewall: Firewall,
+    /// How its containers are reached from outside.
+    pub gateway_mode: GatewayMode,
+    /// Whether no way leads out of it or into it, except for the host's own.
+    pub internal: bool,
+    /// Whether its containers do not reach each other, except by published ports.
+    pub isolated: bool,
+}
+
+/// A network as it is to be.
+#[derive(Debug)]
+pub struct Planned {
+    /// What the document says of it.
+    pub bridge: members::Bridge,
+    /// What makes sure of it.
+    pub operations: Vec<NetworkOperation>,
+}
+
+impl Wanted {
+    fn mode(&self) -> Mode {
+        let routed = self.gateway_mode == GatewayMode::Routed;
+        Mode { routed, internal: self.internal, isolated: self.isolated }
+    }
+}
+
+/// Plans what makes sure of the bridge for this container, with all that it needs on the host. `recorded` lists what the records
+/// of all containers say of the host's firewall.
+///
+/// What is shared stands behind the claims on it, below the run directory and in the table. `ip_forward` comes last, so that the
+/// kernel, which is busy for a while with taking a bridge apart, is asked for nothing that has to wait for it.
+///
+/// # Errors
+/// When something of others is in the way, or the bridge is not as it is wanted; those of `recorded`.
+pub fn network<E: From<Error>>(
+    container: &Container<'_>,
+    wanted: &Wanted,
+    recorded: impl FnOnce() -> Result<Vec<FirewallOperation>, E>,
+) -> Result<Planned, E> {
+    let (name, scope) = (&wanted.bridge, container.scope);
+    let chosen = choose(container, wanted)?;
+    refuse_other_mode(name, wanted)?;
+    if let Some(range) = wanted.range {
+        chosen.refuse_range(range)?;
+    }
+    let claim = Claim::new(scope, &format!("bridge-{name}"), container.id);
+    let user =
+        User { holder: container.id.to_owned(), link: container.link(), claims: claim.directory.clone() };
+    let plan = |variable| Sysctl::plan(scope, variable).map_err(Error::from);
+    let route_localnet = plan(Variable::RouteLocalnet { link: name.clone() })?;
+    let forward = plan(Variable::IpForward { bridge: name.clone() })?;
+    let nat = NatOperation::Bridge {
+        bridge: name.clone(),
+        subnet: chosen.subnet,
+        user: Some(user.clone()),
+        closed: forward.previous == "0",
+        mode: wanted.mode(),
+    };
+    // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
+    let mut operations: Vec<NetworkOperation> = vec![claim.clone().into(), nat.into()];
+    for link in chosen.operations {
+        operations.push(Shared::new(&claim, Used::new(&user, Some(name), link)).into());
+    }
+    operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
+    // For all bridges.
+    operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
+    // Undone before ip_forward, which stays where there are rules for forwarded packets.
+    // With `none` as well: the last container takes the rules that an earlier one needed.
+    let through = FirewallOperation::plan(name, wanted.firewall, recorded)?;
+    operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
+    let bridge = members::Bridge {
+        name: name.clone(),
+        subnet: chosen.subnet.into(),
+        gateway: chosen.gateway.into(),
+        gateway_mode: Some(wanted.gateway_mode),
+        ip_range: wanted.range.map(Into::into),
+        internal: wanted.internal,
+        isolated: wanted.isolated,
+        other: Default::default(),
+    };
+    Ok(Planned { bridge, operations })
+}
+
+/// The subnets to choose from, as Docker does (default-address-pools): 172.17.0.0/16 to 172.31.0.0/16, then parts of
+/// 192.168.0.0/16 with twelve bits for hosts.
+fn candidates() -> impl Iterator<Item = Ipv4Net> {
+    let larger = (17..32).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
+    let smaller = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    larger.chain(smaller)
+}
+
+/// All containers on a bridge are reached in one way, and reach each other or not.
+fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
+    let (Some(standing), mode) = (nat::mode(bridge)?, wanted.mode()) else { return Ok(()) };
+    let bridge = bridge.to_owned();
+    let name = |routed| if routed { "routed" } else { "nat" };
+    if standing.routed != mode.routed {
+        let (standing, wanted) = (name(standing.routed), name(mode.routed));
+        return Err(Unfit::OtherMode { bridge, standing, wanted }.into());
+    }
+    let other = match standing {
+        Mode { internal, .. } if internal != mode.internal => match internal {
+            true => Some(("is internal", "with --internal")),
+            false => Some(("is not internal", "without --internal")),
+        },
+        Mode { isolated, .. } if isolated != mode.isolated => match isolated {
+            true => Some(("keeps its containers from each other", "with --icc=false")),
+            false => Some(("lets its containers reach each other", "without --icc=false")),
+        },
+        _ => None,
+    };
+    match other {
+        Some((standing, flag)) => Err(Unfit::OtherKind { bridge, standing, flag }.into()),
+        None => Ok(()),
+    }
+}
+
+/// The choice.
+struct Chosen {
+    subnet: Ipv4Net,
+    gateway: Ipv4Addr,
+    operations: Vec<LinkOperation>,
+}
+
+impl Chosen {
+    /// Refuses a range from which no address can be leased.
+    fn refuse_range(&self, range: Ipv4Net) -> Result<(), Error> {
+        let subnet = self.subnet;
+        let (wanted, of) = (IpNet::from(range), IpNet::from(subnet));
+        if !subnet.contains(&range) {
+            return Err(Unfit::RangeOutside { range: wanted, subnet: of }.into());
+        }
+        match lease::has_room(of, wanted, self.gateway.into()) {
+            true => Ok(()),
+            false => Err(Unfit::NoRoom { range: wanted, subnet: of }.into()),
+        }
+    }
+}
+
+/// Looks at the system and chooses.
+fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
+    let name = wanted.bridge.as_str();
+    let connection = Connection::open(None)?;
+    let standing = connection.link(name)?;
+    let own = match &standing {
+        Some(link) => connection.addresses(Some(link.index))?,
+        None => Vec::new(),
+    };
+    let present = own.iter().find_map(|address| match address.address {
+        IpNet::V4(net) if wanted.subnet.is_none_or(|subnet| net.trunc() == subnet) => {
+            Some((net, address.protocol))
+        }
+        _ => None,
+    });
+    let subnet = match (present, wanted.subnet) {
+        (Some((net, _)), _) => net.trunc(),
+        (None, Some(subnet)) => subnet,
+        (None, None) if own.is_empty() => first_free(&connection)?,
+        // Its address is of another family or kind; told below.
+        (None, None) => candidates().next().unwrap_or_default(),
+    };
+    if let (None, Some(other)) = (present, own.first()) {
+        let (bridge, address) = (name.to_owned(), other.address);
+        return Err(Unfit::OtherAddress { bridge, address, subnet: subnet.into() }.into());
+    }
+    // If the address exists, this was checked when it was added. Looking at all addresses takes longer when more
+    // containers run.
+    if present.is_none() && wanted.subnet.is_some() {
+        refuse_collision(&connection, subnet)?;
+    }
+    let gateway = present.map_or_else(|| first_host(subnet), |(net, _)| net.addr());
+    let address = IpNet::new_assert(gateway.into(), subnet.prefix_len());
+    let add_address = |mac| LinkOperation::AddressAdd {
+        namespace: None,
+        link: name.to_owned(),
+        mac,
+        address,
+        protocol: Some(PROTOCOL),
+    };
+    let ours = Mac::derive("", name);
+    let operations = match standing {
+        Some(link) if !link.is_our_bridge() => {
+            refuse_unusable(&link)?;
+            // An address that the bridge had before must not be removed by us.
+            let came_with_it = present.is_some_and(|(_, protocol)| protocol != Some(PROTOCOL));
+            if came_with_it { vec![] } else { vec![add_address(None)] }
+        }
+        _ => vec![
+            LinkOperation::BridgeAdd { name: name.to_owned(), mac: ours, mark: Some(container.mark()) },
+            LinkOperation::Ipv6Off { link: name.to_owned(), mac: ours },
+            LinkOperation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
+            add_address(Some(ours)),
+        ],
+    };
+    Ok(Chosen { subnet, gateway, operations })
+}
+
+/// The address of the bridge, which is the gateway of the containers: the first of the subnet.
+fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
+    (u32::from(subnet.network()) + 1).into()
+}
+
+fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+/// The IPv4 addresses of all interfaces, with the index of each.
+fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
+    let nets = connection.addresses(None)?.into_iter().filter_map(|found| match found.address {
+        IpNet::V4(net) => Some((found.link, net)),
+        IpNet::V6(_) => None,
+    });
+    Ok(nets.collect())
+}
+
+/// The first subnet in which no interface has an address, and to which no route leads: a VPN, or the network behind a router,
+/// would be out of reach.
+fn first_free(connection: &Connection) -> Result<Ipv4Net, Error> {
+    let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
+    let routes = connection.routes(None)?.into_iter().map(|route| route.destination);
+    let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
+    let free = candidates().find(|subnet| !used.iter().any(|net| overlap(*subnet, *net)));
+    free.ok_or_else(|| Unfit::NoSubnet.into())
+}
+
+/// An address of another interface inside or around the subnet would make one of the two unreachable; so would a route to
+/// the subnet or a part of it. A wider route may stay: it leads to the rest of what it is for.
+fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
+    let collides = |what: String, link: Option<u32>| -> Result<(), Error> {
+        let interface = link.map(|link| connection.name(link)).transpose()?;
+        let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();
+        Err(Unfit::Collision { subnet: subnet.into(), what: format!("{what}{on}") }.into())
+    };
+    for (link, net) in addresses(connection)? {
+        if overlap(subnet, net.trunc()) {
+            return collides(net.to_string(), Some(link));
+        }
+    }
+    match connection.routes(None)?.into_iter().find(|route| subnet.contains(&route.destination)) {
+        Some(route) => collides(format!("the route to {}", route.destination), route.link),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unusable(link: &Link) -> Result<(), Error> {
+    let name = link.name.clone();
+    if !link.bridge {
+        return Err(Unfit::NoBridge(name).into());
+    }
+    if !link.up {
+        return Err(Unfit::Down(name).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! The container that is attached.
+
+use std::path::{Path, PathBuf};
+
+use document::{
+    Document, Instance,
+    members::{Attachment, Namespace, Network},
+};
+use netlink::{Mark, veth_name};
+use netns::NetnsOperation;
+use operation::{Error, Scope};
+
+use crate::unfit::Unfit;
+
+/// The name of the first interface in a container.
+pub(crate) const FIRST: &str = "eth0";
+
+/// A container, and the interface that it gets.
+#[derive(Debug, Clone)]
+pub struct Container<'a> {
+    /// Where stores and records are.
+    pub scope: &'a Scope,
+    /// Its id.
+    pub id: &'a str,
+    /// Its instance, where it has one already.
+    pub instance: Option<String>,
+    /// The interface's name in its namespace.
+    pub interface: String,
+    /// Whether nothing is made: what it relies on may be planned as well.
+    pub planned: bool,
+}
+
+impl<'a> Container<'a> {
+    /// The container of a document, with the first interface.
+    ///
+    /// # Errors
+    /// When its instance cannot be read.
+    pub fn new(scope: &'a Scope, id: &'a str, document: &Document) -> Result<Self, document::Error> {
+        let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
+        Ok(Self { scope, id, instance, interface: FIRST.to_owned(), planned: document.is_planned()? })
+    }
+
+    /// The mark of what is made for it.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark::new(self.id, self.instance.as_deref())
+    }
+
+    /// The name of the host's side of its link.
+    pub(crate) fn link(&self) -> String {
+        veth_name(self.id, &self.interface)
+    }
+
+    /// Chooses the interface: `wanted`, or the first of eth0, eth1 and so on that no attachment has. `network` is that of the
+    /// document: its bridge, where nothing is joined to it yet, keeps the first one for veth-pair.
+    ///
+    /// # Errors
+    /// When another attachment has it, or is on this `bridge`.
+    pub fn choose(
+        &mut self,
+        wanted: Option<&str>,
+        bridge: &str,
+        network: &Network,
+        attachments: &[Attachment],
+    ) -> Result<(), Error> {
+        let kept = network.bridge.as_ref().filter(|_| network.cni.is_none());
+        let taken: Vec<(&str, &str)> = attachments
+            .iter()
+            .map(|one| (one.interface.as_str(), one.bridge.name.as_str()))
+            .chain(kept.map(|bridge| (FIRST, bridge.name.as_str())))
+            .collect();
+        if taken.iter().any(|(_, on)| *on == bridge) {
+            return Err(Unfit::Twice(bridge.to_owned()).into());
+        }
+        let by = |name: &str| taken.iter().find(|(interface, _)| *interface == name).map(|(_, on)| *on);
+        self.interface = match wanted {
+            Some(name) => match by(name) {
+                Some(by) => {
+                    let (interface, by) = (name.to_owned(), by.to_owned());
+                    return Err(Unfit::InterfaceTaken { interface, by }.into());
+                }
+                None => name.to_owned(),
+            },
+            None => (0..)
+                .map(|number| format!("eth{number}"))
+                .find(|name| by(name).is_none())
+                .unwrap_or_else(|| FIRST.to_owned()),
+        };
+        Ok(())
+    }
+}
+
+/// Plans the namespace of the container: `/run/netns/<id>`, with `lo` up in it.
+///
+/// # Errors
+/// When it is there already.
+pub fn namespace(id: &str) -> Result<(Namespace, NetnsOperation), Error> {
+    let namespace: PathBuf = Path::new("/run/netns").join(id);
+    if namespace.symlink_metadata().is_ok() {
+        return Err(Unfit::NamespaceExists(namespace).into());
+    }
+    let operation = NetnsOperation::new(&namespace, id);
+    Ok((Namespace { mode: "none", namespace }, operation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn attachment(interface: &str, bridge: &str) -> Attachment {
+        serde_json::from_value(json!({
+            "name": bridge, "interface": interface, "cni": {"cniVersion": "1.1.0"},
+            "bridge": {"name": bridge, "subnet": "10.0.0.0/24", "gateway": "10.0.0.1"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn interfaces_are_chosen_in_turn() {
+        let scope = Scope { root: "/r".into(), run_dir: "/s".into() };
+        let network = |bridge: bool| Network {
+            mode: "none".into(),
+            namespace: "/run/netns/web".into(),
+            bridge: bridge.then(|| attachment("", "kept").bridge),
+            cni: None,
+            other: Default::default(),
+        };
+        let two = [attachment("eth0", "a"), attachment("wan", "b")];
+        for (wanted, bridge, kept, attachments, chosen) in [
+            (None, "c", false, &[][..], "eth0"),
+            (None, "c", false, &two, "eth1"),
+            (None, "c", true, &[], "eth1"),
+            (Some("wan"), "c", false, &[], "wan"),
+            (Some("wan"), "c", false, &two, "interface \"wan\" is taken by network \"b\""),
+            (Some("eth0"), "c", true, &[], "interface \"eth0\" is taken by network \"kept\""),
+            (None, "b", false, &two, "the container is on bridge \"b\" already"),
+            (None, "kept", true, &[], "the container is on bridge \"kept\" already"),
+        ] {
+            let mut container = Container {
+                scope: &scope,
+                id: "web",
+                instance: None,
+                interface: String::new(),
+                planned: false,
+            };
+            let told = match container.choose(wanted, bridge, &network(kept), attachments) {
+                Ok(()) => container.interface,
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(told, chosen);
+        }
+    }
+}

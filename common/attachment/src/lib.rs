@@ -1,0 +1,17 @@
+//! What attaches a container to a network: the plans of netns-add, netns-bridge, veth-pair and bridge-attach.
+//!
+//! [`namespace`] plans the container's namespace, [`network`] the bridge with all that it needs on the host, [`pair`] the link
+//! between both. Each returns operations, and what the document says of them. A tool that does several of these joins the lists.
+
+mod address;
+mod argument;
+mod bridge;
+mod container;
+mod pair;
+mod unfit;
+
+pub use argument::{Route, parse_name, parse_range, parse_subnet};
+pub use bridge::{Planned, Wanted, network};
+pub use container::{Container, namespace};
+pub use pair::{Asked, pair, priority};
+pub use repair::NetworkOperation;

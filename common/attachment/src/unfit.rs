@@ -1,0 +1,97 @@
+//! Why a container cannot be attached, with what the user can do about it.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use operation::Error;
+
+/// Something that does not fit what is there.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts say it.
+pub(crate) enum Unfit {
+    #[error("create network namespace {0:?}: File exists")]
+    NamespaceExists(PathBuf),
+    #[error("bridge {bridge:?} has gateway mode {standing}, not {wanted}")]
+    OtherMode { bridge: String, standing: &'static str, wanted: &'static str },
+    #[error("bridge {bridge:?} {standing}")]
+    OtherKind { bridge: String, standing: &'static str, flag: &'static str },
+    #[error("range {range} is not in subnet {subnet}")]
+    RangeOutside { range: IpNet, subnet: IpNet },
+    #[error("range {range} of subnet {subnet} has no address for a container")]
+    NoRoom { range: IpNet, subnet: IpNet },
+    #[error("bridge {bridge:?} has address {address}, outside of subnet {subnet}")]
+    OtherAddress { bridge: String, address: IpNet, subnet: IpNet },
+    #[error("all subnets to choose from, 172.17.0.0/16 to 192.168.240.0/20, are in use")]
+    NoSubnet,
+    #[error("subnet {subnet} collides with {what}")]
+    Collision { subnet: IpNet, what: String },
+    #[error("interface {0:?} is not a bridge")]
+    NoBridge(String),
+    #[error("bridge {0:?} is down")]
+    Down(String),
+    #[error("no bridge {0:?}")]
+    BridgeGone(String),
+    #[error("address {address} is not in subnet {subnet}")]
+    AddressOutside { address: IpAddr, subnet: IpNet },
+    #[error("address {address} of subnet {subnet} is not one of a container")]
+    NotOfAHost { address: IpAddr, subnet: IpNet },
+    #[error("address {address} is taken by {by}")]
+    AddressTaken { address: IpAddr, by: String },
+    #[error("next hop {gateway} of route {destination} is not in subnet {subnet}")]
+    FarGateway { gateway: IpAddr, destination: IpNet, subnet: IpNet },
+    #[error("interface {interface:?} is taken by network {by:?}")]
+    InterfaceTaken { interface: String, by: String },
+    #[error("the container is on bridge {0:?} already")]
+    Twice(String),
+    #[error("the default route by {0:?} comes before every --gateway-priority")]
+    NoPriority(String),
+    #[error("an internal network has no way out for --gateway-priority")]
+    InternalPriority,
+}
+
+impl Unfit {
+    /// What the user can do; nothing where the text says it.
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NamespaceExists(path) => {
+                let id = path.file_name().unwrap_or_default().to_string_lossy();
+                format!("unwind {id}, or choose another --id")
+            }
+            Self::OtherMode { standing, .. } => {
+                format!("use it with --gateway-mode {standing}, or another --bridge")
+            }
+            Self::OtherKind { flag, .. } => format!("use it {flag}, or another bridge"),
+            Self::RangeOutside { .. } => "choose a part of the subnet".to_owned(),
+            Self::OtherAddress { address, .. } => {
+                format!("use it with --subnet {}, or another --bridge", address.trunc())
+            }
+            Self::NoSubnet => "choose one with --subnet".to_owned(),
+            Self::Collision { .. } => "choose another with --subnet".to_owned(),
+            Self::Down(name) => format!("ip link set {name} up"),
+            Self::BridgeGone(_) => "make it again with netns-bridge --repair".to_owned(),
+            Self::AddressTaken { .. } => "choose another with --ip, or leave it out".to_owned(),
+            Self::InterfaceTaken { .. } => "choose another with --interface, or leave it out".to_owned(),
+            Self::NoPriority(_) => {
+                "use netns-add and bridge-attach instead of netns-bridge and veth-pair".to_owned()
+            }
+            Self::NoRoom { .. }
+            | Self::NoBridge(_)
+            | Self::AddressOutside { .. }
+            | Self::NotOfAHost { .. }
+            | Self::FarGateway { .. }
+            | Self::Twice(_)
+            | Self::InternalPriority => return None,
+        })
+    }
+}
+
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        let hint = unfit.hint();
+        let error = Self::caused_by(unfit);
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What is special about a bridge: all its containers have it in common.
+
+use ipnet::Ipv4Net;
+use netlink::{Error, netfilter::Netfilter};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    mapping::look_up,
+    ruleset::{Element, Set, Value},
+    table,
+};
+
+/// How the containers on a bridge are reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mode {
+    /// By their own addresses: their packets leave the subnet as they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routed: bool,
+    /// From this host and from the bridge alone: no packet is forwarded to another interface, or comes from one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+    /// Not by each other, except by published ports.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+}
+
+impl Mode {
+    /// The element that tells a routed bridge from one behind the host's address.
+    fn way(bridge: &str, subnet: Ipv4Net, routed: bool) -> Element {
+        match routed {
+            false => {
+                let key = vec![Value::Prefix(subnet.trunc())];
+                Element { set: table::SUBNETS.name, key, data: Vec::new(), comment: None }
+            }
+            true => of_bridge(&table::ROUTED, bridge),
+        }
+    }
+
+    /// The elements that tell it.
+    pub(crate) fn elements(self, bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+        let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
+        let further = further.into_iter().filter(|(is, _)| *is).map(|(_, set)| of_bridge(set, bridge));
+        [Self::way(bridge, subnet, self.routed)].into_iter().chain(further).collect()
+    }
+
+    /// The elements that stand where the bridge has another mode.
+    pub(crate) fn of_others(self, bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+        let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
+        let further = further.into_iter().filter(|(is, _)| !*is).map(|(_, set)| of_bridge(set, bridge));
+        [Self::way(bridge, subnet, !self.routed)].into_iter().chain(further).collect()
+    }
+}
+
+/// The element of a bridge in a set of pairs of interfaces.
+pub(crate) fn of_bridge(set: &Set, bridge: &str) -> Element {
+    let key = vec![Value::Interface(bridge.to_owned()); 2];
+    Element { set: set.name, key, data: Vec::new(), comment: None }
+}
+
+/// The mode of a bridge; none if no container uses it.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn mode(bridge: &str) -> Result<Option<Mode>, Error> {
+    let failed =
+        |source| Error::new("look for", format!("bridge {bridge:?} in table ip {}", crate::TABLE), source);
+    let socket = Netfilter::of_this_thread().map_err(failed)?;
+    let stands = |set: &Set| {
+        let found = look_up(&socket, &of_bridge(set, bridge));
+        found.map(|standing| standing.is_some()).map_err(failed)
+    };
+    if !stands(&table::SAME_BRIDGE)? {
+        return Ok(None);
+    }
+    Ok(Some(Mode {
+        routed: stands(&table::ROUTED)?,
+        internal: stands(&table::INTERNAL)?,
+        isolated: stands(&table::ISOLATED)?,
+    }))
+}

@@ -1,0 +1,113 @@
+//! The command line.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use attachment::{Asked, Route, Wanted};
+use clap::{
+    Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use document::members::{Attachment, GatewayMode};
+use firewall::Firewall;
+use ipnet::Ipv4Net;
+use netlink::Mac;
+use toolkit::Common;
+
+/// Attach a container to a network
+#[derive(Parser)]
+#[command(name = "bridge-attach", version)]
+pub(crate) struct BridgeAttach {
+    /// The network: the name of its bridge. A bridge that Stave did not make is used as it is, and never removed
+    #[arg(value_name = "NAME", default_value = "stave0", value_parser = attachment::parse_name)]
+    name: String,
+    /// The interface's name in the container; by default the first free one of eth0, eth1 and so on
+    #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
+    pub(crate) interface: Option<String>,
+    /// The container's address; by default the next free one
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// The interface's hardware address; by default it follows from the address
+    #[arg(long, value_name = "MAC", value_parser = unicast)]
+    mac_address: Option<Mac>,
+    /// Of several networks, that with the highest number (-900 to 900) has the way out; among equals, the first
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-900..=900))]
+    gateway_priority: i32,
+    /// A further route, such as "10.8.0.0/16 via 172.17.0.9"; repeatable. Without `via`, through the bridge
+    #[arg(long = "route", value_name = "ROUTE")]
+    routes: Vec<Route>,
+    /// The MTU of the interface in bytes; by default that of the way out, on a bridge of others that of the bridge
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    mtu: Option<u32>,
+    /// The subnet of the bridge; by default that of an existing bridge, otherwise the first of 172.17.0.0/16,
+    /// 172.18.0.0/16 and so on that no interface and no route uses
+    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet)]
+    subnet: Option<Ipv4Net>,
+    /// Lease addresses of this part of the subnet only
+    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
+    ip_range: Option<Ipv4Net>,
+    /// How containers on the bridge are reached from outside, as with netns-bridge
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = modes())]
+    gateway_mode: GatewayMode,
+    /// No way leads out of the network, or into it: its containers reach each other and this host
+    #[arg(long)]
+    internal: bool,
+    /// With `false`, containers on the bridge do not reach each other, except by published ports
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    icc: bool,
+    /// Which firewall of the host lets the bridge through, as with netns-bridge
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
+    firewall: Firewall,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// The names of firewalls, for `--help` as well.
+fn firewalls() -> impl TypedValueParser<Value = Firewall> {
+    PossibleValuesParser::new(Firewall::NAMES).map(|name| name.parse().unwrap_or(Firewall::Auto))
+}
+
+/// The values of `--gateway-mode`.
+fn modes() -> impl TypedValueParser<Value = GatewayMode> {
+    PossibleValuesParser::new(["nat", "routed"]).map(|mode| match mode.as_str() {
+        "routed" => GatewayMode::Routed,
+        _ => GatewayMode::Nat,
+    })
+}
+
+/// A hardware address that one interface can have.
+fn unicast(text: &str) -> Result<Mac, String> {
+    let mac: Mac = text.parse().map_err(|error: netlink::InvalidMac| error.to_string())?;
+    match mac.0[0] & 1 == 0 && mac.0 != [0; 6] {
+        true => Ok(mac),
+        false => Err(format!("{text} is not the address of one interface")),
+    }
+}
+
+impl BridgeAttach {
+    /// What is asked of the network.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            bridge: self.name.clone(),
+            subnet: self.subnet,
+            range: self.ip_range,
+            firewall: self.firewall,
+            gateway_mode: self.gateway_mode,
+            internal: self.internal,
+            isolated: !self.icc,
+        }
+    }
+
+    /// What is asked of the container's side, after these attachments.
+    pub(crate) fn asked(&self, attachments: &[Attachment]) -> Result<Asked> {
+        Ok(Asked {
+            name: None,
+            mtu: self.mtu,
+            address: self.ip.map(Into::into),
+            mac: self.mac_address,
+            priority: Some(attachment::priority(self.gateway_priority, attachments)?),
+            routes: self.routes.clone(),
+            makes_bridge: true,
+        })
+    }
+}

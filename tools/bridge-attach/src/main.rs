@@ -1,0 +1,67 @@
+//! Attaches a container to a network.
+//!
+//! # Does
+//! Makes sure of the network's bridge, with all that it needs on the host, as netns-bridge does. Leases an address of its subnet.
+//! Makes a veth pair: one side is a port of the bridge, the other an interface in the container's namespace, with the address,
+//! a default route through the bridge, and further routes. Several attachments make several interfaces: eth0, eth1 and so on.
+//! Containers on different bridges reach each other by published ports only.
+//! # Reads
+//! `network`, `networks`; the leases below `$STAVE_RUN/leases`.
+//! # Adds
+//! An element of `networks`; for versions before 0.2 also `network.bridge` and `network.cni`, where it is the first.
+//! # Undoes
+//! The veth pair and the lease; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules
+//! in the host's firewall.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the namespace that netns-add makes.
+
+mod arguments;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use arguments::BridgeAttach;
+use attachment::{Container, NetworkOperation};
+use document::{Document, members};
+use operation::Scope;
+use toolkit::{Common, Context, Filter, Plan};
+
+impl Filter for BridgeAttach {
+    type Adds = members::Attached;
+    type Operation = NetworkOperation;
+    const LOCK: Option<&'static str> = Some("network");
+    const READS: &'static [&'static str] = &["network", "networks"];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn restore(scope: &Scope) -> Result<()> {
+        nat::restore(scope, || toolkit::recorded(scope))
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        let network = document.require::<members::Network>()?;
+        let attachments = document.attachments()?;
+        let wanted = self.wanted();
+        let mut container = Container::new(&context.scope, &context.id, document)?;
+        container.planned = context.planned;
+        container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
+        let mut planned = attachment::network(&container, &wanted, || toolkit::recorded(&context.scope))?;
+        let asked = self.asked(&attachments)?;
+        let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
+        planned.operations.extend(pair);
+        Ok(Plan { adds: members::Attached::new(&network, attachment), operations: planned.operations })
+    }
+
+    fn forget(_: &mut Document) -> Result<()> {
+        // What was not done has added nothing.
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let exit = toolkit::filter::<BridgeAttach>();
+    nat::close();
+    exit
+}
