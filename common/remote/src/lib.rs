@@ -89,6 +89,17 @@ impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
     }
 }
 
+impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
+    /// The same towards one side of a copy, with what is said of that side alone.
+    #[must_use]
+    pub fn towards(&self, creds: Option<&registry::Login>, tls_verify: Option<bool>) -> Self {
+        let mut own = self.clone();
+        own.reach.creds = creds.cloned().or(own.reach.creds);
+        own.reach.tls_verify = tls_verify.or(own.reach.tls_verify);
+        own
+    }
+}
+
 /// Adds what the user can do about an error of `registry`, a host.
 pub fn hinted(error: registry::Error, registry: &str) -> Error {
     match error.hint(registry) {
@@ -98,7 +109,10 @@ pub fn hinted(error: registry::Error, registry: &str) -> Error {
 }
 
 /// `NAME:PASSWORD`; the password may have colons.
-fn login(text: &str) -> Result<registry::Login, String> {
+///
+/// # Errors
+/// When it has no name.
+pub fn login(text: &str) -> Result<registry::Login, String> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() => {
             Ok(registry::Login { name: name.to_owned(), password: password.to_owned() })

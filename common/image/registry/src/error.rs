@@ -177,6 +177,16 @@ impl Error {
         matches!(self, Self::Refused { status, .. } if matches!(status.as_u16(), 401 | 403))
     }
 
+    /// Whether it is about a request to `registry`, a host.
+    pub fn is_from(&self, registry: &str) -> bool {
+        match self {
+            Self::Connection { request, .. }
+            | Self::Refused { request, .. }
+            | Self::Answer { request, .. } => request.url.authority() == registry,
+            _ => false,
+        }
+    }
+
     /// Whether the registry says that the thing does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.as_u16() == 404)

@@ -15,6 +15,7 @@
 mod auth;
 mod certificates;
 mod client;
+pub mod copy;
 pub mod credentials;
 pub mod delete;
 pub mod display;

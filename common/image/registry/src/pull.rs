@@ -379,6 +379,19 @@ impl Pull<'_> {
     /// # Errors
     /// The error of a layer takes precedence over the result of `meanwhile`.
     pub fn fetch<T, E: From<Error>>(&self, meanwhile: impl FnOnce(&Layers) -> Result<T, E>) -> Result<T, E> {
+        let value = self.fetch_unnamed(meanwhile)?;
+        self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
+        Ok(value)
+    }
+
+    /// As [`Pull::fetch`], for an image that gets another name, or none.
+    ///
+    /// # Errors
+    /// As [`Pull::fetch`].
+    pub fn fetch_unnamed<T, E: From<Error>>(
+        &self,
+        meanwhile: impl FnOnce(&Layers) -> Result<T, E>,
+    ) -> Result<T, E> {
         let missing = missing(self.layout, &self.manifests)?;
         self.announce(&missing)?;
         let mut coming = HashMap::new();
@@ -421,7 +434,6 @@ impl Pull<'_> {
                 for blob in blobs {
                     self.layout.touch_blob(&Digest::try_from(blob.digest()).map_err(Error::from)?);
                 }
-                self.layout.tag(self.reference, &self.descriptor).map_err(Error::from)?;
                 Ok(value)
             }
         }

@@ -1,13 +1,6 @@
 //! An image in the store → a name in a registry.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
+use std::collections::{HashMap, HashSet};
 
 use oci::{
     Digest, Layout, Platform, Reference,
@@ -70,22 +63,24 @@ pub fn push(
     let repository = client.destination(destination)?;
     let blobs = blobs(layout, &whole)?;
     let origins = origins(layout, destination)?;
-    let uploads = Uploads { repository: &repository, layout, progress, origins: &origins };
-    let counts = send_all(&uploads, blobs, client.options().jobs.max(1))?;
-    put_manifests(&repository, layout, &whole, destination, progress)?;
+    let uploads = Uploads { repository: &repository, source: layout, progress, origins: &origins };
+    let counts = uploads.send_all(blobs, client.options().jobs.max(1))?;
+    put_manifests(&repository, &whole, &|manifest| Ok(layout.read_blob(manifest)?), destination, progress)?;
     // It only helps the next push, and the store may be read-only.
     let _ = layout.remember_push(destination, &root);
-    let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
-    Ok(Pushed {
-        descriptor: root,
-        sent: count(Uploaded::Sent),
-        existing: count(Uploaded::Existed),
-        mounted: count(Uploaded::Mounted),
-    })
+    Ok(Pushed::new(root, &counts))
+}
+
+impl Pushed {
+    pub(crate) fn new(descriptor: Descriptor, counts: &[Uploaded]) -> Self {
+        let count = |wanted| counts.iter().filter(|uploaded| **uploaded == wanted).count();
+        let (sent, existing) = (count(Uploaded::Sent), count(Uploaded::Existed));
+        Self { descriptor, sent, existing, mounted: count(Uploaded::Mounted) }
+    }
 }
 
 /// A name with a digest belongs to one image: no other is sent to it.
-fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
+pub(crate) fn check_digest(destination: &Reference, root: &Descriptor) -> Result<(), Error> {
     let digest = Digest::try_from(root.digest())?;
     match destination.digest() {
         Some(wanted) if *wanted != digest => {
@@ -156,9 +151,15 @@ const SHOWN: usize = 12;
 
 /// The configurations and layers of these manifests, each once; layers first, as users expect.
 fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, bool)>, Error> {
+    let manifests = manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest);
+    let manifests = manifests.map(|descriptor| layout.manifest(descriptor)).collect::<Result<Vec<_>, _>>()?;
+    Ok(blobs_of(&manifests))
+}
+
+/// The same, of manifests that were read. Each comes with whether it is a layer.
+pub(crate) fn blobs_of(manifests: &[ImageManifest]) -> Vec<(Descriptor, bool)> {
     let mut blobs: Vec<(Descriptor, bool)> = Vec::new();
-    for descriptor in manifests.iter().filter(|descriptor| kind(descriptor) == Kind::Manifest) {
-        let manifest: ImageManifest = layout.manifest(descriptor)?;
+    for manifest in manifests {
         let layers = manifest.layers().iter().filter(|layer| !is_foreign(layer));
         let layers = layers.map(|layer| (layer.clone(), true));
         for (blob, is_layer) in layers.chain([(manifest.config().clone(), false)]) {
@@ -167,7 +168,7 @@ fn blobs(layout: &Layout, manifests: &[Descriptor]) -> Result<Vec<(Descriptor, b
             }
         }
     }
-    Ok(blobs)
+    blobs
 }
 
 /// Whether a layer is not to be distributed (image-spec, layer.md), and has a URL of its own.
@@ -197,50 +198,17 @@ fn origins(layout: &Layout, destination: &Reference) -> Result<HashMap<String, S
     Ok(origins)
 }
 
-fn send_all(uploads: &Uploads, blobs: Vec<(Descriptor, bool)>, jobs: usize) -> Result<Vec<Uploaded>, Error> {
-    uploads.announce(&blobs)?;
-    let jobs = jobs.min(blobs.len());
-    let queue = Mutex::new(VecDeque::from(blobs));
-    let (given_up, done) = (AtomicBool::new(false), Mutex::new(Ok(Vec::new())));
-    let work = || {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        while let Some((blob, is_layer)) = next() {
-            if given_up.load(Ordering::Relaxed) {
-                return;
-            }
-            let outcome = uploads.send(&blob, is_layer);
-            given_up.fetch_or(outcome.is_err(), Ordering::Relaxed);
-            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            match (outcome, done.as_mut()) {
-                (Ok(uploaded), Ok(counts)) => counts.push(uploaded),
-                (Err(error), Ok(_)) => *done = Err(error),
-                (_, Err(_)) => {}
-            }
-        }
-    };
-    thread::scope(|scope| {
-        // Where no thread can be had, this one does the work alone.
-        for _ in 1..jobs {
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The manifests. The last one gets the name.
-fn put_manifests(
+pub(crate) fn put_manifests(
     repository: &Repository,
-    layout: &Layout,
     manifests: &[Descriptor],
+    read: &dyn Fn(&Descriptor) -> Result<Vec<u8>, Error>,
     destination: &Reference,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     for (at, descriptor) in manifests.iter().enumerate() {
         let digest = Digest::try_from(descriptor.digest())?;
-        let content = layout.read_blob(descriptor)?;
+        let content = read(descriptor)?;
         let target = match (destination.digest(), destination.tag()) {
             _ if at + 1 < manifests.len() => digest.to_string(),
             (None, Some(tag)) => tag.to_owned(),

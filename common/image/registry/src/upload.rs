@@ -1,12 +1,17 @@
-//! One blob from the store into a registry (OCI distribution-spec, "Pushing Blobs").
+//! One blob from the store, or from another registry, into a registry (OCI distribution-spec, "Pushing Blobs").
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{self, Read},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
-use oci::{Digest, Layout, layout::BlobReader, spec::Descriptor};
+use oci::{Digest, Layout, spec::Descriptor};
 use ureq::http::header;
 
 use crate::{
@@ -24,10 +29,22 @@ pub(crate) enum Uploaded {
     Sent,
 }
 
+/// Where blobs come from.
+pub(crate) trait Blobs: Sync {
+    /// Opens a blob. Its end is seen only if the content matches the descriptor.
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, Error>;
+}
+
+impl Blobs for Layout {
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, Error> {
+        Ok(Box::new(self.blob_reader(descriptor)?))
+    }
+}
+
 /// The data that all uploads of a push share.
 pub(crate) struct Uploads<'a> {
     pub(crate) repository: &'a Repository,
-    pub(crate) layout: &'a Layout,
+    pub(crate) source: &'a dyn Blobs,
     pub(crate) progress: &'a dyn Progress,
     /// Digest → another repository of the registry that has the blob.
     pub(crate) origins: &'a HashMap<String, String>,
@@ -40,7 +57,45 @@ enum Session {
 }
 
 impl Uploads<'_> {
-    pub(crate) fn announce(&self, blobs: &[(Descriptor, bool)]) -> Result<(), Error> {
+    /// Sends blobs, `jobs` at once; each comes with whether it is a layer.
+    pub(crate) fn send_all(
+        &self,
+        blobs: Vec<(Descriptor, bool)>,
+        jobs: usize,
+    ) -> Result<Vec<Uploaded>, Error> {
+        self.announce(&blobs)?;
+        let jobs = jobs.min(blobs.len());
+        let queue = Mutex::new(VecDeque::from(blobs));
+        let (given_up, done) = (AtomicBool::new(false), Mutex::new(Ok(Vec::new())));
+        let work = || {
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            while let Some((blob, is_layer)) = next() {
+                if given_up.load(Ordering::Relaxed) {
+                    return;
+                }
+                let outcome = self.send(&blob, is_layer);
+                given_up.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                match (outcome, done.as_mut()) {
+                    (Ok(uploaded), Ok(counts)) => counts.push(uploaded),
+                    (Err(error), Ok(_)) => *done = Err(error),
+                    (_, Err(_)) => {}
+                }
+            }
+        };
+        thread::scope(|scope| {
+            // Where no thread can be had, this one does the work alone.
+            for _ in 1..jobs {
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, blobs: &[(Descriptor, bool)]) -> Result<(), Error> {
         for (blob, _) in blobs.iter().filter(|(_, is_layer)| *is_layer) {
             self.progress.tell(&Digest::try_from(blob.digest())?, Event::Planned(blob.size()));
         }
@@ -48,7 +103,7 @@ impl Uploads<'_> {
     }
 
     /// Sends a blob, unless the registry has it. Progress of a layer is shown.
-    pub(crate) fn send(&self, descriptor: &Descriptor, is_layer: bool) -> Result<Uploaded, Error> {
+    fn send(&self, descriptor: &Descriptor, is_layer: bool) -> Result<Uploaded, Error> {
         let digest = Digest::try_from(descriptor.digest())?;
         let progress = if is_layer { self.progress } else { &() };
         let tell = |error: &Error, pause: Duration| progress.tell(&digest, Event::Retrying(error, pause));
@@ -100,29 +155,54 @@ impl Uploads<'_> {
         url: Url,
         progress: &dyn Progress,
     ) -> Result<(), Error> {
-        let size = descriptor.size();
+        let (size, failure) = (descriptor.size(), Mutex::new(None));
         let mut body = || {
-            let reader = self.layout.blob_reader(descriptor)?;
-            let told = Told { reader, progress, digest: digest.clone(), passed: 0 };
+            let reader = self.source.open(descriptor)?;
+            let told = Told { reader, progress, digest: digest.clone(), passed: 0, size, failure: &failure };
             Ok((Box::new(told) as Box<dyn Read>, size))
         };
         let headers = [(header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned())];
         let url = url.with("digest", &digest.to_string());
-        self.repository.expect("PUT", url, &headers, Some(&mut body), &[201, 204]).map(drop)
+        let answer = self.repository.expect("PUT", url, &headers, Some(&mut body), &[201, 204]);
+        // What broke the upload is not what the connection says of it.
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(source) => Err(match source.downcast() {
+                Ok(error) => error,
+                Err(source) => Error::Blob { verb: "read", digest: digest.to_string(), source },
+            }),
+            None => answer.map(drop),
+        }
     }
 }
 
-/// Counts how much of a blob was read.
+/// Counts how much of a blob was read, and keeps the error. The last bytes are handed on only after the whole was checked, so no
+/// registry gets all of a wrong blob.
 struct Told<'a> {
-    reader: BlobReader,
+    reader: Box<dyn Read + 'a>,
     progress: &'a dyn Progress,
     digest: Digest,
     passed: u64,
+    size: u64,
+    failure: &'a Mutex<Option<io::Error>>,
+}
+
+impl Told<'_> {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        if count > 0 && self.passed + count as u64 == self.size {
+            while self.reader.read(&mut [0])? > 0 {}
+        }
+        Ok(count)
+    }
 }
 
 impl Read for Told<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
+        let count = self.next(buffer).map_err(|error| {
+            let shown = io::Error::from(error.kind());
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            shown
+        })?;
         self.passed += count as u64;
         if count > 0 {
             self.progress.tell(&self.digest, Event::Passed(self.passed));

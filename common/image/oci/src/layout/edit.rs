@@ -128,16 +128,35 @@ impl Edit<'_> {
         references.iter().try_for_each(|reference| self.tag(reference, descriptor))
     }
 
+    /// Gives an image a name that need not be one of Docker's, such as the tag alone that umoci uses.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] where part of the image is gone.
+    pub fn name_as(&mut self, descriptor: &Descriptor, name: &str) -> Result<(), Error> {
+        self.layout.hold_blobs(descriptor)?;
+        self.put(name, descriptor, |entry| entry["annotations"][REF_NAME] == name)
+    }
+
     fn tag(&mut self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
+        self.put(&reference.canonical(), descriptor, |entry| is_named(entry, reference))
+    }
+
+    /// Lists an image under a name, in place of the entries that have it.
+    fn put(
+        &mut self,
+        name: &str,
+        descriptor: &Descriptor,
+        has_name: impl Fn(&Value) -> bool,
+    ) -> Result<(), Error> {
         let mut named = descriptor.clone();
         let mut annotations: HashMap<_, _> = descriptor.annotations().clone().unwrap_or_default();
         annotations.remove(CONTAINERD_NAME);
-        annotations.insert(REF_NAME.to_owned(), reference.canonical());
+        annotations.insert(REF_NAME.to_owned(), name.to_owned());
         named.set_annotations(Some(annotations));
         let mut named = serde_json::to_value(&named).map_err(Error::Json)?;
         named.sort_all_objects();
         let digest = descriptor.digest().as_ref();
-        let replaced = |entry: &Value| is_named(entry, reference) || is_nameless(entry, digest);
+        let replaced = |entry: &Value| has_name(entry) || is_nameless(entry, digest);
         let manifests = self.manifests();
         // Who gives it the same name again changes nothing, and waits for no disk.
         let mut rivals = manifests.iter().filter(|entry| replaced(entry));

@@ -124,6 +124,15 @@ impl Layout {
             .collect())
     }
 
+    /// The image with this name, as it stands in `index.json`.
+    ///
+    /// # Errors
+    /// When `index.json` cannot be read.
+    pub fn named(&self, name: &str) -> Result<Option<Descriptor>, Error> {
+        let entries = self.list()?.into_iter().rev();
+        Ok(entries.map(|entry| entry.descriptor).find(|descriptor| name_of(descriptor) == Some(name)))
+    }
+
     /// The entries that [`Layout::list`] passes over.
     ///
     /// # Errors

@@ -76,6 +76,24 @@ pub fn save(
     archive.0.finish().and_then(|mut target| target.flush()).map_err(Error::Write)
 }
 
+/// Copies an image into another layout, where it gets no name; of an index, the images that the layout has.
+///
+/// # Errors
+/// When the image is not whole, or the other layout cannot be written.
+pub fn copy(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<(), Error> {
+    for (digest, descriptor) in oci::blobs(layout, image)? {
+        if target.has_sound_blob(&descriptor)? {
+            target.touch_blob(&digest);
+            continue;
+        }
+        let mut writer = target.writer_of(&descriptor)?;
+        let copied = writer.copy_from(&mut layout.blob_reader(&descriptor)?);
+        copied.map_err(|error| Error::Read(digest, error))?;
+        writer.commit()?;
+    }
+    Ok(())
+}
+
 /// A tar in the making.
 struct Archive<W: Write>(Writer<W>);
 

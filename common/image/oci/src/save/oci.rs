@@ -89,6 +89,12 @@ fn entry_for_docker(layout: &Layout, descriptor: &Descriptor, references: &[Refe
 }
 
 /// The blobs of an image, or of those images of an index that are in the store.
+pub(super) fn blobs(layout: &Layout, descriptor: &Descriptor) -> Result<BTreeMap<Digest, Descriptor>, Error> {
+    let mut blobs = BTreeMap::new();
+    collect(layout, descriptor, &mut blobs)?;
+    Ok(blobs)
+}
+
 fn collect(
     layout: &Layout,
     descriptor: &Descriptor,

@@ -1,0 +1,148 @@
+//! A name in a registry → a name in another one. Blobs pass through memory, and are stored nowhere on the way.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Read},
+};
+
+use oci::{
+    Digest, Platform, Reference,
+    digest::Verifying,
+    image::{MAX_NESTING, choose_child},
+    layout,
+    media_type::{Kind, kind},
+    spec::{Descriptor, ImageIndex, ImageManifest},
+};
+
+use crate::{
+    Client, Error,
+    http::AnswerBody,
+    manifest::Manifest,
+    named::target,
+    progress::Progress,
+    push::{Pushed, blobs_of, check_digest, put_manifests},
+    repository::{Access, Repository},
+    upload::{Blobs, Uploads},
+};
+
+/// Copies an image: first blobs, then manifests, last the one that gets the name. An index is copied whole, with what it names of
+/// attestations too, or with `platform` only the image for that. Blobs that the destination has, or can take from another of its
+/// repositories, are not sent.
+///
+/// # Errors
+/// When the source does not have it whole, or the destination refuses it.
+pub fn copy(
+    (from, source): (&Client, &Reference),
+    (to, destination): (&Client, &Reference),
+    platform: Option<&Platform>,
+    progress: &dyn Progress,
+) -> Result<Pushed, Error> {
+    let jobs = to.options().jobs.max(1);
+    let from = from.source(source, Access::Pull)?;
+    let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new() };
+    let root = tree.root(source, platform)?;
+    check_digest(destination, &root)?;
+    let repository = to.destination(destination)?;
+    let blobs = blobs_of(&tree.images()?);
+    // A registry gives its own blobs from one repository to another.
+    let origins: HashMap<String, String> = match source.registry() == destination.registry() {
+        true => blobs
+            .iter()
+            .map(|(blob, _)| (blob.digest().to_string(), source.repository().to_owned()))
+            .collect(),
+        false => HashMap::new(),
+    };
+    let uploads = Uploads { repository: &repository, source: &from, progress, origins: &origins };
+    let counts = uploads.send_all(blobs, jobs)?;
+    let order: Vec<Descriptor> = tree.manifests.iter().map(|manifest| manifest.descriptor.clone()).collect();
+    put_manifests(&repository, &order, &|descriptor| tree.content(descriptor), destination, progress)?;
+    Ok(Pushed::new(root, &counts))
+}
+
+/// The manifests and indexes of an image, as the registry sent them.
+struct Tree<'a> {
+    repository: &'a Repository,
+    progress: &'a dyn Progress,
+    /// Each after those that it names.
+    manifests: Vec<Manifest>,
+    seen: HashSet<Digest>,
+}
+
+impl Tree<'_> {
+    /// Fetches what a name refers to, or the image of it for `platform`, and all below.
+    fn root(&mut self, name: &Reference, platform: Option<&Platform>) -> Result<Descriptor, Error> {
+        let mut manifest = self.repository.manifest(&target(name), name.digest(), self.progress)?;
+        for _ in 0..MAX_NESTING {
+            let (Some(_), Kind::Index) = (platform, kind(&manifest.descriptor)) else { break };
+            let child = choose_child(&read(&manifest)?, &manifest.descriptor, platform)?.clone();
+            manifest = self.fetch(&child)?;
+        }
+        let root = manifest.descriptor.clone();
+        self.add(manifest, 0)?;
+        Ok(root)
+    }
+
+    fn fetch(&self, descriptor: &Descriptor) -> Result<Manifest, Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        self.repository.manifest(&digest.to_string(), Some(&digest), self.progress)
+    }
+
+    fn add(&mut self, manifest: Manifest, depth: u32) -> Result<(), Error> {
+        let digest = Digest::try_from(manifest.descriptor.digest())?;
+        if !self.seen.insert(digest.clone()) {
+            return Ok(());
+        }
+        if kind(&manifest.descriptor) == Kind::Index {
+            let index: ImageIndex = read(&manifest)?;
+            for child in index.manifests() {
+                match kind(child) {
+                    Kind::Index | Kind::Manifest if depth < MAX_NESTING => {
+                        let below = self.fetch(child)?;
+                        self.add(below, depth + 1)?;
+                    }
+                    _ => {
+                        let media_type = child.media_type().to_string();
+                        return Err(layout::Error::NotAnImage { digest, media_type }.into());
+                    }
+                }
+            }
+        }
+        self.manifests.push(manifest);
+        Ok(())
+    }
+
+    /// The manifests alone, read.
+    fn images(&self) -> Result<Vec<ImageManifest>, Error> {
+        self.manifests.iter().filter(|it| kind(&it.descriptor) == Kind::Manifest).map(read).collect()
+    }
+
+    fn content(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        let own = |manifest: &&Manifest| manifest.descriptor.digest() == descriptor.digest();
+        self.manifests.iter().find(own).map(|manifest| manifest.content.clone()).ok_or(Error::GivenUp)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(manifest: &Manifest) -> Result<T, Error> {
+    oci::json::from_slice(&manifest.content).map_err(|error| Error::Content {
+        name: manifest.descriptor.digest().to_string(),
+        problem: error.to_string(),
+    })
+}
+
+impl Blobs for Repository {
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>, Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let body = self.expect("GET", url, &[], None, &[200])?.into_body();
+        Ok(Box::new(Verifying::new(Body(body), digest, descriptor.size())))
+    }
+}
+
+/// The body of an answer, with the request in its errors.
+struct Body(AnswerBody);
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(io::Error::other)
+    }
+}

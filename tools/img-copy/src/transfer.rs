@@ -1,0 +1,214 @@
+//! From one place to another. Only between two registries nothing is stored; at any other pair an OCI layout stands in the middle: the
+//! store, the directory that was named, or a temporary one.
+
+use std::path::{Path, PathBuf};
+
+use oci::{
+    Layout, Reference,
+    load::Input,
+    save::{self, Named},
+    spec::Descriptor,
+};
+use registry::{
+    Client, Display,
+    display::Job,
+    pull::{self, Wanted},
+    push::{self, Pushed},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use toolkit::prelude::*;
+
+use crate::{Copy, place::Place};
+
+/// An image in a layout. What is temporary of it goes with this.
+struct Standing {
+    layout: Layout,
+    image: Descriptor,
+    _temporary: Option<TempDir>,
+}
+
+/// Copies the image, and tells what the destination has then.
+pub(crate) fn run(copy: &Copy, context: &Context) -> Result<Value> {
+    let ends = Ends { copy, context };
+    let pushed = match (&copy.source, &copy.destination) {
+        (Place::Registry(source), Place::Registry(destination)) => {
+            ends.between_registries(source, destination)?
+        }
+        (Place::Registry(source), destination) => ends.pull(source, destination)?,
+        (source, destination) => ends.put(&ends.stand(source)?, destination)?,
+    };
+    let mut report = json!({
+        "source": copy.source.to_string(),
+        "destination": copy.destination.to_string(),
+        "digest": pushed.descriptor.digest(),
+        "size": pushed.descriptor.size(),
+        "mediaType": pushed.descriptor.media_type(),
+    });
+    if let Place::Registry(_) = copy.destination {
+        report["sent"] = json!(pushed.sent);
+        report["existing"] = json!(pushed.existing);
+        report["mounted"] = json!(pushed.mounted);
+    }
+    Ok(report)
+}
+
+struct Ends<'a> {
+    copy: &'a Copy,
+    context: &'a Context,
+}
+
+impl Ends<'_> {
+    fn source_client(&self) -> Client {
+        self.copy.transfer.towards(self.copy.src_creds.as_ref(), self.copy.src_tls_verify).client(&[])
+    }
+
+    fn destination_client(&self) -> Client {
+        self.copy.transfer.towards(self.copy.dest_creds.as_ref(), self.copy.dest_tls_verify).client(&[])
+    }
+
+    fn images(&self) -> PathBuf {
+        self.context.scope.root.join("images")
+    }
+
+    fn between_registries(&self, source: &Reference, destination: &Reference) -> Result<Pushed> {
+        let (from, to) = (self.source_client(), self.destination_client());
+        let display = Display::new(Job::Push, self.context.quiet);
+        let platform = self.copy.platform.as_ref();
+        registry::copy::copy((&from, source), (&to, destination), platform, &display).map_err(|error| {
+            let host =
+                if error.is_from(source.registry()) { source.registry() } else { destination.registry() };
+            remote::hinted(error, host)
+        })
+    }
+
+    /// From a registry into the layout of the destination, or into a temporary one that becomes an archive.
+    fn pull(&self, source: &Reference, destination: &Place) -> Result<Pushed> {
+        let synced = self.copy.writing.is_synced()?;
+        let (layout, temporary) = match destination {
+            Place::Store(_) => (Layout::open_or_create_with(self.images(), synced)?, None),
+            Place::Layout(path, _) => (Layout::open_or_create_with(path, synced)?, None),
+            Place::Archive(..) | Place::Registry(_) => {
+                let directory = temporary()?;
+                (Layout::open_or_create_with(directory.path(), false)?, Some(directory))
+            }
+        };
+        let client = self.source_client();
+        let display = Display::new(Job::Pull, self.context.quiet);
+        let wanted = match &self.copy.platform {
+            Some(platform) => Wanted::Platforms(vec![platform.clone()]),
+            None => Wanted::All,
+        };
+        let hinted = |error| remote::hinted(error, source.registry());
+        let pull = pull::resolve(&client, &layout, source, &wanted, &display).map_err(hinted)?;
+        let image = match &self.copy.platform {
+            Some(_) => pull.image.descriptor.clone(),
+            None => pull.descriptor.clone(),
+        };
+        pull.fetch_unnamed(|_| Ok::<_, registry::Error>(())).map_err(hinted)?;
+        self.put(&Standing { layout, image, _temporary: temporary }, destination)
+    }
+
+    /// Finds the image of a place that is no registry.
+    fn stand(&self, source: &Place) -> Result<Standing> {
+        let (layout, found, temporary) = match source {
+            Place::Registry(_) => bail!("an image of a registry stands nowhere"),
+            Place::Store(image) => {
+                let layout = Layout::look(self.images())?;
+                let found = layout.find(image)?;
+                (layout, found, None)
+            }
+            Place::Layout(path, name) => {
+                let layout = Layout::open(path)?;
+                let found = find(&layout, path, name.as_deref())?;
+                (layout, found, None)
+            }
+            Place::Archive(_, path, name) => {
+                let directory = temporary()?;
+                let layout = Layout::open_or_create_with(directory.path(), false)?;
+                Input::open(path)?.read(&layout, self.copy.platform.as_ref())?.commit(None)?;
+                let found = find(&layout, path, name.as_deref())?;
+                (layout, found, Some(directory))
+            }
+        };
+        let image = match &self.copy.platform {
+            Some(platform) => layout.image(&found, Some(platform))?.descriptor,
+            None => found,
+        };
+        Ok(Standing { layout, image, _temporary: temporary })
+    }
+
+    /// From a layout to the destination.
+    fn put(&self, standing: &Standing, destination: &Place) -> Result<Pushed> {
+        let Standing { layout, image, .. } = standing;
+        let synced = self.copy.writing.is_synced()?;
+        match destination {
+            Place::Registry(name) => {
+                let display = Display::new(Job::Push, self.context.quiet);
+                return push::push(&self.destination_client(), layout, image, name, None, &display)
+                    .map_err(|error| remote::hinted(error, name.registry()));
+            }
+            Place::Store(name) => {
+                let target = Layout::open_or_create_with(self.images(), synced)?;
+                let name: Reference = name.parse()?;
+                into(layout, image, &target)?;
+                target.tag(&name, image)?;
+            }
+            Place::Layout(path, name) => {
+                let target = Layout::open_or_create_with(path, synced)?;
+                into(layout, image, &target)?;
+                let mut edit = target.edit()?;
+                match name {
+                    Some(name) => edit.name_as(image, name)?,
+                    None => edit.name(image, &[])?,
+                }
+                edit.commit()?;
+            }
+            Place::Archive(format, path, name) => {
+                let references =
+                    name.iter().map(|name| name.parse()).collect::<Result<Vec<Reference>, _>>()?;
+                let images = [Named { references, descriptor: image.clone() }];
+                let write =
+                    |target: &mut dyn std::io::Write| Ok(save::save(layout, &images, *format, None, target)?);
+                toolkit::write_output(path, "archive", synced, |target| write(target))?;
+            }
+        }
+        Ok(Pushed { descriptor: image.clone(), sent: 0, existing: 0, mounted: 0 })
+    }
+}
+
+/// The image with this name; without one, the only one.
+fn find(layout: &Layout, path: &Path, name: Option<&str>) -> Result<Descriptor> {
+    let Some(name) = name else {
+        let mut images: Vec<Descriptor> = Vec::new();
+        for entry in layout.list()? {
+            if !images.iter().any(|other| other.digest() == entry.descriptor.digest()) {
+                images.push(entry.descriptor);
+            }
+        }
+        return match &images[..] {
+            [only] => Ok(only.clone()),
+            [] => bail!("{} has no image", path.display()),
+            several => Err(hint(
+                anyhow!("{} has {} images", path.display(), several.len()),
+                "add :NAME to say which one",
+            )),
+        };
+    };
+    match layout.named(name)? {
+        Some(found) => Ok(found),
+        None => Ok(layout.find(name)?),
+    }
+}
+
+fn into(layout: &Layout, image: &Descriptor, target: &Layout) -> Result<()> {
+    match layout.path() == target.path() {
+        true => Ok(()),
+        false => Ok(save::copy(layout, image, target)?),
+    }
+}
+
+fn temporary() -> Result<TempDir> {
+    let made = tempfile::Builder::new().prefix("img-copy-").tempdir();
+    made.map_err(|error| anyhow!("make a temporary directory: {error}"))
+}

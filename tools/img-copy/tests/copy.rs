@@ -1,0 +1,140 @@
+//! img-copy between registries, layouts, archives and the store, beside skopeo and umoci.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::fs;
+
+use serde_json::json;
+use testkit::{Sandbox, rootfs};
+
+/// Two registries, on ports 5000 and 5001, with lib/a:1 in the first one.
+fn with_registries() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for port in [5000, 5001] {
+        let storage =
+            json!({"filesystem": {"rootdirectory": sandbox.directory().join(format!("data{port}"))}});
+        let http = json!({"addr": format!("127.0.0.1:{port}")});
+        let configuration = json!({"version": 0.1, "storage": storage, "http": http}).to_string();
+        fs::write(sandbox.directory().join(format!("{port}.yml")), configuration).unwrap();
+    }
+    sandbox
+        .sh("for port in 5000 5001; do
+                docker-registry serve $port.yml > $port.log 2>&1 &
+                for try in $(seq 100); do
+                    grep -q \":$(printf %04X $port) .* 0A \" /proc/net/tcp && break
+                    sleep 0.05
+                done
+            done")
+        .ok();
+    let archive = rootfs(|tree| testkit::file(tree, "etc/name", 0o644, b"a"));
+    sandbox
+        .sh_with(
+            "img-load -q -t a - > /dev/null && img-push -q a localhost:5000/lib/a:1 > /dev/null",
+            &archive,
+        )
+        .ok();
+    sandbox
+}
+
+/// An index of two platforms and an attestation, pushed as `localhost:5000/lib/many`.
+const MANY: &str = r#"
+    for platform in amd64 arm64; do
+        printf 'FROM scratch\nCOPY Dockerfile /\nLABEL p=%s\n' $platform > Dockerfile
+        img-build -q --platform linux/$platform -t p-$platform . > /dev/null
+        img-push -q p-$platform localhost:5000/lib/many:$platform > /dev/null
+    done
+    entry() {
+        curl -sf -H 'Accept: application/vnd.oci.image.manifest.v1+json' localhost:5000/v2/lib/many/manifests/$1 > m.json
+        printf '{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":%s,"digest":"sha256:%s","platform":{"os":"%s","architecture":"%s"}}' \
+            $(stat -c %s m.json) $(sha256sum m.json | cut -d ' ' -f 1) $2 $3
+    }
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s,%s,%s]}' \
+        "$(entry amd64 linux amd64)" "$(entry arm64 linux arm64)" "$(entry amd64 unknown unknown)" > index.json
+    curl -sf -X PUT -H 'Content-Type: application/vnd.oci.image.index.v1+json' --data-binary @index.json \
+        localhost:5000/v2/lib/many/manifests/latest
+"#;
+
+#[test]
+fn from_one_registry_to_another() {
+    let sandbox = with_registries();
+    let copied = sandbox.sh("img-copy -q localhost:5000/lib/a:1 docker://localhost:5001/x/y:2").json();
+    assert_eq!((&copied["sent"], &copied["existing"], &copied["mounted"]), (&json!(2), &json!(0), &json!(0)));
+    let digest = |name: &str| {
+        let inspect = format!("skopeo inspect --tls-verify=false docker://{name} | jq -r .Digest");
+        sandbox.sh(&inspect).ok().trim().to_owned()
+    };
+    assert_eq!(digest("localhost:5001/x/y:2"), digest("localhost:5000/lib/a:1"));
+    assert_eq!(copied["digest"], digest("localhost:5000/lib/a:1"));
+    let again = sandbox.sh("img-copy -q localhost:5000/lib/a:1 localhost:5001/x/y:3").json();
+    assert_eq!((&again["sent"], &again["existing"]), (&json!(0), &json!(2)));
+    let within = sandbox.sh("img-copy -q localhost:5001/x/y:2 localhost:5001/x/z").json();
+    assert_eq!(
+        (&within["sent"], &within["mounted"]),
+        (&json!(0), &json!(2)),
+        "the registry gives its own blobs"
+    );
+    assert_eq!(sandbox.sh("find /tmp -name 'img-copy-*'").ok(), "", "nothing is stored on the way");
+    assert_eq!(sandbox.sh("img-ls | jq '.images | length'").ok(), "1\n", "the store has what it had");
+
+    sandbox.sh(MANY).ok();
+    let whole = sandbox.sh("img-copy -q localhost:5000/lib/many localhost:5001/many").json();
+    assert_eq!(whole["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(digest("localhost:5001/many"), digest("localhost:5000/lib/many"));
+    let one =
+        sandbox.sh("img-copy -q --platform linux/arm64 localhost:5000/lib/many localhost:5001/one").json();
+    assert_eq!(one["digest"], digest("localhost:5000/lib/many:arm64"));
+}
+
+#[test]
+fn wrong_bytes_do_not_arrive() {
+    let sandbox = with_registries();
+    sandbox
+        .sh("blob=$(ls -S data5000/docker/registry/v2/blobs/sha256/*/*/data | head -1)
+        printf x | dd of=$blob conv=notrunc status=none")
+        .ok();
+    let refused = sandbox.sh("img-copy -q localhost:5000/lib/a:1 localhost:5001/x/y").exits(1).stderr;
+    assert!(refused.starts_with("img-copy: read blob sha256:"), "{refused}");
+    let tags = sandbox.sh("img-tags localhost:5001/x/y").exits(1).stderr;
+    assert!(tags.contains("404"), "nothing got the name: {tags}");
+    let missing = sandbox.sh("img-copy -q localhost:5000/none localhost:5001/x/y").exits(1).stderr;
+    assert!(
+        missing.contains("get http://localhost:5000/v2/none/manifests/latest: 404 Not Found"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn every_place() {
+    let sandbox = with_registries();
+    let sh = |line: &str| sandbox.sh(line).ok();
+    sh("img-copy -q localhost:5000/lib/a:1 oci:layout:one > /dev/null
+        umoci unpack --rootless --image layout:one bundle 2> /dev/null");
+    assert_eq!(sh("cat bundle/rootfs/etc/name"), "a");
+    sh("img-copy -q oci:layout:one oci-archive:a.tar:web:1 > /dev/null
+        skopeo inspect oci-archive:a.tar > /dev/null
+        img-copy -q oci-archive:a.tar docker-archive:d.tar:web:1 > /dev/null
+        skopeo inspect docker-archive:d.tar > /dev/null
+        img-copy -q docker-archive:d.tar store:back > /dev/null
+        img-copy -q store:back localhost:5001/back > /dev/null
+        img-copy -q localhost:5001/back store:again > /dev/null
+        img-copy -q store:again oci:layout > /dev/null");
+    let id = |name: &str| sandbox.sh(&format!("img-inspect {name} | jq -r .image.descriptor.digest")).ok();
+    assert_eq!(id("back"), id("again"));
+    assert_eq!(
+        sh("img-inspect again | layer-apply | jq -r '.layers[0].directory' | xargs -I{} cat {}/etc/name"),
+        "a"
+    );
+    assert_eq!(
+        sh("img-ls | jq -c '[.images[].references[]] | sort'"),
+        "[\"a:latest\",\"again:latest\",\"back:latest\"]\n"
+    );
+    assert_eq!(sh("find /tmp -name 'img-copy-*'"), "");
+    sh("printf 'FROM scratch\\nCOPY a.tar /\\n' > Dockerfile
+        img-build -q -t other . > /dev/null && img-copy -q store:other oci:layout:two > /dev/null");
+    let several = sandbox.sh("img-copy oci:layout store:x").exits(1).stderr;
+    assert_eq!(several, "img-copy: layout has 2 images\nhint: add :NAME to say which one\n");
+    let nowhere = sandbox.sh("img-copy oci:none store:x").exits(1).stderr;
+    assert!(nowhere.starts_with("img-copy: "), "{nowhere}");
+    let unknown = sandbox.sh("img-copy dir:x store:x").exits(2).stderr;
+    assert!(unknown.contains("\"dir\" is none of docker://"), "{unknown}");
+}
