@@ -4,7 +4,8 @@
 //! Makes sure of the network's bridge, with all that it needs on the host, as netns-bridge does. Leases an address of its subnet.
 //! Makes a veth pair: one side is a port of the bridge, the other an interface in the container's namespace, with the address,
 //! a default route through the bridge, and further routes. Several attachments make several interfaces: eth0, eth1 and so on.
-//! Containers on different bridges reach each other by published ports only.
+//! Containers on different bridges reach each other by published ports only. Where CNI_COMMAND is set, it is the CNI plugin
+//! `stave-bridge` (docs/cni.md).
 //! # Reads
 //! `network`, `networks`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
@@ -16,6 +17,7 @@
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the namespace that netns-add makes.
 
 mod arguments;
+mod plugin;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,9 @@ impl Filter for BridgeAttach {
 }
 
 fn main() -> ExitCode {
+    if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
+        return exit;
+    }
     let exit = toolkit::filter::<BridgeAttach>();
     nat::close();
     exit

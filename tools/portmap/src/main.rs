@@ -16,6 +16,7 @@
 
 mod exposed;
 mod free;
+mod plugin;
 mod publish;
 mod routed;
 
@@ -54,6 +55,9 @@ struct Portmap {
         long
     )]
     hold: bool,
+    /// Hold no port: another program listens on them itself, as podman does
+    #[arg(long, conflicts_with = "hold")]
+    no_hold: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -104,7 +108,7 @@ impl Filter for Portmap {
         if !mappings.is_empty() {
             operations.push(nat::NatOperation::Publish { holder: holder(), mappings }.into());
         }
-        let is_held = |publish: &Publish| self.hold || publish.together() <= HELD;
+        let is_held = |publish: &Publish| !self.no_hold && (self.hold || publish.together() <= HELD);
         let held = publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
         let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
         if !held.is_empty() {
@@ -148,6 +152,9 @@ fn member(mapping: &Mapping) -> members::PortMapping {
 }
 
 fn main() -> ExitCode {
+    if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
+        return exit;
+    }
     let exit = toolkit::filter::<Portmap>();
     nat::close();
     exit

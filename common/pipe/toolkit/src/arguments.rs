@@ -73,28 +73,35 @@ pub struct Context {
     pub planned: bool,
 }
 
+/// The directories, absolute: these, or those of `STAVE_ROOT` and `STAVE_RUN`. The defaults are the system's directories for root, and
+/// the XDG directories for other users, even if such a user is root of a user namespace.
+///
+/// # Errors
+/// When the current directory is needed and unknown.
+pub fn scope(root: Option<PathBuf>, run_dir: Option<PathBuf>) -> anyhow::Result<Scope> {
+    let root_user = userns::is_system_root();
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").unwrap_or_else(|| "/".into());
+    let root = root.or(variable("STAVE_ROOT")).unwrap_or_else(|| match root_user {
+        true => "/var/lib/stave".into(),
+        false => variable("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share")).join("stave"),
+    });
+    let run_dir =
+        run_dir.or(variable("STAVE_RUN")).unwrap_or_else(|| match (root_user, variable("XDG_RUNTIME_DIR")) {
+            (true, _) => "/run/stave".into(),
+            (false, Some(dir)) => dir.join("stave"),
+            (false, None) => format!("/tmp/stave-{}", user()).into(),
+        });
+    Ok(Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? })
+}
+
 impl Common {
-    /// The directories, absolute. The defaults are the system's directories for root, and the XDG directories for other
-    /// users, even if such a user is root of a user namespace.
+    /// The directories, absolute: see [`scope`].
     ///
     /// # Errors
     /// When the current directory is needed and unknown.
     pub fn scope(&self) -> anyhow::Result<Scope> {
-        let root_user = userns::is_system_root();
-        let variable =
-            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || variable("HOME").unwrap_or_else(|| "/".into());
-        let root = self.root.clone().unwrap_or_else(|| match root_user {
-            true => "/var/lib/stave".into(),
-            false => variable("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share")).join("stave"),
-        });
-        let run_dir =
-            self.run_dir.clone().unwrap_or_else(|| match (root_user, variable("XDG_RUNTIME_DIR")) {
-                (true, _) => "/run/stave".into(),
-                (false, Some(dir)) => dir.join("stave"),
-                (false, None) => format!("/tmp/stave-{}", user()).into(),
-            });
-        Ok(Scope { root: absolute(&root)?, run_dir: absolute(&run_dir)? })
+        scope(self.root.clone(), self.run_dir.clone())
     }
 
     /// The context for the container `id`.

@@ -1,0 +1,193 @@
+//! The commands.
+
+use cni::{Attachment, Code, Command, Error, Version, result};
+use document::{
+    Document, Id,
+    record::{self},
+};
+use operation::Scope;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Plugin, Request, tool};
+
+/// The member of the document that tells which attachment it is of.
+const MEMBER: &str = "cni";
+
+/// Does what is asked. Returns what is printed.
+pub(crate) fn carry_out(plugin: &Plugin, request: &Request) -> Result<Option<Value>, Error> {
+    let command = request.environment.command;
+    if command == Command::Version {
+        let supported = Version::ALL.map(Version::as_str);
+        return Ok(Some(
+            json!({"cniVersion": request.configuration.version_text(), "supportedVersions": supported}),
+        ));
+    }
+    let version = request.configuration.version()?;
+    let network = request.configuration.name()?;
+    let needs = match command {
+        Command::Check => Version::V040,
+        Command::Gc | Command::Status => Version::V110,
+        _ => Version::V031,
+    };
+    if version < needs {
+        let message = format!("{command:?} came with version {needs}, the network is of version {version}");
+        return Err(Error::new(Code::IncompatibleVersion, message));
+    }
+    let scope = toolkit::scope(None, None).map_err(failed)?;
+    match command {
+        Command::Add => add(plugin, request, &scope, version).map(Some),
+        Command::Del => {
+            let id = id_of(network, &request.environment.attachment()?)?;
+            take_back(plugin, &scope, &id).map(|()| None)
+        }
+        Command::Check => check(plugin, request, &scope).map(|()| None),
+        Command::Gc => collect(plugin, request, &scope).map(|()| None),
+        Command::Status => status(plugin, request, &scope).map(|()| None),
+        Command::Version => Ok(None),
+    }
+}
+
+/// The id of an attachment's document: the primary key of SPEC.md, "Parameters", in a form that an id may have.
+fn id_of(network: &str, attachment: &Attachment) -> Result<Id, Error> {
+    let key = format!("{network}\0{}\0{}", attachment.container, attachment.interface);
+    let digits: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("cni-{digits}").parse().map_err(failed)
+}
+
+fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> Result<Value, Error> {
+    let previous = request.configuration.get("prevResult");
+    let arguments = (plugin.arguments)(request)?;
+    let Some(arguments) = arguments else {
+        return Ok(previous.cloned().unwrap_or_else(|| json!({"cniVersion": version.as_str()})));
+    };
+    let attachment = request.environment.attachment()?;
+    let network = request.configuration.name()?;
+    let id = id_of(network, &attachment)?;
+    let standing = record::read(&scope.run_dir, &id).map_err(failed)?;
+    let document = match standing {
+        Some(document) => document,
+        None if plugin.begins => {
+            let namespace = request.environment.namespace()?;
+            let (container, interface) = (attachment.container, attachment.interface);
+            let document = json!({
+                "stave": 1,
+                "id": id,
+                "network": {"mode": "none", "namespace": namespace},
+                MEMBER: {"network": network, "containerID": container, "ifname": interface},
+            });
+            Document::parse(document.to_string().as_bytes()).map_err(failed)?
+        }
+        None => {
+            let message = format!("{} comes after stave-bridge in the list of plugins", plugin.tool);
+            return Err(Error::new(Code::InvalidConfiguration, message));
+        }
+    };
+    let document = tool::run(plugin.tool, &arguments, &document)?;
+    let own = match (plugin.result)(request, &document) {
+        Ok(own) => own,
+        Err(error) => {
+            // What has no result was not made.
+            let _ = tool::run(plugin.tool, &["--undo".to_owned()], &document);
+            return Err(error);
+        }
+    };
+    let whole = match (previous, own) {
+        (Some(previous), Some(own)) => result::joined(previous, &own),
+        (Some(previous), None) => previous.clone(),
+        (None, own) => own.unwrap_or_else(|| json!({})),
+    };
+    Ok(result::to_version(&whole, version))
+}
+
+/// Takes the tool's steps of an attachment back. One that is not on record needs nothing (SPEC.md: "Plugins should generally complete
+/// a DEL action without error even if some resources are missing").
+fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
+    let Some(document) = record::read(&scope.run_dir, id).map_err(failed)? else { return Ok(()) };
+    let count = steps(plugin, &document)?;
+    match count {
+        0 => Ok(()),
+        count => {
+            let arguments = ["--undo".to_owned(), "--steps".to_owned(), count.to_string()];
+            tool::run(plugin.tool, &arguments, &document).map(drop)
+        }
+    }
+}
+
+fn steps(plugin: &Plugin, document: &Document) -> Result<usize, Error> {
+    Ok(document.steps().map_err(failed)?.iter().filter(|step| step.tool == plugin.tool).count())
+}
+
+fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
+    let attachment = request.environment.attachment()?;
+    let previous = request.configuration.get("prevResult");
+    let previous =
+        previous.ok_or_else(|| Error::new(Code::InvalidConfiguration, "\"prevResult\" is missing"))?;
+    if (plugin.arguments)(request)?.is_none() {
+        return Ok(());
+    }
+    let id = id_of(request.configuration.name()?, &attachment)?;
+    let document = record::read(&scope.run_dir, &id).map_err(failed)?;
+    let Some(document) = document.filter(|document| steps(plugin, document).is_ok_and(|count| count > 0))
+    else {
+        let message = format!("container {:?} has no {:?} here", attachment.container, attachment.interface);
+        return Err(Error::new(Code::UnknownContainer, message));
+    };
+    if let Some(own) = (plugin.result)(request, &document)? {
+        let has = |address: &Value| {
+            let addresses = previous["ips"].as_array().into_iter().flatten();
+            addresses.map(|ip| &ip["address"]).any(|other| other == address)
+        };
+        let missing = own["ips"].as_array().into_iter().flatten().find(|ip| !has(&ip["address"]));
+        if let Some(ip) = missing {
+            let message = format!("address {} is not in \"prevResult\"", ip["address"]);
+            return Err(Error::new(Code::Failed, message));
+        }
+    }
+    tool::run(plugin.tool, &["--check".to_owned()], &document).map(drop)
+}
+
+/// Takes back what is on record for this network, and not among those that the runtime still knows. Tries all of them.
+fn collect(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
+    let valid = request.configuration.valid_attachments()?;
+    let network = request.configuration.name()?;
+    let mut first = None;
+    for id in record::list(&scope.run_dir).map_err(failed)? {
+        let document = match record::read(&scope.run_dir, &id) {
+            Ok(Some(document)) => document,
+            Ok(None) => continue,
+            Err(error) => {
+                first.get_or_insert(failed(error));
+                continue;
+            }
+        };
+        let Some(own) = document.raw(MEMBER).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
+        else {
+            continue;
+        };
+        let is_valid = valid.iter().any(|one| {
+            own["containerID"] == one.container.as_str() && own["ifname"] == one.interface.as_str()
+        });
+        if own["network"] == network && !is_valid {
+            if let Err(error) = take_back(plugin, scope, &id) {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Whether ADD would work, as far as that can be told without a container.
+fn status(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
+    let unavailable = |problem: String| Error::new(Code::Unavailable, problem);
+    (plugin.arguments)(request)?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(unavailable("it does not run as root".to_owned()));
+    }
+    std::fs::create_dir_all(&scope.run_dir)
+        .map_err(|error| unavailable(format!("create directory {:?}: {error}", scope.run_dir)))
+}
+
+pub(crate) fn failed(error: impl ToString) -> Error {
+    Error::new(Code::Failed, error.to_string())
+}
