@@ -5,7 +5,7 @@
 //! The tool itself does the work: the plugin starts it again, with flags and the document.
 
 mod operate;
-mod tool;
+pub mod tool;
 
 use std::{
     env,
@@ -60,6 +60,14 @@ pub fn run(plugin: &Plugin) -> Option<ExitCode> {
     // A runtime that has gone reads nothing.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     Some(exit)
+}
+
+/// The priority of an interface's default route. Each network of a container has a document of its own here, so none knows the routes of
+/// the others: eth0 comes first, then eth1, and so on.
+#[must_use]
+pub fn priority(interface: &str) -> i32 {
+    let number: String = interface.chars().skip_while(|c| !c.is_ascii_digit()).collect();
+    -number.parse().unwrap_or(0).clamp(0, 900)
 }
 
 /// The version to answer in, and the answer.

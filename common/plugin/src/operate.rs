@@ -1,5 +1,7 @@
 //! The commands.
 
+use std::path::Path;
+
 use cni::{Attachment, Code, Command, Error, Version, result};
 use document::{
     Document, Id,
@@ -83,12 +85,12 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
             return Err(Error::new(Code::InvalidConfiguration, message));
         }
     };
-    let document = tool::run(plugin.tool, &arguments, &document)?;
+    let document = again(plugin, &arguments, &document)?;
     let own = match (plugin.result)(request, &document) {
         Ok(own) => own,
         Err(error) => {
             // What has no result was not made.
-            let _ = tool::run(plugin.tool, &["--undo".to_owned()], &document);
+            let _ = again(plugin, &["--undo".to_owned()], &document);
             return Err(error);
         }
     };
@@ -109,7 +111,7 @@ fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
         0 => Ok(()),
         count => {
             let arguments = ["--undo".to_owned(), "--steps".to_owned(), count.to_string()];
-            tool::run(plugin.tool, &arguments, &document).map(drop)
+            again(plugin, &arguments, &document).map(drop)
         }
     }
 }
@@ -144,7 +146,7 @@ fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error>
             return Err(Error::new(Code::Failed, message));
         }
     }
-    tool::run(plugin.tool, &["--check".to_owned()], &document).map(drop)
+    again(plugin, &["--check".to_owned()], &document).map(drop)
 }
 
 /// Takes back what is on record for this network, and not among those that the runtime still knows. Tries all of them.
@@ -168,10 +170,11 @@ fn collect(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Erro
         let is_valid = valid.iter().any(|one| {
             own["containerID"] == one.container.as_str() && own["ifname"] == one.interface.as_str()
         });
-        if own["network"] == network && !is_valid {
-            if let Err(error) = take_back(plugin, scope, &id) {
-                first.get_or_insert(error);
-            }
+        if own["network"] == network
+            && !is_valid
+            && let Err(error) = take_back(plugin, scope, &id)
+        {
+            first.get_or_insert(error);
         }
     }
     first.map_or(Ok(()), Err)
@@ -186,6 +189,11 @@ fn status(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error
     }
     std::fs::create_dir_all(&scope.run_dir)
         .map_err(|error| unavailable(format!("create directory {:?}: {error}", scope.run_dir)))
+}
+
+/// Starts the tool once more, without the runtime's variables.
+fn again(plugin: &Plugin, arguments: &[String], document: &Document) -> Result<Document, Error> {
+    tool::run(Path::new("/proc/self/exe"), plugin.tool, arguments, document)
 }
 
 pub(crate) fn failed(error: impl ToString) -> Error {

@@ -1,9 +1,10 @@
-//! The tool itself, started once more.
+//! Starting a filter.
 
 use std::{
     env,
     io::Write,
     os::unix::process::CommandExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -12,9 +13,12 @@ use document::{Document, Member, members::Failure};
 
 use crate::operate::failed;
 
-/// Runs the tool with these arguments and this document, and returns the document that it wrote.
-pub(crate) fn run(tool: &str, arguments: &[String], document: &Document) -> Result<Document, Error> {
-    let mut command = Command::new("/proc/self/exe");
+/// Runs a filter, `program` under the name `tool`, with these arguments and this document, and returns the document that it wrote.
+///
+/// # Errors
+/// Why it failed, in its own words.
+pub fn run(program: &Path, tool: &str, arguments: &[String], document: &Document) -> Result<Document, Error> {
+    let mut command = Command::new(program);
     command.arg0(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CNI_")) {
         command.env_remove(name);
@@ -35,7 +39,7 @@ pub(crate) fn run(tool: &str, arguments: &[String], document: &Document) -> Resu
     let failure = written.ok().and_then(|document| document.get::<Failure>().ok().flatten());
     // Wrong arguments come from a wrong configuration.
     let code = if output.status.code() == Some(2) { Code::InvalidConfiguration } else { Code::Failed };
-    let message =
-        failure.map_or_else(|| told.lines().next().unwrap_or(Failure::NAME).to_owned(), |it| it.message);
+    let words = |failure: Failure| [vec![failure.message], failure.causes].concat().join(": ");
+    let message = failure.map_or_else(|| told.lines().next().unwrap_or(Failure::NAME).to_owned(), words);
     Err(Error { code, message, details: told.trim_end().to_owned() })
 }

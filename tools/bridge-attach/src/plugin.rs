@@ -56,7 +56,9 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     let mut arguments = vec![configuration.text("bridge")?.unwrap_or("cni0").to_owned()];
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     if environment.command == cni::Command::Add {
-        add("--interface", environment.attachment()?.interface);
+        let interface = environment.attachment()?.interface;
+        add("--gateway-priority", ::plugin::priority(&interface).to_string());
+        add("--interface", interface);
     }
     match configuration.get("mtu") {
         Some(mtu) if *mtu != json!(0) => {

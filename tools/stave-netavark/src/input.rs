@@ -1,0 +1,136 @@
+//! What podman says (containers/netavark, src/network/types.rs): the container, its networks and its ports.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    net::IpAddr,
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The limit of podman's JSON, in bytes.
+const MAX: u64 = 16 << 20;
+
+/// A container, and what it is to be attached to.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Options {
+    pub(crate) container_id: String,
+    /// By the networks' names.
+    pub(crate) networks: BTreeMap<String, Interface>,
+    /// Likewise.
+    pub(crate) network_info: BTreeMap<String, Network>,
+    #[serde(default)]
+    pub(crate) port_mappings: Option<Vec<Port>>,
+}
+
+/// The container's side of a network.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Interface {
+    pub(crate) interface_name: String,
+    #[serde(default)]
+    pub(crate) static_ips: Option<Vec<IpAddr>>,
+    #[serde(default)]
+    pub(crate) static_mac: Option<String>,
+    #[serde(default)]
+    pub(crate) options: Option<BTreeMap<String, String>>,
+}
+
+/// A network.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) driver: String,
+    #[serde(default)]
+    pub(crate) network_interface: Option<String>,
+    #[serde(default)]
+    pub(crate) subnets: Option<Vec<Subnet>>,
+    #[serde(default)]
+    pub(crate) routes: Option<Vec<Route>>,
+    #[serde(default)]
+    pub(crate) internal: bool,
+    #[serde(default)]
+    pub(crate) options: Option<BTreeMap<String, String>>,
+}
+
+/// A subnet of a network.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Subnet {
+    pub(crate) subnet: IpNet,
+    #[serde(default)]
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+/// A route of a network.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Route {
+    pub(crate) destination: IpNet,
+    pub(crate) gateway: IpAddr,
+    #[serde(default)]
+    pub(crate) metric: Option<u32>,
+}
+
+/// A published port, or a run of them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Port {
+    pub(crate) container_port: u16,
+    #[serde(default)]
+    pub(crate) host_ip: String,
+    pub(crate) host_port: u16,
+    /// Several with commas; TCP if it is empty.
+    #[serde(default)]
+    pub(crate) protocol: String,
+    #[serde(default)]
+    pub(crate) range: u16,
+}
+
+impl Options {
+    /// Reads them from a file, or from standard input.
+    pub(crate) fn read(file: Option<&Path>) -> Result<Self> {
+        let mut text = Vec::new();
+        let count = match file {
+            Some(path) => File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut text)),
+            None => io::stdin().lock().take(MAX + 1).read_to_end(&mut text),
+        };
+        if count.context("read the networks")? as u64 > MAX {
+            bail!("read the networks: there are more than {} MiB", MAX >> 20);
+        }
+        serde_json::from_slice(&text).context("read the networks")
+    }
+
+    /// Each network, with the container's side of it, in the order of the interfaces.
+    pub(crate) fn attachments(&self) -> Result<Vec<(&str, &Interface, &Network)>> {
+        let mut all = Vec::new();
+        for (name, interface) in &self.networks {
+            let Some(network) = self.network_info.get(name) else {
+                bail!("network {name:?} is not in network_info");
+            };
+            all.push((name.as_str(), interface, network));
+        }
+        all.sort_by(|one, other| one.1.interface_name.cmp(&other.1.interface_name));
+        Ok(all)
+    }
+}
+
+impl Port {
+    /// As `portmap -p` takes it, for each protocol.
+    pub(crate) fn specs(&self) -> Vec<String> {
+        let last = |first: u16| u32::from(first) + u32::from(self.range.max(1)) - 1;
+        let run = |first: u16| match self.range {
+            0 | 1 => first.to_string(),
+            _ => format!("{first}-{}", last(first)),
+        };
+        let address = match self.host_ip.as_str() {
+            "" | "0.0.0.0" => String::new(),
+            address if address.contains(':') => format!("[{address}]:"),
+            address => format!("{address}:"),
+        };
+        let protocols = if self.protocol.is_empty() { "tcp" } else { &self.protocol };
+        let spec = |protocol: &str| {
+            format!("{address}{}:{}/{}", run(self.host_port), run(self.container_port), protocol.trim())
+        };
+        protocols.split(',').map(spec).collect()
+    }
+}

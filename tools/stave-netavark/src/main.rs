@@ -1,0 +1,121 @@
+//! The networks of podman: netavark's command line, over bridge-attach and portmap.
+//!
+//! # Does
+//! `setup` attaches a container to the networks that podman names, and publishes its ports. `teardown` takes that back. podman leases the
+//! addresses itself, and listens on the published ports.
+//! # Reads
+//! podman's JSON, from standard input or `--file`.
+//! # Adds
+//! A record for each network of a container, with the id `netavark-…`; prints netavark's JSON.
+//! # Undoes
+//! `teardown`; `unwind` and `net-repair` know the records too.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach and portmap beside it.
+
+mod input;
+mod work;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Result, anyhow, bail};
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+/// Podman's networks, with netavark's command line
+#[derive(Parser)]
+#[command(name = "stave-netavark", version)]
+struct Netavark {
+    /// Read the networks from this file instead of standard input
+    #[arg(short, long, value_name = "FILE", global = true)]
+    file: Option<PathBuf>,
+    /// podman's directory for the files of its networks; nothing is kept there
+    #[arg(short, long, value_name = "DIR", global = true, env = "NETAVARK_CONFIG")]
+    config: Option<OsString>,
+    /// Whether podman runs rootless; only false works
+    #[arg(short, long, value_name = "BOOL", global = true, default_value_t = false, action = clap::ArgAction::Set)]
+    rootless: bool,
+    /// podman's resolver; it is not started
+    #[arg(short, long, value_name = "FILE", global = true)]
+    aardvark_binary: Option<OsString>,
+    /// A directory of netavark's plugins; networks of theirs are refused
+    #[arg(long, value_name = "DIR", global = true)]
+    plugin_directory: Vec<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Attach a container, and publish its ports
+    Setup {
+        /// The container's network namespace
+        #[arg(value_name = "NAMESPACE")]
+        namespace: PathBuf,
+    },
+    /// Take back what setup made
+    Teardown {
+        /// The container's network namespace
+        #[arg(value_name = "NAMESPACE")]
+        namespace: PathBuf,
+    },
+    /// Change the name servers of a network; refused, because names are not served to podman's containers
+    Update {
+        /// The network
+        #[arg(value_name = "NETWORK")]
+        network: String,
+        /// Its name servers
+        #[arg(long, value_name = "ADDRESSES", allow_hyphen_values = true)]
+        network_dns_servers: Vec<String>,
+    },
+    /// Print the version
+    Version,
+}
+
+fn run(arguments: &Netavark) -> Result<Option<Value>> {
+    if arguments.rootless {
+        bail!("networks of a rootless podman are not made");
+    }
+    match &arguments.command {
+        Command::Version => Ok(Some(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": "",
+            "build_time": "",
+            "target": concat!(env!("CARGO_PKG_NAME"), "-linux"),
+            "default_fw_driver": "nftables",
+        }))),
+        Command::Setup { namespace } => {
+            let options = input::Options::read(arguments.file.as_deref())?;
+            work::setup(&options, namespace).map(Some)
+        }
+        Command::Teardown { namespace: _ } => {
+            let options = input::Options::read(arguments.file.as_deref())?;
+            work::teardown(&options).map(|()| None)
+        }
+        Command::Update { network, network_dns_servers: _ } => {
+            bail!(
+                "update the name servers of network {network:?}: names are not served to podman's containers"
+            )
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Netavark::try_parse() {
+        Err(usage) if !usage.use_stderr() => usage.exit(),
+        Err(usage) => Err(anyhow!("{}", usage.to_string().lines().next().unwrap_or_default())),
+        Ok(arguments) => run(&arguments),
+    };
+    let (text, exit) = match outcome {
+        Ok(None) => (String::new(), ExitCode::SUCCESS),
+        Ok(Some(result)) => (format!("{result}\n"), ExitCode::SUCCESS),
+        // podman reads its reason here.
+        Err(error) => (format!("{}\n", json!({"error": format!("{error:#}")})), ExitCode::FAILURE),
+    };
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    exit
+}

@@ -1,0 +1,203 @@
+//! setup and teardown.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use document::{Document, Id, record};
+use ipnet::IpNet;
+use operation::Scope;
+use plugin::tool;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::input::{Interface, Network, Options, Port};
+
+/// The tools, in the order in which setup runs them.
+const TOOLS: [&str; 2] = ["bridge-attach", "portmap"];
+
+/// The member of the document that tells which network of which container it is of.
+const MEMBER: &str = "netavark";
+
+/// Attaches the container. What was made is taken back if anything fails.
+pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
+    let attachments = options.attachments()?;
+    let result = (|| {
+        let mut status = Map::new();
+        // A network that is joined later comes with the ports again.
+        let mut ports = if has_ports(&options.container_id)? { Vec::new() } else { ports(options) };
+        for (name, interface, network) in &attachments {
+            let id = id_of(&options.container_id, name)?;
+            let document = json!({
+                "stave": 1,
+                "id": id,
+                "network": {"mode": "none", "namespace": namespace},
+                MEMBER: {"network": name, "containerID": options.container_id},
+            });
+            let document = Document::parse(document.to_string().as_bytes())?;
+            let flags = flags(interface, network).with_context(|| format!("network {name:?}"))?;
+            let mut document = run("bridge-attach", &flags, &document)?;
+            if !ports.is_empty() && !network.internal {
+                document = run("portmap", &std::mem::take(&mut ports), &document)?;
+            }
+            status.insert((*name).to_owned(), block(&document)?);
+        }
+        match ports.is_empty() {
+            true => Ok(Value::Object(status)),
+            false => bail!("no port can be published: every network of the container is internal"),
+        }
+    })();
+    if result.is_err() {
+        let _ = teardown(options);
+    }
+    result
+}
+
+/// Whether ports of the container are published already, by another of its networks.
+fn has_ports(container: &str) -> Result<bool> {
+    let scope: Scope = toolkit::scope(None, None)?;
+    for id in record::list(&scope.run_dir)? {
+        let Some(document) = record::read(&scope.run_dir, &id)? else { continue };
+        let own = document.raw(MEMBER).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
+        let is_own = own.is_some_and(|own| own["containerID"] == container);
+        if is_own && document.steps()?.iter().any(|step| step.tool == "portmap") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes everything back, as far as possible. Returns the first error.
+pub(crate) fn teardown(options: &Options) -> Result<()> {
+    let scope: Scope = toolkit::scope(None, None)?;
+    let mut first = Ok(());
+    for name in options.networks.keys().rev() {
+        let id = id_of(&options.container_id, name)?;
+        for name in TOOLS.iter().rev() {
+            let undone = undo(&scope, &id, name);
+            first = first.and(undone);
+        }
+    }
+    first
+}
+
+fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
+    let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(()) };
+    let count = document.steps()?.iter().filter(|step| step.tool == name).count();
+    match count {
+        0 => Ok(()),
+        count => {
+            let arguments = ["--undo".to_owned(), "--steps".to_owned(), count.to_string()];
+            run(name, &arguments, &document).map(drop)
+        }
+    }
+}
+
+/// The id of the record of a container's network.
+fn id_of(container: &str, network: &str) -> Result<Id> {
+    let digits: String = Sha256::digest(format!("{network}\0{container}"))
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(format!("netavark-{digits}").parse()?)
+}
+
+fn run(name: &str, arguments: &[String], document: &Document) -> Result<Document> {
+    let own = std::env::current_exe().context("find the tools")?;
+    let program: PathBuf = own.with_file_name(name);
+    tool::run(&program, name, arguments, document).map_err(|error| anyhow!("{name}: {error}"))
+}
+
+/// The flags of bridge-attach. What is not carried out is an error.
+fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
+    if network.driver != "bridge" {
+        bail!("driver {:?} is not supported, only bridge", network.driver);
+    }
+    let bridge = network.network_interface.as_deref().filter(|name| !name.is_empty());
+    let bridge = bridge.ok_or_else(|| anyhow!("network_interface is missing"))?;
+    let mut flags = vec![bridge.to_owned()];
+    let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
+    add("--interface", interface.interface_name.clone());
+    add("--gateway-priority", plugin::priority(&interface.interface_name).to_string());
+    match network.subnets.as_deref().unwrap_or_default() {
+        [] => {}
+        [only] => {
+            let IpNet::V4(subnet) = only.subnet else {
+                bail!("subnet {} is not supported, only IPv4", only.subnet)
+            };
+            if let Some(gateway) =
+                only.gateway.filter(|gateway| Some(*gateway) != subnet.hosts().next().map(IpAddr::V4))
+            {
+                bail!("gateway {gateway} is not supported, only the first address of {subnet}");
+            }
+            add("--subnet", subnet.trunc().to_string());
+        }
+        [_, second, ..] => bail!("subnet {} is not supported: only one is", second.subnet),
+    }
+    match interface.static_ips.as_deref().unwrap_or_default() {
+        [] => {}
+        [only] => add("--ip", only.to_string()),
+        [_, second, ..] => bail!("address {second} is not supported: only one is"),
+    }
+    interface
+        .static_mac
+        .iter()
+        .filter(|mac| !mac.is_empty())
+        .for_each(|mac| add("--mac-address", mac.clone()));
+    for route in network.routes.as_deref().unwrap_or_default() {
+        if route.metric.is_some() {
+            bail!("the metric of the route to {} is not supported", route.destination);
+        }
+        add("--route", format!("{} via {}", route.destination, route.gateway));
+    }
+    let options = network.options.iter().chain(&interface.options).flatten();
+    for (key, value) in options {
+        match (key.as_str(), value.as_str()) {
+            ("mtu", mtu) => add("--mtu", mtu.to_owned()),
+            // Networks are isolated from each other always.
+            ("isolate", "true" | "strict") | ("mode", "managed") => {}
+            ("com.docker.network.driver.mtu", mtu) => add("--mtu", mtu.to_owned()),
+            (key, value) => bail!("option {key:?} with value {value:?} is not supported"),
+        }
+    }
+    if network.internal {
+        flags.push("--internal".to_owned());
+    }
+    Ok(flags)
+}
+
+/// The flags of portmap; none without ports. podman listens on them itself.
+fn ports(options: &Options) -> Vec<String> {
+    let ports = options.port_mappings.as_deref().unwrap_or_default();
+    let specs: Vec<String> = ports.iter().flat_map(Port::specs).collect();
+    match specs.is_empty() {
+        true => Vec::new(),
+        false => {
+            let flags = specs.into_iter().flat_map(|spec| ["-p".to_owned(), spec]);
+            flags.chain(["--no-hold".to_owned()]).collect()
+        }
+    }
+}
+
+/// netavark's status of one network.
+fn block(document: &Document) -> Result<Value> {
+    let attachments = document.attachments()?;
+    let attachment = attachments.last().context("bridge-attach has told of no attachment")?;
+    let inside = attachment.cni.interfaces.iter().find(|interface| interface.sandbox.is_some());
+    let mac = inside.and_then(|interface| interface.mac.clone()).unwrap_or_default();
+    let subnets: Vec<Value> = attachment
+        .cni
+        .ips
+        .iter()
+        .map(|ip| match attachment.bridge.internal {
+            true => json!({"ipnet": ip.address}),
+            false => json!({"ipnet": ip.address, "gateway": ip.gateway}),
+        })
+        .collect();
+    let interface = json!({"mac_address": mac, "subnets": subnets});
+    let interfaces = Map::from_iter([(attachment.interface.clone(), interface)]);
+    Ok(json!({"dns_search_domains": [], "dns_server_ips": [], "interfaces": interfaces}))
+}

@@ -1,0 +1,104 @@
+//! stave-netavark under podman, and by hand.
+
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use serde_json::{Value, json};
+use testkit::Sandbox;
+
+fn options(more: &Value) -> Value {
+    let mut network = json!({"name": "web", "id": "1", "driver": "bridge", "network_interface": "podman1", "internal": false,
+        "ipv6_enabled": false, "dns_enabled": false, "subnets": [{"subnet": "10.5.0.0/24", "gateway": "10.5.0.1"}]});
+    network.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"container_id": "abc", "container_name": "one",
+        "networks": {"web": {"interface_name": "eth0", "static_ips": ["10.5.0.9"]}}, "network_info": {"web": network},
+        "port_mappings": [{"container_port": 80, "host_ip": "", "host_port": 8080, "protocol": "tcp,udp", "range": 2}]})
+}
+
+fn netavark(sandbox: &Sandbox, command: &str, options: &Value) -> (i32, Value) {
+    let outcome =
+        sandbox.sh_with(&format!("stave-netavark {command} /run/netns/one"), options.to_string().as_bytes());
+    (outcome.status, serde_json::from_str(&outcome.stdout).unwrap_or(Value::Null))
+}
+
+#[test]
+fn set_up_and_torn_down() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one; echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
+    let before = sandbox.snapshot();
+    let (status, result) = netavark(&sandbox, "setup", &options(&json!({})));
+    let mac = "02:42:0a:05:00:09";
+    let interface = json!({"mac_address": mac, "subnets": [{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.1"}]});
+    let expected =
+        json!({"web": {"dns_search_domains": [], "dns_server_ips": [], "interfaces": {"eth0": interface}}});
+    assert_eq!((status, result), (0, expected));
+    sandbox.serve("one", "TCP4-LISTEN:81", "one");
+    assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8081"), "one 10.5.0.1", "the second port of the range");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    for _ in 0..2 {
+        assert_eq!(netavark(&sandbox, "teardown", &options(&json!({}))), (0, Value::Null));
+    }
+    assert_eq!(sandbox.difference(&before), "");
+    for (more, message) in [
+        (json!({"driver": "macvlan"}), "network \"web\": driver \"macvlan\" is not supported, only bridge"),
+        (
+            json!({"options": {"vlan": "7"}}),
+            "network \"web\": option \"vlan\" with value \"7\" is not supported",
+        ),
+        (
+            json!({"subnets": [{"subnet": "fd00::/64"}]}),
+            "network \"web\": subnet fd00::/64 is not supported, only IPv4",
+        ),
+        (
+            json!({"subnets": [{"subnet": "10.6.0.0/24"}]}),
+            "bridge-attach: address 10.5.0.9 is not in subnet 10.6.0.0/24",
+        ),
+    ] {
+        let (status, result) = netavark(&sandbox, "setup", &options(&more));
+        assert_eq!((status, &result["error"]), (1, &json!(message)));
+        assert_eq!(sandbox.difference(&before), "", "{message}");
+    }
+    let refused = sandbox.sh("stave-netavark update web").exits(1).stdout;
+    assert!(refused.contains("names are not served"), "{refused}");
+}
+
+#[test]
+fn podman_uses_it() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .sh("mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers
+            mkdir -p bin net.d rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/run rootfs/tmp
+            cp /bin/busybox rootfs/bin
+            for applet in sh ip nc; do ln -s busybox rootfs/bin/$applet; done
+            ln -s $(command -v stave-netavark) bin/netavark
+            cat > containers.conf <<X
+[network]
+network_backend = \"netavark\"
+network_config_dir = \"$PWD/net.d\"
+[engine]
+helper_binaries_dir = [\"$PWD/bin\"]
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+X")
+        .ok();
+    let sh = |line: &str| sandbox.sh(&format!("export CONTAINERS_CONF=$PWD/containers.conf\n{line}")).ok();
+    sh("podman network create --subnet 10.5.0.0/24 --disable-dns front > /dev/null
+        podman network create --subnet 10.6.0.0/24 --disable-dns back > /dev/null
+        podman --runtime runc run -d --name one --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --network front --network back \
+            -p 8080:80 --rootfs $PWD/rootfs /bin/sh -c 'while :; do echo hello | nc -l -p 80; done' > /dev/null");
+    assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8080,retry=50,interval=0.1"), "hello");
+    let address = "podman inspect one | jq -r '.[0].NetworkSettings.Networks[].IPAddress' | sort";
+    assert_eq!(sh(address), "10.5.0.2\n10.6.0.2\n");
+    let routes = sh("podman --runtime runc exec one ip route");
+    assert!(routes.starts_with("default via 10.5.0.1 dev eth0"), "{routes}");
+    sh("podman network disconnect back one && podman network connect back one");
+    assert_eq!(sh(address), "10.5.0.2\n10.6.0.3\n");
+    sh("podman --runtime runc rm -f -t 0 one > /dev/null");
+    assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
+    // podman leaves a parent of cgroups, which are the machine's.
+    sandbox
+        .sh("for try in $(seq 100); do
+                find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2> /dev/null && break
+                sleep 0.05
+            done")
+        .ok();
+}
