@@ -20,6 +20,7 @@ mod mark;
 pub mod namespace;
 pub mod netfilter;
 mod operation;
+pub mod packets;
 mod picture;
 mod removal;
 mod socket;

@@ -18,8 +18,8 @@ impl Mark {
         Self([Some(id), instance].into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 
-    /// The alias of its links. Whatever the mark says, the alias is one of ours.
-    pub(crate) fn alias(&self) -> String {
+    /// The alias of its links, and the comment of its tables. Whatever the mark says, the alias is one of ours.
+    pub fn alias(&self) -> String {
         format!("{PREFIX} {}", self.0)
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     rc::Rc,
     thread,
     time::Duration,
@@ -29,6 +29,8 @@ pub const UNSPEC: u8 = 0;
 pub const INET: u8 = 1;
 /// `NFPROTO_IPV4`.
 pub const IPV4: u8 = 2;
+/// Of a link itself, below all protocols (`NFPROTO_NETDEV`).
+pub const NETDEV: u8 = 5;
 /// The table of family `ip` that holds what Stave makes.
 pub const OWN_TABLE: &str = "stave";
 /// struct nfgenmsg: family, version, resource.
@@ -127,12 +129,43 @@ impl Netfilter {
         })
     }
 
+    /// A socket of its own, for a process that stays and has tables of its own.
+    ///
+    /// # Errors
+    /// When no socket can be opened.
+    pub fn open() -> Result<Self, Refusal> {
+        Ok(Self { socket: Socket::open(Family::Netfilter)?, removed: Cell::new(false) })
+    }
+
+    /// The descriptor of the socket.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.descriptor().as_fd()
+    }
+
+    /// Whether an answer got lost: the socket is of no use then.
+    pub fn is_lost(&self) -> bool {
+        self.socket.is_lost()
+    }
+
     /// Requests one object of IPv4 by its name. None if it does not exist. Returns the answer's attributes.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub fn get(&self, kind: Kind, attributes: &[Attribute]) -> Result<Option<Vec<u8>>, Refusal> {
-        let answer = match self.socket.request(&about(kind, 0, IPV4, attributes)) {
+        self.get_of(kind, IPV4, attributes)
+    }
+
+    /// The same, of another family.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn get_of(
+        &self,
+        kind: Kind,
+        family: u8,
+        attributes: &[Attribute],
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let answer = match self.socket.request(&about(kind, 0, family, attributes)) {
             Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
             answer => answer?,
         };

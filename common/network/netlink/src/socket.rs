@@ -106,6 +106,11 @@ impl Socket {
         &self.descriptor
     }
 
+    /// The descriptor alone, for what the kernel sends without being asked.
+    pub(crate) fn into_descriptor(self) -> sys::Socket {
+        self.descriptor
+    }
+
     /// Notes that an answer got lost.
     fn lose(&self, errno: Errno) -> Errno {
         self.lost.set(Some(errno));
