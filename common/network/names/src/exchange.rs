@@ -1,0 +1,196 @@
+//! A question that is passed on: it goes to one server after the other until one answers.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use domain::base::iana::Rcode;
+use nix::poll::PollFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+
+use crate::{
+    random::Random,
+    stream::{self, MESSAGE},
+    wire::{self, Question, Replied, Reply},
+};
+
+/// How often a server is asked before the client hears of a failure. It waits for about five seconds (resolv.conf(5)).
+const ATTEMPTS: usize = 3;
+const BY_UDP: Duration = Duration::from_millis(1500);
+const BY_TCP: Duration = Duration::from_secs(3);
+
+/// A question under way. Each one has a socket of its own, and so a port that only a guess finds.
+pub(crate) struct Exchange<C> {
+    /// Who asks.
+    pub(crate) client: C,
+    pub(crate) question: Question,
+    servers: Vec<SocketAddr>,
+    attempt: usize,
+    id: u16,
+    edns: bool,
+    way: Way,
+    deadline: Instant,
+}
+
+/// How a server is asked.
+enum Way {
+    Udp(UdpSocket),
+    Tcp { stream: TcpStream, unsent: Vec<u8>, received: Vec<u8> },
+}
+
+/// What came of it.
+pub(crate) enum Progress {
+    /// It goes on.
+    Waiting,
+    /// The answer.
+    Answered(Box<Reply>),
+    /// No server answers.
+    Failed,
+}
+
+impl<C> Exchange<C> {
+    /// Asks the first server. The client back if there is none that can be asked.
+    pub(crate) fn start(
+        client: C,
+        question: Question,
+        servers: Vec<SocketAddr>,
+        random: &mut Random,
+    ) -> Result<Self, (C, Question)> {
+        for attempt in 0..ATTEMPTS {
+            let Some(server) = servers.get(attempt % servers.len().max(1)) else { break };
+            let id = random.draw();
+            if let Ok(way) = by_udp(*server, &question.query(id, true)) {
+                let deadline = Instant::now() + BY_UDP;
+                return Ok(Self { client, question, servers, attempt, id, edns: true, way, deadline });
+            }
+        }
+        Err((client, question))
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The socket, and what it waits for.
+    pub(crate) fn waits_for(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match &self.way {
+            Way::Udp(socket) => (socket.as_fd(), PollFlags::POLLIN),
+            Way::Tcp { stream, unsent, .. } if !unsent.is_empty() => (stream.as_fd(), PollFlags::POLLOUT),
+            Way::Tcp { stream, .. } => (stream.as_fd(), PollFlags::POLLIN),
+        }
+    }
+
+    /// Goes on with what the socket has.
+    pub(crate) fn go_on(&mut self, random: &mut Random) -> Progress {
+        match self.receive() {
+            Ok(None) => Progress::Waiting,
+            Ok(Some(Replied::Truncated)) if matches!(self.way, Way::Udp(_)) => self.ask_by_tcp(random),
+            Ok(Some(Replied::Reply(reply))) => match reply.rcode {
+                Rcode::NOERROR | Rcode::NXDOMAIN => Progress::Answered(Box::new(reply)),
+                // An old server that does not know EDNS.
+                Rcode::FORMERR | Rcode::NOTIMP if self.edns => {
+                    self.edns = false;
+                    self.ask(self.attempt, random)
+                }
+                _ => self.ask(self.attempt + 1, random),
+            },
+            Ok(Some(_)) | Err(_) => self.ask(self.attempt + 1, random),
+        }
+    }
+
+    /// Asks the next server, because this one does not answer in time.
+    pub(crate) fn give_up_waiting(&mut self, random: &mut Random) -> Progress {
+        self.ask(self.attempt + 1, random)
+    }
+
+    /// What was received; none if it is not complete. What does not answer the question is skipped.
+    fn receive(&mut self) -> io::Result<Option<Replied>> {
+        match &mut self.way {
+            Way::Udp(socket) => {
+                let mut buffer = [0; MESSAGE];
+                loop {
+                    let length = match socket.recv(&mut buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                        received => received?,
+                    };
+                    match wire::reply(&buffer[..length], &self.question, self.id) {
+                        Replied::Other => {}
+                        replied => return Ok(Some(replied)),
+                    }
+                }
+            }
+            Way::Tcp { stream, unsent, .. } if !unsent.is_empty() => {
+                let sent = stream.write(unsent)?;
+                unsent.drain(..sent);
+                Ok(None)
+            }
+            Way::Tcp { stream, received, .. } => {
+                let mut buffer = [0; 4096];
+                match stream.read(&mut buffer) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(length) => received.extend(&buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+                Ok(stream::take(received).map(|bytes| wire::reply(&bytes, &self.question, self.id)))
+            }
+        }
+    }
+
+    /// Asks the server of this attempt, or of the next that can be asked.
+    fn ask(&mut self, attempt: usize, random: &mut Random) -> Progress {
+        for attempt in attempt..ATTEMPTS {
+            self.attempt = attempt;
+            self.id = random.draw();
+            if let Ok(way) = by_udp(self.server(), &self.question.query(self.id, self.edns)) {
+                self.way = way;
+                self.deadline = Instant::now() + BY_UDP;
+                return Progress::Waiting;
+            }
+        }
+        Progress::Failed
+    }
+
+    fn server(&self) -> SocketAddr {
+        self.servers[self.attempt % self.servers.len()]
+    }
+
+    fn ask_by_tcp(&mut self, random: &mut Random) -> Progress {
+        self.id = random.draw();
+        match by_tcp(self.server(), &self.question.query(self.id, self.edns)) {
+            Ok(way) => {
+                self.way = way;
+                self.deadline = Instant::now() + BY_TCP;
+                Progress::Waiting
+            }
+            Err(_) => self.ask(self.attempt + 1, random),
+        }
+    }
+}
+
+fn by_udp(server: SocketAddr, query: &[u8]) -> io::Result<Way> {
+    let any = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_nonblocking(true)?;
+    // From here on, nothing is received of others.
+    socket.connect(server)?;
+    socket.send(query)?;
+    Ok(Way::Udp(socket))
+}
+
+fn by_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Way> {
+    let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &server) {
+        Err(rustix::io::Errno::INPROGRESS) => {}
+        connected => connected?,
+    }
+    Ok(Way::Tcp { stream: socket.into(), unsent: stream::framed(query), received: Vec::new() })
+}

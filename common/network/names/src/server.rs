@@ -1,0 +1,341 @@
+//! The loop of a resolver.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    ops::ControlFlow,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::{
+    Own, Place, Question,
+    exchange::{Exchange, Progress},
+    random::Random,
+    stream::{self, MESSAGE},
+    wire::{self, Asked},
+};
+
+/// The most questions of one place that are under way, and its most connections.
+const QUESTIONS: usize = 128;
+const CONNECTIONS: usize = 32;
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(10);
+/// How often [`Policy::look_around`] is called at least.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What a question gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// This answer.
+    Own(Own),
+    /// What a server says.
+    Forward,
+}
+
+/// Decides what clients get. A place is named by a number of the policy's own, which it never uses again.
+pub trait Policy {
+    /// Where clients ask.
+    fn places(&self) -> Vec<(u64, &Place)>;
+
+    /// What a question that was asked at this place gets.
+    fn decide(&mut self, place: u64, question: &Question) -> Verdict;
+
+    /// The servers for questions that are passed on.
+    fn servers(&mut self, place: u64) -> Vec<SocketAddr>;
+
+    /// Which of the addresses that a server answered the client hears of, each with the seconds for which it counts. Called
+    /// before the answer is sent. None if the client is to hear of a failure.
+    fn admit(&mut self, place: u64, question: &Question, addresses: &[(IpAddr, u32)]) -> Option<Vec<IpAddr>>;
+
+    /// What else to wait for.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Something came in on the descriptor at this place of the list. Says whether to go on.
+    fn ready(&mut self, at: usize) -> ControlFlow<()>;
+
+    /// Called once a minute at least. Says whether to go on.
+    fn look_around(&mut self) -> ControlFlow<()>;
+}
+
+/// Who gets an answer.
+#[derive(Debug, Clone, Copy)]
+enum Client {
+    Datagram { place: u64, address: SocketAddr },
+    Stream { place: u64, number: u64 },
+}
+
+impl Client {
+    fn place(self) -> u64 {
+        match self {
+            Self::Datagram { place, .. } | Self::Stream { place, .. } => place,
+        }
+    }
+
+    fn is_datagram(self) -> bool {
+        matches!(self, Self::Datagram { .. })
+    }
+}
+
+/// A client's connection.
+struct Connection {
+    place: u64,
+    stream: TcpStream,
+    received: Vec<u8>,
+    unsent: Vec<u8>,
+    until: Instant,
+}
+
+struct Server<P> {
+    policy: P,
+    exchanges: Vec<Exchange<Client>>,
+    connections: HashMap<u64, Connection>,
+    next: u64,
+    random: Random,
+}
+
+/// Something that was waited for.
+#[derive(Clone, Copy)]
+enum Source {
+    Policy(usize),
+    Datagrams(u64),
+    Listener(u64),
+    Exchange(usize),
+    Connection(u64),
+}
+
+/// Answers questions until the policy says that it is enough.
+///
+/// # Errors
+/// When it cannot wait.
+pub fn serve<P: Policy>(policy: P) -> Result<(), Errno> {
+    let mut server = Server {
+        policy,
+        exchanges: Vec::new(),
+        connections: HashMap::new(),
+        next: 0,
+        random: Random::default(),
+    };
+    let mut look = Instant::now() + LOOK;
+    loop {
+        let mut ready = server.wait(look)?;
+        // An exchange that ends changes the places of those behind it.
+        ready
+            .sort_by_key(|source| std::cmp::Reverse(if let Source::Exchange(at) = source { *at } else { 0 }));
+        for source in ready {
+            if server.handle(source).is_break() {
+                return Ok(());
+            }
+        }
+        let now = Instant::now();
+        server.expire(now);
+        if now >= look {
+            if server.policy.look_around().is_break() {
+                return Ok(());
+            }
+            look = now + LOOK;
+        }
+    }
+}
+
+impl<P: Policy> Server<P> {
+    /// Waits, and says what there is to do.
+    fn wait(&self, look: Instant) -> Result<Vec<Source>, Errno> {
+        let mut sources = Vec::new();
+        let mut polled = Vec::new();
+        for (at, descriptor) in self.policy.descriptors().into_iter().enumerate() {
+            sources.push(Source::Policy(at));
+            polled.push(PollFd::new(descriptor, PollFlags::POLLIN));
+        }
+        for (number, place) in self.policy.places() {
+            sources.extend([Source::Datagrams(number), Source::Listener(number)]);
+            polled.push(PollFd::new(place.udp.as_fd(), PollFlags::POLLIN));
+            polled.push(PollFd::new(place.tcp.as_fd(), PollFlags::POLLIN));
+        }
+        for (at, exchange) in self.exchanges.iter().enumerate() {
+            let (socket, flags) = exchange.waits_for();
+            sources.push(Source::Exchange(at));
+            polled.push(PollFd::new(socket, flags));
+        }
+        for (number, connection) in &self.connections {
+            let unsent = if connection.unsent.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            sources.push(Source::Connection(*number));
+            polled.push(PollFd::new(connection.stream.as_fd(), PollFlags::POLLIN | unsent));
+        }
+        let ends = self.exchanges.iter().map(Exchange::deadline);
+        let ends = ends.chain(self.connections.values().map(|connection| connection.until));
+        let left = ends.fold(look, Instant::min).saturating_duration_since(Instant::now());
+        // Rounded up: a time that has not come is not waited for in vain.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let is_ready = |(_, polled): &(_, &PollFd<'_>)| polled.any() == Some(true);
+        Ok(sources.into_iter().zip(&polled).filter(is_ready).map(|(source, _)| source).collect())
+    }
+
+    fn handle(&mut self, source: Source) -> ControlFlow<()> {
+        match source {
+            Source::Policy(at) => return self.policy.ready(at),
+            Source::Datagrams(place) => self.take_datagrams(place),
+            Source::Listener(place) => self.accept(place),
+            Source::Exchange(at) => {
+                if let Some(exchange) = self.exchanges.get_mut(at) {
+                    let progress = exchange.go_on(&mut self.random);
+                    self.conclude(at, progress);
+                }
+            }
+            Source::Connection(number) => self.attend(number),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Ends what took too long.
+    fn expire(&mut self, now: Instant) {
+        for at in (0..self.exchanges.len()).rev() {
+            if self.exchanges[at].deadline() <= now {
+                let progress = self.exchanges[at].give_up_waiting(&mut self.random);
+                self.conclude(at, progress);
+            }
+        }
+        self.connections.retain(|_, connection| connection.until > now);
+    }
+
+    fn place(&self, number: u64) -> Option<&Place> {
+        self.policy.places().into_iter().find(|(found, _)| *found == number).map(|(_, place)| place)
+    }
+
+    fn take_datagrams(&mut self, number: u64) {
+        // So many at once, so that nobody else waits for long.
+        for _ in 0..QUESTIONS {
+            let mut buffer = [0; MESSAGE];
+            let Some(place) = self.place(number) else { return };
+            let Ok((length, address)) = place.udp.recv_from(&mut buffer) else { return };
+            self.take(&buffer[..length], Client::Datagram { place: number, address });
+        }
+    }
+
+    fn accept(&mut self, number: u64) {
+        while let Some(Ok((stream, _))) = self.place(number).map(|place| place.tcp.accept()) {
+            let of_place = self.connections.values().filter(|connection| connection.place == number).count();
+            if of_place >= CONNECTIONS || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            self.next += 1;
+            let until = Instant::now() + IDLE;
+            let connection =
+                Connection { place: number, stream, received: Vec::new(), unsent: Vec::new(), until };
+            self.connections.insert(self.next, connection);
+        }
+    }
+
+    /// Takes what a connection brings, and sends what it takes.
+    fn attend(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let place = connection.place;
+        let (messages, is_over) = connection.exchange();
+        for message in messages {
+            self.take(&message, Client::Stream { place, number });
+        }
+        if is_over {
+            self.connections.remove(&number);
+        }
+    }
+
+    /// Takes a message of a client.
+    fn take(&mut self, message: &[u8], client: Client) {
+        let question = match wire::read(message) {
+            Asked::Question(question) => question,
+            Asked::Refused(answer) => return self.send(client, &answer),
+            Asked::Nothing => return,
+        };
+        match self.policy.decide(client.place(), &question) {
+            Verdict::Own(own) => self.send(client, &question.own(&own, client.is_datagram())),
+            Verdict::Forward => self.forward(client, question),
+        }
+    }
+
+    fn forward(&mut self, client: Client, question: Question) {
+        let of_place = |exchange: &&Exchange<Client>| exchange.client.place() == client.place();
+        let is_busy = self.exchanges.iter().filter(of_place).count() >= QUESTIONS;
+        let servers = if is_busy { Vec::new() } else { self.policy.servers(client.place()) };
+        match Exchange::start(client, question, servers, &mut self.random) {
+            Ok(exchange) => self.exchanges.push(exchange),
+            Err((client, question)) => self.send(client, &question.own(&Own::Failure, client.is_datagram())),
+        }
+    }
+
+    /// Answers the client of the exchange at this place, if it has come to an end.
+    fn conclude(&mut self, at: usize, progress: Progress) {
+        let reply = match progress {
+            Progress::Waiting => return,
+            Progress::Answered(reply) => Some(reply),
+            Progress::Failed => None,
+        };
+        let Exchange { client, question, .. } = self.exchanges.remove(at);
+        let datagram = client.is_datagram();
+        let answer = reply.and_then(|reply| {
+            let kept = self.policy.admit(client.place(), &question, &reply.addresses)?;
+            Some(reply.answer(&question, datagram, |address| kept.contains(&address)))
+        });
+        let answer = answer.unwrap_or_else(|| question.own(&Own::Failure, datagram));
+        self.send(client, &answer);
+    }
+
+    fn send(&mut self, client: Client, answer: &[u8]) {
+        match client {
+            Client::Datagram { place, address } => {
+                // A client that has gone does not matter.
+                let _ = self.place(place).map(|place| place.udp.send_to(answer, address));
+            }
+            Client::Stream { number, .. } => {
+                if let Some(connection) = self.connections.get_mut(&number) {
+                    connection.unsent.extend(stream::framed(answer));
+                    connection.until = Instant::now() + IDLE;
+                    if connection.send().is_err() {
+                        self.connections.remove(&number);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The messages that have come, and whether the connection is over.
+    fn exchange(&mut self) -> (Vec<Vec<u8>>, bool) {
+        let mut buffer = [0; 4096];
+        let over = match self.stream.read(&mut buffer) {
+            Ok(0) => true,
+            Ok(length) => {
+                self.received.extend(&buffer[..length]);
+                false
+            }
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        let messages: Vec<_> = std::iter::from_fn(|| stream::take(&mut self.received)).collect();
+        if !messages.is_empty() {
+            self.until = Instant::now() + IDLE;
+        }
+        let failed = self.send().is_err();
+        (messages, over || failed)
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
