@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "layer-apply",
     "union-mount",
     "cgroup-limit",
@@ -15,6 +15,7 @@ const TOOLS: [&str; 9] = [
     "veth-pair",
     "bridge-attach",
     "portmap",
+    "egress-allow",
     "link-hosts",
     "ns-exec",
 ];

@@ -9,6 +9,7 @@
 
 mod fixture;
 mod machine;
+mod name_server;
 mod sandbox;
 mod snapshot;
 mod traffic;
@@ -16,6 +17,7 @@ mod wait;
 
 pub use fixture::{Tree, busybox, directory, file, rootfs, symlink};
 pub use machine::Machine;
+pub use name_server::{Answer, Has, NameServer};
 pub use sandbox::{HOST, OUTSIDE, Outcome, Sandbox, binaries, repository, require_root};
 pub use snapshot::Snapshot;
 pub use wait::wait_for;

@@ -21,12 +21,12 @@ mod plugin;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use arguments::BridgeAttach;
 use attachment::{Container, NetworkOperation};
 use document::{Document, members};
 use operation::Scope;
-use toolkit::{Common, Context, Filter, Plan};
+use toolkit::{Common, Context, Filter, Plan, hint};
 
 impl Filter for BridgeAttach {
     type Adds = members::Attached;
@@ -44,6 +44,11 @@ impl Filter for BridgeAttach {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let network = document.require::<members::Network>()?;
+        if document.get::<members::Egress>()?.is_some() {
+            let error =
+                anyhow!("the container is restricted to a list, which holds for the networks that it has");
+            return Err(hint(error, "put egress-allow behind all networks"));
+        }
         let attachments = document.attachments()?;
         let wanted = self.wanted();
         let mut container = Container::new(&context.scope, &context.id, document)?;

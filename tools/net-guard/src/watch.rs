@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -34,6 +34,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 enum Woken {
     Signal,
     Event,
+    /// A process that belongs to a network ended.
+    End,
     Time,
 }
 
@@ -42,6 +44,8 @@ struct Watch<'a> {
     scope: &'a Scope,
     quiet: bool,
     events: Events,
+    /// Connections to processes that belong to networks. They hang up when these end.
+    residents: Vec<OwnedFd>,
     signals: SignalFd,
     records: Records<NetworkOperation>,
     /// What was said to fail the last time. It is not said again.
@@ -62,6 +66,7 @@ pub(crate) fn watch(scope: &Scope, quiet: bool) -> Result<()> {
         scope,
         quiet,
         events: Events::open()?,
+        residents: Vec::new(),
         signals: interrupt::descriptor()?,
         records: Records::default(),
         failing: HashSet::new(),
@@ -84,7 +89,8 @@ impl Watch<'_> {
     fn wait(&self, time: Option<Duration>) -> Result<Woken> {
         let [route, netfilter] = self.events.descriptors();
         let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-        let mut all = [readable(self.signals.as_fd()), readable(route), readable(netfilter)];
+        let mut all = vec![readable(self.signals.as_fd()), readable(route), readable(netfilter)];
+        all.extend(self.residents.iter().map(|resident| readable(resident.as_fd())));
         let timeout = match time {
             Some(time) => PollTimeout::try_from(time)?,
             None => PollTimeout::NONE,
@@ -95,6 +101,7 @@ impl Watch<'_> {
                 Err(errno) => Err(anyhow::Error::from(errno).context("wait for changes of the network")),
                 Ok(0) => Ok(Woken::Time),
                 Ok(_) if all[0].any() == Some(true) => Ok(Woken::Signal),
+                Ok(_) if all[3..].iter().any(|resident| resident.any() == Some(true)) => Ok(Woken::End),
                 Ok(_) => Ok(Woken::Event),
             };
         }
@@ -102,17 +109,19 @@ impl Watch<'_> {
 
     /// Waits for one change, and repairs. None when it is to end.
     fn once(&mut self) -> Result<Option<()>> {
-        if let Woken::Signal = self.wait(None)? {
-            return Ok(None);
-        }
-        if self.events.take()? == Heard::Nothing {
-            return Ok(Some(()));
+        match self.wait(None)? {
+            Woken::Signal => return Ok(None),
+            // It is not asked again before the repair.
+            Woken::End => self.residents.clear(),
+            Woken::Event | Woken::Time if self.events.take()? == Heard::Nothing => return Ok(Some(())),
+            Woken::Event | Woken::Time => {}
         }
         let first = Instant::now();
         while first.elapsed() < PATIENCE {
             match self.wait(Some(QUIET))? {
                 Woken::Signal => return Ok(None),
                 Woken::Event => self.events.take().map(drop)?,
+                Woken::End => self.residents.clear(),
                 Woken::Time => break,
             }
         }
@@ -136,6 +145,7 @@ impl Watch<'_> {
                 Ok(outcome) => {
                     self.tell(&outcome);
                     self.events.watch_routes_of(outcome.bridges);
+                    self.residents = outcome.residents;
                     return Ok(Some(()));
                 }
                 Err(error) => self.tell_failures(vec![report_line(&error)]),
@@ -216,6 +226,8 @@ pub(crate) struct Outcome {
     left: Vec<anyhow::Error>,
     /// The bridges of all of them, by index.
     bridges: Vec<u32>,
+    /// Connections to processes that belong to them.
+    residents: Vec<OwnedFd>,
 }
 
 /// Puts back what is missing, once. Without the lock it only finds out what that is.
@@ -229,7 +241,9 @@ pub(crate) fn repair(
     let networks: Vec<_> = containers.map(|(id, operations)| Network::new(id.as_str(), operations)).collect();
     let act = if lock.is_some() { Act::Restore } else { Act::Explain };
     let found = repair::repair(scope, &networks, Reach::Host, act)?;
+    let residents = networks.iter().flat_map(Network::residents).collect();
     let names: HashSet<&str> = networks.iter().flat_map(Network::bridges).collect();
     let bridges = names.into_iter().filter_map(|name| if_nametoindex(name).ok()).collect();
-    Ok(Outcome { found, left: settled.left.into_iter().map(|(_, error)| error).collect(), bridges })
+    let left = settled.left.into_iter().map(|(_, error)| error).collect();
+    Ok(Outcome { found, left, bridges, residents })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use document::{
     Document, Id,
-    members::{Attachment, Hosts, Network as Member},
+    members::{Attachment, Egress, Hosts, Network as Member},
 };
 use runtime::spec;
 use toolkit::prelude::*;
@@ -55,7 +55,15 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     let bridge = main.map(|main| &main.bridge).or(member.as_ref().and_then(|member| member.bridge.as_ref()));
     let gateway = bridge.map_or(Gateway::None, |bridge| Gateway::At(bridge.gateway));
     let added = request.names.hosts(gateway)?;
-    let files = files::of_own(&name, &addresses, &entries, added, dns, &request.names.settings());
+    let mut settings = request.names.settings();
+    if let Some(egress) = document.get::<Egress>()? {
+        if !settings.servers.is_empty() {
+            let error = anyhow!("--dns: no name server answers the container but that of egress-allow");
+            return Err(hint(error, "egress-allow --dns names the server that it asks"));
+        }
+        settings.servers = vec![egress.resolver];
+    }
+    let files = files::of_own(&name, &addresses, &entries, added, dns, &settings);
     Ok(Network { network, hostname: name, files })
 }
 

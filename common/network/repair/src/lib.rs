@@ -6,7 +6,7 @@
 
 mod operation;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, os::fd::OwnedFd};
 
 use ::operation::{Condition, Error, Operation, Scope};
 use nat::NatOperation;
@@ -15,7 +15,8 @@ use netlink::{LinkOperation, Picture};
 pub use operation::NetworkOperation;
 
 /// The tools whose steps make a network.
-pub const TOOLS: [&str; 5] = ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap"];
+pub const TOOLS: [&str; 6] =
+    ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap", "egress-allow"];
 
 /// The lock that these tools hold while they work.
 pub const LOCK: &str = "network";
@@ -237,6 +238,11 @@ impl<'a> Network<'a> {
     /// Its operations on the table.
     fn nat(&self) -> impl Iterator<Item = NatOperation> {
         self.operations.iter().filter_map(NetworkOperation::nat).cloned()
+    }
+
+    /// Connections to the processes that belong to it. Each hangs up when its process ends.
+    pub fn residents(&self) -> impl Iterator<Item = OwnedFd> {
+        self.operations.iter().filter_map(NetworkOperation::resident)
     }
 
     /// The bridges that it uses, by their names.

@@ -1,8 +1,9 @@
 //! All operations that make a network.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, os::fd::OwnedFd};
 
 use ::operation::{Claim, Shared};
+use egress::EgressOperation;
 use firewall::FirewallOperation;
 use hold::HoldOperation;
 use lease::Lease;
@@ -11,7 +12,8 @@ use netlink::{LinkOperation, Sysctl};
 use netns::NetnsOperation;
 
 ::operation::any_of! {
-    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair and portmap.
+    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair, portmap and
+    /// egress-allow.
     pub enum NetworkOperation {
         /// The lease of the address. Before a claim, which has fewer members and would be read from it.
         Lease(Lease),
@@ -27,6 +29,8 @@ use netns::NetnsOperation;
         EarlierNat(Shared<NatOperation>),
         /// The table.
         Nat(NatOperation),
+        /// What restricts the container to a list.
+        Egress(EgressOperation),
         /// What holds published ports.
         Hold(HoldOperation),
         /// The namespace.
@@ -79,6 +83,14 @@ impl NetworkOperation {
             Self::Bridge(shared) => Some(&shared.operation.operation),
             Self::EarlierBridge(shared) => Some(&shared.operation),
             Self::Link(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// A connection to its process, if it has one that is there. It hangs up when the process ends.
+    pub(crate) fn resident(&self) -> Option<OwnedFd> {
+        match self {
+            Self::Egress(egress) => egress.watch(),
             _ => None,
         }
     }

@@ -200,6 +200,40 @@ pub struct PortMapping {
 pub struct Ports(pub Vec<PortMapping>);
 member!(Ports, "ports");
 
+/// `egress`: what the container may reach. Everything else is rejected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Egress {
+    /// The only name server that answers the container: an address in its own network namespace.
+    pub resolver: IpAddr,
+    /// Whether everything may be reached all the same, and is logged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_only: bool,
+    /// The list.
+    pub allow: Vec<Allowed>,
+    /// The file that says what the container asked for and what was rejected.
+    pub log: PathBuf,
+}
+member!(Egress, "egress");
+
+/// One of `allow` in [`Egress`]: hosts by name or by address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Allowed {
+    /// The name; `*.example.org` for all names below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address, or a network.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<ipnet::IpNet>,
+    /// The port. Without one it is every TCP port except for those of name servers, and ping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `tcp`, `udp` or `sctp`, with a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
 /// `hosts`: names for the container's `/etc/hosts`, and the environment of links.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::{
     Id, Instance, Member, VERSION,
     members::{
-        Cgroup, Failure, Hosts, Image, Layers, Network, Networks, Planned, Ports, Process, Rootfs, Stage,
-        Steps,
+        Cgroup, Egress, Failure, Hosts, Image, Layers, Network, Networks, Planned, Ports, Process, Rootfs,
+        Stage, Steps,
     },
 };
 
@@ -31,7 +31,7 @@ pub struct Row {
 }
 
 /// All of them, in the order in which they come to stand in a document.
-pub const ROWS: [Row; 15] = [
+pub const ROWS: [Row; 16] = [
     Row {
         name: "stave",
         makers: &[],
@@ -131,6 +131,14 @@ pub const ROWS: [Row; 15] = [
         others: "",
         holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`; on a routed bridge `hostIP` is the container's own address",
         schema: of::<Ports>,
+    },
+    Row {
+        name: Egress::NAME,
+        makers: &["egress-allow"],
+        extenders: &[],
+        others: "",
+        holds: "what the container may reach: `resolver` (the only name server that answers it), `allow` (an array of `name` or `address`, `port`, `protocol`), `log` (the file with what was rejected), `logOnly` with `--log`",
+        schema: of::<Egress>,
     },
     Row {
         name: Hosts::NAME,

@@ -1,0 +1,464 @@
+//! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink::attribute::Attribute;
+
+use crate::{
+    list::Protocol,
+    rules::{Chain, Element, Field, Key, Kind, Rule, Set, Statement, Version},
+};
+
+const LIST_ELEM: u16 = 1;
+const DATA_VALUE: u16 = 1;
+const SET_INTERVAL: u32 = 4;
+const SET_TIMEOUT: u32 = 0x10;
+const SET_EVAL: u32 = 0x20;
+const SET_CONCAT: u32 = 0x80;
+const ELEMENT_INTERVAL_END: u32 = 1;
+const REGISTER_1: u32 = 1;
+/// The bases of payloads: the header of the link, of the network protocol, of the transport protocol.
+const LINK: u32 = 0;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+/// Keys of `meta`.
+const META_PROTOCOL: u32 = 1;
+const META_LINK_TYPE: u32 = 8;
+const META_L4PROTO: u32 = 16;
+/// ARPHRD_ETHER.
+const ETHERNET: u16 = 1;
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_ARP: u16 = 0x0806;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// `fib daddr type`: RTN_UNICAST.
+const TYPE_UNICAST: u32 = 1;
+const REJECT_RESET: u32 = 1;
+const REJECT_ICMPX: u32 = 2;
+const ICMPX_ADMIN_PROHIBITED: u8 = 3;
+const DYNSET_ADD: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
+
+/// The flags of a table: it belongs to the socket that sends this; it outlives that socket.
+pub(crate) const OWNED: u32 = 2;
+pub(crate) const PERSISTENT: u32 = 4;
+
+fn milliseconds(kind: u16, seconds: u64) -> Attribute {
+    Attribute::Bytes(kind, (seconds * 1000).to_be_bytes().to_vec())
+}
+
+/// The table's name alone.
+pub(crate) fn table_name(table: &str) -> Vec<Attribute> {
+    vec![Attribute::string(1, table)]
+}
+
+/// The table with a comment, which says whose it is.
+pub(crate) fn table(table: &str, flags: u32, comment: &str) -> Vec<Attribute> {
+    let mut attributes = table_name(table);
+    attributes.push(Attribute::number(2, flags));
+    attributes.push(Attribute::Bytes(6, described(comment)));
+    attributes
+}
+
+/// A text in user data: type 0, length, text with a zero byte.
+fn described(text: &str) -> Vec<u8> {
+    // An id and an instance are shorter than that.
+    let text: String = text.chars().take(120).collect();
+    [&[0, text.len() as u8 + 1][..], text.as_bytes(), &[0]].concat()
+}
+
+/// Whether the table, as the kernel lists it, has this comment.
+pub(crate) fn has_comment(table: &[u8], comment: &str) -> bool {
+    netlink::attribute::find(table, 6) == Some(&described(comment)[..])
+}
+
+pub(crate) fn chain_name(table: &str, chain: &str) -> Vec<Attribute> {
+    vec![Attribute::string(1, table), Attribute::string(3, chain)]
+}
+
+pub(crate) fn chain(table: &str, chain: &Chain) -> Vec<Attribute> {
+    let mut attributes = chain_name(table, &chain.name);
+    if let Some((hook, link)) = &chain.hook {
+        let hook =
+            vec![Attribute::number(1, *hook as u32), Attribute::number(2, 0), Attribute::string(3, link)];
+        attributes.push(Attribute::Nested(4, hook));
+        attributes.push(Attribute::number(5, 1)); // policy accept
+        attributes.push(Attribute::string(7, "filter"));
+    }
+    attributes
+}
+
+pub(crate) fn named(table: &str, name: &str) -> Vec<Attribute> {
+    vec![Attribute::string(1, table), Attribute::string(2, name)]
+}
+
+impl Version {
+    fn length(self) -> u32 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+
+    /// nft's number for the type of an address.
+    fn type_id(self) -> u32 {
+        match self {
+            Self::V4 => 7,
+            Self::V6 => 8,
+        }
+    }
+
+    fn ether_type(self) -> u16 {
+        match self {
+            Self::V4 => ETH_P_IP,
+            Self::V6 => ETH_P_IPV6,
+        }
+    }
+}
+
+impl Key {
+    /// How many parts follow the address: a protocol, and ports.
+    fn more(self) -> u32 {
+        match self {
+            Self::Address => 0,
+            Self::Port => 2,
+            Self::Flow => 3,
+        }
+    }
+}
+
+/// A set. `id` names it within its batch.
+pub(crate) fn set(table: &str, set: &Set, id: u32) -> Vec<Attribute> {
+    let mut attributes = set_alone(table, set);
+    attributes.push(Attribute::number(10, id));
+    attributes
+}
+
+/// A set as the kernel lists it.
+pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
+    const INET_PROTO: u32 = 12;
+    const INET_SERVICE: u32 = 13;
+    let parts = set.key.more();
+    let concatenated = parts > 0 && set.kind == Kind::Fixed;
+    let flags = match set.kind {
+        Kind::Fixed => SET_INTERVAL | if concatenated { SET_CONCAT } else { 0 },
+        Kind::Timed => SET_TIMEOUT,
+        Kind::Dynamic(_) => SET_TIMEOUT | SET_EVAL,
+    };
+    let more = [INET_PROTO, INET_SERVICE, INET_SERVICE];
+    let type_id = more.iter().take(parts as usize).fold(set.version.type_id(), |id, kind| id << 6 | kind);
+    let mut attributes = named(table, set.name);
+    attributes.push(Attribute::number(3, flags));
+    attributes.push(Attribute::number(4, type_id));
+    attributes.push(Attribute::number(5, set.version.length() + 4 * parts));
+    if let Kind::Dynamic(size) = set.kind {
+        attributes.push(Attribute::Nested(9, vec![Attribute::number(1, size)]));
+    }
+    if concatenated {
+        // A range of a concatenation is looked up part by part, so the kernel needs their lengths.
+        let field = |length| Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, length)]);
+        let lengths = std::iter::once(set.version.length()).chain((0..parts).map(|_| 4));
+        attributes.push(Attribute::Nested(9, vec![Attribute::Nested(2, lengths.map(field).collect())]));
+    }
+    attributes
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// The last address of a network.
+fn last(net: IpNet) -> IpAddr {
+    net.broadcast()
+}
+
+/// The address after this one; none after the last.
+fn after(address: IpAddr) -> Option<Vec<u8>> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| next.to_be_bytes().to_vec()),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| next.to_be_bytes().to_vec()),
+    }
+}
+
+fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
+    Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
+}
+
+/// A key, each part of which fills whole registers of four bytes.
+fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> Vec<u8> {
+    let mut bytes = octets(address);
+    if let Some((protocol, port)) = port {
+        bytes.extend([protocol as u8, 0, 0, 0]);
+        bytes.extend(port.to_be_bytes());
+        bytes.extend([0, 0]);
+    }
+    bytes
+}
+
+/// The elements of one set.
+pub(crate) fn elements(table: &str, set: &Set, elements: &[&Element]) -> Vec<Attribute> {
+    let mut attributes = named(table, set.name);
+    attributes.push(Attribute::Nested(3, elements.iter().flat_map(|element| members(element)).collect()));
+    attributes
+}
+
+/// The members of the list for one element: two for a range of single values, otherwise one.
+fn members(element: &Element) -> Vec<Attribute> {
+    let Element { set, address, port, seconds } = element;
+    let mut attributes = vec![data(1, key(address.network(), *port))];
+    if set.kind == Kind::Fixed && port.is_some() {
+        attributes.push(data(10, key(last(*address), *port)));
+    }
+    if *seconds > 0 {
+        attributes.push(milliseconds(4, *seconds));
+    }
+    let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
+    if set.kind == Kind::Fixed && port.is_none() {
+        // The end of the range is the first value after it; a range to the last address has none.
+        if let Some(end) = after(last(*address)) {
+            let attributes = vec![data(1, end), Attribute::number(3, ELEMENT_INTERVAL_END)];
+            members.push(Attribute::Nested(LIST_ELEM, attributes));
+        }
+    }
+    members
+}
+
+/// An element by its key alone, for a lookup: a range by its start.
+pub(crate) fn element_to_find(table: &str, element: &Element) -> Vec<Attribute> {
+    let element = Element { seconds: 0, ..element.clone() };
+    let mut attributes = named(table, element.set.name);
+    attributes.push(Attribute::Nested(3, members(&element).into_iter().take(1).collect()));
+    attributes
+}
+
+pub(crate) fn rule(table: &str, rule: &Rule) -> Vec<Attribute> {
+    let mut attributes = named(table, &rule.chain);
+    attributes.push(expressions(rule));
+    attributes
+}
+
+/// The list of expressions of a rule.
+pub(crate) fn expressions(rule: &Rule) -> Attribute {
+    let mut encoder = Encoder::default();
+    rule.statements.iter().for_each(|statement| encoder.statement(statement));
+    let list = encoder.expressions.into_iter().map(|expression| Attribute::Nested(LIST_ELEM, expression));
+    Attribute::Nested(4, list.collect())
+}
+
+fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
+    let mut expression = vec![Attribute::string(1, name)];
+    if !attributes.is_empty() {
+        expression.push(Attribute::Nested(2, attributes));
+    }
+    expression
+}
+
+fn numbers<const N: usize>(numbers: [(u16, u32); N]) -> Vec<Attribute> {
+    numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec()
+}
+
+fn compare(not: bool, bytes: &[u8]) -> Vec<Attribute> {
+    let mut attributes = numbers([(1, REGISTER_1), (2, u32::from(not))]);
+    attributes.push(data(3, bytes.to_vec()));
+    expression("cmp", attributes)
+}
+
+fn meta(key: u32, into: u32) -> Vec<Attribute> {
+    expression("meta", numbers([(2, key), (1, into)]))
+}
+
+fn payload(base: u32, offset: u32, length: u32, into: u32) -> Vec<Attribute> {
+    expression("payload", numbers([(1, into), (2, base), (3, offset), (4, length)]))
+}
+
+fn mask(bytes: &[u8]) -> Vec<Attribute> {
+    let mut attributes = numbers([(1, REGISTER_1), (2, REGISTER_1), (3, bytes.len() as u32)]);
+    attributes.extend([data(4, bytes.to_vec()), data(5, vec![0; bytes.len()])]);
+    expression("bitwise", attributes)
+}
+
+/// The number of the register at a word: a register of 16 bytes if one begins there, otherwise one of four, as in the
+/// kernel's dumps.
+fn register(word: u32) -> u32 {
+    const REGISTER32_00: u32 = 8;
+    if word.is_multiple_of(4) { REGISTER_1 + word / 4 } else { REGISTER32_00 + word }
+}
+
+/// Writes the expressions of one rule. What a header must be is compared once, before the first field of it, as nft does.
+#[derive(Default)]
+struct Encoder {
+    expressions: Vec<Vec<Attribute>>,
+    link_type: bool,
+    ether_type: Option<u16>,
+    protocol: Option<u8>,
+}
+
+impl Encoder {
+    fn push(&mut self, expression: Vec<Attribute>) {
+        self.expressions.push(expression);
+    }
+
+    fn of_ethernet(&mut self) {
+        if !std::mem::replace(&mut self.link_type, true) {
+            self.push(meta(META_LINK_TYPE, REGISTER_1));
+            self.push(compare(false, &ETHERNET.to_ne_bytes()));
+        }
+    }
+
+    fn of_type(&mut self, ether_type: u16) {
+        if self.ether_type.replace(ether_type) != Some(ether_type) {
+            self.push(meta(META_PROTOCOL, REGISTER_1));
+            self.push(compare(false, &ether_type.to_be_bytes()));
+        }
+    }
+
+    fn of_protocol(&mut self, protocol: u8) {
+        if self.protocol.replace(protocol) != Some(protocol) {
+            self.push(meta(META_L4PROTO, REGISTER_1));
+            self.push(compare(false, &[protocol]));
+        }
+    }
+
+    fn address(&mut self, version: Version, is_source: bool, into: u32) {
+        self.of_type(version.ether_type());
+        let offset = match (version, is_source) {
+            (Version::V4, true) => 12,
+            (Version::V4, false) => 16,
+            (Version::V6, true) => 8,
+            (Version::V6, false) => 24,
+        };
+        self.push(payload(NETWORK, offset, version.length(), into));
+    }
+
+    /// Loads the fields one after the other.
+    fn load(&mut self, fields: &[Field]) {
+        let mut word = 0;
+        for field in fields {
+            let into = register(word);
+            match field {
+                Field::Source(version) => self.address(*version, true, into),
+                Field::Destination(version) => self.address(*version, false, into),
+                Field::Protocol => self.push(meta(META_L4PROTO, into)),
+                Field::SourcePort => self.push(payload(TRANSPORT, 0, 2, into)),
+                Field::DestinationPort => self.push(payload(TRANSPORT, 2, 2, into)),
+            }
+            word += match field {
+                Field::Source(version) | Field::Destination(version) => version.length() / 4,
+                _ => 1,
+            };
+        }
+    }
+
+    fn dynamic(&mut self, operation: u32, fields: &[Field], set: &str, seconds: u64) {
+        self.load(fields);
+        let mut attributes = vec![Attribute::string(1, set)];
+        attributes.extend(numbers([(3, operation), (4, REGISTER_1)]));
+        attributes.push(milliseconds(6, seconds));
+        self.push(expression("dynset", attributes));
+    }
+
+    fn tcp_flags(&mut self, mask_of: u8) {
+        self.of_protocol(Protocol::Tcp as u8);
+        self.push(payload(TRANSPORT, 13, 1, REGISTER_1));
+        self.push(mask(&[mask_of]));
+    }
+
+    fn fragment(&mut self, bits: u16) {
+        self.of_type(ETH_P_IP);
+        self.push(payload(NETWORK, 6, 2, REGISTER_1));
+        self.push(mask(&bits.to_be_bytes()));
+        self.push(compare(true, &[0, 0]));
+    }
+
+    fn statement(&mut self, statement: &Statement) {
+        match statement {
+            Statement::EtherType(_, number) => {
+                self.of_ethernet();
+                self.push(payload(LINK, 12, 2, REGISTER_1));
+                self.push(compare(false, &number.to_be_bytes()));
+            }
+            Statement::NotFrom(mac) => {
+                self.of_ethernet();
+                self.push(payload(LINK, 6, 6, REGISTER_1));
+                self.push(compare(true, &mac.0));
+            }
+            Statement::ArpSource(address) => {
+                self.of_type(ETH_P_ARP);
+                self.push(payload(NETWORK, 14, 4, REGISTER_1));
+                self.push(compare(false, &address.octets()));
+            }
+            Statement::Source(address) => {
+                self.address(Version::of(*address), true, REGISTER_1);
+                self.push(compare(false, &octets(*address)));
+            }
+            Statement::Version(version) => self.of_type(version.ether_type()),
+            Statement::LaterFragment => self.fragment(0x1fff),
+            Statement::MoreFragments => self.fragment(0x2000),
+            Statement::Protocol(protocol) => self.of_protocol(*protocol as u8),
+            Statement::NotToPort(port) => {
+                self.of_protocol(Protocol::Tcp as u8);
+                self.push(payload(TRANSPORT, 2, 2, REGISTER_1));
+                self.push(compare(true, &port.to_be_bytes()));
+            }
+            Statement::AnyFlag(_, flags) => {
+                self.tcp_flags(*flags);
+                self.push(compare(true, &[0]));
+            }
+            Statement::Flags(_, flags, _, set) => {
+                self.tcp_flags(*flags);
+                self.push(compare(false, &[*set]));
+            }
+            Statement::Icmp(version, _, kind) => {
+                self.of_type(version.ether_type());
+                self.of_protocol(if *version == Version::V4 { ICMP } else { ICMPV6 });
+                self.push(payload(TRANSPORT, 0, 1, REGISTER_1));
+                self.push(compare(false, &[*kind]));
+            }
+            statement => self.effect(statement),
+        }
+    }
+
+    /// What is about sets, and what becomes of the packet.
+    fn effect(&mut self, statement: &Statement) {
+        match statement {
+            Statement::NotElsewhere => {
+                let (address_type, destination) = (3, 2);
+                self.push(expression("fib", numbers([(1, REGISTER_1), (2, address_type), (3, destination)])));
+                self.push(compare(true, &TYPE_UNICAST.to_ne_bytes()));
+            }
+            Statement::In { fields, not, set } => {
+                self.load(fields);
+                let mut attributes = vec![Attribute::string(1, set), Attribute::number(2, REGISTER_1)];
+                attributes.extend(not.then(|| Attribute::number(5, 1)));
+                self.push(expression("lookup", attributes));
+            }
+            Statement::Update { fields, set, seconds } => self.dynamic(DYNSET_UPDATE, fields, set, *seconds),
+            Statement::Add { fields, set, seconds } => self.dynamic(DYNSET_ADD, fields, set, *seconds),
+            Statement::Log(group) => {
+                self.push(expression("log", vec![Attribute::Bytes(1, group.to_be_bytes().to_vec())]));
+            }
+            Statement::Accept => self.push(verdict(1, None)),
+            Statement::Drop => self.push(verdict(0, None)),
+            Statement::Goto(chain) => self.push(verdict(-4_i32 as u32, Some(chain))),
+            Statement::Reset => self.push(expression("reject", numbers([(1, REJECT_RESET)]))),
+            Statement::Prohibit => {
+                let code = Attribute::Bytes(2, vec![ICMPX_ADMIN_PROHIBITED]);
+                self.push(expression("reject", vec![Attribute::number(1, REJECT_ICMPX), code]));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// NF_DROP, NF_ACCEPT or NFT_GOTO.
+fn verdict(code: u32, chain: Option<&str>) -> Vec<Attribute> {
+    let mut parts = vec![Attribute::number(1, code)];
+    parts.extend(chain.map(|chain| Attribute::string(2, chain)));
+    let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, parts)]);
+    expression("immediate", vec![Attribute::number(1, 0), verdict])
+}

@@ -1,0 +1,357 @@
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use netlink::{
+    Error, Mac, Mark, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal,
+    attribute::{covers, find, string},
+    netfilter::{Kind, NETDEV, Netfilter},
+    transaction::{self, Change, retry},
+};
+use nix::errno::Errno;
+use operation::{Condition, Operation, Place, Scope, words};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encode,
+    list::Entry,
+    resolver::{self, Resolver},
+    rules::Rule,
+    table::Table,
+};
+
+/// The host's side of a container's link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The hardware address of the container's side.
+    pub mac: Mac,
+    /// The container's addresses on it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What restricts a container to a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all_fields = "camelCase")]
+pub enum EgressOperation {
+    /// The container's own table of nf_tables, of family netdev: rules at its links.
+    #[serde(rename = "egress-table")]
+    Table {
+        /// The container's id, which is part of its name.
+        holder: String,
+        /// Whose it is: its comment says so.
+        mark: Mark,
+        /// The links.
+        links: Vec<Link>,
+        /// What the container may reach.
+        allow: Vec<Entry>,
+        /// The group of what is logged.
+        group: u16,
+        /// Whether everything passes, and is logged.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        learn: bool,
+    },
+    /// The process that answers the container's questions for names.
+    #[serde(rename = "egress-resolver")]
+    Resolver {
+        /// The container's id.
+        holder: String,
+        /// Its network namespace.
+        namespace: PathBuf,
+        /// What the container may reach.
+        allow: Vec<Entry>,
+        /// The servers that it asks; the host's own if there are none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        servers: Vec<IpAddr>,
+        /// Networks that no name's answer opens.
+        closed: Vec<IpNet>,
+        /// Whether it answers for addresses of IPv6.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ipv6: bool,
+        /// The group of what is logged.
+        group: u16,
+        /// The host's side of the container's first link: the process does not stay longer than that.
+        link: String,
+        /// The file that it writes down in what was asked for and rejected.
+        journal: PathBuf,
+        /// Whether it answers for every name.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        learn: bool,
+    },
+}
+
+/// The table of a container.
+pub fn table_of(id: &str) -> String {
+    format!("stave_egress_{id}")
+}
+
+/// The file in which it is written down what a container asked for and what was rejected.
+pub fn journal_of(scope: &Scope, id: &str) -> PathBuf {
+    scope.run_dir.join("egress").join(format!("{id}.log"))
+}
+
+/// A table that is looked at or made.
+struct Whole<'a> {
+    name: String,
+    holder: &'a str,
+    owner: String,
+    table: Table<'a>,
+}
+
+fn change(kind: Kind, flags: u16, attributes: Vec<netlink::attribute::Attribute>, object: String) -> Change {
+    Change::new(kind, NETDEV, flags, attributes, object)
+}
+
+impl Whole<'_> {
+    fn object(&self) -> String {
+        format!("table netdev {}", self.name)
+    }
+
+    /// What makes it.
+    fn changes(&self, flags: u32) -> Vec<Change> {
+        let Self { name, owner, table, .. } = self;
+        const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+        let mut changes = vec![change(Kind::NewTable, NEW, encode::table(name, flags, owner), self.object())];
+        for (at, set) in table.sets().iter().enumerate() {
+            let object = format!("set {} of {}", set.name, self.object());
+            changes.push(change(Kind::NewSet, NEW, encode::set(name, set, at as u32 + 1), object));
+        }
+        for chain in table.chains() {
+            let object = format!("chain {} of {}", chain.name, self.object());
+            changes.push(change(Kind::NewChain, NEW, encode::chain(name, &chain), object));
+        }
+        for rule in table.rules() {
+            let object = format!("rule {} {rule} of {}", rule.chain, self.object());
+            let flags = NLM_F_CREATE | NLM_F_APPEND;
+            changes.push(change(Kind::NewRule, flags, encode::rule(name, &rule), object));
+        }
+        let elements = table.elements();
+        for set in table.sets() {
+            let of_set: Vec<_> = elements.iter().filter(|element| element.set == set).collect();
+            // Together they must fit into one attribute.
+            for part in of_set.chunks(500) {
+                let object = format!("elements of set {} of {}", set.name, self.object());
+                changes.push(change(Kind::NewElement, NEW, encode::elements(name, &set, part), object));
+            }
+        }
+        changes
+    }
+
+    /// What is not as it should be; none if all is well.
+    fn lack(&self, socket: &Netfilter) -> Result<Option<Condition>, Refusal> {
+        let Self { name, owner, table, .. } = self;
+        let missing = |what: String| Ok(Some(Condition::Missing(what)));
+        let Some(standing) = socket.get_of(Kind::GetTable, NETDEV, &encode::table_name(name))? else {
+            return missing(self.object());
+        };
+        if !encode::has_comment(&standing, owner) {
+            return Ok(Some(Condition::Different(self.object())));
+        }
+        for set in table.sets() {
+            let standing = socket.get_of(Kind::GetSet, NETDEV, &encode::named(name, set.name))?;
+            if !standing.is_some_and(|standing| covers(&standing, &encode::set_alone(name, &set))) {
+                return missing(format!("set {} of {}", set.name, self.object()));
+            }
+        }
+        for chain in table.chains() {
+            let standing = socket.get_of(Kind::GetChain, NETDEV, &encode::chain_name(name, &chain.name))?;
+            if !standing.is_some_and(|standing| covers(&standing, &encode::chain(name, &chain))) {
+                return missing(format!("chain {} of {}", chain.name, self.object()));
+            }
+        }
+        let dumped = socket.dump(Kind::GetRule, NETDEV, &encode::table_name(name))?;
+        let rules = table.rules();
+        for chain in table.chains() {
+            let of_chain = |rule: &&Vec<u8>| find(rule, 2).is_some_and(|found| string(found) == chain.name);
+            let standing: Vec<_> = dumped.iter().filter(of_chain).collect();
+            let wanted: Vec<&Rule> = rules.iter().filter(|rule| rule.chain == chain.name).collect();
+            let same = |(found, rule): (&&Vec<u8>, &&Rule)| covers(found, &[encode::expressions(rule)]);
+            if standing.len() != wanted.len() || !standing.iter().zip(&wanted).all(same) {
+                return missing(format!("rules of chain {} of {}", chain.name, self.object()));
+            }
+        }
+        for element in table.elements() {
+            let wanted = encode::element_to_find(name, &element);
+            if socket.get_of(Kind::GetElement, NETDEV, &wanted)?.is_none() {
+                return missing(format!("element {} {{ {element} }} of {}", element.set.name, self.object()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes it, in one transaction. What is left of it is removed in the same.
+    fn make(&self, is_there: bool) -> Result<(), Error> {
+        let remove =
+            is_there.then(|| change(Kind::DelTable, 0, encode::table_name(&self.name), self.object()));
+        let socket =
+            Netfilter::of_this_thread().map_err(|refusal| Error::new("add", self.object(), refusal))?;
+        // A kernel before 6.9 knows no table that outlives its owner.
+        for flags in [encode::PERSISTENT, 0] {
+            let changes: Vec<_> = remove.iter().cloned().chain(self.changes(flags)).collect();
+            match transaction::commit(&socket, None, &changes, &self.object()) {
+                Ok(()) => return Ok(()),
+                Err((_, refusal)) if refusal.errno == Errno::EOPNOTSUPP && flags != 0 => {}
+                Err((object, refusal)) => return Err(Error::new("add", object, refusal)),
+            }
+        }
+        Ok(())
+    }
+
+    fn explain(&self) -> Vec<String> {
+        let (name, table) = (self.name.as_str(), &self.table);
+        let nft = |what: &str, rest: &[&str]| {
+            words(["nft", "add", what, "netdev", name].iter().chain(rest).copied())
+        };
+        let mut lines = vec![nft("table", &[&format!("{{ comment \"{}\"; }}", self.owner)])];
+        lines.extend(table.sets().iter().map(|set| nft("set", &[set.name, &format!("{{ {set} }}")])));
+        lines.extend(table.chains().iter().map(|chain| match &chain.hook {
+            None => nft("chain", &[&chain.name]),
+            Some(_) => nft("chain", &[&chain.name, &format!("{{ {chain} }}")]),
+        }));
+        lines.extend(table.rules().iter().map(|rule| nft("rule", &[&rule.chain, &rule.to_string()])));
+        let elements = table.elements();
+        lines.extend(
+            elements.iter().map(|element| nft("element", &[element.set.name, &format!("{{ {element} }}")])),
+        );
+        lines
+    }
+}
+
+impl EgressOperation {
+    fn whole(&self) -> Option<Whole<'_>> {
+        match self {
+            Self::Table { holder, mark, links, allow, group, learn } => {
+                let of = Table { links, allow, group: *group, learn: *learn };
+                Some(Whole { name: table_of(holder), holder, owner: mark.alias(), table: of })
+            }
+            Self::Resolver { .. } => None,
+        }
+    }
+
+    fn resolver(&self) -> Option<Resolver<'_>> {
+        match self {
+            Self::Table { .. } => None,
+            Self::Resolver {
+                holder,
+                namespace,
+                allow,
+                servers,
+                closed,
+                ipv6,
+                group,
+                link,
+                journal,
+                learn,
+            } => Some(Resolver {
+                holder,
+                namespace,
+                allow,
+                servers,
+                closed,
+                ipv6: *ipv6,
+                group: *group,
+                link,
+                journal,
+                learn: *learn,
+            }),
+        }
+    }
+
+    /// A connection that hangs up when the process of this operation ends; none if it has none, or if that is not there.
+    pub fn watch(&self) -> Option<std::os::fd::OwnedFd> {
+        self.resolver().and_then(|resolver| names::watch(&resolver::name(resolver.holder)).ok().flatten())
+    }
+}
+
+fn lack(whole: &Whole<'_>) -> Result<Option<Condition>, operation::Error> {
+    let look = || whole.lack(&*Netfilter::of_this_thread()?);
+    Ok(retry(look).map_err(|refusal| Error::new("look for", whole.object(), refusal))?)
+}
+
+fn make(whole: &Whole<'_>) -> Result<(), operation::Error> {
+    match lack(whole)? {
+        None => return Ok(()),
+        Some(Condition::Different(what)) => {
+            return Err(operation::Error::new("add", what, Errno::EEXIST).of(Place::Network));
+        }
+        Some(_) => {}
+    }
+    let socket =
+        Netfilter::of_this_thread().map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
+    let standing = socket.get_of(Kind::GetTable, NETDEV, &encode::table_name(&whole.name));
+    let standing = standing.map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
+    if standing.is_some() {
+        // It belongs to the resolver, which is started again after this.
+        resolver::end(whole.holder)?;
+    }
+    Ok(whole.make(standing.is_some())?)
+}
+
+fn remove(whole: &Whole<'_>) -> Result<(), operation::Error> {
+    let socket =
+        Netfilter::of_this_thread().map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
+    let name = encode::table_name(&whole.name);
+    let failed = |refusal| Error::new("remove", whole.object(), refusal);
+    let Some(standing) = socket.get_of(Kind::GetTable, NETDEV, &name).map_err(failed)? else { return Ok(()) };
+    if !encode::has_comment(&standing, &whole.owner) {
+        return Ok(());
+    }
+    let changes = [change(Kind::DelTable, 0, name, whole.object())];
+    match transaction::commit(&socket, None, &changes, &whole.object()) {
+        Err((_, refusal)) if refusal.errno != Errno::ENOENT => Err(failed(refusal).into()),
+        _ => Ok(()),
+    }
+}
+
+impl Operation for EgressOperation {
+    fn explain(&self) -> Vec<String> {
+        match (self.whole(), self.resolver()) {
+            (Some(whole), _) => whole.explain(),
+            (None, resolver) => resolver.iter().flat_map(Resolver::explain).collect(),
+        }
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        match (self.whole(), self.resolver()) {
+            (Some(whole), _) => {
+                let made = make(&whole);
+                if made.is_err() && netlink::netfilter::is_in_doubt() {
+                    // The kernel may have done it all the same. The error that counts is the first.
+                    let _ = remove(&whole);
+                }
+                made
+            }
+            (None, Some(resolver)) => resolver.start(scope),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
+        match (self.whole(), self.resolver()) {
+            (Some(whole), _) => remove(&whole),
+            (None, Some(resolver)) => resolver.stop(scope),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
+        match (self.whole(), self.resolver()) {
+            (Some(whole), _) => Ok(lack(&whole)?.unwrap_or(Condition::Present)),
+            (None, Some(resolver)) => resolver.check(),
+            (None, None) => Ok(Condition::Present),
+        }
+    }
+}
+
+/// Whether a path is that of a journal in this scope.
+pub(crate) fn contain(scope: &Scope, journal: &Path, holder: &str) -> Result<(), operation::Error> {
+    match journal == journal_of(scope, holder) {
+        true => Ok(()),
+        false => {
+            Err(operation::Error::new("find", format!("{journal:?}"), "it is no journal of the container"))
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The process that answers a container's questions for names, and opens the way to what it answers.
+//!
+//! It belongs to nobody and may change the network alone. The container's table belongs to its socket, so that no `nft flush
+//! ruleset` of others takes it away. When the process ends, however it ends, the table stays, and no name is answered any more.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
+    os::fd::BorrowedFd,
+    path::Path,
+};
+
+use ipnet::IpNet;
+use names::{Claim, Control, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams, Verdict};
+use netlink::{
+    NLM_F_CREATE, Refusal,
+    attribute::find,
+    netfilter::{Kind, Message, NETDEV, Netfilter},
+    packets::Packets,
+};
+use nix::{errno::Errno, net::if_::if_nametoindex};
+use operation::{Condition, Error, Scope, words};
+use rustix::thread::CapabilitySet;
+
+use crate::{
+    encode,
+    journal::{self, Journal, Outcome, What},
+    list::{Entry, Target},
+    operation::{contain, table_of},
+    rules::{Element, Version},
+    table::Sets,
+};
+
+/// So much longer than its answer counts an address stays open, in seconds: programs connect a while after they asked, and some
+/// answers count for no time at all.
+const GRACE: u64 = 60;
+
+/// What the process is made for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resolver<'a> {
+    pub(crate) holder: &'a str,
+    pub(crate) namespace: &'a Path,
+    pub(crate) allow: &'a [Entry],
+    pub(crate) servers: &'a [IpAddr],
+    pub(crate) closed: &'a [IpNet],
+    pub(crate) ipv6: bool,
+    pub(crate) group: u16,
+    pub(crate) link: &'a str,
+    pub(crate) journal: &'a Path,
+    pub(crate) learn: bool,
+}
+
+/// The name by which the process of a container is found.
+pub(crate) fn name(holder: &str) -> Name {
+    Name::new("egress", holder)
+}
+
+fn failed(verb: &'static str, holder: &str) -> impl Fn(rustix::io::Errno) -> Error {
+    move |errno| Error::new(verb, format!("resolver of {holder:?}"), Errno::from_raw(errno.raw_os_error()))
+}
+
+/// Ends the process of a container, if it is there.
+pub(crate) fn end(holder: &str) -> Result<(), Error> {
+    names::end(&name(holder)).map_err(failed("end", holder))
+}
+
+impl Resolver<'_> {
+    pub(crate) fn explain(&self) -> Vec<String> {
+        let namespace = format!("--net={}", self.namespace.display());
+        let address = format!("--listen-address={}", names::ADDRESS.ip());
+        let mut answer = vec!["nsenter".to_owned(), namespace, "dnsmasq".to_owned(), address];
+        // Of all names that are not listed, there is none.
+        answer.extend((!self.learn).then(|| "--local=/#/".to_owned()));
+        for entry in self.allow {
+            let Target::Name(name) = &entry.target else { continue };
+            let set = if entry.port.is_some() { "hostports4" } else { "hosts4" };
+            answer.push(format!("--server=/{name}/#"));
+            answer.push(format!("--nftset=/{name}/4#netdev#{}#{set}", table_of(self.holder)));
+        }
+        let journal = words(["install", "-D", "-m", "600", "/dev/null", &self.journal.to_string_lossy()]);
+        vec![journal, words(answer.iter().map(String::as_str))]
+    }
+
+    /// Starts it, if it is not there.
+    pub(crate) fn start(&self, scope: &Scope) -> Result<(), Error> {
+        contain(scope, self.journal, self.holder)?;
+        let Some(claim) = Claim::take(&name(self.holder)).map_err(failed("start", self.holder))? else {
+            return Ok(());
+        };
+        let place = Place::open(self.namespace, names::ADDRESS).map_err(|errno| {
+            let object = format!("{} in {}", names::ADDRESS, self.namespace.display());
+            Error::new("listen on", object, errno)
+        })?;
+        let journal =
+            Journal::open(self.journal).map_err(Error::on("open", format!("{:?}", self.journal)))?;
+        let packets = match Packets::open(self.group) {
+            Ok(packets) => Some(packets),
+            Err(error) => {
+                operation::note(&format!("{error}: what is rejected is not logged"));
+                None
+            }
+        };
+        let table = self.own_table()?;
+        let mut kept: Vec<BorrowedFd<'_>> = place.descriptors().to_vec();
+        kept.extend([journal.descriptor(), table.descriptor()]);
+        kept.extend(packets.iter().map(Packets::descriptor));
+        let privileges = Privileges { nobody: true, capabilities: CapabilitySet::NET_ADMIN };
+        let work = |control: &mut Control| {
+            let serving = Serving {
+                of: self,
+                control,
+                place: &place,
+                upstreams: Upstreams::new(self.servers),
+                table: &table,
+                journal: &journal,
+                packets: packets.as_ref(),
+            };
+            // Without it nothing is answered, which the next repair mends.
+            let _ = names::serve(serving);
+        };
+        names::start(c"egress-allow", claim, &kept, privileges, work).map_err(failed("start", self.holder))
+    }
+
+    /// A socket to which the container's table belongs, where the kernel knows that (Linux 6.9).
+    fn own_table(&self) -> Result<Netfilter, Error> {
+        let table = table_of(self.holder);
+        let failed = |refusal: Refusal| {
+            Error::from(netlink::Error::new("take over", format!("table netdev {table}"), refusal))
+        };
+        let socket = Netfilter::open().map_err(failed)?;
+        let name = encode::table_name(&table);
+        if socket.get_of(Kind::GetTable, NETDEV, &name).map_err(failed)?.is_none() {
+            return Err(failed(Errno::ENOENT.into()));
+        }
+        let flags = encode::OWNED | encode::PERSISTENT;
+        let attributes = [name, vec![netlink::attribute::Attribute::number(2, flags)]].concat();
+        let own = Message { kind: Kind::NewTable, family: NETDEV, flags: 0, attributes };
+        match socket.commit(None, &[own]).map_err(|refused| refused.refusal) {
+            // One that was made without, by an earlier kernel's means.
+            Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(socket),
+            owned => owned.map(|()| socket).map_err(failed),
+        }
+    }
+
+    /// Ends it, and removes what it wrote down.
+    pub(crate) fn stop(&self, scope: &Scope) -> Result<(), Error> {
+        contain(scope, self.journal, self.holder)?;
+        end(self.holder)?;
+        let removed = scope.remove_file(self.journal);
+        removed
+            .map_err(|errno| Error::new("remove", format!("{:?}", self.journal), std::io::Error::from(errno)))
+    }
+
+    pub(crate) fn check(&self) -> Result<Condition, Error> {
+        Ok(match names::stands(&name(self.holder)).map_err(failed("look for", self.holder))? {
+            true => Condition::Present,
+            false => Condition::Missing(format!("resolver of {:?}", self.holder)),
+        })
+    }
+
+    /// Whether a name's answer may open this address.
+    fn may_open(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_special = match address {
+            IpAddr::V4(v4) => {
+                v4.is_loopback()
+                    || v4.is_link_local()
+                    || v4.is_multicast()
+                    || v4.is_broadcast()
+                    || v4.octets()[0] == 0
+            }
+            IpAddr::V6(v6) => {
+                v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()
+            }
+        };
+        let within = |net: &IpNet| net.contains(&address);
+        let listed =
+            self.allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if within(net)));
+        listed || !(is_special || self.closed.iter().any(within))
+    }
+
+    /// The entries that mean the name of a question.
+    fn entries<'b>(&'b self, question: &'b Question) -> impl Iterator<Item = &'b Entry> {
+        self.allow.iter().filter(
+            |entry| matches!(&entry.target, Target::Name(pattern) if pattern.matches(question.labels())),
+        )
+    }
+}
+
+/// The process at work.
+struct Serving<'a> {
+    of: &'a Resolver<'a>,
+    control: &'a mut Control,
+    place: &'a Place,
+    upstreams: Upstreams,
+    table: &'a Netfilter,
+    journal: &'a Journal,
+    packets: Option<&'a Packets>,
+}
+
+impl Serving<'_> {
+    /// Opens the address for so many seconds, on the ports of the entries.
+    fn open(&self, question: &Question, address: IpAddr, seconds: u64) -> Result<(), Refusal> {
+        let sets = Sets::of(Version::of(address));
+        for entry in self.of.entries(question) {
+            let set = if entry.port.is_some() { sets.hostports } else { sets.hosts };
+            let port = entry.port.map(|port| (port.protocol, port.number));
+            put(
+                self.table,
+                &table_of(self.of.holder),
+                &Element { set, address: address.into(), port, seconds },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes sure that the element stays for so long at least.
+fn put(socket: &Netfilter, table: &str, element: &Element) -> Result<(), Refusal> {
+    const EXPIRATION: u16 = 5;
+    let wanted = encode::element_to_find(table, element);
+    let standing = socket.get_of(Kind::GetElement, NETDEV, &wanted)?;
+    let left = standing.and_then(|answer| {
+        let member = find(find(&answer, 3)?, 1)?.to_vec();
+        let milliseconds = find(&member, EXPIRATION)?.try_into().ok()?;
+        Some(u64::from_be_bytes(milliseconds) / 1000)
+    });
+    if left.is_some_and(|left| left >= element.seconds) {
+        return Ok(());
+    }
+    let message = |kind, flags, element: &Element| Message {
+        kind,
+        family: NETDEV,
+        flags,
+        attributes: encode::elements(table, &element.set, &[element]),
+    };
+    // Kernels before 6.12 keep the time of an element that is there. In one transaction it is there, goes and comes.
+    let (add, timeless) =
+        (message(Kind::NewElement, NLM_F_CREATE, element), Element { seconds: 0, ..element.clone() });
+    let remove = message(Kind::DelElement, 0, &timeless);
+    socket.commit(None, &[add.clone(), remove, add]).map_err(|refused| refused.refusal)
+}
+
+impl Policy for Serving<'_> {
+    fn places(&self) -> Vec<(u64, &Place)> {
+        vec![(0, self.place)]
+    }
+
+    fn decide(&mut self, _: u64, question: &Question) -> Verdict {
+        if !self.of.learn && self.of.entries(question).next().is_none() {
+            let what = What::Name { name: question.text(), addresses: Vec::new(), withheld: Vec::new() };
+            self.journal.note(Outcome::Rejected, what);
+            return Verdict::Own(Own::Prohibited);
+        }
+        match question.kind {
+            // Nobody gets anywhere by these.
+            Rtype::AAAA if !self.of.ipv6 => Verdict::Own(Own::NoData),
+            // They bring addresses that are asked for by nobody, and hide the name in a TLS hello.
+            Rtype::HTTPS | Rtype::SVCB | Rtype::ANY => Verdict::Own(Own::NoData),
+            _ => Verdict::Forward,
+        }
+    }
+
+    fn servers(&mut self, _: u64) -> Vec<SocketAddr> {
+        self.upstreams.servers()
+    }
+
+    fn admit(&mut self, _: u64, question: &Question, answered: &[(IpAddr, u32)]) -> Option<Vec<IpAddr>> {
+        let (mut addresses, mut withheld) = (Vec::new(), Vec::new());
+        for (address, seconds) in answered {
+            if !self.of.learn && !self.of.may_open(*address) {
+                withheld.push(*address);
+                continue;
+            }
+            if !self.of.learn && self.open(question, *address, u64::from(*seconds) + GRACE).is_err() {
+                return None;
+            }
+            addresses.push(*address);
+        }
+        let listed = self.of.entries(question).next().is_some();
+        let verdict = if listed { Outcome::Allowed } else { Outcome::Logged };
+        self.journal
+            .note(verdict, What::Name { name: question.text(), addresses: addresses.clone(), withheld });
+        Some(addresses)
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        // The packets come first: how many connections there are changes.
+        self.packets.iter().map(|packets| packets.descriptor()).chain(self.control.descriptors()).collect()
+    }
+
+    fn ready(&mut self, at: usize) -> ControlFlow<()> {
+        let Some(packets) = self.packets else { return self.control.ready(at) };
+        let Some(at) = at.checked_sub(1) else {
+            let verdict = if self.of.learn { Outcome::Logged } else { Outcome::Rejected };
+            for what in packets.take().iter().filter_map(|packet| journal::packet(packet)) {
+                self.journal.note(verdict, what);
+            }
+            return ControlFlow::Continue(());
+        };
+        self.control.ready(at)
+    }
+
+    fn look_around(&mut self) -> ControlFlow<()> {
+        // A container whose link is gone was not taken back as it should be. Its namespace must not stay for us.
+        let is_gone = if_nametoindex(self.of.link) == Err(Errno::ENODEV);
+        // Without the table's socket nothing can be opened.
+        if is_gone || self.table.is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

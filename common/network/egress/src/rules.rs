@@ -1,0 +1,264 @@
+//! The values of a table of family netdev, and their form in `nft` (`Display`).
+
+use std::{
+    fmt::{self, Display},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use netlink::Mac;
+
+use crate::list::Protocol;
+
+/// Which internet protocol something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(crate) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// What the key of a set is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// An address.
+    Address,
+    /// An address, a protocol, a port.
+    Port,
+    /// An address, a protocol, its port, and the container's port.
+    Flow,
+}
+
+/// A set of one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    pub(crate) version: Version,
+    pub(crate) key: Key,
+    pub(crate) kind: Kind,
+}
+
+/// How elements come into a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// With the table; they are ranges.
+    Fixed,
+    /// By the resolver, for a time.
+    Timed,
+    /// By rules, for a time; at most so many.
+    Dynamic(u32),
+}
+
+/// An element of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) set: Set,
+    pub(crate) address: IpNet,
+    pub(crate) port: Option<(Protocol, u16)>,
+    /// For how long, in seconds; 0 for good.
+    pub(crate) seconds: u64,
+}
+
+/// A field of a packet that is part of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    Source(Version),
+    Destination(Version),
+    Protocol,
+    SourcePort,
+    DestinationPort,
+}
+
+/// A part of a rule. The packet goes on to the next part if this one matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Statement {
+    /// The frame is tagged for a VLAN: its type is this.
+    EtherType(&'static str, u16),
+    /// The frame does not come from this hardware address.
+    NotFrom(Mac),
+    /// The sender of an ARP message says that this is its address.
+    ArpSource(std::net::Ipv4Addr),
+    /// The packet comes from this address.
+    Source(IpAddr),
+    /// The packet is of this version.
+    Version(Version),
+    /// The packet is a fragment, but not the first.
+    LaterFragment,
+    /// More fragments follow.
+    MoreFragments,
+    /// The protocol of the transport.
+    Protocol(Protocol),
+    /// A TCP packet that does not go to this port.
+    NotToPort(u16),
+    /// Of these flags of TCP, at least one is set.
+    AnyFlag(&'static str, u8),
+    /// Of these flags of TCP, exactly those are set.
+    Flags(&'static str, u8, &'static str, u8),
+    /// A message of ICMP: its type.
+    Icmp(Version, &'static str, u8),
+    /// The destination is not one host somewhere else: it is an address of this host, or of several hosts.
+    NotElsewhere,
+    /// The fields together are in this set, or (`not`) are not.
+    In { fields: Vec<Field>, not: bool, set: &'static str },
+    /// The fields become an element of this set for so many seconds; from now on again if they are one.
+    Update { fields: Vec<Field>, set: &'static str, seconds: u64 },
+    /// The same, but an element that is there keeps its time.
+    Add { fields: Vec<Field>, set: &'static str, seconds: u64 },
+    /// Whoever has this group gets the beginning of the packet.
+    Log(u16),
+    /// The packet goes on.
+    Accept,
+    /// The packet is dropped.
+    Drop,
+    /// The sender hears that the connection is closed.
+    Reset,
+    /// The sender hears that the way is closed.
+    Prohibit,
+    /// The rules of this chain decide.
+    Goto(&'static str),
+}
+
+/// A rule of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) chain: String,
+    pub(crate) statements: Vec<Statement>,
+}
+
+/// A chain; with a hook, one that packets of a link enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: String,
+    pub(crate) hook: Option<(Hook, String)>,
+}
+
+/// Which packets of a link (linux/netfilter.h, `enum nf_dev_hooks`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Ingress = 0,
+    Egress = 1,
+}
+
+fn join<T: Display>(f: &mut fmt::Formatter<'_>, parts: &[T], between: &str) -> fmt::Result {
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            f.write_str(between)?;
+        }
+        part.fmt(f)?;
+    }
+    Ok(())
+}
+
+impl Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source(Version::V4) => "ip saddr",
+            Self::Source(Version::V6) => "ip6 saddr",
+            Self::Destination(Version::V4) => "ip daddr",
+            Self::Destination(Version::V6) => "ip6 daddr",
+            Self::Protocol => "meta l4proto",
+            Self::SourcePort => "th sport",
+            Self::DestinationPort => "th dport",
+        })
+    }
+}
+
+/// The text between the braces.
+impl Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = match self.version {
+            Version::V4 => "ipv4_addr",
+            Version::V6 => "ipv6_addr",
+        };
+        let rest = match self.key {
+            Key::Address => "",
+            Key::Port => " . inet_proto . inet_service",
+            Key::Flow => " . inet_proto . inet_service . inet_service",
+        };
+        write!(f, "type {address}{rest}; ")?;
+        match self.kind {
+            Kind::Fixed => f.write_str("flags interval;"),
+            Kind::Timed => f.write_str("flags timeout;"),
+            Kind::Dynamic(size) => write!(f, "size {size}; flags dynamic,timeout;"),
+        }
+    }
+}
+
+impl Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address.prefix_len() == self.address.max_prefix_len() {
+            true => self.address.addr().fmt(f)?,
+            false => self.address.fmt(f)?,
+        }
+        if let Some((protocol, port)) = self.port {
+            write!(f, " . {protocol} . {port}")?;
+        }
+        match self.seconds {
+            0 => Ok(()),
+            seconds => write!(f, " timeout {seconds}s"),
+        }
+    }
+}
+
+impl Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hook {
+            None => Ok(()),
+            Some((hook, link)) => {
+                let hook = if *hook == Hook::Ingress { "ingress" } else { "egress" };
+                write!(f, "type filter hook {hook} device {link:?} priority filter; policy accept;")
+            }
+        }
+    }
+}
+
+impl Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = |version: &Version| if *version == Version::V4 { "ip" } else { "ip6" };
+        match self {
+            Self::EtherType(name, _) => write!(f, "ether type {name}"),
+            Self::NotFrom(mac) => write!(f, "ether saddr != {mac}"),
+            Self::ArpSource(address) => write!(f, "arp saddr ip {address}"),
+            Self::Source(address) => write!(f, "{} saddr {address}", ip(&Version::of(*address))),
+            Self::Version(version) => write!(f, "meta protocol {}", ip(version)),
+            Self::LaterFragment => f.write_str("ip frag-off & 8191 != 0"),
+            Self::MoreFragments => f.write_str("ip frag-off & 8192 != 0"),
+            Self::Protocol(protocol) => write!(f, "meta l4proto {protocol}"),
+            Self::NotToPort(port) => write!(f, "tcp dport != {port}"),
+            Self::AnyFlag(names, _) => write!(f, "tcp flags {names}"),
+            Self::Flags(names, _, set, _) => write!(f, "tcp flags & ({names}) == {set}"),
+            Self::Icmp(Version::V4, name, _) => write!(f, "icmp type {name}"),
+            Self::Icmp(Version::V6, name, _) => write!(f, "icmpv6 type {name}"),
+            Self::NotElsewhere => f.write_str("fib daddr type != unicast"),
+            Self::In { fields, not, set } => {
+                join(f, fields, " . ")?;
+                write!(f, " {}@{set}", if *not { "!= " } else { "" })
+            }
+            Self::Update { fields, set, seconds } | Self::Add { fields, set, seconds } => {
+                let verb = if matches!(self, Self::Update { .. }) { "update" } else { "add" };
+                write!(f, "{verb} @{set} {{ ")?;
+                join(f, fields, " . ")?;
+                write!(f, " timeout {seconds}s }}")
+            }
+            Self::Log(group) => write!(f, "log group {group}"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Prohibit => f.write_str("reject with icmpx admin-prohibited"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
+
+impl Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        join(f, &self.statements, " ")
+    }
+}

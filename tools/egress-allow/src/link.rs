@@ -1,0 +1,34 @@
+//! The host's sides of a container's links.
+
+use document::members::Attachment;
+use egress::Link;
+use toolkit::prelude::*;
+
+/// The host's side of each attachment, as its CNI result lists it.
+pub(crate) fn of(attachments: &[Attachment]) -> Result<Vec<Link>> {
+    attachments.iter().map(side).collect()
+}
+
+fn side(attachment: &Attachment) -> Result<Link> {
+    let Attachment { interface: name, bridge, cni, .. } = attachment;
+    let interfaces = || cni.interfaces.iter().enumerate();
+    let inside = interfaces().find(|(_, interface)| interface.sandbox.is_some() && interface.name == *name);
+    let mut outside =
+        interfaces().filter(|(_, interface)| interface.sandbox.is_none() && interface.name != bridge.name);
+    let (Some((at, inside)), Some((_, outside)), None) = (inside, outside.next(), outside.next()) else {
+        let error = anyhow!("interface {name:?} has no side on the host, where it could be restricted");
+        return Err(hint(error, "egress-allow works on what veth-pair makes"));
+    };
+    let mac = inside.mac.as_deref().map(str::parse).transpose()?;
+    let mac = mac.ok_or_else(|| anyhow!("interface {name:?} in `networks` has no hardware address"))?;
+    let addresses = cni.ips.iter().filter(|ip| ip.interface.is_none_or(|of| of == at));
+    let addresses = addresses.map(|ip| ip.address.addr()).collect();
+    Ok(Link { name: outside.name.clone(), mac, addresses })
+}
+
+/// Where the search for a free log group begins, so that containers do not all want the same one.
+pub(crate) fn group(id: &str) -> u16 {
+    let hash =
+        id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    0x8000 | (hash >> 16) as u16
+}

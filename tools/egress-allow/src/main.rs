@@ -1,0 +1,121 @@
+//! Restricts a container to a list of names, addresses and ports.
+//!
+//! # Does
+//! Makes a table of nf_tables at the host's side of the container's link: what is not listed is rejected at once, and logged. No
+//! capability in the container lifts it. Starts a resolver beside, on 127.0.0.11 in the container's network namespace. It answers
+//! for listed names alone, and opens each address that it answers before the container hears of it, for as long as the answer
+//! counts. With `--log` everything passes, and is logged: `egress-log` makes a list of that.
+//! # Reads
+//! `network`, `networks`.
+//! # Adds
+//! `egress`. ns-exec writes the resolver into `/etc/resolv.conf`.
+//! # Undoes
+//! The resolver, the table and the log.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); veth-pair before it.
+
+mod link;
+
+use std::{net::IpAddr, process::ExitCode};
+
+use clap::{ArgGroup, Parser};
+use document::{Document, Instance, members};
+use egress::{
+    EgressOperation,
+    list::{Entry, Target},
+};
+use netlink::Mark;
+use toolkit::prelude::*;
+
+/// Restrict a container to a list of names, addresses and ports
+#[derive(Parser)]
+#[command(name = "egress-allow", version, group = ArgGroup::new("what").args(["allow", "log"]).required(true).multiple(true))]
+struct EgressAllow {
+    /// What it may reach: github.com, '*.debian.org:443' (all names below, not the name itself), 10.0.0.0/8, '[2001:db8::]/32',
+    /// example.org:123/udp. Without a port it is every TCP port except for 53 and 853, and ping
+    #[arg(value_name = "NAME|ADDRESS[:PORT][/PROTOCOL]")]
+    allow: Vec<Entry>,
+    /// Let everything pass, and log what is not on the list: `egress-log` shows it
+    #[arg(long)]
+    log: bool,
+    /// Ask this name server instead of the host's; repeatable
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Filter for EgressAllow {
+    type Adds = members::Egress;
+    type Operation = EgressOperation;
+    const LOCK: Option<&'static str> = Some("network");
+    const READS: &'static [&'static str] = &["network", "networks"];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        if document.get::<members::Egress>()?.is_some() {
+            let error = anyhow!("the container has a list already");
+            return Err(hint(error, "give the whole list to one egress-allow"));
+        }
+        if document.get::<members::Process>()?.is_some() {
+            let error = anyhow!("the container runs already, and asks other name servers");
+            return Err(hint(error, "put egress-allow before ns-exec"));
+        }
+        let network: members::Network = document.require()?;
+        let attachments = document.attachments()?;
+        if attachments.is_empty() {
+            bail!("no address in `network`: run veth-pair first");
+        }
+        let links = link::of(&attachments)?;
+        let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
+        let group = netlink::packets::free_group(link::group(&context.id))?;
+        let journal = egress::journal_of(&context.scope, &context.id);
+        let ipv6 = links.iter().flat_map(|link| &link.addresses).any(IpAddr::is_ipv6);
+        let adds = members::Egress {
+            resolver: egress::RESOLVER.ip(),
+            log_only: self.log,
+            allow: self.allow.iter().map(allowed).collect(),
+            log: journal.clone(),
+        };
+        let resolver = EgressOperation::Resolver {
+            holder: context.id.clone(),
+            namespace: network.namespace.clone(),
+            allow: self.allow.clone(),
+            servers: self.dns.clone(),
+            closed: attachments.iter().map(|attachment| attachment.bridge.subnet).collect(),
+            ipv6,
+            group,
+            link: links.first().map(|link| link.name.clone()).unwrap_or_default(),
+            journal,
+            learn: self.log,
+        };
+        let table = EgressOperation::Table {
+            holder: context.id.clone(),
+            mark: Mark::new(&context.id, instance.as_deref()),
+            links,
+            allow: self.allow.clone(),
+            group,
+            learn: self.log,
+        };
+        Ok(Plan { adds, operations: vec![table, resolver] })
+    }
+}
+
+fn allowed(entry: &Entry) -> members::Allowed {
+    let (name, address) = match &entry.target {
+        Target::Name(pattern) => (Some(pattern.to_string()), None),
+        Target::Addresses(net) => (None, Some(*net)),
+    };
+    let (port, protocol) =
+        (entry.port.map(|port| port.number), entry.port.map(|port| port.protocol.to_string()));
+    members::Allowed { name, address, port, protocol }
+}
+
+fn main() -> ExitCode {
+    let exit = toolkit::filter::<EgressAllow>();
+    nat::close();
+    exit
+}

@@ -1,0 +1,446 @@
+//! A container that reaches what is listed and nothing else, with real traffic and a real name server.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use testkit::{HOST, Has, NameServer, Sandbox, wait_for};
+
+/// What is at once.
+const AT_ONCE: Duration = Duration::from_millis(900);
+
+fn addresses(hosts: &[u8]) -> Has {
+    Has::Addresses(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect(), 60)
+}
+
+fn zone() -> Vec<(&'static str, Has)> {
+    vec![
+        ("git.example", addresses(&[1])),
+        ("deb.debian.example", Has::Alias("cdn.example")),
+        ("cdn.example", addresses(&[2])),
+        ("debian.example", addresses(&[3])),
+        ("other.example", addresses(&[3])),
+    ]
+}
+
+/// A host with servers outside, on ports 80, 443 and 853 of 198.51.100.1 to 198.51.100.4.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
+    let serve = |port: u16| {
+        format!(
+            "socat TCP4-LISTEN:{port},fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_SOCKADDR' >/dev/null 2>&1 </dev/null &"
+        )
+    };
+    let servers: String = [80, 443, 853].into_iter().map(serve).collect();
+    sandbox
+        .outside(&format!(
+            "for host in 1 2 3 4; do ip addr add 198.51.100.$host/32 dev lo; done; {servers}
+             socat UDP4-LISTEN:443,fork EXEC:cat >/dev/null 2>&1 </dev/null &
+             until [ $(ss -Hlnt | grep -c -e ':80 ' -e ':443 ' -e ':853 ') = 3 ]; do sleep 0.01; done"
+        ))
+        .ok();
+    sandbox
+}
+
+fn start(sandbox: &Sandbox, list: &str) {
+    sandbox
+        .sh(&format!(
+            "netns-bridge -n --id web | veth-pair | portmap -p 8080:80 | egress-allow {list} > web.json"
+        ))
+        .ok();
+}
+
+/// The servers' answers to `web`, and whether those who get none hear so at once.
+#[track_caller]
+fn assert_reaches(sandbox: &Sandbox, to: &str, reaches: bool, when: &str) {
+    let begin = Instant::now();
+    let answer = sandbox.ask("web", &format!("TCP4:{to}"));
+    assert_eq!(!answer.is_empty(), reaches, "web asks {to} {when}: {answer:?}");
+    assert!(begin.elapsed() < AT_ONCE, "web waits for {to} {when}");
+}
+
+#[test]
+fn what_is_listed_is_reached_and_nothing_else() {
+    let sandbox = sandbox();
+    let server = NameServer::start(&sandbox, &zone());
+    let before = sandbox.snapshot();
+    sandbox.sh("netns-bridge -n --id db | veth-pair > db.json").ok();
+    start(&sandbox, "git.example:443 '*.debian.example' 198.51.100.4:80");
+    sandbox.serve("web", "TCP4-LISTEN:80", "web");
+    sandbox.serve("db", "TCP4-LISTEN:80", "db");
+    sandbox.sh("socat TCP4-LISTEN:8000,fork,reuseaddr SYSTEM:'read q; echo host' >/dev/null 2>&1 </dev/null & until ss -Hlnt | grep -q ':8000 '; do sleep 0.01; done").ok();
+
+    assert_reaches(&sandbox, "198.51.100.1:443", false, "before it has asked for the name");
+    let git = sandbox.resolve("web", "Git.Example", "A");
+    assert_eq!((git.rcode.as_str(), git.addresses), ("NOERROR", vec![([198, 51, 100, 1].into(), 60)]));
+    assert_reaches(&sandbox, "198.51.100.1:443", true, "then");
+    assert_reaches(&sandbox, "198.51.100.1:80", false, "on another port");
+    assert_eq!(sandbox.resolve("web", "deb.debian.example", "edns A").records, 2);
+    for (to, reaches) in [
+        ("198.51.100.2:80", true),
+        ("198.51.100.2:443", true),
+        // DNS over TLS, where the port is not listed.
+        ("198.51.100.2:853", false),
+        ("198.51.100.4:80", true),
+        ("198.51.100.4:443", false),
+        ("198.51.100.3:443", false),
+        // Its neighbour, the host, and the host's published ports.
+        ("172.17.0.2:80", false),
+        ("172.17.0.1:8000", false),
+        ("192.0.2.1:8000", false),
+        ("192.0.2.2:53", false),
+    ] {
+        assert_reaches(&sandbox, to, reaches, "by the list");
+    }
+    for (name, kind, rcode) in [
+        ("debian.example", "A", "NXDOMAIN"),
+        ("other.example", "A", "NXDOMAIN"),
+        ("other.example", "edns A", "NXDOMAIN"),
+        ("other.example", "tcp A", "NXDOMAIN"),
+        ("2.100.51.198.in-addr.arpa", "PTR", "NXDOMAIN"),
+        ("git.example", "AAAA", "NOERROR"),
+        ("git.example", "HTTPS", "NOERROR"),
+        ("none.debian.example", "A", "NXDOMAIN"),
+    ] {
+        let answer = sandbox.resolve("web", name, kind);
+        assert_eq!((answer.rcode.as_str(), answer.records), (rcode, 0), "{name} {kind}");
+        assert!(answer.took < AT_ONCE, "{name} {kind} took {:?}", answer.took);
+    }
+    // Nobody outside heard of what is not listed.
+    assert_eq!(server.asked(), ["A git.example", "A deb.debian.example", "A none.debian.example"]);
+    // Who asks the container is answered, also its neighbours, whose packets no rule for forwarded ones sees.
+    assert_eq!(sandbox.ask("outside", &format!("TCP4:{HOST}:8080")), "web 192.0.2.2");
+    assert_eq!(sandbox.ask("db", "TCP4:172.17.0.3:80"), "web 172.17.0.2");
+    assert_eq!(sandbox.ask("host", "TCP4:172.17.0.3:80"), "web 172.17.0.1");
+    sandbox.sh("busybox ping -c 1 -W 1 172.17.0.3 > /dev/null").ok();
+    for (to, status) in [("198.51.100.2", 0), ("198.51.100.1", 1), ("172.17.0.2", 1)] {
+        sandbox.within("web", &format!("busybox ping -c 1 -W 1 {to} > /dev/null")).exits(status);
+    }
+    sandbox.sh("jq -e '.egress.allow == [{name: \"git.example\", port: 443, protocol: \"tcp\"}, {name: \"*.debian.example\"}, {address: \"198.51.100.4/32\", port: 80, protocol: \"tcp\"}]' web.json").ok();
+    sandbox.sh("egress-allow --check < web.json > checked.json; cmp web.json checked.json").ok();
+    sandbox.sh("unwind web db > /dev/null; pkill -f 'LISTEN:(8000|80),' || true").ok();
+    let left: Vec<_> = sandbox
+        .difference(&before)
+        .lines()
+        .filter(|line| !line.contains("socat"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(left, [""; 0]);
+}
+
+/// What is on no list is rejected, whatever protocol it is of, and written down once.
+#[test]
+fn what_is_rejected_is_logged() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &zone());
+    start(&sandbox, "git.example");
+    sandbox.resolve("web", "other.example", "A");
+    sandbox.resolve("web", "git.example", "A");
+    assert_reaches(&sandbox, "198.51.100.3:443", false, "as an address");
+    assert_reaches(&sandbox, "198.51.100.3:443", false, "again");
+    for (port, text) in [(443, "QUIC"), (53, "DNS")] {
+        let begin = Instant::now();
+        let heard = sandbox
+            .within(
+                "web",
+                &format!("echo {text} | timeout 2 socat -t1 - UDP4:198.51.100.1:{port} 2>&1; true"),
+            )
+            .ok();
+        assert!(begin.elapsed() < AT_ONCE && !heard.contains(&format!("\n{text}")), "{heard}");
+    }
+    let line = |text: &str| {
+        wait_for(text, Duration::from_secs(5), || {
+            sandbox.sh(&format!("grep -c '{text}' /run/stave/egress/web.log")).stdout == "1\n"
+        });
+    };
+    line(r#""verdict":"rejected","name":"other.example"}"#);
+    line(r#""verdict":"allowed","name":"git.example","addresses":\["198.51.100.1"\]}"#);
+    line(r#""verdict":"rejected","address":"198.51.100.3","port":443,"protocol":"tcp"}"#);
+    line(r#""verdict":"rejected","address":"198.51.100.1","port":443,"protocol":"udp"}"#);
+    line(r#""verdict":"rejected","address":"198.51.100.1","port":53,"protocol":"udp"}"#);
+    let words = sandbox.sh("egress-log --arguments web").ok();
+    assert_eq!(words, "198.51.100.3:443\ngit.example:443/udp\ngit.example:53/udp\nother.example\n");
+}
+
+/// A list holds for all networks of a container.
+#[test]
+fn every_network_of_a_container_is_restricted() {
+    let sandbox = sandbox();
+    sandbox
+        .sh("netns-add -n --id db | bridge-attach back0 --subnet 10.5.0.0/24 > db.json
+             netns-add -n --id web | bridge-attach | bridge-attach back0 | egress-allow 198.51.100.4 10.5.0.2:80 > web.json")
+        .ok();
+    for port in [80, 81] {
+        sandbox.serve("db", &format!("TCP4-LISTEN:{port}"), "db");
+    }
+    for (to, reaches) in
+        [("198.51.100.4:80", true), ("198.51.100.1:80", false), ("10.5.0.2:80", true), ("10.5.0.2:81", false)]
+    {
+        assert_reaches(&sandbox, to, reaches, "with two networks");
+    }
+    sandbox.sh("egress-allow --check < web.json > /dev/null; unwind web db > /dev/null; ! nft list tables | grep netdev").ok();
+}
+
+/// With --log everything passes, and makes a list that is enough for the same.
+#[test]
+fn a_list_is_made_of_what_a_container_does() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &zone());
+    start(&sandbox, "--log");
+    let does = || {
+        sandbox.resolve("web", "git.example", "A");
+        sandbox.resolve("web", "deb.debian.example", "A");
+        for to in ["198.51.100.1:443", "198.51.100.2:80", "198.51.100.4:853"] {
+            assert_reaches(&sandbox, to, true, "as it likes");
+        }
+    };
+    does();
+    let list = "198.51.100.4:853\ndeb.debian.example:80\ngit.example:443\n";
+    wait_for("the list", Duration::from_secs(5), || sandbox.sh("egress-log --arguments web").stdout == list);
+    sandbox.sh("egress-log --arguments web > list; unwind web > /dev/null").ok();
+    start(&sandbox, "$(cat list)");
+    does();
+    assert_reaches(&sandbox, "198.51.100.1:80", false, "then");
+}
+
+/// No flush of the host's rules opens anything, nor does the end of the resolver.
+#[test]
+fn it_fails_closed_and_is_repaired() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &zone());
+    start(&sandbox, "git.example 198.51.100.4");
+    let works = |when: &str| {
+        assert_eq!(sandbox.resolve("web", "git.example", "A").rcode, "NOERROR", "{when}");
+        assert_reaches(&sandbox, "198.51.100.1:443", true, when);
+        assert_reaches(&sandbox, "198.51.100.3:443", false, when);
+    };
+    works("at the start");
+    sandbox.sh("nft flush ruleset; net-repair --all").ok();
+    works("after a flush");
+    sandbox.sh("nft delete table netdev stave_egress_web").exits(1);
+    let kill = "kill -9 $(cat /proc/[0-9]*/comm /dev/null | grep -q egress-allow; for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = egress-allow ] && echo ${p#/proc/}; done)";
+    sandbox.sh(kill).ok();
+    assert_reaches(&sandbox, "198.51.100.3:443", false, "without the resolver");
+    assert_reaches(&sandbox, "198.51.100.4:443", true, "without the resolver");
+    let begin = Instant::now();
+    assert_eq!(sandbox.resolve("web", "git.example", "A").rcode, "");
+    assert!(begin.elapsed() < AT_ONCE, "no resolver is told at once");
+    let missing = sandbox.sh("egress-allow --check < web.json > checked.json").exits(1);
+    assert_eq!(
+        missing.stderr,
+        "egress-allow: missing: resolver of \"web\"\negress-allow: 1 of the things that the document lists is not as listed\n"
+    );
+    sandbox.sh("egress-allow --repair < web.json > repaired.json").ok();
+    works("after --repair");
+    // Its table is not its own without it: what others take then is put back.
+    sandbox.sh(&format!("{kill}; nft flush ruleset; net-repair --all")).ok();
+    works("after the flush of what is nobody's");
+    let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
+    sandbox.sh(&format!("ip link del {}; net-repair --all", link.trim())).ok();
+    works("after its link was removed");
+    sandbox.sh("net-repair --all 2>&1 | grep -q 'nothing is missing'").ok();
+    sandbox.sh("unwind web > /dev/null; ! nft list ruleset | grep .").ok();
+}
+
+#[test]
+fn connections_go_on_when_their_name_counts_no_more() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &zone());
+    start(&sandbox, "git.example");
+    sandbox.resolve("web", "git.example", "A");
+    sandbox.outside("socat TCP4-LISTEN:7,fork,reuseaddr EXEC:cat >/dev/null 2>&1 </dev/null & until ss -Hlnt | grep -q ':7 '; do sleep 0.01; done").ok();
+    sandbox
+        .sh("mkfifo in; (ip netns exec web socat -t5 - TCP4:198.51.100.1:7 < in > out 2>&1) & exec 3> in; echo one >&3
+             until grep -q one out; do sleep 0.01; done
+             kill -9 $(for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = egress-allow ] && echo ${p#/proc/}; done)
+             until nft flush set netdev stave_egress_web hosts4; do sleep 0.01; done
+             echo two >&3; until grep -q two out; do sleep 0.01; done; exec 3>&-; wait")
+        .ok();
+    assert_reaches(&sandbox, "198.51.100.1:443", false, "anew");
+}
+
+/// A container may have CAP_NET_ADMIN in its own namespace. What it does there lifts nothing.
+#[test]
+fn a_container_lifts_nothing_in_its_own_namespace() {
+    let sandbox = sandbox();
+    NameServer::start(&sandbox, &zone());
+    sandbox.sh("netns-bridge -n --id db | veth-pair > db.json").ok();
+    start(&sandbox, "198.51.100.4");
+    let free = |when: &str| {
+        assert_eq!(sandbox.ask("web", "TCP4:198.51.100.3:80"), "", "{when}");
+        assert_eq!(sandbox.ask("web", "TCP4:172.17.0.2:80"), "", "{when}");
+    };
+    sandbox.serve("db", "TCP4-LISTEN:80", "db");
+    for (escape, back) in [
+        (
+            "ip -n web addr flush dev eth0; ip -n web addr add 172.17.0.77/16 dev eth0; ip -n web route add default via 172.17.0.1",
+            "ip -n web addr flush dev eth0; ip -n web addr add 172.17.0.3/16 dev eth0; ip -n web route add default via 172.17.0.1",
+        ),
+        (
+            "ip -n web link set eth0 address 02:00:00:00:00:77",
+            "ip -n web link set eth0 address $(jq -r '.network.cni.interfaces[2].mac' web.json)",
+        ),
+        (
+            "ip -n web neigh replace 172.17.0.2 lladdr $(jq -r '.network.cni.interfaces[2].mac' db.json) dev eth0",
+            "ip -n web neigh flush all",
+        ),
+        (
+            "ip netns exec web sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6'; ip -n db link show > /dev/null",
+            "true",
+        ),
+        ("ip netns exec web nft flush ruleset", "true"),
+    ] {
+        sandbox.sh(escape).ok();
+        free(escape);
+        sandbox.sh(back).ok();
+        assert_reaches(&sandbox, "198.51.100.4:80", true, escape);
+    }
+    // Packets in pieces: only behind a beginning that passes.
+    let large =
+        |to: &str| sandbox.within("web", &format!("busybox ping -c 1 -W 1 -s 4000 {to} > /dev/null")).status;
+    assert_eq!((large("198.51.100.4"), large("198.51.100.3")), (0, 1));
+}
+
+/// A name server that fails, or whose answers are not what they seem.
+#[test]
+fn servers_that_fail_and_answers_that_lie() {
+    let sandbox = sandbox();
+    let address = |host: u8| [198, 51, 100, host].into();
+    let within = |first: u8, second: u8, last: u8| [first, second, 1, last].into();
+    let zone = vec![
+        ("silent.example", Has::Silence),
+        ("failing.example", Has::Failure),
+        ("many.example", Has::Many(150)),
+        ("text.example", Has::Text),
+        ("forged.example", Has::Forged(address(3), address(1))),
+        ("ring.example", Has::Ring),
+        ("cut.example", Has::Cut),
+        ("foreign.example", Has::Foreign(address(3))),
+        ("circle.example", Has::Alias("circle2.example")),
+        ("circle2.example", Has::Addresses(vec![], 1)),
+        ("loopback.example", Has::Addresses(vec![within(127, 0, 1), address(2)], 60)),
+        ("metadata.example", Has::Addresses(vec!["169.254.169.254".parse().unwrap()], 60)),
+        (
+            "neighbour.example",
+            Has::Addresses(vec!["172.17.0.1".parse().unwrap(), "172.17.0.2".parse().unwrap()], 60),
+        ),
+        ("host.example", Has::Addresses(vec![HOST.parse().unwrap()], 60)),
+        ("brief.example", Has::Addresses(vec![address(1)], 0)),
+        ("long.example", Has::Addresses(vec![address(1)], 0x7fff_ffff)),
+    ];
+    NameServer::start(&sandbox, &zone);
+    start(&sandbox, "'*.example' 198.51.100.4");
+    sandbox.sh("socat TCP4-LISTEN:8000,fork,reuseaddr SYSTEM:'read q; echo host' >/dev/null 2>&1 </dev/null & until ss -Hlnt | grep -q ':8000 '; do sleep 0.01; done").ok();
+    let ask = |name: &str, how: &str| {
+        let answer = sandbox.resolve("web", name, how);
+        let addresses: Vec<_> = answer.addresses.iter().map(|(address, _)| address.to_string()).collect();
+        (answer.rcode.clone(), addresses.join(" "), answer)
+    };
+    for (name, rcode, addresses) in [
+        ("failing.example", "SERVFAIL", ""),
+        ("forged.example", "NOERROR", "198.51.100.1"),
+        ("ring.example", "SERVFAIL", ""),
+        ("cut.example", "SERVFAIL", ""),
+        ("foreign.example", "NOERROR", ""),
+        ("circle.example", "NOERROR", ""),
+        ("loopback.example", "NOERROR", "198.51.100.2"),
+        ("metadata.example", "NOERROR", ""),
+        ("neighbour.example", "NOERROR", ""),
+        ("brief.example", "NOERROR", "198.51.100.1"),
+    ] {
+        let (found, has, _) = ask(name, "A");
+        assert_eq!((found.as_str(), has.as_str()), (rcode, addresses), "{name}");
+    }
+    assert_reaches(&sandbox, "198.51.100.3:80", false, "after answers that lie");
+    // An address of the host is answered, and leads nowhere.
+    assert_eq!(ask("host.example", "A").1, HOST);
+    assert_reaches(&sandbox, "192.0.2.1:8000", false, "by a name");
+    let (_, _, many) = ask("many.example", "A");
+    assert_eq!((many.truncated, many.records), (true, 0));
+    let (_, _, many) = ask("many.example", "tcp A");
+    assert_eq!((many.truncated, many.records), (false, 150));
+    assert_eq!(ask("text.example", "tcp TXT").2.records, 1);
+    // A year's answer counts for a day.
+    assert_eq!(ask("long.example", "A").2.addresses[0].1, 86_400);
+    let begin = Instant::now();
+    assert_eq!(ask("silent.example", "A").0, "SERVFAIL");
+    assert!(begin.elapsed() < Duration::from_millis(5500), "{:?}", begin.elapsed());
+}
+
+/// What --explain prints makes the same table.
+#[test]
+fn the_explanation_makes_the_same_table() {
+    let sandbox = sandbox();
+    let list = "git.example:443 10.0.0.0/8 10.1.0.0/16 10.1.0.0/16:443 10.1.2.3:443 0.0.0.0/0:123/udp 198.51.100.4:80";
+    sandbox.sh("netns-bridge -n --id web | veth-pair > pair.json").ok();
+    let explained = sandbox.sh(&format!("egress-allow --explain {list} < pair.json")).ok();
+    sandbox.sh(&format!("egress-allow {list} < pair.json > web.json")).ok();
+    let listed = || sandbox.sh("nft -s list table netdev stave_egress_web").ok();
+    let ours = listed();
+    sandbox.sh("unwind web > /dev/null; netns-bridge -n --id web | veth-pair > pair.json").ok();
+    let lines: String =
+        explained.lines().filter(|line| line.starts_with("nft ")).flat_map(|line| [line, "\n"]).collect();
+    sandbox.sh(&lines).ok();
+    let settled = |text: String| {
+        let kept: Vec<_> = text
+            .lines()
+            .map(str::to_owned)
+            .filter(|line| !line.contains("flags owner") && !["", "flags"].contains(&line.trim()))
+            .collect();
+        kept.join("\n").replace(" # progname egress-allow", "")
+    };
+    assert_eq!(settled(ours), settled(listed()));
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    sandbox
+        .sh("netns-bridge -n --id half > bridge.json; netns-bridge -n --id web | veth-pair > pair.json")
+        .ok();
+    for (command, line) in [
+        (
+            "egress-allow a.example < bridge.json",
+            "egress-allow: no address in `network`: run veth-pair first\n",
+        ),
+        (
+            "echo '{}' | egress-allow a.example",
+            "egress-allow: no `network`: run netns-add or netns-bridge first\n",
+        ),
+    ] {
+        let said = sandbox.sh(&format!("{command} > out.json")).exits(1);
+        assert_eq!(
+            said.stderr.lines().next().map(|first| format!("{first}\n")).as_deref(),
+            Some(line),
+            "{command}"
+        );
+    }
+    sandbox
+        .sh("egress-allow a.example < pair.json > web.json; egress-allow b.example < web.json > again.json")
+        .exits(1);
+    // Another network would be a way around the list.
+    let later = sandbox.sh("bridge-attach other0 < web.json > out.json").exits(1);
+    assert_eq!(
+        later.stderr,
+        "bridge-attach: the container is restricted to a list, which holds for the networks that it has\n\
+         hint: put egress-allow behind all networks\n"
+    );
+    let usage = sandbox.sh("egress-allow 10.0.0.1/8 < pair.json > out.json").exits(2);
+    assert!(usage.stderr.contains("10.0.0.1 is an address in 10.0.0.0/8"), "{}", usage.stderr);
+    sandbox.sh("jq -e '.error.tool == \"egress-allow\" and .error.step == \"arguments\"' out.json").ok();
+    // A second resolver's place is taken: nothing is left of the attempt.
+    sandbox.sh("egress-allow --undo < web.json > pair.json").ok();
+    sandbox.sh("ip netns exec web socat UDP4-LISTEN:53,bind=127.0.0.11 /dev/null > /dev/null 2>&1 < /dev/null & until ip netns exec web ss -Hlnu | grep -q 127.0.0.11; do sleep 0.01; done").ok();
+    let taken = sandbox.sh("egress-allow a.example < pair.json > out.json").exits(1);
+    assert!(
+        taken
+            .stderr
+            .starts_with("egress-allow: listen on 127.0.0.11:53 in /run/netns/web: Address already in use\n"),
+        "{}",
+        taken.stderr
+    );
+    sandbox.sh("! nft list tables | grep netdev; ! test -e /run/stave/egress").ok();
+    sandbox.sh("kill $(pgrep -f bind=127.0.0.11); unwind web half > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
