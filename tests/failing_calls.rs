@@ -48,7 +48,7 @@ fails_at_every_call! {
     union_mount_repair => Container::repaired(1, "umount root/containers/web/rootfs");
     netns_bridge_repair => Container::repaired(2, "ip netns del web; sleep 0.1; ip link del stave0");
     veth_pair_repair => Container::repaired(3, "ip -n web link del eth0");
-    portmap_repair => Container::repaired(4, "nft flush map ip stave published");
+    portmap_repair => Container::repaired(4, "nft flush map inet stave published");
     unwind => Container::unwound();
 
     img_load => Store::makes(

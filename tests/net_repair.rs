@@ -38,13 +38,13 @@ fn assert_works(sandbox: &Sandbox, after: &str) {
 
 /// What others do, and what is said to be restored first.
 const DAMAGES: [(&str, &str); 14] = [
-    ("nft flush ruleset", "db: restored: table ip stave"),
-    ("nft delete table ip stave", "db: restored: table ip stave"),
-    ("nft add table ip stave '{ flags dormant; }'", "db: restored: table ip stave"),
-    ("nft flush chain ip stave prerouting", "db: restored: rule prerouting "),
+    ("nft flush ruleset", "db: restored: table inet stave"),
+    ("nft delete table inet stave", "db: restored: table inet stave"),
+    ("nft add table inet stave '{ flags dormant; }'", "db: restored: table inet stave"),
+    ("nft flush chain inet stave prerouting", "db: restored: rule prerouting "),
     (
-        "nft delete element ip stave published '{ tcp . 8080 }'",
-        "web: restored: element published { tcp . 8080 comment \"web\" : 172.17.0.2 . 80 } of table ip stave",
+        "nft delete element inet stave published '{ tcp . 8080 }'",
+        "web: restored: element published { tcp . 8080 comment \"web\" : 172.17.0.2 . 80 } of table inet stave",
     ),
     ("ip link del stave0", "db: restored: link \"stave0\""),
     ("ip link set stave0 down", "db: restored: link \"stave0\" set up"),
@@ -181,7 +181,7 @@ fn to_explain_a_repair_is_to_change_nothing() {
     sandbox.sh("nft flush ruleset; ip link del stave0").ok();
     let before = sandbox.snapshot();
     let explained = sandbox.sh("net-repair --all --explain").ok();
-    for line in ["nft add table ip stave\n", "ip link add stave0 ", "ip address add 172.17.0.1/16 "] {
+    for line in ["nft add table inet stave\n", "ip link add stave0 ", "ip address add 172.17.0.1/16 "] {
         assert!(explained.contains(line), "{line} in:\n{explained}");
     }
     assert_eq!(sandbox.sh("net-guard --explain").ok(), explained);
@@ -215,7 +215,7 @@ fn the_guard_puts_back_what_others_take_away() {
     sandbox.sh("nft flush ruleset").ok();
     guard(&sandbox);
     assert_works(&sandbox, "what was missing at the start");
-    assert_eq!(said(&sandbox), "net-guard: restored: table ip stave and 4 more, of 2 containers\n");
+    assert_eq!(said(&sandbox), "net-guard: restored: table inet stave and 4 more, of 2 containers\n");
     for (damage, _) in DAMAGES.iter().filter(|(damage, _)| !damage.contains("route_localnet")) {
         let damage = damage.replace("$WEB", &link);
         sandbox.sh(&damage).ok();
@@ -268,7 +268,7 @@ fn the_guard_leaves_a_containers_own_namespace_alone() {
     let sandbox = sandbox();
     guard(&sandbox);
     sandbox.sh("ip -n db route del default; ip -n db link set eth0 mtu 1300; nft flush ruleset").ok();
-    wait_for("the table", Duration::from_secs(10), || sandbox.sh("nft list table ip stave").status == 0);
+    wait_for("the table", Duration::from_secs(10), || sandbox.sh("nft list table inet stave").status == 0);
     assert_works(&sandbox, "a change in a container");
     assert_eq!(sandbox.sh("ip -n db route show default").ok(), "");
     assert!(sandbox.sh("net-repair db").ok().contains("route 0.0.0.0/0 by 172.17.0.1 in /run/netns/db"));

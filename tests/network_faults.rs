@@ -118,7 +118,7 @@ fn two_run_directories_on_one_host_share_what_the_network_namespace_has() {
         export STAVE_RUN=$PWD/r1; netns-bridge -n --id ra | veth-pair | portmap -p 8080:80 > ra.json
         export STAVE_RUN=$PWD/r2; netns-bridge -n --id rb | veth-pair > rb.json
         jq -r '.network.cni.ips[0].address' ra.json rb.json
-        unwind < rb.json > /dev/null; nft list map ip stave published | grep -o 'tcp . 8080'
+        unwind < rb.json > /dev/null; nft list map inet stave published | grep -o 'tcp . 8080'
         export STAVE_RUN=$PWD/r1; netns-bridge --check < ra.json | veth-pair --check | portmap --check > /dev/null && echo stands
         unwind < ra.json > /dev/null; rm -r r1 r2";
     let told = sandbox.sh(script);
@@ -142,7 +142,7 @@ fn a_record_of_the_version_before_is_undone() {
         done
         ip link set dev $(ip -o link show master stave0 | sed 's/^[0-9]*: \\([^@]*\\).*/\\1/') alias ''
         ip link set dev stave0 alias ''
-        nft flush set ip stave users; nft flush set ip stave addresses
+        nft flush set inet stave users; nft flush set inet stave addresses
         netns-bridge --check < web.json | veth-pair --check > /dev/null"
     );
     sandbox.sh(&script).ok();

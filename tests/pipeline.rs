@@ -142,7 +142,7 @@ fn networks_reach_each_other_by_published_ports_alone() {
     sandbox.outside(&format!("mkdir -p www && echo outside > www/index.html; {server}")).ok();
     assert_eq!(asks("stranger", &format!("{OUTSIDE}:8080")), "outside\n");
 
-    sandbox.sh("nft flush chain ip stave forward").ok();
+    sandbox.sh("nft flush chain inet stave forward").ok();
     assert_eq!(asks("stranger", &web), page, "without the rule they do: the test tests something");
     let drifted = sandbox.sh("netns-bridge --check < web.json > /dev/null").exits(1);
     assert!(drifted.stderr.contains("missing: rule forward"), "{}", drifted.stderr);
@@ -151,7 +151,7 @@ fn networks_reach_each_other_by_published_ports_alone() {
     sandbox.sh("kill $(cat httpd.pid)").ok();
     sandbox.sh("unwind stranger > /dev/null").ok();
     assert_eq!(asks("sibling", &web), page);
-    let elements = "nft list set ip stave same_bridge | grep -o '{ \".*'";
+    let elements = "nft list set inet stave same_bridge | grep -o '{ \".*'";
     assert_eq!(sandbox.sh(elements).ok(), "{ \"stave0\" . \"stave0\" }\n", "the other one is gone");
     sandbox.sh("unwind web sibling > /dev/null").ok();
     sandbox.assert_as(&before);
@@ -375,7 +375,7 @@ fn a_lost_record_is_made_up_for_by_the_second_one() {
     }
     // As after a restart: nothing is mounted or in the network, and the boot is another one.
     let restart = r#"umount root/containers/web/rootfs; ip link del stave0; umount /run/netns/web; rm -r /run/netns /run/stave/*
-        nft delete table ip stave; echo 0 > /proc/sys/net/ipv4/ip_forward
+        nft delete table inet stave; echo 0 > /proc/sys/net/ipv4/ip_forward
         sed -i 's/"boot":"[^"]*"/"boot":"another"/g' root/containers/web/record.json web.json"#;
     let durable = pipe.replace("union-mount", "union-mount --durable");
     sandbox.sh(&format!("{durable}; touch root/containers/web/rootfs/mine; {restart}")).ok();

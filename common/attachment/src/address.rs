@@ -1,9 +1,6 @@
 //! The address of the container.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path};
 
 use document::members;
 use ipnet::IpNet;
@@ -17,6 +14,10 @@ use crate::{Container, container::FIRST, unfit::Unfit};
 pub(crate) struct Source<'a> {
     pub(crate) container: &'a Container<'a>,
     pub(crate) on: &'a members::Bridge,
+    /// The subnet, the part of it that is leased, and the gateway.
+    pub(crate) subnet: IpNet,
+    pub(crate) range: Option<IpNet>,
+    pub(crate) gateway: IpAddr,
     pub(crate) connection: &'a Connection,
     /// The bridge as it stands. One that is planned has no index, and no address yet.
     pub(crate) bridge: &'a Link,
@@ -25,8 +26,8 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// The lease of `wanted`, or of the next free address. The bridge's own addresses, such as the gateway, are left out.
     pub(crate) fn lease(&self, wanted: Option<IpAddr>) -> Result<Lease, Error> {
-        let subnet = self.on.subnet;
-        let range = self.on.ip_range.unwrap_or(subnet);
+        let subnet = self.subnet;
+        let range = self.range.unwrap_or(subnet);
         if !subnet.contains(&range) {
             return Err(Unfit::RangeOutside { range, subnet }.into());
         }
@@ -39,7 +40,7 @@ impl Source<'_> {
             let planned =
                 lease::plan(run_dir, subnet, range, &reserved, self.container.id, |id| self.in_use(id));
             let lease = planned.map_err(|error| match error {
-                lease::Error::UsedUp { .. } => Error::caused_by(error).with_hint(match self.on.ip_range {
+                lease::Error::UsedUp { .. } => Error::caused_by(error).with_hint(match self.range {
                     Some(_) => "unwind a container, or use a larger --ip-range or --subnet",
                     None => "unwind a container, or use another bridge with a larger --subnet",
                 }),
@@ -55,14 +56,15 @@ impl Source<'_> {
     fn reserved(&self) -> Result<Vec<IpAddr>, Error> {
         let addresses = match self.bridge.index {
             0 => Vec::new(),
-            index => self.connection.addresses(Some(index))?,
+            index if self.subnet.addr().is_ipv4() => self.connection.addresses(Some(index))?,
+            index => self.connection.addresses6(Some(index))?,
         };
-        Ok(addresses.iter().map(|address| address.address.addr()).chain([self.on.gateway]).collect())
+        Ok(addresses.iter().map(|address| address.address.addr()).chain([self.gateway]).collect())
     }
 
     /// The lease of this one address.
     fn exactly(&self, address: IpAddr, reserved: &[IpAddr]) -> Result<Lease, Error> {
-        let subnet = self.on.subnet;
+        let subnet = self.subnet;
         if !subnet.contains(&address) {
             return Err(Unfit::AddressOutside { address, subnet }.into());
         }
@@ -99,7 +101,7 @@ impl Source<'_> {
 
     /// Who has the address, whatever the leases of this run directory say.
     fn taken(&self, lease: &Lease) -> Result<Option<String>, Error> {
-        let IpAddr::V4(address) = lease.address else { return Ok(None) };
+        let address = lease.address;
         let is_foreign = self.bridge.index != 0 && !self.bridge.is_our_bridge();
         // Another run directory has leases of its own: what it gave stands in the table.
         Ok(match nat::address_holder(address)? {
@@ -114,7 +116,11 @@ impl Source<'_> {
         })
     }
 
-    fn answers(&self, address: Ipv4Addr) -> Result<bool, Error> {
-        Ok(arp::is_in_use(self.bridge, address)?)
+    /// Whether somebody on the bridge has the address. One of IPv6 is drawn from so many that nobody has it.
+    fn answers(&self, address: IpAddr) -> Result<bool, Error> {
+        match address {
+            IpAddr::V4(address) => Ok(arp::is_in_use(self.bridge, address)?),
+            IpAddr::V6(_) => Ok(false),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, str::FromStr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The name of an interface, by the kernel's rules (net/core/dev.c, `dev_valid_name`).
 ///
@@ -39,6 +39,31 @@ pub fn parse_subnet(text: &str) -> Result<Ipv4Net, String> {
 /// What is wrong with it.
 pub fn parse_range(text: &str) -> Result<Ipv4Net, String> {
     let range: Ipv4Net = text.parse().map_err(|_| "a range is written like 172.17.5.0/24".to_owned())?;
+    match range.trunc() == range {
+        true => Ok(range),
+        false => Err(format!("{} is an address in {}", range.addr(), range.trunc())),
+    }
+}
+
+/// A subnet of IPv6, with room for addresses that nobody counts.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_subnet6(text: &str) -> Result<Ipv6Net, String> {
+    let subnet = parse_range6(text)?;
+    match subnet.prefix_len() {
+        ..=126 => Ok(subnet),
+        _ => Err("it has no room for a gateway and a container: /126 is the smallest".into()),
+    }
+}
+
+/// A part of a subnet of IPv6, of any size.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_range6(text: &str) -> Result<Ipv6Net, String> {
+    let range: Ipv6Net =
+        text.parse().map_err(|_| "a subnet of IPv6 is written like fd01:2345:6789::/64".to_owned())?;
     match range.trunc() == range {
         true => Ok(range),
         false => Err(format!("{} is an address in {}", range.addr(), range.trunc())),

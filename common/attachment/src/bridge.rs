@@ -1,16 +1,16 @@
 //! Chooses the bridge and its subnet, and plans what to do for them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use document::members::{self, GatewayMode};
 use firewall::{Firewall, FirewallOperation};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nat::{Mode, NatOperation, Used, User};
-use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Sysctl, Variable, WAY_OUT};
+use netlink::{Connection, IPV6_CLAIMS, Link, LinkOperation, Mac, PROTOCOL, Sysctl, Variable, WAY_OUT};
 use operation::{Claim, Error, Shared};
 use repair::NetworkOperation;
 
-use crate::{Container, unfit::Unfit};
+use crate::{Container, prefix, unfit::Unfit};
 
 /// What is asked of a network: how its bridge is to be.
 #[derive(Debug, Clone)]
@@ -21,6 +21,12 @@ pub struct Wanted {
     pub subnet: Option<Ipv4Net>,
     /// The part of the subnet whose addresses are leased.
     pub range: Option<Ipv4Net>,
+    /// Whether it is to have IPv6 as well. A bridge that is there and has it has it anyway.
+    pub ipv6: bool,
+    /// Its subnet of IPv6; none for that of a bridge that is there, or a random one.
+    pub subnet6: Option<Ipv6Net>,
+    /// The part of that subnet whose addresses are leased.
+    pub range6: Option<Ipv6Net>,
     /// Which firewall of the host lets it through.
     pub firewall: Firewall,
     /// How its containers are reached from outside.
@@ -64,7 +70,10 @@ pub fn network<E: From<Error>>(
     let chosen = choose(container, wanted)?;
     refuse_other_mode(name, wanted)?;
     if let Some(range) = wanted.range {
-        chosen.refuse_range(range)?;
+        refuse_range(range.into(), chosen.subnet.into(), chosen.gateway.into())?;
+    }
+    if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
+        refuse_range(range.into(), subnet, gateway)?;
     }
     let claim = Claim::new(scope, &format!("bridge-{name}"), container.id);
     let user =
@@ -72,11 +81,20 @@ pub fn network<E: From<Error>>(
     let plan = |variable| Sysctl::plan(scope, variable).map_err(Error::from);
     let route_localnet = plan(Variable::RouteLocalnet { link: name.clone() })?;
     let forward = plan(Variable::IpForward { bridge: name.clone() })?;
+    let forward6 = match chosen.v6 {
+        Some(_) => Some(plan(Variable::Ipv6Forward { bridge: name.clone() })?),
+        None => None,
+    };
     let nat = NatOperation::Bridge {
         bridge: name.clone(),
         subnet: chosen.subnet,
+        subnet6: chosen.v6.and_then(|(subnet, _)| match subnet {
+            IpNet::V6(subnet) => Some(subnet),
+            IpNet::V4(_) => None,
+        }),
         user: Some(user.clone()),
         closed: forward.previous == "0",
+        closed6: forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
         mode: wanted.mode(),
     };
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
@@ -87,6 +105,14 @@ pub fn network<E: From<Error>>(
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     // For all bridges.
     operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
+    // For all that have IPv6, which others on other bridges have not.
+    if let Some(forward) = forward6 {
+        // One for each attachment. No id has a colon.
+        let holder = format!("{}:{}", container.id, container.interface);
+        let claim = Claim::new(scope, IPV6_CLAIMS, &holder);
+        operations.push(claim.clone().into());
+        operations.push(Shared::new(&claim, forward).into());
+    }
     // Undone before ip_forward, which stays where there are rules for forwarded packets.
     // With `none` as well: the last container takes the rules that an earlier one needed.
     let through = FirewallOperation::plan(name, wanted.firewall, recorded)?;
@@ -97,6 +123,11 @@ pub fn network<E: From<Error>>(
         gateway: chosen.gateway.into(),
         gateway_mode: Some(wanted.gateway_mode),
         ip_range: wanted.range.map(Into::into),
+        ipv6: chosen.v6.map(|(subnet, gateway)| members::Ipv6 {
+            subnet,
+            gateway,
+            ip_range: wanted.range6.map(Into::into),
+        }),
         internal: wanted.internal,
         isolated: wanted.isolated,
         other: Default::default(),
@@ -142,21 +173,19 @@ fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
 struct Chosen {
     subnet: Ipv4Net,
     gateway: Ipv4Addr,
+    /// The same of IPv6.
+    v6: Option<(IpNet, IpAddr)>,
     operations: Vec<LinkOperation>,
 }
 
-impl Chosen {
-    /// Refuses a range from which no address can be leased.
-    fn refuse_range(&self, range: Ipv4Net) -> Result<(), Error> {
-        let subnet = self.subnet;
-        let (wanted, of) = (IpNet::from(range), IpNet::from(subnet));
-        if !subnet.contains(&range) {
-            return Err(Unfit::RangeOutside { range: wanted, subnet: of }.into());
-        }
-        match lease::has_room(of, wanted, self.gateway.into()) {
-            true => Ok(()),
-            false => Err(Unfit::NoRoom { range: wanted, subnet: of }.into()),
-        }
+/// Refuses a range from which no address can be leased.
+fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
+    if !subnet.contains(&range) {
+        return Err(Unfit::RangeOutside { range, subnet }.into());
+    }
+    match lease::has_room(subnet, range, gateway) {
+        true => Ok(()),
+        false => Err(Unfit::NoRoom { range, subnet }.into()),
     }
 }
 
@@ -193,29 +222,47 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     }
     let gateway = present.map_or_else(|| first_host(subnet), |(net, _)| net.addr());
     let address = IpNet::new_assert(gateway.into(), subnet.prefix_len());
-    let add_address = |mac| LinkOperation::AddressAdd {
+    let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
+    let addresses = [(address, present.map(|(_, protocol)| protocol))];
+    let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
+    let operations = make(container, name, standing.as_ref(), addresses.collect())?;
+    Ok(Chosen { subnet, gateway, v6: v6.map(|v6| (v6.address.trunc(), v6.address.addr())), operations })
+}
+
+/// What makes sure of the bridge and its addresses. Of each is told who put it there, where it stands.
+fn make(
+    container: &Container<'_>,
+    name: &str,
+    standing: Option<&Link>,
+    addresses: Vec<(IpNet, Option<Option<u8>>)>,
+) -> Result<Vec<LinkOperation>, Error> {
+    let add = |mac, address| LinkOperation::AddressAdd {
         namespace: None,
         link: name.to_owned(),
         mac,
         address,
         protocol: Some(PROTOCOL),
     };
-    let ours = Mac::derive("", name);
-    let operations = match standing {
-        Some(link) if !link.is_our_bridge() => {
-            refuse_unusable(&link)?;
-            // An address that the bridge had before must not be removed by us.
-            let came_with_it = present.is_some_and(|(_, protocol)| protocol != Some(PROTOCOL));
-            if came_with_it { vec![] } else { vec![add_address(None)] }
-        }
-        _ => vec![
-            LinkOperation::BridgeAdd { name: name.to_owned(), mac: ours, mark: Some(container.mark()) },
-            LinkOperation::Ipv6Off { link: name.to_owned(), mac: ours },
-            LinkOperation::LinkUp { namespace: None, link: name.to_owned(), mac: ours },
-            add_address(Some(ours)),
-        ],
+    let mac = Mac::derive("", name);
+    let link = || name.to_owned();
+    if let Some(others) = standing.filter(|link| !link.is_our_bridge()) {
+        refuse_unusable(others)?;
+        // An address that the bridge had before must not be removed by us.
+        let is_ours = |present: &Option<Option<u8>>| present.is_none_or(|by| by == Some(PROTOCOL));
+        let ours = addresses.into_iter().filter(|(_, present)| is_ours(present));
+        return Ok(ours.map(|(address, _)| add(None, address)).collect());
+    }
+    let has_ipv6 = addresses.iter().any(|(address, _)| address.addr().is_ipv6());
+    let ipv6 = match has_ipv6 {
+        true => LinkOperation::Ipv6On { namespace: None, link: link(), mac },
+        false => LinkOperation::Ipv6Off { link: link(), mac },
     };
-    Ok(Chosen { subnet, gateway, operations })
+    let made = [
+        LinkOperation::BridgeAdd { name: link(), mac, mark: Some(container.mark()) },
+        ipv6,
+        LinkOperation::LinkUp { namespace: None, link: link(), mac },
+    ];
+    Ok(made.into_iter().chain(addresses.into_iter().map(|(address, _)| add(Some(mac), address))).collect())
 }
 
 /// The address of the bridge, which is the gateway of the containers: the first of the subnet.
@@ -240,7 +287,10 @@ fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
 /// would be out of reach.
 fn first_free(connection: &Connection) -> Result<Ipv4Net, Error> {
     let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
-    let routes = connection.routes(None)?.into_iter().map(|route| route.destination);
+    let routes = connection.routes(None)?.into_iter().filter_map(|route| match route.destination {
+        IpNet::V4(net) => Some(net),
+        IpNet::V6(_) => None,
+    });
     let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
     let free = candidates().find(|subnet| !used.iter().any(|net| overlap(*subnet, *net)));
     free.ok_or_else(|| Unfit::NoSubnet.into())
@@ -259,7 +309,8 @@ fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Erro
             return collides(net.to_string(), Some(link));
         }
     }
-    match connection.routes(None)?.into_iter().find(|route| subnet.contains(&route.destination)) {
+    let wanted = IpNet::from(subnet);
+    match connection.routes(None)?.into_iter().find(|route| wanted.contains(&route.destination)) {
         Some(route) => collides(format!("the route to {}", route.destination), route.link),
         None => Ok(()),
     }

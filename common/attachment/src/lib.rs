@@ -8,9 +8,10 @@ mod argument;
 mod bridge;
 mod container;
 mod pair;
+mod prefix;
 mod unfit;
 
-pub use argument::{Route, parse_name, parse_range, parse_subnet};
+pub use argument::{Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use pair::{Asked, pair, priority};

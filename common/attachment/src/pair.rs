@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::Path};
 
 use document::members::{self, Attachment};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nat::NatOperation;
 use netlink::{Connection, Link, LinkOperation, Mac, PROTOCOL, Peer};
 use operation::Error;
@@ -23,6 +23,8 @@ pub struct Asked {
     pub mtu: Option<u32>,
     /// Its address; none for the next free one.
     pub address: Option<IpAddr>,
+    /// Its address of IPv6, on a network that has it; none for a free one.
+    pub address6: Option<IpAddr>,
     /// Its hardware address; by default it follows from the address.
     pub mac: Option<Mac>,
     /// How far its default route goes before those of other attachments, with the number of attachments before this one. None
@@ -50,16 +52,28 @@ pub fn pair(
         None if container.planned || asked.makes_bridge => planned_bridge(&on.name),
         None => return Err(Unfit::BridgeGone(on.name.clone()).into()),
     };
-    let source = Source { container, on, connection: &connection, bridge: &bridge };
-    let lease = source.lease(asked.address)?;
+    let source = |subnet, range, gateway| Source {
+        container,
+        on,
+        subnet,
+        range,
+        gateway,
+        connection: &connection,
+        bridge: &bridge,
+    };
+    let lease = source(on.subnet, on.ip_range, on.gateway).lease(asked.address)?;
     let IpAddr::V4(leased) = lease.address else {
         return Err(Unfit::AddressOutside { address: lease.address, subnet: on.subnet }.into());
     };
-    let address = NatOperation::Address {
-        address: leased,
-        holder: container.id.to_owned(),
-        instead_of: lease.instead_of.clone(),
-    };
+    let mut leases = vec![(lease, on.subnet, on.gateway)];
+    match (&on.ipv6, asked.address6) {
+        (Some(v6), wanted) => {
+            let lease = source(v6.subnet, v6.ip_range, v6.gateway).lease(wanted)?;
+            leases.push((lease, v6.subnet, v6.gateway));
+        }
+        (None, Some(_)) => return Err(Unfit::NoIpv6(on.name.clone()).into()),
+        (None, None) => {}
+    }
     let guards = bridge.is_our_bridge();
     let pair = Pair {
         container,
@@ -76,12 +90,20 @@ pub fn pair(
             }
             None => bridge.mtu,
         },
-        address: IpNet::new_assert(leased.into(), on.subnet.prefix_len()),
+        addresses: leases
+            .iter()
+            .map(|(lease, subnet, gateway)| (IpNet::new_assert(lease.address, subnet.prefix_len()), *gateway))
+            .collect(),
         routes: routes(on, asked)?,
         guards,
     };
-    let operations = [lease.into(), address.into()];
-    let operations = operations.into_iter().chain(pair.operations().map(NetworkOperation::from)).collect();
+    let mut operations: Vec<NetworkOperation> = Vec::new();
+    for (lease, ..) in leases {
+        let (address, instead_of) = (lease.address, lease.instead_of.clone());
+        let claimed = NatOperation::Address { address, holder: container.id.to_owned(), instead_of };
+        operations.extend([lease.into(), claimed.into()]);
+    }
+    operations.extend(pair.operations().map(NetworkOperation::from));
     let attachment = Attachment {
         name: asked.name.clone().unwrap_or_else(|| on.name.clone()),
         interface: container.interface.clone(),
@@ -121,16 +143,21 @@ fn routes(on: &members::Bridge, asked: &Asked) -> Result<Vec<members::CniRoute>,
     match asked.priority {
         Some((priority, _)) if on.internal && priority != 0 => return Err(Unfit::InternalPriority.into()),
         _ if on.internal => {}
-        priority => routes.push(members::CniRoute {
-            dst: IpNet::from(Ipv4Net::default()),
-            gw: Some(on.gateway),
-            priority: priority.map(metric),
-        }),
+        priority => {
+            let to = |dst: IpNet, gw| members::CniRoute { dst, gw: Some(gw), priority: priority.map(metric) };
+            routes.push(to(Ipv4Net::default().into(), on.gateway));
+            routes.extend(on.ipv6.iter().map(|v6| to(Ipv6Net::default().into(), v6.gateway)));
+        }
     }
     for route in &asked.routes {
-        let gateway = route.gateway.unwrap_or(on.gateway);
-        if !on.subnet.contains(&gateway) {
-            let (destination, subnet) = (route.destination, on.subnet);
+        let (subnet, own) = match (route.destination, &on.ipv6) {
+            (IpNet::V4(_), _) => (on.subnet, on.gateway),
+            (IpNet::V6(_), Some(v6)) => (v6.subnet, v6.gateway),
+            (IpNet::V6(_), None) => return Err(Unfit::NoIpv6(on.name.clone()).into()),
+        };
+        let gateway = route.gateway.unwrap_or(own);
+        if !subnet.contains(&gateway) {
+            let destination = route.destination;
             return Err(Unfit::FarGateway { gateway, destination, subnet }.into());
         }
         routes.push(members::CniRoute { dst: route.destination, gw: Some(gateway), priority: None });
@@ -164,7 +191,8 @@ struct Pair<'a> {
     /// The hardware address of the other side.
     inside: Mac,
     mtu: u32,
-    address: IpNet,
+    /// Each with its gateway.
+    addresses: Vec<(IpNet, IpAddr)>,
     routes: Vec<members::CniRoute>,
     /// Whether the bridge is ours: then its ports guard the host's loopback.
     guards: bool,
@@ -194,14 +222,21 @@ impl Pair<'_> {
         let inside = [
             LinkOperation::LinkUp { namespace: None, link: name, mac },
             LinkOperation::LinkUp { namespace: Some(namespace.clone()), link: link.clone(), mac: there },
-            LinkOperation::AddressAdd {
-                namespace: Some(namespace.clone()),
-                link: link.clone(),
-                mac: Some(there),
-                address: self.address,
-                protocol: Some(PROTOCOL),
-            },
         ];
+        let has_ipv6 = self.on.ipv6.is_some();
+        let ipv6 = has_ipv6.then(|| LinkOperation::Ipv6On {
+            namespace: Some(namespace.clone()),
+            link: link.clone(),
+            mac: there,
+        });
+        let address = |(address, _): &(IpNet, IpAddr)| LinkOperation::AddressAdd {
+            namespace: Some(namespace.clone()),
+            link: link.clone(),
+            mac: Some(there),
+            address: *address,
+            protocol: Some(PROTOCOL),
+        };
+        let addresses: Vec<_> = self.addresses.iter().map(address).collect();
         let gateway = self.on.gateway;
         let route = move |route: &members::CniRoute| LinkOperation::RouteAdd {
             namespace: Some(namespace.clone()),
@@ -213,7 +248,14 @@ impl Pair<'_> {
             protocol: Some(PROTOCOL),
         };
         let routes: Vec<_> = self.routes.iter().map(route).collect();
-        outside.into_iter().chain(isolated).chain(guard).chain(inside).chain(routes)
+        outside
+            .into_iter()
+            .chain(isolated)
+            .chain(guard)
+            .chain(inside)
+            .chain(ipv6)
+            .chain(addresses)
+            .chain(routes)
     }
 
     /// The CNI result (CNI SPEC.md, "ADD Success").
@@ -224,7 +266,11 @@ impl Pair<'_> {
             mtu: Some(self.mtu),
             sandbox,
         };
-        let gateway = Some(self.on.gateway);
+        let ip = |(address, gateway): &(IpNet, IpAddr)| members::CniIp {
+            address: *address,
+            gateway: Some(*gateway),
+            interface: Some(2),
+        };
         let sandbox = Some(self.namespace.to_string_lossy().into_owned());
         members::CniResult {
             cni_version: "1.1.0".into(),
@@ -233,7 +279,7 @@ impl Pair<'_> {
                 interface(&self.here.0, Some(self.here.1), None),
                 interface(&self.container.interface, Some(self.inside), sandbox),
             ],
-            ips: vec![members::CniIp { address: self.address, gateway, interface: Some(2) }],
+            ips: self.addresses.iter().map(ip).collect(),
             routes: self.routes.clone(),
             dns: serde_json::json!({}),
             other: serde_json::Map::new(),

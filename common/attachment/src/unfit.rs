@@ -41,6 +41,8 @@ pub(crate) enum Unfit {
     FarGateway { gateway: IpAddr, destination: IpNet, subnet: IpNet },
     #[error("interface {interface:?} is taken by network {by:?}")]
     InterfaceTaken { interface: String, by: String },
+    #[error("bridge {0:?} has no IPv6")]
+    NoIpv6(String),
     #[error("the container is on bridge {0:?} already")]
     Twice(String),
     #[error("the default route by {0:?} comes before every --gateway-priority")]
@@ -71,6 +73,7 @@ impl Unfit {
             Self::BridgeGone(_) => "make it again with netns-bridge --repair".to_owned(),
             Self::AddressTaken { .. } => "choose another with --ip, or leave it out".to_owned(),
             Self::InterfaceTaken { .. } => "choose another with --interface, or leave it out".to_owned(),
+            Self::NoIpv6(_) => "bridge-attach --ipv6 makes a bridge that has it".to_owned(),
             Self::NoPriority(_) => {
                 "use netns-add and bridge-attach instead of netns-bridge and veth-pair".to_owned()
             }

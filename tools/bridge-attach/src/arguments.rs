@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use attachment::{Asked, Route, Wanted};
@@ -10,7 +10,7 @@ use clap::{
 };
 use document::members::{Attachment, GatewayMode};
 use firewall::Firewall;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use netlink::Mac;
 use toolkit::Common;
 
@@ -27,6 +27,9 @@ pub(crate) struct BridgeAttach {
     /// The container's address; by default the next free one
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
+    /// The container's address of IPv6, on a network that has it
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
     /// The interface's hardware address; by default it follows from the address
     #[arg(long, value_name = "MAC", value_parser = unicast)]
     mac_address: Option<Mac>,
@@ -46,6 +49,15 @@ pub(crate) struct BridgeAttach {
     /// Lease addresses of this part of the subnet only
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
+    /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
+    #[arg(long)]
+    ipv6: bool,
+    /// The bridge's subnet of IPv6
+    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
+    subnet6: Option<Ipv6Net>,
+    /// Lease addresses of this part of the subnet of IPv6 only
+    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
+    ip6_range: Option<Ipv6Net>,
     /// How containers on the bridge are reached from outside, as with netns-bridge
     #[arg(long, value_name = "MODE", default_value = "nat", value_parser = modes())]
     gateway_mode: GatewayMode,
@@ -91,6 +103,9 @@ impl BridgeAttach {
             bridge: self.name.clone(),
             subnet: self.subnet,
             range: self.ip_range,
+            ipv6: self.ipv6,
+            subnet6: self.subnet6,
+            range6: self.ip6_range,
             firewall: self.firewall,
             gateway_mode: self.gateway_mode,
             internal: self.internal,
@@ -104,6 +119,7 @@ impl BridgeAttach {
             name: None,
             mtu: self.mtu,
             address: self.ip.map(Into::into),
+            address6: self.ip6.map(Into::into),
             mac: self.mac_address,
             priority: Some(attachment::priority(self.gateway_priority, attachments)?),
             routes: self.routes.clone(),

@@ -101,7 +101,11 @@ fn arguments(spec: &Value) -> Vec<String> {
 
 /// A port in the form of `docker ps`: `0.0.0.0:10080->80/tcp`.
 fn published(port: &document::members::PortMapping) -> String {
-    let address = port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+    let address = match port.host_ip {
+        None => "0.0.0.0".to_owned(),
+        Some(ip @ std::net::IpAddr::V4(_)) => ip.to_string(),
+        Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+    };
     format!("{address}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Compares what the records list of netns-bridge, veth-pair and portmap with the machine, and applies again what is missing: the
-//! table `ip stave` with all its elements, bridges with their addresses and routes, forwarding, ports of bridges, veth pairs,
+//! table `inet stave` with all its elements, bridges with their addresses and routes, forwarding, ports of bridges, veth pairs,
 //! claims, leases, and rules in the host's own firewall. So the networks work again after `nft flush ruleset`, or after a bridge
 //! was removed. A container that cannot be repaired does not keep the others from it. One that is being made or taken back is left
 //! alone.

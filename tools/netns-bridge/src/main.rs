@@ -30,7 +30,7 @@ use document::{
     members::{self, GatewayMode},
 };
 use firewall::Firewall;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan};
 
@@ -56,6 +56,12 @@ struct NetnsBridge {
     /// Lease addresses of this part of the subnet only
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
+    /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
+    #[arg(long)]
+    ipv6: bool,
+    /// The bridge's subnet of IPv6
+    #[arg(long, value_name = "CIDR", value_parser = attachment::parse_subnet6)]
+    subnet6: Option<Ipv6Net>,
     #[command(flatten)]
     common: Common,
 }
@@ -97,6 +103,9 @@ impl Filter for NetnsBridge {
             bridge: self.bridge.clone(),
             subnet: self.subnet,
             range: self.ip_range,
+            ipv6: self.ipv6,
+            subnet6: self.subnet6,
+            range6: None,
             firewall: self.firewall,
             gateway_mode: self.gateway_mode,
             internal: false,

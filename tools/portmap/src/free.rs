@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,17 +11,23 @@ use hold::{Port, Reserved};
 use nat::{Mapping, Protocol};
 use toolkit::hint;
 
-use crate::publish::Publish;
+use crate::publish::{Container, Publish};
 
 /// Chooses what is published, for each of `publish`. Given ports come first, so that no chosen port takes their place.
 ///
 /// # Errors
 /// When a given port is taken or given twice, and when no port is left to choose.
-pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Vec<Vec<Mapping>>> {
+pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<Vec<Mapping>>> {
+    if let Some(address) =
+        publish.iter().filter(|one| one.ways(container).is_empty()).find_map(Publish::host_ip)
+    {
+        let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        bail!("publish on {address}: the container has no {version} address");
+    }
     let any = if publish.iter().any(Publish::is_any) { given_out()? } else { Vec::new() };
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
     for (at, fixed) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
-        chosen[at] = fixed.candidates(container_ip, &any).flatten().collect();
+        chosen[at] = fixed.candidates(container, &any).flatten().flatten().collect();
     }
     let told: Vec<Mapping> = chosen.concat();
     let mut used = Used::default();
@@ -36,8 +42,8 @@ pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Ve
     }
     let reserved = Reserved::read().context("read net.ipv4.ip_local_reserved_ports")?;
     for (at, open) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
-        for candidates in open.candidates(container_ip, &any) {
-            chosen[at].push(first_free(candidates, &mut used, open.is_any().then_some(&reserved))?);
+        for candidates in open.candidates(container, &any) {
+            chosen[at].extend(first_free(candidates, &mut used, open.is_any().then_some(&reserved))?);
         }
     }
     Ok(chosen)
@@ -45,20 +51,24 @@ pub(crate) fn mappings(publish: &[Publish], container_ip: Ipv4Addr) -> Result<Ve
 
 /// Leaves out what somebody has `reserved` in the kernel.
 fn first_free(
-    candidates: impl Iterator<Item = Mapping>,
+    candidates: impl Iterator<Item = Vec<Mapping>>,
     used: &mut Used,
     reserved: Option<&Reserved>,
-) -> Result<Mapping> {
+) -> Result<Vec<Mapping>> {
     let mut tried = 0;
-    for mapping in candidates {
+    for mappings in candidates {
         tried += 1;
-        if !used.has(&mapping)
-            && !reserved.is_some_and(|reserved| reserved.has(mapping.host_port))
-            && nat::taken(std::slice::from_ref(&mapping))?.is_none()
-            && !is_listening(&mapping)?
+        let is_left_out = |mapping: &Mapping| {
+            used.has(mapping) || reserved.is_some_and(|reserved| reserved.has(mapping.host_port))
+        };
+        if !mappings.iter().any(is_left_out)
+            && nat::taken(&mappings)?.is_none()
+            && !mappings.iter().map(is_listening).collect::<Result<Vec<_>>>()?.contains(&true)
         {
-            used.insert(&mapping);
-            return Ok(mapping);
+            for mapping in &mappings {
+                used.insert(mapping);
+            }
+            return Ok(mappings);
         }
     }
     Err(hint(anyhow!("all {tried} host ports to choose from are taken"), "choose another host port"))
@@ -75,36 +85,58 @@ fn given_out() -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-fn shown(mapping: &Mapping) -> Port {
-    Port::new(mapping.protocol, mapping.host_ip, mapping.host_port)
+fn shown(mapping: &Mapping) -> String {
+    let Mapping { protocol, host_port, .. } = mapping;
+    match where_it_is(mapping) {
+        At::V4(port) => port.to_string(),
+        At::V6(address) => format!("[{address}]:{host_port}/{protocol}"),
+    }
+}
+
+/// A port of the host, of one version of IP.
+enum At {
+    V4(Port),
+    V6(Ipv6Addr),
+}
+
+fn where_it_is(mapping: &Mapping) -> At {
+    match (mapping.host_ip, mapping.container_ip) {
+        (Some(IpAddr::V6(address)), _) => At::V6(address),
+        (None, IpAddr::V6(_)) => At::V6(Ipv6Addr::UNSPECIFIED),
+        (Some(IpAddr::V4(address)), _) => {
+            At::V4(Port::new(mapping.protocol, Some(address), mapping.host_port))
+        }
+        (None, IpAddr::V4(_)) => At::V4(Port::new(mapping.protocol, None, mapping.host_port)),
+    }
 }
 
 /// The ports that one command line uses so far. A port on all addresses is not free on a single one.
 #[derive(Debug, Default)]
 struct Used {
-    on_all: HashSet<(Protocol, u16)>,
-    on_one: HashSet<(Ipv4Addr, Protocol, u16)>,
-    anywhere: HashSet<(Protocol, u16)>,
+    on_all: HashSet<(bool, Protocol, u16)>,
+    on_one: HashSet<(IpAddr, Protocol, u16)>,
+    /// With the version of IP.
+    anywhere: HashSet<(bool, Protocol, u16)>,
 }
 
 impl Used {
     fn has(&self, mapping: &Mapping) -> bool {
-        let (protocol, port) = (mapping.protocol, mapping.host_port);
+        let (v4, protocol, port) = (mapping.container_ip.is_ipv4(), mapping.protocol, mapping.host_port);
         match mapping.host_ip {
-            None => self.anywhere.contains(&(protocol, port)),
+            None => self.anywhere.contains(&(v4, protocol, port)),
             Some(ip) => {
-                self.on_all.contains(&(protocol, port)) || self.on_one.contains(&(ip, protocol, port))
+                self.on_all.contains(&(v4, protocol, port)) || self.on_one.contains(&(ip, protocol, port))
             }
         }
     }
 
     /// False if it is used already.
     fn insert(&mut self, mapping: &Mapping) -> bool {
-        let (protocol, port) = (mapping.protocol, mapping.host_port);
+        let (v4, protocol, port) = (mapping.container_ip.is_ipv4(), mapping.protocol, mapping.host_port);
         let is_new = !self.has(mapping);
-        self.anywhere.insert((protocol, port));
+        self.anywhere.insert((v4, protocol, port));
         match mapping.host_ip {
-            None => self.on_all.insert((protocol, port)),
+            None => self.on_all.insert((v4, protocol, port)),
             Some(ip) => self.on_one.insert((ip, protocol, port)),
         };
         is_new
@@ -129,8 +161,11 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
 
 /// Whether a process of the host has the port.
 fn is_listening(mapping: &Mapping) -> Result<bool> {
-    let port = shown(mapping);
-    hold::is_bound(port).with_context(|| format!("publish on {port}"))
+    let bound = match where_it_is(mapping) {
+        At::V4(port) => hold::is_bound(port),
+        At::V6(address) => hold::is_bound_v6(mapping.protocol, address, mapping.host_port),
+    };
+    bound.with_context(|| format!("publish on {}", shown(mapping)))
 }
 
 #[cfg(test)]
@@ -141,7 +176,7 @@ mod tests {
     fn a_port_given_twice() {
         let mapping = |ip: Option<[u8; 4]>, host_port, protocol| Mapping {
             protocol,
-            host_ip: ip.map(Ipv4Addr::from),
+            host_ip: ip.map(IpAddr::from),
             host_port,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,

@@ -1,8 +1,8 @@
 //! Publishes ports of a container on the host.
 //!
 //! # Does
-//! Checks that each port is free, and adds it to the maps of the table `ip stave`: on one IPv4 address of the host, or on all
-//! of them, including 127.0.0.1. IPv6 addresses do not answer. Chooses a free port if none is given. Containers reach each
+//! Checks that each port is free, and adds it to the maps of the table `inet stave`: on one address of the host, or on all
+//! of them, including 127.0.0.1, and not ::1. IPv6 addresses answer for a container that has one. Chooses a free port if none is given. Containers reach each
 //! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
 //! mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
@@ -20,7 +20,10 @@ mod plugin;
 mod publish;
 mod routed;
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    process::ExitCode,
+};
 
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Parser};
@@ -30,7 +33,7 @@ use document::{
 };
 use nat::Mapping;
 use operation::Scope;
-use publish::Publish;
+use publish::{Container, Publish};
 use toolkit::{Common, Context, Filter, Plan, hint};
 
 /// Publish ports of a container on the host
@@ -38,7 +41,7 @@ use toolkit::{Common, Context, Filter, Plan, hint};
 #[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all"]).required(true).multiple(true))]
 struct Portmap {
     #[arg(
-        help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp], on IPv4 addresses only; repeatable. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
+        help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; repeatable. An IPv6 address stands in brackets. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
         short = 'p',
         long = "publish",
         value_name = "SPEC"
@@ -86,7 +89,7 @@ impl Filter for Portmap {
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
         let attachment = attachment(document)?;
-        let container_ip = container_address(&attachment)?;
+        let container = container_of(&attachment)?;
         // One of another kind is said to be that.
         let standing = document.get::<members::Ports>()?.map_or_else(Vec::new, |ports| ports.0);
         let mut wanted = self.publish.clone();
@@ -94,10 +97,10 @@ impl Filter for Portmap {
             wanted.extend(exposed::ports(document, &self.publish)?);
         }
         let (open, publish) = match attachment.bridge.gateway_mode {
-            Some(GatewayMode::Routed) => routed::split(&wanted, container_ip, &standing)?,
+            Some(GatewayMode::Routed) => routed::split(&wanted, container, &standing)?,
             _ => (Vec::new(), wanted),
         };
-        let chosen = free::mappings(&publish, container_ip)?;
+        let chosen = free::mappings(&publish, container)?;
         let mappings = chosen.concat();
         let adds = open.iter().map(routed::member).chain(mappings.iter().map(member)).collect();
         let mut operations: Vec<Op> = Vec::new();
@@ -135,10 +138,17 @@ fn attachment(document: &Document) -> Result<members::Attachment> {
     Ok(open.swap_remove(main.map_or(0, |(at, _)| at)))
 }
 
-fn container_address(attachment: &members::Attachment) -> Result<std::net::Ipv4Addr> {
-    match attachment.addresses().find(IpAddr::is_ipv4) {
-        Some(IpAddr::V4(address)) => Ok(address),
-        _ => bail!("no IPv4 address in `networks`"),
+fn container_of(attachment: &members::Attachment) -> Result<Container> {
+    let mut container = Container::default();
+    for address in attachment.addresses() {
+        match address {
+            IpAddr::V4(address) => container.v4 = container.v4.or(Some(address)),
+            IpAddr::V6(address) => container.v6 = container.v6.or(Some(address)),
+        }
+    }
+    match container.each().next() {
+        Some(_) => Ok(container),
+        None => bail!("no address of network {:?} in `networks`", attachment.name),
     }
 }
 
@@ -147,7 +157,8 @@ fn member(mapping: &Mapping) -> members::PortMapping {
         host_port: mapping.host_port,
         container_port: mapping.container_port,
         protocol: mapping.protocol.to_string(),
-        host_ip: mapping.host_ip.map(IpAddr::V4),
+        // None is all of IPv4, as with CNI.
+        host_ip: mapping.host_ip.or(mapping.container_ip.is_ipv6().then(|| Ipv6Addr::UNSPECIFIED.into())),
     }
 }
 

@@ -1,13 +1,17 @@
 //! `[[hostIP:][hostPort]:]containerPort[/protocol]`, as in `docker run -p`.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use nat::{Mapping, OpenPort, Protocol};
 
 /// The value of one `-p`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
-    host_ip: Option<Ipv4Addr>,
+    host_ip: Option<IpAddr>,
     host: Host,
     container: RangeInclusive<u16>,
     protocol: Protocol,
@@ -44,11 +48,33 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(first..=last)
 }
 
-fn address(text: &str) -> Result<Option<Ipv4Addr>, String> {
-    match text.parse::<Ipv4Addr>() {
-        Ok(address) if address.is_unspecified() => Ok(None),
-        Ok(address) => Ok(Some(address)),
-        Err(_) => Err(format!("{text:?} is not an IPv4 address")),
+/// An address of IPv6 stands in brackets.
+fn address(text: &str) -> Result<IpAddr, String> {
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match inside {
+        Some(inside) => inside.parse::<Ipv6Addr>().map(IpAddr::from),
+        None => text.parse::<Ipv4Addr>().map(IpAddr::from),
+    };
+    match address {
+        // The kernel takes no answer for ::1 from a wire, and nothing lets it, as route_localnet does for 127.0.0.1.
+        Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)) => {
+            Err("ports are not published on [::1]: use 127.0.0.1, or [::] for all of IPv6".into())
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!("{text:?} is not an IP address (IPv6 in brackets)")),
+    }
+}
+
+/// The addresses of a container that ports lead to, at most one of each version of IP.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Container {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+}
+
+impl Container {
+    pub(crate) fn each(self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::from).into_iter().chain(self.v6.map(IpAddr::from))
     }
 }
 
@@ -60,7 +86,7 @@ impl FromStr for Publish {
         let protocol = protocol.parse().map_err(|error: nat::InvalidProtocol| error.to_string())?;
         let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
         let (host_ip, host) = match rest.rsplit_once(':') {
-            Some((ip, host)) => (address(ip)?, host),
+            Some((ip, host)) => (Some(address(ip)?), host),
             None => (None, rest),
         };
         let container = range(container)?;
@@ -82,14 +108,22 @@ fn of_host(host: RangeInclusive<u16>, wanted: usize) -> Result<Host, String> {
 }
 
 impl Publish {
-    /// One list for each port of the container: the possible mappings, in the order in which to try them. There is only
-    /// one if the port of the host is given. `any` are the ports to choose from otherwise.
+    /// Where the ports lead from and to: an address of the host, none for all of one version of IP, and the container's.
+    pub(crate) fn ways(&self, container: Container) -> Vec<(Option<IpAddr>, IpAddr)> {
+        let fits = |ip: &IpAddr| self.host_ip.is_none_or(|host| host.is_ipv4() == ip.is_ipv4());
+        let host = self.host_ip.filter(|host| !host.is_unspecified());
+        container.each().filter(fits).map(|ip| (host, ip)).collect()
+    }
+
+    /// One list for each port of the container: what may be published for it, in the order in which to try it; for each version of
+    /// IP a mapping. There is only one if the port of the host is given. `any` are the ports to choose from otherwise.
     pub(crate) fn candidates<'a>(
         &'a self,
-        container_ip: Ipv4Addr,
+        container: Container,
         any: &'a [u16],
-    ) -> impl Iterator<Item = impl Iterator<Item = Mapping> + 'a> + 'a {
-        let Self { host_ip, protocol, .. } = *self;
+    ) -> impl Iterator<Item = impl Iterator<Item = Vec<Mapping>> + 'a> + 'a {
+        let protocol = self.protocol;
+        let ways = self.ways(container);
         self.container.clone().enumerate().map(move |(at, container_port)| {
             let (ports, any): (_, &[u16]) = match &self.host {
                 Host::Ports(ports) => (ports.clone().nth(at).map(|port| port..=port), &[]),
@@ -97,7 +131,14 @@ impl Publish {
                 Host::Any => (None, any),
             };
             let ports = ports.into_iter().flatten().chain(any.iter().copied());
-            ports.map(move |host_port| Mapping { protocol, host_ip, host_port, container_ip, container_port })
+            let ways = ways.clone();
+            ports.map(move |host_port| {
+                let one = |(host_ip, container_ip): &(Option<IpAddr>, IpAddr)| {
+                    let (host_ip, container_ip) = (*host_ip, *container_ip);
+                    Mapping { protocol, host_ip, host_port, container_ip, container_port }
+                };
+                ways.iter().map(one).collect()
+            })
         })
     }
 
@@ -125,14 +166,21 @@ impl Publish {
     }
 
     /// The address of the host, if it is only one.
-    pub(crate) fn host_ip(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn host_ip(&self) -> Option<IpAddr> {
         self.host_ip
     }
 
     /// The container's ports as such that are open on its own address.
-    pub(crate) fn open(&self, container_ip: Ipv4Addr) -> impl Iterator<Item = OpenPort> {
+    pub(crate) fn open(&self, container: Container) -> impl Iterator<Item = OpenPort> {
         let protocol = self.protocol;
-        self.container.clone().map(move |container_port| OpenPort { protocol, container_ip, container_port })
+        let on = move |container_ip| {
+            self.container.clone().map(move |container_port| OpenPort {
+                protocol,
+                container_ip,
+                container_port,
+            })
+        };
+        container.each().flat_map(on)
     }
 
     /// Whether the ports of the host are given, so that there is nothing to choose.
@@ -147,10 +195,13 @@ mod tests {
 
     #[test]
     fn as_docker_takes_it() {
+        let container = Container { v4: Some([172, 17, 0, 2].into()), v6: "fd00::2".parse().ok() };
         for (text, parsed) in [
             ("10080:80", "tcp *:10080 80"),
             ("127.0.0.1:10080:80/tcp", "tcp 127.0.0.1:10080 80"),
             ("0.0.0.0:53:5353/udp", "udp *:53 5353"),
+            ("[::]:53:5353/udp", "udp *:53 5353 of fd00::2"),
+            ("[fd00:9::1]:53:5353/udp", "udp fd00:9::1:53 5353 of fd00::2"),
             ("7:7/sctp", "sctp *:7 7"),
             ("8000-8002:80-82", "tcp *:8000 80, tcp *:8001 81, tcp *:8002 82"),
             ("65535:65535", "tcp *:65535 65535"),
@@ -167,8 +218,9 @@ mod tests {
             ("+80:80", "\"+80\" is not a port: 1 to 65535"),
             ("-1:80", "\"\" is not a port: 1 to 65535"),
             ("80:x", "\"x\" is not a port: 1 to 65535"),
-            ("localhost:80:80", "\"localhost\" is not an IPv4 address"),
-            ("[::1]:80:80", "\"[::1]\" is not an IPv4 address"),
+            ("localhost:80:80", "\"localhost\" is not an IP address (IPv6 in brackets)"),
+            ("fd00::1:80:80", "\"fd00::1\" is not an IP address (IPv6 in brackets)"),
+            ("[::1]:80:80", "ports are not published on [::1]: use 127.0.0.1, or [::] for all of IPv6"),
             ("80:80/icmp", "\"icmp\" is not tcp, udp or sctp"),
             ("80:80/", "\"\" is not tcp, udp or sctp"),
             ("8000-8002:80-81", "3 host ports for 2 container ports"),
@@ -177,13 +229,19 @@ mod tests {
             let shown = match text.parse::<Publish>() {
                 Err(error) => error,
                 Ok(publish) => {
-                    let one = |mapping: Mapping| {
+                    let one = |mappings: Vec<Mapping>| {
+                        let mapping = &mappings[0];
                         let ip = mapping.host_ip.map_or("*".into(), |ip| ip.to_string());
-                        format!("{} {ip}:{} {}", mapping.protocol, mapping.host_port, mapping.container_port)
+                        let of = match mapping.container_ip {
+                            IpAddr::V4(_) => String::new(),
+                            IpAddr::V6(ip) => format!(" of {ip}"),
+                        };
+                        let (protocol, port) = (mapping.protocol, mapping.container_port);
+                        format!("{protocol} {ip}:{} {port}{of}", mapping.host_port)
                     };
                     let of_port = |list: Vec<String>| list.join(" or ");
                     let ports = publish
-                        .candidates([172, 17, 0, 2].into(), &[40_000, 40_001])
+                        .candidates(container, &[40_000, 40_001])
                         .map(|candidates| of_port(candidates.map(one).collect()));
                     ports.collect::<Vec<_>>().join(", ")
                 }

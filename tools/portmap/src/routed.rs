@@ -1,20 +1,18 @@
 //! Ports of a container that is reached by its own address.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use anyhow::{Result, anyhow};
 use document::members;
 use nat::OpenPort;
 use toolkit::hint;
 
-use crate::publish::Publish;
+use crate::publish::{Container, Publish};
 
 /// Which of the container's ports are opened on its own address, and what is published on this host. Ports of the host do not
 /// matter, except for those on an address of 127.0.0.0/8: these are for this host alone. What is open already (`standing`) is
 /// not opened again.
 pub(crate) fn split(
     publish: &[Publish],
-    container_ip: Ipv4Addr,
+    container: Container,
     standing: &[members::PortMapping],
 ) -> Result<(Vec<OpenPort>, Vec<Publish>)> {
     if let Some(address) = publish.iter().filter_map(Publish::host_ip).find(|ip| !ip.is_loopback()) {
@@ -24,7 +22,7 @@ pub(crate) fn split(
     let (local, routed): (Vec<Publish>, Vec<Publish>) =
         publish.iter().cloned().partition(|publish| publish.host_ip().is_some());
     let mut open: Vec<OpenPort> = Vec::new();
-    for port in routed.iter().flat_map(|publish| publish.open(container_ip)) {
+    for port in routed.iter().flat_map(|publish| publish.open(container)) {
         if !standing.contains(&member(&port)) && !open.contains(&port) {
             open.push(port);
         }
@@ -38,6 +36,6 @@ pub(crate) fn member(port: &OpenPort) -> members::PortMapping {
         host_port: port.container_port,
         container_port: port.container_port,
         protocol: port.protocol.to_string(),
-        host_ip: Some(IpAddr::V4(port.container_ip)),
+        host_ip: Some(port.container_ip),
     }
 }

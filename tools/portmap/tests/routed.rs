@@ -82,7 +82,7 @@ fn the_document_says_where_a_port_answers() {
     sandbox
         .sh("portmap -p 9000:80 -p 81 < web.json > more.json && portmap --undo < more.json > web.json")
         .ok();
-    assert_eq!(sandbox.sh("nft list set ip stave open | grep -c comment").ok(), "2\n");
+    assert_eq!(sandbox.sh("nft list set inet stave open | grep -c comment").ok(), "2\n");
     let refused = sandbox.sh("portmap -p 192.0.2.1:1:1 < web.json > refused.json").exits(1);
     let line = "portmap: ports of a container on a routed bridge are not published on 192.0.2.1\n\
                 hint: leave the address out: the port is open on the container's own\n";

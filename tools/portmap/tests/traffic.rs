@@ -123,7 +123,7 @@ fn the_hosts_loopback_is_closed_to_neighbours() {
         }
     }
     // Without the rule the packet from outside arrives, so the test is valid. On the bridge there is a second guard.
-    sandbox.sh("nft flush chain ip stave martians").ok();
+    sandbox.sh("nft flush chain inet stave martians").ok();
     assert_eq!(ask(&sandbox, "outside", "TCP4:127.0.0.1:10080"), "web 192.0.2.2");
     assert_eq!(ask(&sandbox, "other", "TCP4:127.0.0.1:7777"), "");
     sandbox.sh("for port in $(ls /sys/class/net/stave0/brif); do tc filter del dev $port ingress; done").ok();
@@ -162,7 +162,7 @@ fn a_flush_opens_nothing_and_the_next_tool_puts_all_back() {
     sandbox.sh("netns-bridge -n --id other --dry-run > /dev/null 2>&1").ok();
     assert_eq!(sandbox.sh("nft list ruleset").ok(), "");
     let next = sandbox.sh("netns-bridge -n --id other > other.json");
-    assert_eq!(next.stderr, "netns-bridge: table ip stave was gone: it is made again for all containers\n");
+    assert_eq!(next.stderr, "netns-bridge: table inet stave was gone: it is made again for all containers\n");
     for (id, port) in [("web", 10080), ("db", 10053)] {
         assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{port}")), format!("{id} 192.0.2.2"));
     }
@@ -200,7 +200,7 @@ fn a_stranger_reaches_published_ports_and_nothing_else() {
         assert!(ask(&sandbox, from, &format!("TCP4:{to}")).starts_with("web"), "{from} asks {to}");
     }
     // Without the rule it arrives, so the test is valid.
-    sandbox.sh("nft flush chain ip stave forward").ok();
+    sandbox.sh("nft flush chain inet stave forward").ok();
     assert_eq!(ask(&sandbox, "outside", "TCP4:172.17.0.3:80"), "other 192.0.2.2");
     assert!(ping("172.17.0.2"));
 }

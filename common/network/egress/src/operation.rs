@@ -144,20 +144,20 @@ impl Whole<'_> {
     fn lack(&self, socket: &Netfilter) -> Result<Option<Condition>, Refusal> {
         let Self { name, owner, table, .. } = self;
         let missing = |what: String| Ok(Some(Condition::Missing(what)));
-        let Some(standing) = socket.get_of(Kind::GetTable, NETDEV, &encode::table_name(name))? else {
+        let Some(standing) = socket.get(Kind::GetTable, NETDEV, &encode::table_name(name))? else {
             return missing(self.object());
         };
         if !encode::has_comment(&standing, owner) {
             return Ok(Some(Condition::Different(self.object())));
         }
         for set in table.sets() {
-            let standing = socket.get_of(Kind::GetSet, NETDEV, &encode::named(name, set.name))?;
+            let standing = socket.get(Kind::GetSet, NETDEV, &encode::named(name, set.name))?;
             if !standing.is_some_and(|standing| covers(&standing, &encode::set_alone(name, &set))) {
                 return missing(format!("set {} of {}", set.name, self.object()));
             }
         }
         for chain in table.chains() {
-            let standing = socket.get_of(Kind::GetChain, NETDEV, &encode::chain_name(name, &chain.name))?;
+            let standing = socket.get(Kind::GetChain, NETDEV, &encode::chain_name(name, &chain.name))?;
             if !standing.is_some_and(|standing| covers(&standing, &encode::chain(name, &chain))) {
                 return missing(format!("chain {} of {}", chain.name, self.object()));
             }
@@ -175,7 +175,7 @@ impl Whole<'_> {
         }
         for element in table.elements() {
             let wanted = encode::element_to_find(name, &element);
-            if socket.get_of(Kind::GetElement, NETDEV, &wanted)?.is_none() {
+            if socket.get(Kind::GetElement, NETDEV, &wanted)?.is_none() {
                 return missing(format!("element {} {{ {element} }} of {}", element.set.name, self.object()));
             }
         }
@@ -281,7 +281,7 @@ fn make(whole: &Whole<'_>) -> Result<(), operation::Error> {
     }
     let socket =
         Netfilter::of_this_thread().map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
-    let standing = socket.get_of(Kind::GetTable, NETDEV, &encode::table_name(&whole.name));
+    let standing = socket.get(Kind::GetTable, NETDEV, &encode::table_name(&whole.name));
     let standing = standing.map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
     if standing.is_some() {
         // It belongs to the resolver, which is started again after this.
@@ -295,7 +295,7 @@ fn remove(whole: &Whole<'_>) -> Result<(), operation::Error> {
         Netfilter::of_this_thread().map_err(|refusal| Error::new("look for", whole.object(), refusal))?;
     let name = encode::table_name(&whole.name);
     let failed = |refusal| Error::new("remove", whole.object(), refusal);
-    let Some(standing) = socket.get_of(Kind::GetTable, NETDEV, &name).map_err(failed)? else { return Ok(()) };
+    let Some(standing) = socket.get(Kind::GetTable, NETDEV, &name).map_err(failed)? else { return Ok(()) };
     if !encode::has_comment(&standing, &whole.owner) {
         return Ok(());
     }

@@ -129,7 +129,7 @@ impl Resolver<'_> {
         };
         let socket = Netfilter::open().map_err(failed)?;
         let name = encode::table_name(&table);
-        if socket.get_of(Kind::GetTable, NETDEV, &name).map_err(failed)?.is_none() {
+        if socket.get(Kind::GetTable, NETDEV, &name).map_err(failed)?.is_none() {
             return Err(failed(Errno::ENOENT.into()));
         }
         let flags = encode::OWNED | encode::PERSISTENT;
@@ -219,7 +219,7 @@ impl Serving<'_> {
 fn put(socket: &Netfilter, table: &str, element: &Element) -> Result<(), Refusal> {
     const EXPIRATION: u16 = 5;
     let wanted = encode::element_to_find(table, element);
-    let standing = socket.get_of(Kind::GetElement, NETDEV, &wanted)?;
+    let standing = socket.get(Kind::GetElement, NETDEV, &wanted)?;
     let left = standing.and_then(|answer| {
         let member = find(find(&answer, 3)?, 1)?.to_vec();
         let milliseconds = find(&member, EXPIRATION)?.try_into().ok()?;

@@ -11,7 +11,7 @@
 //! firewalld itself may change (`firewalld`).
 //!
 //! Such a rule opens nothing to others. Whoever comes to the bridge by another interface still meets the chain `forward` of the
-//! table `ip stave`, which lets through what was published.
+//! table `inet stave`, which lets through what was published.
 
 mod barrier;
 mod dbus;

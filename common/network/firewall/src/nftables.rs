@@ -85,7 +85,7 @@ pub(crate) fn tables(socket: &Netfilter) -> Result<Vec<Table>, Refusal> {
             chains.entry(text(&message, IN_TABLE)).or_default().push(chain(&message));
         }
         for (name, mut chains) in chains {
-            let is_ours = family == Family::Ip && name == OWN_TABLE;
+            let is_ours = name == OWN_TABLE;
             if is_ours || chains.iter().all(|chain| chain.forward.is_none()) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Who has a port at the moment.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -20,13 +20,17 @@ pub(crate) const LOOKING: u32 = 0x73_74_61_76;
 
 /// A socket for this port, which is not bound yet; none on a kernel without the protocol.
 pub(crate) fn socket(port: Port) -> Result<Option<OwnedFd>, Errno> {
-    let (kind, protocol) = match port.protocol() {
+    socket_of(AddressFamily::INET, port.protocol())
+}
+
+fn socket_of(family: AddressFamily, wanted: Protocol) -> Result<Option<OwnedFd>, Errno> {
+    let (kind, protocol) = match wanted {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    match socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(protocol)) {
-        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol() == Protocol::Sctp => Ok(None),
+    match socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)) {
+        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if wanted == Protocol::Sctp => Ok(None),
         socket => socket.map(Some),
     }
 }
@@ -49,6 +53,24 @@ pub fn is_bound(port: Port) -> Result<bool, Errno> {
     // Who may not set it holds nothing by the program either.
     let _ = set_option(&socket, libc::SO_MARK, LOOKING);
     match bind(&socket, &address(port)) {
+        Ok(()) => Ok(false),
+        Err(Errno::ADDRINUSE) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The same for a port of IPv6, on one address or (`::`) on all.
+///
+/// # Errors
+/// As [`is_bound`].
+pub fn is_bound_v6(protocol: Protocol, address: Ipv6Addr, port: u16) -> Result<bool, Errno> {
+    let Some(socket) = socket_of(AddressFamily::INET6, protocol)? else { return Ok(false) };
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    if protocol == Protocol::Tcp {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    let _ = set_option(&socket, libc::SO_MARK, LOOKING);
+    match bind(&socket, &SocketAddrV6::new(address, port, 0, 0)) {
         Ok(()) => Ok(false),
         Err(Errno::ADDRINUSE) => Ok(true),
         Err(errno) => Err(errno),

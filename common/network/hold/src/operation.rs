@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io,
+    net::IpAddr,
 };
 
 use nat::Protocol;
@@ -199,7 +200,11 @@ impl HoldOperation {
         let published = nat::published()?;
         let others: HashSet<u16> = published
             .into_iter()
-            .filter(|(protocol, host_ip, port)| !own.contains(&Port::new(*protocol, *host_ip, *port)))
+            .filter(|(protocol, host_ip, port)| match host_ip {
+                Some(IpAddr::V6(_)) => true,
+                Some(IpAddr::V4(ip)) => !own.contains(&Port::new(*protocol, Some(*ip), *port)),
+                None => !own.contains(&Port::new(*protocol, None, *port)),
+            })
             .map(|(_, _, port)| port)
             .collect();
         Ok(self.reserved.iter().copied().filter(|port| !others.contains(port)).collect())

@@ -1,4 +1,8 @@
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    collections::HashSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nat::{Mapping, Protocol};
 use serde::{Deserialize, Serialize};
@@ -33,8 +37,18 @@ impl Ports {
     /// The host's side of these mappings.
     pub fn of(mappings: &[Mapping]) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
+        let mut on_all = HashSet::new();
         for mapping in mappings {
-            let Mapping { protocol, host_ip, host_port, .. } = *mapping;
+            let Mapping { protocol, host_port, .. } = *mapping;
+            // A port of IPv6 on all addresses is held with that of IPv4, as the kernel does; on a single one it is not.
+            let host_ip = match mapping.host_ip {
+                None => None,
+                Some(IpAddr::V4(address)) => Some(address),
+                Some(IpAddr::V6(_)) => continue,
+            };
+            if host_ip.is_none() && !on_all.insert((protocol, host_port)) {
+                continue;
+            }
             match found.last_mut() {
                 Some(ports)
                     if (ports.protocol, ports.host_ip) == (protocol, host_ip)
@@ -86,7 +100,7 @@ mod tests {
     fn neighbours_are_one_range() {
         let mapping = |ip: Option<[u8; 4]>, host_port, protocol| Mapping {
             protocol,
-            host_ip: ip.map(Ipv4Addr::from),
+            host_ip: ip.map(IpAddr::from),
             host_port,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,
@@ -101,6 +115,9 @@ mod tests {
             mapping(local, 85, udp),
             mapping(None, 65535, tcp),
             mapping(None, 1, tcp),
+            // With the port of IPv4 goes that of IPv6.
+            Mapping { container_ip: "fd00::2".parse().unwrap(), ..mapping(None, 1, tcp) },
+            Mapping { host_ip: Some("fd00::1".parse().unwrap()), ..mapping(None, 7, tcp) },
         ];
         let ports = Ports::of(&mappings);
         let ranges: Vec<_> = ports.iter().map(|ports| (ports.first, ports.last)).collect();

@@ -1,10 +1,14 @@
 //! Connections that the kernel remembers. A UDP connection is only known by its ports. So a client that keeps sending
 //! would reach a container that is gone, or miss a newly published one, for as long as it sends.
 
-use netlink::{Refusal, attribute::Attribute, netfilter::Netfilter};
+use netlink::{
+    Refusal,
+    attribute::Attribute,
+    netfilter::{IPV4, IPV6, Netfilter},
+};
 use nix::errno::Errno;
 
-use crate::{Mapping, Protocol};
+use crate::{Mapping, Protocol, encode};
 
 /// IPCTNL_MSG_CT_DELETE.
 const DELETE: u8 = 2;
@@ -32,7 +36,9 @@ pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(),
 
 /// Forgets UDP connections to the container of the removed mapping.
 pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
-    let address = Attribute::Bytes(1, mapping.container_ip.octets().to_vec());
+    // CTA_IP_V4_SRC, CTA_IP_V6_SRC
+    let kind = if mapping.container_ip.is_ipv4() { 1 } else { 3 };
+    let address = Attribute::Bytes(kind, encode::octets(mapping.container_ip));
     let parts = vec![Attribute::Nested(1, vec![address]), protocol(17, 2, mapping.container_port)];
     let flags = BY_SOURCE_ADDRESS | BY_PROTOCOL | BY_SOURCE_PORT;
     forget(socket, mapping, Attribute::Nested(TUPLE_REPLY, parts), (FILTER_REPLY, flags))
@@ -42,11 +48,12 @@ fn forget(socket: &Netfilter, mapping: &Mapping, tuple: Attribute, by: (u16, u32
     if mapping.protocol != Protocol::Udp {
         return Ok(());
     }
+    let family = if mapping.container_ip.is_ipv4() { IPV4 } else { IPV6 };
     // The kernel wants both directions, and one of them needs no fields that count; flags are in the host's byte order.
     let flags = |kind, flags: u32| Attribute::Bytes(kind, flags.to_ne_bytes().to_vec());
     let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };
     let filter = Attribute::Nested(FILTER, vec![flags(by.0, by.1), flags(other, 0)]);
-    match socket.conntrack(DELETE, &[tuple, filter]) {
+    match socket.conntrack(DELETE, family, &[tuple, filter]) {
         // No connection to forget, or a kernel that cannot filter. Such a kernel would forget everything or nothing,
         // and connections time out by themselves.
         Err(refusal) if [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EINVAL].contains(&refusal.errno) => Ok(()),

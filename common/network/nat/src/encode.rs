@@ -1,6 +1,6 @@
 //! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink::attribute::Attribute;
 
@@ -18,15 +18,16 @@ const ELEMENT_INTERVAL_END: u32 = 1;
 /// The first attribute in messages about chains, rules, sets and elements.
 const IN_TABLE: u16 = 1;
 const NFPROTO_IPV4: u32 = 2;
+const NFPROTO_IPV6: u32 = 10;
 /// `ct status dnat`: IPS_DST_NAT.
 const STATUS_DNAT: u32 = 1 << 5;
 /// `ct state invalid,new,untracked`: NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_UNTRACKED_BIT.
 const STATE_OPENS: u32 = 1 | 1 << 3 | 1 << 6;
 /// The base of a payload in the header of the transport protocol.
 const TRANSPORT: u32 = 2;
-const PROTOCOL_ICMP: u8 = 1;
-/// The first byte of a request of ping (RFC 792).
-const ICMP_ECHO: u8 = 8;
+/// The protocol of ping, and the first byte of its request (RFC 792, RFC 4443).
+const ECHO: (u8, u8) = (1, 8);
+const ECHO6: (u8, u8) = (58, 128);
 /// `fib daddr type local`: RTN_LOCAL.
 const TYPE_LOCAL: u32 = 2;
 
@@ -35,6 +36,7 @@ impl Type {
     fn id(self) -> u32 {
         match self {
             Self::Ipv4Addr => 7,
+            Self::Ipv6Addr => 8,
             Self::InetProto => 12,
             Self::InetService => 13,
             Self::Ifname => 41,
@@ -45,6 +47,7 @@ impl Type {
     fn length(self) -> u32 {
         match self {
             Self::Ipv4Addr => 4,
+            Self::Ipv6Addr => 16,
             Self::InetProto => 1,
             Self::InetService => 2,
             Self::Ifname => 16,
@@ -109,13 +112,21 @@ pub(crate) fn named(name: &str) -> Vec<Attribute> {
     vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, name)]
 }
 
+/// The bytes of an address, as packets have them.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 /// The first and last bytes of a value, in whole registers.
 fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
     let one = |mut bytes: Vec<u8>| {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         (bytes.clone(), bytes)
     };
-    let address = |address: Ipv4Addr| address.octets().to_vec();
+    let address = octets;
     match value {
         Value::Address(ip) => one(address(*ip)),
         Value::Prefix(prefix) => (address(prefix.network()), address(prefix.broadcast())),
@@ -172,14 +183,23 @@ pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
     let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
     if is_range && element.key.len() == 1 {
         // The end of the range is the first value after it; a range to the last address has none.
-        let end = last(&element.key).try_into().map_or(0, u32::from_be_bytes);
-        if let Some(end) = end.checked_add(1) {
-            let attributes =
-                vec![data(1, end.to_be_bytes().to_vec()), Attribute::number(3, ELEMENT_INTERVAL_END)];
+        if let Some(end) = following(last(&element.key)) {
+            let attributes = vec![data(1, end), Attribute::number(3, ELEMENT_INTERVAL_END)];
             members.push(Attribute::Nested(LIST_ELEM, attributes));
         }
     }
     members
+}
+
+/// The number after this one; none after the last.
+fn following(mut number: Vec<u8>) -> Option<Vec<u8>> {
+    for byte in number.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
@@ -216,10 +236,44 @@ pub(crate) fn expressions(rule: &Rule) -> Attribute {
     statements(&rule.statements)
 }
 
-/// The list of expressions of a rule with these parts.
+/// The list of expressions of a rule with these parts. As with nft, what reads the header of one version of IP stands behind a
+/// check that the packet is of that version: the table sees both.
 pub fn statements(statements: &[Statement]) -> Attribute {
-    let list = statements.iter().flat_map(expressions_of);
-    Attribute::Nested(4, list.map(|expression| Attribute::Nested(LIST_ELEM, expression)).collect())
+    let mut list = Vec::new();
+    let mut is_known = false;
+    for statement in statements {
+        if let (false, Some(version)) = (is_known, statement.version()) {
+            list.extend(of_version(version));
+            is_known = true;
+        }
+        list.extend(expressions_of(statement));
+        is_known |= matches!(statement, Statement::OfIpv4 | Statement::OfIpv6);
+    }
+    Attribute::Nested(
+        4,
+        list.into_iter().map(|expression| Attribute::Nested(LIST_ELEM, expression)).collect(),
+    )
+}
+
+fn of_version(version: u32) -> Vec<Vec<Attribute>> {
+    let protocol = 15;
+    let load = vec![Attribute::number(2, protocol), Attribute::number(1, register(0))];
+    vec![expression("meta", load), compare(false, vec![version as u8])]
+}
+
+impl Statement {
+    /// The version of IP whose header it reads.
+    fn version(&self) -> Option<u32> {
+        match self {
+            Self::Is { field, .. } => field.version(),
+            Self::In { fields, .. } | Self::Dnat { fields, .. } => {
+                fields.iter().find_map(|field| field.version())
+            }
+            Self::EchoRequest { v6: false } => Some(NFPROTO_IPV4),
+            Self::EchoRequest { v6: true } => Some(NFPROTO_IPV6),
+            _ => None,
+        }
+    }
 }
 
 fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
@@ -239,9 +293,18 @@ fn register(word: u32) -> u32 {
 }
 
 impl Field {
+    fn version(self) -> Option<u32> {
+        match self {
+            Self::IpSaddr | Self::IpDaddr => Some(NFPROTO_IPV4),
+            Self::Ip6Saddr | Self::Ip6Daddr => Some(NFPROTO_IPV6),
+            _ => None,
+        }
+    }
+
     fn length(self) -> u32 {
         match self {
             Self::IpSaddr | Self::IpDaddr => 4,
+            Self::Ip6Saddr | Self::Ip6Daddr => 16,
             Self::L4Proto => 1,
             Self::ThDport => 2,
             Self::IifName | Self::OifName => 16,
@@ -264,6 +327,8 @@ impl Field {
         match self {
             Self::IpSaddr => payload(NETWORK, 12),
             Self::IpDaddr => payload(NETWORK, 16),
+            Self::Ip6Saddr => payload(NETWORK, 8),
+            Self::Ip6Daddr => payload(NETWORK, 24),
             Self::ThDport => payload(TRANSPORT, 2),
             Self::IifName => meta(6),
             Self::OifName => meta(7),
@@ -307,14 +372,14 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
             // As in nft: only the whole bytes that count, or a mask for the rest.
-            let address = prefix.network().octets();
+            let address = octets(prefix.network());
             if prefix.prefix_len() % 8 == 0 {
                 let length = u32::from(prefix.prefix_len() / 8);
                 let load = field.load_part(register(0), length);
                 return vec![load, compare(*not, address[..length as usize].to_vec())];
             }
-            let mask = mask(prefix.netmask().octets().to_vec());
-            [load(&[*field]), vec![mask, compare(*not, address.to_vec())]].concat()
+            let mask = mask(octets(prefix.netmask()));
+            [load(&[*field]), vec![mask, compare(*not, address)]].concat()
         }
         Statement::Is { field, not, value } => {
             [load(&[*field]), vec![compare(*not, first(std::slice::from_ref(value)))]].concat()
@@ -326,11 +391,8 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             }
             [load(fields), vec![expression("lookup", attributes)]].concat()
         }
-        Statement::OfIpv4 => {
-            let protocol = 15;
-            let load = vec![Attribute::number(2, protocol), Attribute::number(1, register(0))];
-            vec![expression("meta", load), compare(false, vec![NFPROTO_IPV4 as u8])]
-        }
+        Statement::OfIpv4 => of_version(NFPROTO_IPV4),
+        Statement::OfIpv6 => of_version(NFPROTO_IPV6),
         Statement::ToThisHost => {
             let (address_type, destination) = (3, 2);
             let numbers = [(1, 1), (2, address_type), (3, destination)];
@@ -345,19 +407,21 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             let state = 0;
             connection_has(state, STATE_OPENS, false)
         }
-        Statement::Dnat { fields, map } => {
+        Statement::Dnat { v6, fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
-            // To the address in the first register, and the port in the next.
-            let numbers = [(1, 1), (2, NFPROTO_IPV4), (3, register(0)), (5, register(1))];
+            // To the address in the first registers, and the port in the next.
+            let (family, port) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
+            let numbers = [(1, 1), (2, family), (3, register(0)), (5, port)];
             let nat = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
             [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
-        Statement::EchoRequest => {
-            let of_icmp = compare(false, vec![PROTOCOL_ICMP]);
+        Statement::EchoRequest { v6 } => {
+            let (protocol, request) = if *v6 { ECHO6 } else { ECHO };
+            let of_icmp = compare(false, vec![protocol]);
             let numbers = [(1, register(0)), (2, TRANSPORT), (3, 0), (4, 1)];
             let kind = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
-            let is_request = compare(false, vec![ICMP_ECHO]);
+            let is_request = compare(false, vec![request]);
             vec![Field::L4Proto.load(register(0)), of_icmp, expression("payload", kind), is_request]
         }
         Statement::Accept => vec![verdict(1)],

@@ -1,4 +1,4 @@
-//! Address translation: the table `ip stave` of nf_tables, over netlink (the crate `netlink` has the sockets and
+//! Address translation: the table `inet stave` of nf_tables, over netlink (the crate `netlink` has the sockets and
 //! frames).
 //!
 //! The table has a fixed number of rules. Only the elements of its maps and sets grow with the containers, and the
@@ -7,6 +7,7 @@
 //!
 //! [`ruleset`] has the values (tables, chains, sets, rules) and how nft writes them, `table` the rules themselves.
 
+mod adopt;
 mod conntrack;
 pub mod encode;
 mod mapping;

@@ -1,9 +1,13 @@
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use netlink::{
     Error, Refusal,
     attribute::find,
-    netfilter::{IPV4, Kind, Netfilter},
+    netfilter::{INET, Kind, Netfilter},
     transaction::retry,
 };
 use serde::{Deserialize, Serialize};
@@ -53,14 +57,14 @@ impl fmt::Display for Protocol {
 pub struct Mapping {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host address that it is published on; none for all of them.
+    /// The host address that it is published on; none for all of the container's version of IP.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
     /// The port on the host.
     pub host_port: u16,
     /// The container's address.
     #[serde(rename = "containerIP")]
-    pub container_ip: Ipv4Addr,
+    pub container_ip: IpAddr,
     /// The port in the container.
     pub container_port: u16,
 }
@@ -73,7 +77,7 @@ pub struct OpenPort {
     pub protocol: Protocol,
     /// The container's address.
     #[serde(rename = "containerIP")]
-    pub container_ip: Ipv4Addr,
+    pub container_ip: IpAddr,
     /// The port in the container.
     pub container_port: u16,
 }
@@ -102,7 +106,7 @@ impl Standing {
 
 /// The existing element with this one's key.
 pub(crate) fn look_up(socket: &Netfilter, element: &Element) -> Result<Option<Standing>, Refusal> {
-    let answer = socket.get(Kind::GetElement, &encode::element_to_find(element))?;
+    let answer = socket.get(Kind::GetElement, INET, &encode::element_to_find(element))?;
     Ok(answer.and_then(|answer| {
         let list = find(&answer, 3)?;
         find(list, 1).map(Standing::read)
@@ -125,7 +129,7 @@ pub(crate) fn elements(socket: &Netfilter, set: &str) -> Result<Vec<Keyed>, Refu
 /// All elements of a set by their keys, a range by its start.
 pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, Standing)>, Refusal> {
     const INTERVAL_END: u32 = 1;
-    let messages = socket.dump(Kind::GetElement, IPV4, &encode::named(set))?;
+    let messages = socket.dump(Kind::GetElement, INET, &encode::named(set))?;
     let lists = messages.iter().filter_map(|message| find(message, 3));
     let members = lists.flat_map(|list| netlink::attribute::read(list).map(|(_, member)| member));
     let found = members.filter_map(|member| {
@@ -146,7 +150,10 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
     let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
-    let at_one = if all { keys(&socket, table::PUBLISHED_AT.name).map_err(failed)? } else { Vec::new() };
+    let mut at_one = Vec::new();
+    for set in [&table::PUBLISHED_AT, &table::PUBLISHED_AT6].iter().filter(|_| all) {
+        at_one.extend(keys(&socket, set.name).map_err(failed)?);
+    }
     for mapping in mappings {
         if let Some(standing) = has(mapping).map_err(failed)? {
             return Ok(Some((mapping, standing.comment)));
@@ -161,7 +168,8 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
             None => {
                 // The key of the other map is this one's key after an address.
                 let key = encode::first(&table::mapping_element(mapping, "").key);
-                if at_one.iter().any(|found| found.get(4..) == Some(&key)) {
+                let length = encode::octets(mapping.container_ip).len();
+                if at_one.iter().any(|found| found.get(length..) == Some(&key)) {
                     return Ok(Some((mapping, None)));
                 }
             }
@@ -174,10 +182,11 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn published() -> Result<Vec<(Protocol, Option<Ipv4Addr>, u16)>, Error> {
+pub fn published() -> Result<Vec<(Protocol, Option<IpAddr>, u16)>, Error> {
     let list = || {
         let socket = Netfilter::of_this_thread()?;
-        let keys = [table::PUBLISHED, table::PUBLISHED_AT].map(|set| keys(&socket, set.name));
+        let sets = [table::PUBLISHED, table::PUBLISHED_AT, table::PUBLISHED6, table::PUBLISHED_AT6];
+        let keys = sets.map(|set| keys(&socket, set.name));
         keys.into_iter().try_fold(Vec::new(), |found, keys| Ok([found, keys?].concat()))
     };
     let keys = retry(list).map_err(|source| Error::new("list", "published ports", source))?;
@@ -185,10 +194,14 @@ pub fn published() -> Result<Vec<(Protocol, Option<Ipv4Addr>, u16)>, Error> {
 }
 
 /// The port in a key of one of the maps. Each part of a key has four bytes.
-fn port_of(key: &[u8]) -> Option<(Protocol, Option<Ipv4Addr>, u16)> {
+fn port_of(key: &[u8]) -> Option<(Protocol, Option<IpAddr>, u16)> {
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
     let protocol =
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|one| *one as u8 == rest[0])?;
-    let host_ip = address.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+    let host_ip = match *address {
+        [] => None,
+        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
+        _ => Some(Ipv6Addr::from(*address.first_chunk::<16>()?).into()),
+    };
     Some((protocol, host_ip, u16::from_be_bytes([rest[4], rest[5]])))
 }

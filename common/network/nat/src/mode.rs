@@ -1,6 +1,6 @@
 //! What is special about a bridge: all its containers have it in common.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink::{Error, netfilter::Netfilter};
 use serde::{Deserialize, Serialize};
 
@@ -25,29 +25,26 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// The element that tells a routed bridge from one behind the host's address.
-    fn way(bridge: &str, subnet: Ipv4Net, routed: bool) -> Element {
+    /// The elements that tell a routed bridge from one behind the host's address.
+    fn way(bridge: &str, subnets: &[IpNet], routed: bool) -> Vec<Element> {
         match routed {
-            false => {
-                let key = vec![Value::Prefix(subnet.trunc())];
-                Element { set: table::SUBNETS.name, key, data: Vec::new(), comment: None }
-            }
-            true => of_bridge(&table::ROUTED, bridge),
+            false => subnets.iter().copied().map(table::subnet_element).collect(),
+            true => vec![of_bridge(&table::ROUTED, bridge)],
         }
     }
 
     /// The elements that tell it.
-    pub(crate) fn elements(self, bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+    pub(crate) fn elements(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| *is).map(|(_, set)| of_bridge(set, bridge));
-        [Self::way(bridge, subnet, self.routed)].into_iter().chain(further).collect()
+        Self::way(bridge, subnets, self.routed).into_iter().chain(further).collect()
     }
 
     /// The elements that stand where the bridge has another mode.
-    pub(crate) fn of_others(self, bridge: &str, subnet: Ipv4Net) -> Vec<Element> {
+    pub(crate) fn of_others(self, bridge: &str, subnets: &[IpNet]) -> Vec<Element> {
         let further = [(self.internal, &table::INTERNAL), (self.isolated, &table::ISOLATED)];
         let further = further.into_iter().filter(|(is, _)| !*is).map(|(_, set)| of_bridge(set, bridge));
-        [Self::way(bridge, subnet, !self.routed)].into_iter().chain(further).collect()
+        Self::way(bridge, subnets, !self.routed).into_iter().chain(further).collect()
     }
 }
 
@@ -63,7 +60,7 @@ pub(crate) fn of_bridge(set: &Set, bridge: &str) -> Element {
 /// When the kernel does not answer.
 pub fn mode(bridge: &str) -> Result<Option<Mode>, Error> {
     let failed =
-        |source| Error::new("look for", format!("bridge {bridge:?} in table ip {}", crate::TABLE), source);
+        |source| Error::new("look for", format!("bridge {bridge:?} in table inet {}", crate::TABLE), source);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let stands = |set: &Set| {
         let found = look_up(&socket, &of_bridge(set, bridge));

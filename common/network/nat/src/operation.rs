@@ -1,6 +1,6 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, errno_of,
     netfilter::{self, Kind, Netfilter},
@@ -10,14 +10,17 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mapping, Mode, OpenPort, Protocol, TABLE, conntrack, mapping,
-    reconcile::{commit, missing, of_element, surplus, transact},
+    Mapping, Mode, OpenPort, Protocol, TABLE,
+    adopt::adopt,
+    conntrack, mapping,
+    reconcile::{Standing, commit, missing, of_element, surplus, transact},
     ruleset::Element,
-    table, user,
+    table::{self, Closed},
+    user,
     user::User,
 };
 
-/// A change to the table `ip stave`; each one is a single transaction of nf_tables.
+/// A change to the table `inet stave`; each one is a single transaction of nf_tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
 pub enum NatOperation {
@@ -29,6 +32,9 @@ pub enum NatOperation {
         bridge: String,
         /// Its subnet.
         subnet: Ipv4Net,
+        /// Its subnet of IPv6.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subnet6: Option<Ipv6Net>,
         /// The container that claims it. None where the claims are below the run directory alone, as an earlier version had
         /// them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +42,9 @@ pub enum NatOperation {
         /// Whether the host forwarded nothing before: then it forwards for nobody but our bridges, as long as one stands.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         closed: bool,
+        /// The same of IPv6.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        closed6: bool,
         /// How its containers are reached.
         #[serde(flatten)]
         mode: Mode,
@@ -44,7 +53,7 @@ pub enum NatOperation {
     #[serde(rename = "nat-address")]
     Address {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The container's id.
         holder: String,
         /// The id of a container that is gone and whose address is taken over.
@@ -69,19 +78,19 @@ pub enum NatOperation {
     },
 }
 
-/// `nft add KIND ip stave NAME '{ … }'`.
+/// `nft add KIND inet stave NAME '{ … }'`.
 fn nft_add(kind: &str, name: &str, inside: &str) -> String {
-    words(["nft", "add", kind, "ip", TABLE, name, &format!("{{ {inside} }}")])
+    words(["nft", "add", kind, "inet", TABLE, name, &format!("{{ {inside} }}")])
 }
 
-fn explain_table(closed: bool) -> Vec<String> {
-    let mut lines = vec![words(["nft", "add", "table", "ip", TABLE])];
+fn explain_table(closed: Closed) -> Vec<String> {
+    let mut lines = vec![words(["nft", "add", "table", "inet", TABLE])];
     lines.extend(table::SETS.map(|set| nft_add(set.kind(), set.name, &set.to_string())));
     lines.extend(table::CHAINS.iter().map(|chain| nft_add("chain", chain.name, &chain.to_string())));
     lines.extend(
         table::rules(closed)
             .iter()
-            .map(|rule| words(["nft", "add", "rule", "ip", TABLE, rule.chain, &rule.to_string()])),
+            .map(|rule| words(["nft", "add", "rule", "inet", TABLE, rule.chain, &rule.to_string()])),
     );
     lines
 }
@@ -90,15 +99,31 @@ fn explain_element(element: &Element) -> String {
     nft_add("element", element.set, &element.to_string())
 }
 
+/// The subnets of a bridge.
+fn subnets(subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Vec<IpNet> {
+    [IpNet::from(subnet)].into_iter().chain(subnet6.map(IpNet::from)).collect()
+}
+
 impl NatOperation {
+    /// Whether the host forwarded nothing before.
+    pub(crate) fn closed(&self) -> Closed {
+        match self {
+            Self::Bridge { closed, closed6, .. } => Closed { v4: *closed, v6: *closed6 },
+            _ => Closed::default(),
+        }
+    }
+
     /// What it adds to the sets and maps.
     pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
-            Self::Bridge { bridge, subnet, user, mode, .. } => {
+            Self::Bridge { bridge, subnet, subnet6, user, mode, .. } => {
                 let claim = user.iter().map(|user| user.element(bridge));
-                table::bridge_elements(bridge, *subnet, *mode).into_iter().chain(claim).collect()
+                table::bridge_elements(bridge, &subnets(*subnet, *subnet6), *mode)
+                    .into_iter()
+                    .chain(claim)
+                    .collect()
             }
-            Self::Address { address, holder, .. } => vec![user::address_element(*address, holder)],
+            Self::Address { address, holder, .. } => vec![table::address_element(*address, holder)],
             Self::Publish { holder, mappings } => {
                 mappings.iter().map(|mapping| table::mapping_element(mapping, holder)).collect()
             }
@@ -112,9 +137,9 @@ impl NatOperation {
 impl operation::Operation for NatOperation {
     fn explain(&self) -> Vec<String> {
         match self {
-            Self::Bridge { closed, .. } => {
+            Self::Bridge { .. } => {
                 let elements = self.elements();
-                explain_table(*closed).into_iter().chain(elements.iter().map(explain_element)).collect()
+                explain_table(self.closed()).into_iter().chain(elements.iter().map(explain_element)).collect()
             }
             Self::Address { .. } | Self::Open { .. } => self.elements().iter().map(explain_element).collect(),
             Self::Publish { mappings, .. } => {
@@ -136,9 +161,12 @@ impl operation::Operation for NatOperation {
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), operation::Error> {
+        let closed = self.closed();
         let made = match self {
-            Self::Bridge { bridge, subnet, user, closed, mode } => {
-                transact("add", |socket| missing(socket, bridge, *subnet, user.as_ref(), *closed, *mode))
+            Self::Bridge { bridge, subnet, subnet6, user, mode, .. } => {
+                let subnets = subnets(*subnet, *subnet6);
+                let standing = Standing { bridge, subnets: &subnets, user: user.as_ref(), mode: *mode };
+                transact("add", |socket| missing(socket, standing, closed))
             }
             Self::Address { address, holder, instead_of } => {
                 user::claim_address(*address, holder, instead_of.as_deref())
@@ -165,7 +193,7 @@ impl operation::Operation for NatOperation {
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
         match self {
-            Self::Bridge { bridge, subnet, user, mode, .. } => {
+            Self::Bridge { bridge, subnet, subnet6, user, mode, .. } => {
                 let shared = match user {
                     Some(User { claims, holder, .. }) => {
                         scope.contain(claims)?;
@@ -176,7 +204,9 @@ impl operation::Operation for NatOperation {
                     None => false,
                 };
                 Ok(transact("remove", |socket| {
-                    surplus(socket, bridge, *subnet, *mode, user.as_ref(), shared)
+                    let subnets = subnets(*subnet, *subnet6);
+                    let standing = Standing { bridge, subnets: &subnets, user: user.as_ref(), mode: *mode };
+                    surplus(socket, standing, shared)
                 })?)
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
@@ -187,24 +217,26 @@ impl operation::Operation for NatOperation {
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
-        let failed = |source| Error::new("look for", format!("table ip {TABLE}"), source);
+        let failed = |source| Error::new("look for", format!("table inet {TABLE}"), source);
         let socket = Netfilter::of_this_thread().map_err(failed)?;
         match self {
-            Self::Bridge { bridge, subnet, user, closed, mode } => {
-                match missing(&socket, bridge, *subnet, user.as_ref(), *closed, *mode) {
+            Self::Bridge { bridge, subnet, subnet6, user, mode, .. } => {
+                let subnets = subnets(*subnet, *subnet6);
+                let standing = Standing { bridge, subnets: &subnets, user: user.as_ref(), mode: *mode };
+                match missing(&socket, standing, self.closed()) {
                     Ok(changes) => Ok(changes
                         .into_iter()
                         .next()
                         .map_or(Condition::Present, |change| Condition::Missing(change.object))),
-                    Err(refusal) if refusal.errno == Errno::EEXIST => {
-                        Ok(Condition::Different(format!("table ip {TABLE} is not as this version makes it")))
-                    }
+                    Err(refusal) if refusal.errno == Errno::EEXIST => Ok(Condition::Different(format!(
+                        "table inet {TABLE} is not as this version makes it"
+                    ))),
                     Err(refusal) => Err(failed(refusal).into()),
                 }
             }
             Self::Address { .. } | Self::Publish { .. } | Self::Open { .. } => {
                 for element in self.elements() {
-                    let object = format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
+                    let object = format!("element {} {{ {element} }} of table inet {TABLE}", element.set);
                     match mapping::look_up(&socket, &element).map_err(failed)? {
                         Some(standing) if standing.is(&element) => {}
                         Some(_) => return Ok(Condition::Different(object)),
@@ -218,7 +250,8 @@ impl operation::Operation for NatOperation {
 }
 
 fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
-    let failed = |source| Error::new("add", format!("elements of table ip {TABLE}"), source);
+    let failed = |source| Error::new("add", format!("elements of table inet {TABLE}"), source);
+    adopt().map_err(failed)?;
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let add = |mapping| {
         let element = table::mapping_element(mapping, holder);

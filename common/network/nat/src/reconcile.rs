@@ -1,29 +1,31 @@
 //! The current table, and what it lacks.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink::{
     Error, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     attribute::{Attribute, covers, find, string},
-    netfilter::{IPV4, Kind, Netfilter},
+    netfilter::{INET, Kind, Netfilter},
     transaction::{self, Change},
 };
 use nix::errno::Errno;
 
 use crate::{
-    TABLE, encode, mapping,
+    TABLE,
+    adopt::adopt,
+    encode, mapping,
     mode::Mode,
-    ruleset::{Element, Rule},
-    table,
+    ruleset::{Element, Rule, Statement},
+    table::{self, Closed},
     user::User,
 };
 
 /// The words for all of the table.
 fn whole() -> String {
-    format!("table ip {TABLE}")
+    format!("table inet {TABLE}")
 }
 
 fn change(kind: Kind, flags: u16, attributes: Vec<Attribute>, object: String) -> Change {
-    Change::new(kind, IPV4, flags, attributes, object)
+    Change::new(kind, INET, flags, attributes, object)
 }
 
 /// A change about an element.
@@ -40,6 +42,7 @@ pub(crate) fn transact(
     verb: &'static str,
     changes: impl Fn(&Netfilter) -> Result<Vec<Change>, Refusal>,
 ) -> Result<(), Error> {
+    adopt().map_err(|refusal| Error::new("take over", format!("table ip {TABLE}"), refusal))?;
     transaction::transact(verb, &whole(), changes)
 }
 
@@ -52,24 +55,32 @@ pub(crate) fn commit(
     transaction::commit(socket, generation, changes, &whole())
 }
 
+/// A bridge as it is to stand in the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing<'a> {
+    pub(crate) bridge: &'a str,
+    /// One for each version of IP.
+    pub(crate) subnets: &'a [IpNet],
+    /// The container that claims it.
+    pub(crate) user: Option<&'a User>,
+    pub(crate) mode: Mode,
+}
+
 /// What must be added so that the table exists with this bridge, in its mode.
 /// Empty if nothing is missing.
 pub(crate) fn missing(
     socket: &Netfilter,
-    bridge: &str,
-    subnet: Ipv4Net,
-    user: Option<&User>,
-    closed: bool,
-    mode: Mode,
+    Standing { bridge, subnets, user, mode }: Standing<'_>,
+    closed: Closed,
 ) -> Result<Vec<Change>, Refusal> {
     let Frame { new: none, mut changes } = frame(socket, closed)?;
     // Of another run directory: a bridge has one mode.
-    for element in mode.of_others(bridge, subnet).iter().filter(|_| !none) {
+    for element in mode.of_others(bridge, subnets).iter().filter(|_| !none) {
         if mapping::look_up(socket, element)?.is_some() {
             return Err(Errno::EEXIST.into());
         }
     }
-    for element in table::bridge_elements(bridge, subnet, mode) {
+    for element in table::bridge_elements(bridge, subnets, mode) {
         if none || mapping::look_up(socket, &element)?.is_none() {
             changes.push(of_element(Kind::NewElement, NLM_F_CREATE, &element));
         }
@@ -94,9 +105,9 @@ pub(crate) struct Frame {
 }
 
 /// What the table lacks besides elements.
-pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> {
+pub(crate) fn frame(socket: &Netfilter, closed: Closed) -> Result<Frame, Refusal> {
     let mut changes = Vec::new();
-    let table = socket.get(Kind::GetTable, &encode::table()[..1])?;
+    let table = socket.get(Kind::GetTable, INET, &encode::table()[..1])?;
     let none = table.is_none();
     // One that somebody made dormant is woken.
     if table.is_none_or(|table| !covers(&table, &encode::table())) {
@@ -104,9 +115,9 @@ pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> 
     }
     for (at, set) in table::SETS.into_iter().enumerate() {
         let wanted = encode::set(set, at as u32 + 1);
-        let standing = if none { None } else { socket.get(Kind::GetSet, &encode::named(set.name))? };
+        let standing = if none { None } else { socket.get(Kind::GetSet, INET, &encode::named(set.name))? };
         let Some(standing) = standing else {
-            let object = format!("{} {} of table ip {TABLE}", set.kind(), set.name);
+            let object = format!("{} {} of table inet {TABLE}", set.kind(), set.name);
             changes.push(change(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             continue;
         };
@@ -117,27 +128,34 @@ pub(crate) fn frame(socket: &Netfilter, closed: bool) -> Result<Frame, Refusal> 
     }
     for chain in &table::CHAINS {
         let wanted = encode::chain(chain);
-        let standing = if none { None } else { socket.get(Kind::GetChain, &wanted[..2])? };
+        let standing = if none { None } else { socket.get(Kind::GetChain, INET, &wanted[..2])? };
         match standing {
             Some(standing) if !covers(&standing, &wanted) => return Err(Errno::EEXIST.into()),
             Some(_) => {}
             None => {
-                let object = format!("chain {} of table ip {TABLE}", chain.name);
+                let object = format!("chain {} of table inet {TABLE}", chain.name);
                 changes.push(change(Kind::NewChain, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             }
         }
     }
-    let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, IPV4, &encode::table()[..1])? };
+    let dumped = if none { Vec::new() } else { socket.dump(Kind::GetRule, INET, &encode::table()[..1])? };
     missing_rules(&dumped, closed, &mut changes);
     Ok(Frame { new: none, changes })
 }
 
+/// Whether this rule is among those that the kernel lists.
+pub(crate) fn closes(dumped: &[Vec<u8>], rule: &Rule) -> bool {
+    let wanted = [encode::expressions(rule)];
+    dumped.iter().any(|found| covers(found, &wanted))
+}
+
 /// A chain that does not have exactly its rules, in order, is emptied and filled again in one transaction. A host that was
 /// closed for another container stays so.
-fn missing_rules(dumped: &[Vec<u8>], closed: bool, changes: &mut Vec<Change>) {
-    let closing = table::closing();
-    let stands = |rule: &Vec<u8>| covers(rule, &[encode::expressions(&closing)]);
-    let rules = table::rules(closed || dumped.iter().any(stands));
+fn missing_rules(dumped: &[Vec<u8>], closed: Closed, changes: &mut Vec<Change>) {
+    let stands = |of| closes(dumped, &table::closing(of));
+    let closed =
+        Closed { v4: closed.v4 || stands(Statement::OfIpv4), v6: closed.v6 || stands(Statement::OfIpv6) };
+    let rules = table::rules(closed);
     for chain in &table::CHAINS {
         let of_chain = |rule: &&Vec<u8>| find(rule, 2).is_some_and(|name| string(name) == chain.name);
         let standing: Vec<_> = dumped.iter().filter(of_chain).collect();
@@ -148,11 +166,11 @@ fn missing_rules(dumped: &[Vec<u8>], closed: bool, changes: &mut Vec<Change>) {
             continue;
         }
         if !standing.is_empty() {
-            let object = format!("rules of chain {} of table ip {TABLE}", chain.name);
+            let object = format!("rules of chain {} of table inet {TABLE}", chain.name);
             changes.push(change(Kind::DelRule, 0, encode::in_chain(chain.name), object));
         }
         for rule in wanted {
-            let object = format!("rule {} {rule} of table ip {TABLE}", rule.chain);
+            let object = format!("rule {} {rule} of table inet {TABLE}", rule.chain);
             changes.push(change(Kind::NewRule, NLM_F_CREATE | NLM_F_APPEND, encode::rule(rule), object));
         }
     }
@@ -163,14 +181,11 @@ fn missing_rules(dumped: &[Vec<u8>], closed: bool, changes: &mut Vec<Change>) {
 /// ours.
 pub(crate) fn surplus(
     socket: &Netfilter,
-    bridge: &str,
-    subnet: Ipv4Net,
-    mode: Mode,
-    user: Option<&User>,
+    Standing { bridge, subnets, user, mode }: Standing<'_>,
     shared: bool,
 ) -> Result<Vec<Change>, Refusal> {
     let bridges = table::BRIDGES;
-    let Some(standing) = socket.get(Kind::GetSet, &encode::named(bridges.name))? else {
+    let Some(standing) = socket.get(Kind::GetSet, INET, &encode::named(bridges.name))? else {
         return Ok(Vec::new());
     };
     let wanted = encode::set(&bridges, 0);
@@ -189,7 +204,7 @@ pub(crate) fn surplus(
     if shared || by.is_one_of_several(socket, Some(bridge))? {
         return Ok(changes);
     }
-    let ours = table::bridge_elements(bridge, subnet, mode);
+    let ours = table::bridge_elements(bridge, subnets, mode);
     let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
     let others = mapping::keys(socket, table::BRIDGES.name)?;
     if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {

@@ -4,18 +4,20 @@ use std::collections::{HashMap, HashSet};
 
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
-    netfilter::{Kind, Netfilter},
+    netfilter::{INET, Kind, Netfilter},
     transaction::{Change, retry},
 };
 use nix::errno::Errno;
 use operation::{Condition, Operation, Scope};
 
 use crate::{
-    Mapping, NatOperation, TABLE, conntrack, encode,
+    Mapping, NatOperation, TABLE,
+    adopt::adopt,
+    conntrack, encode,
     mapping::{self, Standing},
     reconcile::{Frame, commit, frame, of_element},
     ruleset::Element,
-    table,
+    table::{self, Closed},
 };
 
 /// Makes the table again for all containers, if it is gone: applies their operations, which `recorded` lists. One that cannot be
@@ -27,8 +29,9 @@ pub fn restore<E: From<Error>>(
     scope: &Scope,
     recorded: impl FnOnce() -> Result<Vec<NatOperation>, E>,
 ) -> Result<(), E> {
-    let look = || Netfilter::of_this_thread()?.get(Kind::GetTable, &encode::table()[..1]);
-    let table = look().map_err(|refusal| Error::new("look for", format!("table ip {TABLE}"), refusal))?;
+    adopt().map_err(|refusal| Error::new("take over", format!("table ip {TABLE}"), refusal))?;
+    let look = || Netfilter::of_this_thread()?.get(Kind::GetTable, INET, &encode::table()[..1]);
+    let table = look().map_err(|refusal| Error::new("look for", format!("table inet {TABLE}"), refusal))?;
     if table.is_some() {
         return Ok(());
     }
@@ -36,7 +39,7 @@ pub fn restore<E: From<Error>>(
     if operations.is_empty() {
         return Ok(());
     }
-    operation::note(&format!("table ip {TABLE} was gone: it is made again for all containers"));
+    operation::note(&format!("table inet {TABLE} was gone: it is made again for all containers"));
     for mended in mend(scope, &mut operations)? {
         match mended {
             Err(error) => operation::note(&error.to_string()),
@@ -52,7 +55,7 @@ pub fn restore<E: From<Error>>(
 /// # Errors
 /// When the kernel does not say.
 pub fn conditions(operations: &[NatOperation]) -> Result<Vec<Condition>, Error> {
-    let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
+    let failed = |refusal| Error::new("look for", format!("table inet {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let look = retry(|| compare(&socket, operations)).map_err(failed)?;
     Ok(look.conditions)
@@ -68,8 +71,9 @@ pub fn mend(
     scope: &Scope,
     operations: &mut [NatOperation],
 ) -> Result<Vec<Result<Condition, operation::Error>>, Error> {
-    let failed = |refusal| Error::new("look for", format!("table ip {TABLE}"), refusal);
+    let failed = |refusal| Error::new("look for", format!("table inet {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
+    adopt().map_err(failed)?;
     let attempt = || -> Result<(Compared, bool), Refusal> {
         let generation = socket.generation()?;
         let compared = compare(&socket, operations)?;
@@ -123,11 +127,11 @@ struct Compared {
 
 /// Compares the operations with the table, and lists what must be added.
 fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, Refusal> {
-    let closed =
-        operations.iter().any(|operation| matches!(operation, NatOperation::Bridge { closed: true, .. }));
+    let all = || operations.iter().map(NatOperation::closed);
+    let closed = Closed { v4: all().any(|closed| closed.v4), v6: all().any(|closed| closed.v6) };
     let Frame { new, mut changes } = match frame(socket, closed) {
         Err(refusal) if refusal.errno == Errno::EEXIST => {
-            let different = format!("table ip {TABLE} is not as this version makes it");
+            let different = format!("table inet {TABLE} is not as this version makes it");
             let conditions = vec![Condition::Different(different); operations.len()];
             return Ok(Compared { conditions, changes: Vec::new(), added: HashSet::new() });
         }
@@ -150,7 +154,7 @@ fn compare(socket: &Netfilter, operations: &[NatOperation]) -> Result<Compared, 
         };
         for element in operation.elements() {
             let key = (element.set, encode::first(&element.key));
-            let object = || format!("element {} {{ {element} }} of table ip {TABLE}", element.set);
+            let object = || format!("element {} {{ {element} }} of table inet {TABLE}", element.set);
             match (standing.get(&key), added.get(&key)) {
                 // A bridge's own elements have no comment, and are not compared.
                 (Some(found), _) if element.comment.is_none() || found.is(&element) => {}

@@ -2,10 +2,10 @@
 
 use std::{
     fmt::{self, Display},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::Protocol;
 
@@ -14,6 +14,7 @@ use crate::Protocol;
 #[allow(missing_docs)] // The names are nft's.
 pub enum Type {
     Ipv4Addr,
+    Ipv6Addr,
     InetProto,
     InetService,
     Ifname,
@@ -36,8 +37,8 @@ pub struct Set {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Value {
-    Address(Ipv4Addr),
-    Prefix(Ipv4Net),
+    Address(IpAddr),
+    Prefix(IpNet),
     Protocol(Protocol),
     Port(u16),
     Interface(String),
@@ -69,7 +70,7 @@ pub struct Chain {
     pub priority: (&'static str, i32),
 }
 
-/// A hook of the IPv4 stack (linux/netfilter.h, `enum nf_inet_hooks`).
+/// A hook of both stacks (linux/netfilter.h, `enum nf_inet_hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Hook {
@@ -85,6 +86,8 @@ pub enum Hook {
 pub enum Field {
     IpSaddr,
     IpDaddr,
+    Ip6Saddr,
+    Ip6Daddr,
     L4Proto,
     ThDport,
     IifName,
@@ -114,6 +117,8 @@ pub enum Statement {
     },
     /// The packet is one of IPv4, in a table that sees others, too.
     OfIpv4,
+    /// The packet is one of IPv6.
+    OfIpv6,
     /// The destination is an address of this host.
     ToThisHost,
     /// The destination of the packet's connection was translated, or (`not`) was not.
@@ -123,8 +128,11 @@ pub enum Statement {
     },
     /// The packet does not belong to a connection that was let through before.
     OpensConnection,
-    /// The destination becomes the fields' value in the map; if there is none, the rule ends.
+    /// The destination becomes the fields' value in the map; if there is none, or the packet is of the other version of IP, the
+    /// rule ends.
     Dnat {
+        /// Whether it is one of IPv6.
+        v6: bool,
         /// The fields.
         fields: &'static [Field],
         /// The map's name.
@@ -133,7 +141,10 @@ pub enum Statement {
     /// The source becomes the address of the interface by which the packet leaves.
     Masquerade,
     /// The packet is a request of ping.
-    EchoRequest,
+    EchoRequest {
+        /// Whether of IPv6.
+        v6: bool,
+    },
     /// The packet goes through this chain.
     Accept,
     /// The packet is dropped.
@@ -164,6 +175,7 @@ impl Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipv4Addr => "ipv4_addr",
+            Self::Ipv6Addr => "ipv6_addr",
             Self::InetProto => "inet_proto",
             Self::InetService => "inet_service",
             Self::Ifname => "ifname",
@@ -235,6 +247,8 @@ impl Display for Field {
         f.write_str(match self {
             Self::IpSaddr => "ip saddr",
             Self::IpDaddr => "ip daddr",
+            Self::Ip6Saddr => "ip6 saddr",
+            Self::Ip6Daddr => "ip6 daddr",
             Self::L4Proto => "meta l4proto",
             Self::ThDport => "th dport",
             Self::IifName => "iifname",
@@ -253,16 +267,18 @@ impl Display for Statement {
                 write!(f, " {}@{set}", negation(*not))
             }
             Self::OfIpv4 => f.write_str("meta nfproto ipv4"),
+            Self::OfIpv6 => f.write_str("meta nfproto ipv6"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::WasDnat { not } => f.write_str(if *not { "ct status ! dnat" } else { "ct status dnat" }),
             Self::OpensConnection => f.write_str("ct state invalid,new,untracked"),
-            Self::Dnat { fields, map } => {
-                f.write_str("dnat ip to ")?;
+            Self::Dnat { v6, fields, map } => {
+                f.write_str(if *v6 { "dnat ip6 to " } else { "dnat ip to " })?;
                 join(f, fields, " . ")?;
                 write!(f, " map @{map}")
             }
             Self::Masquerade => f.write_str("masquerade"),
-            Self::EchoRequest => f.write_str("icmp type echo-request"),
+            Self::EchoRequest { v6: false } => f.write_str("icmp type echo-request"),
+            Self::EchoRequest { v6: true } => f.write_str("icmpv6 type echo-request"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
         }

@@ -1,7 +1,7 @@
 //! Who uses what a network namespace shares. The bridge, its rules and `ip_forward` are the same for all run directories of a
 //! host, so each container claims them in the table itself, in one transaction with what it needs there.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
@@ -12,10 +12,12 @@ use operation::{Condition, Operation, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TABLE, encode, mapping,
+    TABLE,
+    adopt::adopt,
+    encode, mapping,
     reconcile::{of_element, transact},
     ruleset::{Element, Value},
-    table,
+    table::{self, address_element},
 };
 
 /// A container that uses a bridge.
@@ -84,7 +86,8 @@ impl<O: Operation> Operation for Used<O> {
     }
 
     fn undo(&self, scope: &Scope) -> Result<(), operation::Error> {
-        let failed = |refusal| Error::new("list", format!("users of table ip {TABLE}"), refusal);
+        let failed = |refusal| Error::new("list", format!("users of table inet {TABLE}"), refusal);
+        adopt().map_err(failed)?;
         let several = retry(|| {
             let socket = Netfilter::of_this_thread()?;
             self.user.is_one_of_several(&socket, self.bridge.as_deref())
@@ -100,25 +103,20 @@ impl<O: Operation> Operation for Used<O> {
     }
 }
 
-/// The element that stands for a container's address.
-pub(crate) fn address_element(address: Ipv4Addr, holder: &str) -> Element {
-    let key = vec![Value::Address(address)];
-    Element { set: table::ADDRESSES.name, key, data: Vec::new(), comment: Some(holder.to_owned()) }
-}
-
 /// The container that has the address, of whichever run directory.
 ///
 /// # Errors
 /// When the kernel does not say.
-pub fn address_holder(address: Ipv4Addr) -> Result<Option<String>, Error> {
-    let failed = |refusal| Error::new("look for", format!("address {address} in table ip {TABLE}"), refusal);
+pub fn address_holder(address: IpAddr) -> Result<Option<String>, Error> {
+    let failed =
+        |refusal| Error::new("look for", format!("address {address} in table inet {TABLE}"), refusal);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let standing = mapping::look_up(&socket, &address_element(address, "")).map_err(failed)?;
     Ok(standing.map(|standing| standing.comment.unwrap_or_default()))
 }
 
 /// Claims the address, in the place of `instead_of` where that has it.
-pub(crate) fn claim_address(address: Ipv4Addr, holder: &str, instead_of: Option<&str>) -> Result<(), Error> {
+pub(crate) fn claim_address(address: IpAddr, holder: &str, instead_of: Option<&str>) -> Result<(), Error> {
     let element = address_element(address, holder);
     transact("add", |socket| {
         let add = of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element);
@@ -134,7 +132,7 @@ pub(crate) fn claim_address(address: Ipv4Addr, holder: &str, instead_of: Option<
 }
 
 /// Gives the address back, where this container has it.
-pub(crate) fn release_address(address: Ipv4Addr, holder: &str) -> Result<(), Error> {
+pub(crate) fn release_address(address: IpAddr, holder: &str) -> Result<(), Error> {
     let element = address_element(address, holder);
     transact("remove", |socket| {
         let standing = mapping::look_up(socket, &element)?;

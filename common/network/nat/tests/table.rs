@@ -35,7 +35,9 @@ fn bridge(name: &str, subnet: &str) -> Nat {
         bridge: name.into(),
         subnet: subnet.parse().unwrap(),
         user: None,
+        subnet6: None,
         closed: false,
+        closed6: false,
         mode: Mode::default(),
     }
 }
@@ -48,7 +50,9 @@ fn used(name: &str, subnet: &str, holder: &str, run_dir: &str) -> Nat {
         bridge: name.into(),
         subnet: subnet.parse().unwrap(),
         user: Some(user),
+        subnet6: None,
         closed: false,
+        closed6: false,
         mode: Mode::default(),
     }
 }
@@ -70,8 +74,14 @@ fn publish(holder: &str, mappings: &[&str]) -> Nat {
 }
 
 fn example() -> Vec<Nat> {
+    let mut dual = used("stave0", "172.17.0.0/16", "web", "/run/stave");
+    let Nat::Bridge { subnet6, .. } = &mut dual else { panic!() };
+    *subnet6 = "fd00:17::/64".parse().ok();
+    let address6 = "fd00:17::2".parse().unwrap();
     vec![
-        used("stave0", "172.17.0.0/16", "web", "/run/stave"),
+        dual,
+        Nat::Address { address: address6, holder: "web".into(), instead_of: None },
+        publish("web", &["tcp * 10080 fd00:17::2 80", "udp fd00:9::1 10443 fd00:17::2 443"]),
         bridge("br1", "172.18.0.0/16"),
         Nat::Address { address: [172, 17, 0, 2].into(), holder: "web".into(), instead_of: None },
         publish(
@@ -86,7 +96,7 @@ fn example() -> Vec<Nat> {
     ]
 }
 
-const LISTED: &str = r#"table ip stave {
+const LISTED: &str = r#"table inet stave {
 	map published {
 		type inet_proto . inet_service : ipv4_addr . inet_service
 		elements = { tcp . 10080 comment "web" : 172.17.0.2 . 80,
@@ -94,9 +104,19 @@ const LISTED: &str = r#"table ip stave {
 			     sctp . 7 comment "web" : 172.18.0.2 . 7 }
 	}
 
+	map published6 {
+		type inet_proto . inet_service : ipv6_addr . inet_service
+		elements = { tcp . 10080 comment "web" : fd00:17::2 . 80 }
+	}
+
 	map published_at {
 		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
 		elements = { 127.0.0.1 . tcp . 10443 comment "web" : 172.17.0.2 . 443 }
+	}
+
+	map published_at6 {
+		type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service
+		elements = { fd00:9::1 . udp . 10443 comment "web" : fd00:17::2 . 443 }
 	}
 
 	set bridges {
@@ -108,10 +128,23 @@ const LISTED: &str = r#"table ip stave {
 			     127.0.0.0/8 . "br1" }
 	}
 
+	set bridges6 {
+		type ipv6_addr . ifname
+		flags interval
+		elements = { fd00:17::/64 . "stave0",
+			     ::1 . "stave0" }
+	}
+
 	set subnets {
 		type ipv4_addr
 		flags interval
 		elements = { 172.17.0.0/16, 172.18.0.0/16 }
+	}
+
+	set subnets6 {
+		type ipv6_addr
+		flags interval
+		elements = { fd00:17::/64 }
 	}
 
 	set same_bridge {
@@ -136,6 +169,10 @@ const LISTED: &str = r#"table ip stave {
 		type ipv4_addr . inet_proto . inet_service
 	}
 
+	set open6 {
+		type ipv6_addr . inet_proto . inet_service
+	}
+
 	set users {
 		type ifname . ifname
 		elements = { "stave0" . "vweb" comment "web" }
@@ -144,6 +181,11 @@ const LISTED: &str = r#"table ip stave {
 	set addresses {
 		type ipv4_addr
 		elements = { 172.17.0.2 comment "web" }
+	}
+
+	set addresses6 {
+		type ipv6_addr
+		elements = { fd00:17::2 comment "web" }
 	}
 
 	chain martians {
@@ -156,6 +198,8 @@ const LISTED: &str = r#"table ip stave {
 		type nat hook prerouting priority dstnat; policy accept;
 		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 		fib daddr type local dnat ip to meta l4proto . th dport map @published
+		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
+		fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
 	}
 
 	chain forward {
@@ -165,6 +209,8 @@ const LISTED: &str = r#"table ip stave {
 		iifname . oifname @isolated ct status ! dnat ct state invalid,new,untracked drop
 		ip daddr . meta l4proto . th dport @open accept
 		oifname . oifname @routed icmp type echo-request accept
+		ip6 daddr . meta l4proto . th dport @open6 accept
+		oifname . oifname @routed icmpv6 type echo-request accept
 		oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop
 	}
 
@@ -172,12 +218,16 @@ const LISTED: &str = r#"table ip stave {
 		type nat hook output priority -100; policy accept;
 		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 		fib daddr type local dnat ip to meta l4proto . th dport map @published
+		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
+		fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
 	}
 
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . oifname @bridges masquerade
 		ip saddr @subnets ip saddr . oifname != @bridges masquerade
+		ct status dnat ip6 saddr . oifname @bridges6 masquerade
+		ip6 saddr @subnets6 ip6 saddr . oifname != @bridges6 masquerade
 	}
 }
 "#;
@@ -209,7 +259,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 14, "however many ports and bridges");
+        assert_eq!(rules.count(), 22, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -241,17 +291,17 @@ fn the_explanation_typed_by_a_person_does_the_same() {
 fn explained_to_the_letter() {
     let lines: Vec<_> = example().iter().flat_map(Operation::explain).collect();
     for line in [
-        "nft add table ip stave",
-        "nft add map ip stave published '{ type inet_proto . inet_service : ipv4_addr . inet_service; }'",
-        "nft add set ip stave bridges '{ type ipv4_addr . ifname; flags interval; }'",
-        "nft add chain ip stave prerouting '{ type nat hook prerouting priority dstnat; policy accept; }'",
-        "nft add rule ip stave martians 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'",
-        "nft add rule ip stave forward 'oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop'",
-        "nft add element ip stave same_bridge '{ \"stave0\" . \"stave0\" }'",
-        "nft add rule ip stave postrouting 'ip saddr @subnets ip saddr . oifname != @bridges masquerade'",
-        "nft add element ip stave bridges '{ 172.17.0.0/16 . \"stave0\" }'",
-        "nft add element ip stave published '{ tcp . 10080 comment \"web\" : 172.17.0.2 . 80 }'",
-        "nft add element ip stave published_at '{ 127.0.0.1 . tcp . 10443 comment \"web\" : 172.17.0.2 . 443 }'",
+        "nft add table inet stave",
+        "nft add map inet stave published '{ type inet_proto . inet_service : ipv4_addr . inet_service; }'",
+        "nft add set inet stave bridges '{ type ipv4_addr . ifname; flags interval; }'",
+        "nft add chain inet stave prerouting '{ type nat hook prerouting priority dstnat; policy accept; }'",
+        "nft add rule inet stave martians 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'",
+        "nft add rule inet stave forward 'oifname . oifname @same_bridge iifname . oifname != @same_bridge ct status ! dnat ct state invalid,new,untracked drop'",
+        "nft add element inet stave same_bridge '{ \"stave0\" . \"stave0\" }'",
+        "nft add rule inet stave postrouting 'ip saddr @subnets ip saddr . oifname != @bridges masquerade'",
+        "nft add element inet stave bridges '{ 172.17.0.0/16 . \"stave0\" }'",
+        "nft add element inet stave published '{ tcp . 10080 comment \"web\" : 172.17.0.2 . 80 }'",
+        "nft add element inet stave published_at '{ 127.0.0.1 . tcp . 10443 comment \"web\" : 172.17.0.2 . 443 }'",
         "conntrack -D -p udp --orig-port-dst 10053",
     ] {
         assert!(lines.iter().any(|found| found == line), "{line} is not in {lines:#?}");
@@ -265,15 +315,15 @@ fn what_is_missing_is_found_and_made_again() {
         bridge.apply(&scope()).unwrap();
         let whole = sh("nft list ruleset");
         for damage in [
-            "nft flush chain ip stave postrouting",
-            "nft add rule ip stave output counter",
-            "nft insert rule ip stave prerouting drop",
-            "nft flush set ip stave bridges",
-            "nft flush set ip stave subnets",
-            "nft flush set ip stave same_bridge",
-            "nft flush chain ip stave forward",
+            "nft flush chain inet stave postrouting",
+            "nft add rule inet stave output counter",
+            "nft insert rule inet stave prerouting drop",
+            "nft flush set inet stave bridges",
+            "nft flush set inet stave subnets",
+            "nft flush set inet stave same_bridge",
+            "nft flush chain inet stave forward",
             "nft flush ruleset",
-            "nft delete rule ip stave martians handle $(nft -a list chain ip stave martians | grep -o 'handle [0-9]*$' | tail -1 | cut -d' ' -f2)",
+            "nft delete rule inet stave martians handle $(nft -a list chain inet stave martians | grep -o 'handle [0-9]*$' | tail -1 | cut -d' ' -f2)",
         ] {
             sh(damage);
             assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Missing(_)), "{damage}");
@@ -283,23 +333,31 @@ fn what_is_missing_is_found_and_made_again() {
         }
         // A set of another type under our name is not ours to change.
         sh(
-            "nft flush ruleset; nft add table ip stave; nft add set ip stave subnets '{ type inet_service; }'",
+            "nft flush ruleset; nft add table inet stave; nft add set inet stave subnets '{ type inet_service; }'",
         );
         assert!(matches!(bridge.check(&scope()).unwrap(), Condition::Different(_)));
-        assert_eq!(bridge.apply(&scope()).unwrap_err().to_string(), "add table ip stave: File exists");
+        assert_eq!(bridge.apply(&scope()).unwrap_err().to_string(), "add table inet stave: File exists");
     });
 }
 
 #[test]
 fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
-    const CLOSING: &str = "iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop";
+    const CLOSING: &str =
+        "meta nfproto ipv4 iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop";
     sandbox(|| {
-        let closes = || sh("nft list chain ip stave forward").contains(CLOSING);
+        let closes = || sh("nft list chain inet stave forward").contains(CLOSING);
         bridge("br1", "172.18.0.0/16").apply(&scope()).unwrap();
         assert!(!closes());
         let subnet = "172.17.0.0/16".parse().unwrap();
-        let mut closed =
-            Nat::Bridge { bridge: "stave0".into(), subnet, user: None, closed: true, mode: Mode::default() };
+        let mut closed = Nat::Bridge {
+            bridge: "stave0".into(),
+            subnet,
+            user: None,
+            subnet6: None,
+            closed: true,
+            closed6: false,
+            mode: Mode::default(),
+        };
         assert!(matches!(closed.check(&scope()).unwrap(), Condition::Missing(_)));
         closed.apply(&scope()).unwrap();
         assert!(closes());
@@ -309,7 +367,10 @@ fn a_host_that_was_closed_stays_so_as_long_as_the_table_stands() {
         closed.undo(&scope()).unwrap();
         assert!(closes(), "another bridge stands");
         let explained = closed.explain();
-        assert!(explained.contains(&format!("nft add rule ip stave forward '{CLOSING}'")), "{explained:#?}");
+        assert!(
+            explained.contains(&format!("nft add rule inet stave forward '{CLOSING}'")),
+            "{explained:#?}"
+        );
     });
 }
 
@@ -340,7 +401,7 @@ fn a_published_port_is_published_once() {
         let mut none = publish("web", &["tcp * 1 172.17.0.2 1"]);
         assert_eq!(
             none.apply(&scope()).unwrap_err().to_string(),
-            r#"add element published { tcp . 1 comment "web" : 172.17.0.2 . 1 } of table ip stave: No such file or directory"#
+            r#"add element published { tcp . 1 comment "web" : 172.17.0.2 . 1 } of table inet stave: No such file or directory"#
         );
         none.undo(&scope()).unwrap();
         bridge("stave0", "172.17.0.0/16").apply(&scope()).unwrap();
@@ -349,7 +410,7 @@ fn a_published_port_is_published_once() {
         let mut other = publish("db", &["tcp * 82 172.17.0.3 1", "tcp * 80 172.17.0.3 80"]);
         assert_eq!(
             other.apply(&scope()).unwrap_err().to_string(),
-            r#"add element published { tcp . 80 comment "db" : 172.17.0.3 . 80 } of table ip stave: File exists"#
+            r#"add element published { tcp . 80 comment "db" : 172.17.0.3 . 80 } of table inet stave: File exists"#
         );
         other.undo(&scope()).unwrap();
         assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
@@ -368,7 +429,7 @@ fn a_published_port_is_published_once() {
             assert_eq!(found, holder.map(|holder| holder.map(str::to_owned)), "{spec}");
         }
         // A part that was lost is made again.
-        sh("nft delete element ip stave published '{ tcp . 80 }'");
+        sh("nft delete element inet stave published '{ tcp . 80 }'");
         assert!(matches!(web.check(&scope()).unwrap(), Condition::Missing(_)));
         web.apply(&scope()).unwrap();
         assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
@@ -523,9 +584,10 @@ fn a_document_that_names_a_foreign_table_or_port_changes_nothing() {
             ]
         };
         for theirs in [
-            "nft add table ip stave; nft add chain ip stave c; nft add rule ip stave c accept",
-            "nft add table ip stave; nft add set ip stave bridges '{ type inet_service; elements = { 1 } }'",
+            "nft add table inet stave; nft add chain inet stave c; nft add rule inet stave c accept",
+            "nft add table inet stave; nft add set inet stave bridges '{ type inet_service; elements = { 1 } }'",
             "nft add table inet stave",
+            "nft add table ip stave; nft add set ip stave bridges '{ type ipv4_addr; }'",
         ] {
             sh(theirs);
             let before = sh("nft list ruleset");
@@ -541,6 +603,49 @@ fn a_document_that_names_a_foreign_table_or_port_changes_nothing() {
     });
 }
 
+/// A table of family `ip`, as versions before 0.2 made it: what stands in it stands in ours, and no rule is missing for a moment.
+#[test]
+fn the_table_of_a_former_version_is_taken_over() {
+    const FORMER: &str = r#"
+        table ip stave {
+            map published { type inet_proto . inet_service : ipv4_addr . inet_service; elements = { tcp . 80 comment "old" : 172.17.0.9 . 80 }; }
+            map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+            set bridges { type ipv4_addr . ifname; flags interval; elements = { 172.17.0.0/16 . "stave0", 127.0.0.0/8 . "stave0" }; }
+            set subnets { type ipv4_addr; flags interval; elements = { 172.17.0.0/16 }; }
+            set same_bridge { type ifname . ifname; elements = { "stave0" . "stave0" }; }
+            set addresses { type ipv4_addr; elements = { 172.17.0.9 comment "old" }; }
+            chain forward {
+                type filter hook forward priority filter; policy accept;
+                iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop
+            }
+        }"#;
+    sandbox(|| {
+        sh(&format!("nft '{FORMER}'"));
+        let mut new = used("br1", "172.18.0.0/16", "web", "/run/stave");
+        assert!(matches!(new.check(&scope()).unwrap(), Condition::Missing(_)));
+        assert!(sh("nft list tables").contains("ip stave"), "to look changes nothing");
+        new.apply(&scope()).unwrap();
+        let ruleset = sh("nft list ruleset");
+        assert!(!ruleset.contains("table ip stave"), "{ruleset}");
+        for part in [
+            "tcp . 80 comment \"old\" : 172.17.0.9 . 80",
+            "elements = { 172.17.0.0/16, 172.18.0.0/16 }",
+            "172.17.0.9 comment \"old\"",
+            "meta nfproto ipv4 iifname . iifname != @same_bridge oifname . oifname != @same_bridge drop",
+        ] {
+            assert!(ruleset.contains(part), "{part}: {ruleset}");
+        }
+        // What a container of that version recorded is there, and is undone.
+        let old = [bridge("stave0", "172.17.0.0/16"), publish("old", &["tcp * 80 172.17.0.9 80"])];
+        assert_eq!(nat::conditions(&old).unwrap(), vec![Condition::Present; 2]);
+        assert!(undo_all(&old, &scope()).is_empty());
+        new.undo(&scope()).unwrap();
+        let left = Nat::Address { address: [172, 17, 0, 9].into(), holder: "old".into(), instead_of: None };
+        left.undo(&scope()).unwrap();
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
 fn routed(holder: &str) -> Nat {
     let claims = "/run/stave/shared/bridge-r0".into();
     let user = User { holder: holder.into(), link: format!("v{holder}"), claims };
@@ -549,7 +654,9 @@ fn routed(holder: &str) -> Nat {
         bridge: "r0".into(),
         subnet,
         user: Some(user),
+        subnet6: None,
         closed: false,
+        closed6: false,
         mode: Mode { routed: true, ..Mode::default() },
     }
 }
@@ -577,8 +684,8 @@ fn a_routed_bridge_has_open_ports_and_no_masquerade() {
             assert_eq!(&serde_json::from_str::<Nat>(&text).unwrap(), operation);
         }
         assert_eq!(nat::mode("r0").unwrap(), Some(Mode { routed: true, ..Mode::default() }));
-        assert!(!sh("nft list set ip stave subnets").contains("10.5.0.0"));
-        assert!(sh("nft list set ip stave open").contains("10.5.0.2 . tcp . 81 comment \"web\""));
+        assert!(!sh("nft list set inet stave subnets").contains("10.5.0.0"));
+        assert!(sh("nft list set inet stave open").contains("10.5.0.2 . tcp . 81 comment \"web\""));
         for kept in [Mode { internal: true, ..Mode::default() }, Mode { isolated: true, ..Mode::default() }] {
             let mut apart = bridge("i0", "10.6.0.0/24");
             let Nat::Bridge { mode, .. } = &mut apart else { panic!() };
@@ -593,7 +700,15 @@ fn a_routed_bridge_has_open_ports_and_no_masquerade() {
         }
         // One mode a bridge, one container a port.
         let Nat::Bridge { bridge, subnet, user, closed, .. } = routed("other") else { panic!() };
-        let mut other = Nat::Bridge { bridge, subnet, user, closed, mode: Mode::default() };
+        let mut other = Nat::Bridge {
+            bridge,
+            subnet,
+            user,
+            subnet6: None,
+            closed,
+            closed6: false,
+            mode: Mode::default(),
+        };
         assert!(other.apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
         assert!(open("other", &[82, 80]).apply(&scope()).unwrap_err().to_string().ends_with("File exists"));
         open("other", &[80]).undo(&scope()).unwrap();
@@ -632,12 +747,12 @@ fn what_is_missing_is_mended_together() {
         for (damage, expected) in [
             ("nft flush ruleset", [true; 6]),
             (
-                "nft delete element ip stave published '{ udp . 10053 }'",
+                "nft delete element inet stave published '{ udp . 10053 }'",
                 [false, false, true, false, false, false],
             ),
-            ("nft flush set ip stave addresses", [false, true, false, false, true, false]),
-            ("nft flush chain ip stave output", [true, false, false, false, false, true]),
-            ("nft add table ip stave '{ flags dormant; }'", [true, false, false, false, false, true]),
+            ("nft flush set inet stave addresses", [false, true, false, false, true, false]),
+            ("nft flush chain inet stave output", [true, false, false, false, false, true]),
+            ("nft add table inet stave '{ flags dormant; }'", [true, false, false, false, false, true]),
         ] {
             sh(damage);
             assert_eq!(missing(&nat::conditions(&operations).unwrap()), expected, "{damage}");
@@ -648,10 +763,10 @@ fn what_is_missing_is_mended_together() {
             assert_eq!(sorted(&sh("nft list ruleset")), sorted(&whole), "{damage}");
         }
         // The port of one is another's by now.
-        sh("nft delete element ip stave published '{ tcp . 10080 }'; \
-            nft add element ip stave published '{ tcp . 10080 comment \"x\" : 172.17.0.9 . 1 }'; nft flush set ip stave addresses");
+        sh("nft delete element inet stave published '{ tcp . 10080 }'; \
+            nft add element inet stave published '{ tcp . 10080 comment \"x\" : 172.17.0.9 . 1 }'; nft flush set inet stave addresses");
         let mended = nat::mend(&scope(), &mut operations).unwrap();
         assert!(matches!(mended[2], Ok(Condition::Different(_))), "{:?}", mended[2]);
-        assert!(sh("nft list set ip stave addresses").contains("172.17.0.3 comment \"db\""));
+        assert!(sh("nft list set inet stave addresses").contains("172.17.0.3 comment \"db\""));
     });
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
     path::Path,
 };
@@ -104,6 +104,10 @@ impl LinkOperation {
                 need("switch off", "IPv6", None, link, *mac)?;
                 sysctl::switch_ipv6_off(link)
             }
+            Self::Ipv6On { namespace, link, mac } => {
+                need("switch on", "IPv6", namespace.as_deref(), link, *mac)?;
+                sysctl::switch_ipv6_on(namespace.as_deref(), link)
+            }
             Self::Hairpin { link, mac } => set_port("hairpin", link, *mac, InfoBridgePort::HairpinMode(true)),
             Self::Isolate { link, mac } => set_port("isolation", link, *mac, InfoBridgePort::Isolated(true)),
             Self::GuardLoopback { link, mac, bridge } => {
@@ -168,6 +172,7 @@ impl LinkOperation {
                 if is_own { delete(&connection, &link) } else { Ok(()) }
             }
             Self::Ipv6Off { .. }
+            | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
             | Self::GuardLoopback { .. }
@@ -183,11 +188,10 @@ impl LinkOperation {
                     return Ok(());
                 };
                 let wanted = Address { link: link.index, address: *address, protocol: *protocol };
-                if !connection.addresses(Some(link.index))?.contains(&wanted) {
+                if !all_of(&connection, *address, link.index)?.contains(&wanted) {
                     return Ok(());
                 }
-                let Some(message) = wanted.message() else { return Ok(()) };
-                let message = RouteNetlinkMessage::DelAddress(message);
+                let message = RouteNetlinkMessage::DelAddress(wanted.message());
                 unless_gone(connection.change("remove address", address.to_string(), &message, 0))
             }
             Self::RouteAdd { namespace, destination, gateway, link, mac, metric, .. } => {
@@ -211,9 +215,9 @@ impl LinkOperation {
             | Self::Isolate { link, mac }
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
-            Self::LinkUp { namespace, link, mac } | Self::RouteAdd { namespace, link, mac, .. } => {
-                (namespace.as_deref(), link, Some(*mac))
-            }
+            Self::LinkUp { namespace, link, mac }
+            | Self::Ipv6On { namespace, link, mac }
+            | Self::RouteAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, Some(*mac)),
         };
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
@@ -231,11 +235,14 @@ impl LinkOperation {
             Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(name)? => {
                 missing(&format!("IPv6 switched off on link {name:?}"))
             }
+            Self::Ipv6On { namespace, .. } if sysctl::is_ipv6_off_in(namespace.as_deref(), name)? => {
+                missing(&format!("IPv6 switched on on link {name:?}"))
+            }
             Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
             Self::Isolate { .. } if !link.isolated => missing(&format!("isolation of link {name:?}")),
             Self::VethAdd { master, peer, .. } => compare_veth(&connection, &link, master, peer)?,
             Self::AddressAdd { address, .. } => {
-                let addresses = connection.addresses(Some(link.index))?;
+                let addresses = all_of(&connection, *address, link.index)?;
                 match addresses.iter().any(|found| found.address == *address) {
                     true if namespace.is_none()
                         && link.up
@@ -259,6 +266,7 @@ impl LinkOperation {
             Self::BridgeAdd { .. }
             | Self::LinkUp { .. }
             | Self::Ipv6Off { .. }
+            | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
@@ -349,15 +357,13 @@ fn add_address(
 ) -> Result<(), Error> {
     let what = format!("{address} on link {:?}", link.name);
     let wanted = Address { link: link.index, address, protocol };
-    let message =
-        wanted.message().ok_or_else(|| connection.error("add address", &what, Errno::EAFNOSUPPORT))?;
-    match connection.change("add address", what, &RouteNetlinkMessage::NewAddress(message), CREATE) {
+    let message = RouteNetlinkMessage::NewAddress(wanted.message());
+    match connection.change("add address", what, &message, CREATE) {
         // Ours already: a bridge's address is there for all its containers. On a link of ours an earlier version, or kernel,
         // noted nothing.
         Err(error)
             if error.errno() == Errno::EEXIST
-                && connection
-                    .addresses(Some(link.index))?
+                && all_of(connection, address, link.index)?
                     .iter()
                     .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
         {
@@ -371,29 +377,48 @@ fn add_address(
     }
 }
 
+/// The addresses of a link, of this one's version of IP.
+fn all_of(connection: &Connection, address: IpNet, link: u32) -> Result<Vec<Address>, Error> {
+    match address {
+        IpNet::V4(_) => connection.addresses(Some(link)),
+        IpNet::V6(_) => connection.addresses6(Some(link)),
+    }
+}
+
 /// Whether packets to the neighbours of an address go by its link. One look up answers that where nobody else has a say in it,
 /// whatever number of routes there are.
 fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
-    let IpNet::V4(net) = address else { return Ok(true) };
+    let IpNet::V4(net) = address else {
+        let routes = connection.routes6(Some(link))?;
+        return Ok(routes.iter().any(|route| route.destination == address.trunc()));
+    };
     let last = Ipv4Addr::from(u32::from(net.broadcast()).saturating_sub(1));
     match connection.route_to(last)? {
-        Some(route) if route.link == Some(link) && route.destination == net.trunc() => return Ok(true),
+        Some(route) if route.link == Some(link) && route.destination == address.trunc() => return Ok(true),
         _ => {}
     }
-    Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == net.trunc()))
+    Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == address.trunc()))
 }
 
 /// Makes the route that the kernel makes with an address, as the kernel does: it goes with the address.
 fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), Error> {
-    let IpNet::V4(net) = address else { return Ok(()) };
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(net.network(), net.prefix_len())
-        .output_interface(link.index)
-        .pref_source(net.addr())
-        .protocol(RouteProtocol::Kernel)
-        .scope(RouteScope::Link)
-        .build();
-    let what = format!("{} on link {:?}", net.trunc(), link.name);
+    let route = match address {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(link.index)
+            .pref_source(net.addr())
+            .protocol(RouteProtocol::Kernel)
+            .scope(RouteScope::Link)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(link.index)
+            .protocol(RouteProtocol::Kernel)
+            // As the kernel gives its own (IP6_RT_PRIO_ADDRCONF).
+            .priority(256)
+            .build(),
+    };
+    let what = format!("{} on link {:?}", address.trunc(), link.name);
     match connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE) {
         Err(error) if error.errno() == Errno::EEXIST => Ok(()),
         made => made,
@@ -443,10 +468,14 @@ fn has_route(
     let is_it = |route: &Route| {
         route.link == Some(link)
             && metric.is_none_or(|metric| route.metric == metric)
-            && IpNet::V4(route.destination) == *destination
-            && route.gateway.map(IpAddr::V4) == Some(*gateway)
+            && route.destination == *destination
+            && route.gateway == Some(*gateway)
     };
-    Ok(connection.routes(Some(link))?.iter().any(is_it))
+    let routes = match gateway {
+        IpAddr::V4(_) => connection.routes(Some(link))?,
+        IpAddr::V6(_) => connection.routes6(Some(link))?,
+    };
+    Ok(routes.iter().any(is_it))
 }
 
 fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {

@@ -1,20 +1,20 @@
 use std::{
     cell::RefCell,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
     AddressMessageBuilder, LinkMessageBuilder, LinkUnspec,
     packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressMessage},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{
             InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
             LinkMessage,
@@ -71,13 +71,13 @@ pub struct Address {
     pub protocol: Option<u8>,
 }
 
-/// A route for IPv4 packets.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The next hop, if it has one.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// The index of its interface; none for one of several, or without.
     pub link: Option<u32>,
     /// The lowest counts.
@@ -255,8 +255,20 @@ impl Connection {
     /// # Errors
     /// When the kernel does not answer.
     pub fn addresses(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
+        self.addresses_of(AddressFamily::Inet, link)
+    }
+
+    /// The same of IPv6.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn addresses6(&self, link: Option<u32>) -> Result<Vec<Address>, Error> {
+        self.addresses_of(AddressFamily::Inet6, link)
+    }
+
+    fn addresses_of(&self, family: AddressFamily, link: Option<u32>) -> Result<Vec<Address>, Error> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family;
         message.header.index = link.unwrap_or_default();
         let answer = self.list("addresses", &RouteNetlinkMessage::GetAddress(message))?;
         let found = answer.iter().filter_map(|message| match message {
@@ -272,8 +284,20 @@ impl Connection {
     /// # Errors
     /// When the kernel does not answer.
     pub fn routes(&self, link: Option<u32>) -> Result<Vec<Route>, Error> {
+        self.routes_of(AddressFamily::Inet, link)
+    }
+
+    /// The same for IPv6 packets.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn routes6(&self, link: Option<u32>) -> Result<Vec<Route>, Error> {
+        self.routes_of(AddressFamily::Inet6, link)
+    }
+
+    fn routes_of(&self, family: AddressFamily, link: Option<u32>) -> Result<Vec<Route>, Error> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family;
         message.attributes.extend(link.map(RouteAttribute::Oif));
         let answer = self.list("routes", &RouteNetlinkMessage::GetRoute(message))?;
         let found = answer.iter().filter_map(|message| match message {
@@ -422,17 +446,23 @@ impl From<LinkMessage> for Link {
 
 impl Route {
     fn read(message: &RouteMessage) -> Option<Self> {
-        let (mut to, mut gateway, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, None, 0);
+        let anywhere = match message.header.address_family {
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        };
+        let (mut to, mut gateway, mut link, mut metric) = (anywhere, None, None, 0);
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = (*address).into(),
+                RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = (*address).into(),
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some((*address).into()),
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some((*address).into()),
                 RouteAttribute::Oif(index) => link = Some(*index),
                 RouteAttribute::Priority(priority) => metric = *priority,
                 _ => {}
             }
         }
-        let destination = Ipv4Net::new(to, message.header.destination_prefix_length).ok()?;
+        let destination = IpNet::new(to, message.header.destination_prefix_length).ok()?;
         Some(Self { destination, gateway, link, metric })
     }
 }
@@ -456,13 +486,23 @@ impl Address {
     }
 
     /// The request that adds it.
-    pub(crate) fn message(&self) -> Option<AddressMessage> {
-        let IpAddr::V4(ip) = self.address.addr() else { return None };
-        let builder = AddressMessageBuilder::<Ipv4Addr>::new();
-        let mut message = builder.index(self.link).address(ip, self.address.prefix_len()).build();
+    pub(crate) fn message(&self) -> AddressMessage {
+        let length = self.address.prefix_len();
+        let mut message = match self.address.addr() {
+            IpAddr::V4(ip) => {
+                AddressMessageBuilder::<Ipv4Addr>::new().index(self.link).address(ip, length).build()
+            }
+            IpAddr::V6(ip) => {
+                let builder = AddressMessageBuilder::<Ipv6Addr>::new();
+                let mut message = builder.index(self.link).address(ip, length).build();
+                // A lease says that nobody else has it: it need not wait until nobody has answered (RFC 4862, 5.4).
+                message.header.flags |= AddressHeaderFlags::Nodad;
+                message
+            }
+        };
         if let Some(by) = self.protocol {
             message.attributes.push(AddressAttribute::Protocol(by.into()));
         }
-        Some(message)
+        message
     }
 }

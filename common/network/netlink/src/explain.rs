@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ipnet::IpNet;
 use operation::words;
 
 use crate::{LinkOperation, guard, mark, sysctl};
@@ -53,11 +54,24 @@ impl LinkOperation {
             Self::Ipv6Off { link, .. } => {
                 words(["sysctl", "-w", &format!("{}=1", sysctl::Conf::disable_ipv6(link).name())])
             }
+            Self::Ipv6On { namespace, link, .. } => {
+                let variable = |name| format!("{}=0", sysctl::Conf::of_ipv6(link, name).name());
+                let set = words(["sysctl", "-w", &variable("accept_ra"), &variable("disable_ipv6")]);
+                match namespace {
+                    None => set,
+                    Some(path) => {
+                        format!("{} {set}", words(["nsenter", &format!("--net={}", path.display())]))
+                    }
+                }
+            }
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
             Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
             Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
             // Without the protocol that marks it: `ip` has a word for that only from iproute2 6.3 on.
+            Self::AddressAdd { namespace, link, address: address @ IpNet::V6(_), .. } => {
+                line(namespace.as_deref(), &["address", "add", &address.to_string(), "nodad", "dev", link])
+            }
             Self::AddressAdd { namespace, link, address, .. } => line(
                 namespace.as_deref(),
                 &["address", "add", &address.to_string(), "broadcast", "+", "dev", link],

@@ -31,7 +31,9 @@ pub const INET: u8 = 1;
 pub const IPV4: u8 = 2;
 /// Of a link itself, below all protocols (`NFPROTO_NETDEV`).
 pub const NETDEV: u8 = 5;
-/// The table of family `ip` that holds what Stave makes.
+/// `NFPROTO_IPV6`.
+pub const IPV6: u8 = 10;
+/// The table of family `inet` that holds what Stave makes; versions before 0.2 had one of family `ip`.
 pub const OWN_TABLE: &str = "stave";
 /// struct nfgenmsg: family, version, resource.
 const GENERIC: usize = 4;
@@ -147,24 +149,11 @@ impl Netfilter {
         self.socket.is_lost()
     }
 
-    /// Requests one object of IPv4 by its name. None if it does not exist. Returns the answer's attributes.
+    /// Requests one object by its name, in a table of this family. None if it does not exist. Returns the answer's attributes.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub fn get(&self, kind: Kind, attributes: &[Attribute]) -> Result<Option<Vec<u8>>, Refusal> {
-        self.get_of(kind, IPV4, attributes)
-    }
-
-    /// The same, of another family.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn get_of(
-        &self,
-        kind: Kind,
-        family: u8,
-        attributes: &[Attribute],
-    ) -> Result<Option<Vec<u8>>, Refusal> {
+    pub fn get(&self, kind: Kind, family: u8, attributes: &[Attribute]) -> Result<Option<Vec<u8>>, Refusal> {
         let answer = match self.socket.request(&about(kind, 0, family, attributes)) {
             Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
             answer => answer?,
@@ -188,7 +177,7 @@ impl Netfilter {
     /// # Errors
     /// When the kernel does not answer.
     pub fn generation(&self) -> Result<u32, Refusal> {
-        let answer = self.get(Kind::GetGeneration, &[])?;
+        let answer = self.get(Kind::GetGeneration, UNSPEC, &[])?;
         answer.and_then(|answer| find(&answer, GENERATION).and_then(number)).ok_or(Errno::EPROTO.into())
     }
 
@@ -215,13 +204,13 @@ impl Netfilter {
         self.socket.batch(&begin, &requests, &end)
     }
 
-    /// Sends a request to connection tracking, and waits for the answer.
+    /// Sends a request about connections of this family to connection tracking, and waits for the answer.
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn conntrack(&self, kind: u8, attributes: &[Attribute]) -> Result<(), Refusal> {
+    pub fn conntrack(&self, kind: u8, family: u8, attributes: &[Attribute]) -> Result<(), Refusal> {
         let kind = SUBSYSTEM_CTNETLINK << 8 | u16::from(kind);
-        self.socket.request(&request(kind, NLM_F_ACK, [IPV4, 0, 0, 0], attributes)).map(drop)
+        self.socket.request(&request(kind, NLM_F_ACK, [family, 0, 0, 0], attributes)).map(drop)
     }
 }
 

@@ -50,6 +50,17 @@ pub enum LinkOperation {
         /// The link's hardware address.
         mac: Mac,
     },
+    /// Enables IPv6 on a link, which accepts no router advertisements: the namespaces of containers begin without. It ends with
+    /// the link.
+    Ipv6On {
+        /// The namespace of the link; here if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<PathBuf>,
+        /// The link.
+        link: String,
+        /// The link's hardware address.
+        mac: Mac,
+    },
     /// Lets a port of a bridge send frames back the way they came. Without it, a container does not reach itself by a
     /// published port when bridged frames pass through netfilter (br_netfilter). It ends with the link.
     Hairpin {
@@ -108,7 +119,7 @@ pub enum LinkOperation {
         /// The namespace of the link; here if there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<PathBuf>,
-        /// The destination; `0.0.0.0/0` is the default route.
+        /// The destination; `0.0.0.0/0` and `::/0` are default routes.
         destination: IpNet,
         /// The next hop.
         gateway: IpAddr,

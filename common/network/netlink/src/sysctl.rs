@@ -1,22 +1,20 @@
 //! Variables of the network.
 
 mod forwarding;
+mod ipv6;
 
 use std::{
-    fs::{self, File},
+    fs,
     io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{OFlag, openat},
-    sys::stat::Mode,
-    unistd::write,
-};
+use nix::errno::Errno;
 use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
+
+pub use ipv6::switch_ipv6_off_by;
+pub(crate) use ipv6::{is_ipv6_off, is_ipv6_off_in, switch_ipv6_off, switch_ipv6_on};
 
 use crate::{Connection, Error, errno_of, guard};
 
@@ -27,6 +25,12 @@ pub enum Variable {
     /// `net.ipv4.ip_forward`: packets pass from one interface to another.
     IpForward {
         /// Our own bridge, for which it is set. When the variable is restored, the bridge is about to be removed.
+        bridge: String,
+    },
+    /// `net.ipv6.conf.all.forwarding`: the same for IPv6. A host that takes its own default route from router advertisements goes on
+    /// to do so (`accept_ra` is 2 there then).
+    Ipv6Forward {
+        /// Our own bridge, as above.
         bridge: String,
     },
     /// `net.ipv4.conf.<link>.route_localnet`: 127.0.0.0/8 may be routed by this interface, so that a port published on
@@ -53,12 +57,19 @@ pub struct Sysctl {
     pub kept: PathBuf,
 }
 
+/// The name of the claims of containers on forwarding of IPv6.
+pub const IPV6_CLAIMS: &str = forwarding::IPV6;
+
 const SET: &str = "1";
+
+/// What begins a line about a link that takes router advertisements.
+const ADVERTISED: &str = "accept_ra";
 
 impl Variable {
     fn path(&self) -> PathBuf {
         match self {
             Self::IpForward { .. } => "/proc/sys/net/ipv4/ip_forward".into(),
+            Self::Ipv6Forward { .. } => "/proc/sys/net/ipv6/conf/all/forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).path(),
         }
     }
@@ -66,6 +77,7 @@ impl Variable {
     fn name(&self) -> String {
         match self {
             Self::IpForward { .. } => "net.ipv4.ip_forward".into(),
+            Self::Ipv6Forward { .. } => "net.ipv6.conf.all.forwarding".into(),
             Self::RouteLocalnet { link } => Conf::route_localnet(link).name(),
         }
     }
@@ -77,7 +89,7 @@ impl Variable {
 
     fn is_plain(&self) -> bool {
         match self {
-            Self::IpForward { .. } => true,
+            Self::IpForward { .. } | Self::Ipv6Forward { .. } => true,
             Self::RouteLocalnet { link } => Conf::route_localnet(link).is_plain(),
         }
     }
@@ -96,7 +108,11 @@ impl<'a> Conf<'a> {
     }
 
     pub(crate) fn disable_ipv6(link: &'a str) -> Self {
-        Self { family: "ipv6", link, variable: "disable_ipv6" }
+        Self::of_ipv6(link, "disable_ipv6")
+    }
+
+    pub(crate) fn of_ipv6(link: &'a str, variable: &'static str) -> Self {
+        Self { family: "ipv6", link, variable }
     }
 
     fn path(&self) -> PathBuf {
@@ -139,37 +155,6 @@ pub(crate) fn close_localnet(bridge: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Disables IPv6 on a link of this namespace.
-pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
-    let conf = Conf::disable_ipv6(link);
-    let failed = |source| Error::new("set", conf.name(), source);
-    if !conf.is_plain() {
-        return Err(failed(Errno::EINVAL));
-    }
-    let proc = File::open("/proc").map_err(|source| failed(errno_of(&source)))?;
-    switch_ipv6_off_by(proc, link).map_err(failed)
-}
-
-/// Disables IPv6 on the interface with this name, or on all future ones (`default`), through the proc file system
-/// `proc`: in this thread's network namespace. A kernel without IPv6 has nothing to disable.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
-    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-        Err(Errno::ENOENT) => Ok(()),
-        file => write(file?, b"1").map(drop),
-    }
-}
-
-/// Whether IPv6 is off on a link of this namespace.
-pub(crate) fn is_ipv6_off(link: &str) -> Result<bool, Error> {
-    let conf = Conf::disable_ipv6(link);
-    let value = read(&conf.path()).map_err(failed("read", &conf.name()))?;
-    Ok(value.is_none_or(|value| value == SET))
-}
-
 fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
@@ -203,7 +188,11 @@ impl Sysctl {
     pub fn plan(scope: &Scope, variable: Variable) -> Result<Self, Error> {
         let kept = variable.kept(scope);
         let name = variable.name();
-        let earlier = match forwarding::is_claimed(scope, None)? {
+        let is_claimed = match variable {
+            Variable::Ipv6Forward { .. } => forwarding::is_claimed_for_ipv6(scope)?,
+            _ => forwarding::is_claimed(scope, None)?,
+        };
+        let earlier = match is_claimed {
             true => read(&kept).map_err(failed("read", &kept.to_string_lossy()))?,
             false => None,
         };
@@ -226,8 +215,11 @@ impl Sysctl {
     /// Keeps the previous value; for forwarding also what there was then that packets may be forwarded for.
     fn keep(&self) -> Result<(), operation::Error> {
         let mut text = format!("{}\n", self.previous);
-        if matches!(self.variable, Variable::IpForward { .. }) {
+        if matches!(self.variable, Variable::IpForward { .. } | Variable::Ipv6Forward { .. }) {
             forwarding::Seen::now()?.write(&mut text);
+        }
+        for name in self.with_advertisements()? {
+            text.push_str(&format!("{ADVERTISED} {name}\n"));
         }
         let write = || -> io::Result<()> {
             if let Some(parent) = self.kept.parent() {
@@ -271,12 +263,45 @@ impl Sysctl {
             true => self.keep(),
             false => Ok(()),
         };
+        let made = made.and_then(|()| self.keep_advertisements(false));
         let made = made.and_then(|()| fs::write(self.variable.path(), SET).map_err(unset(&name)));
         if made.is_err() && kept_here {
             // Nothing changed, so nothing is to be put back. The error that counts is the first.
             let _ = self.forget();
         }
         made
+    }
+
+    /// The links here that take router advertisements. A host that forwards takes none, and would lose its own default route,
+    /// unless that is asked for with 2 (ip-sysctl.rst, accept_ra).
+    fn with_advertisements(&self) -> Result<Vec<String>, Error> {
+        if !matches!(self.variable, Variable::Ipv6Forward { .. }) {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for link in Connection::open(None)?.all()?.into_iter().filter(|link| !link.is_marked()) {
+            let conf = Conf::of_ipv6(&link.name, "accept_ra");
+            let is_on = |value: Option<String>| value.as_deref() == Some(SET);
+            if conf.is_plain() && is_on(read(&conf.path()).map_err(failed("read", &conf.name()))?) {
+                found.push(link.name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets the links that take router advertisements go on to do so while packets are forwarded; or as before (`back`).
+    fn keep_advertisements(&self, back: bool) -> Result<(), operation::Error> {
+        let kept =
+            read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?.unwrap_or_default();
+        let (before, after) = if back { ("2", SET) } else { (SET, "2") };
+        for name in kept.lines().filter_map(|line| line.strip_prefix(ADVERTISED)?.strip_prefix(' ')) {
+            let conf = Conf::of_ipv6(name, "accept_ra");
+            let value = if conf.is_plain() { read(&conf.path()) } else { Ok(None) };
+            if value.map_err(failed("read", &conf.name()))?.as_deref() == Some(before) {
+                fs::write(conf.path(), after).map_err(unset(&conf.name()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The interface that needs a guard, and a connection to ask for it: a bridge of others with `route_localnet`, unless that
@@ -308,14 +333,16 @@ impl Sysctl {
             self.unguard()?;
             return self.forget();
         }
-        if let Variable::IpForward { bridge } = &self.variable {
-            if forwarding::is_claimed(scope, Some(bridge))? {
+        if let Variable::IpForward { bridge } | Variable::Ipv6Forward { bridge } = &self.variable {
+            let v6 = matches!(self.variable, Variable::Ipv6Forward { .. });
+            // Who needs it for IPv6 has a claim of its own.
+            if !v6 && forwarding::is_claimed(scope, Some(bridge))? {
                 return Ok(());
             }
             let kept = read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?;
             if self.read()?.as_deref() == Some(SET)
                 && self.previous != SET
-                && let Some(needed) = forwarding::needed_by(bridge, kept.as_deref().unwrap_or_default())?
+                && let Some(needed) = forwarding::needed_by(bridge, v6, kept.as_deref().unwrap_or_default())?
             {
                 self.forget()?;
                 if let forwarding::Needed::Since(what) = needed {
@@ -333,6 +360,7 @@ impl Sysctl {
             }
         }
         self.unguard()?;
+        self.keep_advertisements(true)?;
         self.forget()
     }
 

@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 200;
 pub struct Change {
     /// What is sent.
     pub message: Message,
-    /// What it is about: `chain forward of table ip stave`.
+    /// What it is about: `chain forward of table inet stave`.
     pub object: String,
 }
 

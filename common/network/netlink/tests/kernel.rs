@@ -347,8 +347,8 @@ fn forwarding_stays_for_what_appeared_since_and_for_nothing_else() {
                 "1",
             ),
             (
-                "nft add table ip stave; nft add chain ip stave f '{ type filter hook forward priority 0; }'; \
-              nft add rule ip stave f accept",
+                "nft add table inet stave; nft add chain inet stave f '{ type filter hook forward priority 0; }'; \
+              nft add rule inet stave f accept",
                 "true",
                 "0",
             ),

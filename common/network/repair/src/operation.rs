@@ -106,6 +106,7 @@ impl NetworkOperation {
             self.link(),
             Some(
                 LinkOperation::LinkUp { namespace: Some(_), .. }
+                    | LinkOperation::Ipv6On { namespace: Some(_), .. }
                     | LinkOperation::AddressAdd { namespace: Some(_), .. }
                     | LinkOperation::RouteAdd { namespace: Some(_), .. }
             )

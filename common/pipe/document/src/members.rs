@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub use crate::{
     configuration::Configuration,
     network::{
-        Attached, Attachment, Bridge, CniInterface, CniIp, CniResult, CniRoute, GatewayMode, Namespace,
+        Attached, Attachment, Bridge, CniInterface, CniIp, CniResult, CniRoute, GatewayMode, Ipv6, Namespace,
         Network, Networks,
     },
 };

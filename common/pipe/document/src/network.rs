@@ -192,6 +192,9 @@ pub struct Bridge {
     #[schemars(with = "Option<String>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
+    /// Its network of IPv6, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6>,
     /// Whether no way leads out of it or into it, except for the host's own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
@@ -201,6 +204,21 @@ pub struct Bridge {
     /// Members of others.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// What a [`Bridge`] has of IPv6.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ipv6 {
+    /// The bridge's network: `fd01:2345:6789::/64`.
+    #[schemars(with = "String")]
+    pub subnet: IpNet,
+    /// The bridge's own address, which is the containers' gateway.
+    pub gateway: IpAddr,
+    /// The part of the subnet whose addresses are leased; all of it if there is none.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<IpNet>,
 }
 
 /// How the containers on a bridge are reached from outside.

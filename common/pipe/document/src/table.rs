@@ -121,7 +121,7 @@ pub const ROWS: [Row; 16] = [
         extenders: &[],
         others: "",
         holds: "an array of attachments: `name` (of the network), `interface` (in the namespace), `bridge` (`name`, `subnet`, `gateway`, \
-                `gatewayMode`: `nat` or `routed`, `ipRange`, `internal`, `isolated`), `cni` (a CNI 1.1.0 result)",
+                `gatewayMode`: `nat` or `routed`, `ipRange`, `ipv6`, `internal`, `isolated`), `cni` (a CNI 1.1.0 result)",
         schema: of::<Networks>,
     },
     Row {

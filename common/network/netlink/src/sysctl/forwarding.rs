@@ -7,7 +7,7 @@ use operation::Scope;
 
 use super::failed;
 use crate::{
-    Connection, Error, Link,
+    Connection, Error, Link, PROTOCOL,
     attribute::{find, string},
     netfilter::{INET, IPV4, Kind, Netfilter, OWN_TABLE, handle, is_forward},
 };
@@ -30,6 +30,15 @@ pub(super) fn is_claimed(scope: &Scope, but: Option<&str>) -> Result<bool, Error
         }
     }
     Ok(false)
+}
+
+/// The name of the claims of containers that have IPv6.
+pub(crate) const IPV6: &str = "ipv6";
+
+/// Whether a container claims forwarding of IPv6.
+pub(super) fn is_claimed_for_ipv6(scope: &Scope) -> Result<bool, Error> {
+    let claims = scope.claims(IPV6);
+    operation::holds_another(&claims, "").map_err(|source| failed("list", &claims.to_string_lossy())(source))
 }
 
 /// Links, and rules about packets that are forwarded.
@@ -84,10 +93,18 @@ pub(super) enum Needed {
 
 /// Whether a bridge of others needs forwarding, or a link or a rule for forwarded packets that was not there when it was
 /// switched on (`kept`).
-pub(super) fn needed_by(bridge: &str, kept: &str) -> Result<Option<Needed>, Error> {
+pub(super) fn needed_by(bridge: &str, v6: bool, kept: &str) -> Result<Option<Needed>, Error> {
     let connection = Connection::open(None)?;
     let links = connection.all()?;
-    let is_own = |link: &Link| link.name == bridge && link.is_our_bridge();
+    // A bridge of ours that has no IPv6 needs none forwarded.
+    let mut without = BTreeSet::new();
+    for link in links.iter().filter(|link| v6 && link.is_our_bridge()) {
+        let own = connection.addresses6(Some(link.index))?;
+        if own.iter().all(|address| address.protocol != Some(PROTOCOL)) {
+            without.insert(link.index);
+        }
+    }
+    let is_own = |link: &Link| link.is_our_bridge() && (link.name == bridge || without.contains(&link.index));
     let before = Seen::read(kept);
     let was_there = |link: &Link| before.as_ref().is_some_and(|before| before.links.contains(&shown(link)));
     let bridges = || links.iter().filter(|link| link.bridge && !is_own(link));
@@ -132,7 +149,7 @@ fn forward_rules() -> Result<BTreeSet<String>, Error> {
             .iter()
             .filter(|chain| is_forward(chain))
             .map(|chain| (text(chain, 1), text(chain, 3)))
-            .filter(|(table, _)| family != IPV4 || table != OWN_TABLE)
+            .filter(|(table, _)| table != OWN_TABLE)
             .collect();
         if forward.is_empty() {
             continue;

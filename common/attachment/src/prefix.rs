@@ -1,0 +1,102 @@
+//! The subnet of IPv6 of a bridge.
+
+use std::{fs::File, io::Read, net::Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+use netlink::{Connection, Link};
+use operation::Error;
+
+use crate::{Wanted, unfit::Unfit};
+
+/// The bridge's address of IPv6.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chosen {
+    /// With its prefix.
+    pub(crate) address: IpNet,
+    /// Who put it there (IFA_PROTO), where it stands.
+    pub(crate) present: Option<Option<u8>>,
+}
+
+/// The subnet that stands on the bridge, otherwise the wanted one or a new one; none for a bridge without IPv6.
+pub(crate) fn choose(
+    connection: &Connection,
+    standing: Option<&Link>,
+    wanted: &Wanted,
+) -> Result<Option<Chosen>, Error> {
+    let own = match standing {
+        Some(link) => connection.addresses6(Some(link.index))?,
+        None => Vec::new(),
+    };
+    // What an interface gives itself is of no use beyond its link.
+    let mut lasting = own.iter().filter(|one| !is_of_link(one.address)).peekable();
+    let first = lasting.peek().map(|address| address.address);
+    let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
+    let is_ours = standing.is_some_and(Link::is_our_bridge);
+    let bridge = || wanted.bridge.clone();
+    if let Some(found) = lasting.find(|found| is_it(found.address)) {
+        // A bridge of others may have it for itself.
+        let is_used = is_ours || wanted.ipv6 || wanted.subnet6.is_some();
+        return Ok(is_used.then_some(Chosen { address: found.address, present: Some(found.protocol) }));
+    }
+    if !wanted.ipv6 && wanted.subnet6.is_none() {
+        return Ok(None);
+    }
+    if let (Some(address), Some(subnet)) = (first, wanted.subnet6) {
+        return Err(Unfit::OtherAddress { bridge: bridge(), address, subnet: subnet.into() }.into());
+    }
+    if is_ours {
+        let (standing, flag) = ("has no IPv6", "without --ipv6");
+        return Err(Unfit::OtherKind { bridge: bridge(), standing, flag }.into());
+    }
+    let subnet = match wanted.subnet6 {
+        Some(subnet) => {
+            refuse_collision(connection, subnet)?;
+            subnet
+        }
+        None => random()?,
+    };
+    let address = IpNet::new_assert(lease::gateway(subnet.into()), subnet.prefix_len());
+    Ok(Some(Chosen { address, present: None }))
+}
+
+/// fe80::/10
+fn is_of_link(address: IpNet) -> bool {
+    matches!(address, IpNet::V6(net) if net.addr().segments()[0] & 0xffc0 == 0xfe80)
+}
+
+/// An address of another interface inside or around the subnet would make one of the two unreachable, and so would a route to a part
+/// of it.
+fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Error> {
+    let wanted = IpNet::from(subnet);
+    let overlaps = |net: IpNet| wanted.contains(&net) || net.contains(&wanted);
+    let address = connection.addresses6(None)?.into_iter().map(|one| one.address.trunc());
+    let routes = connection.routes6(None)?.into_iter().map(|route| route.destination);
+    let route = routes.filter(|to| wanted.contains(to)).map(|to| format!("the route to {to}"));
+    let collision = address.filter(|net| overlaps(*net)).map(|net| net.to_string()).chain(route).next();
+    match collision {
+        Some(what) => Err(Unfit::Collision { subnet: wanted, what }.into()),
+        None => Ok(()),
+    }
+}
+
+/// A prefix that hardly anybody else has: a random one of those that everybody may use (RFC 4193, 3.2).
+fn random() -> Result<Ipv6Net, Error> {
+    let mut bytes = [0; 16];
+    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[1..6]));
+    drawn.map_err(Error::on("read", "/dev/urandom"))?;
+    bytes[0] = 0xfd;
+    Ok(Ipv6Net::new_assert(Ipv6Addr::from(bytes), 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_local_and_random() {
+        let (one, other) = (random().unwrap(), random().unwrap());
+        assert_ne!(one, other);
+        assert_eq!((one.addr().octets()[0], one.prefix_len(), one.trunc()), (0xfd, 64, one));
+        assert!(is_of_link("fe80::1/64".parse().unwrap()) && !is_of_link(one.into()));
+    }
+}

@@ -1,0 +1,106 @@
+//! IPv6 of one link: on or off.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use ::mount::FileSystem;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+    unistd::write,
+};
+use rustix::mount::MountAttrFlags;
+
+use super::{Conf, SET, failed, read};
+use crate::{Error, errno_of};
+
+/// Disables IPv6 on a link of this namespace.
+pub(crate) fn switch_ipv6_off(link: &str) -> Result<(), Error> {
+    let conf = Conf::disable_ipv6(link);
+    let failed = |source| Error::new("set", conf.name(), source);
+    if !conf.is_plain() {
+        return Err(failed(Errno::EINVAL));
+    }
+    let proc = File::open("/proc").map_err(|source| failed(errno_of(&source)))?;
+    switch_ipv6_off_by(proc, link).map_err(failed)
+}
+
+/// Disables IPv6 on the interface with this name, or on all future ones (`default`), through the proc file system
+/// `proc`: in this thread's network namespace. A kernel without IPv6 has nothing to disable.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn switch_ipv6_off_by(proc: impl AsFd, interface: &str) -> Result<(), Errno> {
+    let path = format!("sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match openat(proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(()),
+        file => write(file?, b"1").map(drop),
+    }
+}
+
+/// Runs `work` in the namespace, or here, with a proc file system that shows its variables, and in a namespace of others is its own:
+/// what was looked up there stays with that mount as long as the namespace lasts.
+fn with_proc<T: Send>(
+    namespace: Option<&Path>,
+    work: impl FnOnce(OwnedFd) -> Result<T, Errno> + Send,
+) -> Result<T, Errno> {
+    let here = || File::open("/proc").map(OwnedFd::from).map_err(|source| errno_of(&source));
+    match namespace {
+        None => work(here()?),
+        Some(path) => crate::namespace::enter(path, || {
+            let own = FileSystem::open("proc").and_then(|proc| proc.mount(MountAttrFlags::empty()));
+            work(match own {
+                Ok(proc) => proc.into(),
+                Err(_) => here()?,
+            })
+        })?,
+    }
+}
+
+/// Enables IPv6 on a link, without router advertisements.
+pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(), Error> {
+    let conf = Conf::disable_ipv6(link);
+    let failed = |source| Error::new("set", conf.name(), source).within(namespace);
+    if !conf.is_plain() {
+        return Err(failed(Errno::EINVAL));
+    }
+    let set = |proc: OwnedFd| {
+        for variable in ["accept_ra", "disable_ipv6"] {
+            let path = format!("sys/net/ipv6/conf/{link}/{variable}");
+            let file = openat(&proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            write(file, b"0")?;
+        }
+        Ok(())
+    };
+    with_proc(namespace, set).map_err(failed)
+}
+
+/// Whether IPv6 is off on a link of this namespace. A kernel without IPv6 has it off everywhere.
+pub(crate) fn is_ipv6_off_in(namespace: Option<&Path>, link: &str) -> Result<bool, Error> {
+    let conf = Conf::disable_ipv6(link);
+    let failed = |source| Error::new("read", conf.name(), source).within(namespace);
+    let read = |proc: OwnedFd| {
+        let path = format!("sys/net/ipv6/conf/{link}/disable_ipv6");
+        match openat(&proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(true),
+            file => {
+                let mut value = String::new();
+                let read = File::from(file?).read_to_string(&mut value);
+                read.map_err(|source| errno_of(&source)).map(|_| value.trim() == SET)
+            }
+        }
+    };
+    with_proc(namespace, read).map_err(failed)
+}
+
+/// Whether IPv6 is off on a link of this namespace.
+pub(crate) fn is_ipv6_off(link: &str) -> Result<bool, Error> {
+    let conf = Conf::disable_ipv6(link);
+    let value = read(&conf.path()).map_err(failed("read", &conf.name()))?;
+    Ok(value.is_none_or(|value| value == SET))
+}

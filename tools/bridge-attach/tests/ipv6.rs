@@ -1,0 +1,156 @@
+//! Networks with IPv6, with real traffic.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use testkit::{Sandbox, Snapshot};
+
+const HOST6: &str = "2001:db8::1";
+
+/// A host without forwarding, with IPv6 on its wire, to which the world outside routes the subnet of the tests.
+fn sandbox() -> (Sandbox, Snapshot) {
+    let sandbox = Sandbox::new();
+    sandbox
+        .sh(&format!(
+            "echo 0 > /proc/sys/net/ipv4/ip_forward; ip address add {HOST6}/64 dev out0 nodad; ip route add default via 2001:db8::2"
+        ))
+        .ok();
+    sandbox
+        .outside(&format!(
+            "ip address add 2001:db8::2/64 dev eth0 nodad; ip route add fd01:5::/64 via {HOST6}; ip route add 10.5.0.0/24 via 192.0.2.1"
+        ))
+        .ok();
+    let before = sandbox.snapshot();
+    let server = "socat TCP6-LISTEN:99,fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_PEERADDR' >/dev/null 2>&1 </dev/null &";
+    sandbox.outside(&format!("{server} until ss -Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
+    (sandbox, before)
+}
+
+const DUAL: &str = "bridge-attach front --subnet 10.5.0.0/24 --subnet6 fd01:5::/64";
+
+#[track_caller]
+fn start(sandbox: &Sandbox, id: &str, attach: &str) -> Value {
+    let document = sandbox.sh(&format!("netns-add -n --id {id} | {attach} | tee {id}.json")).json();
+    sandbox.serve(id, "TCP6-LISTEN:80", id);
+    document
+}
+
+/// The container's address of IPv6.
+fn address(document: &Value) -> String {
+    let cidr = document["networks"][0]["cni"]["ips"][1]["address"].as_str().unwrap();
+    cidr.split('/').next().unwrap().to_owned()
+}
+
+/// What is asked, by whom, and the answer. Addresses are as socat shows them: `[fd01:0005:…]`.
+#[track_caller]
+fn traffic(sandbox: &Sandbox, when: &str, table: &[(&str, &str, &str)]) {
+    for (from, to, answer) in table {
+        let version = if to.starts_with('[') { "TCP6" } else { "TCP4" };
+        let limit = if answer.is_empty() { "0.3" } else { "2" };
+        let ask = format!("echo ? | timeout {limit} socat -t1 - {version}:{to} 2>/dev/null || true");
+        let told = sandbox.within(from, &ask).ok();
+        let told = told.trim();
+        let matches = if answer.is_empty() { told.is_empty() } else { told.starts_with(answer) };
+        assert!(matches, "{from} asks {to} {when}: {told:?}, not {answer:?}");
+    }
+}
+
+/// An address with all its digits, as socat shows it.
+fn long(address: &str) -> String {
+    let address: std::net::Ipv6Addr = address.parse().unwrap();
+    let groups: Vec<String> = address.segments().iter().map(|group| format!("{group:04x}")).collect();
+    format!("[{}]", groups.join(":"))
+}
+
+#[test]
+fn both_versions_of_ip() {
+    let (sandbox, before) = sandbox();
+    let a = address(&start(&sandbox, "a", &format!("{DUAL} | portmap -p 8080:80")));
+    let b = address(&start(&sandbox, "b", DUAL));
+    let is_of =
+        |address: &str| address.parse::<std::net::Ipv6Addr>().unwrap().octets().starts_with(&[0xfd, 1, 0, 5]);
+    assert!(is_of(&a) && is_of(&b) && a != b, "{a} {b}");
+    let (host, wire) = (long("fd01:5::1"), long(HOST6));
+    let (from_a, from_host, from_wire) =
+        (format!("b {}", long(&a)), format!("a {host}"), format!("outside {wire}"));
+    let outside = format!("a {}", long("2001:db8::2"));
+    let (to_a, to_b) = (format!("[{a}]:80"), format!("[{b}]:80"));
+    let table = [
+        ("a", &*to_b, &*from_a),
+        ("host", &to_a, &from_host),
+        ("outside", "[2001:db8::1]:8080", &outside),
+        ("outside", "192.0.2.1:8080", "a "),
+        ("host", "[2001:db8::1]:8080", "a "),
+        ("b", "[2001:db8::1]:8080", &from_host),
+        ("a", "[fd01:5::1]:8080", &from_host),
+        ("a", "[2001:db8::2]:99", &from_wire),
+        // Closed to strangers, as with IPv4; nor is the host a router for them.
+        ("outside", &to_a, ""),
+        ("outside", &to_b, ""),
+    ];
+    traffic(&sandbox, "at the start", &table);
+    sandbox.sh("nft flush ruleset; net-repair --all > /dev/null").ok();
+    traffic(&sandbox, "after a flush", &table);
+    sandbox.sh("bridge-attach --check < a.json | portmap --check > /dev/null").ok();
+    let listed = sandbox.sh("container-ls --format '{ports}' -- a").ok();
+    assert_eq!(listed, "0.0.0.0:8080->80/tcp [::]:8080->80/tcp\n");
+    // The same container gets the same address again.
+    sandbox.sh("unwind a > /dev/null").ok();
+    assert_eq!(address(&start(&sandbox, "a", DUAL)), a);
+    sandbox.sh("unwind a b > /dev/null; pkill -P 1 socat || true").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_prefix_is_drawn_once_and_ports_have_a_version() {
+    let (sandbox, before) = sandbox();
+    let random = "bridge-attach back --subnet 10.6.0.0/24 --ipv6";
+    let a = start(&sandbox, "a", random);
+    let subnet = a["networks"][0]["bridge"]["ipv6"]["subnet"].as_str().unwrap().to_owned();
+    assert!(subnet.starts_with("fd") && subnet.ends_with("/64"), "{subnet}");
+    // All containers of a bridge have it.
+    let b = start(
+        &sandbox,
+        "b",
+        "bridge-attach back --ip6 ADDRESS".replace("ADDRESS", &subnet.replace("/64", "7")).as_str(),
+    );
+    assert_eq!(b["networks"][0]["bridge"]["ipv6"]["subnet"], *subnet);
+    assert_eq!(address(&b), subnet.replace("/64", "7"));
+    start(&sandbox, "c", "bridge-attach plain --subnet 10.7.0.0/24 | portmap -p 8000:80");
+    for (command, told) in [
+        ("bridge-attach plain --ipv6", "bridge-attach: bridge \"plain\" has no IPv6"),
+        ("bridge-attach plain --ip6 fd00::7", "bridge-attach: bridge \"plain\" has no IPv6"),
+    ] {
+        let refused = sandbox.sh(&format!("netns-add -n --id d | {command} > /dev/null")).exits(1);
+        assert_eq!(refused.stderr.lines().next(), Some(told));
+        sandbox.sh("unwind d > /dev/null").ok();
+    }
+    for (spec, told) in [
+        ("[::]:81:80", "portmap: publish on ::: the container has no IPv6 address"),
+        ("[fd00::9]:81:80", "portmap: publish on fd00::9: the container has no IPv6 address"),
+    ] {
+        let refused = sandbox.sh(&format!("portmap -p {spec} < c.json > /dev/null")).exits(1);
+        assert_eq!(refused.stderr.lines().next(), Some(told));
+    }
+    let ports = "portmap -p '[::]:8001:80' -p 0.0.0.0:8002:80 -p '[2001:db8::1]:8003:80' -p 80";
+    let ports = sandbox
+        .sh(&format!("{ports} < a.json | tee ports.json | jq -c '[.ports[] | [.hostIP, .containerPort]]'"))
+        .ok();
+    assert_eq!(ports, "[[\"::\",80],[null,80],[\"2001:db8::1\",80],[null,80],[\"::\",80]]\n");
+    traffic(
+        &sandbox,
+        "by version",
+        &[
+            ("outside", "[2001:db8::1]:8001", "a "),
+            ("outside", "192.0.2.1:8001", ""),
+            ("outside", "[2001:db8::1]:8002", ""),
+            ("outside", "192.0.2.1:8002", "a "),
+            ("outside", "[2001:db8::1]:8003", "a "),
+        ],
+    );
+    sandbox.sh("portmap -p '[::]:8001:80' < b.json > /dev/null").exits(1);
+    sandbox.sh("portmap -p 8001:80 < c.json > c2.json && portmap --undo < c2.json > c.json").ok();
+    sandbox.sh("unwind a b c > /dev/null; pkill -P 1 socat || true").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+}
