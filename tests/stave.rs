@@ -412,3 +412,43 @@ fn ports_as_docker_lists_them() {
     host.stave("rm -f one two").ok();
     host.prints("run --rm --publish-all=false busybox echo none", "none");
 }
+
+#[test]
+fn networks_with_names() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints("network create --subnet 10.5.0.0/24 front", "front");
+    host.prints("network create --subnet 10.6.0.0/24 --internal --label name=x back", "back");
+    host.prints("run -d --name db --network back --ip 10.6.0.7 busybox sleep 1000", "db");
+    host.prints(
+        "run -d --name web --network front --network back -p 8080:80 --link db busybox sleep 1000",
+        "web",
+    );
+    host.prints("exec web ip -o -4 address show dev eth1 scope global | cut -d' ' -f7", "10.6.0.8/24");
+    host.prints("exec web tail -n 1 /etc/hosts", "10.6.0.7\tdb");
+    host.prints("exec web ip route get 192.0.2.2 | cut -d' ' -f3,5", "10.5.0.1 eth0");
+    host.fails("network rm front", 1, "network-rm: network \"front\" is in use by container \"web\"");
+    // A running container.
+    host.prints("network connect --ip 10.5.0.9 front db", "");
+    host.prints(
+        "exec db ip -o -4 address show scope global | tr -s ' ' | cut -d' ' -f2,4",
+        "eth0 10.6.0.7/24\neth1 10.5.0.9/24",
+    );
+    host.prints("network disconnect back db", "");
+    host.prints(
+        "exec db ip -o -4 address show scope global | tr -s ' ' | cut -d' ' -f2,4",
+        "eth1 10.5.0.9/24",
+    );
+    host.fails("network connect none db", 1, "network-ls: no network \"none\"");
+    host.fails("network connect front none", 1, "stave: no container \"none\" in /run/stave");
+    host.fails("run --network none-such busybox true", 125, "network-ls: no network \"none-such\"");
+    host.fails(
+        "run --ip 10.5.0.9 busybox true",
+        2,
+        "stave: --ip, --ip6 and --mac-address need a network with a name: --network NAME",
+    );
+    host.prints("rm -f db web", "db\nweb");
+    host.prints("network rm front back", "front\nback");
+    host.0.sh("rmdir \"$STAVE_ROOT\"/networks").ok();
+    host.0.assert_as(&before);
+}

@@ -179,7 +179,7 @@ struct Chosen {
 }
 
 /// Refuses a range from which no address can be leased.
-fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
+pub(crate) fn refuse_range(range: IpNet, subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
     if !subnet.contains(&range) {
         return Err(Unfit::RangeOutside { range, subnet }.into());
     }
@@ -207,7 +207,7 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let subnet = match (present, wanted.subnet) {
         (Some((net, _)), _) => net.trunc(),
         (None, Some(subnet)) => subnet,
-        (None, None) if own.is_empty() => first_free(&connection)?,
+        (None, None) if own.is_empty() => first_free(&connection, &[])?,
         // Its address is of another family or kind; told below.
         (None, None) => candidates().next().unwrap_or_default(),
     };
@@ -283,22 +283,23 @@ fn addresses(connection: &Connection) -> Result<Vec<(u32, Ipv4Net)>, Error> {
     Ok(nets.collect())
 }
 
-/// The first subnet in which no interface has an address, and to which no route leads: a VPN, or the network behind a router,
+/// The first subnet that is not `taken`, in which no interface has an address, and to which no route leads: a VPN, or the network behind a router,
 /// would be out of reach.
-fn first_free(connection: &Connection) -> Result<Ipv4Net, Error> {
+pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<Ipv4Net, Error> {
     let addresses = addresses(connection)?.into_iter().map(|(_, net)| net.trunc());
     let routes = connection.routes(None)?.into_iter().filter_map(|route| match route.destination {
         IpNet::V4(net) => Some(net),
         IpNet::V6(_) => None,
     });
     let used: Vec<_> = addresses.chain(routes.filter(|route| route.prefix_len() >= WAY_OUT)).collect();
-    let free = candidates().find(|subnet| !used.iter().any(|net| overlap(*subnet, *net)));
+    let is_free = |subnet: &Ipv4Net| !used.iter().chain(taken).any(|net| overlap(*subnet, *net));
+    let free = candidates().find(is_free);
     free.ok_or_else(|| Unfit::NoSubnet.into())
 }
 
 /// An address of another interface inside or around the subnet would make one of the two unreachable; so would a route to
 /// the subnet or a part of it. A wider route may stay: it leads to the rest of what it is for.
-fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
+pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
     let collides = |what: String, link: Option<u32>| -> Result<(), Error> {
         let interface = link.map(|link| connection.name(link)).transpose()?;
         let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();

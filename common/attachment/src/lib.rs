@@ -7,6 +7,7 @@ mod address;
 mod argument;
 mod bridge;
 mod container;
+pub mod named;
 mod pair;
 mod prefix;
 mod unfit;

@@ -27,8 +27,8 @@ pub struct Asked {
     pub address6: Option<IpAddr>,
     /// Its hardware address; by default it follows from the address.
     pub mac: Option<Mac>,
-    /// How far its default route goes before those of other attachments, with the number of attachments before this one. None
-    /// for a route that comes before all of them.
+    /// How far its default route goes before those of other attachments, and its place among those of this priority. None for a
+    /// route that comes before all of them.
     pub priority: Option<(i32, usize)>,
     /// Further routes.
     pub routes: Vec<Route>,
@@ -126,7 +126,12 @@ pub fn priority(number: i32, attachments: &[Attachment]) -> Result<(i32, usize),
     let is_first = |route: &members::CniRoute| route.dst.prefix_len() == 0 && route.priority.is_none();
     match attachments.iter().find(|one| one.cni.routes.iter().any(is_first)) {
         Some(first) if number > 0 => Err(Unfit::NoPriority(first.interface.clone()).into()),
-        _ => Ok((number, attachments.len())),
+        _ => {
+            // Behind all of its priority: one between them may have been taken back.
+            let taken: Vec<u64> = attachments.iter().map(Attachment::metric).collect();
+            let last = (0..=99).rev().find(|at| taken.contains(&metric((number, *at)).into()));
+            Ok((number, last.map_or(0, |at| at + 1)))
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn is_of_link(address: IpNet) -> bool {
 
 /// An address of another interface inside or around the subnet would make one of the two unreachable, and so would a route to a part
 /// of it.
-fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Error> {
+pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Error> {
     let wanted = IpNet::from(subnet);
     let overlaps = |net: IpNet| wanted.contains(&net) || net.contains(&wanted);
     let address = connection.addresses6(None)?.into_iter().map(|one| one.address.trunc());
@@ -80,7 +80,7 @@ fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Erro
 }
 
 /// A prefix that hardly anybody else has: a random one of those that everybody may use (RFC 4193, 3.2).
-fn random() -> Result<Ipv6Net, Error> {
+pub(crate) fn random() -> Result<Ipv6Net, Error> {
     let mut bytes = [0; 16];
     let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[1..6]));
     drawn.map_err(Error::on("read", "/dev/urandom"))?;

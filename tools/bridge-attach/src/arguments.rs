@@ -2,8 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::Result;
-use attachment::{Asked, Route, Wanted};
+use anyhow::{Result, anyhow};
+use attachment::{
+    Asked, Route, Wanted,
+    named::{self, Named},
+};
 use clap::{
     Parser,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -12,15 +15,17 @@ use document::members::{Attachment, GatewayMode};
 use firewall::Firewall;
 use ipnet::{Ipv4Net, Ipv6Net};
 use netlink::Mac;
-use toolkit::Common;
+use operation::Scope;
+use toolkit::{Common, hint};
 
 /// Attach a container to a network
 #[derive(Parser)]
 #[command(name = "bridge-attach", version)]
 pub(crate) struct BridgeAttach {
-    /// The network: the name of its bridge. A bridge that Stave did not make is used as it is, and never removed
-    #[arg(value_name = "NAME", default_value = "stave0", value_parser = attachment::parse_name)]
-    name: String,
+    /// The network: one that network-create made, or else the name of a bridge; by default stave0. A bridge that Stave did not make
+    /// is used as it is, and never removed
+    #[arg(value_name = "NAME", value_parser = target)]
+    name: Option<String>,
     /// The interface's name in the container; by default the first free one of eth0, eth1 and so on
     #[arg(long, value_name = "NAME", value_parser = attachment::parse_name)]
     pub(crate) interface: Option<String>,
@@ -59,14 +64,14 @@ pub(crate) struct BridgeAttach {
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
     /// How containers on the bridge are reached from outside, as with netns-bridge
-    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = modes())]
-    gateway_mode: GatewayMode,
+    #[arg(long, value_name = "MODE", value_parser = modes())]
+    gateway_mode: Option<GatewayMode>,
     /// No way leads out of the network, or into it: its containers reach each other and this host
     #[arg(long)]
     internal: bool,
     /// With `false`, containers on the bridge do not reach each other, except by published ports
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    icc: bool,
+    #[arg(long, value_name = "BOOL")]
+    icc: Option<bool>,
     /// Which firewall of the host lets the bridge through, as with netns-bridge
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
     firewall: Firewall,
@@ -87,6 +92,11 @@ fn modes() -> impl TypedValueParser<Value = GatewayMode> {
     })
 }
 
+/// The name of a network, or of a bridge.
+fn target(name: &str) -> Result<String, String> {
+    attachment::parse_name(name).or_else(|_| named::parse_network(name))
+}
+
 /// A hardware address that one interface can have.
 fn unicast(text: &str) -> Result<Mac, String> {
     let mac: Mac = text.parse().map_err(|error: netlink::InvalidMac| error.to_string())?;
@@ -97,32 +107,80 @@ fn unicast(text: &str) -> Result<Mac, String> {
 }
 
 impl BridgeAttach {
+    /// Whether an attachment to this network is meant.
+    pub(crate) fn is_meant(&self, network: &str) -> bool {
+        self.name.as_ref().is_none_or(|name| name == network)
+    }
+
+    /// The network of this name, if there is one.
+    pub(crate) fn named(&self, scope: &Scope) -> Result<Option<Named>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        let found = Named::find(&scope.root, name)?;
+        if found.is_none() && attachment::parse_name(name).is_err() {
+            let error = anyhow!("no network {name:?}, and no bridge can have this name");
+            return Err(hint(error, "network-create makes networks"));
+        }
+        let own = [
+            self.subnet.map(|_| "--subnet"),
+            self.ip_range.map(|_| "--ip-range"),
+            self.ipv6.then_some("--ipv6"),
+            self.subnet6.map(|_| "--subnet6"),
+            self.ip6_range.map(|_| "--ip6-range"),
+            self.gateway_mode.map(|_| "--gateway-mode"),
+            self.internal.then_some("--internal"),
+            self.icc.map(|_| "--icc"),
+        ];
+        match (&found, own.into_iter().flatten().next()) {
+            (Some(found), Some(flag)) => {
+                let error = anyhow!("{:?} says what network {name:?} is: {flag} is not for it", found.path);
+                Err(hint(error, format!("leave {flag} out; network-create takes it")))
+            }
+            _ => Ok(found),
+        }
+    }
+
     /// What is asked of the network.
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted {
-            bridge: self.name.clone(),
-            subnet: self.subnet,
-            range: self.ip_range,
-            ipv6: self.ipv6,
-            subnet6: self.subnet6,
-            range6: self.ip6_range,
-            firewall: self.firewall,
-            gateway_mode: self.gateway_mode,
-            internal: self.internal,
-            isolated: !self.icc,
+    pub(crate) fn wanted(&self, named: Option<&Named>) -> Wanted {
+        let firewall = self.firewall;
+        match named {
+            Some(named) => Wanted {
+                bridge: named.bridge.clone(),
+                subnet: named.subnet,
+                range: named.range,
+                ipv6: named.ipv6,
+                subnet6: named.subnet6,
+                range6: named.range6,
+                firewall,
+                gateway_mode: named.gateway_mode,
+                internal: named.internal,
+                isolated: named.isolated,
+            },
+            None => Wanted {
+                bridge: self.name.clone().unwrap_or_else(|| "stave0".to_owned()),
+                subnet: self.subnet,
+                range: self.ip_range,
+                ipv6: self.ipv6,
+                subnet6: self.subnet6,
+                range6: self.ip6_range,
+                firewall,
+                gateway_mode: self.gateway_mode.unwrap_or(GatewayMode::Nat),
+                internal: self.internal,
+                isolated: self.icc == Some(false),
+            },
         }
     }
 
     /// What is asked of the container's side, after these attachments.
-    pub(crate) fn asked(&self, attachments: &[Attachment]) -> Result<Asked> {
+    pub(crate) fn asked(&self, named: Option<&Named>, attachments: &[Attachment]) -> Result<Asked> {
+        let routes = named.iter().flat_map(|named| &named.routes).chain(&self.routes);
         Ok(Asked {
-            name: None,
-            mtu: self.mtu,
+            name: named.map(|named| named.name.clone()),
+            mtu: self.mtu.or(named.and_then(|named| named.mtu)),
             address: self.ip.map(Into::into),
             address6: self.ip6.map(Into::into),
             mac: self.mac_address,
             priority: Some(attachment::priority(self.gateway_priority, attachments)?),
-            routes: self.routes.clone(),
+            routes: routes.cloned().collect(),
             makes_bridge: true,
         })
     }

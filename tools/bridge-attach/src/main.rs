@@ -7,11 +7,11 @@
 //! Containers on different bridges reach each other by published ports only. Where CNI_COMMAND is set, it is the CNI plugin
 //! `stave-bridge` (docs/cni.md).
 //! # Reads
-//! `network`, `networks`; the leases below `$STAVE_RUN/leases`.
+//! `network`, `networks`; `$STAVE_ROOT/networks/NAME.json` or `NAME.conflist`; the leases below `$STAVE_RUN/leases`.
 //! # Adds
 //! An element of `networks`; for versions before 0.2 also `network.bridge` and `network.cni`, where it is the first.
 //! # Undoes
-//! The veth pair and the lease; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules
+//! The veth pair and the lease, of the last attachment or of that to NAME; with the last container on the bridge also the bridge, its masquerade, `ip_forward` and its rules
 //! in the host's firewall.
 //! # Needs
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); the namespace that netns-add makes.
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use arguments::BridgeAttach;
 use attachment::{Container, NetworkOperation};
-use document::{Document, members};
+use document::{Document, Member, Step, members};
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
@@ -50,15 +50,23 @@ impl Filter for BridgeAttach {
             return Err(hint(error, "put egress-allow behind all networks"));
         }
         let attachments = document.attachments()?;
-        let wanted = self.wanted();
+        let named = self.named(&context.scope)?;
+        let wanted = self.wanted(named.as_ref());
         let mut container = Container::new(&context.scope, &context.id, document)?;
         container.planned = context.planned;
         container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
         let mut planned = attachment::network(&container, &wanted, || toolkit::recorded(&context.scope))?;
-        let asked = self.asked(&attachments)?;
+        let asked = self.asked(named.as_ref(), &attachments)?;
         let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
         planned.operations.extend(pair);
         Ok(Plan { adds: members::Attached::new(&network, attachment), operations: planned.operations })
+    }
+
+    fn is_meant(&self, step: &Step) -> bool {
+        let list = step.adds.get(members::Networks::NAME).and_then(|list| list.as_array());
+        let mut names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
+        // One that was not done says nothing.
+        list.is_none() || names.any(|name| self.is_meant(name))
     }
 
     fn forget(_: &mut Document) -> Result<()> {

@@ -45,7 +45,7 @@ fn address(document: &Value) -> String {
 fn traffic(sandbox: &Sandbox, when: &str, table: &[(&str, &str, &str)]) {
     for (from, to, answer) in table {
         let version = if to.starts_with('[') { "TCP6" } else { "TCP4" };
-        let limit = if answer.is_empty() { "0.3" } else { "2" };
+        let limit = if answer.is_empty() { "0.3" } else { "5" };
         let ask = format!("echo ? | timeout {limit} socat -t1 - {version}:{to} 2>/dev/null || true");
         let told = sandbox.within(from, &ask).ok();
         let told = told.trim();

@@ -113,7 +113,8 @@ impl Filter for Portmap {
         }
         let is_held = |publish: &Publish| !self.no_hold && (self.hold || publish.together() <= HELD);
         let held = publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
-        let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
+        let mut held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
+        held.retain(|mapping| mapping.container_ip.is_ipv4());
         if !held.is_empty() {
             let recorded = || toolkit::recorded(&context.scope);
             operations.push(hold::HoldOperation::new(&context.id, &held, recorded)?.into());

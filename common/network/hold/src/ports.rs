@@ -1,5 +1,4 @@
 use std::{
-    collections::HashSet,
     fmt,
     net::{IpAddr, Ipv4Addr},
 };
@@ -37,18 +36,15 @@ impl Ports {
     /// The host's side of these mappings.
     pub fn of(mappings: &[Mapping]) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
-        let mut on_all = HashSet::new();
         for mapping in mappings {
             let Mapping { protocol, host_port, .. } = *mapping;
-            // A port of IPv6 on all addresses is held with that of IPv4, as the kernel does; on a single one it is not.
-            let host_ip = match mapping.host_ip {
-                None => None,
-                Some(IpAddr::V4(address)) => Some(address),
-                Some(IpAddr::V6(_)) => continue,
+            // A port of IPv6 is held with that of IPv4, as far as both are on all addresses: for the kernel, a process that binds
+            // `::` takes both.
+            let host_ip = match (mapping.host_ip, mapping.container_ip) {
+                (_, IpAddr::V6(_)) | (Some(IpAddr::V6(_)), _) => continue,
+                (Some(IpAddr::V4(address)), _) => Some(address),
+                (None, _) => None,
             };
-            if host_ip.is_none() && !on_all.insert((protocol, host_port)) {
-                continue;
-            }
             match found.last_mut() {
                 Some(ports)
                     if (ports.protocol, ports.host_ip) == (protocol, host_ip)

@@ -20,7 +20,7 @@ use ::operation::{Cause, Place, unless_gone};
 use ipnet::IpNet;
 
 pub use operation::Lease;
-pub use subnet::{gateway, has_room};
+pub use subnet::{gateway, has_room, hosts_of};
 
 /// Why an address could not be leased.
 #[derive(Debug, thiserror::Error)]

@@ -48,6 +48,12 @@ fn hosts(subnet: IpNet, range: IpNet) -> (u128, u128) {
     (first.max(number(range.network())), last.min(number(range.broadcast())))
 }
 
+/// The first and the last address of the range that a host can have; none where it has none.
+pub fn hosts_of(subnet: IpNet, range: IpNet) -> Option<(IpAddr, IpAddr)> {
+    let (first, last) = hosts(subnet, range);
+    (first <= last).then(|| (address(subnet, first), address(subnet, last)))
+}
+
 /// The subnet's addresses for hosts in the range, each once, starting after `cursor`.
 pub(crate) fn addresses(subnet: IpNet, range: IpNet, cursor: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
     let (first, last) = hosts(subnet, range);

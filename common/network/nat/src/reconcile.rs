@@ -1,5 +1,7 @@
 //! The current table, and what it lacks.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 use netlink::{
     Error, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Refusal,
@@ -113,16 +115,18 @@ pub(crate) fn frame(socket: &Netfilter, closed: Closed) -> Result<Frame, Refusal
     if table.is_none_or(|table| !covers(&table, &encode::table())) {
         changes.push(change(Kind::NewTable, NLM_F_CREATE, encode::table(), whole()));
     }
+    let sets = if none { Vec::new() } else { socket.dump(Kind::GetSet, INET, &encode::table()[..1])? };
+    let mut standing: HashMap<String, &Vec<u8>> =
+        sets.iter().filter_map(|set| Some((string(find(set, 2)?), set))).collect();
     for (at, set) in table::SETS.into_iter().enumerate() {
         let wanted = encode::set(set, at as u32 + 1);
-        let standing = if none { None } else { socket.get(Kind::GetSet, INET, &encode::named(set.name))? };
-        let Some(standing) = standing else {
+        let Some(standing) = standing.remove(set.name) else {
             let object = format!("{} {} of table inet {TABLE}", set.kind(), set.name);
             changes.push(change(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, wanted, object));
             continue;
         };
         // Everything except the id, which only matters in the batch that makes it.
-        if !covers(&standing, &wanted[..wanted.len() - 1]) {
+        if !covers(standing, &wanted[..wanted.len() - 1]) {
             return Err(Errno::EEXIST.into());
         }
     }

@@ -4,8 +4,7 @@ mod forwarding;
 mod ipv6;
 
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 

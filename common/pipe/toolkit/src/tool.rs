@@ -1,6 +1,6 @@
 //! What a tool is: one of five traits, implemented by the type of its arguments. [`crate::run`] runs it.
 
-use document::{Contribution, Document, Id, Member};
+use document::{Contribution, Document, Id, Member, Step};
 use operation::{Operation, Scope};
 use serde_json::Value;
 
@@ -49,6 +49,12 @@ pub trait Filter: clap::Parser {
     ) -> anyhow::Result<Self::Adds> {
         let _ = (document, operations);
         Ok(adds)
+    }
+
+    /// Whether `--undo` with these arguments is about this step; about each, unless the tool says otherwise.
+    fn is_meant(&self, step: &Step) -> bool {
+        let _ = step;
+        true
     }
 
     /// Takes what it added out of a document, after its last step was undone, where the steps do not tell what that is:

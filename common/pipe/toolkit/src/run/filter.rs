@@ -1,7 +1,7 @@
 //! The run of a filter: input, plan, record begun, apply, launch, record done, release, write. `docs/architecture.md`
 //! has the same list.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use document::{Contribution, Document, Id};
 use operation::{Operation, apply_all, interrupt};
@@ -32,7 +32,7 @@ pub fn filter_with<F: Filter, H: Hooks<F>>(invocation: Invocation<F>) -> ExitCod
     let Invocation { tool, version, arguments, asked } = invocation;
     let status = match asked {
         Asked::Job(filter) => job::<F, H>(&tool, &version, &filter),
-        Asked::Aside(common) => aside::<F>(&tool, &common) as u8,
+        Asked::Aside(common) => aside::<F>(&tool, &common, &arguments) as u8,
         Asked::Usage(error) => {
             let mut hooks = H::salvage(&arguments);
             let exit = usage(&tool, &error, &hooks.input(), |document| hooks.pass_on(document));
@@ -180,7 +180,7 @@ fn explain<F: Filter>(filter: &F, document: &Document) -> anyhow::Result<Vec<Str
     Ok(plan.operations.iter().flat_map(Operation::explain).collect())
 }
 
-fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
+fn aside<F: Filter>(tool: &str, common: &Common, arguments: &[OsString]) -> Exit {
     if common.schema || common.generate.is_some() {
         return schema::print::<F>(tool, common, F::READS, F::Adds::MEMBERS);
     }
@@ -191,7 +191,7 @@ fn aside<F: Filter>(tool: &str, common: &Common) -> Exit {
     let planned = document.is_planned().unwrap_or_default();
     let (stage, result) = match common.undo {
         true if planned => (Stage::Undo, plan::undo(tool, &mut document)),
-        true => (Stage::Undo, undo::run::<F>(tool, common, &mut document)),
+        true => (Stage::Undo, undo::run::<F>(tool, common, arguments, &mut document)),
         false if document.has_failed() => {
             to_output(&document);
             return Exit::Upstream;

@@ -77,7 +77,7 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
             Ok(())
         };
         let (scope, unrecorded) = (&common.scope()?, |_: &_, _: &_| Ok(()));
-        Undo { tool, scope, lock: None, forget: &forget, unrecorded }
+        Undo { tool, scope, lock: None, is_meant: &|_| true, forget: &forget, unrecorded }
             .steps::<Nothing>(common.steps, &mut document)
     }();
     match undone {

@@ -159,6 +159,7 @@ fn run<M: Marker>() -> Exit {
                 tool: marker.of(),
                 scope: &scope,
                 lock: None,
+                is_meant: &|_| true,
                 forget: &|_| Ok(()),
                 unrecorded: |_, _| Ok(()),
             };

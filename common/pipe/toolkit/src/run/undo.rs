@@ -1,6 +1,8 @@
 //! Undoing a step. A document is input, and undo runs as root: the document says which container and which step, and the
 //! record, which only root writes, says what the step did.
 
+use std::ffi::OsString;
+
 use anyhow::{anyhow, bail};
 use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
 use operation::{Operation, Scope, causes, interrupt, undo_all};
@@ -9,14 +11,22 @@ use serde_json::Value;
 use crate::{Common, Filter, failure, session};
 
 /// `--undo`: undoes the last step of this tool in the document, and in the record; with `--steps N` the last N.
-pub(crate) fn run<F: Filter>(tool: &str, common: &Common, document: &mut Document) -> anyhow::Result<()> {
+pub(crate) fn run<F: Filter>(
+    tool: &str,
+    common: &Common,
+    arguments: &[OsString],
+    document: &mut Document,
+) -> anyhow::Result<()> {
     let scope = common.scope()?;
     let forget = |document: &mut Document| -> anyhow::Result<()> {
         F::forget(document)?;
         Ok(F::Adds::MEMBERS.iter().try_for_each(|member| document.complete(member))?)
     };
     let (lock, unrecorded) = (F::LOCK, F::undo_unrecorded);
-    Undo { tool, scope: &scope, lock, forget: &forget, unrecorded }
+    // The tool's own arguments are not needed, and where they are not complete each step is meant.
+    let filter = F::try_parse_from(arguments).ok();
+    let is_meant = |step: &Step| filter.as_ref().is_none_or(|filter| filter.is_meant(step));
+    Undo { tool, scope: &scope, lock, is_meant: &is_meant, forget: &forget, unrecorded }
         .steps::<F::Operation>(common.steps, document)
 }
 
@@ -26,6 +36,8 @@ pub(crate) struct Undo<'a> {
     pub(crate) scope: &'a Scope,
     /// The tool's own lock, by its name.
     pub(crate) lock: Option<&'static str>,
+    /// Whether a step of the tool is one of those to undo.
+    pub(crate) is_meant: &'a dyn Fn(&Step) -> bool,
     /// Takes out of a document what the tool adds, for steps that do not tell what that is.
     pub(crate) forget: &'a dyn Fn(&mut Document) -> anyhow::Result<()>,
     /// Undoes what it can for a container without record.
@@ -48,8 +60,10 @@ impl Undo<'_> {
     /// printed on standard error.
     pub(crate) fn steps<O: Operation>(self, count: usize, document: &mut Document) -> anyhow::Result<()> {
         let all = document.steps_of(self.tool)?;
-        let below = all.len().saturating_sub(count);
-        let chosen: Vec<_> = all.into_iter().enumerate().skip(below).rev().collect();
+        let meant = all.into_iter().enumerate().filter(|(_, (_, step))| (self.is_meant)(step));
+        let mut chosen: Vec<_> = meant.collect();
+        chosen.drain(..chosen.len().saturating_sub(count));
+        chosen.reverse();
         if chosen.is_empty() {
             return Ok(());
         }

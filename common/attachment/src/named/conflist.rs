@@ -1,0 +1,136 @@
+//! A network of CNI (CNI SPEC.md, "Network configuration lists"), whose first plugin is `bridge`.
+
+use document::members::GatewayMode;
+use ipnet::{IpNet, Ipv4Net};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Named, Unusable, file::Subnet, range};
+use crate::Route;
+
+#[derive(Deserialize)]
+struct List {
+    name: String,
+    plugins: Vec<Plugin>,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    settings: Map<String, Value>,
+}
+
+/// The settings of the plugin `bridge` that are carried out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bridge {
+    #[serde(default = "cni0")]
+    bridge: String,
+    #[serde(default)]
+    ip_masq: bool,
+    #[serde(default)]
+    mtu: Option<u32>,
+    #[serde(default)]
+    ipam: Option<Ipam>,
+}
+
+fn cni0() -> String {
+    "cni0".to_owned()
+}
+
+#[derive(Deserialize)]
+struct Ipam {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    ranges: Vec<Vec<Range>>,
+    #[serde(flatten)]
+    single: Option<Range>,
+    #[serde(default)]
+    routes: Vec<Destination>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Range {
+    subnet: IpNet,
+    range_start: Option<String>,
+    range_end: Option<String>,
+    gateway: Option<std::net::IpAddr>,
+}
+
+#[derive(Deserialize)]
+struct Destination {
+    dst: IpNet,
+    gw: Option<std::net::IpAddr>,
+}
+
+/// Further plugins whose work our own tools do: portmap, and netns-bridge with the host's firewall.
+const OURS: [&str; 2] = ["portmap", "firewall"];
+
+/// Settings of `bridge` that ask for something else where they are set.
+const OTHER: [&str; 7] =
+    ["vlan", "vlanTrunk", "promiscMode", "macspoofchk", "preserveDefaultVlan", "enabledad", "portIsolation"];
+
+pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
+    let list: List = serde_json::from_slice(text)?;
+    if list.name != name {
+        return Err(Unusable::OtherName(list.name));
+    }
+    let not = |what: String| Unusable::NotCarriedOut(what);
+    let mut plugins = list.plugins.into_iter();
+    let first = plugins.next().filter(|plugin| plugin.kind == "bridge");
+    let first = first.ok_or_else(|| not("a first plugin that is not \"bridge\"".to_owned()))?;
+    if let Some(other) = plugins.find(|plugin| !OURS.contains(&plugin.kind.as_str())) {
+        return Err(not(format!("plugin {:?}", other.kind)));
+    }
+    let is_set = |key: &&&str| {
+        let value = first.settings.get(**key);
+        // The only one whose default is true.
+        let default = Value::from(**key == "preserveDefaultVlan");
+        value.is_some_and(|value| !matches!(value, Value::Null) && *value != default && *value != 0)
+    };
+    let apart = first.settings.get("portIsolation") == Some(&Value::Bool(true));
+    if let Some(other) = OTHER.iter().filter(|key| **key != "portIsolation").find(is_set) {
+        return Err(not(format!("setting {other:?} of plugin \"bridge\"")));
+    }
+    let bridge: Bridge = serde_json::from_value(Value::Object(first.settings))?;
+    crate::parse_name(&bridge.bridge).map_err(|reason| Unusable::Wrong(format!("bridge: {reason}")))?;
+    let ipam = bridge.ipam.ok_or_else(|| not("plugin \"bridge\" without \"ipam\"".to_owned()))?;
+    if ipam.kind != "host-local" {
+        return Err(not(format!("ipam {:?}", ipam.kind)));
+    }
+    let mut named = Named {
+        name: name.to_owned(),
+        path: Default::default(),
+        bridge: bridge.bridge,
+        subnet: None,
+        range: None,
+        ipv6: false,
+        subnet6: None,
+        range6: None,
+        gateway_mode: if bridge.ip_masq { GatewayMode::Nat } else { GatewayMode::Routed },
+        internal: false,
+        isolated: apart,
+        mtu: bridge.mtu.filter(|mtu| *mtu != 0),
+        routes: Vec::new(),
+    };
+    for Range { subnet, range_start, range_end, gateway } in
+        ipam.ranges.into_iter().flatten().chain(ipam.single)
+    {
+        let part = range(subnet, range_start.as_deref(), range_end.as_deref())?;
+        named.add(&Subnet {
+            gateway: gateway.or(Some(lease::gateway(subnet))),
+            ..Subnet::new(subnet, part)
+        })?;
+    }
+    for Destination { dst, gw } in ipam.routes {
+        // The default route comes with the network.
+        if dst != IpNet::from(Ipv4Net::default()) && dst.prefix_len() != 0 {
+            named.routes.push(Route { destination: dst, gateway: gw });
+        }
+    }
+    Ok(named)
+}

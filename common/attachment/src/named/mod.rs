@@ -1,0 +1,264 @@
+//! Networks by name: files below `$STAVE_ROOT/networks`.
+//!
+//! `NAME.json` has the form of podman's networks (containers/common, libnetwork/types/network.go), so podman's files work as they
+//! are, and podman reads ours. `NAME.conflist` is a network of CNI whose first plugin is `bridge` (CNI plugins, main/bridge;
+//! ipam/host-local). What a file asks for and is not carried out is rejected by its key.
+
+mod conflist;
+mod file;
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use document::members::GatewayMode;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::{Connection, Mac};
+use operation::{Error, Place, unless_gone};
+
+pub use file::{File, Subnet};
+
+use crate::{Route, bridge, parse_name, prefix, unfit::Unfit};
+
+/// A network as its file describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its bridge.
+    pub bridge: String,
+    /// Its subnet; none for the first free one.
+    pub subnet: Option<Ipv4Net>,
+    /// The part of it whose addresses are leased.
+    pub range: Option<Ipv4Net>,
+    /// Whether it has IPv6.
+    pub ipv6: bool,
+    /// Its subnet of IPv6; none for a random one.
+    pub subnet6: Option<Ipv6Net>,
+    /// As `range`.
+    pub range6: Option<Ipv6Net>,
+    /// How its containers are reached from outside.
+    pub gateway_mode: GatewayMode,
+    /// Whether no way leads out of it.
+    pub internal: bool,
+    /// Whether its containers do not reach each other.
+    pub isolated: bool,
+    /// The MTU of its interfaces, in bytes.
+    pub mtu: Option<u32>,
+    /// Further routes of its containers.
+    pub routes: Vec<Route>,
+}
+
+/// Why a file describes no network that can be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("it is called {0:?}")]
+    OtherName(String),
+    #[error("{0} is not carried out")]
+    NotCarriedOut(String),
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// The directory of all networks.
+pub fn directory(root: &Path) -> PathBuf {
+    root.join("networks")
+}
+
+/// The name of a network: a letter or digit, then letters, digits, `_`, `.` and `-`; 64 at most.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_network(name: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    match starts && name.len() <= 64 && name.chars().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err("the name of a network takes letters, digits, `_`, `.` and `-`, a letter or digit first, 64 at most".into()),
+    }
+}
+
+/// The bridge of a network that names none: its name where an interface may have it, otherwise one that follows from it.
+pub fn bridge_of(name: &str) -> String {
+    parse_name(name).unwrap_or_else(|_| {
+        let Mac([_, a, b, c, d, e]) = Mac::derive("", name);
+        format!("br-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
+    })
+}
+
+impl Named {
+    /// The network with this name; none where there is no file for it.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or asks for something that is not carried out.
+    pub fn find(root: &Path, name: &str) -> Result<Option<Self>, Error> {
+        for (suffix, read) in [("json", file::read as Reader), ("conflist", conflist::read)] {
+            let path = directory(root).join(format!("{name}.{suffix}"));
+            let text = unless_gone(fs::read(&path)).map_err(failed("read", &path))?;
+            if let Some(text) = text {
+                let found = read(name, &text).map_err(|cause| unusable(&path, cause))?;
+                return Ok(Some(Self { path, ..found }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of all networks, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(root: &Path) -> Result<Vec<String>, Error> {
+        let directory = directory(root);
+        let entries = unless_gone(fs::read_dir(&directory)).map_err(failed("list", &directory))?;
+        let mut names = Vec::new();
+        for entry in entries.into_iter().flatten() {
+            let name = entry.map_err(failed("list", &directory))?.file_name();
+            let name = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".json").or_else(|| name.strip_suffix(".conflist")));
+            names.extend(name.filter(|name| parse_network(name).is_ok()).map(str::to_owned));
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+type Reader = fn(&str, &[u8]) -> Result<Named, Unusable>;
+
+fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::new(verb, format_args!("{path:?}"), error).of(Place::Store)
+}
+
+fn unusable(path: &Path, cause: Unusable) -> Error {
+    Error::new("read network", format_args!("{path:?}"), operation::Cause::Source(Box::new(cause)))
+}
+
+/// Chooses what of the subnets of a new network is not given. `others` are the networks that there are.
+///
+/// # Errors
+/// When a given one collides with another network, an interface or a route, or none is left.
+pub fn subnets(
+    subnet: Option<Ipv4Net>,
+    ipv6: bool,
+    subnet6: Option<Ipv6Net>,
+    others: &[Named],
+) -> Result<(Ipv4Net, Option<Ipv6Net>), Error> {
+    let connection = Connection::open(None)?;
+    for other in others {
+        let theirs = [other.subnet.map(IpNet::from), other.subnet6.map(IpNet::from)].into_iter().flatten();
+        let ours = [subnet.map(IpNet::from), subnet6.map(IpNet::from)].into_iter().flatten();
+        for (subnet, theirs) in ours.flat_map(|ours| theirs.clone().map(move |theirs| (ours, theirs))) {
+            if subnet.contains(&theirs) || theirs.contains(&subnet) {
+                let what = format!("network {:?}, which has {theirs}", other.name);
+                return Err(Unfit::Collision { subnet, what }.into());
+            }
+        }
+    }
+    let subnet = match subnet {
+        Some(subnet) => {
+            bridge::refuse_collision(&connection, subnet)?;
+            subnet
+        }
+        None => {
+            let taken: Vec<Ipv4Net> = others.iter().filter_map(|other| other.subnet).collect();
+            bridge::first_free(&connection, &taken)?
+        }
+    };
+    let subnet6 = match subnet6 {
+        Some(subnet) => {
+            prefix::refuse_collision(&connection, subnet)?;
+            Some(subnet)
+        }
+        None if ipv6 => Some(prefix::random()?),
+        None => None,
+    };
+    Ok((subnet, subnet6))
+}
+
+/// Refuses a range from which no address of the subnet can be leased.
+///
+/// # Errors
+/// When it is such a range.
+pub fn refuse_range(subnet: IpNet, range: Option<IpNet>) -> Result<(), Error> {
+    match range {
+        Some(range) => bridge::refuse_range(range, subnet, lease::gateway(subnet)),
+        None => Ok(()),
+    }
+}
+
+/// The id of a new network: 64 random hexadecimal digits.
+///
+/// # Errors
+/// When none can be drawn.
+pub fn new_id() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    let drawn = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    drawn.map_err(Error::on("read", "/dev/urandom"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+impl File {
+    /// Writes the network, which must be new, into the directory of all networks. Returns the file's path.
+    ///
+    /// # Errors
+    /// When there is one of this name, or it cannot be written.
+    pub fn create(&self, root: &Path) -> Result<PathBuf, Error> {
+        let directory = directory(root);
+        fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+        let path = directory.join(format!("{}.json", self.name));
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| unusable(&path, error.into()))?;
+        text.push('\n');
+        // Beside it first: a name that is there is whole.
+        let beside = directory.join(format!(".{}.new", self.name));
+        let write = || -> io::Result<()> {
+            let mut file = fs::File::create(&beside)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::hard_link(&beside, &path)?;
+            fs::File::open(&directory)?.sync_all()
+        };
+        let written = write();
+        let _ = fs::remove_file(&beside);
+        written.map_err(failed("create", &path))?;
+        Ok(path)
+    }
+}
+
+/// The part of a subnet from one address to another, as far as it has a prefix: with or without its first and last address.
+pub(crate) fn range(
+    subnet: IpNet,
+    first: Option<&str>,
+    last: Option<&str>,
+) -> Result<Option<IpNet>, Unusable> {
+    let wrong = || Unusable::Wrong(format!("a range of subnet {subnet} is no two addresses of it"));
+    let parse =
+        |text: &str| text.parse::<std::net::IpAddr>().ok().filter(|ip| subnet.contains(ip)).ok_or_else(wrong);
+    let (first, last) = (first.map(parse).transpose()?, last.map(parse).transpose()?);
+    if first.is_none() && last.is_none() {
+        return Ok(None);
+    }
+    let first = first.unwrap_or_else(|| subnet.network());
+    let last = last.unwrap_or_else(|| subnet.broadcast());
+    let is_it = |net: &IpNet| {
+        let inside = lease::hosts_of(subnet, *net);
+        let begins = first == net.network()
+            || Some(first) == inside.map(|(first, _)| first)
+            || first == lease::gateway(*net);
+        let ends = last == net.broadcast() || Some(last) == inside.map(|(_, last)| last);
+        begins && ends
+    };
+    let lengths = subnet.prefix_len()..=subnet.max_prefix_len();
+    let nets = lengths.filter_map(|length| IpNet::new(last, length).ok()).map(|net| net.trunc());
+    match nets.into_iter().find(is_it) {
+        Some(net) if net == subnet => Ok(None),
+        Some(net) => Ok(Some(net)),
+        None => Err(Unusable::NotCarriedOut(format!("a range that has no prefix ({first} to {last})"))),
+    }
+}

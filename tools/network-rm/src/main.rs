@@ -1,0 +1,76 @@
+//! Removes networks that have a name.
+//!
+//! # Does
+//! Removes their files below `$STAVE_ROOT/networks`. A network that a container is attached to stays. The bridge goes with the last
+//! container.
+//! # Reads
+//! No document; from each record `networks`.
+//! # Adds
+//! Nothing; prints the names of those that were removed, as one JSON array.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Write access to `$STAVE_ROOT`.
+
+use std::{fs, process::ExitCode};
+
+use attachment::named::{self, Named};
+use clap::Parser;
+use document::record::{self, Lock};
+use serde_json::Value;
+use toolkit::prelude::*;
+
+/// Remove networks that have a name
+#[derive(Parser)]
+#[command(name = "network-rm", version)]
+struct NetworkRm {
+    /// The networks
+    #[arg(value_name = "NAME", required = true, value_parser = named::parse_network)]
+    names: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl NetworkRm {
+    /// The networks, none of which is in use.
+    fn find(&self, context: &toolkit::Context) -> Result<Vec<Named>> {
+        let (root, run_dir) = (&context.scope.root, &context.scope.run_dir);
+        let mut found = Vec::new();
+        for name in &self.names {
+            found.push(Named::find(root, name)?.ok_or_else(|| anyhow!("no network {name:?}"))?);
+        }
+        for id in record::list(run_dir)? {
+            let Some(document) = record::read(run_dir, &id)? else { continue };
+            for attachment in document.attachments()? {
+                if self.names.contains(&attachment.name) {
+                    let error = anyhow!("network {:?} is in use by container \"{id}\"", attachment.name);
+                    return Err(hint(error, format!("unwind {id}, or disconnect it")));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Report for NetworkRm {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, context: &toolkit::Context) -> Result<Vec<String>> {
+        let found = self.find(context)?;
+        Ok(found.iter().map(|one| operation::words(["rm", &one.path.to_string_lossy()])).collect())
+    }
+
+    fn report(&self, context: &toolkit::Context) -> Result<Value> {
+        let _lock = Lock::take(&context.scope.run_dir, "network")?;
+        for Named { path, .. } in self.find(context)? {
+            fs::remove_file(&path).with_context(|| format!("remove {path:?}"))?;
+        }
+        Ok(serde_json::to_value(&self.names)?)
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<NetworkRm>()
+}
