@@ -160,7 +160,13 @@ impl Trees {
         let newest = oci::timestamp::source_date_epoch();
         Ok(match self {
             Self::Upper { upper, below, without } => {
-                let options = Options { compression, below: below.clone(), without: without.clone(), newest };
+                let options = Options {
+                    compression,
+                    below: below.clone(),
+                    without: without.clone(),
+                    newest,
+                    all: None,
+                };
                 diff::upper(upper.as_fd(), out, &options)?
             }
             Self::Both { lower, upper } => diff::trees(

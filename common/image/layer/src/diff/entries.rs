@@ -11,7 +11,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev, openat, openat2, readlinkat, statat,
 };
 
-use super::{Error, Summary, blob::Blob};
+use super::{Error, Options, Summary, blob::Blob};
 use crate::overlay;
 
 pub(super) struct Entries<W: Write> {
@@ -19,7 +19,8 @@ pub(super) struct Entries<W: Write> {
     /// The first path of each file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     count: u64,
-    newest: Option<i64>,
+    newest: Option<Time>,
+    all: Option<Time>,
 }
 
 /// Names with another meaning in a layer: whiteouts.
@@ -73,8 +74,10 @@ pub(super) fn kind(stat: &Stat) -> FileType {
 }
 
 impl<W: Write> Entries<W> {
-    pub(super) fn new(blob: Blob<W>, newest: Option<i64>) -> Self {
-        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0, newest }
+    pub(super) fn new(blob: Blob<W>, options: &Options) -> Self {
+        let time = |seconds| Time { seconds, nanoseconds: 0 };
+        let (newest, all) = (options.newest.map(time), options.all.map(time));
+        Self { writer: Writer::new(blob), links: HashMap::new(), count: 0, newest, all }
     }
 
     pub(super) fn finish(self) -> io::Result<Summary> {
@@ -89,9 +92,14 @@ impl<W: Write> Entries<W> {
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), Error> {
+        let newest = self.newest.filter(|newest| entry.mtime > *newest);
+        let time = self.all.or(newest);
+        self.put_with(entry, time)
+    }
+
+    fn put_with(&mut self, entry: &Entry, time: Option<Time>) -> Result<(), Error> {
         self.count += 1;
-        let newest = self.newest.map(|seconds| Time { seconds, nanoseconds: 0 });
-        match newest.filter(|newest| entry.mtime > *newest) {
+        match time {
             Some(mtime) => self.writer.entry(&Entry { mtime, ..entry.clone() }),
             None => self.writer.entry(entry),
         }
@@ -100,12 +108,12 @@ impl<W: Write> Entries<W> {
 
     /// The whiteout of `name` in `directory`. It has no time, because the time of the deletion does not matter.
     pub(super) fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Result<(), Error> {
-        self.put(&Entry::new(Kind::File, join(directory, &[WHITEOUT, name].concat())))
+        self.put_with(&Entry::new(Kind::File, join(directory, &[WHITEOUT, name].concat())), None)
     }
 
     /// The opaque whiteout of `directory`.
     pub(super) fn opaque(&mut self, directory: &[u8]) -> Result<(), Error> {
-        self.put(&Entry::new(Kind::File, join(directory, OPAQUE)))
+        self.put_with(&Entry::new(Kind::File, join(directory, OPAQUE)), None)
     }
 
     /// The entry of an open directory; the root for an empty path.

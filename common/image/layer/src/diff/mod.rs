@@ -35,6 +35,8 @@ pub struct Options {
     pub without: BTreeSet<Vec<u8>>,
     /// Newer files get this time, in seconds since 1970 (reproducible-builds.org, "SOURCE_DATE_EPOCH").
     pub newest: Option<i64>,
+    /// Everything gets this time instead of its own, in seconds since 1970.
+    pub all: Option<i64>,
 }
 
 /// The result of writing.
@@ -85,7 +87,7 @@ pub enum Error {
 /// [`Error`]: among others where overlayfs left a redirect or a file without its data in the upper directory, which only
 /// the layers below could explain, and for names that are whiteouts in a layer.
 pub fn upper(upper: BorrowedFd, out: impl Write, options: &Options) -> Result<Summary, Error> {
-    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options.newest);
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options);
     upper::walk(upper, &mut entries, options)?;
     entries.finish().map_err(Error::Write)
 }
@@ -102,7 +104,7 @@ pub fn trees(
     out: impl Write,
     options: &Options,
 ) -> Result<Summary, Error> {
-    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options.newest);
+    let mut entries = entries::Entries::new(blob::Blob::new(out, options.compression), options);
     trees::walk(lower, upper, &mut entries)?;
     entries.finish().map_err(Error::Write)
 }
