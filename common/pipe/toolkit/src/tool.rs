@@ -114,6 +114,15 @@ pub trait Source: clap::Parser {
     fn rehearse(&self, context: &Context) -> anyhow::Result<Vec<String>> {
         self.explain(context)
     }
+
+    /// What is wrong with the input, where the user asks for that only; none where he does not. Nothing is made then, and no document
+    /// written. Lines mean failure.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being looked at.
+    fn check(&self, _context: &Context) -> Option<anyhow::Result<Vec<String>>> {
+        None
+    }
 }
 
 /// A tool of the store (`img-ls`, `img-tag`): prints one JSON value.

@@ -38,6 +38,14 @@ fn run<S: Source>() -> Exit {
     if source.common().explain {
         return explained(&tool, source.common().context(None).and_then(|context| source.explain(&context)));
     }
+    if let Some(checked) = source.common().context(None).map(|context| source.check(&context)).transpose() {
+        let lines = checked.and_then(|lines| lines);
+        let is_bad = lines.as_ref().is_ok_and(|lines| !lines.is_empty());
+        return match explained(&tool, lines) {
+            Exit::Done if is_bad => Exit::Failed,
+            exit => exit,
+        };
+    }
     if source.common().dry_run {
         let lines = source.common().context(None).and_then(|context| source.rehearse(&context));
         return planned(&tool, source.common(), lines);
