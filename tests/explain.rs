@@ -135,6 +135,7 @@ fn to_explain_is_to_change_nothing() {
         ("img-verify --explain --remove", ""),
         ("img-ls --explain", ""),
         ("img-history --explain busybox", ""),
+        ("img-diff --explain busybox busybox", ""),
         ("img-inspect --explain busybox", ""),
         ("img-commit --explain -t new", "web.json"),
         ("layer-diff --explain", "web.json"),

@@ -1,0 +1,102 @@
+//! Tells in what two images differ.
+//!
+//! # Does
+//! Compares the configurations of two images, and their layers one by one: each path's kind, mode, owner, time, size, target,
+//! attributes and content. Layers of the same digest are not read.
+//! # Reads
+//! No document.
+//! # Adds
+//! Nothing; prints `{"equal", "differences": [{"layer", "path", "what", "a", "b"}]}`; settings have no `layer`, and what only one
+//! image has is `null` in the other. `--table` prints a line for each.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to `$STAVE_ROOT/images`.
+
+mod layers;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oci::{Image, Layout, Platform};
+use serde::Serialize;
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Tell in what two images differ
+#[derive(Parser)]
+#[command(name = "img-diff", version)]
+struct Diff {
+    /// The first image: a name, an id, or the first digits of an id
+    #[arg(value_name = "A")]
+    a: String,
+    /// The second image
+    #[arg(value_name = "B")]
+    b: String,
+    /// Take this platform of multi-platform images: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Print a line for each difference instead of JSON
+    #[arg(long)]
+    table: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Difference {
+    /// The number of the layer, from 0; none for settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<usize>,
+    /// The file, or the setting.
+    path: String,
+    /// What of it.
+    what: &'static str,
+    a: Value,
+    b: Value,
+}
+
+impl Report for Diff {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let layout = Layout::look(context.scope.root.join("images"))?;
+        let image =
+            |name: &str| -> Result<Image> { Ok(layout.image(&layout.find(name)?, self.platform.as_ref())?) };
+        let (a, b) = (image(&self.a)?, image(&self.b)?);
+        let mut differences = Vec::new();
+        let is_equal = a.descriptor.digest() == b.descriptor.digest();
+        if !is_equal {
+            settings::compare("", &a.raw_configuration, &b.raw_configuration, &mut differences);
+            layers::compare(&layout, &a, &b, &mut differences)?;
+        }
+        Ok(json!({"equal": is_equal, "differences": differences}))
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        self.table.then(|| rows(report))
+    }
+}
+
+fn rows(report: &Value) -> String {
+    let row = |difference: &Value| {
+        let layer =
+            difference["layer"].as_u64().map_or("settings".to_owned(), |layer| format!("layer {layer}"));
+        let (path, what) = (&difference["path"], &difference["what"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        format!("{layer}\t{}\t{}\t{}\t{}\n", text(path), text(what), difference["a"], difference["b"])
+    };
+    report["differences"].as_array().into_iter().flatten().map(row).collect()
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Diff>()
+}
