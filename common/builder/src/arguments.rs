@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, collections::BTreeSet};
 
 use oci::Platform;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
@@ -72,6 +73,29 @@ impl Global {
         Some(value.clone())
     }
 
+    /// The same, as if no value was given.
+    ///
+    /// # Errors
+    /// As [`Global::new`].
+    pub fn without_given(
+        &self,
+        statements: &[Statement],
+        escape: char,
+    ) -> Result<Self, (usize, ExpandError)> {
+        let target = self.platform.get("TARGETSTAGE").map_or("", String::as_str);
+        Self::new(BTreeMap::new(), self.target.as_ref(), statements, escape, target)
+    }
+
+    /// The names of variables in FROM.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.declared.keys().chain(self.platform.keys()).cloned()
+    }
+
+    /// A given value, which does not count as used.
+    pub fn given_value(&self, name: &str) -> Option<String> {
+        self.given.get(name).cloned()
+    }
+
     /// The platform to build for, if one was named.
     pub fn target(&self) -> Option<&Platform> {
         self.target.as_ref()
@@ -80,6 +104,16 @@ impl Global {
     /// A variable in FROM.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.declared.get(name).or_else(|| self.platform.get(name)).cloned()
+    }
+
+    /// Given values that an ARG used.
+    pub fn used(&self) -> Vec<String> {
+        self.used.borrow().iter().cloned().collect()
+    }
+
+    /// Notes that given values were used.
+    pub fn mark(&self, names: &[String]) {
+        self.used.borrow_mut().extend(names.iter().cloned());
     }
 
     /// Given values that no ARG used.
@@ -113,7 +147,7 @@ fn is_predefined(name: &str) -> bool {
 }
 
 /// The ARGs of one stage so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Local {
     values: Vec<(String, String)>,
 }

@@ -6,6 +6,7 @@
 mod prune;
 
 use std::{
+    cell::RefCell,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -55,10 +56,10 @@ impl Step {
     /// The results of older versions of the tool are then not found.
     fn version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => ("run", "2"),
-            Self::Copy => ("copy", "2"),
-            Self::Workdir => ("workdir", "2"),
-            Self::Configuration => ("configuration", "2"),
+            Self::Run => ("run", "3"),
+            Self::Copy => ("copy", "3"),
+            Self::Workdir => ("workdir", "3"),
+            Self::Configuration => ("configuration", "3"),
         }
     }
 }
@@ -111,12 +112,51 @@ pub struct Cache {
     directory: PathBuf,
     read: bool,
     apart: Option<&'static str>,
+    /// What was found or kept since it was opened.
+    used: RefCell<Vec<Used>>,
+}
+
+/// A result, with the file that it is in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Used {
+    /// The key, as hexadecimal digits.
+    pub key: String,
+    /// The result.
+    #[serde(flatten)]
+    pub entry: Entry,
 }
 
 impl Cache {
+    /// The results that were found or kept so far, each once.
+    pub fn used(&self) -> Vec<Used> {
+        self.used.borrow().clone()
+    }
+
+    /// Notes results that were found or kept elsewhere.
+    pub fn note(&self, used: Vec<Used>) {
+        for one in used {
+            let mut all = self.used.borrow_mut();
+            all.retain(|own| own.key != one.key);
+            all.push(one);
+        }
+    }
+
+    /// Takes a result from elsewhere, unless there is one for its key.
+    ///
+    /// # Errors
+    /// When it cannot be written: the path, and the cause.
+    pub fn take(&self, used: &Used, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
+        let is_key = used.key.len() == 64 && used.key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let path = self.directory.join(format!("{}.json", used.key));
+        if !is_key || path.exists() {
+            return Ok(());
+        }
+        write(&beside.join("entry.json"), &path, &used.entry).map_err(|error| (path, error))
+    }
+
     /// The cache in `directory`. If `read` is false, nothing is found in it (`--no-cache`), but results are kept.
     pub fn new(directory: PathBuf, read: bool) -> Self {
-        Self { directory, read, apart: None }
+        Self { directory, read, apart: None, used: RefCell::default() }
     }
 
     /// The same cache with separate keys: for steps that see something else in the same layers.
@@ -129,12 +169,20 @@ impl Cache {
         self.directory.join("mounts")
     }
 
+    fn hex(&self, key: &Key) -> String {
+        match self.apart {
+            Some(name) => key.clone().with(name).hex(),
+            None => key.hex(),
+        }
+    }
+
+    /// A key as hexadecimal digits: the name of its file.
+    pub fn name(&self, key: &Key) -> String {
+        self.hex(key)
+    }
+
     fn path(&self, key: &Key) -> PathBuf {
-        let key = match self.apart {
-            Some(name) => key.clone().with(name),
-            None => key.clone(),
-        };
-        self.directory.join(format!("{}.json", key.hex()))
+        self.directory.join(format!("{}.json", self.hex(key)))
     }
 
     /// The result for this key. An unreadable entry counts as none.
@@ -142,7 +190,9 @@ impl Cache {
         if !self.read {
             return None;
         }
-        serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()
+        let entry: Entry = serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()?;
+        self.note(vec![Used { key: self.hex(key), entry: entry.clone() }]);
+        Some(entry)
     }
 
     /// Notes that the entry for this key was used.
@@ -156,6 +206,7 @@ impl Cache {
     /// When it cannot be written: the path, and the cause.
     pub fn put(&self, key: &Key, entry: &Entry, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(key);
+        self.note(vec![Used { key: self.hex(key), entry: entry.clone() }]);
         write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     dockerfile::{self, Instruction, expand::Expander},
     error::Cause,
     manifest, metadata,
+    moment::Moment,
 };
 
 /// The source of an image, and its settings.
@@ -81,8 +82,9 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     }
     change(&mut image, &commit.changes)?;
     let mut layers: Vec<Descriptor> = found.manifest.layers().to_vec();
-    let layer = write_layer(commit, &layout)?;
-    let created = oci::timestamp::format(oci::timestamp::now());
+    let moment = Moment::of(oci::timestamp::source_date_epoch(), image.created.as_deref());
+    let layer = write_layer(commit, &layout, moment)?;
+    let created = moment.text();
     image.created = Some(created.clone());
     image.author = commit.author.clone();
     for stale in ["container", "container_config"] {
@@ -107,11 +109,11 @@ pub fn commit(commit: &Commit, base: &Descriptor) -> Result<Built, Cause> {
     layout.name(&descriptor, &commit.tags)?;
     let mut configuration = serde_json::to_value(&image)?;
     configuration.sort_all_objects();
-    Ok(Built { descriptor, configuration, id, tree: None })
+    Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
 }
 
 /// The container's changes as a layer; none if there are none.
-fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause> {
+fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Option<Layer>, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = rustix::fs::open(&commit.upper, flags, Mode::empty())
         .map_err(Cause::system("open", &commit.upper))?;
@@ -121,7 +123,8 @@ fn write_layer(commit: &Commit, layout: &Layout) -> Result<Option<Layer>, Cause>
         compression: commit.compression,
         below: commit.lower.last().cloned(),
         without,
-        newest: oci::timestamp::source_date_epoch(),
+        newest: moment.newest(),
+        all: moment.all(),
     };
     let mut writer = layout.writer()?;
     let summary = diff::upper(upper.as_fd(), &mut writer, &options).map_err(Cause::Diff)?;

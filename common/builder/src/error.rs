@@ -51,9 +51,28 @@ pub enum Error {
     /// `--target`.
     #[error(transparent)]
     Target(PlanError),
+    /// A stage that another process built.
+    #[error("{}", .0.message)]
+    Worker(Failure),
     /// Anything that is about no line.
     #[error(transparent)]
     Other(#[from] Cause),
+}
+
+/// An error on its way from one process to another.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    message: String,
+    hint: Option<String>,
+    line: Option<usize>,
+    word: Option<String>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (hint, line, word) = (error.hint(), error.line(), error.word());
+        Self { message: error.to_string(), hint, line, word }
+    }
 }
 
 /// Why something did not go.
@@ -83,6 +102,14 @@ pub enum Cause {
     /// The same, where a registry was asked.
     #[error("no image \"{name}\" in the store, and it was not pulled: {source}")]
     Pull {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: Box<registry::Error>,
+    },
+    /// `--cache-to` of a registry, or `--output` with `push=true`.
+    #[error("push {name}: {source}")]
+    Push {
         /// Its name.
         name: String,
         /// Why not.
@@ -185,6 +212,18 @@ pub enum Cause {
     /// `--ssh` of something that is no agent.
     #[error("SSH agent {0:?}: {1}")]
     Agent(String, String),
+    /// The processes that build stages.
+    #[error("build stages side by side: {0}")]
+    Workers(#[source] io::Error),
+    /// More than a Dockerfile may have.
+    #[error("{0:?} has more than {1}")]
+    TooLarge(String, &'static str),
+    /// `# check=`.
+    #[error("failed to parse check options: {0}")]
+    Checks(#[from] crate::lint::BadChecks),
+    /// Findings, where a build is to fail for them.
+    #[error("lint violation found for rules: {0}")]
+    Lint(String),
     /// A name that is near to others.
     #[error("{0}{1}")]
     Near(Box<Cause>, String),
@@ -304,6 +343,26 @@ impl Cause {
         }
     }
 
+    /// The word that is wrong, where it is about one.
+    fn word(&self) -> Option<String> {
+        match self {
+            Self::Near(cause, _) => cause.word(),
+            Self::NoImage(word) | Self::Pull { name: word, .. } | Self::NotBuilt(word) => Some(word.clone()),
+            Self::NoChecksum(word, _) | Self::GitAddress(word, _) => Some(word.clone()),
+            Self::NoSecret { id, .. } => Some(id.clone()),
+            Self::Checksum { address, .. } => Some(address.clone()),
+            Self::Copy { source: CopyError::NotInContext(word) | CopyError::NotFound(word), .. } => {
+                Some(word.clone())
+            }
+            Self::Plan(error) => error.word(),
+            Self::Metadata(
+                MetadataError::Port(word) | MetadataError::Protocol(word) | MetadataError::Signal(word),
+            ) => Some(word.clone()),
+            Self::RunMount { message, .. } => dockerfile::word_of(message).map(str::to_owned),
+            _ => None,
+        }
+    }
+
     fn hint(&self) -> Option<String> {
         let rootless = |what| format!("{what}, or `img-build --rootless`");
         match self {
@@ -352,15 +411,28 @@ impl Error {
             Self::Syntax { source, .. } => source.line,
             Self::Plan { line, .. } => *line,
             Self::Step { line, source, .. } if !source.is_of_system() => *line,
+            Self::Worker(failure) => return failure.line,
             Self::Step { .. } | Self::Target(_) | Self::Other(_) => return None,
         };
         Some(line).filter(|line| *line > 0)
+    }
+
+    /// The word of the instruction that is wrong, where it is about one.
+    pub(crate) fn word(&self) -> Option<String> {
+        match self {
+            Self::Syntax { source, .. } => dockerfile::word_of(&source.message).map(str::to_owned),
+            Self::Plan { source, .. } => source.word(),
+            Self::Step { source, .. } => source.word(),
+            Self::Worker(failure) => failure.word.clone(),
+            Self::Target(_) | Self::Other(_) => None,
+        }
     }
 
     /// What to do about it, where that can be said.
     fn hint(&self) -> Option<String> {
         match self {
             Self::Step { source, .. } => source.hint(),
+            Self::Worker(failure) => failure.hint.clone(),
             Self::Other(cause) => cause.hint(),
             _ => None,
         }

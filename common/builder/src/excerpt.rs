@@ -9,14 +9,16 @@ const MOST: usize = 20;
 /// Longer lines are cut.
 const WIDTH: usize = 160;
 
-/// The instruction on the line `first`, marked, with its surroundings. Nothing where there is no such line.
-pub(crate) fn excerpt(name: &str, text: &[u8], first: usize) -> String {
+/// The instruction on the line `first`, marked, with its surroundings, and a mark under `word` where that stands in it. Nothing where
+/// there is no such line.
+pub(crate) fn excerpt(name: &str, text: &[u8], first: usize, word: Option<&str>) -> String {
     let last = dockerfile::last_line(text, first).min(first + MOST);
     let text = String::from_utf8_lossy(text);
     let all: Vec<&str> = text.lines().collect();
     if first == 0 || first > all.len() {
         return String::new();
     }
+    let mut word = word.filter(|word| !word.is_empty());
     let rule = "-".repeat(20);
     let mut shown = format!("{name}:{first}\n{rule}\n");
     for (at, line) in all.iter().enumerate().skip(first.saturating_sub(AROUND + 1)) {
@@ -24,12 +26,30 @@ pub(crate) fn excerpt(name: &str, text: &[u8], first: usize) -> String {
         if number > last + AROUND {
             break;
         }
-        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let is_marked = (first..=last).contains(&number);
+        let mark = if is_marked { ">>>" } else { "   " };
         let line: String = line.chars().take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
         shown.push_str(format!("{number:4} | {mark} {line}").trim_end());
         shown.push('\n');
+        if let Some(found) = word.filter(|_| is_marked)
+            && let Some(at) = find(&line, found)
+        {
+            shown.push_str(&format!("     |     {}{}\n", " ".repeat(at), "^".repeat(found.chars().count())));
+            word = None;
+        }
     }
     shown + &rule + "\n"
+}
+
+/// Where a word stands in a line, in characters: as a whole word if it does so anywhere.
+fn find(line: &str, word: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let is_whole =
+        |at: usize| !line[..at].ends_with(is_part) && !line[at + word.len()..].starts_with(is_part);
+    let mut places = line.match_indices(word).map(|(at, _)| at);
+    let first = places.next()?;
+    let at = std::iter::once(first).chain(places).find(|at| is_whole(*at)).unwrap_or(first);
+    Some(line[..at].chars().count())
 }
 
 #[cfg(test)]
@@ -40,13 +60,15 @@ mod tests {
     fn the_instruction_is_marked() {
         let text = b"FROM a\n\nENV A=b\nRUN <<E cat \\\n  x\nyz\nE\nCMD c\n";
         assert_eq!(
-            excerpt("f", text, 4),
+            excerpt("f", text, 4, None),
             "f:4\n--------------------\n   2 |\n   3 |     ENV A=b\n   4 | >>> RUN <<E cat \\\n   5 | >>>   x\n   6 | >>> yz\n   \
              7 | >>> E\n   8 |     CMD c\n--------------------\n"
         );
-        assert!(excerpt("f", b"RUN\x1b[0m x", 1).contains(">>> RUN [0m x"));
-        assert_eq!(excerpt("f", text, 0), "");
-        assert_eq!(excerpt("f", text, 99), "");
-        assert_eq!(excerpt("f", b"", 1), "");
+        assert!(excerpt("f", b"RUN\x1b[0m x", 1, None).contains(">>> RUN [0m x"));
+        assert_eq!(excerpt("f", text, 0, None), "");
+        assert_eq!(excerpt("f", text, 99, None), "");
+        assert_eq!(excerpt("f", b"", 1, None), "");
+        let marked = excerpt("f", b"FROM a\nCOPY \\\n  xay a /b", 2, Some("a"));
+        assert!(marked.contains("   3 | >>>   xay a /b\n     |           ^\n"), "{marked}");
     }
 }

@@ -11,6 +11,8 @@ pub struct Ignore {
     rules: Vec<Rule>,
     /// Whether any rule includes files again. Only then must ignored directories be searched.
     exceptions: bool,
+    /// Whether a rule takes out all that is in the context.
+    everything: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +48,7 @@ impl Ignore {
     /// # Errors
     /// [`IgnoreError`].
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, IgnoreError> {
-        let mut rules = Vec::new();
+        let (mut rules, mut everything) = (Vec::new(), false);
         for pattern in patterns {
             let pattern = pattern.trim();
             let (exception, pattern) = match pattern.strip_prefix('!') {
@@ -59,10 +61,11 @@ impl Ignore {
             if pattern.is_empty() {
                 continue;
             }
+            everything |= !exception && matches!(pattern.as_str(), "*" | "**" | "**/*");
             rules.push(Rule { glob: Glob::parse(&pattern, DoubleStar::Deep)?, exception });
         }
         let exceptions = rules.iter().any(|rule| rule.exception);
-        Ok(Self { rules, exceptions })
+        Ok(Self { rules, exceptions, everything })
     }
 
     /// Whether nothing is ignored.
@@ -73,6 +76,11 @@ impl Ignore {
     /// Whether something below an ignored directory may still be included.
     pub fn has_exceptions(&self) -> bool {
         self.exceptions
+    }
+
+    /// Whether nothing of the context is left.
+    pub fn takes_all(&self) -> bool {
+        self.everything
     }
 
     /// Whether `path` (relative, without `.` and `..`) is ignored: itself, or by a parent directory.

@@ -14,12 +14,18 @@ mod excerpt;
 pub mod executor;
 pub mod glob;
 pub mod ignore;
+pub mod lint;
 mod manifest;
 pub mod metadata;
+mod moment;
 pub mod network;
 pub mod plan;
 pub mod progress;
 pub mod workspace;
 
 pub use error::Error;
-pub use executor::{Built, Context, Named, Network, Options, Pull, Secret, Surroundings, build, write_tree};
+pub use executor::{
+    Built, CacheFrom, CacheTo, Context, Named, Network, Options, Pull, Secret, Surroundings, build,
+    write_tree,
+};
+pub use progress::Form as ProgressForm;

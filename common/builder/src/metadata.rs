@@ -177,8 +177,8 @@ fn expose(ports: &[String], config: &mut Config, expander: &Expander) -> Result<
 
 /// `80`, `53/udp`, `8000-8010/tcp`; of `8080:80`, the last part is the container's port.
 fn port_range(word: &str) -> Result<Vec<String>, MetadataError> {
-    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, ""));
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Err(MetadataError::Protocol(protocol));
     }

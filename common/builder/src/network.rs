@@ -148,6 +148,14 @@ pub fn collect(root: &Path, run_dir: &Path) -> Result<Vec<String>, Cause> {
     Ok(removed)
 }
 
+/// The ids of the networks of killed builds.
+///
+/// # Errors
+/// When they cannot be looked for.
+pub fn forsaken(run_dir: &Path) -> Result<Vec<String>, Cause> {
+    Ok(left(&run_dir.join("locks"))?.into_iter().map(|(id, _)| id).collect())
+}
+
 /// The ids of builds that hold their lock no more, each with its lock.
 fn left(locks: &Path) -> Result<Vec<(String, File)>, Cause> {
     let mut ids = Vec::new();

@@ -27,6 +27,28 @@ pub enum Origin {
     Files(String),
 }
 
+impl Plan {
+    /// How many steps there are before a stage.
+    pub(crate) fn first_step(&self, file: &Dockerfile, at: usize) -> usize {
+        let before = self.stages.iter().take_while(|stage| **stage != at);
+        let steps = before
+            .map(|stage| if self.replaced[*stage] { 1 } else { file.stages[*stage].statements.len() + 1 });
+        file.arguments.len() + steps.sum::<usize>()
+    }
+}
+
+impl PlanError {
+    /// The word that is wrong, where it is about one.
+    pub(crate) fn word(&self) -> Option<String> {
+        match self {
+            Self::BlankBase(word) | Self::Circular(word) | Self::OutOfBounds(word) | Self::Later(word) => {
+                Some(word.clone())
+            }
+            Self::NoTarget(..) | Self::Expand(_) | Self::Platform(_) => None,
+        }
+    }
+}
+
 /// What a name stands for that was given from outside (`--build-context`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alias {
@@ -71,6 +93,8 @@ pub struct Plan {
     pub stages: Vec<usize>,
     /// For each stage of the file, its base.
     pub bases: Vec<Origin>,
+    /// For each stage of the file, the stages that must be built before it.
+    pub needs: Vec<Vec<usize>>,
     /// Whether a stage of the file is replaced as a whole by what has its name outside.
     pub replaced: Vec<bool>,
     /// The names from outside.
@@ -183,14 +207,15 @@ pub fn plan(
             None => base(file, at, stage, global, aliases).map_err(|error| (stage.line, error))?,
         });
     }
+    let mut needs = vec![Vec::new(); file.stages.len()];
     let mut needed = vec![false; file.stages.len()];
     let mut pending = vec![target];
     while let Some(at) = pending.pop() {
         if std::mem::replace(&mut needed[at], true) {
             continue;
         }
-        let mut origins = vec![bases[at].clone()];
         let stage = &file.stages[at];
+        let mut origins = vec![bases[at].clone()];
         if replaced[at] {
             continue;
         }
@@ -204,16 +229,20 @@ pub fn plan(
                 );
             }
         }
-        pending.extend(origins.iter().filter_map(|origin| match origin {
-            Origin::Stage(index) => Some(*index),
-            _ => None,
-        }));
+        needs[at] = origins
+            .iter()
+            .filter_map(|origin| match origin {
+                Origin::Stage(index) => Some(*index),
+                _ => None,
+            })
+            .collect();
+        pending.extend(&needs[at]);
     }
     let stages: Vec<usize> = (0..needed.len()).filter(|at| needed[*at]).collect();
     let of_stage = |at: &usize| if replaced[*at] { 1 } else { file.stages[*at].statements.len() + 1 };
     let statements: usize = stages.iter().map(of_stage).sum();
     let steps = file.arguments.len() + statements;
-    Ok(Plan { stages, bases, replaced, aliases: aliases.clone(), steps })
+    Ok(Plan { stages, bases, needs, replaced, aliases: aliases.clone(), steps })
 }
 
 fn base(

@@ -1,40 +1,182 @@
-//! The output of a build on standard error, in Docker's form.
+//! The output of a build on standard error: lines in Docker's form, a line for each step on a terminal, or JSON.
 
-use std::io::Write;
+use std::{
+    cell::RefCell,
+    io::{IsTerminal, Write},
+    time::Instant,
+};
+
+use serde_json::json;
+
+/// How it is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Lines, with what commands print.
+    #[default]
+    Plain,
+    /// A line for each step, with the time that it took. What commands print is shown if they fail.
+    Terminal,
+    /// A JSON object on each line.
+    Json,
+    /// Nothing but errors.
+    Quiet,
+}
+
+/// A step that was announced.
+#[derive(Debug)]
+struct Step {
+    head: String,
+    number: usize,
+    begin: Instant,
+    cached: bool,
+}
 
 /// Prints the steps.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Progress {
-    /// Print nothing.
-    pub quiet: bool,
+    form: Form,
+    step: RefCell<Option<Step>>,
+    /// The stage that this process builds, if others build others.
+    stage: RefCell<Option<String>>,
 }
 
 impl Progress {
+    /// In one of the forms.
+    pub fn new(form: Form) -> Self {
+        Self { form, step: RefCell::default(), stage: RefCell::default() }
+    }
+
+    /// How it is printed.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    fn print(&self, text: &str) {
+        // If standard error is closed, the build goes on.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    /// From now on, events are of this stage.
+    pub fn set_stage(&self, name: String) {
+        *self.stage.borrow_mut() = Some(name);
+    }
+
+    fn event(&self, event: &serde_json::Value) {
+        let mut event = event.clone();
+        if let Some(stage) = &*self.stage.borrow() {
+            event["stage"] = json!(stage);
+        }
+        self.print(&format!("{event}\n"));
+    }
+
     /// Prints a line of any kind.
     pub fn line(&self, text: &str) {
-        if !self.quiet {
-            // If standard error is closed, the build goes on.
-            let _ = writeln!(std::io::stderr(), "{text}");
+        match self.form {
+            Form::Plain => self.print(&format!("{text}\n")),
+            Form::Terminal => self.print(&format!("\r\x1b[K{text}\n")),
+            Form::Json => self.event(&json!({"event": "line", "text": text})),
+            Form::Quiet => {}
         }
     }
 
     /// `Step 2/4 : RUN make`; the joined lines of an instruction.
     pub fn step(&self, number: usize, of: usize, text: &str) {
-        self.line(&format!("Step {number}/{of} : {text}"));
+        self.end();
+        let head = format!("[{number}/{of}] {text}");
+        match self.form {
+            Form::Plain => self.print(&format!("Step {number}/{of} : {text}\n")),
+            Form::Terminal => self.show(&format!(" => {head}"), ""),
+            Form::Json => self.event(&json!({"event": "begin", "step": number, "of": of, "text": text})),
+            Form::Quiet => {}
+        }
+        *self.step.borrow_mut() = Some(Step { head, number, begin: Instant::now(), cached: false });
+    }
+
+    /// The line of the step that runs, as wide as the terminal. Nothing where there is none.
+    fn show(&self, left: &str, right: &str) {
+        let stderr = std::io::stderr();
+        if !stderr.is_terminal() {
+            return;
+        }
+        let columns =
+            rustix::termios::tcgetwinsize(stderr).map_or(80, |size| usize::from(size.ws_col.max(20)));
+        let room = columns.saturating_sub(right.len() + 1);
+        let left: String = left
+            .chars()
+            .take_while(|c| *c != '\n')
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(room)
+            .collect();
+        let gap = " ".repeat(room.saturating_sub(left.chars().count()));
+        self.print(&format!("\r\x1b[K{left}{gap}{right}"));
+    }
+
+    /// Ends the step that was announced last.
+    pub fn end(&self) {
+        let Some(Step { head, number, begin, cached }) = self.step.borrow_mut().take() else { return };
+        let seconds = begin.elapsed().as_secs_f64();
+        match self.form {
+            Form::Terminal => {
+                let mark = if cached { " => CACHED " } else { " => " };
+                let time = format!("{seconds:.1}s");
+                match std::io::stderr().is_terminal() {
+                    true => {
+                        self.show(&format!("{mark}{head}"), &time);
+                        self.print("\n");
+                    }
+                    // Of a stage beside others, whose process prints into a pipe.
+                    false => {
+                        self.print(&format!("{mark}{} {time}\n", head.lines().next().unwrap_or_default()))
+                    }
+                }
+            }
+            Form::Json => {
+                let milliseconds = (seconds * 1000.0).round() as u64;
+                self.event(
+                    &json!({"event": "end", "step": number, "cached": cached, "milliseconds": milliseconds}),
+                );
+            }
+            Form::Plain | Form::Quiet => {}
+        }
     }
 
     /// The image after a step: the first twelve digits of its id.
     pub fn id(&self, id: &oci::Digest) {
-        self.line(&format!(" ---> {}", id.short()));
+        if self.form == Form::Plain {
+            self.line(&format!(" ---> {}", id.short()));
+        }
+    }
+
+    /// Whether ids of images are printed.
+    pub fn has_ids(&self) -> bool {
+        self.form == Form::Plain
     }
 
     /// A step from the cache.
     pub fn cached(&self) {
-        self.line(" ---> Using cache");
+        match &mut *self.step.borrow_mut() {
+            Some(step) if self.form != Form::Plain => step.cached = true,
+            _ => self.line(" ---> Using cache"),
+        }
+    }
+
+    /// What a command has printed, where that is not printed at once.
+    pub fn output(&self, text: &[u8], failed: bool) {
+        let text = String::from_utf8_lossy(text);
+        match self.form {
+            Form::Json if !text.is_empty() => self.event(&json!({"event": "output", "text": text})),
+            // Below the line of the step.
+            Form::Terminal if failed => self.print(&format!("\n{text}")),
+            Form::Quiet if failed => self.print(&text),
+            _ => {}
+        }
     }
 
     /// A warning.
     pub fn warning(&self, text: &str) {
-        self.line(&format!("[Warning] {text}"));
+        match self.form {
+            Form::Json => self.event(&json!({"event": "warning", "text": text})),
+            _ => self.line(&format!("[Warning] {text}")),
+        }
     }
 }

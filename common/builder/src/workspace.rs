@@ -1,7 +1,7 @@
 //! Where a build works: `$STAVE_ROOT/build/<pid>-<time>/`, removed at its end. A killed build leaves its directory. The
 //! next build, or img-gc, finds that its lock is free, and removes it.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::{
     cell::Cell,
     ffi::OsString,
@@ -60,6 +60,19 @@ impl Workspace {
         let own = File::open(&path).map_err(at(&path))?;
         lock(&own, FlockOperation::NonBlockingLockExclusive).map_err(at(&path))?;
         Ok(Self { path, lock: own, next: Cell::new(0) })
+    }
+
+    /// Makes a directory of its own in another one.
+    ///
+    /// # Errors
+    /// When it cannot be made: the path, and why.
+    pub fn aside(above: &Path) -> Result<Self, (PathBuf, io::Error)> {
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let path = above.join(format!("img-build-{}-{:x}", std::process::id(), time.as_nanos()));
+        let at = |error| (path.clone(), error);
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(at)?;
+        let own = File::open(&path).map_err(at)?;
+        Ok(Self { lock: own, next: Cell::new(0), path })
     }
 
     /// New directories for a step.

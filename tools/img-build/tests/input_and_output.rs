@@ -156,7 +156,9 @@ fn files_and_archives_of_the_image() {
     let text = "FROM busybox AS made\nRUN mkdir /o && echo one > /o/one && echo two > /o/two && rm /o/two && chown 7 /o/one && \
                 chmod 4711 /o/one && ln -s /etc/passwd /o/link && \
                 mkdir /o/old && touch /o/old/x && touch -d @1000000000 /o/old/x /o/old\nFROM scratch\nCOPY --from=made /o /\n";
-    fixture.build_with(text, &["-o", &out.display().to_string()]).ok();
+    fixture
+        .build_with(text, &["-o", &out.display().to_string(), "--build-arg", "SOURCE_DATE_EPOCH=1500000000"])
+        .ok();
     assert_eq!(tree(&out), ["link 777 0", "old 755 0", "old/x 644 0", "one 4711 7"]);
     assert_eq!(std::os::unix::fs::MetadataExt::mtime(&fs::metadata(out.join("old")).unwrap()), 1_000_000_000);
     // What is there is replaced, not followed, and the rest stays.

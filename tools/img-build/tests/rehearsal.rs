@@ -146,14 +146,27 @@ fn no_store_is_made_and_what_is_wrong_is_said() {
     let listed = "base   1/3 FROM scratch\nrun    2/3 COPY a /\nrun    3/3 ADD http://127.0.0.1:9/file /\n";
     assert_eq!(String::from_utf8_lossy(&output), listed, "nothing is fetched");
     assert!(!none.exists() && !id.exists());
+    // What would be pulled first is said.
+    fixture.write("Dockerfile", "FROM nowhere\nRUN true\n");
+    let output = fixture.command().arg("--dry-run").arg(fixture.path("context")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "pull   1/2 FROM nowhere\nrun    2/2 RUN true\n");
+    // A context that comes leaves nothing in the store.
+    let input = testkit::rootfs(|tree| testkit::file(tree, "Dockerfile", 0o644, b"FROM busybox\n"));
+    let before = tree(&fixture.path(""));
+    for flag in ["--dry-run", "--explain"] {
+        let output = fixture.command().args([flag, "-"]).write_stdin(input.clone()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(before, tree(&fixture.path("")));
     for (text, line, error) in [
-        ("FROM nowhere\n", 1, "step 1/1: no image \"nowhere\""),
+        ("FROM nowhere\nRUN true\n", 1, "step 1/2: no image \"nowhere\""),
         ("FROM busybox\nCOPY --from=nowhere /a /\n", 2, "step 2/2: no image \"nowhere\""),
         ("FROM busybox\nCOPY missing /\n", 2, "step 2/2: COPY failed: "),
     ] {
         fixture.write("Dockerfile", text);
         let before = tree(&fixture.path(""));
-        let output = fixture.command().arg("--dry-run").arg(fixture.path("context")).output();
+        let output =
+            fixture.command().args(["--dry-run", "--pull=never"]).arg(fixture.path("context")).output();
         let output = output.unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{told}");

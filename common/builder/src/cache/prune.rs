@@ -30,6 +30,12 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
         }
         pruned.push(path);
     }
+    // What steps depended on, for those who ask why the cache has them not.
+    for path in old(&cache.join("steps"), age)? {
+        if !dry_run {
+            unless_gone(fs::remove_file(&path)).map_err(|error| (path.clone(), error))?;
+        }
+    }
     let mounts = cache.join("mounts");
     let unused = old(&mounts, age)?;
     let Some(_pause) = (if unused.is_empty() { None } else { workspace::pause(root)? }) else {

@@ -72,6 +72,9 @@ pub struct Job {
     pub unpack: bool,
 }
 
+/// A file of a digest: its path, its mode, and the digest of its content, or the text of a link.
+pub type Described = (String, u32, String);
+
 /// The sources of a job.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -87,7 +90,23 @@ struct Listed {
     items: Vec<Item>,
 }
 
+impl Listing {
+    /// The paths of all files and directories in it.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let items = self.sources.iter().flat_map(|source| &source.items);
+        items.map(|item| item.source.as_path())
+    }
+}
+
 impl Job {
+    /// Directories whose names decide what the sources are: those before the first wildcard.
+    pub fn searched(&self) -> impl Iterator<Item = PathBuf> {
+        let above = |source: &String| {
+            let parts = source.split('/').take_while(|part| !glob::has_wildcards(part));
+            super::clean("", &parts.map(glob::unescape).collect::<Vec<_>>().join("/"))
+        };
+        self.sources.iter().filter(|source| glob::has_wildcards(source)).map(above)
+    }
     /// Looks up the sources.
     ///
     /// # Errors
@@ -143,9 +162,26 @@ impl Job {
     /// # Errors
     /// When a file cannot be read.
     pub fn digest(&self, tree: &Tree, listing: &Listing) -> Result<String, CopyError> {
-        let items = listing.sources.iter().flat_map(|source| &source.items);
-        let contents = items.map(|item| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
-        self.digest_of(tree, listing, &contents)
+        Ok(self.described(tree, listing)?.0)
+    }
+
+    /// As [`Job::digest`], and what of each file is in it: its path, its mode, and the digest of its content.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn described(&self, tree: &Tree, listing: &Listing) -> Result<(String, Vec<Described>), CopyError> {
+        let items: Vec<&Item> = listing.sources.iter().flat_map(|source| &source.items).collect();
+        let contents = items.iter().map(|item| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
+        let digest = self.digest_of(tree, listing, &contents)?;
+        let hex = |content: &Content| content.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let facts = |(item, content): (&&Item, &Content)| {
+            let shown = match item.kind {
+                Kind::Symlink => String::from_utf8_lossy(content).into_owned(),
+                _ => hex(content),
+            };
+            (item.source.to_string_lossy().into_owned(), item.stat.st_mode & 0o7777, shown)
+        };
+        Ok((digest, items.iter().zip(&contents).map(facts).collect()))
     }
 
     /// The digest with these contents, one for each item.

@@ -9,7 +9,7 @@ mod place;
 mod tree;
 
 pub use archive::{is_archive, unpack_context, unpack_tree};
-pub use job::{Fetched, Inline, Job, Listing};
+pub use job::{Described, Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{Owner, OwnerError};
 pub use place::{Metadata, Place};

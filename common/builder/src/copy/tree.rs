@@ -27,6 +27,8 @@ pub struct Tree {
     root: OwnedFd,
     ignore: Ignore,
     context: bool,
+    /// Where it is, if somebody may want to know what was read of it.
+    path: Option<PathBuf>,
 }
 
 /// What a file is.
@@ -67,12 +69,27 @@ pub struct Found {
 impl Tree {
     /// The build context in the directory `root`, without what `ignore` takes out.
     pub fn context(root: OwnedFd, ignore: Ignore) -> Self {
-        Self { root, ignore, context: true }
+        Self { root, ignore, context: true, path: None }
     }
 
     /// The file system of an image or a stage.
     pub fn image(root: OwnedFd) -> Self {
-        Self { root, ignore: Ignore::default(), context: false }
+        Self { root, ignore: Ignore::default(), context: false, path: None }
+    }
+
+    /// The same, with the path of its root.
+    pub fn at(self, path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), ..self }
+    }
+
+    /// The path of its root, if it has one that outlives the build.
+    pub fn host_path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// What is taken out of it.
+    pub fn ignore(&self) -> &Ignore {
+        &self.ignore
     }
 
     /// Whether owners in it count for nothing: those of a context never reach an image.

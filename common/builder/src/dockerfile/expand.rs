@@ -7,6 +7,9 @@ pub use super::pattern::PatternError;
 /// How deep `${a:-${b:-…}}` may be nested.
 const MAX_DEPTH: usize = 64;
 
+/// How long a result may get, in bytes: a variable that holds itself twice doubles with each line.
+const LONGEST: usize = 1 << 20;
+
 /// Why a word could not be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
@@ -38,6 +41,9 @@ pub enum ExpandError {
         /// The problem.
         source: PatternError,
     },
+    /// A result that grows without end.
+    #[error("substitutions make more than 1 MiB")]
+    TooLong,
     /// More than 64 nested substitutions.
     #[error("substitutions are nested too deeply")]
     TooDeep,
@@ -163,6 +169,9 @@ impl<'a> Lexer<'a> {
             if stop == Some(c) {
                 return Ok(out);
             }
+            if out.text.len() > LONGEST.max(self.text.len() * 4) {
+                return Err(ExpandError::TooLong);
+            }
             match c {
                 '$' => self.dollar()?.chars().for_each(|c| out.split(c)),
                 '\'' if !self.expander.skip_quotes => out.whole(&self.single_quoted()?),
@@ -210,6 +219,9 @@ impl<'a> Lexer<'a> {
     fn double_quoted(&mut self) -> Result<String, ExpandError> {
         let mut out = String::new();
         while let Some(c) = self.next() {
+            if out.len() > LONGEST.max(self.text.len() * 4) {
+                return Err(ExpandError::TooLong);
+            }
             match c {
                 '"' => return Ok(if self.expander.raw_quotes { format!("\"{out}\"") } else { out }),
                 '$' => out.push_str(&self.dollar()?),

@@ -1,7 +1,13 @@
 //! The flags of an instruction.
 
+use super::suggest::suggest;
+
 /// The flags of one instruction. Known ones are taken out one by one, and the rest is unknown.
-pub(super) struct Flags(Vec<(String, Option<String>)>);
+pub(super) struct Flags {
+    left: Vec<(String, Option<String>)>,
+    /// What was asked for.
+    known: Vec<&'static str>,
+}
 
 impl Flags {
     pub(super) fn new(flags: Vec<String>) -> Self {
@@ -9,20 +15,21 @@ impl Flags {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (flag, None),
         };
-        Self(flags.into_iter().map(split).collect())
+        Self { left: flags.into_iter().map(split).collect(), known: Vec::new() }
     }
 
     /// All values of a repeatable flag.
-    pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, String> {
+    pub(super) fn strings(&mut self, name: &'static str) -> Result<Vec<String>, String> {
+        self.known.push(name);
         let mut values = Vec::new();
-        for (flag, value) in self.0.extract_if(.., |(flag, _)| flag == name) {
+        for (flag, value) in self.left.extract_if(.., |(flag, _)| flag == name) {
             values.push(value.ok_or_else(|| format!("missing a value on flag: {flag}"))?);
         }
         Ok(values)
     }
 
     /// The value of a flag that may appear once.
-    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, String> {
+    pub(super) fn string(&mut self, name: &'static str) -> Result<Option<String>, String> {
         let mut values = self.strings(name)?;
         if values.len() > 1 {
             return Err(format!("duplicate flag specified: {name}"));
@@ -31,8 +38,10 @@ impl Flags {
     }
 
     /// A flag that is true, false or missing.
-    pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, String> {
-        let found: Vec<_> = self.0.extract_if(.., |(flag, _)| flag == name).map(|(_, value)| value).collect();
+    pub(super) fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, String> {
+        self.known.push(name);
+        let found: Vec<_> =
+            self.left.extract_if(.., |(flag, _)| flag == name).map(|(_, value)| value).collect();
         match found.as_slice() {
             [] => Ok(None),
             [None] => Ok(Some(true)),
@@ -48,9 +57,9 @@ impl Flags {
 
     /// Fails if a flag is left.
     pub(super) fn finish(self) -> Result<(), String> {
-        match self.0.first() {
+        match self.left.first() {
             None => Ok(()),
-            Some((name, _)) => Err(format!("unknown flag: {name}")),
+            Some((name, _)) => Err(format!("unknown flag: {name}{}", suggest(name, &self.known))),
         }
     }
 }

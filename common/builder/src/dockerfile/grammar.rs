@@ -57,10 +57,17 @@ pub(super) fn parse(line: &Line, escape: char) -> Result<Parsed, String> {
     let (name, flags, rest) = words::split_instruction(&line.text, escape);
     let parts = Parts { name: name.to_ascii_uppercase(), flags: Flags::new(flags), rest, line, escape };
     if parts.name == "FROM" {
-        return from(parts).map(Parsed::Stage);
+        return from(parts, name).map(Parsed::Stage);
     }
     let instruction = instruction(parts, name)?;
-    Ok(Parsed::Statement(Statement { line: line.first, text: line.text.clone(), instruction }))
+    let (keyword, comments) = (name.to_owned(), line.comments.clone());
+    Ok(Parsed::Statement(Statement {
+        line: line.first,
+        text: line.text.clone(),
+        keyword,
+        comments,
+        instruction,
+    }))
 }
 
 fn instruction(mut parts: Parts, written: &str) -> Result<Instruction, String> {
@@ -125,7 +132,7 @@ fn one(parts: &Parts) -> Result<String, String> {
     Ok(parts.rest.to_owned())
 }
 
-fn from(mut parts: Parts) -> Result<Stage, String> {
+fn from(mut parts: Parts, keyword: &str) -> Result<Stage, String> {
     let words = plain_words(parts.rest);
     let (base, name) = match words.as_slice() {
         [base] => (base.clone(), None),
@@ -145,7 +152,18 @@ fn from(mut parts: Parts) -> Result<Stage, String> {
     let platform = parts.flags.string("--platform")?;
     parts.flags.finish()?;
     let line = parts.line;
-    Ok(Stage { line: line.first, text: line.text.clone(), base, name, platform, statements: Vec::new() })
+    Ok(Stage {
+        line: line.first,
+        text: line.text.clone(),
+        keyword: keyword.to_owned(),
+        comments: line.comments.clone(),
+        as_keyword: words.get(1).cloned(),
+        written_name: words.get(2).cloned(),
+        base,
+        name,
+        platform,
+        statements: Vec::new(),
+    })
 }
 
 fn pairs(parts: &Parts) -> Result<Vec<Pair>, String> {
@@ -153,7 +171,7 @@ fn pairs(parts: &Parts) -> Result<Vec<Pair>, String> {
     let Some(first) = words.first() else { return Err(at_least_one(&parts.name)) };
     let pairs: Vec<_> = if first.contains('=') {
         let pair = |word: &String| match word.split_once('=') {
-            Some((name, value)) => Ok(Pair { name: name.to_owned(), value: value.to_owned() }),
+            Some((name, value)) => Ok(Pair { name: name.to_owned(), value: value.to_owned(), legacy: false }),
             None => Err(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")),
         };
         words.iter().map(pair).collect::<Result<_, _>>()?
@@ -163,7 +181,7 @@ fn pairs(parts: &Parts) -> Result<Vec<Pair>, String> {
             .rest
             .split_once([' ', '\t', '\u{b}', '\u{c}', '\r'])
             .ok_or_else(|| format!("{} must have two arguments", parts.name))?;
-        vec![Pair { name: name.to_owned(), value: value.trim_start().to_owned() }]
+        vec![Pair { name: name.to_owned(), value: value.trim_start().to_owned(), legacy: true }]
     };
     if pairs.iter().any(|pair| pair.name.is_empty()) {
         return Err(format!("{} names can not be blank", parts.name));
@@ -241,7 +259,10 @@ fn run(parts: &mut Parts) -> Result<Run, String> {
         None | Some("default") => RunNetwork::Default,
         Some("none") => RunNetwork::None,
         Some("host") => RunNetwork::Host,
-        Some(other) => return Err(format!("unsupported network mode {other:?}")),
+        Some(other) => {
+            let near = suggest(other, &["default", "none", "host"]);
+            return Err(format!("unsupported network mode {other:?}{near}"));
+        }
     };
     match parts.flags.string("--security")?.as_deref() {
         None | Some("sandbox") => {}
@@ -322,7 +343,7 @@ fn healthcheck(parts: &mut Parts) -> Result<Healthcheck, String> {
         other => return Err(format!("Unknown type {other:?} in HEALTHCHECK (try CMD)")),
     }
     let flags = &mut parts.flags;
-    let mut time = |name: &str| -> Result<i64, String> {
+    let mut time = |name: &'static str| -> Result<i64, String> {
         let Some(text) = flags.string(name)?.filter(|text| !text.is_empty()) else { return Ok(0) };
         match quantity::duration(&text)?.as_nanos() {
             time @ 1..1_000_000 => Err(format!("Interval {name:?} cannot be less than 1ms: {time}ns")),

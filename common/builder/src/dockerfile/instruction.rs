@@ -39,6 +39,8 @@ pub struct Pair {
     pub name: String,
     /// The value.
     pub value: String,
+    /// Whether it was written in the old form, with white space between both.
+    pub legacy: bool,
 }
 
 /// One ARG: a name, with or without a default.
@@ -166,6 +168,10 @@ pub struct Statement {
     pub line: usize,
     /// Its text, continued lines joined.
     pub text: String,
+    /// Its name, as written.
+    pub keyword: String,
+    /// The comments on the lines right before it, without `#`.
+    pub comments: Vec<String>,
     /// The instruction.
     pub instruction: Instruction,
 }
@@ -179,6 +185,14 @@ pub struct Stage {
     pub text: String,
     /// The image, an earlier stage, or `scratch`; may contain variables.
     pub base: String,
+    /// `FROM`, as written.
+    pub keyword: String,
+    /// The comments on the lines right before it, without `#`.
+    pub comments: Vec<String>,
+    /// `AS`, as written.
+    pub as_keyword: Option<String>,
+    /// `AS name`, as written.
+    pub written_name: Option<String>,
     /// `AS name`, in lower case.
     pub name: Option<String>,
     /// `--platform`.

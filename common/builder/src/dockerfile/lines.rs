@@ -9,6 +9,8 @@ pub(super) struct Line {
     pub(super) first: usize,
     pub(super) last: usize,
     pub(super) text: String,
+    /// The comments on the lines right before it, without `#`.
+    pub(super) comments: Vec<String>,
     pub(super) documents: Vec<HereDocument>,
 }
 
@@ -17,6 +19,8 @@ pub(super) struct Line {
 pub(super) struct Lines {
     pub(super) escape: char,
     pub(super) syntax: Option<String>,
+    /// `# check=`.
+    pub(super) check: Option<String>,
     pub(super) lines: Vec<Line>,
     /// First lines of instructions with an empty line inside, of which Docker warns.
     pub(super) empty_continuations: Vec<usize>,
@@ -28,6 +32,7 @@ struct Directives {
     seen: Vec<&'static str>,
     escape: char,
     syntax: Option<String>,
+    check: Option<String>,
 }
 
 impl Directives {
@@ -53,7 +58,7 @@ impl Directives {
             ("escape", "\\" | "`") => self.escape = if value == "`" { '`' } else { '\\' },
             ("escape", _) => return Err(format!("invalid escape token '{value}' does not match ` or \\")),
             ("syntax", _) => self.syntax = Some(value.to_owned()),
-            _ => {}
+            _ => self.check = Some(value.split(' ').next().unwrap_or_default().to_owned()),
         }
         Ok(())
     }
@@ -80,14 +85,20 @@ fn without_end(line: &str) -> &str {
 pub(super) fn split(file: &str) -> Result<Lines, Error> {
     let file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut source = file.split_inclusive('\n').enumerate().map(|(at, line)| (at + 1, line));
-    let mut directives = Directives { done: false, seen: Vec::new(), escape: '\\', syntax: None };
+    let mut directives =
+        Directives { done: false, seen: Vec::new(), escape: '\\', syntax: None, check: None };
+    let mut comments = Vec::new();
     let mut lines = Vec::new();
     let mut empty_continuations = Vec::new();
     while let Some((first, line)) = source.next() {
         let line = without_end(line).trim_start();
         directives.read(line).map_err(|message| Error::new(first, message))?;
-        if line.starts_with('#') {
+        if let Some(comment) = line.strip_prefix('#') {
+            comments.push(comment.trim().to_owned());
             continue;
+        }
+        if line.is_empty() {
+            comments.clear();
         }
         let (start, mut more) = continued(line, directives.escape);
         let mut text = start.to_owned();
@@ -115,9 +126,11 @@ pub(super) fn split(file: &str) -> Result<Lines, Error> {
             empty_continuations.push(first);
         }
         let documents = documents(&mut last, first, &text, directives.escape, &mut source)?;
-        lines.push(Line { first, last, text: text.trim().to_owned(), documents });
+        let comments = std::mem::take(&mut comments);
+        lines.push(Line { first, last, text: text.trim().to_owned(), comments, documents });
     }
-    Ok(Lines { escape: directives.escape, syntax: directives.syntax, lines, empty_continuations })
+    let Directives { escape, syntax, check, .. } = directives;
+    Ok(Lines { escape, syntax, check, lines, empty_continuations })
 }
 
 /// Takes the here-documents of `text` out of the lines that follow it.

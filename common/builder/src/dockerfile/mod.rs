@@ -22,6 +22,29 @@ pub struct Error {
     pub message: String,
 }
 
+/// The word of an instruction that a message is about, if it names one.
+pub(crate) fn word_of(message: &str) -> Option<&str> {
+    const BEFORE: [&str; 14] = [
+        "unknown instruction: ",
+        "unknown flag: ",
+        "missing a value on flag: ",
+        "duplicate flag specified: ",
+        "expecting boolean value for flag ",
+        "unexpected key '",
+        "invalid field '",
+        "unsupported mount type \"",
+        "unsupported sharing value \"",
+        "unsupported network mode \"",
+        "invalid name for build stage: \"",
+        "can't find = in \"",
+        "invalid chmod parameter: '",
+        "Unknown type \"",
+    ];
+    let rest = BEFORE.iter().find_map(|start| message.split_once(start).map(|(_, rest)| rest))?;
+    let end = rest.find([' ', '\'', '"', ',', '=']).unwrap_or(rest.len());
+    Some(&rest[..end])
+}
+
 impl Error {
     /// An error on a line.
     pub fn new(line: usize, message: impl Into<String>) -> Self {
@@ -40,9 +63,14 @@ pub struct Dockerfile {
     pub arguments: Vec<Statement>,
     /// The stages, at least one.
     pub stages: Vec<Stage>,
-    /// Warnings in Docker's sense: line and message.
-    pub warnings: Vec<Error>,
+    /// `# check=`: which checks count.
+    pub check: Option<String>,
+    /// First lines of instructions with an empty line inside.
+    pub empty_continuations: Vec<usize>,
 }
+
+/// The most instructions that a Dockerfile may have: the history of an image has each of them.
+const INSTRUCTIONS: usize = 4000;
 
 /// Parses a Dockerfile. Each byte that is not UTF-8 is read as U+FFFD: such bytes are mostly in comments.
 ///
@@ -51,14 +79,18 @@ pub struct Dockerfile {
 pub fn parse(file: &[u8]) -> Result<Dockerfile, Error> {
     let text = String::from_utf8_lossy(file);
     let lines = lines::split(&text)?;
-    let warning = |&line: &usize| Error::new(line, "empty continuation line");
     let mut dockerfile = Dockerfile {
         escape: lines.escape,
         syntax: lines.syntax,
         arguments: Vec::new(),
         stages: Vec::<Stage>::new(),
-        warnings: lines.empty_continuations.iter().map(warning).collect(),
+        check: lines.check,
+        empty_continuations: lines.empty_continuations,
     };
+    if lines.lines.len() > INSTRUCTIONS {
+        let message = format!("more than {INSTRUCTIONS} instructions");
+        return Err(Error::new(lines.lines[INSTRUCTIONS].first, message));
+    }
     for line in lines.lines {
         let at = |message| Error::new(line.first, message);
         match grammar::parse(&line, lines.escape).map_err(at)? {

@@ -2,6 +2,8 @@
 
 use operation::quantity;
 
+use super::suggest::suggest;
+
 /// What a mount shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Type {
@@ -110,6 +112,29 @@ fn fields(text: &str) -> Vec<(String, Option<String>)> {
     fields.into_iter().map(split).collect()
 }
 
+/// What a mount may say.
+const KEYS: [&str; 19] = [
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
+    "env",
+];
+
 /// Parses the value of `--mount`.
 ///
 /// # Errors
@@ -148,7 +173,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
             "uid" => mount.uid = Some(value.parse().map_err(|_| invalid(&value))?),
             "gid" => mount.gid = Some(value.parse().map_err(|_| invalid(&value))?),
-            _ => return Err(format!("unexpected key '{key}' in '{key}={value}'")),
+            _ => return Err(format!("unexpected key '{key}' in '{key}={value}'{}", suggest(&key, &KEYS))),
         }
     }
     mount.readonly = readonly.unwrap_or(!matches!(mount.kind, Type::Cache | Type::Tmpfs));
@@ -162,7 +187,10 @@ fn kind(value: &str) -> Result<Type, String> {
         "tmpfs" => Ok(Type::Tmpfs),
         "secret" => Ok(Type::Secret),
         "ssh" => Ok(Type::Ssh),
-        _ => Err(format!("unsupported mount type {value:?}")),
+        _ => {
+            let near = suggest(value, &["bind", "cache", "tmpfs", "secret", "ssh"]);
+            Err(format!("unsupported mount type {value:?}{near}"))
+        }
     }
 }
 
@@ -171,7 +199,10 @@ fn sharing(value: &str) -> Result<Sharing, String> {
         "shared" => Ok(Sharing::Shared),
         "private" => Ok(Sharing::Private),
         "locked" => Ok(Sharing::Locked),
-        _ => Err(format!("unsupported sharing value {value:?}")),
+        _ => {
+            let near = suggest(value, &["shared", "private", "locked"]);
+            Err(format!("unsupported sharing value {value:?}{near}"))
+        }
     }
 }
 

@@ -21,7 +21,10 @@ fn strings(words: &[&str]) -> Vec<String> {
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<Pair> {
-    pairs.iter().map(|(name, value)| Pair { name: (*name).to_owned(), value: (*value).to_owned() }).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| Pair { name: (*name).to_owned(), value: (*value).to_owned(), legacy: false })
+        .collect()
 }
 
 #[test]
@@ -35,7 +38,10 @@ fn instructions() {
         ("CMD ['a']", Instruction::Cmd(shell("['a']"))),
         ("CMD []", Instruction::Cmd(exec(&[]))),
         ("ENTRYPOINT [\"a\", \"b\"]", Instruction::Entrypoint(exec(&["a", "b"]))),
-        ("ENV a b c", Instruction::Env(pairs(&[("a", "b c")]))),
+        (
+            "ENV a b c",
+            Instruction::Env(vec![Pair { name: "a".to_owned(), value: "b c".to_owned(), legacy: true }]),
+        ),
         ("ENV a=b c=\"d e\" f='g'", Instruction::Env(pairs(&[("a", "b"), ("c", "\"d e\""), ("f", "'g'")]))),
         ("ENV a=b\\ c d=", Instruction::Env(pairs(&[("a", "b\\ c"), ("d", "")]))),
         ("ENV a=b=c", Instruction::Env(pairs(&[("a", "b=c")]))),
@@ -183,7 +189,7 @@ fn errors() {
             "2: COPY requires at least two arguments, but only one was provided. Destination could not be determined",
         ),
         ("FROM a\nCOPY x <<EOF\nEOF\n", "2: COPY cannot accept a heredoc as a destination"),
-        ("FROM a\nCOPY --form=b x y", "2: unknown flag: --form"),
+        ("FROM a\nCOPY --form=b x y", "2: unknown flag: --form (did you mean --from?)"),
         ("FROM a\nCOPY --from=b --from=c x y", "2: duplicate flag specified: --from"),
         ("FROM a\nCOPY --from x y", "2: missing a value on flag: --from"),
         ("FROM a\nCOPY --link=x y z", "2: expecting boolean value for flag --link, not: x"),

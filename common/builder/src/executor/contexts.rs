@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -12,9 +12,9 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Builder, fetch, input::Input, repository, store::open_readable};
+use super::{Builder, Options, fetch, input::Input, repository, store::open_readable};
 use crate::{
-    copy::Tree,
+    copy::{Job, Listing, Tree},
     error::Cause,
     ignore::{IGNORE_FILE, Ignore},
     plan::{Alias, Aliases},
@@ -96,6 +96,53 @@ pub(super) fn aliases(contexts: &BTreeMap<String, Named>) -> Aliases {
 #[derive(Debug, Default)]
 pub(super) struct Contexts {
     open: RefCell<BTreeMap<Option<String>, Rc<Tree>>>,
+    /// The files and directories of directories that were read.
+    read: RefCell<BTreeSet<PathBuf>>,
+}
+
+impl Contexts {
+    /// Notes what is read for a job: each of its files, and each directory whose names matter.
+    pub(super) fn note(&self, tree: &Tree, job: &Job, listing: &Listing) {
+        if let Some(root) = tree.host_path() {
+            let mut read = self.read.borrow_mut();
+            // Without a slash at the end of the root's own.
+            let at =
+                |path: &Path| if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) };
+            read.extend(listing.paths().map(at));
+            read.extend(job.searched().map(|path| at(&path)).filter(|path| path.is_dir()));
+        }
+    }
+
+    /// What was read so far.
+    pub(super) fn all(&self) -> Vec<PathBuf> {
+        self.read.borrow().iter().cloned().collect()
+    }
+
+    /// Notes what was read elsewhere.
+    pub(super) fn add(&self, read: Vec<PathBuf>) {
+        self.read.borrow_mut().extend(read);
+    }
+
+    /// All that was read of directories of the host, with the Dockerfile.
+    pub(super) fn read(&self, input: &Input, options: &Options) -> Result<Vec<PathBuf>, Cause> {
+        if !options.notes_reads {
+            return Ok(Vec::new());
+        }
+        let mut read = self.read.take();
+        let own = |path: &Path| std::path::absolute(path).map_err(Cause::system("find", path));
+        if !input.is_sealed() {
+            if input.file.as_os_str() != "-" {
+                read.insert(own(&input.file)?);
+            }
+            read.extend(input.ignore_files().into_iter().filter(|path| path.exists()));
+        }
+        for named in options.contexts.values() {
+            if let Named::Directory(path) = named {
+                read.extend(Some(path.join(IGNORE_FILE)).filter(|path| path.exists()));
+            }
+        }
+        read.iter().map(|path| own(path)).collect()
+    }
 }
 
 impl Builder<'_> {
@@ -148,7 +195,7 @@ fn open_directory(path: &Path) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =
         rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open build context", path))?;
-    ignoring(root, &path.join(IGNORE_FILE), &|path| fs::read(path))
+    Ok(ignoring(root, &path.join(IGNORE_FILE), &|path| fs::read(path))?.at(path))
 }
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
@@ -169,20 +216,26 @@ fn read_ignore(path: &Path, read: ReadFile<'_>) -> Result<Option<Ignore>, Cause>
 }
 
 /// Opens the build context, with the Dockerfile's own `.dockerignore`, or else the context's.
-fn open_main(input: &Input) -> Result<Tree, Cause> {
+pub(super) fn open_main(input: &Input) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
         .map_err(Cause::system("open build context", &input.context))?;
     let ignore = input.ignore(&root)?;
-    Ok(Tree::context(root, ignore))
+    let tree = Tree::context(root, ignore);
+    Ok(if input.is_sealed() { tree } else { tree.at(&input.context) })
 }
 
 impl Input {
-    /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.
-    pub(super) fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
+    /// Where a `.dockerignore` may be: the Dockerfile's own, or else the context's.
+    fn ignore_files(&self) -> [PathBuf; 2] {
         let mut own = self.file.as_os_str().to_owned();
         own.push(IGNORE_FILE);
-        for path in [PathBuf::from(own), self.context.join(IGNORE_FILE)] {
+        [PathBuf::from(own), self.context.join(IGNORE_FILE)]
+    }
+
+    /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.
+    pub(super) fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
+        for path in self.ignore_files() {
             if let Some(ignore) = read_ignore(&path, &|path| self.read_beside(root, path))? {
                 return Ok(ignore);
             }

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use git::{Address, Revision};
 use oci::Digest;
-use rustix::fs::Timespec;
 
 use super::{
     Builder,
     fetch::{is_web, name_of},
+    reasons::Inputs,
     repository,
     stage::{Made, State},
     store::{Mounted, open_readable},
@@ -22,6 +22,7 @@ use crate::{
     },
     error::Cause,
     ignore::Ignore,
+    moment::Moment,
     plan::{self, Origin},
 };
 
@@ -39,6 +40,10 @@ struct Request {
     keep_git: bool,
     /// `--link`: a layer that does not depend on those below it.
     link: bool,
+    /// The time of what it makes.
+    moment: Moment,
+    /// The layers that it copies from.
+    from: Option<String>,
     /// The text for the history.
     text: String,
 }
@@ -79,6 +84,10 @@ impl Builder<'_> {
         let mut request = self.request(state, copy, instruction)?;
         let failed = |source| Cause::Copy { instruction, source };
         // The layers of a stage or an image identify its content, without reading it.
+        request.from = match &from {
+            From::Layers(layers) => Some(chain_id(layers)),
+            From::Files(_) => None,
+        };
         let short = match &from {
             From::Layers(layers) => Some(
                 request
@@ -97,13 +106,17 @@ impl Builder<'_> {
         if let Some(key) = &short
             && self.cached(key)?.is_some()
         {
-            return self.files(state, key, request.text.clone(), || Ok(Made { layer: None, key: None }));
+            let inputs = request.inputs(state);
+            return self
+                .files(state, key, &inputs, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
         // To tell more, files would have to be fetched or layers to be unpacked.
         let remote = !request.remote.is_empty() || !request.repositories.is_empty();
         if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || remote) {
             let key = short.unwrap_or_else(|| request.key(state, self).with("unknown"));
-            return self.files(state, &key, request.text.clone(), || Ok(Made { layer: None, key: None }));
+            let inputs = request.inputs(state);
+            return self
+                .files(state, &key, &inputs, request.text.clone(), || Ok(Made { layer: None, key: None }));
         }
         request.job.fetched = request
             .remote
@@ -125,11 +138,16 @@ impl Builder<'_> {
         };
         let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
-        let digest = request.job.digest(tree, &listing).map_err(failed)?;
+        self.contexts.note(tree, &request.job, &listing);
+        let (digest, contents) = request.job.described(tree, &listing).map_err(failed)?;
+        let inputs =
+            request.inputs(state).with_all("repository", revisions.iter().map(|one| &one.commit).enumerate());
+        // What a stage or an image has is told by its layers.
+        let inputs = if tree.is_context() { inputs.with_files(contents) } else { inputs };
         let base = request.key(state, self).with("content").with_all(request.fetched_as(&revisions));
         let key = base.clone().with(digest);
         let layers = state.layers.clone();
-        self.files(state, &key, request.text.clone(), || {
+        self.files(state, &key, &inputs, request.text.clone(), || {
             let (layer, copied) = self.copy(&layers, &request, tree, &listing, &revisions)?;
             Ok(Made { layer: Some(layer), key: copied.map(|digest| base.with(digest)) })
         })?;
@@ -209,7 +227,18 @@ impl Builder<'_> {
         };
         // With a mode it is an ordinary copy, as in BuildKit.
         let link = copy.link && job.chmod.is_none();
-        Ok(Request { job, chown, remote, checksum, repositories, keep_git, link, text })
+        Ok(Request {
+            job,
+            chown,
+            remote,
+            checksum,
+            repositories,
+            keep_git,
+            link,
+            moment: state.moment,
+            from: None,
+            text,
+        })
     }
 
     /// What `--from` means: a stage, an image, or a context with a name.
@@ -238,7 +267,7 @@ impl Builder<'_> {
     ) -> Result<(Layer, Option<String>), Cause> {
         let mounted = self.store.writable(if request.link { &[] } else { layers })?;
         let owner = self.owner(&mounted, request.chown.as_deref())?;
-        let now = self.now();
+        let now = Some(request.moment.time());
         let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
         let copied = request
             .job
@@ -248,9 +277,10 @@ impl Builder<'_> {
             let place = Place::new(mounted.open()?, owner.unwrap_or_default(), now);
             self.copy_repository(request, address, revision, place, owner)?;
         }
+        let since = self.options.keep_times.then_some(self.started);
         let layer = match request.link {
-            true => self.store.commit_alone(mounted, self.options.epoch)?,
-            false => self.store.commit(mounted, self.options.epoch)?,
+            true => self.store.commit_alone(mounted, request.moment, since)?,
+            false => self.store.commit(mounted, request.moment, since)?,
         };
         Ok((layer, copied))
     }
@@ -276,8 +306,9 @@ impl Builder<'_> {
             ..request.job.clone()
         };
         let scratch = self.store.workspace()?.path();
-        let copied =
-            job.list(&tree).and_then(|listing| job.run(&tree, &listing, place, owner, self.now(), scratch));
+        let copied = job
+            .list(&tree)
+            .and_then(|listing| job.run(&tree, &listing, place, owner, Some(request.moment.time()), scratch));
         copied.map(|_| ()).map_err(|source| Cause::Copy { instruction: job.instruction, source })
     }
 
@@ -285,11 +316,6 @@ impl Builder<'_> {
     fn owner(&self, mounted: &Mounted, name: Option<&str>) -> Result<Option<Owner>, Cause> {
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
         Ok(Some(Owner::resolve(name, &mounted.open()?)?))
-    }
-
-    /// The time of what a step makes by itself; none for the clock's.
-    fn now(&self) -> Option<Timespec> {
-        self.options.epoch.map(|epoch| Timespec { tv_sec: epoch, tv_nsec: 0 })
     }
 
     /// WORKDIR: a layer only if the directory does not exist yet.
@@ -308,9 +334,14 @@ impl Builder<'_> {
             .with(state.chain())
             .with(&absolute)
             .with(&before.config.user)
-            .with(self.epoch());
-        let layers = state.layers.clone();
-        self.files(state, &key, text, || {
+            .with(state.moment.key());
+        let (layers, moment) = (state.layers.clone(), state.moment);
+        let inputs = Inputs::default()
+            .with("parent", state.chain())
+            .with("directory", &absolute)
+            .with("user", &before.config.user)
+            .with("time", state.moment.key());
+        self.files(state, &key, &inputs, text, || {
             let path = std::path::Path::new(&absolute);
             let failed = |error| match error {
                 CopyError::OverFile(_) => {
@@ -321,7 +352,7 @@ impl Builder<'_> {
             let mounted = self.store.writable(&layers)?;
             let user = Some(before.config.user.as_str());
             let owner = self.owner(&mounted, user)?.unwrap_or_default();
-            let place = Place::new(mounted.open()?, owner, self.now());
+            let place = Place::new(mounted.open()?, owner, Some(moment.time()));
             // A link may lead to something that does not exist yet.
             let relative = place.resolve(&relative).map_err(failed)?;
             match place.look(&relative).map_err(failed)? {
@@ -330,7 +361,7 @@ impl Builder<'_> {
                 None => place.ensure(&relative).map_err(failed)?,
             };
             place.finish().map_err(failed)?;
-            let layer = self.store.commit(mounted, self.options.epoch)?;
+            let layer = self.store.commit(mounted, moment, None)?;
             Ok(Made { layer: Some(layer), key: None })
         })
     }
@@ -386,6 +417,28 @@ impl Request {
         self.repositories.iter().zip(revisions).map(one).collect()
     }
 
+    /// The same by name, for those who want to know why.
+    fn inputs(&self, state: &State) -> Inputs {
+        let job = &self.job;
+        let inline = job.inline.iter().map(|inline| (&inline.name, &inline.content));
+        let fetched = job.fetched.iter().map(|fetched| (&fetched.name, &fetched.digest));
+        let mut inputs = Inputs::default()
+            .with("text", &self.text)
+            .with("time", state.moment.key())
+            .with("link", self.link.to_string())
+            .with("unpack", format!("{} {}", job.unpack, job.unpack_fetched))
+            .with("exclude", format!("{:?}", job.exclude))
+            .with_all("document", inline)
+            .with_all("address", fetched);
+        if !self.link {
+            inputs = inputs.with("parent", state.chain());
+        }
+        match &self.from {
+            Some(from) => inputs.with("from", from),
+            None => inputs,
+        }
+    }
+
     /// The dependencies of the copy besides its sources.
     fn key(&self, state: &State, builder: &Builder) -> Key {
         let job = &self.job;
@@ -396,6 +449,7 @@ impl Request {
             .with(format!("{} {} {} {}", job.into, job.parents, job.unpack, job.unpack_fetched))
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
-            .with(builder.epoch())
+            .with(state.moment.key())
+            .with(builder.options.keep_times.to_string())
     }
 }

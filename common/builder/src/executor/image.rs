@@ -2,7 +2,11 @@
 
 use oci::{Digest, spec::MediaType};
 
-use super::{Builder, Built, stage::State};
+use super::{
+    Builder, Built,
+    cache_transfer::{self, CacheTo, Mode},
+    stage::State,
+};
 use crate::{config::Image, error::Cause, manifest};
 
 /// The id of the image with this configuration: its digest.
@@ -11,12 +15,37 @@ pub(super) fn id(image: &Image) -> Result<Digest, Cause> {
 }
 
 impl Builder<'_> {
+    /// Makes one layer of all that stands on the base.
+    fn squash(&self, state: &mut State) -> Result<(), Cause> {
+        let (layers, history) = state.below;
+        if state.layers.len() < layers + 2 {
+            return Ok(());
+        }
+        let layer = self.store.difference(&state.layers, layers, state.moment)?;
+        for entry in state.image.history.iter_mut().skip(history) {
+            entry.empty_layer = true;
+        }
+        state.image.rootfs.diff_ids.truncate(layers);
+        state.image.rootfs.diff_ids.push(layer.diff_id.to_string());
+        state.layers.truncate(layers);
+        state.layers.push(layer);
+        state.image.add_history(&state.moment.text(), "squash".to_owned(), false);
+        Ok(())
+    }
+
     /// Writes the image, and tags it.
     pub(super) fn finish(&self, mut state: State) -> Result<Built, Cause> {
+        if self.options.squash {
+            self.squash(&mut state)?;
+        }
+        if self.options.cache_to.contains(&CacheTo::Inline) {
+            let cached = cache_transfer::entries(&self.cache, &state.layers, Mode::Min)?;
+            state.image.other.insert(cache_transfer::MEMBER.to_owned(), cached);
+        }
         let labels = self.options.labels.iter().cloned();
         state.image.config.labels.extend(labels);
         if state.image.created.is_none() {
-            state.image.created = Some(self.created());
+            state.image.created = Some(state.moment.text());
         }
         let layout = &self.store.images.layout;
         let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
@@ -28,8 +57,9 @@ impl Builder<'_> {
         for tag in &self.options.tags {
             self.progress.line(&format!("Successfully tagged {tag}"));
         }
+        cache_transfer::export(self.options, layout, &self.cache, &state.layers)?;
         let mut configuration = serde_json::to_value(&state.image)?;
         configuration.sort_all_objects();
-        Ok(Built { descriptor, configuration, id, tree: None })
+        Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
     }
 }

@@ -85,14 +85,14 @@ impl Input {
         let (workspace, content, object) = match &options.context {
             Context::Directory(path) => return Self::in_directory(path, options.file.as_deref()),
             Context::Input => {
-                let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+                let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
                 keep(&path, &mut io::stdin().lock(), STANDARD_INPUT)?;
                 (workspace, open(&path)?, STANDARD_INPUT.to_owned())
             }
             Context::Git(address) => return Self::in_repository(address, options),
             Context::Web(address) => {
-                let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+                let workspace = workspace(options)?;
                 let path = workspace.path().join("input");
                 keep(&path, &mut fetch::Body::get(address, Cause::Context)?, address)?;
                 (workspace, open(&path)?, address.clone())
@@ -101,14 +101,17 @@ impl Input {
         let context = workspace.path().join("context");
         fs::create_dir(&context).map_err(Cause::system("create", &context))?;
         let file = options.file.clone().unwrap_or_else(|| "Dockerfile".into());
+        // Standard input has one of both.
+        let from_stdin = file.as_os_str() == "-" && options.context != Context::Input;
         let (name, text) = if copy::is_archive(&content) {
             let directory = open_readable(&context)?;
             copy::unpack_context(content, Path::new(&object), &directory)
                 .map_err(|source| Cause::Input { object, source })?;
-            let text = read_in(&directory, &file).map_err(Cause::system("read", &file))?;
-            (file.display().to_string(), text)
+            let text =
+                if from_stdin { read_some(&mut io::stdin().lock()) } else { read_in(&directory, &file) };
+            (file.display().to_string(), text.map_err(Cause::system("read", &file))?)
         } else {
-            if let Some(file) = &options.file {
+            if let Some(file) = options.file.as_ref().filter(|_| !from_stdin) {
                 return Err(Cause::NoArchive(object, file.clone()).into());
             }
             let mut content = content;
@@ -121,7 +124,7 @@ impl Input {
     }
 
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
-        let workspace = Workspace::new(&options.root).map_err(Cause::from)?;
+        let workspace = workspace(options)?;
         let step = workspace.step().map_err(Cause::from)?;
         let revision = repository::revision(address, options)?;
         let keep =
@@ -149,8 +152,8 @@ impl Input {
         }
         let file = file.map_or_else(|| in_context(context), Path::to_owned);
         let text = match file.as_os_str().as_encoded_bytes() {
-            b"-" => read_all(&mut io::stdin().lock()),
-            _ => fs::read(&file),
+            b"-" => read_some(&mut io::stdin().lock()),
+            _ => File::open(&file).and_then(|mut file| read_some(&mut file)),
         };
         let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
         Ok(Self { context: context.to_owned(), file, name, text, is_sealed: false, _workspace: None })
@@ -160,8 +163,18 @@ impl Input {
     pub(super) fn read_beside(&self, root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
         match path.strip_prefix(&self.context) {
             Ok(name) if self.is_sealed => read_in(root, name),
-            _ => fs::read(path),
+            _ => File::open(path).and_then(|mut file| read_some(&mut file)),
         }
+    }
+
+    /// Whether its files are nobody's but the build's.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
+    /// The part of the Dockerfile around a line.
+    pub(super) fn excerpt(&self, line: usize, word: Option<&str>) -> String {
+        excerpt(&self.name, &self.text, line, word)
     }
 
     /// Parses the Dockerfile, and works on it. Shows the place of an error in it.
@@ -169,11 +182,20 @@ impl Input {
         let parsed =
             dockerfile::parse(&self.text).map_err(|source| Error::Syntax { file: self.name.clone(), source });
         let worked = parsed.and_then(work);
-        if let Some(line) = worked.as_ref().err().and_then(Error::line) {
+        let place = |error: &Error| Some((error.line()?, error.word()));
+        if let Some((line, word)) = worked.as_ref().err().and_then(place) {
             // If standard error is closed, the document has the error.
-            let _ = io::stderr().write_all(excerpt(&self.name, &self.text, line).as_bytes());
+            let _ = io::stderr().write_all(self.excerpt(line, word.as_deref()).as_bytes());
         }
         worked
+    }
+}
+
+/// A directory for what comes. Nothing is written to the store while a build is only looked at.
+fn workspace(options: &Options) -> Result<Workspace, Cause> {
+    match options.only_looks {
+        true => Ok(Workspace::aside(&std::env::temp_dir())?),
+        false => Ok(Workspace::new(&options.root)?),
     }
 }
 
@@ -188,8 +210,8 @@ fn read_all(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     from.read_to_end(&mut text).map(|_| text)
 }
 
-/// The most that a Dockerfile or a `.dockerignore` of an archive may have.
-const MOST: u64 = 128 << 20;
+/// The most that a Dockerfile or a `.dockerignore` may have, in bytes.
+const MOST: u64 = 16 << 20;
 
 fn read_some(from: &mut dyn Read) -> io::Result<Vec<u8>> {
     let text = read_all(&mut from.take(MOST + 1))?;

@@ -1,16 +1,18 @@
 //! Building: the steps of a Dockerfile in order, from the cache or run, and the final image.
 
 mod agent;
+mod cache_transfer;
 mod contexts;
-mod epoch;
 mod explain;
 mod fetch;
 mod files;
 mod image;
 mod images;
 mod input;
+mod lint;
 mod mounts;
 mod process;
+mod reasons;
 mod rehearsal;
 mod repository;
 mod run;
@@ -19,9 +21,10 @@ mod stage;
 mod store;
 mod stubs;
 mod tree;
+mod workers;
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, HashMap},
     fs,
     path::PathBuf,
@@ -34,9 +37,11 @@ use runtime::hosts::Entry;
 use rustix::fs::Mode;
 
 pub use agent::agent;
+pub use cache_transfer::{CacheFrom, CacheTo};
 pub use contexts::Named;
 pub use explain::explain;
 pub use input::Context;
+pub use lint::lint;
 pub use rehearsal::rehearse;
 pub use secret::Secret;
 pub use tree::write_tree;
@@ -49,10 +54,11 @@ use crate::{
     error::{Cause, Error},
     network::Own,
     plan::{self, Plan, PlanError},
-    progress::Progress,
+    progress::{Form, Progress},
 };
 use contexts::Contexts;
 use input::Input;
+use lint::findings;
 use rehearsal::{Rehearsal, Verdict};
 use stage::State;
 use store::Store;
@@ -127,16 +133,34 @@ pub struct Options {
     pub platform: Option<Platform>,
     /// `--pull`.
     pub pull: Pull,
+    /// `--jobs`: how many stages are built at the same time.
+    pub jobs: usize,
+    /// Nothing is built (`--dry-run`, `--explain`, `--lint`), and nothing written to the store.
+    pub only_looks: bool,
+    /// Only look for mistakes: they are no errors.
+    pub lint: bool,
+    /// `--cache-from`.
+    pub cache_from: Vec<CacheFrom>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTo>,
+    /// `--explain-cache`: tell why each step is cached or not.
+    pub explain_cache: bool,
+    /// `--squash`: one layer for all that the build makes on its base.
+    pub squash: bool,
     /// Do not use the cache.
     pub no_cache: bool,
     /// In a user namespace that cannot represent an image's layers, come as close as possible.
     pub rootless: bool,
     /// Do not wait until the image is on the disk.
     pub no_sync: bool,
-    /// Print only errors.
-    pub quiet: bool,
+    /// How the build tells what it does.
+    pub progress: Form,
     /// Whether all files of the image are wanted together.
     pub tree: bool,
+    /// `--keep-mtime`: files that are copied keep their times.
+    pub keep_times: bool,
+    /// `--depfile`: note which files are read.
+    pub notes_reads: bool,
     /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds.
     pub epoch: Option<i64>,
 }
@@ -152,6 +176,8 @@ pub struct Built {
     pub id: oci::Digest,
     /// All its files in a tar file, if they are wanted.
     pub tree: Option<Arc<fs::File>>,
+    /// The files and directories that were read, if they are wanted.
+    pub read: Vec<PathBuf>,
 }
 
 /// A build in progress.
@@ -172,6 +198,12 @@ struct Builder<'a> {
     /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
+    /// The stage that is built, and how many of the steps of the same number there were before.
+    at: Cell<(usize, u32)>,
+    /// When it began, in seconds since 1970.
+    started: i64,
+    /// Where caches of mounts are that end with the build.
+    own_caches: Option<PathBuf>,
     /// What the steps would do, if they are only looked at.
     rehearsal: Option<Rehearsal>,
 }
@@ -201,10 +233,7 @@ impl<'a> Builder<'a> {
         rehearsal: Option<Rehearsal>,
     ) -> Result<Self, Error> {
         // A rehearsal prints its own lines.
-        let progress = Progress { quiet: options.quiet || rehearsal.is_some() };
-        for warning in &file.warnings {
-            progress.warning(&format!("{}:{warning}", input.name));
-        }
+        let progress = Progress::new(if rehearsal.is_some() { Form::Quiet } else { options.progress });
         let target = plan::target(&file, options.target.as_deref()).map_err(Error::Target)?;
         let name = file.stages[target].name.clone().unwrap_or_else(|| "default".to_owned());
         let at = |line, source| Error::Plan { file: input.name.clone(), line, source };
@@ -221,6 +250,10 @@ impl<'a> Builder<'a> {
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
         let plan = plan::plan(&file, target, &global, &aliases, &triggers)
             .map_err(|(line, error)| at(line, error))?;
+        let findings = findings(options, input, &file, &plan, &global, &store)?;
+        for finding in &findings {
+            progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
+        }
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,
@@ -240,14 +273,20 @@ impl<'a> Builder<'a> {
             network: OnceCell::new(),
             done: BTreeMap::new(),
             step: 0,
+            at: Cell::default(),
+            started: oci::timestamp::now(),
+            own_caches: None,
             rehearsal,
         })
     }
 
     fn run(mut self) -> Result<Built, Error> {
+        cache_transfer::import(self.options, &self.store, &self.cache)?;
         let last = self.stages()?;
+        self.progress.end();
         let tree = self.options.tree.then(|| self.tree(&last)).transpose()?;
-        Ok(Built { tree, ..self.finish(last)? })
+        let read = self.contexts.read(self.input, self.options)?;
+        Ok(Built { tree, read, ..self.finish(last)? })
     }
 
     /// Builds the stages. Returns the last one.
@@ -255,9 +294,14 @@ impl<'a> Builder<'a> {
         for statement in self.file.arguments.clone() {
             self.begin(&statement.text);
         }
-        for at in self.plan.stages.clone() {
-            let state = self.stage(at)?;
-            self.done.insert(at, state);
+        match self.rehearsal.is_some() || self.options.jobs < 2 {
+            true => {
+                for at in self.plan.stages.clone() {
+                    let state = self.stage(at)?;
+                    self.done.insert(at, state);
+                }
+            }
+            false => self.side_by_side()?,
         }
         let unused = self.global.unused();
         if !unused.is_empty() {
@@ -270,6 +314,7 @@ impl<'a> Builder<'a> {
     /// Announces a step.
     fn begin(&mut self, text: &str) {
         self.step += 1;
+        self.at.set((self.at.get().0, 0));
         self.progress.step(self.step, self.plan.steps, text);
         if let Some(rehearsal) = &self.rehearsal {
             rehearsal.begin(format!("{}/{} {text}", self.step, self.plan.steps));
@@ -288,11 +333,6 @@ impl<'a> Builder<'a> {
         let file = self.input.name.clone();
         let (step, steps) = (self.step, self.plan.steps);
         move |source| Error::Step { file, line, step, steps, source: Box::new(source) }
-    }
-
-    /// The time for new things, RFC 3339.
-    fn created(&self) -> String {
-        oci::timestamp::format(self.options.epoch.unwrap_or_else(oci::timestamp::now))
     }
 }
 

@@ -131,7 +131,10 @@ impl Builder<'_> {
             (_, Some(From::Layers(layers))) => Ok(chain_id(layers)),
             (Type::Bind, from) => {
                 let (job, tree) = (wanted.job(), self.tree_of(from.as_ref())?);
-                let digest = job.list(&tree).and_then(|listing| job.digest(&tree, &listing));
+                let digest = job.list(&tree).and_then(|listing| {
+                    self.contexts.note(&tree, &job, &listing);
+                    job.digest(&tree, &listing)
+                });
                 digest.map_err(|error| wanted.wrong(error))
             }
             _ => Ok(String::new()),
@@ -242,7 +245,10 @@ impl Builder<'_> {
     }
 
     /// The directory of caches. Those of a build without cache end with it.
-    fn caches(&self) -> Result<PathBuf, Cause> {
+    pub(super) fn caches(&self) -> Result<PathBuf, Cause> {
+        if let Some(own) = &self.own_caches {
+            return Ok(own.clone());
+        }
         match self.options.no_cache {
             true => Ok(self.store.workspace()?.path().join("caches")),
             false => Ok(self.cache.mounts()),

@@ -20,6 +20,7 @@ use crate::{
     config::{Config as Own, DEFAULT_PATH},
     error::Cause,
     network::Own as Network,
+    progress::{Form, Progress},
 };
 
 /// A mount besides the standard ones.
@@ -55,8 +56,8 @@ pub(super) struct Command<'a> {
     pub(super) network: RunsIn<'a>,
     pub(super) surroundings: &'a Surroundings,
     pub(super) binds: Vec<Bind>,
-    /// Show its output only if it fails.
-    pub(super) quiet: bool,
+    /// Where its output goes.
+    pub(super) progress: &'a Progress,
     /// A directory for its files.
     pub(super) files: PathBuf,
 }
@@ -140,17 +141,15 @@ impl Command<'_> {
 
     /// Runs it to its end. Returns its exit status; 128 and more for a signal.
     pub(super) fn run(&self, spec: &Spec) -> Result<i32, Cause> {
-        if !self.quiet {
+        if self.progress.form() == Form::Plain {
             let stderr = std::io::stderr();
             return Ok(finish(runtime::run(spec, streams(Stdio::Fd(stderr.as_fd()))))?);
         }
         let path = self.files.join("output");
         let output = File::create(&path).map_err(Cause::system("create", &path))?;
         let status = finish(runtime::run(spec, streams(Stdio::Fd(output.as_fd()))))?;
-        if status != 0 {
-            let text = fs::read(&path).map_err(Cause::system("read", &path))?;
-            let _ = std::io::stderr().write_all(&text);
-        }
+        let text = fs::read(&path).map_err(Cause::system("read", &path))?;
+        self.progress.output(&text, status != 0);
         Ok(status)
     }
 }

@@ -18,6 +18,8 @@ pub(super) enum Verdict {
     Nothing,
     /// It takes an image or a stage.
     Base,
+    /// It pulls an image first.
+    Pull,
     /// Its result is in the cache.
     Cached,
     /// It has to run. That also holds where the cache may have its result, but nobody knows before the step below has run.
@@ -29,6 +31,7 @@ impl Verdict {
         match self {
             Self::Nothing => "-",
             Self::Base => "base",
+            Self::Pull => "pull",
             Self::Cached => "cached",
             Self::Run => "run",
         }

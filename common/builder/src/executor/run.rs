@@ -4,6 +4,7 @@ use super::{
     Builder, Network, mounts,
     mounts::Wanted,
     process::{Bind, Command, RunsIn, own_cgroup},
+    reasons::Inputs,
     stage::{Made, State},
     stubs::Stubs,
 };
@@ -12,6 +13,7 @@ use crate::{
     dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
     error::Cause,
     network::Own,
+    progress::Form,
 };
 
 /// The command of a RUN.
@@ -80,7 +82,7 @@ impl Builder<'_> {
             .with_all(surroundings.hosts.iter().map(|entry| format!("{entry:?}")))
             .with_all(surroundings.limits.iter().map(|limit| format!("{limit:?}")))
             .with(surroundings.shared_memory.map(|size| size.to_string()).unwrap_or_default())
-            .with(self.epoch());
+            .with(state.moment.key());
         let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
         let key = |network, shown: &[String]| {
             let base = base.clone().with(match network {
@@ -91,9 +93,28 @@ impl Builder<'_> {
             let texts = wanted.iter().map(Wanted::text);
             texts.zip(shown).fold(base, |key, (text, shown)| key.with(text).with(shown))
         };
+        let mounted = wanted.iter().map(Wanted::text).zip(shown.clone());
+        let pair = |pair: &String| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        let inputs = Inputs::default()
+            .with("parent", state.chain())
+            .with("command", script.words.join(" "))
+            .with("program", script.program.as_ref().map_or("", |(_, text)| text))
+            .with("user", &config.user)
+            .with("directory", &config.working_dir)
+            .with("time", state.moment.key())
+            .with("flag network", format!("{network:?}"))
+            .with("flag add-host", format!("{:?}", surroundings.hosts))
+            .with("flag ulimit", format!("{:?}", surroundings.limits))
+            .with("flag shm-size", format!("{:?}", surroundings.shared_memory))
+            .with_all("environment", config.env.iter().map(pair))
+            .with_all("argument", arguments.clone())
+            .with_all("mount", mounted);
         let text = history(&script.words, &pairs.collect::<Vec<_>>());
         let before = state.clone();
-        self.files(state, &key(network, &shown), text, || {
+        self.files(state, &key(network, &shown), &inputs, text, || {
             // What it got may be less than what it should have.
             let (layer, network, shown) =
                 self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
@@ -143,7 +164,7 @@ impl Builder<'_> {
             },
             binds,
             surroundings: &self.options.surroundings,
-            quiet: self.options.quiet,
+            progress: &self.progress,
             files: self.store.workspace()?.step()?.upper,
         };
         let group = own_cgroup()?;
@@ -162,14 +183,14 @@ impl Builder<'_> {
             (Network::Own, None) => Network::None,
             (network, _) => network,
         };
-        Ok((self.store.commit_without(mounted, &stubs, self.options.epoch)?, network, shown))
+        Ok((self.store.commit_without(mounted, &stubs, state.moment)?, network, shown))
     }
 
     /// The build's own network. Where it cannot be made, RUN has none: one line says so.
     fn own_network(&self) -> Option<&Own> {
         let make = || {
             let is_told = |cause: &dyn std::fmt::Display| {
-                if self.options.quiet {
+                if self.progress.form() == Form::Quiet {
                     return;
                 }
                 operation::note(&format!("warning: RUN has no network: {cause}"));

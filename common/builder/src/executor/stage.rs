@@ -1,8 +1,17 @@
 //! One stage, instruction by instruction.
 
-use oci::Digest;
+use std::time::Instant;
 
-use super::{Builder, files::From, image, rehearsal::Verdict};
+use oci::{Digest, Platform, Reference};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Builder, Pull,
+    files::From,
+    image,
+    reasons::Inputs,
+    rehearsal::{Rehearsal, Verdict},
+};
 use crate::{
     arguments::Local,
     cache::{Entry, Key, Layer, Step, chain_id},
@@ -10,15 +19,20 @@ use crate::{
     dockerfile::{self, Instruction, Statement, expand::Expander, instruction::Copy},
     error::{Cause, Error},
     metadata,
+    moment::Moment,
     plan::Origin,
 };
 
 /// A stage after some of its instructions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) image: Image,
     pub(super) layers: Vec<Layer>,
     pub(super) arguments: Local,
+    /// The time of what it makes.
+    pub(super) moment: Moment,
+    /// How many of its layers and of the entries of its history are those of an image that it stands on.
+    pub(super) below: (usize, usize),
     /// Whether this stage has had a CMD: an ENTRYPOINT drops an inherited one.
     command_is_set: bool,
 }
@@ -56,9 +70,14 @@ impl Builder<'_> {
     /// Builds a stage.
     pub(super) fn stage(&mut self, at: usize) -> Result<State, Error> {
         let stage = self.file.stages[at].clone();
+        self.step = self.plan.first_step(&self.file, at);
+        self.at.set((at, 0));
         self.begin(&stage.text);
         let mut state = self.from(at).map_err(self.at(stage.line))?;
-        self.note(Verdict::Base);
+        self.note(match &self.plan.bases[at] {
+            Origin::Image(name, platform) if self.is_unknown(name, platform.as_ref()) => Verdict::Pull,
+            _ => Verdict::Base,
+        });
         if let Origin::Files(name) = &self.plan.bases[at] {
             let all = Copy { sources: vec!["/".to_owned()], destination: "/".to_owned(), ..Copy::default() };
             let copied =
@@ -79,15 +98,29 @@ impl Builder<'_> {
         Ok(state)
     }
 
+    /// Whether a build would pull an image that is not here, and this one only looks.
+    fn is_unknown(&self, name: &str, platform: Option<&Platform>) -> bool {
+        self.rehearsal.is_some()
+            && self.options.pull != Pull::Never
+            && name.parse::<Reference>().is_ok()
+            && self.store.images.peek(name, platform).is_none()
+    }
+
     fn from(&self, at: usize) -> Result<State, Cause> {
         match &self.plan.bases[at] {
             Origin::Scratch | Origin::Files(_) => {
-                Ok(State { image: Image::scratch(self.global.target()), ..State::default() })
+                let moment = Moment::of(self.options.epoch, None);
+                Ok(State { image: Image::scratch(self.global.target()), moment, ..State::default() })
             }
             Origin::Stage(index) => {
                 // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
                 let base = self.done.get(index).cloned().unwrap_or_default();
                 Ok(State { command_is_set: false, ..base })
+            }
+            Origin::Image(name, platform) if self.is_unknown(name, platform.as_ref()) => {
+                let layers = self.rehearsal.iter().map(Rehearsal::layer).collect();
+                let moment = Moment::of(self.options.epoch, None);
+                Ok(State { image: Image::scratch(platform.as_ref()), layers, moment, ..State::default() })
             }
             Origin::Image(name, platform) => {
                 let mut base = self.base(name, platform.as_ref())?;
@@ -96,7 +129,9 @@ impl Builder<'_> {
                 for stale in ["container", "container_config"] {
                     base.image.other.remove(stale);
                 }
-                Ok(State { image: base.image, layers: base.layers, ..State::default() })
+                let moment = Moment::of(self.options.epoch, base.image.created.as_deref());
+                let below = (base.layers.len(), base.image.history.len());
+                Ok(State { image: base.image, layers: base.layers, moment, below, ..State::default() })
             }
         }
     }
@@ -161,7 +196,7 @@ impl Builder<'_> {
 
     /// Shows the image after a step.
     fn show(&self, state: &State) -> Result<(), Cause> {
-        if !self.progress.quiet {
+        if self.progress.has_ids() {
             self.progress.id(&image::id(&state.image)?);
         }
         Ok(())
@@ -181,9 +216,15 @@ impl Builder<'_> {
         before: &Image,
         text: String,
     ) -> Result<(), Cause> {
-        let key =
-            Key::new(Step::Configuration).with(oci::json::to_vec(before)?).with(&text).with(self.epoch());
-        let entry = self.cached_or(&key, || Ok((Entry { created: self.created(), layer: None }, None)))?;
+        let key = Key::new(Step::Configuration)
+            .with(oci::json::to_vec(before)?)
+            .with(&text)
+            .with(state.moment.key());
+        let created = state.moment.text();
+        let parent = Digest::of(&oci::json::to_vec(before)?).to_string();
+        let inputs =
+            Inputs::default().with("parent", parent).with("text", &text).with("time", state.moment.key());
+        let entry = self.cached_or(&key, &inputs, || Ok((Entry { created, layer: None }, None)))?;
         state.take(entry, text);
         Ok(())
     }
@@ -193,17 +234,19 @@ impl Builder<'_> {
         &self,
         state: &mut State,
         key: &Key,
+        inputs: &Inputs,
         text: String,
         make: impl FnOnce() -> Result<Made, Cause>,
     ) -> Result<(), Cause> {
+        let created = state.moment.text();
         let make = || {
             let Made { layer, key } = match &self.rehearsal {
                 Some(rehearsal) => Made { layer: Some(rehearsal.layer()), key: None },
                 None => make()?,
             };
-            Ok((Entry { layer, created: self.created() }, key))
+            Ok((Entry { layer, created }, key))
         };
-        let entry = self.cached_or(key, make)?;
+        let entry = self.cached_or(key, inputs, make)?;
         state.take(entry, text);
         Ok(())
     }
@@ -211,17 +254,31 @@ impl Builder<'_> {
     fn cached_or(
         &self,
         key: &Key,
+        inputs: &Inputs,
         make: impl FnOnce() -> Result<(Entry, Option<Key>), Cause>,
     ) -> Result<Entry, Cause> {
-        if let Some(entry) = self.cached(key)? {
+        let found = self.cached(key)?;
+        self.explained(key, inputs, found.is_some(), None)?;
+        let begin = Instant::now();
+        if let Some(entry) = found {
             self.progress.cached();
             self.note(Verdict::Cached);
+            self.passed();
             return Ok(entry);
         }
         self.note(Verdict::Run);
         let (entry, made_of) = make()?;
         self.keep(made_of.as_ref().unwrap_or(key), &entry)?;
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.explained(key, inputs, false, Some(milliseconds.max(1)))?;
+        self.passed();
         Ok(entry)
+    }
+
+    /// The next step may have the same number: that of a trigger.
+    fn passed(&self) {
+        let (stage, step) = self.at.get();
+        self.at.set((stage, step + 1));
     }
 
     /// Puts the result of a step into the cache.
@@ -247,10 +304,5 @@ impl Builder<'_> {
             Some(layer) if !self.store.images.layout.has_sound_blob(&layer.descriptor)? => Ok(None),
             _ => Ok(Some(entry)),
         }
-    }
-
-    /// SOURCE_DATE_EPOCH as a part of keys.
-    pub(super) fn epoch(&self) -> String {
-        self.options.epoch.map(|epoch| epoch.to_string()).unwrap_or_default()
     }
 }

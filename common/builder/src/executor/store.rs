@@ -16,6 +16,8 @@ use crate::{
     cache::{Layer, chain_id},
     config::Image,
     error::Cause,
+    moment::Moment,
+    progress::Form,
     workspace::{StepDirectories, Workspace},
 };
 
@@ -73,7 +75,7 @@ impl Store {
     /// The store below `$STAVE_ROOT`.
     pub(super) fn open(options: &Options) -> Result<Self, Cause> {
         let layout = Layout::open_or_create_with(options.root.join("images"), !options.no_sync)?;
-        let images = Images::new(layout, options.pull, options.quiet, &options.contexts);
+        let images = Images::new(layout, options.pull, options.progress != Form::Plain, &options.contexts);
         Ok(Self::new(&options.root, images, options.rootless))
     }
 
@@ -112,6 +114,19 @@ impl Store {
             path: self.root.join("build"),
             source: std::io::ErrorKind::Other.into(),
         })
+    }
+
+    /// For a process that was forked: what its parent has stays the parent's.
+    pub(super) fn renew(&mut self) {
+        if let Some(workspace) = self.workspace.take() {
+            std::mem::forget(workspace);
+        }
+        self.isolated.set(false);
+    }
+
+    /// Removes the build's own directory.
+    pub(super) fn end(&mut self) {
+        drop(self.workspace.take());
     }
 
     /// Makes a mount namespace for the build, so that its mounts end with it, however it ends.
@@ -221,34 +236,47 @@ impl Store {
         &self,
         mut mounted: Mounted,
         stubs: &super::stubs::Stubs,
-        epoch: Option<i64>,
+        moment: Moment,
     ) -> Result<Layer, Cause> {
         mounted.unmount()?;
         stubs.remove(&open_directory(&mounted.directories.upper)?);
-        self.commit(mounted, epoch)
+        self.commit(mounted, moment, None)
     }
 
-    /// Turns the changes into a new layer: its blob, and its directory. `epoch` is the latest time that a file in it
-    /// may have.
-    pub(super) fn commit(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
-        let (layer, mounted) = self.write(mounted, epoch)?;
+    /// Turns the changes into a new layer: its blob, and its directory. All in it gets the time; with `since`,
+    /// only directories that changed since then.
+    pub(super) fn commit(
+        &self,
+        mounted: Mounted,
+        moment: Moment,
+        since: Option<i64>,
+    ) -> Result<Layer, Cause> {
+        let (layer, mounted) = self.write(mounted, moment, since)?;
         self.layers()?.adopt(&mounted.directories.upper, &layer.diff_id).map_err(Cause::Layers)?;
         Ok(layer)
     }
 
     /// As [`Store::commit`], for a layer that was made on nothing. It is unpacked where it is used, because its root
     /// directory must match those below it.
-    pub(super) fn commit_alone(&self, mounted: Mounted, epoch: Option<i64>) -> Result<Layer, Cause> {
-        self.write(mounted, epoch).map(|(layer, _)| layer)
+    pub(super) fn commit_alone(
+        &self,
+        mounted: Mounted,
+        moment: Moment,
+        since: Option<i64>,
+    ) -> Result<Layer, Cause> {
+        self.write(mounted, moment, since).map(|(layer, _)| layer)
     }
 
     /// Writes the blob of the changes.
-    fn write(&self, mut mounted: Mounted, epoch: Option<i64>) -> Result<(Layer, Mounted), Cause> {
+    fn write(
+        &self,
+        mut mounted: Mounted,
+        moment: Moment,
+        since: Option<i64>,
+    ) -> Result<(Layer, Mounted), Cause> {
         mounted.unmount()?;
         let upper = &mounted.directories.upper;
-        if let Some(epoch) = epoch {
-            super::epoch::clamp(upper, epoch)?;
-        }
+        moment.settle(upper, since)?;
         let directory = open_readable(upper)?;
         let mut writer = self.images.layout.writer()?;
         let options = layer::diff::Options { below: mounted.below.clone(), ..Default::default() };
@@ -256,6 +284,22 @@ impl Store {
             .map_err(Cause::Diff)?;
         let descriptor = writer.commit_as(summary.media_type.into())?;
         Ok((Layer { descriptor, diff_id: summary.diff_id }, mounted))
+    }
+}
+
+impl Store {
+    /// One layer that makes of the first ones all of them.
+    pub(super) fn difference(&self, layers: &[Layer], below: usize, moment: Moment) -> Result<Layer, Cause> {
+        let (lower, upper) = (self.readable(&layers[..below])?, self.readable(layers)?);
+        let mut writer = self.images.layout.writer()?;
+        let options =
+            layer::diff::Options { newest: moment.newest(), all: moment.all(), ..Default::default() };
+        let (lower, upper) = (open_readable(&lower.rootfs)?, open_readable(&upper.rootfs)?);
+        use std::os::fd::AsFd;
+        let summary =
+            layer::diff::trees(lower.as_fd(), upper.as_fd(), &mut writer, &options).map_err(Cause::Diff)?;
+        let descriptor = writer.commit_as(summary.media_type.into())?;
+        Ok(Layer { descriptor, diff_id: summary.diff_id })
     }
 }
 

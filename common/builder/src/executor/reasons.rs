@@ -1,0 +1,244 @@
+//! `--explain-cache`: why the cache has the result of a step, or has it not. What each step depended on is kept by its place in the
+//! Dockerfile, so that a later build can name everything that has changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
+
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Builder;
+use crate::{cache::Key, copy::Described, error::Cause};
+
+/// How much of a value the words show, in characters.
+const SHOWN: usize = 60;
+
+/// Everything that a step depends on, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Inputs {
+    /// `command`, `argument NAME`, `parent` and so on.
+    parts: BTreeMap<String, String>,
+    /// Files of a context: mode, and the digest of the content.
+    files: BTreeMap<String, (u32, String)>,
+}
+
+impl Inputs {
+    /// With one more.
+    pub(super) fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parts.insert(name.into(), value.into());
+        self
+    }
+
+    /// With one for each.
+    pub(super) fn with_all<N: std::fmt::Display, V: Into<String>>(
+        self,
+        kind: &str,
+        all: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        all.into_iter().fold(self, |inputs, (name, value)| inputs.with(format!("{kind} {name}"), value))
+    }
+
+    /// With files.
+    pub(super) fn with_files(mut self, files: Vec<Described>) -> Self {
+        self.files.extend(files.into_iter().map(|(path, mode, digest)| (path, (mode, digest))));
+        self
+    }
+}
+
+/// A step as it was when its place was built last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Earlier {
+    key: String,
+    inputs: Inputs,
+    /// What it cost to run it.
+    milliseconds: u64,
+}
+
+/// A reason for a step to run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Reason {
+    cause: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    old: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    new: Value,
+}
+
+impl Reason {
+    fn of(cause: &'static str) -> Self {
+        Self { cause, name: String::new(), old: Value::Null, new: Value::Null }
+    }
+
+    fn words(&self) -> String {
+        let shown = |value: &Value| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let short: String = text.chars().take(SHOWN).collect();
+            if short.len() < text.len() { format!("{short}…") } else { short }
+        };
+        let what = if self.name.is_empty() {
+            self.cause.to_owned()
+        } else {
+            format!("{} {}", self.cause, self.name)
+        };
+        match (&self.old, &self.new) {
+            (Value::Null, Value::Null) => what,
+            (Value::Null, new) => format!("{what} is new ({})", shown(new)),
+            (old, Value::Null) => format!("{what} is gone (it was {})", shown(old)),
+            (old, new) => format!("{what} was {}, is {}", shown(old), shown(new)),
+        }
+    }
+}
+
+/// All that has changed.
+fn reasons(earlier: &Inputs, now: &Inputs) -> Vec<Reason> {
+    let mut found = Vec::new();
+    let names: BTreeSet<&String> = earlier.parts.keys().chain(now.parts.keys()).collect();
+    for name in names {
+        let value = |inputs: &Inputs| inputs.parts.get(name).map_or(Value::Null, |value| json!(value));
+        let (old, new) = (value(earlier), value(now));
+        if old != new {
+            let (kind, rest) = name.split_once(' ').unwrap_or((name, ""));
+            let (cause, name) = match kind {
+                "argument" => ("argument", rest),
+                "environment" => ("environment", rest),
+                "flag" => ("flag", rest),
+                "mount" => ("mount", rest),
+                "parent" => ("parent", ""),
+                _ => ("instruction", name.as_str()),
+            };
+            found.push(Reason { cause, name: name.to_owned(), old, new });
+        }
+    }
+    let paths: BTreeSet<&String> = earlier.files.keys().chain(now.files.keys()).collect();
+    for path in paths {
+        let (old, new) = (earlier.files.get(path), now.files.get(path));
+        let digest = |file: Option<&(u32, String)>| file.map_or(Value::Null, |(_, digest)| json!(digest));
+        let mode =
+            |file: Option<&(u32, String)>| file.map_or(Value::Null, |(mode, _)| json!(format!("{mode:o}")));
+        let name = || path.clone();
+        if digest(old) != digest(new) {
+            found.push(Reason { cause: "file", name: name(), old: digest(old), new: digest(new) });
+        } else if mode(old) != mode(new) {
+            found.push(Reason { cause: "mode", name: name(), old: mode(old), new: mode(new) });
+        }
+    }
+    found
+}
+
+impl Builder<'_> {
+    /// Where a step's place is kept.
+    fn place(&self) -> PathBuf {
+        let file = std::path::absolute(&self.input.file).unwrap_or_default();
+        let (stage, step) = self.at.get();
+        let place = format!("{}\0{stage}\0{}\0{}", file.display(), self.step, step);
+        self.options.root.join("cache/steps").join(format!("{}.json", Digest::of(place.as_bytes()).hex()))
+    }
+
+    /// Tells why a step is cached or not, if that is wanted, and keeps what it depends on. `milliseconds` is what it cost, if it ran.
+    pub(super) fn explained(
+        &self,
+        key: &Key,
+        inputs: &Inputs,
+        cached: bool,
+        milliseconds: Option<u64>,
+    ) -> Result<(), Cause> {
+        let path = self.place();
+        let earlier: Option<Earlier> =
+            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let key = self.cache.name(key);
+        if self.options.explain_cache && milliseconds.is_none() {
+            self.tell(earlier.as_ref(), &key, inputs, cached);
+        }
+        let is_known =
+            earlier.as_ref().is_some_and(|earlier| earlier.key == key && earlier.inputs == *inputs);
+        if self.rehearsal.is_some() || is_known && milliseconds.is_none() {
+            return Ok(());
+        }
+        let before = earlier.map_or(0, |earlier| earlier.milliseconds);
+        let now = Earlier { key, inputs: inputs.clone(), milliseconds: milliseconds.unwrap_or(before) };
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(Cause::system("create directory", above))?;
+        }
+        let beside = self.store.workspace()?.path().join("step.json");
+        fs::write(&beside, serde_json::to_vec(&now)?).map_err(Cause::system("write", &beside))?;
+        fs::rename(&beside, &path).map_err(Cause::system("write", &path))
+    }
+
+    fn tell(&self, earlier: Option<&Earlier>, key: &str, inputs: &Inputs, cached: bool) {
+        let mut why = match earlier {
+            _ if cached => Vec::new(),
+            None => vec![Reason::of("never built")],
+            Some(earlier) => reasons(&earlier.inputs, inputs),
+        };
+        if !cached && self.options.no_cache {
+            why = vec![Reason { name: "--no-cache".to_owned(), ..Reason::of("flag") }];
+        } else if !cached && why.is_empty() {
+            let is_same = earlier.is_some_and(|earlier| earlier.key == *key);
+            why.push(Reason::of(if is_same { "removed" } else { "another version of the cache" }));
+        }
+        let cost = earlier.map(|earlier| earlier.milliseconds).filter(|cost| *cost > 0);
+        // A step that only files of the context make run again could do without them.
+        let files = |reason: &Reason| matches!(reason.cause, "file" | "mode");
+        let ignore: Vec<&str> = match why.iter().all(files) {
+            true => why.iter().map(|reason| reason.name.as_str()).collect(),
+            false => Vec::new(),
+        };
+        let mut words = if cached { "cache: hit".to_owned() } else { "cache: miss".to_owned() };
+        if !why.is_empty() {
+            words.push_str(&format!(": {}", why.iter().map(Reason::words).collect::<Vec<_>>().join("; ")));
+        }
+        if let Some(cost) = cost {
+            words.push_str(&format!("; it took {}.{:03} s last time", cost / 1000, cost % 1000));
+        }
+        if let [first, ..] = ignore.as_slice() {
+            words.push_str(&format!("; a line {first:?} in .dockerignore would avoid it"));
+        }
+        let report = json!({
+            "step": self.step, "of": self.plan.steps, "cached": cached, "causes": why, "milliseconds": cost, "ignore": ignore,
+        });
+        operation::tell!("{words}");
+        operation::tell!("{}", json!({"cache": report}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_named() {
+        let file = |path: &str, mode, digest: &str| (path.to_owned(), mode, digest.to_owned());
+        let before = Inputs::default()
+            .with("parent", "x")
+            .with("command", "make")
+            .with_all("argument", [("A", "1"), ("B", "2")])
+            .with_files(vec![file("a", 0o644, "1"), file("b", 0o644, "2"), file("c", 0o644, "3")]);
+        let now = Inputs::default()
+            .with("parent", "y")
+            .with("command", "make all")
+            .with_all("argument", [("A", "3"), ("C", "4")])
+            .with_files(vec![file("a", 0o755, "1"), file("b", 0o644, "5"), file("d", 0o644, "6")]);
+        let words: Vec<String> = reasons(&before, &now).iter().map(Reason::words).collect();
+        assert_eq!(
+            words,
+            [
+                "argument A was 1, is 3",
+                "argument B is gone (it was 2)",
+                "argument C is new (4)",
+                "instruction command was make, is make all",
+                "parent was x, is y",
+                "mode a was 644, is 755",
+                "file b was 2, is 5",
+                "file c is gone (it was 3)",
+                "file d is new (6)",
+            ]
+        );
+        assert!(reasons(&before, &before).is_empty());
+    }
+}

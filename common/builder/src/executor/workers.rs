@@ -1,0 +1,232 @@
+//! Stages side by side: each in a process of its own, with a mount namespace of its own. What one prints goes to standard error line
+//! by line, with the stage's name before it. What it made is in the store and in the cache; only its state comes back.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Pid, dup2_stderr, fork},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Builder, stage::State};
+use crate::{
+    cache::Used,
+    error::{Cause, Error, Failure},
+    workspace,
+};
+
+/// A longer line is printed in parts.
+const LINE: usize = 64 << 10;
+
+/// How lines begin that are JSON objects of ours.
+const MARKS: [&[u8]; 2] = [b"{\"event\":", b"{\"cache\":"];
+
+/// What comes back of a stage.
+#[derive(Debug, Serialize, Deserialize)]
+struct Outcome {
+    state: State,
+    /// The results of steps that it used or made.
+    entries: Vec<Used>,
+    /// Given arguments that it used.
+    used: Vec<String>,
+    /// What it read.
+    read: Vec<PathBuf>,
+}
+
+/// A stage that is being built.
+struct Worker {
+    process: Pid,
+    name: String,
+    output: Option<io::PipeReader>,
+    result: Option<io::PipeReader>,
+    line: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+/// Ends all workers, whatever happens.
+#[derive(Default)]
+struct Workers(BTreeMap<usize, Worker>);
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in self.0.values() {
+            let _ = kill(worker.process, Signal::SIGTERM);
+            let _ = waitpid(worker.process, None);
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Builds the stages, as many at a time as may be. Where only one can be built, no process is started.
+    pub(super) fn side_by_side(&mut self) -> Result<(), Error> {
+        let mut waiting = self.plan.stages.clone();
+        if self.options.no_cache && waiting.len() > 1 {
+            // All stages share those of this build.
+            self.own_caches = Some(self.caches()?);
+        }
+        let mut workers = Workers::default();
+        while !waiting.is_empty() || !workers.0.is_empty() {
+            let is_ready = |at: &usize| self.plan.needs[*at].iter().all(|need| self.done.contains_key(need));
+            let ready: Vec<usize> = waiting.iter().copied().filter(is_ready).collect();
+            if let ([only], true) = (ready.as_slice(), workers.0.is_empty()) {
+                let state = self.stage(*only)?;
+                self.done.insert(*only, state);
+                waiting.retain(|at| at != only);
+                continue;
+            }
+            let free = self.options.jobs.max(1).saturating_sub(workers.0.len());
+            for at in ready.into_iter().take(free) {
+                let worker = self.start(at)?;
+                workers.0.insert(at, worker);
+                waiting.retain(|waiting| *waiting != at);
+            }
+            let finished = attend(&mut workers).map_err(Cause::Workers)?;
+            for at in finished {
+                let Some(worker) = workers.0.remove(&at) else { continue };
+                let outcome = worker.end().inspect_err(|_| {
+                    // What the others leave is removed once they have ended.
+                    drop(std::mem::take(&mut workers));
+                    let _ = workspace::collect(&self.options.root, false);
+                })?;
+                self.global.mark(&outcome.used);
+                self.contexts.add(outcome.read);
+                self.cache.note(outcome.entries);
+                self.done.insert(at, outcome.state);
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, at: usize) -> Result<Worker, Error> {
+        let made = || -> io::Result<_> { Ok((io::pipe()?, io::pipe()?)) };
+        let ((output, to_output), (result, mut to_result)) = made().map_err(Cause::Workers)?;
+        let name = self.file.stages[at].name.clone().unwrap_or_else(|| format!("stage-{at}"));
+        let parent = nix::unistd::getpid();
+        // SAFETY: a build has one thread, so the child may do whatever its parent may.
+        match unsafe { fork() }.map_err(|error| Cause::Workers(error.into()))? {
+            ForkResult::Parent { child } => {
+                let (output, result) = (Some(output), Some(result));
+                Ok(Worker { process: child, name, output, result, line: Vec::new(), answer: Vec::new() })
+            }
+            ForkResult::Child => {
+                drop((output, result));
+                let ends = prctl::set_pdeathsig(Signal::SIGKILL);
+                let is_ours = ends.is_ok() && nix::unistd::getppid() == parent;
+                if is_ours && dup2_stderr(&to_output).is_ok() {
+                    drop(to_output);
+                    let answer = self.work(at);
+                    let _ = serde_json::to_vec(&answer).map(|answer| to_result.write_all(&answer));
+                }
+                // What belongs to the parent is not dropped here.
+                std::process::exit(0)
+            }
+        }
+    }
+
+    /// Builds a stage, in a process of its own.
+    fn work(&mut self, at: usize) -> Result<Outcome, Failure> {
+        self.store.renew();
+        self.progress.set_stage(self.file.stages[at].name.clone().unwrap_or_else(|| format!("stage-{at}")));
+        let state = self.stage(at);
+        self.progress.end();
+        // The network that this process has made, and its directory, end with it.
+        drop(self.network.take());
+        self.store.end();
+        let state = state.map_err(Failure::from)?;
+        Ok(Outcome { state, entries: self.cache.used(), used: self.global.used(), read: self.contexts.all() })
+    }
+}
+
+/// Waits until something comes, and passes it on. Returns the stages whose process has ended.
+fn attend(workers: &mut Workers) -> io::Result<Vec<usize>> {
+    let mut waited: Vec<(usize, bool)> = Vec::new();
+    let ready: Vec<bool> = {
+        let mut fds = Vec::new();
+        for (at, worker) in &workers.0 {
+            for (pipe, is_output) in [(&worker.output, true), (&worker.result, false)] {
+                if let Some(pipe) = pipe {
+                    fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+                    waited.push((*at, is_output));
+                }
+            }
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            polled => polled.map_err(io::Error::from)?,
+        };
+        fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect()
+    };
+    for ((at, is_output), _) in waited.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+        if let Some(worker) = workers.0.get_mut(&at) {
+            if is_output { worker.print()? } else { worker.listen()? }
+        }
+    }
+    let is_over = |worker: &Worker| worker.output.is_none() && worker.result.is_none();
+    Ok(workers.0.iter().filter(|(_, worker)| is_over(worker)).map(|(at, _)| *at).collect())
+}
+
+impl Worker {
+    /// Passes on what the stage prints.
+    fn print(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 << 10];
+        let count = match &mut self.output {
+            Some(output) => output.read(&mut buffer)?,
+            None => 0,
+        };
+        if count == 0 {
+            self.output = None;
+        }
+        self.line.extend_from_slice(&buffer[..count]);
+        let mut text = Vec::new();
+        while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.line.drain(..=end).collect();
+            // An object names its stage itself, or is about a step of one.
+            if !MARKS.iter().any(|mark| line.starts_with(mark)) {
+                text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
+            }
+            text.extend_from_slice(&line);
+        }
+        if !self.line.is_empty() && (count == 0 || self.line.len() > LINE) {
+            text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
+            text.append(&mut self.line);
+            text.push(b'\n');
+        }
+        // If standard error is closed, the build goes on.
+        let _ = io::stderr().write_all(&text);
+        Ok(())
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 << 10];
+        let count = match &mut self.result {
+            Some(result) => result.read(&mut buffer)?,
+            None => 0,
+        };
+        self.answer.extend_from_slice(&buffer[..count]);
+        if count == 0 {
+            self.result = None;
+        }
+        Ok(())
+    }
+
+    /// What the process has made of its stage.
+    fn end(self) -> Result<Outcome, Error> {
+        let _ = waitpid(self.process, None);
+        let answer: Result<Outcome, Failure> = serde_json::from_slice(&self.answer).map_err(|_| {
+            Cause::Workers(io::Error::other(format!("the process of stage {:?} was killed", self.name)))
+        })?;
+        answer.map_err(Error::Worker)
+    }
+}

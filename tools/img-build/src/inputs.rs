@@ -1,0 +1,82 @@
+//! Flags about what a build reads.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use builder::{Options, Pull, executor};
+use clap::{Args, ValueEnum};
+use oci::Platform;
+use toolkit::prelude::*;
+
+use crate::values::{EPOCH, argument, epoch, secret};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Inputs {
+    /// Read this Dockerfile, or standard input for -; CONTEXT/Dockerfile by default
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Set an ARG; without =VALUE, to the value of the environment variable NAME; repeatable
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    arguments: Vec<String>,
+    /// A secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=VARIABLE; repeatable
+    #[arg(long = "secret", value_name = "SECRET")]
+    secrets: Vec<String>,
+    /// An agent of SSH for RUN --mount=type=ssh: default, for $SSH_AUTH_SOCK, or ID=SOCKET; repeatable
+    #[arg(long, value_name = "AGENT")]
+    ssh: Vec<String>,
+    /// Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address;
+    /// repeatable
+    #[arg(long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
+    contexts: Vec<(String, builder::Named)>,
+    /// Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Pull base images; --pull means always
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]
+    pull: When,
+    /// Take results of steps from elsewhere: NAME of a registry, type=registry,ref=NAME or type=local,src=DIR; repeatable
+    #[arg(long, value_name = "PLACE", value_parser = builder::CacheFrom::parse)]
+    cache_from: Vec<builder::CacheFrom>,
+    /// Build this stage; the last one by default
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// The directory with the files for COPY and ADD; an archive of it, or a Dockerfile, on standard input for -, or at http://…;
+    /// or a repository of git, as https://HOST/NAME.git#BRANCH:DIRECTORY
+    #[arg(value_name = "CONTEXT", value_parser = builder::Context::parse)]
+    context: builder::Context,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum When {
+    Missing,
+    Always,
+    Never,
+}
+
+impl Inputs {
+    pub(crate) fn add_to(&self, options: &mut Options) -> Result<()> {
+        let mut arguments: BTreeMap<_, _> = self.arguments.iter().filter_map(|text| argument(text)).collect();
+        // The variable counts as an argument, which goes before it.
+        if let Some((name, value)) = argument(EPOCH) {
+            arguments.entry(name).or_insert(value);
+        }
+        options.epoch = epoch(&arguments)?;
+        options.arguments = arguments;
+        options.file = self.file.clone();
+        options.context = self.context.clone();
+        options.secrets = self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?;
+        for text in &self.ssh {
+            let (id, socket) = executor::agent(text).map_err(operation::Error::from)?;
+            options.agents.insert(id, socket);
+        }
+        options.contexts = self.contexts.iter().cloned().collect();
+        options.platform = self.platform.clone();
+        options.pull = match self.pull {
+            When::Missing => Pull::Missing,
+            When::Always => Pull::Always,
+            When::Never => Pull::Never,
+        };
+        options.cache_from = self.cache_from.clone();
+        options.target = self.target.clone();
+        Ok(())
+    }
+}

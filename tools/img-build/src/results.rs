@@ -1,0 +1,101 @@
+//! Flags about what a build makes.
+
+use std::path::{Path, PathBuf};
+
+use builder::{Built, Options};
+use clap::Args;
+use oci::Reference;
+use toolkit::prelude::*;
+
+use crate::{
+    dependencies::Dependencies,
+    output::{Image, Output, metadata},
+    values::{annotation, label},
+};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Results {
+    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME")]
+    tags: Vec<Reference>,
+    /// Add a label to the image; repeatable
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// Add an annotation to the image's manifest; repeatable
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
+    annotations: Vec<(String, String)>,
+    /// Make one layer of all that the build puts on its base image
+    #[arg(long)]
+    squash: bool,
+    /// Also write the image's files to a directory, or: type=local|tar|oci|docker,dest=PATH, or type=image,name=NAME,push=true;
+    /// repeatable
+    #[arg(short, long = "output", value_name = "DIR|type=TYPE,dest=PATH", value_parser = Output::parse)]
+    outputs: Vec<Output>,
+    /// Write results of steps: type=inline, type=registry,ref=NAME or type=local,dest=DIR, with mode=min|max; repeatable
+    #[arg(long, value_name = "PLACE", value_parser = builder::CacheTo::parse)]
+    cache_to: Vec<builder::CacheTo>,
+    /// Write the image's id to this file
+    #[arg(long = "iidfile", value_name = "FILE")]
+    id_file: Option<PathBuf>,
+    /// Write digests and names of the image to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    dependencies: Dependencies,
+}
+
+impl Results {
+    /// What `--output` says of the image.
+    fn images(&self) -> impl Iterator<Item = &Image> {
+        self.outputs.iter().filter_map(Output::image)
+    }
+
+    /// All names of the image.
+    pub(crate) fn names(&self) -> Vec<Reference> {
+        self.tags.iter().chain(self.images().flat_map(|image| &image.names)).cloned().collect()
+    }
+
+    pub(crate) fn add_to(&self, options: &mut Options) -> Result<()> {
+        let annotations = self.annotations.iter().chain(self.images().flat_map(|image| &image.annotations));
+        options.annotations = annotations.cloned().collect();
+        options.labels = self.labels.iter().map(|text| label(text)).collect::<Result<_>>()?;
+        options.tags = self.names();
+        options.squash = self.squash;
+        options.cache_to = self.cache_to.clone();
+        options.tree = self.outputs.iter().any(Output::is_of_files);
+        options.notes_reads = self.dependencies.are_wanted();
+        Ok(())
+    }
+
+    /// Writes what else is wanted of the image. The stamp of Make comes last.
+    pub(crate) fn write(&self, context: &Context, built: &Built, sync: bool) -> Result<()> {
+        let names = self.names();
+        self.outputs.iter().try_for_each(|output| output.write(context, built, &names, sync))?;
+        if let Some(path) = &self.id_file {
+            write(path, &built.id.to_string())?;
+        }
+        if let Some(path) = &self.metadata_file {
+            write(path, &format!("{:#}\n", metadata(built, &names)))?;
+        }
+        self.dependencies.write(&built.read)
+    }
+
+    /// The same as commands that a person would type.
+    pub(crate) fn explain(&self) -> Vec<String> {
+        let image = self.names().first().map_or("IMAGE-ID".to_owned(), Reference::to_string);
+        let outputs = self.outputs.iter().flat_map(|output| output.explain(&image));
+        let own = [("IMAGE-ID", &self.id_file), ("METADATA", &self.metadata_file)];
+        let files = own.into_iter().chain(self.dependencies.files());
+        let line = |(what, path): (&str, &Option<PathBuf>)| {
+            let path = operation::quote(&path.as_ref()?.to_string_lossy()).to_string();
+            Some(format!("echo -n {what} > {path}"))
+        };
+        outputs.chain(files.filter_map(line)).collect()
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        let error = operation::Error::new("write", format_args!("{path:?}"), error);
+        error.of(operation::Place::File).into()
+    })
+}

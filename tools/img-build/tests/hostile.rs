@@ -1,0 +1,185 @@
+//! Dockerfiles, contexts and bases that want more than they may.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
+
+use common::{Built, Fixture};
+use serde_json::json;
+
+/// Fails with one line (and a hint), soon.
+#[track_caller]
+fn refused(fixture: &Fixture, text: &str, error: &str) {
+    let begin = Instant::now();
+    let built = fixture.build_with(text, &["--quiet"]);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(built.error().contains(error), "{}", built.stderr);
+}
+
+#[test]
+fn expansion_ends() {
+    let fixture = Fixture::new();
+    let doubled: String = (0..40).map(|_| "ENV A=$A$A\n").collect();
+    refused(
+        &fixture,
+        &format!("FROM busybox\nENV A=0123456789\n{doubled}"),
+        "substitutions make more than 1 MiB",
+    );
+    let quoted: String = (0..40).map(|_| "ENV A=\"$A$A\"\n").collect();
+    refused(
+        &fixture,
+        &format!("FROM busybox\nENV A=0123456789\n{quoted}"),
+        "substitutions make more than 1 MiB",
+    );
+    let arguments: String = (0..40).map(|_| "ARG A=$A$A\n").collect();
+    refused(
+        &fixture,
+        &format!("ARG A=0123456789\n{arguments}FROM busybox\n"),
+        "substitutions make more than 1 MiB",
+    );
+    let nested = format!("{}x{}", "${A:-".repeat(10_000), "}".repeat(10_000));
+    refused(&fixture, &format!("FROM busybox\nENV B={nested}\n"), "substitutions are nested too deeply");
+}
+
+#[test]
+fn a_dockerfile_is_no_larger_than_it_may_be() {
+    let fixture = Fixture::new();
+    refused(&fixture, &"# comment\n".repeat(10_000_000), "file too large");
+    refused(
+        &fixture,
+        &format!("FROM busybox\n{}", "ENV a=b\n".repeat(100_000)),
+        ": more than 4000 instructions",
+    );
+    refused(
+        &fixture,
+        &format!("FROM busybox\nRUN \\\n{}", "# x\n".repeat(3_000_000)),
+        "RUN requires at least one argument",
+    );
+    fixture.write(".dockerignore", "x\n".repeat(10_000_000));
+    refused(&fixture, "FROM busybox\nCOPY Dockerfile /\n", "file too large");
+}
+
+#[test]
+fn archives_that_grow() {
+    let fixture = Fixture::new();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(64 << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    encoder.write_all(header.as_bytes()).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..256 {
+        encoder.write_all(&zeros).unwrap();
+    }
+    fixture.write("bomb.tar.gz", encoder.finish().unwrap());
+    refused(&fixture, "FROM busybox\nADD bomb.tar.gz /\n", "unpack \"bomb.tar.gz\": ");
+}
+
+/// A base image whose directories are links out of it.
+fn base(fixture: &Fixture, links: &[(&str, &str)]) {
+    let tar = testkit::rootfs(|tree| {
+        let busybox = fs::read("/bin/busybox").unwrap();
+        testkit::file(tree, "bin/busybox", 0o755, &busybox);
+        testkit::symlink(tree, "bin/sh", "busybox");
+        for (name, target) in links {
+            testkit::symlink(tree, name, target);
+        }
+    });
+    fixture.load("links", &tar, json!({}));
+}
+
+#[test]
+fn links_in_a_base_lead_nowhere_outside() {
+    let fixture = Fixture::new();
+    let host = fixture.path("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("kept"), "kept").unwrap();
+    let outside = format!("../../../../../..{}", host.display());
+    let all =
+        [("etc", &*outside), ("dev", &*outside), ("out", &*outside), ("proc", &*outside), ("sys", &*outside)];
+    base(&fixture, &all);
+    fixture.write("f", "f");
+    for step in [
+        "RUN /bin/busybox true",
+        "RUN --mount=type=tmpfs,target=/out/deep/er /bin/busybox touch /out/deep/er/x",
+        "RUN --mount=type=bind,target=/out /bin/busybox true",
+        "RUN --mount=type=cache,target=/out/cache /bin/busybox touch /out/cache/x",
+        "RUN --mount=type=secret,id=s,target=/out/secret /bin/busybox true",
+        "RUN /bin/busybox touch /out/made; /bin/busybox rm -rf /out/kept",
+        "COPY f /out/f",
+        "WORKDIR /out/work",
+    ] {
+        // It may work, in the image, or fail in one line. It never reaches the host.
+        let built = fixture.build_with(&format!("FROM links\n{step}\n"), &["--secret", "id=s,env=PATH"]);
+        assert!(built.status == 0 || built.error().starts_with("img-build: "), "{step}: {}", built.stderr);
+        assert_eq!(common::names(&host), ["kept"], "{step}");
+        assert_eq!(fs::read_to_string(host.join("kept")).unwrap(), "kept", "{step}");
+    }
+}
+
+#[test]
+fn no_descriptor_of_the_build_is_a_working_directory() {
+    // CVE-2024-21626.
+    let fixture = Fixture::new();
+    for number in 3..12 {
+        let text = format!(
+            "FROM busybox\nWORKDIR /proc/self/fd/{number}\nRUN cat ../../../../../../..{}\n",
+            fixture.write("f", "host's own").display()
+        );
+        let built = fixture.build_with(&text, &[]);
+        assert!(!built.stderr.contains("host's own\n"), "{}", built.stderr);
+    }
+}
+
+#[test]
+fn the_source_of_a_mount_stays_inside() {
+    // CVE-2024-1753 and CVE-2024-23651: a source that is a link.
+    let fixture = Fixture::new();
+    let host = fixture.path("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("kept"), "kept").unwrap();
+    let outside = format!("../../../../../..{}", host.display());
+    base(&fixture, &[("out", &*outside), ("root", "/")]);
+    symlink(&host, fixture.path("context").join("link")).unwrap();
+    let see = |mount: &str| {
+        fixture.build_with(
+            &format!("FROM busybox\nRUN --mount={mount},target=/m ls /m; ls /m/kept && echo ESCAPED; true\n"),
+            &[],
+        )
+    };
+    for mount in [
+        "type=bind,from=links,source=/out,rw",
+        "type=bind,from=links,source=/root/out",
+        "type=bind,source=link",
+        "type=cache,from=links,source=/out",
+        "type=cache,from=links,source=/../../out",
+    ] {
+        let built: Built = see(mount);
+        assert!(!built.stderr.contains("\nESCAPED\n"), "{mount}: {}", built.stderr);
+        assert_eq!(common::names(&host), ["kept"], "{mount}");
+    }
+    let copied = fixture.build_with("FROM busybox\nCOPY link/kept /\n", &[]);
+    assert!(copied.error().contains("file not found in build context"), "{}", copied.stderr);
+}
+
+#[test]
+#[ignore = "it takes long: --all runs it"]
+fn a_million_files() {
+    let fixture = Fixture::new();
+    for directory in 0..1000 {
+        let directory = fixture.path("context").join(format!("d{directory}"));
+        fs::create_dir(&directory).unwrap();
+        (0..1000).for_each(|file| drop(fs::File::create(directory.join(format!("{file}"))).unwrap()));
+    }
+    let built = fixture.build_with("FROM scratch\nCOPY d1 d2 /\n", &[]).ok();
+    assert!(!built.document.is_null());
+    fixture.build_with("FROM scratch\nCOPY . /\n", &[]).ok();
+}

@@ -1,0 +1,179 @@
+//! The same bytes every time, and what a build has read.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+mod common;
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use common::{Built, Fixture};
+
+fn digest(built: &Built) -> String {
+    built.document["image"]["descriptor"]["digest"].as_str().unwrap().to_owned()
+}
+
+fn touch(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    fs::File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// The times in the layers that an image has above its base.
+fn times(fixture: &Fixture) -> Vec<u64> {
+    let layout = fixture.layout();
+    let image = layout.image(&layout.find("built").unwrap(), None).unwrap();
+    let layers = image.layers().unwrap();
+    let layer = layers.last().unwrap().0;
+    let mut tar = tar::Archive::new(flate2::read::MultiGzDecoder::new(layout.blob_reader(layer).unwrap()));
+    tar.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap()).collect()
+}
+
+#[test]
+fn the_same_image_from_another_checkout_at_another_time() {
+    let text = "FROM busybox\nCOPY . /src/\nWORKDIR /src/new\nRUN date > /dev/null; mkdir /d; cp -p /src/b /d; touch /d/x\nENV A=b\n";
+    let digests: Vec<String> = [["a", "b"], ["b", "a"]]
+        .into_iter()
+        .enumerate()
+        .map(|(round, order)| {
+            let fixture = Fixture::new();
+            for name in order {
+                let path = fixture.write(name, name);
+                touch(&path, 1_000_000_000 + round as u64 * 86_400);
+            }
+            let built = fixture.build(text);
+            assert_eq!(built.configuration()["created"], "1980-01-01T00:00:00Z");
+            digest(&built)
+        })
+        .collect();
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn times_are_those_of_the_base_or_the_files_own() {
+    let fixture = Fixture::new();
+    let file = fixture.write("a", "a");
+    touch(&file, 86_400);
+    fixture.build("FROM scratch\nCOPY a /\n");
+    assert_eq!(times(&fixture), [315_532_800]);
+    fixture.build_with("FROM scratch\nCOPY a /\n", &["--keep-mtime"]).ok();
+    assert_eq!(times(&fixture), [86_400]);
+    // With SOURCE_DATE_EPOCH, only what is newer changes.
+    fixture.build_with("FROM scratch\nCOPY a /\n", &["--build-arg", "SOURCE_DATE_EPOCH=1000"]).ok();
+    assert_eq!(times(&fixture), [1000]);
+    fixture.build_with("FROM scratch\nCOPY a /\n", &["--build-arg", "SOURCE_DATE_EPOCH=100000"]).ok();
+    assert_eq!(times(&fixture), [86_400]);
+    // A base has its time for what stands on it.
+    let base = fixture.build_with(
+        "FROM scratch\nCOPY a /\n",
+        &["--build-arg", "SOURCE_DATE_EPOCH=200000000", "-t", "base"],
+    );
+    assert_eq!(base.ok().configuration()["created"], "1976-05-03T19:33:20Z");
+    let built = fixture.build("FROM base\nCOPY a /b\n");
+    assert_eq!(built.configuration()["created"], "1976-05-03T19:33:20Z");
+    assert_eq!(times(&fixture), [200_000_000]);
+}
+
+#[test]
+fn what_was_read_is_a_rule_of_make() {
+    let fixture = Fixture::new();
+    for name in ["a", "b c", "d/e", "ignored", "not"] {
+        fixture.write(name, name);
+    }
+    fixture.write(".dockerignore", "ignored\n");
+    let text = "FROM busybox AS x\nCOPY a \"b*\" /\nCOPY d /d/\nCOPY ignore[d] /\nFROM x\nRUN --mount=target=/m,source=d true\n";
+    let rule = || {
+        let (file, stamp) = (fixture.path("rule"), fixture.path("stamp"));
+        let arguments = ["--depfile", file.to_str().unwrap(), "--deptarget", stamp.to_str().unwrap()];
+        let built = fixture.build_with(text, &arguments).ok();
+        assert!(stamp.exists());
+        (fs::read_to_string(file).unwrap(), built.cached())
+    };
+    let (first, _) = rule();
+    let context = fixture.path("context").display().to_string();
+    let wanted = ["", "/.dockerignore", "/Dockerfile", "/a", "/b\\ c", "/d", "/d/e"]
+        .map(|name| format!("{context}{name}"));
+    let expected = format!(
+        "{}: \\\n  {}\n{}",
+        fixture.path("stamp").display(),
+        wanted.join(" \\\n  "),
+        wanted.iter().map(|name| format!("\n{name}:\n")).collect::<String>()
+    );
+    assert_eq!(first, expected);
+    let (again, cached) = rule();
+    assert_eq!((again, cached), (expected, 4), "also where all comes from the cache");
+}
+
+#[test]
+fn make_builds_only_what_has_changed() {
+    let fixture = Fixture::new();
+    let top = fixture.path("images");
+    for (name, text) in [
+        ("base", "FROM busybox\nCOPY f /base\n"),
+        ("app", "FROM base\nCOPY f /app\n"),
+        ("more", "FROM base\nCOPY f /more\n"),
+    ] {
+        fs::create_dir_all(top.join(name)).unwrap();
+        fs::write(top.join(name).join("Dockerfile"), text).unwrap();
+        fs::write(top.join(name).join("f"), name).unwrap();
+    }
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/image.mk");
+    let makefile = format!(
+        "all: .images/app.stamp .images/more.stamp\n.images/app.stamp .images/more.stamp: .images/base.stamp\ninclude {}\n",
+        rules.display()
+    );
+    fs::write(top.join("Makefile"), makefile).unwrap();
+    let make = |arguments: &[&str]| {
+        let output = Command::new("make")
+            .current_dir(&top)
+            .args(arguments)
+            .env(
+                "IMG_BUILD",
+                format!("{} --network none --quiet", assert_cmd::cargo::cargo_bin!("img-build").display()),
+            )
+            .env("STAVE_ROOT", fixture.root())
+            .env("STAVE_RUN", fixture.path("run"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.contains("img-build")).count()
+    };
+    assert_eq!(make(&["-j2"]), 3);
+    assert_eq!(make(&[]), 0, "nothing has changed");
+    // Make compares times; a second later is enough for every file system.
+    touch(&top.join("app/f"), 4_000_000_000);
+    assert_eq!(make(&["-n"]), 1);
+    touch(&top.join("app/f"), 1_000_000_000);
+    touch(&top.join("base/f"), 4_000_000_000);
+    assert_eq!(make(&["-n", "-j2"]), 3);
+    fs::remove_file(top.join("more/f")).unwrap();
+    fs::write(top.join("more/Dockerfile"), "FROM base\n").unwrap();
+    touch(&top.join("base/f"), 1_000_000_000);
+    assert_eq!(make(&[]), 1, "a file that has gone is no error");
+}
+
+#[test]
+fn checks_alone() {
+    let fixture = Fixture::new();
+    fixture.write("Dockerfile", "FROM busybox\nCMD sleep 1\n");
+    let lint = |arguments: &[&str]| {
+        let mut command = fixture.command();
+        let output = command.arg("--lint").args(arguments).arg(fixture.path("context")).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, text) = lint(&[]);
+    let file = fixture.path("context/Dockerfile").display().to_string();
+    let rule = "-".repeat(20);
+    let expected = format!(
+        "WARNING: JSONArgsRecommended\nJSON arguments recommended for CMD to prevent unintended behavior related to OS signals\n\
+         {file}:2\n{rule}\n   1 |     FROM busybox\n   2 | >>> CMD sleep 1\n{rule}\n\n"
+    );
+    assert_eq!((status, text), (Some(1), expected));
+    assert_eq!(lint(&["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all"]), (Some(0), String::new()));
+    let built = fixture.build_with("# check=error=true\nFROM busybox\nCMD x\n", &[]);
+    assert_eq!(built.error(), "img-build: lint violation found for rules: JSONArgsRecommended");
+    let built = fixture.build("FROM busybox\nCMD x\n");
+    assert!(built.stderr.contains("Dockerfile:2: JSONArgsRecommended: "), "{}", built.stderr);
+}
