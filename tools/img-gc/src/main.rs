@@ -7,8 +7,8 @@
 //! # Reads
 //! No document; `$STAVE_RUN/*.json`, `$STAVE_ROOT/cache`, `/proc/self/mountinfo`.
 //! # Adds
-//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "cache": [paths], "bytes",
-//! "dryRun"}`.
+//! Nothing; prints `{"blobs": [{digest, size}], "layers": [DiffIDs], "builds": [directories], "networks": [ids],
+//! "cache": [paths], "bytes", "dryRun"}`.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -61,7 +61,7 @@ impl Report for Gc {
         if !self.common.dry_run {
             self.remove(context, &mut waste)?;
         }
-        let Waste { store, layers, builds, cache } = &waste;
+        let Waste { store, layers, builds, networks, cache } = &waste;
         let blobs = store.as_ref().map(|(_, sweep)| &sweep.blobs[..]).unwrap_or_default();
         let bytes: u64 = blobs.iter().map(|blob| blob.size).sum();
         if !context.quiet {
@@ -73,7 +73,7 @@ impl Report for Gc {
         }
         let layers: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
         Ok(
-            json!({"blobs": blobs, "layers": layers, "builds": builds, "cache": cache, "bytes": bytes, "dryRun": self.common.dry_run}),
+            json!({"blobs": blobs, "layers": layers, "builds": builds, "networks": networks, "cache": cache, "bytes": bytes, "dryRun": self.common.dry_run}),
         )
     }
 
@@ -87,6 +87,8 @@ impl Gc {
     fn plan(&self, context: &Context, is_plan: bool) -> Result<Waste> {
         let images = context.scope.root.join("images");
         let builds = killed_builds(context, true)?;
+        let networks =
+            builder::network::forsaken(&context.scope.run_dir).map_err(operation::Error::caused_by)?;
         // Before anything is marked: what a step of the cache mentions stays as long as the step.
         let cache = match self.cache {
             Some(age) => builder::cache::prune(&context.scope.root, age, is_plan).map_err(not_removed)?,
@@ -103,12 +105,12 @@ impl Gc {
             // Without a list of images, the layers that they use are unknown. A store that was killed while it was made
             // has no list yet: oci-layout is written last.
             Err(oci::layout::Error::NotALayout(_)) if !images.join("oci-layout").exists() => {
-                return Ok(Waste { store: None, layers: Vec::new(), builds, cache });
+                return Ok(Waste { store: None, layers: Vec::new(), builds, networks, cache });
             }
             Err(error) => return Err(error.into()),
         };
         let layers = self.unused_layers(context, &store.1.marks)?;
-        Ok(Waste { store: Some(store), layers, builds, cache })
+        Ok(Waste { store: Some(store), layers, builds, networks, cache })
     }
 
     fn unused_layers(&self, context: &Context, marks: &Marks) -> Result<Vec<Layer>> {
@@ -148,7 +150,7 @@ impl Gc {
             waste.layers = removed;
         }
         waste.builds = killed_builds(context, false)?;
-        builder::network::collect(&context.scope.root, &context.scope.run_dir)
+        waste.networks = builder::network::collect(&context.scope.root, &context.scope.run_dir)
             .map_err(operation::Error::caused_by)?;
         Ok(())
     }

@@ -14,6 +14,8 @@ pub(crate) struct Waste {
     pub(crate) store: Option<(Layout, Sweep)>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) builds: Vec<PathBuf>,
+    /// The ids of networks that killed builds have left.
+    pub(crate) networks: Vec<String>,
     /// Of the build cache.
     pub(crate) cache: Vec<PathBuf>,
 }
@@ -38,7 +40,8 @@ impl Waste {
             .map(|layer| line(&["rm", "-r"], &layer.paths.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
         let builds = self.builds.iter().map(|build| line(&["rm", "-r"], &[build]));
         let cache = self.cache.iter().map(|part| line(&["rm", "-r"], &[part]));
-        cache.chain(files).chain(layers).chain(builds).collect()
+        let networks = self.networks.iter().map(|id| operation::words(["unwind", id]));
+        cache.chain(files).chain(layers).chain(builds).chain(networks).collect()
     }
 }
 
