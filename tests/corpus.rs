@@ -12,12 +12,14 @@ type Target = (&'static str, fn(&[u8]));
 #[test]
 fn every_input_that_was_kept() {
     testkit::require_root();
-    let all: [Target; 5] = [
+    let all: [Target; 7] = [
         ("tar", targets::tar),
         ("archive", targets::archive),
         ("manifest", targets::manifest),
         ("reference", targets::reference),
         ("whiteout", targets::whiteout),
+        ("dockerfile", targets::dockerfile),
+        ("expansion", targets::expansion),
     ];
     for (name, target) in all {
         let directory = testkit::repository().join("tests/fuzz/corpus").join(name);

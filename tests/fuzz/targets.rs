@@ -3,7 +3,7 @@
 //! A target fails by a panic: of the code that it calls, or of what it asserts.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -11,6 +11,13 @@ use std::{
 };
 
 use archive::{Entry, Kind, Reader, Writer};
+use builder::{
+    arguments::Global,
+    dockerfile::expand::Expander,
+    ignore::Ignore,
+    lint::{Checks, Surroundings, lint},
+    plan::{Aliases, plan},
+};
 use layer::apply::{Below, Limits, Options, Target, unpack};
 use oci::{
     Digest, Layout, Platform, Reference,
@@ -131,6 +138,52 @@ pub(crate) fn reference(data: &[u8]) {
     if let Ok(platform) = text.parse::<Platform>() {
         let shown = platform.to_string();
         assert_eq!(shown.parse::<Platform>().unwrap(), platform, "{shown}");
+    }
+}
+
+/// A Dockerfile: parsed, planned and checked. Each instruction is within the file, and what ONBUILD keeps can be read again.
+pub(crate) fn dockerfile(data: &[u8]) {
+    let data = &data[..data.len().min(LONGEST)];
+    let Ok(file) = builder::dockerfile::parse(data) else { return };
+    let lines = String::from_utf8_lossy(data).lines().count();
+    for statement in file.stages.iter().flat_map(|stage| &stage.statements) {
+        let last = builder::dockerfile::last_line(data, statement.line);
+        assert!(statement.line <= last && last <= lines);
+    }
+    let arguments = &file.arguments;
+    let Ok(global) = Global::new(Default::default(), None, arguments, file.escape, "default") else { return };
+    let aliases = Aliases::default();
+    let Ok(plan) = plan(&file, file.stages.len() - 1, &global, &aliases, &|_, _| Vec::new()) else { return };
+    assert!(plan.stages.iter().all(|at| plan.needs[*at].iter().all(|need| plan.stages.contains(need))));
+    let ignore = Ignore::default();
+    let around = Surroundings { plan: &plan, global: &global, image: &|_, _| None, ignore: &ignore };
+    for finding in lint(&file, &around, &Checks::default()) {
+        assert!((1..=lines).contains(&finding.line), "{finding}");
+    }
+}
+
+/// Variables, `NAME=value` on each line, and behind a NUL a word with them: it is expanded, within limits.
+pub(crate) fn expansion(data: &[u8]) {
+    let text = String::from_utf8_lossy(&data[..data.len().min(LONGEST)]).into_owned();
+    let (variables, word) = text.split_once('\0').unwrap_or(("", &text));
+    let variables: BTreeMap<&str, &str> = variables.lines().filter_map(|line| line.split_once('=')).collect();
+    let lookup = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+    for escape in ['\\', '`'] {
+        let expander = Expander::new(escape, &lookup);
+        for expander in
+            [expander, Expander { skip_quotes: true, ..expander }, Expander { raw_quotes: true, ..expander }]
+        {
+            if let Ok(expanded) = expander.word(word) {
+                assert!(
+                    expanded.len()
+                        <= (4 * LONGEST).max(word.len()) + variables.values().map(|v| v.len()).sum::<usize>()
+                );
+            }
+            let _ = expander.words(word);
+        }
+    }
+    if !word.contains(['$', '\'', '"', '\\']) {
+        assert_eq!(Expander::new('\\', &lookup).word(word).as_deref(), Ok(word));
     }
 }
 
