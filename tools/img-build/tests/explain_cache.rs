@@ -38,7 +38,7 @@ fn each_cause_is_named() {
     let file = fixture.path("context/c");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(causes(&fixture, TEXT, &[]), ["mode c", "parent"]);
-    assert_eq!(causes(&fixture, TEXT, &["--build-arg", "A=2"]), ["instruction text", "parent", "argument A"]);
+    assert_eq!(causes(&fixture, TEXT, &["--build-arg", "A=2"]), ["instruction text", "argument A"]);
     let other = TEXT.replace("/all", "/other");
     assert_eq!(causes(&fixture, &other, &["--build-arg", "A=2"]), ["instruction command"]);
     assert_eq!(causes(&fixture, &other, &["--build-arg", "A=2", "--shm-size", "1m"]), ["flag shm-size"]);
