@@ -11,7 +11,7 @@ use stages::{name, status, unwind, with_stages};
 use testkit::{Outcome, Sandbox};
 
 /// A filter with valid arguments, the member that it needs, and its error when that is missing.
-const FILTERS: [(&str, Option<(&str, &str)>); 12] = [
+const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
     ("layer-apply", Some(("image", "no `image`: run img-build, img-pull, img-load or img-inspect first"))),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
     ("cgroup-limit --pids 9", None),
@@ -21,6 +21,7 @@ const FILTERS: [(&str, Option<(&str, &str)>); 12] = [
     ("veth-pair", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("portmap -p 10080:80", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("egress-allow a.example", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
+    ("name-serve", Some(("network", "no `network`: run netns-add or netns-bridge first"))),
     ("link-hosts --link db:db", None),
     ("ns-exec -- true", Some(("rootfs", "no `rootfs`: run union-mount first"))),
     ("img-commit", Some(("rootfs", "no `rootfs`: run union-mount first"))),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use testkit::{Sandbox, Snapshot};
 
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "layer-apply",
     "union-mount",
     "cgroup-limit",
@@ -16,6 +16,7 @@ const TOOLS: [&str; 10] = [
     "bridge-attach",
     "portmap",
     "egress-allow",
+    "name-serve",
     "link-hosts",
     "ns-exec",
 ];

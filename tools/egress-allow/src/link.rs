@@ -2,6 +2,7 @@
 
 use document::members::Attachment;
 use egress::Link;
+use ipnet::IpNet;
 use toolkit::prelude::*;
 
 /// The host's side of each attachment, as its CNI result lists it.
@@ -22,8 +23,20 @@ fn side(attachment: &Attachment) -> Result<Link> {
     let mac = inside.mac.as_deref().map(str::parse).transpose()?;
     let mac = mac.ok_or_else(|| anyhow!("interface {name:?} in `networks` has no hardware address"))?;
     let addresses = cni.ips.iter().filter(|ip| ip.interface.is_none_or(|of| of == at));
-    let addresses = addresses.map(|ip| ip.address.addr()).collect();
+    let addresses = addresses.map(|ip| ip.address).collect();
     Ok(Link { name: outside.name.clone(), mac, addresses })
+}
+
+/// The networks that the container's neighbours are in.
+pub(crate) fn networks(attachments: &[Attachment]) -> Vec<IpNet> {
+    let of = |one: &Attachment| {
+        let own = one.cni.ips.iter().map(|ip| ip.address.trunc());
+        own.chain([one.bridge.subnet.trunc()]).collect::<Vec<_>>()
+    };
+    let mut all: Vec<IpNet> = attachments.iter().flat_map(of).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// Where the search for a free log group begins, so that containers do not all want the same one.

@@ -60,6 +60,10 @@ impl Filter for EgressAllow {
             let error = anyhow!("the container has a list already");
             return Err(hint(error, "give the whole list to one egress-allow"));
         }
+        if document.get::<members::Names>()?.is_some() {
+            let error = anyhow!("the container has the names of name-serve, which answers for every name");
+            return Err(hint(error, "leave out name-serve, and list the others by address"));
+        }
         if document.get::<members::Process>()?.is_some() {
             let error = anyhow!("the container runs already, and asks other name servers");
             return Err(hint(error, "put egress-allow before ns-exec"));
@@ -73,7 +77,7 @@ impl Filter for EgressAllow {
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let group = netlink::packets::free_group(link::group(&context.id))?;
         let journal = egress::journal_of(&context.scope, &context.id);
-        let ipv6 = links.iter().flat_map(|link| &link.addresses).any(IpAddr::is_ipv6);
+        let ipv6 = links.iter().flat_map(|link| &link.addresses).any(|net| net.addr().is_ipv6());
         let adds = members::Egress {
             resolver: egress::RESOLVER.ip(),
             log_only: self.log,
@@ -85,7 +89,7 @@ impl Filter for EgressAllow {
             namespace: network.namespace.clone(),
             allow: self.allow.clone(),
             servers: self.dns.clone(),
-            closed: attachments.iter().map(|attachment| attachment.bridge.subnet).collect(),
+            closed: link::networks(&attachments),
             ipv6,
             group,
             link: links.first().map(|link| link.name.clone()).unwrap_or_default(),

@@ -181,6 +181,57 @@ fn every_network_of_a_container_is_restricted() {
     sandbox.sh("egress-allow --check < web.json > /dev/null; unwind web db > /dev/null; ! nft list tables | grep netdev").ok();
 }
 
+#[test]
+fn ipv6_is_restricted_as_well() {
+    let sandbox = sandbox();
+    let address = |text: &str| Has::Addresses(vec![text.parse().unwrap()], 60);
+    let zone = [
+        ("six.example", address("2001:db8::2")),
+        ("local.example", address("fe80::1")),
+        ("mapped.example", address("::ffff:127.0.0.1")),
+        ("near.example", address("fd00::7")),
+    ];
+    NameServer::start(&sandbox, &zone);
+    sandbox
+        .sh("netns-bridge -n --id web | veth-pair | jq '.networks[0].cni.ips += [{address: \"fd00::2/64\", interface: 2}]' |
+                 egress-allow '*.example:80' '[fd00::1]:80' > web.json
+             sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.stave0.disable_ipv6=0
+             ip addr add fd00::1/64 dev stave0 nodad
+             ip netns exec web sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0
+             ip -n web addr add fd00::2/64 dev eth0 nodad; ip -n web route add default via fd00::1")
+        .ok();
+    for port in [80, 81] {
+        sandbox
+            .sh(&format!(
+                "socat TCP6-LISTEN:{port},ipv6only,fork,reuseaddr SYSTEM:'read q; echo six' >/dev/null 2>&1 </dev/null &
+                 until ss -6Hlnt | grep -q ':{port} '; do sleep 0.01; done"
+            ))
+            .ok();
+    }
+    let asks = |to: &str| {
+        let begin = Instant::now();
+        let answer = sandbox.ask("web", &format!("TCP6:{to}"));
+        assert!(!answer.is_empty() || begin.elapsed() < AT_ONCE, "web waits for {to}");
+        !answer.is_empty()
+    };
+    assert!(!asks("[2001:db8::2]:80"));
+    let six = sandbox.resolve("web", "six.example", "AAAA");
+    assert_eq!(six.addresses, [("2001:db8::2".parse().unwrap(), 60)]);
+    sandbox
+        .sh("nft list set netdev stave_egress_web hostports6 | grep -q '2001:db8::2 . tcp . 80 timeout 2m'")
+        .ok();
+    for (to, reaches) in [("[fd00::1]:80", true), ("[fd00::1]:81", false), ("[2001:db8::4]:80", false)] {
+        assert_eq!(asks(to), reaches, "{to}");
+    }
+    for name in ["local.example", "mapped.example", "near.example"] {
+        let answer = sandbox.resolve("web", name, "AAAA");
+        assert_eq!((answer.rcode.as_str(), answer.records), ("NOERROR", 0), "{name}");
+    }
+    // Somebody else's address.
+    sandbox.sh("ip -n web addr add fd00::77/64 dev eth0 nodad; ip -n web addr del fd00::2/64 dev eth0").ok();
+    assert!(sandbox.ask("web", "TCP6:[fd00::1]:80").is_empty());
+}
+
 /// With --log everything passes, and makes a list that is enough for the same.
 #[test]
 fn a_list_is_made_of_what_a_container_does() {
@@ -233,7 +284,7 @@ fn it_fails_closed_and_is_repaired() {
     sandbox.sh("egress-allow --repair < web.json > repaired.json").ok();
     works("after --repair");
     // Its table is not its own without it: what others take then is put back.
-    sandbox.sh(&format!("{kill}; nft flush ruleset; net-repair --all")).ok();
+    sandbox.sh(&format!("{kill}; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done; nft flush ruleset; net-repair --all")).ok();
     works("after the flush of what is nobody's");
     let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
     sandbox.sh(&format!("ip link del {}; net-repair --all", link.trim())).ok();
@@ -371,13 +422,16 @@ fn servers_that_fail_and_answers_that_lie() {
 #[test]
 fn the_explanation_makes_the_same_table() {
     let sandbox = sandbox();
-    let list = "git.example:443 10.0.0.0/8 10.1.0.0/16 10.1.0.0/16:443 10.1.2.3:443 0.0.0.0/0:123/udp 198.51.100.4:80";
-    sandbox.sh("netns-bridge -n --id web | veth-pair > pair.json").ok();
+    let list = "git.example:443 10.0.0.0/8 10.1.0.0/16 10.1.0.0/16:443 10.1.2.3:443 0.0.0.0/0:123/udp 198.51.100.4:80 \
+                '[2001:db8::]/32' '[2001:db8::]/32:53/udp' '[::]/0:7' '[fd00::9]'";
+    // With an address of each version.
+    let make = "netns-bridge -n --id web | veth-pair | jq '.networks[0].cni.ips += [{address: \"fd00::2/64\", interface: 2}]' > pair.json";
+    sandbox.sh(make).ok();
     let explained = sandbox.sh(&format!("egress-allow --explain {list} < pair.json")).ok();
     sandbox.sh(&format!("egress-allow {list} < pair.json > web.json")).ok();
     let listed = || sandbox.sh("nft -s list table netdev stave_egress_web").ok();
     let ours = listed();
-    sandbox.sh("unwind web > /dev/null; netns-bridge -n --id web | veth-pair > pair.json").ok();
+    sandbox.sh(&format!("unwind web > /dev/null; {make}")).ok();
     let lines: String =
         explained.lines().filter(|line| line.starts_with("nft ")).flat_map(|line| [line, "\n"]).collect();
     sandbox.sh(&lines).ok();
@@ -390,6 +444,26 @@ fn the_explanation_makes_the_same_table() {
         kept.join("\n").replace(" # progname egress-allow", "")
     };
     assert_eq!(settled(ours), settled(listed()));
+}
+
+/// Killed at any moment, it leaves a record by which everything is undone.
+#[test]
+fn nothing_is_left_of_one_that_was_killed() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("netns-bridge -n --id keeper | veth-pair > keeper.json").ok();
+    let before = sandbox.snapshot();
+    for step in 0..16 {
+        let kill = format!("timeout -s KILL 0.{:04} egress-allow a.example 10.0.0.0/8", 5 + step * 5);
+        sandbox
+            .sh(&format!("netns-bridge -n --id web | veth-pair | {kill} > web.json; unwind web > /dev/null"))
+            .ok();
+        let undo =
+            format!("timeout -s KILL 0.{:04} egress-allow --undo < web.json > undone.json", 5 + step * 5);
+        sandbox
+            .sh(&format!("netns-bridge -n --id web | veth-pair | egress-allow a.example > web.json; {undo}; unwind web > /dev/null"))
+            .ok();
+        sandbox.assert_as(&before);
+    }
 }
 
 #[test]
@@ -441,6 +515,6 @@ fn what_cannot_be_is_said() {
         taken.stderr
     );
     sandbox.sh("! nft list tables | grep netdev; ! test -e /run/stave/egress").ok();
-    sandbox.sh("kill $(pgrep -f bind=127.0.0.11); unwind web half > /dev/null").ok();
+    sandbox.sh("kill $(pgrep -f '[b]ind=127.0.0.11'); unwind web half > /dev/null").ok();
     sandbox.assert_as(&before);
 }

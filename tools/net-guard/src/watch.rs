@@ -241,7 +241,7 @@ pub(crate) fn repair(
     let networks: Vec<_> = containers.map(|(id, operations)| Network::new(id.as_str(), operations)).collect();
     let act = if lock.is_some() { Act::Restore } else { Act::Explain };
     let found = repair::repair(scope, &networks, Reach::Host, act)?;
-    let residents = networks.iter().flat_map(Network::residents).collect();
+    let residents = repair::residents(&networks);
     let names: HashSet<&str> = networks.iter().flat_map(Network::bridges).collect();
     let bridges = names.into_iter().filter_map(|name| if_nametoindex(name).ok()).collect();
     let left = settled.left.into_iter().map(|(_, error)| error).collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use document::{
     Document, Id,
-    members::{Attachment, Egress, Hosts, Network as Member},
+    members::{Attachment, Egress, Hosts, Names, Network as Member},
 };
 use runtime::spec;
 use toolkit::prelude::*;
@@ -56,12 +56,14 @@ pub(crate) fn choose(request: &Request, context: &Context, document: &Document) 
     let gateway = bridge.map_or(Gateway::None, |bridge| Gateway::At(bridge.gateway));
     let added = request.names.hosts(gateway)?;
     let mut settings = request.names.settings();
-    if let Some(egress) = document.get::<Egress>()? {
+    let (egress, names) = (document.get::<Egress>()?, document.get::<Names>()?);
+    let resolver = egress.map(|egress| egress.resolver).or(names.map(|names| names.resolver));
+    if let Some(resolver) = resolver {
         if !settings.servers.is_empty() {
-            let error = anyhow!("--dns: no name server answers the container but that of egress-allow");
-            return Err(hint(error, "egress-allow --dns names the server that it asks"));
+            let error = anyhow!("--dns: no name server answers the container but its own resolver");
+            return Err(hint(error, "--dns of egress-allow or name-serve names the server that it asks"));
         }
-        settings.servers = vec![egress.resolver];
+        settings.servers = vec![resolver];
     }
     let files = files::of_own(&name, &addresses, &entries, added, dns, &settings);
     Ok(Network { network, hostname: name, files })

@@ -144,7 +144,7 @@ pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
     let concatenated = parts > 0 && set.kind == Kind::Fixed;
     let flags = match set.kind {
         Kind::Fixed => SET_INTERVAL | if concatenated { SET_CONCAT } else { 0 },
-        Kind::Timed => SET_TIMEOUT,
+        Kind::Timed(_) => SET_TIMEOUT,
         Kind::Dynamic(_) => SET_TIMEOUT | SET_EVAL,
     };
     let more = [INET_PROTO, INET_SERVICE, INET_SERVICE];
@@ -153,7 +153,7 @@ pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
     attributes.push(Attribute::number(3, flags));
     attributes.push(Attribute::number(4, type_id));
     attributes.push(Attribute::number(5, set.version.length() + 4 * parts));
-    if let Kind::Dynamic(size) = set.kind {
+    if let Kind::Dynamic(size) | Kind::Timed(size) = set.kind {
         attributes.push(Attribute::Nested(9, vec![Attribute::number(1, size)]));
     }
     if concatenated {
@@ -282,6 +282,14 @@ fn mask(bytes: &[u8]) -> Vec<Attribute> {
     expression("bitwise", attributes)
 }
 
+/// Where the destination stands in the header of the network protocol.
+fn destination(version: Version) -> u32 {
+    match version {
+        Version::V4 => 16,
+        Version::V6 => 24,
+    }
+}
+
 /// The number of the register at a word: a register of 16 bytes if one begins there, otherwise one of four, as in the
 /// kernel's dumps.
 fn register(word: u32) -> u32 {
@@ -328,9 +336,8 @@ impl Encoder {
         self.of_type(version.ether_type());
         let offset = match (version, is_source) {
             (Version::V4, true) => 12,
-            (Version::V4, false) => 16,
             (Version::V6, true) => 8,
-            (Version::V6, false) => 24,
+            (_, false) => destination(version),
         };
         self.push(payload(NETWORK, offset, version.length(), into));
     }
@@ -396,6 +403,7 @@ impl Encoder {
                 self.address(Version::of(*address), true, REGISTER_1);
                 self.push(compare(false, &octets(*address)));
             }
+            Statement::To(net) => self.to(*net),
             Statement::Version(version) => self.of_type(version.ether_type()),
             Statement::LaterFragment => self.fragment(0x1fff),
             Statement::MoreFragments => self.fragment(0x2000),
@@ -421,6 +429,22 @@ impl Encoder {
             }
             statement => self.effect(statement),
         }
+    }
+
+    /// Only the whole bytes that count, or a mask for the rest, as in nft.
+    fn to(&mut self, net: IpNet) {
+        self.address(Version::of(net.addr()), false, REGISTER_1);
+        let first = octets(net.network());
+        if net.prefix_len() < net.max_prefix_len() {
+            if net.prefix_len().is_multiple_of(8) {
+                let length = u32::from(net.prefix_len() / 8);
+                self.expressions.pop();
+                self.push(payload(NETWORK, destination(Version::of(net.addr())), length, REGISTER_1));
+                return self.push(compare(false, &first[..length as usize]));
+            }
+            self.push(mask(&octets(net.netmask())));
+        }
+        self.push(compare(false, &first));
     }
 
     /// What is about sets, and what becomes of the packet.

@@ -5,10 +5,6 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// The longest name, and the longest part of one (RFC 1035, 2.3.4).
-const NAME: usize = 253;
-const LABEL: usize = 63;
-
 /// One entry of the list: `github.com`, `*.debian.org:443`, `10.0.0.0/8`, `[2001:db8::]/32:53/udp`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -99,12 +95,7 @@ impl FromStr for Pattern {
                 "{text:?} has a `*` that is not the whole first part: *.example.org means all names below"
             ));
         }
-        let is_label = |label: &String| {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-            (1..=LABEL).contains(&label.len()) && label.bytes().all(allowed)
-        };
-        let is_number = |label: &String| label.bytes().all(|byte| byte.is_ascii_digit());
-        if name.len() > NAME || !labels.iter().all(is_label) || labels.last().is_some_and(is_number) {
+        if !names::is_name(&name) {
             return Err(format!("{text:?} is neither a name nor an address"));
         }
         Ok(Self { below, labels })

@@ -29,8 +29,8 @@ pub struct Link {
     pub name: String,
     /// The hardware address of the container's side.
     pub mac: Mac,
-    /// The container's addresses on it.
-    pub addresses: Vec<IpAddr>,
+    /// The container's addresses on it, with the lengths of their prefixes.
+    pub addresses: Vec<IpNet>,
 }
 
 /// What restricts a container to a list.

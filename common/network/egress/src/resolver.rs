@@ -199,6 +199,11 @@ struct Serving<'a> {
 }
 
 impl Serving<'_> {
+    /// Goes on, unless it is told to end.
+    fn hear(&mut self, at: usize) -> ControlFlow<()> {
+        self.control.hear(at).map_continue(drop)
+    }
+
     /// Opens the address for so many seconds, on the ports of the entries.
     fn open(&self, question: &Question, address: IpAddr, seconds: u64) -> Result<(), Refusal> {
         let sets = Sets::of(Version::of(address));
@@ -290,7 +295,7 @@ impl Policy for Serving<'_> {
     }
 
     fn ready(&mut self, at: usize) -> ControlFlow<()> {
-        let Some(packets) = self.packets else { return self.control.ready(at) };
+        let Some(packets) = self.packets else { return self.hear(at) };
         let Some(at) = at.checked_sub(1) else {
             let verdict = if self.of.learn { Outcome::Logged } else { Outcome::Rejected };
             for what in packets.take().iter().filter_map(|packet| journal::packet(packet)) {
@@ -298,7 +303,7 @@ impl Policy for Serving<'_> {
             }
             return ControlFlow::Continue(());
         };
-        self.control.ready(at)
+        self.hear(at)
     }
 
     fn look_around(&mut self) -> ControlFlow<()> {

@@ -50,8 +50,8 @@ pub(crate) struct Set {
 pub(crate) enum Kind {
     /// With the table; they are ranges.
     Fixed,
-    /// By the resolver, for a time.
-    Timed,
+    /// By the resolver, for a time; at most so many.
+    Timed(u32),
     /// By rules, for a time; at most so many.
     Dynamic(u32),
 }
@@ -87,6 +87,8 @@ pub(crate) enum Statement {
     ArpSource(std::net::Ipv4Addr),
     /// The packet comes from this address.
     Source(IpAddr),
+    /// The packet goes to this network.
+    To(IpNet),
     /// The packet is of this version.
     Version(Version),
     /// The packet is a fragment, but not the first.
@@ -185,7 +187,7 @@ impl Display for Set {
         write!(f, "type {address}{rest}; ")?;
         match self.kind {
             Kind::Fixed => f.write_str("flags interval;"),
-            Kind::Timed => f.write_str("flags timeout;"),
+            Kind::Timed(size) => write!(f, "size {size}; flags timeout;"),
             Kind::Dynamic(size) => write!(f, "size {size}; flags dynamic,timeout;"),
         }
     }
@@ -227,6 +229,7 @@ impl Display for Statement {
             Self::NotFrom(mac) => write!(f, "ether saddr != {mac}"),
             Self::ArpSource(address) => write!(f, "arp saddr ip {address}"),
             Self::Source(address) => write!(f, "{} saddr {address}", ip(&Version::of(*address))),
+            Self::To(net) => write!(f, "{} daddr {net}", ip(&Version::of(net.addr()))),
             Self::Version(version) => write!(f, "meta protocol {}", ip(version)),
             Self::LaterFragment => f.write_str("ip frag-off & 8191 != 0"),
             Self::MoreFragments => f.write_str("ip frag-off & 8192 != 0"),

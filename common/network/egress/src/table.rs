@@ -5,7 +5,9 @@
 //! the rules for forwarded packets never see. And no other packet of the host passes it. There is no connection tracking at that
 //! place, so the table remembers by itself who has answered.
 
-use ipnet::IpNet;
+use std::net::Ipv6Addr;
+
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::{
     list::{Entry, Port, Protocol, Target},
@@ -27,8 +29,10 @@ const REST: u64 = 10;
 /// How often the same is logged at most.
 const LOGGED: u64 = 60;
 
-/// The most connections at a time that are remembered, as connection tracking has it by default on a machine of 8 GB.
-const CONNECTIONS: u32 = 262_144;
+/// The most connections at a time that are remembered, and the most addresses: a container must not fill the host's memory by
+/// what it asks for.
+const CONNECTIONS: u32 = 65_536;
+const ADDRESSES: u32 = 65_536;
 const FEW: u32 = 4096;
 
 /// The ports of name servers, by TCP. They are open where they are listed with the port.
@@ -88,8 +92,8 @@ impl Sets {
         Self {
             nets: set!("nets", Key::Address, Kind::Fixed),
             netports: set!("netports", Key::Port, Kind::Fixed),
-            hosts: set!("hosts", Key::Address, Kind::Timed),
-            hostports: set!("hostports", Key::Port, Kind::Timed),
+            hosts: set!("hosts", Key::Address, Kind::Timed(ADDRESSES)),
+            hostports: set!("hostports", Key::Port, Kind::Timed(ADDRESSES)),
             flows: set!("flows", Key::Flow, Kind::Dynamic(CONNECTIONS)),
             closing: set!("closing", Key::Flow, Kind::Dynamic(CONNECTIONS)),
             pinged: set!("pinged", Key::Address, Kind::Dynamic(FEW)),
@@ -128,8 +132,8 @@ impl Names {
 impl Table<'_> {
     /// The versions that the container has an address of.
     pub(crate) fn versions(&self) -> impl Iterator<Item = Version> {
-        let addresses = || self.links.iter().flat_map(|link| &link.addresses);
-        Version::ALL.into_iter().filter(move |version| addresses().any(|ip| Version::of(*ip) == *version))
+        let addresses = || self.links.iter().flat_map(|link| &link.addresses).map(IpNet::addr);
+        Version::ALL.into_iter().filter(move |version| addresses().any(|ip| Version::of(ip) == *version))
     }
 
     pub(crate) fn sets(&self) -> Vec<Set> {
@@ -200,21 +204,18 @@ impl Table<'_> {
         rules.add(&from, [Statement::EtherType("8021ad", 0x88a8), Statement::Drop]);
         // Nobody else's: a neighbour's address would be a way around this list.
         rules.add(&from, [Statement::NotFrom(link.mac), Statement::Drop]);
-        for address in &link.addresses {
-            let out = Names::of(Version::of(*address)).out;
-            rules.add(&from, [Statement::Source(*address), Statement::Goto(out)]);
-        }
-        for address in &link.addresses {
-            if let std::net::IpAddr::V4(address) = address {
-                rules.add(&from, [Statement::ArpSource(*address), Statement::Accept]);
+        for net in &link.addresses {
+            if let IpNet::V6(_) = net {
+                neighbours(rules, &from, *net);
             }
         }
-        if self.versions().any(|version| version == Version::V6) {
-            // Neighbours are found, and groups are joined, from the address of the link alone as well (RFC 4861, RFC 3810).
-            for (name, kind) in
-                [("nd-neighbor-solicit", 135), ("nd-neighbor-advert", 136), ("mld2-listener-report", 143)]
-            {
-                rules.add(&from, [Statement::Icmp(Version::V6, name, kind), Statement::Accept]);
+        for net in &link.addresses {
+            let out = Names::of(Version::of(net.addr())).out;
+            rules.add(&from, [Statement::Source(net.addr()), Statement::Goto(out)]);
+        }
+        for net in &link.addresses {
+            if let IpNet::V4(net) = net {
+                rules.add(&from, [Statement::ArpSource(net.addr()), Statement::Accept]);
             }
         }
         rules.add(&from, [Statement::Drop]);
@@ -279,6 +280,19 @@ impl Table<'_> {
         }
         rules.add(deny, [Statement::Protocol(Protocol::Tcp), Statement::Reset]);
         rules.add(deny, [Statement::Prohibit]);
+    }
+}
+
+/// Neighbours are found and told, and groups are joined (RFC 4861, RFC 3810): on the link, and nowhere else.
+fn neighbours(rules: &mut Rules, from: &str, own: IpNet) {
+    let net = |first, length| Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).into();
+    let on_link: [IpNet; 3] = [net(0xff02, 16), net(0xfe80, 10), own.trunc()];
+    for (name, kind) in
+        [("nd-neighbor-solicit", 135), ("nd-neighbor-advert", 136), ("mld2-listener-report", 143)]
+    {
+        for to in on_link {
+            rules.add(from, [Statement::Icmp(Version::V6, name, kind), Statement::To(to), Statement::Accept]);
+        }
     }
 }
 

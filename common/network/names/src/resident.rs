@@ -6,6 +6,8 @@
 
 use std::{
     ffi::CStr,
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     ops::ControlFlow,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,8 +26,9 @@ use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-        connect, listen, recv, send, socket_with, sockopt,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+        listen, recv, recvmsg, send, sendmsg, socket_with, sockopt,
     },
     thread::{
         CapabilitySet, CapabilitySets, set_capabilities, set_keep_capabilities, set_name, set_no_new_privs,
@@ -38,6 +41,10 @@ const END: &[u8] = b"end";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most connections to it at a time.
 const CONNECTIONS: usize = 64;
+/// The longest message to it, with the most descriptors, and the longest answer.
+const MESSAGE: usize = 8192;
+const DESCRIPTORS: usize = 2;
+const ANSWER: usize = 16;
 /// The user and group that have nothing.
 const NOBODY: u32 = 65_534;
 
@@ -105,6 +112,33 @@ pub fn end(name: &Name) -> Result<(), Errno> {
     }
 }
 
+/// Tells it something, with these descriptors. Returns its answer; none if it is not there, or ends.
+///
+/// # Errors
+/// As [`watch`]; EAGAIN when it does not answer.
+pub(crate) fn tell(
+    name: &Name,
+    message: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<Option<Vec<u8>>, Errno> {
+    let Some(socket) = watch(name)? else { return Ok(None) };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !with.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG);
+    }
+    match sendmsg(&socket, &[IoSlice::new(message)], &mut with, SendFlags::NOSIGNAL) {
+        Err(Errno::PIPE | Errno::CONNRESET) => return Ok(None),
+        sent => sent?,
+    };
+    let mut answer = [0_u8; ANSWER];
+    match recv(&socket, &mut answer[..], RecvFlags::empty()) {
+        Ok((0, _)) | Err(Errno::CONNRESET) => Ok(None),
+        Ok((length, _)) => Ok(Some(answer[..length].to_vec())),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The name, taken for a process that is about to be started.
 #[derive(Debug)]
 pub struct Claim(OwnedFd);
@@ -152,30 +186,62 @@ impl Control {
         std::iter::once(self.socket.as_fd()).chain(self.connections.iter().map(AsFd::as_fd))
     }
 
-    /// Something came in on the descriptor at this place of the list. Says whether to go on.
-    pub fn ready(&mut self, at: usize) -> ControlFlow<()> {
+    /// Hears what came in on the descriptor at this place of the list. Says whether to go on.
+    pub fn hear(&mut self, at: usize) -> ControlFlow<(), Option<Told>> {
         let Some(at) = at.checked_sub(1) else {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            if let Ok(connection) = accept_with(&self.socket, flags)
-                && self.connections.len() < CONNECTIONS
-                && sockopt::socket_peercred(&connection).is_ok_and(|peer| peer.uid == self.owner)
-            {
-                self.connections.push(connection);
-            }
-            return ControlFlow::Continue(());
+            self.accept();
+            return ControlFlow::Continue(None);
         };
-        let Some(connection) = self.connections.get(at) else { return ControlFlow::Continue(()) };
-        let mut told = [0_u8; END.len()];
-        match recv(connection, &mut told[..], RecvFlags::empty()) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Ok((length, _)) if &told[..length] == END => {
-                self.ending = Some(self.connections.swap_remove(at));
-                return ControlFlow::Break(());
+        let Some(connection) = self.connections.get(at) else { return ControlFlow::Continue(None) };
+        let mut message = vec![0_u8; MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut with = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut message)];
+        let length = match recvmsg(connection, parts, &mut with, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::AGAIN | Errno::INTR) => return ControlFlow::Continue(None),
+            Ok(received) if received.bytes > 0 => received.bytes,
+            _ => {
+                self.connections.swap_remove(at);
+                return ControlFlow::Continue(None);
             }
-            _ => drop(self.connections.swap_remove(at)),
+        };
+        message.truncate(length);
+        if message == END {
+            self.ending = Some(self.connections.swap_remove(at));
+            return ControlFlow::Break(());
         }
-        ControlFlow::Continue(())
+        let descriptors = with.drain().flat_map(|with| match with {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect(),
+            _ => Vec::new(),
+        });
+        ControlFlow::Continue(Some(Told { descriptors: descriptors.collect(), message, from: at }))
     }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        if let Ok(connection) = accept_with(&self.socket, flags)
+            && self.connections.len() < CONNECTIONS
+            && sockopt::socket_peercred(&connection).is_ok_and(|peer| peer.uid == self.owner)
+        {
+            self.connections.push(connection);
+        }
+    }
+
+    /// Answers what was heard last.
+    pub(crate) fn answer(&mut self, from: usize, answer: &[u8]) {
+        if let Some(connection) = self.connections.get(from) {
+            // Who asked may have gone.
+            let _ = send(connection, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+}
+
+/// What the process was told.
+#[derive(Debug)]
+pub struct Told {
+    pub(crate) message: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) from: usize,
 }
 
 /// Starts it: a process of its own that keeps nothing of the caller but `kept`, under the same numbers, does `work`, and ends.

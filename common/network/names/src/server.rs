@@ -25,6 +25,8 @@ use crate::{
 /// The most questions of one place that are under way, and its most connections.
 const QUESTIONS: usize = 128;
 const CONNECTIONS: usize = 32;
+/// The most that is kept for a client that does not take its answers, in bytes.
+const UNSENT: usize = 1 << 20;
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often [`Policy::look_around`] is called at least.
@@ -299,7 +301,7 @@ impl<P: Policy> Server<P> {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     connection.unsent.extend(stream::framed(answer));
                     connection.until = Instant::now() + IDLE;
-                    if connection.send().is_err() {
+                    if connection.send().is_err() || connection.unsent.len() > UNSENT {
                         self.connections.remove(&number);
                     }
                 }

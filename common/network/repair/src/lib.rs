@@ -15,8 +15,8 @@ use netlink::{LinkOperation, Picture};
 pub use operation::NetworkOperation;
 
 /// The tools whose steps make a network.
-pub const TOOLS: [&str; 6] =
-    ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap", "egress-allow"];
+pub const TOOLS: [&str; 7] =
+    ["netns-add", "netns-bridge", "bridge-attach", "veth-pair", "portmap", "egress-allow", "name-serve"];
 
 /// The lock that these tools hold while they work.
 pub const LOCK: &str = "network";
@@ -216,6 +216,14 @@ impl Repair<'_> {
     }
 }
 
+/// Connections to the processes that belong to the networks, one to each process. It hangs up when its process ends.
+pub fn residents(networks: &[Network<'_>]) -> Vec<OwnedFd> {
+    let operations = || networks.iter().flat_map(|network| network.operations);
+    let own = operations().filter(|operation| !operation.has_common_resident());
+    let common = operations().find(|operation| operation.has_common_resident());
+    own.chain(common).filter_map(NetworkOperation::resident).collect()
+}
+
 /// What cannot be put back.
 #[derive(Debug, thiserror::Error)]
 enum Unlike {
@@ -238,11 +246,6 @@ impl<'a> Network<'a> {
     /// Its operations on the table.
     fn nat(&self) -> impl Iterator<Item = NatOperation> {
         self.operations.iter().filter_map(NetworkOperation::nat).cloned()
-    }
-
-    /// Connections to the processes that belong to it. Each hangs up when its process ends.
-    pub fn residents(&self) -> impl Iterator<Item = OwnedFd> {
-        self.operations.iter().filter_map(NetworkOperation::resident)
     }
 
     /// The bridges that it uses, by their names.

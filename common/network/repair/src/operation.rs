@@ -7,13 +7,14 @@ use egress::EgressOperation;
 use firewall::FirewallOperation;
 use hold::HoldOperation;
 use lease::Lease;
+use names::NamesOperation;
 use nat::{NatOperation, Used};
 use netlink::{LinkOperation, Sysctl};
 use netns::NetnsOperation;
 
 ::operation::any_of! {
-    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair, portmap and
-    /// egress-allow.
+    /// What a network tool does: one of the operations of netns-add, netns-bridge, bridge-attach, veth-pair, portmap,
+    /// egress-allow and name-serve.
     pub enum NetworkOperation {
         /// The lease of the address. Before a claim, which has fewer members and would be read from it.
         Lease(Lease),
@@ -31,6 +32,8 @@ use netns::NetnsOperation;
         Nat(NatOperation),
         /// What restricts the container to a list.
         Egress(EgressOperation),
+        /// What gives it the names of others.
+        Names(NamesOperation),
         /// What holds published ports.
         Hold(HoldOperation),
         /// The namespace.
@@ -91,8 +94,14 @@ impl NetworkOperation {
     pub(crate) fn resident(&self) -> Option<OwnedFd> {
         match self {
             Self::Egress(egress) => egress.watch(),
+            Self::Names(names) => names.watch(),
             _ => None,
         }
+    }
+
+    /// Whether its process is the same for all containers.
+    pub(crate) fn has_common_resident(&self) -> bool {
+        matches!(self, Self::Names(_))
     }
 
     /// Whether it makes the namespace.

@@ -200,6 +200,21 @@ pub struct PortMapping {
 pub struct Ports(pub Vec<PortMapping>);
 member!(Ports, "ports");
 
+/// `names`: the container hears the names of those that share a network with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Names {
+    /// The name server that answers the container: an address in its own network namespace.
+    pub resolver: IpAddr,
+    /// What the others call it, besides its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The name servers for all other names; the host's if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<IpAddr>,
+}
+member!(Names, "names");
+
 /// `egress`: what the container may reach. Everything else is rejected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::{
     Id, Instance, Member, VERSION,
     members::{
-        Cgroup, Egress, Failure, Hosts, Image, Layers, Network, Networks, Planned, Ports, Process, Rootfs,
-        Stage, Steps,
+        Cgroup, Egress, Failure, Hosts, Image, Layers, Names, Network, Networks, Planned, Ports, Process,
+        Rootfs, Stage, Steps,
     },
 };
 
@@ -31,7 +31,7 @@ pub struct Row {
 }
 
 /// All of them, in the order in which they come to stand in a document.
-pub const ROWS: [Row; 16] = [
+pub const ROWS: [Row; 17] = [
     Row {
         name: "stave",
         makers: &[],
@@ -131,6 +131,14 @@ pub const ROWS: [Row; 16] = [
         others: "",
         holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`; on a routed bridge `hostIP` is the container's own address",
         schema: of::<Ports>,
+    },
+    Row {
+        name: Names::NAME,
+        makers: &["name-serve"],
+        extenders: &[],
+        others: "",
+        holds: "`resolver` (the name server that answers the container), `aliases` (what others call it), `servers` (for all other names)",
+        schema: of::<Names>,
     },
     Row {
         name: Egress::NAME,

@@ -1,0 +1,379 @@
+//! Containers and their names, from their records. The records are read again when one of them changed, and nothing else is kept.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// What a container is called, and where it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    networks: Vec<Network>,
+    aliases: Vec<String>,
+    /// Names of its own for other containers: each with the other one's id.
+    links: Vec<(String, String)>,
+    /// The name servers for everything else; the host's if there are none.
+    pub(crate) servers: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Network {
+    name: String,
+    bridge: String,
+    subnet: Option<IpNet>,
+    addresses: Vec<IpAddr>,
+}
+
+/// The containers of a run directory.
+#[derive(Debug)]
+pub(crate) struct Containers {
+    run_dir: PathBuf,
+    /// How the directory was when it was read.
+    read: Option<Stamp>,
+    /// The records, and how each was when it was read.
+    known: HashMap<PathBuf, (Stamp, Option<Container>)>,
+    /// How often a name was asked for that several have.
+    turn: usize,
+}
+
+/// What changes with a file, and with a directory in which one is replaced.
+type Stamp = (u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.ino(), file.mtime(), file.mtime_nsec()))
+}
+
+// The parts of a record (docs/document.md) that say how a container is called.
+
+#[derive(Deserialize)]
+struct Record {
+    id: String,
+    #[serde(default)]
+    networks: Vec<Attachment>,
+    network: Option<First>,
+    names: Option<Names>,
+    hosts: Option<Hosts>,
+    error: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    name: String,
+    bridge: Bridge,
+    cni: Cni,
+}
+
+/// The form before version 0.2.
+#[derive(Deserialize)]
+struct First {
+    bridge: Option<Bridge>,
+    cni: Option<Cni>,
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    name: String,
+    subnet: Option<IpNet>,
+}
+
+#[derive(Deserialize)]
+struct Cni {
+    #[serde(default)]
+    ips: Vec<Ip>,
+}
+
+#[derive(Deserialize)]
+struct Ip {
+    address: IpNet,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    servers: Vec<IpAddr>,
+}
+
+#[derive(Deserialize)]
+struct Hosts {
+    #[serde(default)]
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    names: Vec<String>,
+}
+
+/// The container of a record; none if it is one that is being taken back, or no record.
+fn parse(text: &[u8]) -> Option<Container> {
+    let record: Record = serde_json::from_slice(text).ok()?;
+    if record.error.is_some() {
+        return None;
+    }
+    let network = |name: String, bridge: Bridge, cni: Cni| Network {
+        name,
+        bridge: bridge.name,
+        subnet: bridge.subnet.map(|subnet| subnet.trunc()),
+        addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
+    };
+    let mut networks: Vec<_> =
+        record.networks.into_iter().map(|one| network(one.name, one.bridge, one.cni)).collect();
+    let first = record.network.and_then(|first| first.bridge.zip(first.cni));
+    if let (Some((bridge, cni)), true) = (first, networks.is_empty()) {
+        networks.push(network(bridge.name.clone(), bridge, cni));
+    }
+    let lower = |name: String| name.to_ascii_lowercase();
+    let (aliases, servers) = record.names.map(|names| (names.aliases, names.servers)).unwrap_or_default();
+    let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
+    // The other container's own name comes last.
+    let links = entries.flat_map(|entry| {
+        let id = entry.names.last().cloned().unwrap_or_default();
+        entry.names.into_iter().map(move |name| (lower(name), id.clone()))
+    });
+    let links = links.collect();
+    Some(Container {
+        id: record.id,
+        networks,
+        aliases: aliases.into_iter().map(lower).collect(),
+        links,
+        servers,
+    })
+}
+
+/// What a container hears about a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// These addresses.
+    Addresses(Vec<IpAddr>),
+    /// The name would be a container's, and is not.
+    Nobody,
+    /// It is no name of a container.
+    Elsewhere,
+}
+
+impl Containers {
+    pub(crate) fn new(run_dir: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned(), read: None, known: HashMap::new(), turn: 0 }
+    }
+
+    /// Makes sure that what is known is what the records say now.
+    fn refresh(&mut self) {
+        let now = stamp(&self.run_dir);
+        if now.is_some() && now == self.read {
+            return;
+        }
+        // A record that changes from here on changes the directory again.
+        self.read = now;
+        let entries = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        let records: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        self.known.retain(|path, _| records.contains(path));
+        for path in records {
+            let Some(stamp) = stamp(&path) else { continue };
+            if self.known.get(&path).is_none_or(|(known, _)| *known != stamp) {
+                let container = fs::read(&path).ok().and_then(|text| parse(&text));
+                self.known.insert(path, (stamp, container));
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Container> {
+        self.known.values().filter_map(|(_, container)| container.as_ref())
+    }
+
+    /// The container with this id.
+    pub(crate) fn container(&mut self, id: &str) -> Option<Container> {
+        self.refresh();
+        self.all().find(|container| container.id == id).cloned()
+    }
+
+    /// What `asker` hears about a name.
+    pub(crate) fn find(&mut self, asker: &Container, labels: &[Vec<u8>]) -> Found {
+        self.refresh();
+        let text = |label: &Vec<u8>| String::from_utf8(label.clone()).unwrap_or_default();
+        let labels: Vec<String> = labels.iter().map(text).collect();
+        let whole = labels.join(".");
+        let mut found = self.named(asker, &whole, None);
+        let mut is_ours = false;
+        // `web.front`: a container by the network that both are on.
+        if let (true, Some((name, network))) = (found.is_empty(), whole.rsplit_once('.')) {
+            is_ours = asker.networks.iter().any(|one| one.name.eq_ignore_ascii_case(network));
+            found = if is_ours { self.named(asker, name, Some(network)) } else { found };
+        }
+        if found.is_empty() {
+            return if is_ours { Found::Nobody } else { Found::Elsewhere };
+        }
+        found.sort();
+        found.dedup();
+        // Each one is the first in turn.
+        self.turn = self.turn.wrapping_add(1);
+        let first = self.turn % found.len();
+        found.rotate_left(first);
+        Found::Addresses(found)
+    }
+
+    /// The addresses for `asker` of everybody with this name, on one network or on all that both are on.
+    fn named(&self, asker: &Container, name: &str, network: Option<&str>) -> Vec<IpAddr> {
+        let linked: Vec<&str> =
+            asker.links.iter().filter(|(link, _)| link == name).map(|(_, id)| id.as_str()).collect();
+        let is_called = |other: &&Container| {
+            other.id.eq_ignore_ascii_case(name)
+                || other.aliases.iter().any(|alias| alias == name)
+                || linked.contains(&other.id.as_str())
+        };
+        let by = |one: &&Network| network.is_none_or(|name| one.name.eq_ignore_ascii_case(name));
+        let called = self.all().filter(is_called);
+        called
+            .flat_map(|other| shared(asker, other).filter(by).flat_map(|one| one.addresses.clone()))
+            .collect()
+    }
+
+    /// The names of the container with this address; none if no network of `asker` has such an address.
+    pub(crate) fn names(&mut self, asker: &Container, address: IpAddr) -> Option<Vec<String>> {
+        self.refresh();
+        let subnets = asker.networks.iter().filter_map(|network| network.subnet);
+        if !subnets.into_iter().any(|subnet| subnet.contains(&address)) {
+            return None;
+        }
+        let has =
+            |other: &&Container| shared(asker, other).any(|network| network.addresses.contains(&address));
+        let names = |other: &Container| [std::slice::from_ref(&other.id), &other.aliases].concat();
+        Some(self.all().filter(has).flat_map(names).collect())
+    }
+}
+
+/// The networks of `other` that `asker` is on as well.
+fn shared<'a>(asker: &'a Container, other: &'a Container) -> impl Iterator<Item = &'a Network> {
+    other.networks.iter().filter(|one| asker.networks.iter().any(|own| own.bridge == one.bridge))
+}
+
+/// The address that a question for pointers is about: `4.3.2.1.in-addr.arpa` (RFC 1035, 3.5), or one below `ip6.arpa` (RFC 3596).
+pub(crate) fn reversed(labels: &[Vec<u8>]) -> Option<IpAddr> {
+    let text: Vec<&str> =
+        labels.iter().map(|label| std::str::from_utf8(label).ok()).collect::<Option<_>>()?;
+    match text.as_slice() {
+        [parts @ .., "in-addr", "arpa"] if parts.len() == 4 => {
+            let mut octets = parts.iter().rev().map(|part| part.parse::<u8>());
+            let mut next = || octets.next().and_then(Result::ok);
+            Some(IpAddr::from([next()?, next()?, next()?, next()?]))
+        }
+        [parts @ .., "ip6", "arpa"] if parts.len() == 32 => {
+            let digits: String = parts.iter().rev().copied().collect();
+            let plain = parts.iter().all(|part| part.len() == 1);
+            u128::from_str_radix(&digits, 16)
+                .ok()
+                .filter(|_| plain)
+                .map(|bits| IpAddr::from(bits.to_be_bytes()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, networks: &[(&str, &str)], more: &str) -> String {
+        let network = |(name, address): &(&str, &str)| {
+            format!(
+                r#"{{"name":"{name}","interface":"eth0","bridge":{{"name":"br-{name}","subnet":"10.0.0.0/8"}},"cni":{{"ips":[{{"address":"{address}/8"}}]}}}}"#
+            )
+        };
+        let networks: Vec<_> = networks.iter().map(network).collect();
+        format!(r#"{{"stave":1,"id":"{id}","networks":[{}]{more}}}"#, networks.join(","))
+    }
+
+    fn labels(name: &str) -> Vec<Vec<u8>> {
+        name.split('.').map(|label| label.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn names_are_seen_by_those_who_share_a_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |id: &str, text: String| {
+            let path = directory.path().join("new");
+            fs::write(&path, text).unwrap();
+            fs::rename(path, directory.path().join(format!("{id}.json"))).unwrap();
+        };
+        write(
+            "web",
+            record(
+                "web",
+                &[("front", "10.1.0.2"), ("back", "10.2.0.2")],
+                r#","hosts":{"entries":[{"names":["store","db"]}]}"#,
+            ),
+        );
+        write(
+            "db",
+            record("db", &[("back", "10.2.0.3")], r#","names":{"aliases":["Data"],"servers":["192.0.2.9"]}"#),
+        );
+        write("db2", record("db2", &[("back", "10.2.0.4")], r#","names":{"aliases":["data"]}"#));
+        write("gone", record("gone", &[("back", "10.2.0.5")], r#","error":{"tool":"x"}"#));
+        write("old", r#"{"id":"old","network":{"bridge":{"name":"br-front"},"cni":{"ips":[{"address":"10.1.0.9/8"}]}}}"#.into());
+        fs::write(directory.path().join("bad.json"), "nonsense").unwrap();
+        let mut containers = Containers::new(directory.path());
+        let (web, db) = (containers.container("web").unwrap(), containers.container("db").unwrap());
+        assert_eq!(db.servers, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        let mut find = |asker: &Container, name: &str| match containers.find(asker, &labels(name)) {
+            Found::Addresses(addresses) => {
+                addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            }
+            other => format!("{other:?}"),
+        };
+        for (asker, name, found) in [
+            (&web, "db", "10.2.0.3"),
+            (&web, "store", "10.2.0.3"),
+            (&web, "db.back", "10.2.0.3"),
+            (&web, "db.front", "Nobody"),
+            (&web, "nobody.front", "Nobody"),
+            (&web, "nobody", "Elsewhere"),
+            (&web, "gone", "Elsewhere"),
+            (&web, "old", "10.1.0.9"),
+            (&db, "old", "Elsewhere"),
+            (&db, "store", "Elsewhere"),
+            (&db, "web", "10.2.0.2"),
+            (&db, "db.example", "Elsewhere"),
+        ] {
+            assert_eq!(find(asker, name), found, "{} asks for {name}", asker.id);
+        }
+        let mut turns = [find(&web, "data"), find(&web, "data")];
+        turns.sort();
+        assert_eq!(turns, ["10.2.0.3 10.2.0.4", "10.2.0.4 10.2.0.3"]);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(containers.names(&web, address("10.2.0.3")).unwrap(), ["db", "data"]);
+        assert_eq!(containers.names(&db, address("10.1.0.2")).unwrap(), [""; 0]);
+        assert_eq!(containers.names(&web, address("192.0.2.1")), None);
+        // A record that is replaced counts from then on.
+        write("db", record("db", &[("back", "10.2.0.7")], ""));
+        assert_eq!(containers.find(&web, &labels("db")), Found::Addresses(vec![address("10.2.0.7")]));
+    }
+
+    #[test]
+    fn addresses_of_pointers() {
+        for (name, address) in [
+            ("4.3.2.1.in-addr.arpa", "1.2.3.4"),
+            ("3.2.1.in-addr.arpa", ""),
+            ("256.3.2.1.in-addr.arpa", ""),
+            (
+                "b.a.9.8.7.6.5.4.3.2.1.0.f.e.d.c.b.a.9.8.7.6.5.4.3.2.1.0.8.b.d.0.ip6.arpa",
+                "db8:123:4567:89ab:cdef:123:4567:89ab",
+            ),
+            ("example.org", ""),
+        ] {
+            let found = reversed(&labels(name)).map(|address| address.to_string());
+            assert_eq!(found.unwrap_or_default(), address, "{name}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The resolver of a host: one process for the containers of all networks, which answers their names and passes the rest on.
+//!
+//! Whoever makes a container's names opens its place and hands that over. So the process enters no namespace, and may read and do
+//! nothing else than read records. It ends with the last place.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{io::Errno, thread::CapabilitySet};
+
+use crate::{
+    Control, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams, Verdict,
+    containers::{Container, Containers, Found, reversed},
+    resident::{self, Claim},
+};
+
+/// For how long an answer about a container counts, in seconds: it may be made anew with another address.
+const TTL: u32 = 5;
+
+/// What the process is told, before the run directory and the id.
+const SERVE: &[u8] = b"serve";
+const WITHDRAW: &[u8] = b"withdraw";
+const ASK: &[u8] = b"ask";
+const YES: &[u8] = b"yes";
+const NO: &[u8] = b"no";
+
+/// The name by which the process of this network namespace is found.
+pub(crate) fn name() -> Name {
+    Name::new("names", "host")
+}
+
+fn message(verb: &[u8], run_dir: &Path, id: &str) -> Vec<u8> {
+    [verb, &[0], run_dir.as_os_str().as_bytes(), &[0], id.as_bytes()].concat()
+}
+
+/// Whether the container's names are served.
+pub(crate) fn serves(run_dir: &Path, id: &str) -> Result<bool, Errno> {
+    let answer = resident::tell(&name(), &message(ASK, run_dir, id), &[])?;
+    Ok(answer.is_some_and(|answer| answer == YES))
+}
+
+/// Hands the container's place over to the process, which is started if it is not there.
+pub(crate) fn serve(run_dir: &Path, id: &str, place: &Place) -> Result<(), Errno> {
+    // It may be about to end with its last place.
+    const ATTEMPTS: usize = 100;
+    for _ in 0..ATTEMPTS {
+        if let Some(claim) = Claim::take(&name())? {
+            start(claim)?;
+        }
+        match resident::tell(&name(), &message(SERVE, run_dir, id), &place.descriptors())? {
+            Some(answer) if answer == YES => return Ok(()),
+            _ => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
+    Err(Errno::TIMEDOUT)
+}
+
+/// Takes the container's place away from the process, which ends if it was the last.
+pub(crate) fn withdraw(run_dir: &Path, id: &str) -> Result<(), Errno> {
+    resident::tell(&name(), &message(WITHDRAW, run_dir, id), &[]).map(drop)
+}
+
+fn start(claim: Claim) -> Result<(), Errno> {
+    let privileges = Privileges { nobody: true, capabilities: CapabilitySet::DAC_READ_SEARCH };
+    resident::start(c"name-serve", claim, &[], privileges, |control| {
+        let host = Host {
+            control,
+            places: HashMap::new(),
+            next: 0,
+            containers: HashMap::new(),
+            upstreams: HashMap::new(),
+            is_used: false,
+        };
+        // Without it nothing is answered, which the next repair mends.
+        let _ = crate::serve(host);
+    })
+}
+
+/// Whose place it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    run_dir: PathBuf,
+    id: String,
+}
+
+struct Host<'a> {
+    control: &'a mut Control,
+    places: HashMap<u64, (Owner, Place)>,
+    next: u64,
+    containers: HashMap<PathBuf, Containers>,
+    upstreams: HashMap<Vec<IpAddr>, Upstreams>,
+    /// Whether there was a place at some time.
+    is_used: bool,
+}
+
+impl Host<'_> {
+    /// Who asks at this place, and who is there to be asked for.
+    fn asker(&mut self, place: u64) -> Option<(Container, &mut Containers)> {
+        let (owner, _) = self.places.get(&place)?;
+        let run_dir = &owner.run_dir;
+        let containers = self.containers.entry(run_dir.clone()).or_insert_with(|| Containers::new(run_dir));
+        Some((containers.container(&owner.id)?, containers))
+    }
+
+    /// Does what it is told. Returns the answer.
+    fn told(&mut self, message: &[u8], mut descriptors: Vec<OwnedFd>) -> &'static [u8] {
+        let mut parts = message.splitn(3, |byte| *byte == 0);
+        let (Some(verb), Some(run_dir), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+            return NO;
+        };
+        let owner = Owner {
+            run_dir: PathBuf::from(OsStr::from_bytes(run_dir)),
+            id: String::from_utf8_lossy(id).into_owned(),
+        };
+        let standing = self.places.iter().find(|(_, (of, _))| *of == owner).map(|(number, _)| *number);
+        match (verb, standing) {
+            (SERVE, _) => {
+                let (Some(tcp), Some(udp)) = (descriptors.pop(), descriptors.pop()) else { return NO };
+                standing.map(|number| self.places.remove(&number));
+                self.next += 1;
+                self.places.insert(self.next, (owner, Place { udp: udp.into(), tcp: tcp.into() }));
+                self.is_used = true;
+                YES
+            }
+            (WITHDRAW, Some(number)) => {
+                self.places.remove(&number);
+                YES
+            }
+            (ASK, Some(_)) | (WITHDRAW, None) => YES,
+            _ => NO,
+        }
+    }
+
+    /// It ends with its last place.
+    fn is_needed(&self) -> ControlFlow<()> {
+        if self.is_used && self.places.is_empty() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+impl Policy for Host<'_> {
+    fn places(&self) -> Vec<(u64, &Place)> {
+        self.places.iter().map(|(number, (_, place))| (*number, place)).collect()
+    }
+
+    fn decide(&mut self, place: u64, question: &Question) -> Verdict {
+        let Some((asker, containers)) = self.asker(place) else { return Verdict::Own(Own::Failure) };
+        if let (Rtype::PTR, Some(address)) = (question.kind, reversed(question.labels())) {
+            return match containers.names(&asker, address) {
+                Some(names) if names.is_empty() => Verdict::Own(Own::NoSuchName),
+                Some(names) => Verdict::Own(Own::Pointers(names, TTL)),
+                None => Verdict::Forward,
+            };
+        }
+        match containers.find(&asker, question.labels()) {
+            Found::Addresses(addresses) => {
+                let is_asked = |address: &IpAddr| match question.kind {
+                    Rtype::A => address.is_ipv4(),
+                    Rtype::AAAA => address.is_ipv6(),
+                    _ => false,
+                };
+                match addresses.into_iter().filter(is_asked).collect::<Vec<_>>() {
+                    // The name is there all the same.
+                    none if none.is_empty() => Verdict::Own(Own::NoData),
+                    addresses => Verdict::Own(Own::Addresses(addresses, TTL)),
+                }
+            }
+            Found::Nobody => Verdict::Own(Own::NoSuchName),
+            Found::Elsewhere => Verdict::Forward,
+        }
+    }
+
+    fn servers(&mut self, place: u64) -> Vec<SocketAddr> {
+        let given = self.asker(place).map(|(asker, _)| asker.servers).unwrap_or_default();
+        self.upstreams.entry(given).or_insert_with_key(|given| Upstreams::new(given)).servers()
+    }
+
+    fn admit(&mut self, _: u64, _: &Question, addresses: &[(IpAddr, u32)]) -> Option<Vec<IpAddr>> {
+        Some(addresses.iter().map(|(address, _)| *address).collect())
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.control.descriptors().collect()
+    }
+
+    fn ready(&mut self, at: usize) -> ControlFlow<()> {
+        let Some(told) = self.control.hear(at)? else { return ControlFlow::Continue(()) };
+        let answer = self.told(&told.message, told.descriptors);
+        self.control.answer(told.from, answer);
+        self.is_needed()
+    }
+
+    fn look_around(&mut self) -> ControlFlow<()> {
+        // A container whose record is gone was not taken back as it should be. Its namespace must not stay for us.
+        self.places.retain(|_, (owner, _)| owner.run_dir.join(format!("{}.json", owner.id)).exists());
+        self.upstreams.clear();
+        self.is_needed()
+    }
+}

@@ -1,0 +1,84 @@
+//! Gives a container the names of those that share a network with it.
+//!
+//! # Does
+//! Has the host's resolver answer at 127.0.0.11 in the container's network namespace, and starts it if it is not there: one process
+//! for all containers. It answers ids, network aliases, and the names that links give, each also with the network's name behind
+//! it, and addresses of these networks. Everything else goes to the host's name servers. It reads the records, so that a
+//! container that is made anew has its name at once.
+//! # Reads
+//! `network`, `networks`; the records of the other containers.
+//! # Adds
+//! `names`. ns-exec writes the resolver into `/etc/resolv.conf`.
+//! # Undoes
+//! The resolver in this container; with the last one the process.
+//! # Needs
+//! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); bridge-attach or veth-pair before it.
+
+use std::{net::IpAddr, process::ExitCode};
+
+use clap::Parser;
+use document::Document;
+use names::NamesOperation;
+use toolkit::prelude::*;
+
+/// Give a container the names of those that share a network with it
+#[derive(Parser)]
+#[command(name = "name-serve", version)]
+struct NameServe {
+    /// Another name of this container for the others; repeatable. Several containers may have the same
+    #[arg(long, value_name = "NAME", value_parser = alias)]
+    network_alias: Vec<String>,
+    /// Pass questions for other names on to this server instead of the host's; repeatable
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn alias(text: &str) -> Result<String, String> {
+    match names::is_name(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("a name has letters, digits, `-` and `_`, at most 63 between two dots".to_owned()),
+    }
+}
+
+impl Filter for NameServe {
+    type Adds = members::Names;
+    type Operation = NamesOperation;
+    const LOCK: Option<&'static str> = Some("network");
+    const READS: &'static [&'static str] = &["network", "networks"];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
+        if document.get::<members::Names>()?.is_some() {
+            bail!("the container has names already");
+        }
+        if document.get::<members::Egress>()?.is_some() {
+            let error =
+                anyhow!("the container's resolver is that of egress-allow, which answers for its list alone");
+            return Err(hint(error, "leave out name-serve, and list the others by address"));
+        }
+        if document.get::<members::Process>()?.is_some() {
+            let error = anyhow!("the container runs already, and asks other name servers");
+            return Err(hint(error, "put name-serve before ns-exec"));
+        }
+        let network: members::Network = document.require()?;
+        if document.attachments()?.is_empty() {
+            bail!("no address in `network`: run bridge-attach or veth-pair first");
+        }
+        let adds = members::Names {
+            resolver: names::ADDRESS.ip(),
+            aliases: self.network_alias.clone(),
+            servers: self.dns.clone(),
+        };
+        let serve = NamesOperation::Serve { holder: context.id.clone(), namespace: network.namespace };
+        Ok(Plan { adds, operations: vec![serve] })
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::filter::<NameServe>()
+}
