@@ -11,7 +11,7 @@ use testkit::repository;
 
 /// Which domains a crate of a domain may depend on; `operation` stands for that one crate of the domain `pipe`.
 /// A domain is a folder of `common/`. Tools may depend on every one, and nobody depends on a tool.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("pipe", &["pipe", "filesystem"]),
     ("kernel", &["operation"]),
     ("filesystem", &["operation", "kernel", "filesystem"]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("builder", &["operation", "filesystem", "image", "network", "process"]),
     ("plugin", &["pipe", "network"]),
     ("remote", &["pipe", "image"]),
+    ("life", &["operation", "document", "filesystem", "process"]),
     ("testkit", &["kernel"]),
 ];
 

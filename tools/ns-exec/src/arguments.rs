@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Parser;
 use document::{Document, Id, Member, members};
 use mount::Volume;
-use toolkit::{Common, Context, Filter, Plan, prelude::Result};
+use toolkit::{Common, Context, Filter, Plan, prelude::{Result, bail}};
 
 use crate::{
     environment,
@@ -25,8 +25,11 @@ pub(crate) struct NsExec {
     /// Run in the background and print the document; with --join, discard output
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Make everything but the process, for container-start, and print the document
+    #[arg(long, conflicts_with_all = ["detach", "join", "status_fd"])]
+    pub(crate) create: bool,
     /// With -d, append output to this file; by default to $STAVE_ROOT/containers/ID/log, of which the last 8 to 16 MiB are kept
-    #[arg(long, value_name = "FILE", requires = "detach")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Use this network if the document has none: the host's, one with only lo (none, the default), or that of another
     /// container
@@ -155,6 +158,7 @@ impl NsExec {
             user: self.user.clone(),
             volumes: self.volumes.clone(),
             terminal: self.tty,
+            interactive: self.interactive,
             security: Security::of(&self.security_opt, self.no_new_privs || self.settings.sandbox)?,
             cap_add: self.cap_add.clone(),
             cap_drop: self
@@ -168,8 +172,9 @@ impl NsExec {
             sharing: self.sharing.clone(),
             names: self.names.clone(),
             settings: self.settings.clone(),
-            log: match (&self.log, self.detach) {
-                (_, false) => Log::None,
+            log: match (&self.log, self.detach || self.create) {
+                (Some(_), false) => bail!("--log has no effect on a command in the foreground: give -d too"),
+                (None, false) => Log::None,
                 (None, true) => Log::Own,
                 (Some(path), true) => Log::File(path.clone()),
             },

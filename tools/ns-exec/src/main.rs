@@ -21,6 +21,7 @@ mod device_flag;
 mod environment;
 mod files;
 mod join;
+mod lifetime;
 mod links;
 mod mount_flag;
 mod names;

@@ -7,13 +7,14 @@ use std::{
 
 use document::{
     Document, Instance,
-    members::{Cgroup, Hosts, Image, Process, Rootfs},
+    members::{Cgroup, Health, Hosts, Image, Process, Rootfs},
 };
 use mount::Volume;
 use oci_spec::{
     image::Config,
     runtime::{LinuxResources, Spec},
 };
+use life::Restart;
 use operation::note;
 use runtime::StopSignal;
 use runtime::spec::{self, Device, Overrides, Owner, from_image, order, run_with};
@@ -52,6 +53,7 @@ pub(crate) fn plan(
     let Owners { userns, idmap_rootfs, mut operations } = owners::choose(&request, context, document)?;
     let (made, files) = place(context, files, readonly, userns.is_some());
     operations.extend(made.into_iter().chain(shared.operations));
+    let in_background = !matches!(request.log, Log::None);
     let (log, log_limit) = log(request.log, context, &mut operations)?;
     let image: Option<Image> = document.get()?;
     let config = image.as_ref().and_then(|image| image.configuration.config().as_ref());
@@ -59,6 +61,7 @@ pub(crate) fn plan(
     let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
     let given = devices(&request.settings)?;
     let stop_signal = stop_signal(request.settings.stop_signal, config)?;
+    let lifetime = request.settings.lifetime.clone();
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
@@ -104,6 +107,15 @@ pub(crate) fn plan(
     })?;
     operations.extend(device_list(&spec, context)?);
     operations.extend(links::plan(context, document)?);
+    let whole = image.as_ref().map(|image| image.configuration.whole());
+    // Nobody would ask a container in the foreground.
+    let healthcheck = match in_background {
+        true => life::health_of_image(whole, &lifetime.checks()).map_err(|problem| anyhow!("{problem}"))?,
+        false => {
+            lifetime.allows_foreground()?;
+            None
+        }
+    };
     let own = run_with(config, &Overrides::default());
     let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);
     let member = Process {
@@ -112,13 +124,25 @@ pub(crate) fn plan(
         exit_status: None,
         oom_killed: None,
         usage: None,
+        finished: None,
+        restart: Some(lifetime.restart).filter(|policy| *policy != Restart::No).map(|policy| policy.to_string()),
+        restarts: None,
+        restarting: false,
+        pause: None,
+        stopped: false,
+        health: healthcheck.is_some().then(Health::starting),
+        healthcheck,
         log: log.clone(),
         stop_signal: stop_signal.map(|signal| signal.to_string()),
         spec: spec.process().as_ref().map(order::process).transpose()?.unwrap_or_default(),
         config: changed.map(serde_json::to_value).transpose()?,
     };
-    operations
-        .push(runtime::ProcessOperation { log_limit, ..runtime::ProcessOperation::new(spec, log) }.into());
+    if in_background {
+        operations.push(monitor::MonitorOperation { monitored: context.id.clone() }.into());
+    }
+    let interactive = request.interactive && in_background;
+    let process = runtime::ProcessOperation::new(spec, log);
+    operations.push(runtime::ProcessOperation { log_limit, interactive, ..process }.into());
     Ok((member, operations))
 }
 
@@ -294,8 +318,10 @@ fn log(
         }
         Log::Own => {
             let path = context.scope.container(&context.id).join("log");
-            operations.push(add_file(&runtime::Log::older(&path), String::new(), 0o640));
-            operations.push(add_file(&path, String::new(), 0o640));
+            let older = monitor::Log::older(&path);
+            for file in [&monitor::Log::index(&older), &older, &monitor::Log::index(&path), &path] {
+                operations.push(add_file(file, String::new(), 0o640));
+            }
             Ok((Some(path), Some(LOG_LIMIT)))
         }
     }

@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) user: Option<String>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) terminal: bool,
+    /// Its input stays open.
+    pub(crate) interactive: bool,
     pub(crate) security: Security,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,

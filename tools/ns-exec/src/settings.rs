@@ -9,6 +9,7 @@ use runtime::{StopSignal, spec::Ulimit};
 
 use crate::{
     device_flag::{DeviceFlag, DeviceRule},
+    lifetime::Lifetime,
     mount_flag::MountFlag,
 };
 
@@ -54,10 +55,12 @@ pub(crate) struct Settings {
     /// After this time send the stop signal, and ten seconds later SIGKILL; the exit status is then 124
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["join", "detach"])]
     pub(crate) timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(crate) lifetime: Lifetime,
 }
 
 /// A time such as `5`, `0.5` or `1m30s`.
-fn seconds(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     match text.parse::<f64>() {
         Ok(number) => std::time::Duration::try_from_secs_f64(number).map_err(|error| error.to_string()),
         Err(_) => operation::quantity::age(text),

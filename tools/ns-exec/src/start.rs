@@ -11,7 +11,9 @@ use std::{
     path::PathBuf,
 };
 
-use document::{Document, Id};
+use document::{Document, Id, Instance};
+use life::{End, Recorded};
+use monitor::{Log, Place};
 use oci_spec::runtime::BoxBuilder;
 use operation::{Scope, interrupt};
 use runtime::{
@@ -25,7 +27,6 @@ use crate::{
     arguments::NsExec,
     operation::ContainerOperation,
     output::Output,
-    record::{self, End, OwnCgroup},
     salvage::salvage,
     settings::Settings,
     timeout::{self, Timer},
@@ -41,6 +42,8 @@ pub(crate) struct Start {
     input: Input,
     output: Output,
     detach: bool,
+    /// Nothing is started.
+    create: bool,
     interactive: bool,
     tty: bool,
     terminal: Option<Terminal>,
@@ -55,9 +58,8 @@ pub(crate) struct Start {
 pub(crate) struct Launched {
     state: State,
     identity: Identity,
-    run_dir: PathBuf,
+    scope: Scope,
     id: Id,
-    own: Option<OwnCgroup>,
     stop_signal: StopSignal,
 }
 
@@ -68,7 +70,7 @@ enum State {
     Background(Supervised),
     /// Released; the caller waits for it.
     Running(Running),
-    /// Released, in the background.
+    /// Released, in the background; or only made, for `container-start`.
     Supervised,
 }
 
@@ -83,6 +85,7 @@ impl Start {
             input,
             output,
             detach: false,
+            create: false,
             interactive: false,
             tty: false,
             terminal: None,
@@ -98,9 +101,10 @@ impl Hooks<NsExec> for Start {
     const LAUNCHES: bool = true;
 
     fn open(tool: &NsExec) -> Result<Self> {
-        let output = Output::open(tool.document.as_deref(), tool.status_fd, tool.detach)?;
+        let output = Output::open(tool.document.as_deref(), tool.status_fd, tool.detach || tool.create)?;
         Ok(Self {
-            detach: tool.detach,
+            detach: tool.detach || tool.create,
+            create: tool.create,
             interactive: tool.interactive,
             tty: tool.tty,
             settings: tool.settings.clone(),
@@ -136,21 +140,27 @@ impl Hooks<NsExec> for Start {
         Ok(())
     }
 
-    fn launch(&mut self, scope: &Scope, id: &Id, operation: &mut ContainerOperation) -> Result<Launched> {
+    fn launch(
+        &mut self,
+        scope: &Scope,
+        document: &Document,
+        operation: &mut ContainerOperation,
+    ) -> Result<Launched> {
         let ContainerOperation::Process(process) = operation else { bail!("no process was planned") };
-        let state = self.fork(scope, id, process)?;
+        let id = document.id()?.ok_or_else(|| anyhow!("the container has no id"))?;
+        let state = self.fork(scope, &id, document, process)?;
         let identity = match &state {
+            State::Supervised => process.identity,
             State::Own(started) => started.identity(),
             State::Background(supervised) => supervised.identity(),
-            State::Running(_) | State::Supervised => bail!("the process runs already"),
+            State::Running(_) => bail!("the process runs already"),
         };
         process.identity = identity;
         Ok(Launched {
             state,
             identity,
-            run_dir: scope.run_dir.clone(),
-            id: id.clone(),
-            own: OwnCgroup::of(&process.spec),
+            scope: scope.clone(),
+            id,
             stop_signal: runtime::spec::stop_signal(&process.spec).unwrap_or_default(),
         })
     }
@@ -172,7 +182,10 @@ impl Hooks<NsExec> for Start {
         let (state, warnings) = released?;
         launched.state = state;
         warnings.iter().for_each(|warning| operation::tell!("{TOOL}: warning: {warning}"));
-        self.output.runs(launched.identity)
+        match self.create {
+            true => Ok(()),
+            false => self.output.runs(launched.identity),
+        }
     }
 
     fn write(&mut self, document: &Document) -> Result<()> {
@@ -188,7 +201,7 @@ impl Hooks<NsExec> for Start {
     }
 
     fn stay(&mut self, launched: Launched, mut document: Document) -> u8 {
-        let Launched { state, identity, run_dir, id, own, stop_signal } = launched;
+        let Launched { state, identity, scope, id, stop_signal } = launched;
         let State::Running(running) = state else { return Exit::Done as u8 };
         let timer = self.settings.timeout.map(|limit| Timer::start(identity, limit, stop_signal));
         let status = match self.signals.take() {
@@ -203,9 +216,9 @@ impl Hooks<NsExec> for Start {
             true => i32::from(TIMED_OUT),
             false => status,
         };
-        let end = End::new(identity, status, own.as_ref());
-        let told = record::ended(&mut document, end)
-            .and_then(|_| record::end(&run_dir, &id, end))
+        let end = End { identity, status: Some(status) };
+        let told = life::end(&scope, &id, end, &mut document)
+            .map_err(anyhow::Error::from)
             .and_then(|()| self.output.ended(&document, status));
         if let Err(error) = told {
             print_error(TOOL, &error);
@@ -222,14 +235,25 @@ impl Hooks<NsExec> for Start {
 }
 
 impl Start {
-    fn fork(&mut self, scope: &Scope, id: &Id, process: &runtime::ProcessOperation) -> Result<State> {
+    fn fork(
+        &mut self,
+        scope: &Scope,
+        id: &Id,
+        document: &Document,
+        process: &runtime::ProcessOperation,
+    ) -> Result<State> {
+        if self.create {
+            return Ok(State::Supervised);
+        }
         if self.detach {
-            let log = process.log();
-            let own = OwnCgroup::of(&process.spec);
-            let supervised = runtime::supervise(&process.spec, log, self.interactive, |identity, status| {
-                // Nobody is left to read it.
-                let _ = record::end(&scope.run_dir, id, End::new(identity, status, own.as_ref()));
-            })?;
+            let mut recorded = Recorded::new(scope, id, document.get::<Instance>()?);
+            let log = process.log.clone().map(|path| Log {
+                path,
+                limit: process.log_limit,
+                indexed: process.log_limit.is_some(),
+            });
+            let place = Place::open(&scope.run_dir, id.as_str())?;
+            let supervised = monitor::launch(place, &process.spec, log, self.interactive, &mut recorded)?;
             return Ok(State::Background(supervised));
         }
         let stdin = if self.interactive { Stdio::Inherit } else { Stdio::Null };

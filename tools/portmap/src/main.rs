@@ -16,6 +16,7 @@
 
 mod exposed;
 mod free;
+mod hand_over;
 mod plugin;
 mod publish;
 mod routed;
@@ -33,12 +34,13 @@ use document::{
 };
 use nat::Mapping;
 use operation::Scope;
+use hand_over::HandOver;
 use publish::{Container, Publish};
-use toolkit::{Common, Context, Filter, Plan, hint};
+use toolkit::{Common, Context, Filter, Invocation, Plan, hint};
 
 /// Publish ports of a container on the host
 #[derive(Parser)]
-#[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all"]).required(true).multiple(true))]
+#[command(name = "portmap", version, group = ArgGroup::new("ports").args(["publish", "publish_all", "release", "take"]).required(true).multiple(true))]
 struct Portmap {
     #[arg(
         help = "Publish [[hostIP:][hostPort]:]containerPort[/tcp|/udp|/sctp]; repeatable. An IPv6 address stands in brackets. Ranges work too: 8000-8009:80-89. Without hostPort, a free port is chosen; from a range for one containerPort, the first free one. `ports` in the document names it",
@@ -61,6 +63,20 @@ struct Portmap {
     /// Hold no port: another program listens on them itself, as podman does
     #[arg(long, conflicts_with = "hold")]
     no_hold: bool,
+    #[arg(
+        help = "Let go of the ports of the container --id, which has ended; container-start takes them again",
+        long,
+        requires = "id",
+        conflicts_with_all = ["publish", "publish_all", "hold", "take"]
+    )]
+    release: bool,
+    #[arg(
+        help = "Take the ports of the container --id again, which is about to start",
+        long,
+        requires = "id",
+        conflicts_with_all = ["publish", "publish_all", "hold"]
+    )]
+    take: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -167,7 +183,16 @@ fn main() -> ExitCode {
     if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
         return exit;
     }
-    let exit = toolkit::filter::<Portmap>();
+    let invocation = Invocation::<Portmap>::parse();
+    let handed = invocation.job().and_then(|tool| match (tool.release, tool.take) {
+        (true, _) => Some(hand_over::run(tool, HandOver::Release)),
+        (_, true) => Some(hand_over::run(tool, HandOver::Take)),
+        _ => None,
+    });
+    let exit = match handed {
+        Some(status) => status.into(),
+        None => toolkit::filter_of::<Portmap>(invocation),
+    };
     nat::close();
     exit
 }

@@ -163,6 +163,22 @@ impl Document {
         Ok(())
     }
 
+    /// Changes the keys of a member that is an object. What its type does not know stays.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is no object.
+    pub fn edit<M: Member>(&mut self, edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<(), Error> {
+        let malformed = |source| Error::Malformed { name: M::NAME, source };
+        let mut object = match self.raw(M::NAME) {
+            Some(text) => serde_json::from_str(text.get()).map_err(malformed)?,
+            None => serde_json::Map::new(),
+        };
+        edit(&mut object);
+        let value = serde_json::value::to_raw_value(&object).map_err(malformed)?;
+        self.set_raw(M::NAME, value);
+        Ok(())
+    }
+
     /// Removes a member, by its name.
     pub fn remove(&mut self, name: &str) {
         self.members.remove(name);
@@ -191,6 +207,26 @@ impl Document {
     /// [`Error::Malformed`] if `planned` is neither true nor false.
     pub fn is_planned(&self) -> Result<bool, Error> {
         Ok(self.get::<members::Planned>()?.is_some_and(|planned| planned.0))
+    }
+
+    /// Whether its process has ended, and nobody is about to start it again. Its ports are free then.
+    pub fn has_ended(&self) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Told {
+            finished: Option<de::IgnoredAny>,
+            #[serde(default)]
+            restarting: bool,
+        }
+        let told = self.raw(members::Process::NAME).and_then(|text| serde_json::from_str::<Told>(text.get()).ok());
+        told.is_some_and(|told| told.finished.is_some() && !told.restarting)
+    }
+
+    /// The tools whose steps show in the machine only as long as the container's process lives.
+    pub const LETTING_GO: [&str; 1] = ["portmap"];
+
+    /// Whether the container has let go of what a step of this tool has made: its process has ended.
+    pub fn has_let_go(&self, tool: &str) -> bool {
+        Self::LETTING_GO.contains(&tool) && self.has_ended()
     }
 
     /// Whether an earlier tool failed.

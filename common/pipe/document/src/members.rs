@@ -295,6 +295,30 @@ pub struct Process {
     /// What it has used, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// When it ended (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
+    /// When it is started again by itself: `always`, `unless-stopped`, `on-failure` or `on-failure:N`; never by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<String>,
+    /// How often it was started again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u32>,
+    /// Whether it has ended and is about to be started again by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restarting: bool,
+    /// How long the last pause before that was, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<u64>,
+    /// Whether somebody stopped it, so that it is not started again by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+    /// How its health is checked, in the form of Docker's image configuration (`Healthcheck`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Value>,
+    /// What the checks have found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Absolute path of its log file, with `-d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
@@ -310,6 +334,30 @@ pub struct Process {
     pub config: Option<Value>,
 }
 member!(Process, "process");
+
+/// `health` of `process`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    /// How many checks have failed since the last one that did not.
+    #[serde(default)]
+    pub failing_streak: u32,
+    /// The exit status of the last check; none if it took too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    /// The end of what the last check printed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+impl Health {
+    /// That of a container that was just started.
+    pub fn starting() -> Self {
+        Self { status: "starting".to_owned(), ..Self::default() }
+    }
+}
 
 /// What a tool was doing when it failed: `step` of `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

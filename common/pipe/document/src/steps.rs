@@ -102,7 +102,7 @@ impl Document {
         serde_json::from_str(steps.get()).map_err(malformed)
     }
 
-    /// Whether both have the same stack of steps.
+    /// Whether both have the same stack of steps. A process that was started again is the same step.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -110,7 +110,12 @@ impl Document {
         let texts = self.raw(Steps::NAME).zip(other.raw(Steps::NAME));
         // The text is nearly always the same, and then need not be parsed.
         let same_text = texts.is_some_and(|(one, other)| one.get() == other.get());
-        Ok(same_text || self.steps()? == other.steps()?)
+        let steps = |document: &Self| -> Result<Vec<Step>, Error> {
+            let mut steps = document.steps()?;
+            steps.iter_mut().flat_map(|step| &mut step.operations).for_each(forget_identity);
+            Ok(steps)
+        };
+        Ok(same_text || steps(self)? == steps(other)?)
     }
 
     /// Puts a step on top of the stack; returns its index.
@@ -273,6 +278,15 @@ impl Document {
         let edited = serde_json::value::to_raw_value(&steps).map_err(malformed)?;
         self.set_raw(Steps::NAME, edited);
         Ok(result)
+    }
+}
+
+/// Takes the pid out of an operation that starts a process: it is another one each time.
+fn forget_identity(operation: &mut Value) {
+    if operation["op"] == "process-start"
+        && let Some(operation) = operation.as_object_mut()
+    {
+        ["pid", "startTime"].into_iter().for_each(|key| drop(operation.remove(key)));
     }
 }
 

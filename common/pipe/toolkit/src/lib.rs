@@ -13,6 +13,7 @@ mod failure;
 mod input;
 mod output;
 mod recorded;
+pub mod rows;
 mod run;
 mod schema;
 pub mod session;
@@ -29,7 +30,7 @@ pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{
-    Hooks, Marker, begin_step, export, filter, filter_with, finish_step, marker, report, report_document,
+    Hooks, Marker, begin_step, export, filter, filter_of, filter_with, finish_step, marker, report, report_document,
     source, walker,
 };
 pub use session::Session;

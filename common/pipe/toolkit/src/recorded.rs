@@ -36,7 +36,10 @@ pub fn recorded<O: DeserializeOwned>(scope: &Scope) -> anyhow::Result<Vec<O>> {
         else {
             continue;
         };
-        let operations = document.steps()?.into_iter().flat_map(|step| step.operations);
+        let has_ended = document.has_ended();
+        let steps = document.steps()?.into_iter();
+        let steps = steps.filter(|step| !(has_ended && document.has_let_go(&step.tool)));
+        let operations = steps.flat_map(|step| step.operations);
         found.extend(operations.filter_map(|operation| O::deserialize(operation).ok()));
     }
     Ok(found)
@@ -152,7 +155,11 @@ fn operations<O: DeserializeOwned>(
         return Ok(None);
     }
     let mut operations = Vec::new();
+    let has_ended = document.has_ended();
     for step in document.steps()?.into_iter().filter(|step| tools.contains(&step.tool.as_str())) {
+        if has_ended && document.has_let_go(&step.tool) {
+            continue;
+        }
         if step.state == StepState::Begun {
             return Ok(None);
         }

@@ -98,14 +98,22 @@ impl Program {
     /// # Errors
     /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL on a kernel without these programs.
     pub fn attach(&self, group: &Group) -> Result<()> {
-        let attached = self.load().and_then(|program| program.attach(group, Attachment::Device));
-        attached.map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
+        let attach = || {
+            // Those of earlier processes of the container: a cgroup has room for 64.
+            let before = bpf::Program::attached(group, Attachment::Device, NAME)?;
+            self.load()?.attach(group, Attachment::Device)?;
+            before.iter().try_for_each(|(program, _)| program.detach(group, Attachment::Device))
+        };
+        attach().map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
     }
 
     fn load(&self) -> std::result::Result<bpf::Program, Errno> {
-        bpf::Program::load("stave_devices", Attachment::Device, &self.0)
+        bpf::Program::load(NAME, Attachment::Device, &self.0)
     }
 }
+
+/// What the kernel shows of the program.
+const NAME: &str = "stave_devices";
 
 /// Whether this process can limit devices by a program.
 ///

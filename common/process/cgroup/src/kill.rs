@@ -1,6 +1,7 @@
 //! How every process of a cgroup is ended.
 
 use std::{
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use rustix::{
 use operation::{is_gone, unless_gone};
 
 use crate::{
-    Group,
+    Group, Hierarchy,
     error::{Result, at},
     group::PATIENCE,
 };
@@ -81,12 +82,61 @@ impl Group {
     }
 }
 
+/// The file of version 2 that tells whether all processes are stopped.
+const EVENTS: &str = "cgroup.events";
+
+fn unified(path: &Path) -> Result<Option<Group>> {
+    Group::open(&Hierarchy::open()?, path)
+}
+
+/// Whether the processes of the cgroup at `path` are stopped, or are about to be.
+///
+/// # Errors
+/// When that cannot be told. One that is gone has none.
+pub fn is_frozen(path: &Path) -> Result<bool> {
+    let Some(group) = unified(path)? else { return Ok(false) };
+    Ok(unless_gone(group.read(FREEZERS[0].0))?.is_some_and(|text| text.trim() == "1"))
+}
+
+/// Stops all processes of the cgroup at `path` and below it, or lets them go on. Returns once they are stopped.
+///
+/// # Errors
+/// ENOENT where it is gone; ETIMEDOUT where a process has not stopped after ten seconds: all of them go on then.
+pub fn freeze(path: &Path, stop: bool) -> Result<()> {
+    let object = || format!("cgroup {path:?}");
+    let group = unified(path)?.ok_or(Errno::NOENT).map_err(at("open", object()))?;
+    let (file, on, off) = FREEZERS[0];
+    group.write(file, if stop { on } else { off })?;
+    let deadline = Instant::now() + PATIENCE;
+    while stop && !group.read(EVENTS)?.lines().any(|line| line == "frozen 1") {
+        if Instant::now() > deadline {
+            group.write(file, off)?;
+            return Err(at("stop", format_args!("the processes of {}", object()))(Errno::TIMEDOUT));
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The pids of all processes in the cgroup at `path` and below it, as the caller's pid namespace has them.
+///
+/// # Errors
+/// When they cannot be listed. One that is gone has none.
+pub fn processes(path: &Path) -> Result<Vec<i32>> {
+    let Some(group) = unified(path)? else { return Ok(Vec::new()) };
+    let mut pids = Vec::new();
+    group.for_each(&mut |_, pid| {
+        pids.push(pid);
+        Ok(())
+    })?;
+    Ok(pids)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, process::Command};
+    use std::process::Command;
 
     use super::*;
-    use crate::Hierarchy;
 
     /// Forks one after the other, each of which ends once it has forked: what lists them is always late.
     const FLEEING: &str = "echo $$ > /dev/null; f() { true | true; f & }; f; wait";

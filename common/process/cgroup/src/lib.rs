@@ -22,6 +22,7 @@ pub use devices::{Program as DeviceProgram, docker as docker_devices};
 pub use error::Error;
 pub use group::Group;
 pub use hierarchy::{Hierarchy, is_refusal, may_make};
+pub use kill::{freeze, is_frozen, processes};
 pub use limits::{Setting, plan, separate_hierarchies};
 pub use mount::cgroup::visible_place;
 pub use operation::{CgroupOperation, end, path};

@@ -4,7 +4,7 @@ use oci_spec::runtime::Spec;
 use operation::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Log, explain, spec::is_first_of_pids, supervise};
+use crate::{Identity, explain, spec::is_first_of_pids};
 
 /// A process of a container: `process-start`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,20 +22,18 @@ pub struct ProcessOperation {
     /// How many bytes of output the log may have before it is rotated; unlimited by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<u64>,
+    /// Whether its input stays open, for somebody who attaches to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive: bool,
     /// Its identity, after the start.
     #[serde(flatten)]
     pub identity: Identity,
 }
 
 impl ProcessOperation {
-    /// The destination of its output, as [`supervise`] takes it.
-    pub fn log(&self) -> Option<Log<'_>> {
-        self.log.as_deref().map(|path| Log { path, limit: self.log_limit })
-    }
-
     /// A process that was not started yet.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
-        Self { spec: Box::new(spec), log, log_limit: None, identity: Identity { pid: 0, start_time: 0 } }
+        Self { spec: Box::new(spec), log, log_limit: None, interactive: false, identity: Identity { pid: 0, start_time: 0 } }
     }
 }
 
@@ -44,21 +42,13 @@ impl operation::Operation for ProcessOperation {
         explain(&self.spec)
     }
 
-    /// Starts it in the background. (`ns-exec` does more, and starts it itself.) A process that was started before has
-    /// done its work and is not started again.
+    /// A process that has ended has done its work: who starts it is `ns-exec`, and `container-start` after that.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
-        if self.identity.pid != 0 {
-            let pid = self.identity.pid;
-            return Err(operation::Error::new(
-                "",
-                format_args!("process {pid} has ended"),
-                "start the container again",
-            ));
-        }
-        let supervised = supervise(&self.spec, self.log(), false, |_, _| {})?;
-        self.identity = supervised.identity();
-        supervised.release()?;
-        Ok(())
+        let what = match self.identity.pid {
+            0 => "no process was started".to_owned(),
+            pid => format!("process {pid} has ended"),
+        };
+        Err(operation::Error::new("", what, "start the container again").with_hint("container-start does"))
     }
 
     fn undo(&self, _: &Scope) -> Result<(), operation::Error> {

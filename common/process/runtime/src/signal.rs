@@ -14,6 +14,11 @@ pub struct StopSignal(i32);
 /// The first and the last real-time signal that the C libraries leave to programs.
 const REAL_TIME: (i32, i32) = (34, 64);
 
+impl StopSignal {
+    /// The signal that ends a process at once.
+    pub const KILL: Self = Self(Signal::SIGKILL as i32);
+}
+
 impl Default for StopSignal {
     fn default() -> Self {
         Self(Signal::SIGTERM as i32)

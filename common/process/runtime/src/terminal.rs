@@ -81,19 +81,24 @@ impl RawTerminal {
         }
     }
 
+    /// Columns and rows; none without a terminal.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        self.terminal.size()
+    }
+
     /// The source of the input.
-    pub(crate) fn typed(&self) -> Option<BorrowedFd<'_>> {
+    pub fn typed(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.typed.as_ref().map(AsFd::as_fd)
     }
 
     /// The destination of the output.
-    pub(crate) fn shown(&self) -> BorrowedFd<'_> {
+    pub fn shown(&self) -> BorrowedFd<'_> {
         self.terminal.shown.as_fd()
     }
 }
 
-/// A terminal whose size cannot be set works all the same.
-pub(crate) fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
+/// Gives a terminal a size. One whose size cannot be set works all the same.
+pub fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = tcsetwinsize(terminal, size);
 }

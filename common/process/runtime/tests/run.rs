@@ -13,7 +13,6 @@ use runtime::{
     Stdio, Streams,
     spec::{Network, Overrides, from_image},
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags};
 use testkit::wait_for;
 
 /// How long what has to come may take.
@@ -292,27 +291,22 @@ fn the_hosts_network_and_a_joined_one() {
 }
 
 #[test]
-fn supervised_with_a_log() {
+fn supervised_and_released() {
     let rootfs = rootfs();
     let dir = tempfile::tempdir().unwrap();
-    let (log, status) = (dir.path().join("log"), dir.path().join("status"));
-    for terminal in [false, true] {
-        let with = Overrides { terminal, ..overrides(rootfs.path(), "echo out; echo err >&2; exit 7") };
-        let spec = from_image(None, &with).unwrap();
-        let _ = fs::remove_file(&status);
-        let supervised =
-            runtime::supervise(&spec, Some(runtime::Log { path: &log, limit: None }), false, |_, ended| {
-                fs::write(&status, ended.to_string()).unwrap()
-            });
-        let supervised = supervised.unwrap();
-        assert!(supervised.identity().is_alive().unwrap());
-        assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
-        wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
-    }
-    assert_eq!(fs::read_to_string(&log).unwrap(), "out\nerr\nout\r\nerr\r\n");
+    let status = dir.path().join("status");
+    let nothing = Streams { stdin: Stdio::Null, stdout: Stdio::Null, stderr: Stdio::Null };
+    let spec = from_image(None, &overrides(rootfs.path(), "exit 7")).unwrap();
+    let supervised = runtime::supervise(&spec, nothing, &[], |mut running| {
+        fs::write(&status, running.wait().unwrap().to_string()).unwrap();
+    });
+    let supervised = supervised.unwrap();
+    assert!(supervised.identity().is_alive().unwrap());
+    assert_eq!(supervised.release().unwrap(), Vec::<String>::new());
+    wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
     let missing = Overrides { args: vec!["/missing".into()], ..overrides(rootfs.path(), "") };
     let spec = from_image(None, &missing).unwrap();
-    let supervised = runtime::supervise(&spec, None, false, |_, _| {}).unwrap();
+    let supervised = runtime::supervise(&spec, nothing, &[], |_| {}).unwrap();
     // It ends before it is released; what it said is still heard.
     wait_for("its end", LIMIT, || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", supervised.identity().pid));
@@ -325,23 +319,4 @@ fn supervised_with_a_log() {
     );
     // By two sockets, and still a number.
     assert_eq!(error.errno(), Some(nix::errno::Errno::ENOENT));
-}
-
-#[test]
-fn a_log_that_nobody_reads_any_more_ends_nothing() {
-    let rootfs = rootfs();
-    let dir = tempfile::tempdir().unwrap();
-    let (log, status) = (dir.path().join("log"), dir.path().join("status"));
-    rustix::fs::mknodat(CWD, &log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let reader =
-        rustix::fs::open(&log, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    let spec = from_image(None, &overrides(rootfs.path(), "echo one; echo two; exit 7")).unwrap();
-    let supervised =
-        runtime::supervise(&spec, Some(runtime::Log { path: &log, limit: None }), false, |_, ended| {
-            fs::write(&status, ended.to_string()).unwrap()
-        });
-    let supervised = supervised.unwrap();
-    drop(reader);
-    supervised.release().unwrap();
-    wait_for("the exit status", LIMIT, || fs::read_to_string(&status).is_ok_and(|status| status == "7"));
 }

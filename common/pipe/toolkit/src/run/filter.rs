@@ -27,6 +27,11 @@ pub fn filter<F: Filter>() -> ExitCode {
     filter_with::<F, Pipe>(Invocation::parse())
 }
 
+/// The same, of a command line that was read.
+pub fn filter_of<F: Filter>(invocation: Invocation<F>) -> ExitCode {
+    filter_with::<F, Pipe>(invocation)
+}
+
 /// The same, for a tool with hooks.
 pub fn filter_with<F: Filter, H: Hooks<F>>(invocation: Invocation<F>) -> ExitCode {
     let Invocation { tool, version, arguments, asked } = invocation;
@@ -161,8 +166,9 @@ fn conclude<F: Filter, H: Hooks<F>>(
     applied: usize,
 ) -> Result<Option<H::Process>, (Stage, anyhow::Error)> {
     let Attempt { scope, session, operations, .. } = attempt;
-    let id = session.id().clone();
-    let launched = operations[applied..].first_mut().map(|operation| hooks.launch(scope, &id, operation));
+    let document = session.document();
+    let launched =
+        operations[applied..].first_mut().map(|operation| hooks.launch(scope, document, operation));
     let mut process = launched.transpose().map_err(|error| (Stage::Apply, error))?;
     let recorded =
         filter.finish(session.document(), adds, operations).and_then(|adds| session.done(operations, &adds));

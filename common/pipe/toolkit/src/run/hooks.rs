@@ -3,7 +3,7 @@
 use std::{convert::Infallible, ffi::OsString};
 
 use anyhow::{Result, bail};
-use document::{Document, Id};
+use document::Document;
 use operation::Scope;
 
 use crate::{
@@ -44,12 +44,17 @@ pub trait Hooks<F: Filter>: Sized {
         Ok(())
     }
 
-    /// Starts the process of the plan's last operation, holds it back, and writes its identity into the operation.
+    /// Starts the process of the plan's last operation for the document's container, holds it back, and writes its identity into the operation.
     ///
     /// # Errors
     /// When it cannot be started.
-    fn launch(&mut self, scope: &Scope, id: &Id, operation: &mut F::Operation) -> Result<Self::Process> {
-        let _ = (scope, id, operation);
+    fn launch(
+        &mut self,
+        scope: &Scope,
+        document: &Document,
+        operation: &mut F::Operation,
+    ) -> Result<Self::Process> {
+        let _ = (scope, document, operation);
         bail!("it launches no process")
     }
 

@@ -18,7 +18,7 @@ use document::Document;
 use crate::{Common, Exit, Stage, failure, hint, input::Input, streams::write_document};
 
 pub use export::export;
-pub use filter::{filter, filter_with};
+pub use filter::{filter, filter_of, filter_with};
 pub use hooks::Hooks;
 pub use report::{report, report_document};
 pub use source::source;

@@ -14,7 +14,7 @@ mod parameters;
 mod root;
 mod stdio;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use cgroup::Group;
 use oci_spec::runtime::{Process, Spec};
@@ -276,8 +276,15 @@ impl Running {
         Ok(status)
     }
 
+    /// What it keeps open: for a process that closes everything else.
+    pub(crate) fn descriptors(&self) -> Vec<i32> {
+        let rest = self.rest.as_ref().map(|group| group.as_fd().as_raw_fd());
+        let others = self.terminal.iter().chain(&self.namespaces).chain([&self.process]);
+        others.map(AsRawFd::as_raw_fd).chain(rest).collect()
+    }
+
     /// Ends it and all others of its container.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         let _ = pidfd_send_signal(&self.process, Signal::KILL);
         self.end_rest();
     }

@@ -46,3 +46,33 @@ pub(crate) fn forget_memory(heap: Option<(usize, usize)>) {
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
     }
 }
+
+/// Gives memory back that a process which stays does not need: free parts of the heap, and the pages of its program, which come
+/// back when they are used.
+pub fn settle_memory() {
+    // SAFETY: gives free parts of the heap back, and moves nothing.
+    unsafe { libc::malloc_trim(0) };
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let mut mapping = None;
+    for line in maps.lines() {
+        mapping = match (line.strip_prefix("Anonymous:"), mapping) {
+            (Some(size), Some((from, to))) if size.trim() == "0 kB" => {
+                // SAFETY: these pages are those of a file, and nothing was written to them: the kernel reads them again.
+                unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+                None
+            }
+            (Some(_), _) => None,
+            (None, known) => file_mapping(line).or(known),
+        };
+    }
+}
+
+/// From where to where a file is mapped that cannot be written to, if this is the first line of such a mapping (proc(5),
+/// /proc/pid/smaps).
+fn file_mapping(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let (rights, inode) = (words.next()?, words.nth(2)?);
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    (["r-xp", "r--p"].contains(&rights) && inode != "0").then_some((number(from)?, number(to)?))
+}

@@ -5,6 +5,7 @@ mod inherited;
 mod joining;
 mod memory;
 mod program_file;
+mod status;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -24,6 +25,8 @@ pub(crate) use arguments::forget_arguments;
 pub use inherited::inherited;
 pub(crate) use joining::{Report, Undone, bear};
 pub(crate) use memory::{forget_memory, own_heap};
+pub use memory::settle_memory;
+pub use status::status_of;
 pub(crate) use program_file::{ProgramFile, leave_program_file};
 
 /// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is

@@ -1,0 +1,33 @@
+//! Tools that are started for a moment, from the directory of this program: the network is theirs.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use document::Id;
+use operation::{Error, Scope};
+
+use crate::Result;
+
+/// The tool that publishes ports.
+pub(crate) const PORTMAP: &str = "portmap";
+
+/// What it is told to let go of a container's ports, and to take them again.
+pub const PORTS_RELEASE: &str = "--release";
+/// As [`PORTS_RELEASE`].
+pub const PORTS_TAKE: &str = "--take";
+
+/// Runs a tool for a container, whose record the caller has locked. It reads nothing and prints nothing but errors.
+pub(crate) fn run(tool: &str, flag: &str, scope: &Scope, id: &Id) -> Result<()> {
+    let failed = |cause: std::io::Error| Error::new("run", tool, cause);
+    let own = std::env::current_exe().map_err(failed)?;
+    let program = own.parent().unwrap_or(Path::new("/")).join(tool);
+    let mut command = Command::new(program);
+    command.arg(flag).arg("--id").arg(id.as_str()).arg("--root").arg(&scope.root).arg("--run-dir").arg(&scope.run_dir);
+    let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(failed)?;
+    match ended.success() {
+        true => Ok(()),
+        false => Err(Error::new("run", format_args!("{tool} {flag}"), format!("{ended}"))),
+    }
+}

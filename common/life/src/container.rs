@@ -1,0 +1,218 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use document::{Document, Id, Member, Step, members::{Health, Process}, record};
+use monitor::Log;
+use operation::{Error, Scope};
+use runtime::{Identity, ProcessOperation};
+use serde::Deserialize;
+
+use crate::{Result, unread};
+
+/// The tool whose step starts a container's process.
+const TOOL: &str = "ns-exec";
+
+/// Seconds since boot (proc(5)).
+const UPTIME: &str = "/proc/uptime";
+
+/// A container that has a process, or had one, or is to get one.
+#[derive(Debug)]
+pub struct Container {
+    /// Its id.
+    pub id: Id,
+    /// Its record.
+    pub document: Document,
+    /// The member `process`.
+    pub process: Process,
+    /// The step that starts the process, and where it is on the stack.
+    step: (usize, Step),
+    /// Where the operation is in the step.
+    at: usize,
+    /// The operation.
+    pub operation: ProcessOperation,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its process was not started yet.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its processes are stopped by their cgroup.
+    Paused,
+    /// Its process has ended, and is about to be started again.
+    Restarting,
+    /// Its process has ended.
+    Exited,
+}
+
+impl State {
+    /// Its name, as with Docker.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+impl Container {
+    /// The container of a record; none if it has no process.
+    ///
+    /// # Errors
+    /// When the record is not as it should be.
+    pub fn of(id: &Id, document: Document) -> Result<Option<Self>> {
+        let Some(process) = document.get::<Process>().map_err(unread)? else { return Ok(None) };
+        let Some(step) = document.last_step_of(TOOL).map_err(unread)? else { return Ok(None) };
+        let read = |value| ProcessOperation::deserialize(value).ok();
+        let found = step.1.operations.iter().enumerate().rev().find_map(|(at, value)| Some((at, read(value)?)));
+        Ok(found.map(|(at, operation)| Self { id: id.clone(), document, process, step, at, operation }))
+    }
+
+    /// The container `id`, as its record is now.
+    ///
+    /// # Errors
+    /// When it has no record, or no process.
+    pub fn read(scope: &Scope, id: &Id) -> Result<Self> {
+        let missing = || {
+            Error::new("find", format_args!("container \"{id}\""), format!("it has no record in {:?}", scope.run_dir))
+                .with_hint("container-ls lists the containers")
+        };
+        let document = record::read(&scope.run_dir, id)?.ok_or_else(missing)?;
+        Self::of(id, document)?.ok_or_else(|| {
+            Error::new("", format_args!("container \"{id}\" has no process"), "ns-exec has not started one")
+        })
+    }
+
+    /// The same, if its process runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn running(scope: &Scope, id: &Id) -> Result<Self> {
+        let container = Self::read(scope, id)?;
+        match container.is_running()? {
+            true => Ok(container),
+            false => Err(Error::new("", format_args!("container \"{id}\" does not run"), "its process has ended")
+                .with_hint("container-start starts it")),
+        }
+    }
+
+    /// Its first process.
+    pub fn identity(&self) -> Identity {
+        Identity { pid: self.process.pid, start_time: self.process.start_time }
+    }
+
+    /// Whether its first process runs.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn is_running(&self) -> Result<bool> {
+        Ok(self.process.pid > 0 && self.identity().is_alive()?)
+    }
+
+    /// What it does.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn state(&self) -> Result<State> {
+        Ok(match self.is_running()? {
+            true if self.is_paused()? => State::Paused,
+            true => State::Running,
+            false if self.process.restarting => State::Restarting,
+            false if self.process.pid > 0 => State::Exited,
+            false => State::Created,
+        })
+    }
+
+    /// Whether its processes are stopped by their cgroup.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn is_paused(&self) -> Result<bool> {
+        self.cgroup().map_or(Ok(false), cgroup::is_frozen)
+    }
+
+    /// The path of its own cgroup, if it has one.
+    pub fn cgroup(&self) -> Option<&std::path::Path> {
+        self.operation.spec.linux().as_ref()?.cgroups_path().as_deref()
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> Option<Log> {
+        let path = self.operation.log.clone()?;
+        // A log that the user named has no limit and no index.
+        let limit = self.operation.log_limit;
+        Some(Log { path, limit, indexed: limit.is_some() })
+    }
+
+    /// When its process was started, since 1970.
+    ///
+    /// # Errors
+    /// When the system does not tell when it was started.
+    pub fn started(&self) -> Result<Duration> {
+        let since_boot = Duration::from_millis(self.process.start_time * 1000 / ticks());
+        let failed = |cause: &dyn std::fmt::Display| Error::new("read", UPTIME, cause.to_string());
+        let text = std::fs::read_to_string(UPTIME).map_err(|error| failed(&error))?;
+        let uptime = text.split(' ').next().and_then(|seconds| seconds.parse().ok());
+        let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let uptime = uptime.ok_or_else(|| failed(&"it is not as proc(5) describes it"))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok((now + since_boot).saturating_sub(uptime))
+    }
+
+    /// Puts another process in place of the one on record, as started.
+    ///
+    /// # Errors
+    /// When the record is not as it should be.
+    pub(crate) fn begin(&mut self, identity: Identity, count: bool) -> Result<()> {
+        self.operation.identity = identity;
+        let (at, step) = &mut self.step;
+        step.operations[self.at] = serde_json::to_value(&self.operation).map_err(unwritten)?;
+        self.document.replace_step(*at, step).map_err(unread)?;
+        let restarts = self.process.restarts.unwrap_or_default() + u32::from(count);
+        let is_checked = self.process.healthcheck.is_some();
+        self.edit(|process| {
+            for key in ["exitStatus", "oomKilled", "usage", "finished", "restarting", "stopped", "health"] {
+                process.remove(key);
+            }
+            process.insert("pid".into(), identity.pid.into());
+            process.insert("startTime".into(), identity.start_time.into());
+            if count {
+                process.insert("restarts".into(), restarts.into());
+            } else {
+                ["restarts", "pause"].into_iter().for_each(|key| drop(process.remove(key)));
+            }
+            if is_checked {
+                process.insert("health".into(), serde_json::json!(Health::starting()));
+            }
+        })
+    }
+
+    /// Changes keys of the member `process`.
+    pub(crate) fn edit(
+        &mut self,
+        edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+    ) -> Result<()> {
+        self.document.edit::<Process>(edit).map_err(unread)?;
+        self.process = self.document.require().map_err(unread)?;
+        Ok(())
+    }
+
+    /// Whether a step of this tool is on its stack.
+    pub(crate) fn has_step_of(&self, tool: &str) -> bool {
+        self.document.tools().is_ok_and(|tools| tools.iter().any(|name| name == tool))
+    }
+}
+
+/// Clock ticks a second, in which start times are counted.
+fn ticks() -> u64 {
+    let known = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    known.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
+fn unwritten(error: serde_json::Error) -> Error {
+    unread(document::Error::Malformed { name: Process::NAME, source: error })
+}

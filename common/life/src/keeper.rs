@@ -1,0 +1,242 @@
+//! What a monitor knows: the container's record, read again each time.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cgroup::Usage;
+use document::{Document, Id, Instance, kept, members, record::Record};
+use monitor::{Keeper, Next, Outcome, Probe};
+use operation::Scope;
+use runtime::{Identity, Running, Stdio, Streams};
+use serde_json::json;
+
+use crate::{
+    Container, Restart, Result, beside,
+    health::Check,
+    policy,
+};
+
+/// The record of one container, for its monitor.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    scope: Scope,
+    id: Id,
+    /// Another container may get the id.
+    instance: Option<Instance>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// The process.
+    pub identity: Identity,
+    /// Its exit status, as a shell counts it, if it is known.
+    pub status: Option<i32>,
+}
+
+impl Recorded {
+    /// That of the container `id`, with the `instance` of its document.
+    pub fn new(scope: &Scope, id: &Id, instance: Option<Instance>) -> Self {
+        Self { scope: scope.clone(), id: id.clone(), instance }
+    }
+
+    /// The record, locked, and the container; none if it is gone, or another container's by now.
+    fn lock(&self) -> Result<Option<(Record, Container)>> {
+        let Some(record) = Record::lock_existing(&self.scope.run_dir, &self.id)? else { return Ok(None) };
+        let found = record.read()?.map(|document| Container::of(&self.id, document)).transpose()?.flatten();
+        match found.filter(|container| self.is_own(container)) {
+            Some(container) => Ok(Some((record, container))),
+            None => {
+                record.release();
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_own(&self, container: &Container) -> bool {
+        container.document.get::<Instance>().is_ok_and(|instance| instance == self.instance)
+    }
+
+    fn read(&self) -> Option<Container> {
+        Container::read(&self.scope, &self.id).ok().filter(|container| self.is_own(container))
+    }
+
+    fn tell_end(&self, end: End) -> Result<Next> {
+        let Some((record, mut container)) = self.lock()? else { return Ok(Next::Leave) };
+        let next = close(&mut container, end, true)?;
+        if let Some(next) = next {
+            settle(&self.scope, &record, &container, next)?;
+            return Ok(next);
+        }
+        Ok(Next::Leave)
+    }
+
+    fn start(&self, streams: &[Option<OwnedFd>; 3]) -> Result<std::result::Result<Option<Running>, Next>> {
+        let Some((record, mut container)) = self.lock()? else { return Ok(Ok(None)) };
+        if !is_wanted(&container) || container.document.has_failed() {
+            return Ok(Ok(None));
+        }
+        let [stdin, stdout, stderr] =
+            streams.each_ref().map(|stream| stream.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(fd.as_fd())));
+        let started = match runtime::start(&container.operation.spec, Streams { stdin, stdout, stderr }) {
+            Ok(started) => started,
+            Err(error) => return self.not_started(&record, container, i32::from(error.status())),
+        };
+        container.begin(started.identity(), true)?;
+        put(&self.scope, &record, &container)?;
+        match started.release() {
+            Ok(running) => Ok(Ok(Some(running))),
+            Err(error) => self.not_started(&record, container, i32::from(error.status())),
+        }
+    }
+
+    fn not_started(
+        &self,
+        record: &Record,
+        mut container: Container,
+        status: i32,
+    ) -> Result<std::result::Result<Option<Running>, Next>> {
+        let end = End { identity: container.identity(), status: Some(status) };
+        let next = close(&mut container, end, true)?.unwrap_or(Next::Leave);
+        settle(&self.scope, record, &container, next)?;
+        Ok(Err(next))
+    }
+}
+
+/// Writes both records. The second one is for after a restart of the machine: what fails there is no reason to fail here.
+pub(crate) fn put(scope: &Scope, record: &Record, container: &Container) -> Result<()> {
+    record.write(&container.document)?;
+    let _ = kept::write(scope, &container.id, &container.document);
+    Ok(())
+}
+
+/// Puts an end on record. If nothing comes after it, others can have the ports from now on.
+fn settle(scope: &Scope, record: &Record, container: &Container, next: Next) -> Result<()> {
+    put(scope, record, container)?;
+    if next == Next::Leave && container.has_step_of(beside::PORTMAP) {
+        // What is left of them is undone with the container.
+        let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, &container.id);
+    }
+    Ok(())
+}
+
+/// Whether a container whose process has ended is to be started again by itself.
+fn is_wanted(container: &Container) -> bool {
+    container.process.restarting && !container.process.stopped
+}
+
+/// Notes the end of a process. Says what comes next; none if the record is about another process. `restarts`: somebody is there
+/// to start it again.
+fn close(container: &mut Container, end: End, restarts: bool) -> Result<Option<Next>> {
+    if container.identity() != end.identity {
+        return Ok(None);
+    }
+    let process = &container.process;
+    let policy: Restart = process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let again = restarts
+        && !process.stopped
+        && !container.document.has_failed()
+        && policy.wants(end.status, process.restarts.unwrap_or_default());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ran = now.saturating_sub(container.started()?);
+    let before = process.pause.map(Duration::from_millis);
+    let pause = policy::pause(ran, before);
+    note(container, end, again.then_some(pause))?;
+    Ok(Some(if again { Next::Again(pause) } else { Next::Leave }))
+}
+
+/// Writes the end into the member `process`.
+fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<()> {
+    let limits = container.operation.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    // What was used is told where it can be; the end itself always.
+    let usage = container.cgroup().and_then(|path| Usage::of(path, limits).ok());
+    let finished = jiff::Timestamp::now().to_string();
+    container.edit(|process| {
+        process.insert("finished".into(), finished.into());
+        match end.status {
+            Some(status) => drop(process.insert("exitStatus".into(), status.into())),
+            None => drop(process.remove("exitStatus")),
+        }
+        match again {
+            Some(pause) => {
+                let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                process.insert("restarting".into(), true.into());
+                process.insert("pause".into(), pause.into());
+            }
+            None => drop(process.remove("restarting")),
+        }
+        if let Some(Usage { cpu_time, memory_peak, pids_peak, oom_killed }) = usage {
+            process.insert("oomKilled".into(), oom_killed.into());
+            let usage = members::Usage { cpu_time, memory_peak, pids_peak };
+            process.insert("usage".into(), json!(usage));
+        }
+    })
+}
+
+/// Writes the end of a process that has no monitor into its container's record, if the record is still about that process, and
+/// into `document`.
+///
+/// # Errors
+/// When the record cannot be read or written.
+pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<()> {
+    if let Some(mut container) = Container::of(id, document.clone())? {
+        if container.identity() == end.identity {
+            note(&mut container, end, None)?;
+        }
+        *document = container.document;
+    }
+    let instance = document.get::<Instance>().map_err(crate::unread)?;
+    let recorded = Recorded::new(scope, id, instance);
+    let Some((record, mut container)) = recorded.lock()? else { return Ok(()) };
+    if let Some(next) = close(&mut container, end, false)? {
+        settle(scope, &record, &container, next)?;
+    }
+    Ok(())
+}
+
+impl Keeper for Recorded {
+    fn ended(&mut self, identity: Identity, status: Option<i32>) -> Next {
+        // Nobody is left to read an error.
+        self.tell_end(End { identity, status }).unwrap_or(Next::Leave)
+    }
+
+    fn again(&mut self, streams: [Option<OwnedFd>; 3]) -> std::result::Result<Option<Running>, Next> {
+        self.start(&streams).unwrap_or(Ok(None))
+    }
+
+    fn is_wanted(&mut self) -> bool {
+        self.read().is_some_and(|container| is_wanted(&container))
+    }
+
+    fn probe(&mut self) -> Option<Probe> {
+        let container = self.read()?;
+        Check::of(container.process.healthcheck.as_ref()).map(|check| check.probe())
+    }
+
+    fn ask(&mut self, identity: Identity, output: &OwnedFd, told: &mut String) -> Option<Running> {
+        let container = self.read()?;
+        let command = Check::of(container.process.healthcheck.as_ref())?.command()?;
+        let spec = &container.operation.spec;
+        let mut process = spec.process().clone()?;
+        process.set_args(Some(command)).set_terminal(Some(false));
+        let out = Stdio::Fd(output.as_fd());
+        let streams = Streams { stdin: Stdio::Null, stdout: out, stderr: out };
+        let started = runtime::join(spec, identity, &process, streams).and_then(runtime::Started::release);
+        started.map_err(|error| *told = error.to_string()).ok()
+    }
+
+    fn answered(&mut self, identity: Identity, outcome: &Outcome) {
+        let Ok(Some((record, mut container))) = self.lock() else { return };
+        let Some(check) = Check::of(container.process.healthcheck.as_ref()) else { return };
+        if container.identity() != identity {
+            return;
+        }
+        let before = container.process.health.clone().unwrap_or_default();
+        let health = check.after(&before, outcome);
+        if health != before && container.edit(|process| drop(process.insert("health".into(), json!(health)))).is_ok() {
+            let _ = record.write(&container.document);
+        }
+    }
+}

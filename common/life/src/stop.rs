@@ -1,0 +1,106 @@
+//! Signals, and stopping.
+
+use std::time::Duration;
+
+use document::{Id, record::Record};
+use monitor::{Connection, Place};
+use operation::{Error, Scope};
+use runtime::StopSignal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Signal, pidfd_send_signal},
+};
+
+use crate::{Container, Result, keeper, wait};
+
+/// Sends a signal to the container's first process.
+///
+/// # Errors
+/// When the container does not run.
+pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
+    let container = Container::running(scope, id)?;
+    let ends = signal == StopSignal::KILL || signal == asks(&container);
+    if ends {
+        mark(scope, id)?;
+    }
+    send(&container, signal)?;
+    // One that is stopped gets no other signal before it goes on.
+    if signal == StopSignal::KILL && container.is_paused()? {
+        container.cgroup().map_or(Ok(()), |path| cgroup::freeze(path, false))?;
+    }
+    Ok(())
+}
+
+/// The signal that asks this container to stop.
+fn asks(container: &Container) -> StopSignal {
+    container.process.stop_signal.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn send(container: &Container, signal: StopSignal) -> Result<()> {
+    let Some(process) = container.identity().open()? else { return Ok(()) };
+    match signal.send(process) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(Error::new("send", format_args!("{signal} to container \"{}\"", container.id), errno)),
+    }
+}
+
+/// Notes that the container is not to be started again by itself. Who waits to do so is told.
+fn mark(scope: &Scope, id: &Id) -> Result<()> {
+    if let Some(record) = Record::lock_existing(&scope.run_dir, id)?
+        && let Some(document) = record.read()?
+        && let Some(mut container) = Container::of(id, document)?
+    {
+        let waits = container.process.restarting;
+        container.edit(|process| {
+            process.insert("stopped".into(), true.into());
+            process.remove("restarting");
+        })?;
+        keeper::put(scope, &record, &container)?;
+        drop(record);
+        if waits && let Some(monitor) = Connection::open(&Place::open(&scope.run_dir, id.as_str())?)? {
+            let _ = monitor.wake();
+        }
+    }
+    Ok(())
+}
+
+/// Asks the container's process to end, by `signal` or its own stop signal, and ends it by SIGKILL after `grace` (for ever without
+/// one). Returns when its end is on record, with its exit status if that is known. A container that does not run is only kept
+/// from being started again.
+///
+/// # Errors
+/// When there is no such container, or it cannot be stopped.
+pub fn stop(scope: &Scope, id: &Id, signal: Option<StopSignal>, grace: Option<Duration>) -> Result<Option<i32>> {
+    let container = Container::read(scope, id)?;
+    mark(scope, id)?;
+    // Once it is marked, nobody starts another process.
+    let container = Container::read(scope, id).unwrap_or(container);
+    let Some(process) = container.identity().open()?.filter(|_| container.process.pid > 0) else {
+        return Ok(container.process.exit_status);
+    };
+    if !container.is_running()? {
+        return wait(scope, id, container.identity());
+    }
+    send(&container, signal.unwrap_or_else(|| asks(&container)))?;
+    if container.is_paused()? {
+        container.cgroup().map_or(Ok(()), |path| cgroup::freeze(path, false))?;
+    }
+    let patience = grace.map(|grace| Timespec {
+        tv_sec: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(grace.subsec_nanos()),
+    });
+    let ended = loop {
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref()) {
+            Err(Errno::INTR) => {}
+            polled => break polled.map_err(|errno| Error::new("wait", "for the process", errno))? > 0,
+        }
+    };
+    if !ended {
+        match pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(Error::new("kill", format_args!("container \"{id}\""), errno)),
+        }
+    }
+    wait(scope, id, container.identity())
+}

@@ -1,0 +1,118 @@
+//! The other side of a monitor's socket: a tool that attaches to a container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+use serde_json::{Value, json};
+
+use crate::{Place, Result, Source, attached::LONGEST, failed, socket};
+
+/// A connection to the monitor of a container.
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+}
+
+/// What a monitor tells an attached client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Output of the container's process.
+    Output(Source, Vec<u8>),
+    /// The client gets output from now on. `terminal`: the process has a terminal.
+    Attached {
+        /// Whether the process has a terminal.
+        terminal: bool,
+    },
+    /// The process has ended, with this status if it is known.
+    Ended(Option<i32>),
+    /// The monitor is gone, or let go of this client.
+    Gone,
+}
+
+impl Connection {
+    /// To the monitor of a container; none if it has none.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn open(place: &Place) -> Result<Option<Self>> {
+        Ok(socket::reach(place)?.map(|socket| Self { socket }))
+    }
+
+    fn say(&self, packet: &[u8]) -> Result<()> {
+        loop {
+            match send(&self.socket, packet, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                sent => return sent.map(drop).map_err(failed("send", "to the monitor")),
+            }
+        }
+    }
+
+    /// Asks it to look at the record: what it waits for may be called off.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn wake(&self) -> Result<()> {
+        self.say(json!({"request": "look"}).to_string().as_bytes())
+    }
+
+    /// Asks for the output from now on, and with `stdin` for a way to the process's input.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn attach(&self, stdin: bool) -> Result<()> {
+        self.say(json!({"request": "attach", "stdin": stdin}).to_string().as_bytes())
+    }
+
+    /// Gives the container's terminal a size.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        self.say(json!({"request": "resize", "columns": columns, "rows": rows}).to_string().as_bytes())
+    }
+
+    /// Passes on what was typed.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn input(&self, typed: &[u8]) -> Result<()> {
+        typed.chunks(LONGEST - 1).try_for_each(|part| self.say(&[b"i", part].concat()))
+    }
+
+    /// The next event; waits for it.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn next(&self) -> Result<Event> {
+        let mut packet = vec![0_u8; LONGEST];
+        let length = loop {
+            match recv(&self.socket, packet.as_mut_slice(), RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => break 0,
+                received => break received.map_err(failed("receive", "from the monitor"))?.0,
+            }
+        };
+        packet.truncate(length);
+        Ok(match packet.split_first() {
+            None => Event::Gone,
+            Some((b'o', output)) => Event::Output(Source::Stdout, output.to_vec()),
+            Some((b'e', output)) => Event::Output(Source::Stderr, output.to_vec()),
+            Some(_) => {
+                let told: Value = serde_json::from_slice(&packet).unwrap_or_default();
+                match told.get("attached") {
+                    Some(_) => Event::Attached { terminal: told["terminal"] == true },
+                    None => Event::Ended(told["exitStatus"].as_i64().and_then(|status| i32::try_from(status).ok())),
+                }
+            }
+        })
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,38 @@
+//! The small process beside each container in the background (docs/decisions/0015-a-monitor.md).
+//!
+//! A [`Monitor`](run) takes the output of the container's process, writes it to the [`Log`], passes it on to who is attached,
+//! takes the exit status, and starts the process again where its [`Keeper`] says so. It holds no state that is not in the record
+//! or in the log: when it is killed, the container goes on, and [`take_over`] makes another one.
+//!
+//! The container's streams are FIFOs in `$STAVE_RUN`, which its process has open for reading and writing. So they have a reader
+//! as long as they have a writer, whoever else is killed.
+
+mod attached;
+mod connection;
+mod keeper;
+mod log;
+mod operation;
+mod place;
+mod probe;
+mod run;
+mod socket;
+mod streams;
+
+pub use connection::{Connection, Event};
+pub use keeper::{Keeper, Next, Outcome, Probe};
+pub use log::{Chunk, Entries, Log, Source};
+pub use operation::MonitorOperation;
+pub use place::Place;
+pub use run::{Watched, launch, take_over};
+pub use streams::open_inside;
+
+/// The result of this crate's functions.
+pub(crate) type Result<T> = std::result::Result<T, ::operation::Error>;
+
+/// For `map_err`: the error of `verb` on an object.
+pub(crate) fn failed<E: Into<::operation::Cause>>(
+    verb: &'static str,
+    object: impl std::fmt::Display,
+) -> impl FnOnce(E) -> ::operation::Error {
+    move |cause| ::operation::Error::new(verb, object, cause).of(::operation::Place::RunDir)
+}

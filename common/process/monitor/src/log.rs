@@ -1,0 +1,248 @@
+//! The log of a container: what its process has printed, as it is, and beside it an index that tells when, and on which stream.
+//!
+//! `<log>` is plain output. `<log>.index` has a line for each piece of it: the time in nanoseconds since 1970, `o` or `e` for the
+//! stream, where it begins in the log, and its length in bytes.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use nix::libc;
+
+/// Where output goes.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The file. Output is appended.
+    pub path: PathBuf,
+    /// At this many bytes the file gets the name `<path>.1`, in place of an older one with that name, and a new one is
+    /// begun. So at most twice as much is kept. None for no limit.
+    pub limit: Option<u64>,
+    /// Whether there is an index. A log that the user named has none.
+    pub indexed: bool,
+}
+
+/// The stream that output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Standard output, or a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Source {
+    /// Its letter in the index, and in the packets of an attached client.
+    pub(crate) fn letter(self) -> char {
+        match self {
+            Self::Stdout => 'o',
+            Self::Stderr => 'e',
+        }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+impl Log {
+    /// The name of the older half.
+    pub fn older(path: &Path) -> PathBuf {
+        with_suffix(path, ".1")
+    }
+
+    /// The name of the index of a log or of its older half.
+    pub fn index(path: &Path) -> PathBuf {
+        with_suffix(path, ".index")
+    }
+}
+
+/// A log that is open.
+#[derive(Debug)]
+pub(crate) struct Open {
+    log: Log,
+    file: File,
+    index: Option<File>,
+    written: u64,
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
+    File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+}
+
+impl Open {
+    pub(crate) fn new(log: Log) -> io::Result<Self> {
+        let file = open(&log.path)?;
+        let written = file.metadata()?.len();
+        let index = log.indexed.then(|| open(&Log::index(&log.path))).transpose()?;
+        Ok(Self { log, file, index, written })
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.file), self.index.as_ref()].into_iter().flatten().map(AsFd::as_fd)
+    }
+
+    /// Appends. A log that is full or gone must not block the process.
+    pub(crate) fn append(&mut self, source: Source, output: &[u8]) {
+        let length = output.len() as u64;
+        if self.log.limit.is_some_and(|limit| self.written > 0 && self.written + length > limit) {
+            self.rotate();
+        }
+        if self.file.write_all(output).is_err() {
+            return;
+        }
+        if let Some(index) = &mut self.index {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let _ = index.write_all(format!("{now} {} {} {length}\n", source.letter(), self.written).as_bytes());
+        }
+        self.written += length;
+    }
+
+    /// If there can be no second file, the one begins anew.
+    fn rotate(&mut self) {
+        let path = &self.log.path;
+        let rotate = |path: &Path, to: &Path| fs::rename(path, to).and_then(|()| open(path));
+        match rotate(path, &Log::older(path)) {
+            Ok(file) => self.file = file,
+            Err(_) => drop(self.file.set_len(0)),
+        }
+        if let Some(index) = &mut self.index {
+            match rotate(&Log::index(path), &Log::index(&Log::older(path))) {
+                Ok(file) => *index = file,
+                Err(_) => drop(index.set_len(0)),
+            }
+        }
+        self.written = 0;
+    }
+}
+
+/// A piece of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Nanoseconds since 1970; none for what the index does not tell of.
+    pub time: Option<i128>,
+    /// The stream.
+    pub source: Source,
+    /// Where it begins, in bytes.
+    pub from: u64,
+    /// Where the next one begins.
+    pub to: u64,
+}
+
+/// The index of a log, read on as it grows.
+#[derive(Debug)]
+pub struct Entries {
+    index: Option<BufReader<File>>,
+    /// A line that is not written to its end.
+    part: String,
+    /// Where the next chunk begins.
+    at: u64,
+}
+
+impl Entries {
+    /// Of the log at `path`.
+    ///
+    /// # Errors
+    /// When the index is there and cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let index = match File::open(Log::index(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            index => Some(BufReader::new(index?)),
+        };
+        Ok(Self { index, part: String::new(), at: 0 })
+    }
+
+    /// Whether there is an index.
+    pub fn has_times(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// The next chunk of a log that has `length` bytes; none if that is all for now. `is_whole`: nobody writes to it any more,
+    /// so that what the index does not tell of is a chunk too.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn next(&mut self, length: u64, is_whole: bool) -> io::Result<Option<Chunk>> {
+        if let Some(index) = &mut self.index {
+            while index.read_line(&mut self.part)? > 0 && self.part.ends_with('\n') {
+                let line = std::mem::take(&mut self.part);
+                let Some(mut chunk) = chunk(&line) else { continue };
+                // What stands before it and is in no line belongs to it.
+                chunk.from = self.at.min(chunk.to);
+                if chunk.to > self.at && chunk.to <= length {
+                    self.at = chunk.to;
+                    return Ok(Some(chunk));
+                }
+            }
+        }
+        if self.at < length && (is_whole || self.index.is_none()) {
+            let rest = Chunk { time: None, source: Source::Stdout, from: self.at, to: length };
+            self.at = length;
+            return Ok(Some(rest));
+        }
+        Ok(None)
+    }
+}
+
+fn chunk(line: &str) -> Option<Chunk> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let &[time, source, from, length] = words.as_slice() else { return None };
+    let source = if source == "e" { Source::Stderr } else { Source::Stdout };
+    let (from, length): (u64, u64) = (from.parse().ok()?, length.parse().ok()?);
+    Some(Chunk { time: time.parse().ok(), source, from, to: from.checked_add(length)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(path: &Path, limit: Option<u64>) -> Open {
+        Open::new(Log { path: path.to_owned(), limit, indexed: true }).unwrap()
+    }
+
+    #[test]
+    fn at_most_twice_the_limit_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut open = log(&path, Some(10));
+        for number in 0..9 {
+            open.append(Source::Stdout, format!("line{number}").as_bytes());
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line8");
+        assert_eq!(fs::read_to_string(Log::older(&path)).unwrap(), "line6line7");
+        // One that is there is continued.
+        let mut again = log(&path, None);
+        again.append(Source::Stderr, b"0123456789");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line80123456789");
+        let mut entries = Entries::open(&path).unwrap();
+        let mut next = || entries.next(15, false).unwrap().map(|chunk| (chunk.source, chunk.from, chunk.to));
+        assert_eq!(next(), Some((Source::Stdout, 0, 5)));
+        assert_eq!(next(), Some((Source::Stderr, 5, 15)));
+        assert_eq!(next(), None);
+        fs::remove_dir_all(dir.path()).unwrap();
+        open.append(Source::Stdout, b"lost, but nothing fails");
+    }
+
+    #[test]
+    fn what_the_index_does_not_tell_is_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "0123456789").unwrap();
+        fs::write(Log::index(&path), "7 e 2 3\nbroken\n9 o 99 1\n8 o 5").unwrap();
+        let mut entries = Entries::open(&path).unwrap();
+        let mut next = || entries.next(10, true).unwrap().map(|chunk| (chunk.time, chunk.from, chunk.to));
+        assert_eq!(next(), Some((Some(7), 0, 5)));
+        assert_eq!(next(), Some((None, 5, 10)));
+        assert_eq!(next(), None);
+    }
+}

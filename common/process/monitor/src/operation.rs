@@ -1,0 +1,77 @@
+use operation::{Condition, Error, Operation, Place as Where, Scope};
+use rustix::{
+    fs::{AtFlags, statat, unlinkat},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Place, failed, socket, streams};
+
+/// The streams and the monitor of a container: `monitor-add`. The monitor itself is started with the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename = "monitor-add")]
+pub struct MonitorOperation {
+    /// The container's id.
+    pub monitored: String,
+}
+
+impl MonitorOperation {
+    fn place(&self, scope: &Scope) -> Result<Place, Error> {
+        let is_plain = !self.monitored.is_empty() && !self.monitored.contains('/');
+        if !is_plain {
+            return Err(Error::new("find", format_args!("container {:?}", self.monitored), "it is no id"));
+        }
+        Place::open(&scope.run_dir, &self.monitored)
+    }
+
+    fn remove(&self, place: &Place) -> Result<(), Error> {
+        for suffix in streams::FILES.into_iter().chain([socket::NAME, socket::NEW]) {
+            match unlinkat(place, place.name(suffix), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("remove", place.shown(suffix))(errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operation for MonitorOperation {
+    fn explain(&self) -> Vec<String> {
+        let files = streams::FILES.map(|suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored));
+        vec![format!("mkfifo -m 600 {}", files.join(" "))]
+    }
+
+    fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
+        let place = self.place(scope)?;
+        for suffix in streams::FILES {
+            match streams::make(&place, suffix) {
+                // The id is the container's, and so are its files: what a container left that is gone is its own.
+                Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => {}
+                made => made?,
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&self, scope: &Scope) -> Result<(), Error> {
+        let place = match self.place(scope) {
+            // Without the directory there is nothing in it.
+            Err(error) if operation::is_gone(&error) => return Ok(()),
+            place => place?,
+        };
+        socket::end(&place)?;
+        self.remove(&place)
+    }
+
+    fn check(&self, scope: &Scope) -> Result<Condition, Error> {
+        let place = self.place(scope)?;
+        for suffix in streams::FILES {
+            match statat(&place, place.name(suffix), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => {}
+                Err(Errno::NOENT) => return Ok(Condition::Missing(place.shown(suffix))),
+                Err(errno) => return Err(failed("look at", place.shown(suffix))(errno).of(Where::RunDir)),
+            }
+        }
+        Ok(Condition::Present)
+    }
+}

@@ -1,0 +1,55 @@
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::{Result, failed};
+
+/// Where the socket and the streams of a container are: beside its record, in `$STAVE_RUN`.
+#[derive(Debug)]
+pub struct Place {
+    directory: OwnedFd,
+    path: PathBuf,
+    id: String,
+}
+
+impl Place {
+    /// That of the container `id` in `run_dir`.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn open(run_dir: &Path, id: &str) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, run_dir, flags, Mode::empty())
+            .map_err(failed("open", format_args!("directory {run_dir:?}")))?;
+        Ok(Self { directory, path: run_dir.to_owned(), id: id.to_owned() })
+    }
+
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let directory = self.directory.try_clone().map_err(failed("open", format_args!("directory {:?}", self.path)))?;
+        Ok(Self { directory, path: self.path.clone(), id: self.id.clone() })
+    }
+
+    /// The name of one of its files.
+    pub(crate) fn name(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.id)
+    }
+
+    /// For messages.
+    pub(crate) fn shown(&self, suffix: &str) -> String {
+        format!("{:?}", self.path.join(self.name(suffix)))
+    }
+
+    /// A path of the file for a socket's address, which has at most 107 bytes whatever the directory's path is.
+    pub(crate) fn short(&self, suffix: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{}", self.directory.as_raw_fd(), self.name(suffix)).into()
+    }
+}
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}

@@ -1,0 +1,375 @@
+//! The monitor's one loop.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+use oci_spec::runtime::Spec;
+use runtime::{Identity, Running, Stdio, Streams, Supervised};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use serde_json::json;
+
+use crate::{
+    Keeper, Log, Next, Place, Result, Source,
+    attached::{Clients, Request},
+    failed,
+    log::Open,
+    probe::Health,
+    socket,
+    streams::{Outside, open_inside},
+};
+
+/// How much output of an ended process is still read: more than a pipe holds. Another process may have the pipe open,
+/// and write without end.
+const LAST: usize = 1 << 20;
+
+/// How much is read at once.
+const AT_ONCE: usize = 16 << 10;
+
+/// A process that a monitor waits for.
+#[derive(Debug)]
+pub enum Watched {
+    /// A child of the monitor.
+    Own(Running),
+    /// A process that another monitor has left behind: its identity, and a descriptor of it.
+    Left(Identity, OwnedFd),
+}
+
+impl Watched {
+    fn identity(&self) -> Identity {
+        match self {
+            Self::Own(running) => running.identity(),
+            Self::Left(identity, _) => *identity,
+        }
+    }
+
+    /// The status of a process that has ended, if it can be known.
+    fn status(&mut self) -> Option<i32> {
+        match self {
+            Self::Own(running) => running.wait().ok(),
+            Self::Left(_, process) => runtime::status_of(&*process),
+        }
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(running) => running.as_fd(),
+            Self::Left(_, process) => process.as_fd(),
+        }
+    }
+}
+
+/// What the output of a container needs, opened before its process is started.
+struct Ready {
+    place: Place,
+    streams: Outside,
+    log: Option<Open>,
+    listener: OwnedFd,
+}
+
+impl Ready {
+    /// None if the container has a monitor.
+    fn open(place: Place, log: Option<Log>, stdin: bool) -> Result<Option<Self>> {
+        let object = log.as_ref().map(|log| format!("{:?}", log.path)).unwrap_or_default();
+        let log = log.map(Open::new).transpose().map_err(failed("open", object))?;
+        let Some(streams) = Outside::open(&place, stdin)? else { return Ok(None) };
+        let listener = socket::open(&place)?;
+        Ok(Some(Self { place, streams, log, listener }))
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        let log = self.log.iter().flat_map(Open::descriptors);
+        let all = self.streams.descriptors().chain(log).chain([self.place.as_fd(), self.listener.as_fd()]);
+        all.map(|fd| fd.as_raw_fd()).collect()
+    }
+
+    fn run(self, process: Watched, keeper: &mut dyn Keeper) {
+        let Self { place, streams, log, listener } = self;
+        let (clients, terminal, health, again) = (Clients::default(), None, None, None);
+        let mut monitor =
+            Monitor { place, streams, log, listener, clients, process: None, terminal, health, again };
+        socket::listen(&monitor.listener);
+        monitor.watch(process, keeper);
+        runtime::settle_memory();
+        while monitor.turn(keeper) {}
+    }
+}
+
+/// Forks a monitor, which starts `spec` with its output in `log`, and with `stdin` with an input that stays open. The process
+/// waits for its release.
+///
+/// # Errors
+/// When the container has a monitor; when a file cannot be opened; as [`runtime::supervise`].
+pub fn launch(
+    place: Place,
+    spec: &Spec,
+    log: Option<Log>,
+    stdin: bool,
+    keeper: &mut dyn Keeper,
+) -> Result<Supervised> {
+    let inside = open_inside(&place, stdin)?;
+    let Some(ready) = ready(place, log, stdin)? else {
+        return Err(failed("start", "the monitor")("the container has one"));
+    };
+    let [stdin, stdout, stderr] =
+        inside.each_ref().map(|stream| stream.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(fd.as_fd())));
+    let kept = ready.descriptors();
+    let supervised = runtime::supervise(spec, Streams { stdin, stdout, stderr }, &kept, move |running| {
+        ready.run(Watched::Own(running), keeper);
+    });
+    Ok(supervised?)
+}
+
+/// Opens what a monitor needs. One whose process has ended takes a moment to go.
+fn ready(place: Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> {
+    let mut place = Some(place);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let Some(own) = place.take() else { return Ok(None) };
+        let again = own.try_clone()?;
+        if let Some(ready) = Ready::open(own, log.clone(), stdin)? {
+            return Ok(Some(ready));
+        }
+        place = Some(again).filter(|_| Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Makes a monitor for a container whose own is gone. Whether one was made: it may have one.
+///
+/// # Errors
+/// As [`launch`].
+pub fn take_over(
+    place: Place,
+    identity: Identity,
+    log: Option<Log>,
+    stdin: bool,
+    keeper: &mut dyn Keeper,
+) -> Result<bool> {
+    let Some(process) = identity.open()? else { return Ok(false) };
+    let Some(ready) = Ready::open(place, log, stdin)? else { return Ok(false) };
+    let kept = [ready.descriptors(), vec![process.as_raw_fd()]].concat();
+    runtime::background(&kept, move || {
+        ready.run(Watched::Left(identity, process), keeper);
+        0
+    })?;
+    Ok(true)
+}
+
+struct Monitor {
+    place: Place,
+    streams: Outside,
+    log: Option<Open>,
+    listener: OwnedFd,
+    clients: Clients,
+    process: Option<Watched>,
+    /// The other side of the process's terminal, if it has one.
+    terminal: Option<OwnedFd>,
+    health: Option<Health>,
+    /// When the process is started again.
+    again: Option<Instant>,
+}
+
+/// Whether there is something to read, or the end.
+pub(crate) fn is_readable(fd: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)), Ok(1..))
+}
+
+impl Monitor {
+    fn watch(&mut self, mut process: Watched, keeper: &mut dyn Keeper) {
+        if let Watched::Own(running) = &mut process
+            && let Some(terminal) = running.terminal.take()
+        {
+            set_nonblocking(&terminal);
+            self.terminal = Some(terminal);
+        }
+        self.health = Health::of(keeper, process.identity());
+        self.process = Some(process);
+    }
+
+    /// Waits for something, and does what it asks for. False at the end.
+    fn turn(&mut self, keeper: &mut dyn Keeper) -> bool {
+        let waits = self.clients.settle();
+        self.wait(waits);
+        self.requests(keeper);
+        if !waits {
+            self.output(1);
+        }
+        if let Some(health) = &mut self.health {
+            health.turn(keeper);
+        }
+        if self.process.as_ref().is_some_and(is_readable) {
+            return self.ended(keeper);
+        }
+        match self.again {
+            Some(when) if Instant::now() >= when => self.begin(keeper),
+            _ => true,
+        }
+    }
+
+    /// Until there is something to do. `waits`: a client has to read first.
+    fn wait(&self, waits: bool) {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        fds.extend(self.process.iter().map(|process| PollFd::new(process, PollFlags::IN)));
+        if !waits {
+            fds.extend(self.sources().map(|(_, source)| PollFd::from_borrowed_fd(source, PollFlags::IN)));
+        }
+        let interests = self.clients.interests();
+        fds.extend(interests.map(|(client, flags)| PollFd::from_borrowed_fd(client, flags)));
+        let health = self.health.as_ref();
+        if let Some([process, output]) = health.and_then(Health::descriptors) {
+            fds.extend([process, output].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let slow = waits.then(|| Instant::now() + Duration::from_secs(1));
+        let deadlines = [self.again, health.map(Health::deadline), slow];
+        let patience = deadlines.into_iter().flatten().min().map(|deadline| {
+            // The kernel's milliseconds are not to end early.
+            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        // What fails here is interrupted, and asked again.
+        let _ = poll(&mut fds, patience.as_ref());
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let stdout = self.terminal.as_ref().or(self.streams.stdout.as_ref());
+        let both = [(Source::Stdout, stdout), (Source::Stderr, self.streams.stderr.as_ref())];
+        both.into_iter().filter_map(|(source, fd)| Some((source, fd?.as_fd())))
+    }
+
+    /// Takes output, at most `rounds` buffers of each stream, and passes it on. Whether there was any.
+    fn output(&mut self, rounds: usize) -> bool {
+        let mut any = false;
+        for source in [Source::Stdout, Source::Stderr] {
+            for _ in 0..rounds {
+                let mut buffer = [0_u8; AT_ONCE];
+                let Some((_, fd)) = self.sources().find(|(of, _)| *of == source) else { break };
+                match rustix::io::read(fd, &mut buffer) {
+                    Ok(length @ 1..) => {
+                        any = true;
+                        if let Some(log) = &mut self.log {
+                            log.append(source, &buffer[..length]);
+                        }
+                        self.clients.output(source.letter(), &buffer[..length]);
+                    }
+                    Err(Errno::AGAIN | Errno::INTR) => break,
+                    // The end; for a terminal it is EIO: the last program that had it open is gone.
+                    _ => {
+                        self.close(source);
+                        break;
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    fn close(&mut self, source: Source) {
+        match source {
+            Source::Stdout if self.terminal.take().is_some() => self.streams.stdout = None,
+            Source::Stdout => self.streams.stdout = None,
+            Source::Stderr => self.streams.stderr = None,
+        }
+    }
+
+    fn requests(&mut self, keeper: &mut dyn Keeper) {
+        if is_readable(&self.listener) {
+            self.clients.accept(&self.listener);
+        }
+        let terminal = self.terminal.as_ref();
+        let typed = terminal.or(self.streams.stdin.as_ref());
+        let mut look = false;
+        for client in self.clients.each() {
+            while let Some(request) = client.request() {
+                match request {
+                    Request::Look => look = true,
+                    Request::Attach => {
+                        Clients::answer(client, &json!({"attached": true, "terminal": terminal.is_some()}).to_string());
+                    }
+                    Request::Resize { columns, rows } => {
+                        terminal.into_iter().for_each(|terminal| runtime::resize(terminal, columns, rows));
+                    }
+                    Request::Input(bytes) => {
+                        if let Some(typed) = typed {
+                            write(typed, &bytes);
+                        }
+                    }
+                }
+            }
+        }
+        if look && self.again.is_some() && !keeper.is_wanted() {
+            self.again = Some(Instant::now());
+        }
+    }
+
+    /// The end of the process. False if nothing comes after it.
+    fn ended(&mut self, keeper: &mut dyn Keeper) -> bool {
+        for _ in 0..LAST / AT_ONCE {
+            if !self.output(1) {
+                break;
+            }
+            self.clients.settle();
+        }
+        let Some(mut process) = self.process.take() else { return true };
+        self.terminal = None;
+        self.health = None;
+        let status = process.status();
+        let next = keeper.ended(process.identity(), status);
+        drop(process);
+        self.clients.tell(&json!({"exitStatus": status}).to_string());
+        self.clients.settle();
+        self.next(next)
+    }
+
+    fn next(&mut self, next: Next) -> bool {
+        match next {
+            Next::Leave => false,
+            Next::Again(pause) => {
+                self.again = Some(Instant::now() + pause);
+                true
+            }
+        }
+    }
+
+    /// Starts the process again. False if nothing comes after that.
+    fn begin(&mut self, keeper: &mut dyn Keeper) -> bool {
+        self.again = None;
+        let streams = open_inside(&self.place, self.streams.stdin.is_some());
+        let reopened = self.streams.reopen(&self.place);
+        let (Ok(streams), Ok(())) = (streams, reopened) else { return false };
+        match keeper.again(streams) {
+            Ok(Some(running)) => {
+                self.watch(Watched::Own(running), keeper);
+                runtime::settle_memory();
+                true
+            }
+            Ok(None) => false,
+            Err(next) => self.next(next),
+        }
+    }
+}
+
+/// What does not fit is lost: a process that does not read must not block its monitor.
+fn write(to: &OwnedFd, bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(to, rest) {
+            Ok(length) => rest = &rest[length..],
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) {
+    if let Ok(flags) = rustix::fs::fcntl_getfl(fd) {
+        let _ = rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK);
+    }
+}

@@ -1,0 +1,109 @@
+//! The socket of a monitor. Each packet is a line of JSON, or a letter and a part of a stream.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{AtFlags, Mode, renameat, unlinkat},
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
+        sockopt::socket_peercred,
+    },
+    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+use crate::{Place, Result, failed, streams};
+
+pub(crate) const NAME: &str = "sock";
+pub(crate) const NEW: &str = "sock.new";
+
+fn socket(flags: SocketFlags) -> std::result::Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags | SocketFlags::CLOEXEC, None)
+}
+
+/// A socket in the place of an earlier monitor's. The new one listens on it itself: by that the kernel knows whose it is.
+pub(crate) fn open(place: &Place) -> Result<OwnedFd> {
+    let open = || {
+        let listener = socket(SocketFlags::NONBLOCK)?;
+        match unlinkat(place, place.name(NEW), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = SocketAddrUnix::new(place.short(NEW)).and_then(|address| bind(&listener, &address));
+        rustix::process::umask(before);
+        bound?;
+        renameat(place, place.name(NEW), place, place.name(NAME))?;
+        Ok(listener)
+    };
+    open().map_err(failed("create", place.shown(NAME)))
+}
+
+/// Lets clients in.
+pub(crate) fn listen(listener: &OwnedFd) {
+    let _ = rustix::net::listen(listener, 16);
+}
+
+/// How long a monitor that is there may take to listen.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection to the monitor; none if there is none.
+pub(crate) fn reach(place: &Place) -> Result<Option<OwnedFd>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reached = attempt(place)?;
+        if reached.is_some() || Instant::now() > deadline || !streams::is_taken(place) {
+            return Ok(reached);
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+fn attempt(place: &Place) -> Result<Option<OwnedFd>> {
+    let reach = || {
+        let socket = socket(SocketFlags::empty())?;
+        connect(&socket, &SocketAddrUnix::new(place.short(NAME))?)?;
+        Ok(socket)
+    };
+    match reach() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::CONNRESET) => Ok(None),
+        Err(errno) => Err(failed("connect to", place.shown(NAME))(errno)),
+    }
+}
+
+/// Ends the monitor, if there is one, and waits for that. Its container's process has ended, or goes on without.
+pub(crate) fn end(place: &Place) -> Result<()> {
+    let Some(socket) = reach(place)? else { return Ok(()) };
+    let object = || format!("the monitor of {}", place.shown(NAME));
+    // The peer is who listens: nobody else can take its pid before it has ended, and then the connection is closed.
+    let peer = socket_peercred(&socket).map_err(failed("find", object()))?;
+    let process = match pidfd_open(peer.pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        process => process.map_err(failed("end", object()))?,
+    };
+    if is_closed(&socket) {
+        return Ok(());
+    }
+    match pidfd_send_signal(&process, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(failed("end", object())(errno)),
+    }
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
+        Ok(0) => Err(failed("end", object())(Errno::TIMEDOUT)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the other side is gone.
+pub(crate) fn is_closed(socket: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+}

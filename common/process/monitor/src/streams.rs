@@ -1,0 +1,93 @@
+//! The FIFOs between a container's process and its monitor.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, mknodat, openat},
+    io::Errno,
+};
+
+use crate::{Place, Result, failed};
+
+pub(crate) const STDIN: &str = "stdin";
+pub(crate) const STDOUT: &str = "stdout";
+pub(crate) const STDERR: &str = "stderr";
+
+/// The files of the streams.
+pub(crate) const FILES: [&str; 3] = [STDIN, STDOUT, STDERR];
+
+/// Makes one.
+pub(crate) fn make(place: &Place, suffix: &str) -> Result<()> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(place, place.name(suffix), FileType::Fifo, mode, 0).map_err(failed("create", place.shown(suffix)))
+}
+
+fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let failed = |errno: Errno| failed("open", place.shown(suffix))(errno);
+    let opened = openat(place, place.name(suffix), flags, Mode::empty()).map_err(failed)?;
+    match fstat(&opened).map(|found| FileType::from_raw_mode(found.st_mode)) {
+        Ok(FileType::Fifo) => Ok(opened),
+        _ => Err(failed(Errno::INVAL)),
+    }
+}
+
+/// The process's side of its streams: standard input if it has one that stays open, standard output, standard error. Each is
+/// open for reading too, so that nobody has to be there when it writes.
+///
+/// # Errors
+/// When they cannot be opened.
+pub fn open_inside(place: &Place, stdin: bool) -> Result<[Option<OwnedFd>; 3]> {
+    let one = |suffix| -> Result<Option<OwnedFd>> {
+        let opened = open(place, suffix, OFlags::RDWR)?;
+        // A program waits where it is not told otherwise.
+        rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
+        Ok(Some(opened))
+    };
+    Ok([if stdin { one(STDIN)? } else { None }, one(STDOUT)?, one(STDERR)?])
+}
+
+/// Whether a monitor is there.
+pub(crate) fn is_taken(place: &Place) -> bool {
+    let Ok(lock) = open(place, STDIN, OFlags::RDWR) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::AGAIN)
+}
+
+/// The monitor's side. Who has it is the one monitor of the container.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// For what is typed. Open for reading too: it waits for nobody.
+    pub(crate) stdin: Option<OwnedFd>,
+    /// None once it has ended.
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// The first file, which is locked.
+    _lock: OwnedFd,
+}
+
+impl Outside {
+    /// None if another monitor is there.
+    pub(crate) fn open(place: &Place, stdin: bool) -> Result<Option<Self>> {
+        let lock = open(place, STDIN, OFlags::RDWR)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN) => return Ok(None),
+            locked => locked.map_err(failed("lock", place.shown(STDIN)))?,
+        }
+        let stdin = stdin.then(|| open(place, STDIN, OFlags::RDWR)).transpose()?;
+        let mut streams = Self { stdin, stdout: None, stderr: None, _lock: lock };
+        streams.reopen(place)?;
+        Ok(Some(streams))
+    }
+
+    /// Once more, for a process that starts again.
+    pub(crate) fn reopen(&mut self, place: &Place) -> Result<()> {
+        self.stdout = Some(open(place, STDOUT, OFlags::RDONLY)?);
+        self.stderr = Some(open(place, STDERR, OFlags::RDONLY)?);
+        Ok(())
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        let all = [&self.stdin, &self.stdout, &self.stderr];
+        all.into_iter().flatten().chain([&self._lock]).map(AsFd::as_fd)
+    }
+}

@@ -1,0 +1,64 @@
+//! What happens to a container in the background when its process ends or is no longer well, named as Docker names it.
+
+use std::time::Duration;
+
+use clap::Args;
+use life::{CheckFlags, Restart};
+use toolkit::prelude::*;
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Lifetime {
+    /// With -d, start the command again when it has ended: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true, conflicts_with = "join")]
+    pub(crate) restart: Restart,
+    /// With -d, check the container's health by this command of a shell, instead of the image's
+    #[arg(long, value_name = "COMMAND", conflicts_with = "join")]
+    health_cmd: Option<String>,
+    /// The time between two checks; 30s by default
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    health_interval: Option<Duration>,
+    /// How long a check may take; 30s by default
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    health_timeout: Option<Duration>,
+    /// How long after the start failures do not count; 0s by default
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    health_start_period: Option<Duration>,
+    /// The time between two checks meanwhile; 5s by default
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    health_start_interval: Option<Duration>,
+    /// How many checks must fail one after the other until the container is unhealthy; 3 by default
+    #[arg(long, value_name = "N", conflicts_with = "join")]
+    health_retries: Option<u64>,
+    /// Do not check the container's health, whatever the image says
+    #[arg(long, conflicts_with_all = ["join", "health_cmd"])]
+    no_healthcheck: bool,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    crate::settings::seconds(text)
+}
+
+impl Lifetime {
+    /// What replaces parts of the image's health check.
+    pub(crate) fn checks(&self) -> CheckFlags {
+        CheckFlags {
+            none: self.no_healthcheck,
+            command: self.health_cmd.clone(),
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            start_period: self.health_start_period,
+            start_interval: self.health_start_interval,
+            retries: self.health_retries,
+        }
+    }
+
+    /// Nobody looks after a container in the foreground but its caller.
+    pub(crate) fn allows_foreground(&self) -> Result<()> {
+        let flag = match self.health_cmd {
+            _ if self.restart != Restart::No => "--restart",
+            Some(_) => "--health-cmd",
+            None => return Ok(()),
+        };
+        Err(hint(anyhow!("{flag} has no effect on a command in the foreground"), "give -d too"))
+    }
+}
