@@ -24,7 +24,14 @@ pub(crate) fn run(tool: &str, flag: &str, scope: &Scope, id: &Id) -> Result<()> 
     let own = std::env::current_exe().map_err(failed)?;
     let program = own.parent().unwrap_or(Path::new("/")).join(tool);
     let mut command = Command::new(program);
-    command.arg(flag).arg("--id").arg(id.as_str()).arg("--root").arg(&scope.root).arg("--run-dir").arg(&scope.run_dir);
+    command
+        .arg(flag)
+        .arg("--id")
+        .arg(id.as_str())
+        .arg("--root")
+        .arg(&scope.root)
+        .arg("--run-dir")
+        .arg(&scope.run_dir);
     let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(failed)?;
     match ended.success() {
         true => Ok(()),

@@ -1,6 +1,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use document::{Document, Id, Member, Step, members::{Health, Process}, record};
+use document::{
+    Document, Id, Member, Step,
+    members::{Health, Process},
+    record,
+};
 use monitor::Log;
 use operation::{Error, Scope};
 use runtime::{Identity, ProcessOperation};
@@ -68,7 +72,8 @@ impl Container {
         let Some(process) = document.get::<Process>().map_err(unread)? else { return Ok(None) };
         let Some(step) = document.last_step_of(TOOL).map_err(unread)? else { return Ok(None) };
         let read = |value| ProcessOperation::deserialize(value).ok();
-        let found = step.1.operations.iter().enumerate().rev().find_map(|(at, value)| Some((at, read(value)?)));
+        let found =
+            step.1.operations.iter().enumerate().rev().find_map(|(at, value)| Some((at, read(value)?)));
         Ok(found.map(|(at, operation)| Self { id: id.clone(), document, process, step, at, operation }))
     }
 
@@ -77,14 +82,8 @@ impl Container {
     /// # Errors
     /// When it has no record, or no process.
     pub fn read(scope: &Scope, id: &Id) -> Result<Self> {
-        let missing = || {
-            Error::new("find", format_args!("container \"{id}\""), format!("it has no record in {:?}", scope.run_dir))
-                .with_hint("container-ls lists the containers")
-        };
-        let document = record::read(&scope.run_dir, id)?.ok_or_else(missing)?;
-        Self::of(id, document)?.ok_or_else(|| {
-            Error::new("", format_args!("container \"{id}\" has no process"), "ns-exec has not started one")
-        })
+        let none = || said(format!("container \"{id}\" has no process")).with_hint("ns-exec starts one");
+        Self::of(id, recorded(scope, id)?)?.ok_or_else(none)
     }
 
     /// The same, if its process runs.
@@ -92,12 +91,13 @@ impl Container {
     /// # Errors
     /// When it does not.
     pub fn running(scope: &Scope, id: &Id) -> Result<Self> {
-        let container = Self::read(scope, id)?;
-        match container.is_running()? {
-            true => Ok(container),
-            false => Err(Error::new("", format_args!("container \"{id}\" does not run"), "its process has ended")
-                .with_hint("container-start starts it")),
+        if let Some(container) = Self::of(id, recorded(scope, id)?)?
+            && container.is_running()?
+        {
+            return Ok(container);
         }
+        Err(said(format!("container \"{id}\" does not run"))
+            .with_hint("start it first: container-start does"))
     }
 
     /// Its first process.
@@ -205,6 +205,21 @@ impl Container {
     pub(crate) fn has_step_of(&self, tool: &str) -> bool {
         self.document.tools().is_ok_and(|tools| tools.iter().any(|name| name == tool))
     }
+}
+
+/// The record of a container.
+fn recorded(scope: &Scope, id: &Id) -> Result<Document> {
+    let missing = || {
+        let path = record::path(&scope.run_dir, id);
+        said(format!("container \"{id}\" has no record {path:?}"))
+            .with_hint("start it first; container-ls lists what there is")
+    };
+    record::read(&scope.run_dir, id)?.ok_or_else(missing)
+}
+
+/// An error that is all in its words.
+fn said(words: String) -> Error {
+    Error::new("", "", words)
 }
 
 /// Clock ticks a second, in which start times are counted.

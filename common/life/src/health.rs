@@ -135,15 +135,21 @@ mod tests {
 
     #[test]
     fn flags_replace_parts_of_the_images_check() {
-        let image = json!({"config": {"Healthcheck": {"Test": ["CMD", "a", "b"], "Interval": 5_000_000_000_u64}}});
-        let check = |flags: &CheckFlags| of_image(Some(&image), flags).unwrap().map(|value| Check::of(Some(&value)).unwrap());
+        let image =
+            json!({"config": {"Healthcheck": {"Test": ["CMD", "a", "b"], "Interval": 5_000_000_000_u64}}});
+        let check = |flags: &CheckFlags| {
+            of_image(Some(&image), flags).unwrap().map(|value| Check::of(Some(&value)).unwrap())
+        };
         let own = check(&CheckFlags::default()).unwrap();
         assert_eq!(own.command().unwrap(), ["a", "b"]);
         assert_eq!((own.probe().interval.as_secs(), own.probe().timeout.as_secs()), (5, 30));
         let flags = CheckFlags { command: Some("x y".into()), retries: Some(1), ..CheckFlags::default() };
         assert_eq!(check(&flags).unwrap().command().unwrap(), ["/bin/sh", "-c", "x y"]);
         assert_eq!(check(&CheckFlags { none: true, ..CheckFlags::default() }), None);
-        assert_eq!(of_image(Some(&json!({"config": {"Healthcheck": {"Test": ["NONE"]}}})), &CheckFlags::default()), Ok(None));
+        assert_eq!(
+            of_image(Some(&json!({"config": {"Healthcheck": {"Test": ["NONE"]}}})), &CheckFlags::default()),
+            Ok(None)
+        );
         assert_eq!(of_image(None, &CheckFlags::default()), Ok(None));
     }
 

@@ -12,11 +12,7 @@ use operation::Scope;
 use runtime::{Identity, Running, Stdio, Streams};
 use serde_json::json;
 
-use crate::{
-    Container, Restart, Result, beside,
-    health::Check,
-    policy,
-};
+use crate::{Container, Restart, Result, beside, health::Check, policy};
 
 /// The record of one container, for its monitor.
 #[derive(Debug, Clone)]
@@ -235,7 +231,9 @@ impl Keeper for Recorded {
         }
         let before = container.process.health.clone().unwrap_or_default();
         let health = check.after(&before, outcome);
-        if health != before && container.edit(|process| drop(process.insert("health".into(), json!(health)))).is_ok() {
+        if health != before
+            && container.edit(|process| drop(process.insert("health".into(), json!(health)))).is_ok()
+        {
             let _ = record.write(&container.document);
         }
     }

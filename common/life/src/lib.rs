@@ -5,6 +5,7 @@
 
 mod beside;
 mod container;
+mod exec;
 mod health;
 mod keeper;
 mod policy;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use beside::{PORTS_RELEASE, PORTS_TAKE};
 pub use container::{Container, State};
+pub use exec::Exec;
 pub use health::{CheckFlags, of_image as health_of_image};
 pub use keeper::{End, Recorded, end};
 pub use policy::Restart;

@@ -41,7 +41,9 @@ fn send(container: &Container, signal: StopSignal) -> Result<()> {
     let Some(process) = container.identity().open()? else { return Ok(()) };
     match signal.send(process) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(errno) => Err(Error::new("send", format_args!("{signal} to container \"{}\"", container.id), errno)),
+        Err(errno) => {
+            Err(Error::new("send", format_args!("{signal} to container \"{}\"", container.id), errno))
+        }
     }
 }
 
@@ -71,7 +73,12 @@ fn mark(scope: &Scope, id: &Id) -> Result<()> {
 ///
 /// # Errors
 /// When there is no such container, or it cannot be stopped.
-pub fn stop(scope: &Scope, id: &Id, signal: Option<StopSignal>, grace: Option<Duration>) -> Result<Option<i32>> {
+pub fn stop(
+    scope: &Scope,
+    id: &Id,
+    signal: Option<StopSignal>,
+    grace: Option<Duration>,
+) -> Result<Option<i32>> {
     let container = Container::read(scope, id)?;
     mark(scope, id)?;
     // Once it is marked, nobody starts another process.

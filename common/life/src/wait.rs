@@ -38,11 +38,17 @@ pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
             return Ok(container.process.exit_status);
         }
         // A monitor that answers writes it soon.
-        if Instant::now() > deadline && Connection::open(&Place::open(&scope.run_dir, id.as_str())?)?.is_none() {
+        if Instant::now() > deadline
+            && Connection::open(&Place::open(&scope.run_dir, id.as_str())?)?.is_none()
+        {
             return Ok(None);
         }
         if Instant::now() > deadline + 10 * PATIENCE {
-            return Err(Error::new("wait", format_args!("for container \"{id}\""), "its end is not on record"));
+            return Err(Error::new(
+                "wait",
+                format_args!("for container \"{id}\""),
+                "its end is not on record",
+            ));
         }
         sleep(Duration::from_millis(2));
     }

@@ -44,7 +44,9 @@ impl Report for ContainerKill {
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
         let name = self.signal.to_string();
-        let one = |id: &Id| format!("kill -{} $(container-ls --format {{pid}} {id})", name.trim_start_matches("SIG"));
+        let one = |id: &Id| {
+            format!("kill -{} $(container-ls --format {{pid}} {id})", name.trim_start_matches("SIG"))
+        };
         Ok(self.ids.iter().map(one).collect())
     }
 

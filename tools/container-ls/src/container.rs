@@ -1,25 +1,17 @@
 //! A container in the listing.
 
-use std::fs;
+use std::time::UNIX_EPOCH;
 
 use document::{
     Document, Id, Instance,
     members::{Attachment, Image, Ports, Process},
 };
+use life::State;
+use oci_spec::runtime::LinuxResources;
+use operation::Scope;
 use serde::Serialize;
 use serde_json::Value;
-
-/// Its state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    /// No process was started yet.
-    Created,
-    /// Its process runs.
-    Running,
-    /// Its process has ended.
-    Exited,
-}
+use toolkit::{prelude::Result, rows};
 
 /// One row of the listing.
 #[derive(Debug, Serialize)]
@@ -30,7 +22,17 @@ pub(crate) struct Container {
     instance: Option<Instance>,
     image: Option<String>,
     command: Vec<String>,
-    state: State,
+    /// When it was made, in seconds since 1970.
+    created: Option<u64>,
+    state: &'static str,
+    /// The state in Docker's words: `Up 5 minutes (healthy)`.
+    status: String,
+    /// `starting`, `healthy` or `unhealthy`.
+    health: Option<String>,
+    /// How often it was started again by itself.
+    restarts: u32,
+    /// Its limits, as OCI runtime-spec has them.
+    limits: Option<LinuxResources>,
     exit_status: Option<i32>,
     pid: Option<i32>,
     ip: Option<String>,
@@ -41,48 +43,83 @@ pub(crate) struct Container {
 
 impl Container {
     /// The row for the container `id`, from its record.
-    pub(crate) fn new(id: &Id, record: &Document) -> Result<Self, document::Error> {
+    pub(crate) fn new(scope: &Scope, id: &Id, record: &Document) -> Result<Self> {
+        let container = life::Container::of(id, record.clone())?;
+        let state = container.as_ref().map_or(Ok(State::Created), life::Container::state)?;
         let process = record.get::<Process>()?;
-        let state = match &process {
-            Some(process) if runs(process) => State::Running,
-            Some(process) if process.pid > 0 => State::Exited,
-            _ => State::Created,
-        };
+        let runs = [State::Running, State::Paused].contains(&state);
         let reference =
             |image: Image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
         let image = record.get::<Image>()?;
         let attachments = record.attachments()?;
         let mut addresses = attachments.iter().flat_map(Attachment::addresses);
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
+        let resources =
+            |container: &life::Container| container.operation.spec.linux().as_ref()?.resources().clone();
+        let limits = container.as_ref().and_then(resources).map(|mut limits| {
+            limits.set_devices(None);
+            limits
+        });
         Ok(Self {
             id: id.clone(),
             instance: record.get()?,
             stop_signal: stop_signal(process.as_ref(), image.as_ref()),
             image: image.map(reference),
             command: process.iter().flat_map(|process| arguments(&process.spec)).collect(),
-            state,
+            created: created(scope, id),
+            state: state.name(),
+            status: status(state, container.as_ref())?,
+            health: process.as_ref().and_then(|process| process.health.clone()).map(|health| health.status),
+            restarts: process.as_ref().and_then(|process| process.restarts).unwrap_or_default(),
+            limits: limits.filter(|limits| *limits != LinuxResources::default()),
             exit_status: process.as_ref().and_then(|process| process.exit_status),
-            pid: process.as_ref().map(|process| process.pid).filter(|_| state == State::Running),
-            ip: addresses.next().map(|address| address.to_string()),
-            ports: ports.iter().map(published).collect(),
+            pid: process.as_ref().map(|process| process.pid).filter(|_| runs),
+            // One that has ended answers nowhere.
+            ip: addresses.next().map(|address| address.to_string()).filter(|_| state != State::Exited),
+            ports: if record.has_ended() { Vec::new() } else { ports.iter().map(published).collect() },
             log: process.and_then(|process| process.log).map(|path| path.to_string_lossy().into_owned()),
         })
     }
 
     /// Whether its process is running.
     pub(crate) fn is_running(&self) -> bool {
-        self.state == State::Running
+        self.pid.is_some()
     }
 }
 
-/// Whether the process exists, is not a zombie, and is the one that was started, not a later one with the same pid.
-fn runs(process: &Process) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
-    // The name in parentheses may contain anything; the state is field 3, the start time field 22 (proc(5)).
-    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let alive = fields.first().is_some_and(|state| !["Z", "X"].contains(state));
-    alive && fields.get(19).and_then(|time| time.parse().ok()) == Some(process.start_time)
+/// When it was made: since then it has its lock, or its directory.
+fn created(scope: &Scope, id: &Id) -> Option<u64> {
+    let places = [scope.container(id.as_str()), scope.run_dir.join("locks").join(format!("{id}.container"))];
+    let born = places.iter().filter_map(|place| place.metadata().ok()?.created().ok());
+    born.min()?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+/// The state in Docker's words.
+fn status(state: State, container: Option<&life::Container>) -> Result<String> {
+    let Some(container) = container else { return Ok("Created".to_owned()) };
+    let process = &container.process;
+    let code = process.exit_status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+    let finished = process.finished.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let ended = finished.map(|time| format!(" {}", ago(time.as_second()))).unwrap_or_default();
+    let up = || -> Result<String> {
+        let started = i64::try_from(container.started()?.as_secs()).unwrap_or(i64::MAX);
+        Ok(format!("Up {}", ago(started).trim_end_matches(" ago")))
+    };
+    Ok(match (state, &process.health) {
+        (State::Created, _) => "Created".to_owned(),
+        (State::Running, Some(health)) if health.status == "starting" => {
+            format!("{} (health: starting)", up()?)
+        }
+        (State::Running, Some(health)) => format!("{} ({})", up()?, health.status),
+        (State::Running, None) => up()?,
+        (State::Paused, _) => format!("{} (Paused)", up()?),
+        (State::Restarting, _) => format!("Restarting ({code}){ended}"),
+        (State::Exited, _) => format!("Exited ({code}){ended}"),
+    })
+}
+
+fn ago(then: i64) -> String {
+    oci::timestamp::ago(then, jiff::Timestamp::now().as_second())
 }
 
 /// The signal that asks its process to end, as `kill -SIGNAL` takes it: a name without SIG, or a number.
@@ -109,55 +146,17 @@ fn published(port: &document::members::PortMapping) -> String {
     format!("{address}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
 }
 
-/// A value as a word: lists are joined, and a missing value is empty.
-fn word(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(word).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
-}
-
-/// `format` with each `{member}` of the row filled in. Other braces stay as they are.
-pub(crate) fn fill(format: &str, row: &Value) -> String {
-    let mut text = String::new();
-    let mut rest = format;
-    while let Some((before, after)) = rest.split_once('{') {
-        text += before;
-        let member = after.split_once('}').and_then(|(name, behind)| Some((row.get(name)?, behind)));
-        match member {
-            Some((value, behind)) => {
-                text += &word(value);
-                rest = behind;
-            }
-            None => {
-                text.push('{');
-                rest = after;
-            }
-        }
-    }
-    text + rest
-}
-
 /// The rows under headings, in columns as wide as their content.
 pub(crate) fn table(rows: &[&Value]) -> String {
-    let status = |row: &Value| match (word(&row["state"]).as_str(), &row["exitStatus"]) {
-        ("exited", Value::Number(status)) => format!("exited ({status})"),
-        (state, _) => state.to_owned(),
-    };
-    let mut lines = vec![["CONTAINER", "IMAGE", "COMMAND", "STATUS", "IP", "PORTS"].map(str::to_owned)];
+    let mut lines =
+        vec![["CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "PORTS"].map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
-        let command = word(&row["command"]).chars().take(30).collect();
-        let cell = |name: &str| word(&row[name]);
-        [cell("id"), cell("image"), command, status(row), cell("ip"), cell("ports")]
+        let command = rows::word(&row["command"]).chars().take(30).collect();
+        let created = row["created"].as_i64().map(ago).unwrap_or_default();
+        let cell = |name: &str| rows::word(&row[name]);
+        [cell("id"), cell("image"), command, created, cell("status"), cell("ip"), cell("ports")]
     }));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    let pad = |line: &[String; 6]| -> String {
-        line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect()
-    };
-    lines.iter().map(|line| pad(line).trim_end().to_owned() + "\n").collect()
+    rows::table(&lines)
 }
 
 #[cfg(test)]
@@ -167,34 +166,54 @@ mod tests {
 
     fn container(members: Value) -> Value {
         let id: Id = "web".parse().unwrap();
+        let scope = Scope { root: "/nowhere".into(), run_dir: "/nowhere".into() };
         let document = Document::parse(members.to_string().as_bytes()).unwrap();
-        serde_json::to_value(Container::new(&id, &document).unwrap()).unwrap()
+        serde_json::to_value(Container::new(&scope, &id, &document).unwrap()).unwrap()
+    }
+
+    /// A container whose record has this process.
+    fn with(process: Value) -> Value {
+        let operation = json!({"op": "process-start", "spec": {"ociVersion": "1.2.0"}, "pid": process["pid"], "startTime": process["startTime"]});
+        let step = json!({"tool": "ns-exec", "version": "1", "state": "done", "operations": [operation]});
+        container(json!({"stave": 1, "steps": [step], "process": process}))
     }
 
     #[test]
     fn state_is_told_by_pid_and_start_time() {
-        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
         let start: u64 = own.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
         let pid = std::process::id();
-        for (process, state) in [
-            (json!({"pid": pid, "startTime": start}), "running"),
-            (json!({"pid": pid, "startTime": start + 1, "exitStatus": 3}), "exited"),
-            (json!({"pid": 0, "startTime": 0}), "created"),
+        let healthy = json!({"status": "healthy", "failingStreak": 0});
+        for (process, state, status) in [
+            (json!({"pid": pid, "startTime": start}), "running", "Up "),
+            (json!({"pid": pid, "startTime": start, "health": healthy}), "running", " (healthy)"),
+            (json!({"pid": pid, "startTime": start + 1, "exitStatus": 3}), "exited", "Exited (3)"),
+            (
+                json!({"pid": pid, "startTime": start + 1, "finished": "2020-01-01T00:00:00Z"}),
+                "exited",
+                "Exited (unknown) 6 years ago",
+            ),
+            (
+                json!({"pid": pid, "startTime": 1, "exitStatus": 3, "restarting": true}),
+                "restarting",
+                "Restarting (3)",
+            ),
+            (json!({"pid": 0, "startTime": 0}), "created", "Created"),
         ] {
-            assert_eq!(container(json!({"stave": 1, "process": process}))["state"], state, "{process}");
+            let row = with(process.clone());
+            assert_eq!(row["state"], state, "{process}");
+            assert!(row["status"].as_str().unwrap().contains(status), "{row}");
         }
         assert_eq!(container(json!({"stave": 1}))["state"], "created");
     }
 
     #[test]
     fn rows_as_text() {
-        let row = container(
-            json!({"stave": 1, "instance": "07", "process": {"pid": 0, "startTime": 0, "spec": {"args": ["a", "b"]}},
-            "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}),
-        );
-        assert_eq!(fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web a b||07|{no} {");
-        let text = "CONTAINER   IMAGE   COMMAND   STATUS    IP   PORTS\n\
-                    web                 a b       created        0.0.0.0:10080->80/tcp\n";
+        let row = container(json!({"stave": 1, "instance": "07",
+            "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}));
+        assert_eq!(rows::fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web ||07|{no} {");
+        let text = "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\n\
+                    web                                 Created        0.0.0.0:10080->80/tcp\n";
         assert_eq!(table(&[&row]), text);
     }
 }

@@ -19,7 +19,7 @@ use clap::Parser;
 use container::Container;
 use document::{Id, record};
 use serde_json::Value;
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// List containers: what runs in them, their addresses, and how they ended
 #[derive(Parser)]
@@ -34,8 +34,8 @@ struct ContainerLs {
     /// Print a table instead of JSON
     #[arg(long)]
     table: bool,
-    /// Print TEXT for each container, one line each. {id}, {instance}, {image}, {command}, {state}, {exitStatus}, {pid},
-    /// {ip}, {ports}, {log} and {stopSignal} in it are replaced
+    /// Print TEXT for each container, one line each. {id}, {instance}, {image}, {command}, {created}, {state}, {status},
+    /// {health}, {restarts}, {limits}, {exitStatus}, {pid}, {ip}, {ports}, {log} and {stopSignal} in it are replaced
     #[arg(long, value_name = "TEXT", conflicts_with = "table")]
     format: Option<String>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ impl Report for ContainerLs {
         let mut containers = Vec::new();
         for id in ids {
             match record::read(run_dir, &id)? {
-                Some(document) => containers.push(Container::new(&id, &document)?),
+                Some(document) => containers.push(Container::new(&context.scope, &id, &document)?),
                 None if self.ids.contains(&id) => bail!("no container \"{id}\" in {}", run_dir.display()),
                 // It was unwound after the directory was read.
                 None => {}
@@ -70,7 +70,7 @@ impl Report for ContainerLs {
     fn text(&self, report: &Value) -> Option<String> {
         let rows: Vec<&Value> = report.as_array().into_iter().flatten().collect();
         match (&self.format, self.table) {
-            (Some(format), _) => Some(rows.iter().map(|row| container::fill(format, row) + "\n").collect()),
+            (Some(format), _) => Some(rows.iter().map(|row| rows::fill(format, row) + "\n").collect()),
             (None, true) => Some(container::table(&rows)),
             (None, false) => None,
         }

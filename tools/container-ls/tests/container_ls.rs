@@ -16,7 +16,7 @@ fn lists_records() {
     ls(&["--format", "{id} {state}"]).success().stdout("web created\n");
     ls(&["--running"]).success().stdout("[]\n");
     ls(&["web", "--table"]).success().stdout(
-        "CONTAINER   IMAGE   COMMAND   STATUS    IP   PORTS\nweb                           created\n",
+        "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\nweb                                     Created\n",
     );
     let missing =
         format!("container-ls: no container \"db\" in {}\n", run.path().canonicalize().unwrap().display());

@@ -44,7 +44,8 @@ pub(crate) fn wanted(scope: &Scope) -> Result<Vec<Id>> {
         let is_restarted = record::read(&scope.run_dir, &id)?.is_none();
         let Some(container) = Container::of(&id, document)? else { continue };
         let process = &container.process;
-        let policy: Restart = process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let policy: Restart =
+            process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
         let runs = match container.state()? {
             State::Running | State::Paused => true,
             // Its monitor starts it, if there is one.
@@ -55,7 +56,10 @@ pub(crate) fn wanted(scope: &Scope) -> Result<Vec<Id>> {
         // Without a restart of the machine, one that ended by itself has ended for good.
         let wanted = match is_restarted {
             true => policy.outlives_machine(ran || process.restarting, process.stopped),
-            false => process.restarting || (process.finished.is_none() && policy.outlives_machine(true, process.stopped)),
+            false => {
+                process.restarting
+                    || (process.finished.is_none() && policy.outlives_machine(true, process.stopped))
+            }
         };
         if wanted && !runs && process.pid > 0 {
             ids.push(id);

@@ -48,7 +48,9 @@ impl Report for ContainerStop {
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
         let signal = self.signal.unwrap_or_default();
         let name = signal.to_string();
-        let one = |id: &Id| format!("kill -{} $(container-ls --format {{pid}} {id})", name.trim_start_matches("SIG"));
+        let one = |id: &Id| {
+            format!("kill -{} $(container-ls --format {{pid}} {id})", name.trim_start_matches("SIG"))
+        };
         Ok(self.ids.iter().map(one).collect())
     }
 

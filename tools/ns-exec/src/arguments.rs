@@ -5,7 +5,10 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Parser;
 use document::{Document, Id, Member, members};
 use mount::Volume;
-use toolkit::{Common, Context, Filter, Plan, prelude::{Result, bail}};
+use toolkit::{
+    Common, Context, Filter, Plan,
+    prelude::{Result, bail},
+};
 
 use crate::{
     environment,

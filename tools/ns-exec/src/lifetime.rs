@@ -9,7 +9,13 @@ use toolkit::prelude::*;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Lifetime {
     /// With -d, start the command again when it has ended: no, on-failure[:N], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no", hide_default_value = true, conflicts_with = "join")]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "no",
+        hide_default_value = true,
+        conflicts_with = "join"
+    )]
     pub(crate) restart: Restart,
     /// With -d, check the container's health by this command of a shell, instead of the image's
     #[arg(long, value_name = "COMMAND", conflicts_with = "join")]

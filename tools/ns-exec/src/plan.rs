@@ -9,12 +9,12 @@ use document::{
     Document, Instance,
     members::{Cgroup, Health, Hosts, Image, Process, Rootfs},
 };
+use life::Restart;
 use mount::Volume;
 use oci_spec::{
     image::Config,
     runtime::{LinuxResources, Spec},
 };
-use life::Restart;
 use operation::note;
 use runtime::StopSignal;
 use runtime::spec::{self, Device, Overrides, Owner, from_image, order, run_with};
@@ -125,7 +125,9 @@ pub(crate) fn plan(
         oom_killed: None,
         usage: None,
         finished: None,
-        restart: Some(lifetime.restart).filter(|policy| *policy != Restart::No).map(|policy| policy.to_string()),
+        restart: Some(lifetime.restart)
+            .filter(|policy| *policy != Restart::No)
+            .map(|policy| policy.to_string()),
         restarts: None,
         restarting: false,
         pause: None,

@@ -48,8 +48,13 @@ fn attempt(tool: &Portmap, what: HandOver) -> Result<()> {
                 if let Err(error) = operations[at].apply(&scope) {
                     undo_all(&operations[..at], &scope);
                     let taken = error.errno() == Some(nix::errno::Errno::EEXIST);
-                    let error = anyhow::Error::from(error).context(format!("take the ports of container \"{id}\" again"));
-                    return Err(if taken { hint(error, "another container has published one of them meanwhile") } else { error });
+                    let error = anyhow::Error::from(error)
+                        .context(format!("take the ports of container \"{id}\" again"));
+                    return Err(if taken {
+                        hint(error, "another container has published one of them meanwhile")
+                    } else {
+                        error
+                    });
                 }
             }
             Ok(())
@@ -59,7 +64,8 @@ fn attempt(tool: &Portmap, what: HandOver) -> Result<()> {
 
 /// What the container's steps of this tool have made.
 fn recorded(scope: &Scope, id: &Id) -> Result<Vec<Op>> {
-    let document = record::read(&scope.run_dir, id)?.ok_or_else(|| anyhow!("container \"{id}\" has no record"))?;
+    let document =
+        record::read(&scope.run_dir, id)?.ok_or_else(|| anyhow!("container \"{id}\" has no record"))?;
     let steps = document.steps_of("portmap")?.into_iter().flat_map(|(_, step)| step.operations);
     steps.map(|operation| Ok(Op::deserialize(operation)?)).collect()
 }

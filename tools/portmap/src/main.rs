@@ -32,9 +32,9 @@ use document::{
     Document,
     members::{self, GatewayMode},
 };
+use hand_over::HandOver;
 use nat::Mapping;
 use operation::Scope;
-use hand_over::HandOver;
 use publish::{Container, Publish};
 use toolkit::{Common, Context, Filter, Invocation, Plan, hint};
 

@@ -167,7 +167,10 @@ impl Document {
     ///
     /// # Errors
     /// [`Error::Malformed`] if it is no object.
-    pub fn edit<M: Member>(&mut self, edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Result<(), Error> {
+    pub fn edit<M: Member>(
+        &mut self,
+        edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+    ) -> Result<(), Error> {
         let malformed = |source| Error::Malformed { name: M::NAME, source };
         let mut object = match self.raw(M::NAME) {
             Some(text) => serde_json::from_str(text.get()).map_err(malformed)?,
@@ -217,7 +220,8 @@ impl Document {
             #[serde(default)]
             restarting: bool,
         }
-        let told = self.raw(members::Process::NAME).and_then(|text| serde_json::from_str::<Told>(text.get()).ok());
+        let told =
+            self.raw(members::Process::NAME).and_then(|text| serde_json::from_str::<Told>(text.get()).ok());
         told.is_some_and(|told| told.finished.is_some() && !told.restarting)
     }
 

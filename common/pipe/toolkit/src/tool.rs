@@ -154,6 +154,12 @@ pub trait Report: clap::Parser {
         Ok(())
     }
 
+    /// The exit status after [`Report::report`] has succeeded, for a tool that runs something: that of what it ran.
+    fn status(&self, report: &Value) -> u8 {
+        let _ = report;
+        0
+    }
+
     /// The text to print instead of JSON, if the arguments ask for it (`--table`).
     fn text(&self, report: &Value) -> Option<String> {
         let _ = report;

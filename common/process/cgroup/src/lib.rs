@@ -27,4 +27,4 @@ pub use limits::{Setting, plan, separate_hierarchies};
 pub use mount::cgroup::visible_place;
 pub use operation::{CgroupOperation, end, path};
 pub use temporary::Temporary;
-pub use usage::Usage;
+pub use usage::{Current, Usage};

@@ -43,6 +43,53 @@ impl Usage {
     }
 }
 
+/// What the processes of a cgroup use now. What the kernel does not count is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Current {
+    /// The time of all processors so far, in microseconds.
+    pub cpu_time: Option<u64>,
+    /// Memory in bytes, without files that are only cached.
+    pub memory: Option<u64>,
+    /// The most that it may be; none for no limit.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl Current {
+    /// Reads what the cgroup at `path` uses, in every hierarchy where it is with these limits.
+    ///
+    /// # Errors
+    /// When the hierarchies cannot be looked at.
+    pub fn of(path: &Path, limits: Option<&LinuxResources>) -> Result<Self> {
+        let mut found = Self::default();
+        if let Some(group) = Group::open(&Hierarchy::open()?, path)? {
+            found.cpu_time = keyed(&group, "cpu.stat", "usage_usec")?;
+            let cached = keyed(&group, "memory.stat", "inactive_file")?.unwrap_or_default();
+            found.memory = number(&group, "memory.current")?.map(|all| all.saturating_sub(cached));
+            found.memory_limit = number(&group, "memory.max")?;
+            found.pids = number(&group, "pids.current")?;
+        }
+        for hierarchy in limits.map(separate_hierarchies).transpose()?.unwrap_or_default() {
+            let Some(group) = Group::open(&hierarchy, path)? else { continue };
+            if let Some(all) = number(&group, "memory.usage_in_bytes")? {
+                let cached = keyed(&group, "memory.stat", "total_inactive_file")?.unwrap_or_default();
+                found.memory = Some(all.saturating_sub(cached));
+                // Without a limit it is a number that no machine has.
+                found.memory_limit =
+                    number(&group, "memory.limit_in_bytes")?.filter(|limit| *limit < 1 << 60);
+            }
+            found.pids = number(&group, "pids.current")?.or(found.pids);
+            let time = number(&group, "cpuacct.usage")?.map(|nanoseconds| nanoseconds / 1000);
+            found.cpu_time = time.or(found.cpu_time);
+        }
+        if found.pids.is_none() {
+            found.pids = u64::try_from(crate::processes(path)?.len()).ok();
+        }
+        Ok(found)
+    }
+}
+
 /// The number in a file; none without the file.
 fn number(group: &Group, file: &str) -> Result<Option<u64>> {
     Ok(unless_gone(group.read(file))?.and_then(|text| text.trim().parse().ok()))

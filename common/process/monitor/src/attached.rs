@@ -51,7 +51,10 @@ enum Told {
         #[serde(default)]
         stdin: bool,
     },
-    Resize { columns: u16, rows: u16 },
+    Resize {
+        columns: u16,
+        rows: u16,
+    },
 }
 
 impl Client {

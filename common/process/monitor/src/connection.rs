@@ -104,7 +104,9 @@ impl Connection {
                 let told: Value = serde_json::from_slice(&packet).unwrap_or_default();
                 match told.get("attached") {
                     Some(_) => Event::Attached { terminal: told["terminal"] == true },
-                    None => Event::Ended(told["exitStatus"].as_i64().and_then(|status| i32::try_from(status).ok())),
+                    None => Event::Ended(
+                        told["exitStatus"].as_i64().and_then(|status| i32::try_from(status).ok()),
+                    ),
                 }
             }
         })

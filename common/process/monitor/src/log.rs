@@ -103,7 +103,8 @@ impl Open {
         }
         if let Some(index) = &mut self.index {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-            let _ = index.write_all(format!("{now} {} {} {length}\n", source.letter(), self.written).as_bytes());
+            let _ =
+                index.write_all(format!("{now} {} {} {length}\n", source.letter(), self.written).as_bytes());
         }
         self.written += length;
     }

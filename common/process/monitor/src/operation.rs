@@ -38,7 +38,8 @@ impl MonitorOperation {
 impl Operation for MonitorOperation {
     fn explain(&self) -> Vec<String> {
         let files = streams::FILES.map(|suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored));
-        vec![format!("mkfifo -m 600 {}", files.join(" "))]
+        let socket = format!("$STAVE_RUN/{}.{}", self.monitored, socket::NAME);
+        vec![format!("mkfifo -m 600 {}", files.join(" ")), format!("nc -lU {socket} &")]
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {

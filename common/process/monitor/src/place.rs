@@ -28,7 +28,8 @@ impl Place {
     }
 
     pub(crate) fn try_clone(&self) -> Result<Self> {
-        let directory = self.directory.try_clone().map_err(failed("open", format_args!("directory {:?}", self.path)))?;
+        let directory =
+            self.directory.try_clone().map_err(failed("open", format_args!("directory {:?}", self.path)))?;
         Ok(Self { directory, path: self.path.clone(), id: self.id.clone() })
     }
 

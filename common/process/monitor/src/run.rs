@@ -291,7 +291,10 @@ impl Monitor {
                 match request {
                     Request::Look => look = true,
                     Request::Attach => {
-                        Clients::answer(client, &json!({"attached": true, "terminal": terminal.is_some()}).to_string());
+                        Clients::answer(
+                            client,
+                            &json!({"attached": true, "terminal": terminal.is_some()}).to_string(),
+                        );
                     }
                     Request::Resize { columns, rows } => {
                         terminal.into_iter().for_each(|terminal| runtime::resize(terminal, columns, rows));

@@ -172,7 +172,8 @@ fn who_attaches_sees_output_and_types() {
 #[test]
 fn a_killed_monitor_loses_nothing_that_another_one_finds() {
     let case = Case::new();
-    let mut keeper = case.counter("i=0; while [ $i -lt 20 ]; do echo $i; i=$((i+1)); sleep 0.02; done; exit 9", false, 1);
+    let mut keeper =
+        case.counter("i=0; while [ $i -lt 20 ]; do echo $i; i=$((i+1)); sleep 0.02; done; exit 9", false, 1);
     let identity = case.launch(&mut keeper, false);
     wait_for("output", LIMIT, || case.logged().contains('1'));
     let monitor = Identity::of(Case::monitor_of(identity)).unwrap();

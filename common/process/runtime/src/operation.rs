@@ -33,7 +33,13 @@ pub struct ProcessOperation {
 impl ProcessOperation {
     /// A process that was not started yet.
     pub fn new(spec: Spec, log: Option<PathBuf>) -> Self {
-        Self { spec: Box::new(spec), log, log_limit: None, interactive: false, identity: Identity { pid: 0, start_time: 0 } }
+        Self {
+            spec: Box::new(spec),
+            log,
+            log_limit: None,
+            interactive: false,
+            identity: Identity { pid: 0, start_time: 0 },
+        }
     }
 }
 

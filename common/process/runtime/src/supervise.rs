@@ -35,8 +35,12 @@ pub fn supervise(
     stay: impl FnOnce(Running),
 ) -> Result<Supervised> {
     let (channel, inside) = Channel::pair()?;
-    let outer: Vec<RawFd> =
-        streams.descriptors().chain([inside.as_fd()]).map(|fd| fd.as_raw_fd()).chain(kept.iter().copied()).collect();
+    let outer: Vec<RawFd> = streams
+        .descriptors()
+        .chain([inside.as_fd()])
+        .map(|fd| fd.as_raw_fd())
+        .chain(kept.iter().copied())
+        .collect();
     background(&outer, || {
         match begin(spec, streams, &inside) {
             // The caller has gone.

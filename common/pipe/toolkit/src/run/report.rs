@@ -35,43 +35,48 @@ pub fn report_document<R: Report>(report: &R, from: &'static str) -> anyhow::Res
 
 /// The whole `main` of a report.
 pub fn report<R: Report>() -> ExitCode {
-    run::<R>().into()
+    match run::<R>() {
+        Ok(status) => status.into(),
+        Err(exit) => exit.into(),
+    }
 }
 
-fn run<R: Report>() -> Exit {
+/// The exit status of a job that was done, or how it ended otherwise.
+fn run<R: Report>() -> Result<u8, Exit> {
     let Invocation { tool, asked, .. } = Invocation::<R>::parse();
     let report = match asked {
         Asked::Job(report) => report,
         Asked::Aside(common) if common.schema || common.generate.is_some() => {
-            return schema::print::<R>(&tool, &common, &[], &[]);
+            return Err(schema::print::<R>(&tool, &common, &[], &[]));
         }
         Asked::Aside(_) => {
             failure::print(&tool, &anyhow::anyhow!("it makes nothing that could be undone or checked"));
-            return Exit::Usage;
+            return Err(Exit::Usage);
         }
         Asked::Usage(error) if !error.use_stderr() => {
             let _ = error.print();
-            return Exit::Done;
+            return Err(Exit::Done);
         }
         Asked::Usage(error) => {
             failure::print(&tool, &usage_error(&tool, &error));
-            return Exit::Usage;
+            return Err(Exit::Usage);
         }
     };
     let context = report.common().context(None);
     let is_plan = report.common().dry_run && !R::PLANS;
     if report.common().explain || is_plan {
         let lines = context.and_then(|context| report.explain(&context));
-        return if is_plan { planned(&tool, report.common(), lines) } else { explained(&tool, lines) };
+        return Err(match is_plan {
+            true => planned(&tool, report.common(), lines),
+            false => explained(&tool, lines),
+        });
     }
     let printed = context.and_then(|context| report.report(&context)).and_then(|value| {
         print(&report, &value)?;
-        report.verdict(&value)
+        report.verdict(&value)?;
+        Ok(report.status(&value))
     });
-    match printed {
-        Ok(()) => Exit::Done,
-        Err(error) => failure::end(&tool, &error),
-    }
+    printed.map_err(|error| failure::end(&tool, &error))
 }
 
 fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {

@@ -76,6 +76,21 @@ fn all() -> Capabilities {
     ALL.iter().filter_map(|name| Capability::from_str(name).ok()).collect()
 }
 
+/// All capabilities, in each set that a process has.
+///
+/// # Errors
+/// When they cannot be described.
+pub fn every() -> Result<LinuxCapabilities, oci_spec::OciSpecError> {
+    let builder = LinuxCapabilitiesBuilder::default();
+    builder
+        .bounding(all())
+        .effective(all())
+        .permitted(all())
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build()
+}
+
 fn parse(name: &str) -> Result<Capabilities, Unknown> {
     let upper = name.to_ascii_uppercase();
     let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);

@@ -25,7 +25,7 @@ use userns::Namespace;
 
 use crate::{Error, Identity, StopSignal, error::Result, user, user::User};
 
-pub use capabilities::Unknown as UnknownCapability;
+pub use capabilities::{Unknown as UnknownCapability, every as every_capability};
 pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;

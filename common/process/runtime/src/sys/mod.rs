@@ -24,10 +24,10 @@ use rustix::{
 pub(crate) use arguments::forget_arguments;
 pub use inherited::inherited;
 pub(crate) use joining::{Report, Undone, bear};
-pub(crate) use memory::{forget_memory, own_heap};
 pub use memory::settle_memory;
-pub use status::status_of;
+pub(crate) use memory::{forget_memory, own_heap};
 pub(crate) use program_file::{ProgramFile, leave_program_file};
+pub use status::status_of;
 
 /// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is
 /// no number are 0.

@@ -1,0 +1,153 @@
+//! Runs another command in a running container.
+//!
+//! # Does
+//! Starts the command in all namespaces and in the cgroup of the container, with the user, variables and policies of its process.
+//! Waits until it ends, or with `-d` leaves it.
+//! # Reads
+//! No document; the record.
+//! # Adds
+//! Nothing. Standard streams belong to the command.
+//! # Undoes
+//! Nothing: the command ends with the container.
+//! # Needs
+//! Root, or whoever started the container. It exits as the command does, and with 125 if the command did not start.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use document::Id;
+use life::{Container, Exec};
+use runtime::{Foreground, Stdio, Streams, Terminal};
+use serde_json::Value;
+use toolkit::prelude::*;
+
+/// Run another command in a running container
+#[derive(Parser)]
+#[command(name = "container-exec", version, mut_arg("verbose", |verbose| verbose.short(None)))]
+struct ContainerExec {
+    /// The container
+    #[arg(value_name = "ID")]
+    container: Id,
+    /// Leave the command in the background; its output is discarded
+    #[arg(short, long)]
+    detach: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Keep standard input open for the command
+    #[arg(short, long)]
+    interactive: bool,
+    /// Set an environment variable; without VALUE, to the value of NAME here; repeatable
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Set variables from a file of NAME=VALUE, each ended by a NUL, as in /proc/PID/environ
+    #[arg(long, value_name = "FILE")]
+    env_list: Option<PathBuf>,
+    /// Run in this working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Run as this user and group
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Give the command all capabilities and system calls
+    #[arg(long)]
+    privileged: bool,
+    #[command(flatten)]
+    common: Common,
+    /// The command
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// The exit status when the command did not start.
+const NOT_STARTED: u8 = 125;
+
+impl ContainerExec {
+    fn exec(&self, size: Option<(u16, u16)>) -> Result<Exec> {
+        let own = |name: &str| std::env::var(name).ok();
+        let mut variables = Vec::new();
+        if let Some(path) = &self.env_list {
+            let text = std::fs::read(path).with_context(|| format!("read {path:?}"))?;
+            let entries = text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+            variables.extend(entries.map(|entry| String::from_utf8_lossy(entry).into_owned()));
+        }
+        variables.extend(self.env.iter().filter_map(|variable| match variable.contains('=') {
+            true => Some(variable.clone()),
+            false => own(variable).map(|value| format!("{variable}={value}")),
+        }));
+        Ok(Exec {
+            command: self.command.clone(),
+            variables,
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+            terminal: self.tty,
+            size,
+            privileged: self.privileged,
+            no_new_privileges: false,
+        })
+    }
+
+    fn run(&self, context: &Context) -> Result<i32> {
+        let container = Container::running(&context.scope, &self.container)?;
+        let terminal = (self.tty && !self.detach).then(|| Terminal::open(self.interactive)).transpose();
+        let terminal = terminal
+            .map_err(|error| hint(error, "leave -t out, and the command reads from a pipe or a file"))?;
+        let (spec, process) = self.exec(terminal.as_ref().and_then(Terminal::size))?.process(&container)?;
+        let signals = Foreground::new()?;
+        let (stdin, out) = match (self.detach, self.interactive) {
+            (true, _) => (Stdio::Null, Stdio::Null),
+            (false, true) => (Stdio::Inherit, Stdio::Inherit),
+            (false, false) => (Stdio::Null, Stdio::Inherit),
+        };
+        let joined = runtime::join(
+            &spec,
+            container.identity(),
+            &process,
+            Streams { stdin, stdout: out, stderr: out },
+        )?;
+        let mut running = joined.release()?;
+        for warning in std::mem::take(&mut running.warnings) {
+            operation::tell!("container-exec: warning: {warning}");
+        }
+        if self.detach {
+            return Ok(0);
+        }
+        let raw = terminal.map(Terminal::into_raw).transpose()?;
+        Ok(runtime::foreground(running, &signals, raw.as_ref(), Vec::new())?)
+    }
+}
+
+impl Report for ContainerExec {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let pid = Container::running(&context.scope, &self.container)?.identity().pid.to_string();
+        let words = ["nsenter", "--target", &pid, "--all", "--"];
+        Ok(vec![operation::words(words.into_iter().chain(self.command.iter().map(String::as_str)))])
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        Ok(match self.run(context) {
+            Ok(status) => status.into(),
+            Err(error) => {
+                toolkit::print_error("container-exec", &error);
+                let of_command = error.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
+                of_command.map_or(NOT_STARTED, runtime::Error::status).into()
+            }
+        })
+    }
+
+    fn text(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
+
+    fn status(&self, report: &Value) -> u8 {
+        report.as_u64().and_then(|status| u8::try_from(status).ok()).unwrap_or(NOT_STARTED)
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerExec>()
+}

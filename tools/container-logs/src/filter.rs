@@ -1,0 +1,178 @@
+//! What of a log is printed, and how.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use jiff::Timestamp;
+use monitor::Source;
+
+/// A point in time, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Point(i128);
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(seconds) = text.parse::<f64>() {
+            return Ok(Self((seconds * 1e9) as i128));
+        }
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Ok(Self(time.as_nanosecond()));
+        }
+        let ago = operation::quantity::age(text).map_err(|_| {
+            "it is a time such as 2026-01-02T15:04:05Z, seconds since 1970, or 10m for ten minutes ago"
+                .to_owned()
+        })?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self(now.as_nanos() as i128 - ago.as_nanos() as i128))
+    }
+}
+
+/// How many lines at the end; none for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail(Option<usize>);
+
+impl FromStr for Tail {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(lines) => Ok(Self(Some(lines))),
+            // As with Docker, a negative number is all.
+            Err(_) if text == "all" || text.parse::<i64>().is_ok() => Ok(Self(None)),
+            Err(_) => Err("it is a number of lines, or all".to_owned()),
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter {
+    pub(crate) since: Option<Point>,
+    pub(crate) until: Option<Point>,
+    pub(crate) tail: Tail,
+    pub(crate) timestamps: bool,
+}
+
+impl Filter {
+    pub(crate) fn needs_times(&self) -> bool {
+        self.since.is_some() || self.until.is_some() || self.timestamps
+    }
+
+    fn admits(&self, time: Option<i128>) -> bool {
+        let Some(time) = time.map(Point) else { return true };
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
+    }
+
+    /// Whether nothing comes any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+        self.until.is_some_and(|until| until < Point(now))
+    }
+}
+
+/// A line, or the beginning of one.
+#[derive(Debug)]
+struct Line {
+    source: Source,
+    time: Option<i128>,
+    text: Vec<u8>,
+}
+
+/// Cuts pieces of output into lines, and prints them.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    filter: Filter,
+    /// What is not yet a line, of each stream.
+    open: [Option<Line>; 2],
+    /// The last lines, until it is known that they are.
+    kept: Option<VecDeque<Line>>,
+}
+
+impl Printer {
+    pub(crate) fn new(filter: Filter) -> Self {
+        Self { filter, open: [None, None], kept: filter.tail.0.map(|_| VecDeque::new()) }
+    }
+
+    /// The next piece.
+    pub(crate) fn take(&mut self, source: Source, time: Option<i128>, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let slot = &mut self.open[usize::from(source == Source::Stderr)];
+            let line = slot.get_or_insert_with(|| Line { source, time, text: Vec::new() });
+            line.text.extend_from_slice(part);
+            if part.ends_with(b"\n")
+                && let Some(line) = slot.take()
+            {
+                self.line(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: Line) -> io::Result<()> {
+        if !self.filter.admits(line.time) {
+            return Ok(());
+        }
+        match (&mut self.kept, self.filter.tail.0) {
+            (Some(kept), Some(most)) => {
+                kept.push_back(line);
+                if kept.len() > most {
+                    kept.pop_front();
+                }
+                Ok(())
+            }
+            _ => self.print(&line),
+        }
+    }
+
+    fn print(&self, line: &Line) -> io::Result<()> {
+        let mut text = Vec::new();
+        if self.filter.timestamps {
+            let time = line.time.and_then(|time| Timestamp::from_nanosecond(time).ok()).unwrap_or_default();
+            text.extend_from_slice(format!("{time:.9} ").as_bytes());
+        }
+        text.extend_from_slice(&line.text);
+        match line.source {
+            Source::Stdout => io::stdout().write_all(&text),
+            Source::Stderr => io::stderr().write_all(&text),
+        }
+    }
+
+    /// All that was there is read: the last lines are known, and what comes is printed as it comes. What is not yet a line is
+    /// printed too, unless `-t` begins each.
+    pub(crate) fn settle(&mut self, is_end: bool) -> io::Result<()> {
+        if is_end || !self.filter.timestamps {
+            for slot in 0..2 {
+                if let Some(line) = self.open[slot].take() {
+                    self.line(line)?;
+                }
+            }
+        }
+        for line in self.kept.take().into_iter().flatten() {
+            self.print(&line)?;
+        }
+        io::stdout().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_and_tails() {
+        assert_eq!("1.5".parse(), Ok(Point(1_500_000_000)));
+        assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Point(1_000_000_000)));
+        assert!("10m".parse::<Point>().unwrap() > Point(0));
+        assert!("yesterday".parse::<Point>().is_err());
+        assert_eq!("3".parse(), Ok(Tail(Some(3))));
+        assert_eq!("all".parse(), Ok(Tail(None)));
+        assert_eq!("-1".parse(), Ok(Tail(None)));
+        assert!("x".parse::<Tail>().is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! Reads a log to its end, and on.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    thread::sleep,
+    time::Duration,
+};
+
+use life::Container;
+use monitor::{Chunk, Entries, Log};
+use operation::Scope;
+use toolkit::prelude::*;
+
+use crate::filter::{Filter, Printer};
+
+/// How often a log that is followed is looked at.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A half of a log that is being read.
+struct Half {
+    file: File,
+    entries: Entries,
+}
+
+impl Half {
+    fn open(path: &Path) -> Result<Option<Self>> {
+        let entries = Entries::open(path).with_context(|| format!("read {:?}", Log::index(path)))?;
+        match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            file => Ok(Some(Self { file: file.with_context(|| format!("read {path:?}"))?, entries })),
+        }
+    }
+
+    /// Whether it is the file with this name.
+    fn is_at(&self, path: &Path) -> bool {
+        let Ok(found) = path.metadata() else { return true };
+        self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
+    }
+
+    /// Prints what there is. `is_whole`: nobody writes to it any more.
+    fn print(&mut self, printer: &mut Printer, is_whole: bool) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        while let Some(Chunk { time, source, from, to }) = self.entries.next(length, is_whole)? {
+            let mut at = from;
+            let mut buffer = vec![0; 64 << 10];
+            while at < to {
+                let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+                match self.file.read_at(&mut buffer[..wanted], at)? {
+                    0 => break,
+                    length => {
+                        printer.take(source, time, &buffer[..length])?;
+                        at += length as u64;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Prints the log. With `follow` until the container has ended.
+pub(crate) fn print(
+    scope: &Scope,
+    container: &Container,
+    log: &Log,
+    filter: Filter,
+    follow: bool,
+) -> Result<()> {
+    match run(scope, container, log, filter, follow) {
+        // A reader may close the pipe early, as in `container-logs | head`.
+        Err(error)
+            if error.chain().any(|cause| {
+                cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+            }) =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: bool) -> Result<()> {
+    let mut printer = Printer::new(filter);
+    let failed = || format!("read {:?}", log.path);
+    // The newer half first: the older one may go meanwhile, and nothing is printed twice.
+    let mut newer = Half::open(&log.path)?;
+    if let Some(mut older) = Half::open(&Log::older(&log.path))? {
+        older.print(&mut printer, true).with_context(failed)?;
+    }
+    let mut goes_on = follow;
+    loop {
+        // Whether it runs is asked first: what it wrote before its end is read after that.
+        goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
+        if let Some(half) = &mut newer {
+            half.print(&mut printer, !goes_on && !is_running(scope, container)).with_context(failed)?;
+            if !half.is_at(&log.path) {
+                half.print(&mut printer, true).with_context(failed)?;
+                newer = Half::open(&log.path)?;
+                continue;
+            }
+        } else {
+            newer = Half::open(&log.path)?;
+        }
+        printer.settle(!goes_on).context("write the log")?;
+        if !goes_on {
+            return Ok(());
+        }
+        sleep(PAUSE);
+    }
+}
+
+/// Whether there may be more: the container runs, is about to run again, or its end is not on record yet.
+fn runs(scope: &Scope, container: &Container) -> Result<bool> {
+    let Ok(now) = Container::read(scope, &container.id) else { return Ok(false) };
+    Ok(now.is_running()?
+        || now.process.restarting
+        || (now.process.pid > 0 && now.process.finished.is_none() && has_monitor(scope, &now)))
+}
+
+fn is_running(scope: &Scope, container: &Container) -> bool {
+    runs(scope, container).unwrap_or(false)
+}
+
+fn has_monitor(scope: &Scope, container: &Container) -> bool {
+    let place = monitor::Place::open(&scope.run_dir, container.id.as_str());
+    place.and_then(|place| monitor::Connection::open(&place)).is_ok_and(|connection| connection.is_some())
+}

@@ -1,0 +1,87 @@
+//! Prints what a container has printed.
+//!
+//! # Does
+//! Reads the container's log and its older half. What its process wrote to standard output goes to standard output, and what it
+//! wrote to standard error to standard error. With `-f` it goes on until the container ends.
+//! # Reads
+//! No document; the record, the log, and its index.
+//! # Adds
+//! Nothing.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to the log.
+
+mod filter;
+mod follow;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use document::Id;
+use filter::{Filter, Point, Tail};
+use life::Container;
+use serde_json::Value;
+use toolkit::prelude::*;
+
+/// Print the output of a container, also of one that has ended
+#[derive(Parser)]
+#[command(name = "container-logs", version)]
+struct ContainerLogs {
+    /// The container
+    #[arg(value_name = "ID")]
+    container: Id,
+    /// Go on until the container ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Print only what came after this: a time (2026-01-02T15:04:05Z), seconds since 1970, or how long ago (10m)
+    #[arg(long, value_name = "TIME")]
+    since: Option<Point>,
+    /// Print only what came before this
+    #[arg(long, value_name = "TIME")]
+    until: Option<Point>,
+    /// Print only so many lines at the end, or all
+    #[arg(short = 'l', long, value_name = "N|all", default_value = "all", hide_default_value = true)]
+    tail: Tail,
+    /// Begin each line with its time
+    #[arg(short, long)]
+    timestamps: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for ContainerLogs {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        let container = Container::read(&context.scope, &self.container)?;
+        let follow = if self.follow { "-f " } else { "" };
+        let path = container.operation.log.unwrap_or_default();
+        Ok(vec![format!("tail {follow}-n +1 {}", operation::quote(&path.to_string_lossy()))])
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let container = Container::read(&context.scope, &self.container)?;
+        let Some(log) = container.log() else {
+            let error = anyhow!("container \"{}\" has no log", self.container);
+            return Err(hint(error, "its output went to the one who started it in the foreground"));
+        };
+        let filter =
+            Filter { since: self.since, until: self.until, tail: self.tail, timestamps: self.timestamps };
+        if filter.needs_times() && !log.indexed {
+            bail!("{:?} was named by --log, and tells no times: --since, --until and -t need them", log.path);
+        }
+        follow::print(&context.scope, &container, &log, filter, self.follow)?;
+        Ok(Value::Null)
+    }
+
+    fn text(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerLogs>()
+}

@@ -1,0 +1,121 @@
+//! Shows what containers use.
+//!
+//! # Does
+//! Reads the counters of each container's cgroup and network twice, a moment apart, and what they say now.
+//! # Reads
+//! No document; the records.
+//! # Adds
+//! Nothing; prints a JSON array, or with `--table` and `--format` text. With `--stream` again and again, one JSON line each time.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to the records.
+
+mod sample;
+
+use std::{io::Write, process::ExitCode, thread::sleep, time::Duration};
+
+use clap::Parser;
+use document::{Id, record};
+use life::Container;
+use sample::Sample;
+use serde_json::Value;
+use toolkit::{prelude::*, rows};
+
+/// Show the processor time, memory, network and processes of containers
+#[derive(Parser)]
+#[command(name = "container-stats", version)]
+struct ContainerStats {
+    /// The containers; all that run by default
+    #[arg(value_name = "ID")]
+    ids: Vec<Id>,
+    /// Go on until interrupted
+    #[arg(long)]
+    stream: bool,
+    /// The time between two looks
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    interval: u64,
+    /// Print a table instead of JSON
+    #[arg(long)]
+    table: bool,
+    /// Print TEXT for each container, one line each. {id}, {cpuPercent}, {cpuTime}, {memory}, {memoryLimit}, {memoryPercent},
+    /// {received}, {sent}, {pids} in it are replaced
+    #[arg(long, value_name = "TEXT", conflicts_with = "table")]
+    format: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl ContainerStats {
+    fn samples(&self, context: &Context) -> Result<Vec<Sample>> {
+        let run_dir = &context.scope.run_dir;
+        let mut samples = Vec::new();
+        if self.ids.is_empty() {
+            for id in record::list(run_dir)? {
+                let Some(document) = record::read(run_dir, &id)? else { continue };
+                if let Some(container) = Container::of(&id, document)?
+                    && container.is_running()?
+                {
+                    samples.push(Sample::of(&container)?);
+                }
+            }
+        }
+        for id in &self.ids {
+            samples.push(Sample::of(&Container::running(&context.scope, id)?)?);
+        }
+        Ok(samples)
+    }
+
+    /// The rows for the time since `before`, and what it is now.
+    fn look(&self, context: &Context, before: &[Sample]) -> Result<(Value, Vec<Sample>)> {
+        sleep(Duration::from_millis(self.interval));
+        let now = self.samples(context)?;
+        let row = |sample: &Sample| sample.row(before.iter().find(|other| other.id == sample.id));
+        Ok((now.iter().map(row).collect(), now))
+    }
+
+    fn shown(&self, rows: &Value) -> String {
+        match (&self.format, self.table) {
+            (Some(format), _) => rows::lines(format, rows),
+            (None, true) => sample::table(rows),
+            (None, false) => format!("{rows}\n"),
+        }
+    }
+}
+
+impl Report for ContainerStats {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let mut before = self.samples(context)?;
+        loop {
+            let (rows, now) = self.look(context, &before)?;
+            if !self.stream {
+                return Ok(rows);
+            }
+            let written = std::io::stdout().write_all(self.shown(&rows).as_bytes());
+            if written.is_err() || (now.is_empty() && !self.ids.is_empty()) {
+                return Ok(Value::Array(Vec::new()));
+            }
+            before = now;
+        }
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        match (self.stream, &self.format, self.table) {
+            (true, ..) => Some(String::new()),
+            (false, None, false) => None,
+            _ => Some(self.shown(report)),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerStats>()
+}

@@ -1,0 +1,131 @@
+//! What a container uses at one moment.
+
+use std::{fs, time::Instant};
+
+use cgroup::Current;
+use document::Id;
+use life::Container;
+use serde_json::{Value, json};
+use toolkit::{prelude::*, rows};
+
+/// One look at a container.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) id: Id,
+    when: Instant,
+    used: Current,
+    /// Bytes that it received and sent.
+    network: Option<(u64, u64)>,
+}
+
+impl Sample {
+    pub(crate) fn of(container: &Container) -> Result<Self> {
+        let limits = container.operation.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let used = container.cgroup().map(|path| Current::of(path, limits)).transpose()?.unwrap_or_default();
+        let network = network(container.identity().pid);
+        Ok(Self { id: container.id.clone(), when: Instant::now(), used, network })
+    }
+
+    /// The row. How much of a processor it used is known by an earlier look.
+    pub(crate) fn row(&self, before: Option<&Self>) -> Value {
+        let percent = before.and_then(|before| {
+            let used = self.used.cpu_time?.checked_sub(before.used.cpu_time?)? as f64;
+            let passed = self.when.duration_since(before.when).as_micros() as f64;
+            (passed > 0.0).then(|| rounded(used * 100.0 / passed))
+        });
+        let limit = self.used.memory_limit.or_else(machine_memory);
+        let share = self
+            .used
+            .memory
+            .zip(limit)
+            .map(|(memory, limit)| rounded(memory as f64 * 100.0 / limit.max(1) as f64));
+        json!({
+            "id": self.id,
+            "cpuPercent": percent,
+            "cpuTime": self.used.cpu_time,
+            "memory": self.used.memory,
+            "memoryLimit": limit,
+            "memoryPercent": share,
+            "received": self.network.map(|(received, _)| received),
+            "sent": self.network.map(|(_, sent)| sent),
+            "pids": self.used.pids,
+        })
+    }
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+/// The machine's memory in bytes.
+fn machine_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|size| size << 10)
+}
+
+/// Bytes received and sent by all interfaces of a process's network but `lo` (proc_pid_net(5)).
+fn network(pid: i32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    let mut sum = (0, 0);
+    for (name, counters) in text.lines().filter_map(|line| line.split_once(':')) {
+        let counters: Vec<u64> = counters.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        if let (false, [received, .., _, _, _, _, _, _, _]) = (name.trim() == "lo", counters.as_slice()) {
+            sum = (sum.0 + received, sum.1 + counters.get(8).copied().unwrap_or_default());
+        }
+    }
+    Some(sum)
+}
+
+/// A number of bytes as people read it.
+fn size(value: &Value) -> String {
+    let Some(bytes) = value.as_u64() else { return "-".to_owned() };
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut scaled = bytes as f64;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit + 1 < units.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes}B") } else { format!("{scaled:.1}{}", units[unit]) }
+}
+
+/// The rows under headings.
+pub(crate) fn table(rows: &Value) -> String {
+    let headings = ["CONTAINER", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"].map(str::to_owned);
+    let mut lines = vec![headings];
+    for row in rows.as_array().into_iter().flatten() {
+        let percent =
+            |name: &str| row[name].as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.2}%"));
+        let pair = |one: &str, other: &str| format!("{} / {}", size(&row[one]), size(&row[other]));
+        let pids = match &row["pids"] {
+            Value::Null => "-".to_owned(),
+            pids => rows::word(pids),
+        };
+        lines.push([
+            rows::word(&row["id"]),
+            percent("cpuPercent"),
+            pair("memory", "memoryLimit"),
+            percent("memoryPercent"),
+            pair("received", "sent"),
+            pids,
+        ]);
+    }
+    rows::table(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_read_them() {
+        for (bytes, text) in
+            [(json!(512), "512B"), (json!(1536), "1.5KiB"), (json!(5 << 20), "5.0MiB"), (Value::Null, "-")]
+        {
+            assert_eq!(size(&bytes), text);
+        }
+        assert!(machine_memory().unwrap() > 0);
+        assert!(network(std::process::id() as i32).is_some());
+    }
+}

@@ -1,0 +1,76 @@
+//! Lists the processes of a container.
+//!
+//! # Does
+//! Looks up the processes of the container's cgroup in `/proc`.
+//! # Reads
+//! No document; the record.
+//! # Adds
+//! Nothing; prints a JSON array, or with `--table` and `--format` text.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Read access to the record.
+
+mod process;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use document::Id;
+use life::Container;
+use serde_json::Value;
+use toolkit::{prelude::*, rows};
+
+/// List the processes of a container
+#[derive(Parser)]
+#[command(name = "container-top", version)]
+struct ContainerTop {
+    /// The container
+    #[arg(value_name = "ID")]
+    container: Id,
+    /// Print a table instead of JSON
+    #[arg(long)]
+    table: bool,
+    /// Print TEXT for each process, one line each. {pid}, {inside}, {parent}, {uid}, {state}, {time}, {memory}, {command} in it
+    /// are replaced
+    #[arg(long, value_name = "TEXT", conflicts_with = "table")]
+    format: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for ContainerTop {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, _: &Context) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let container = Container::running(&context.scope, &self.container)?;
+        let Some(path) = container.cgroup() else {
+            bail!(
+                "container \"{}\" has no cgroup of its own, which tells its processes from others",
+                self.container
+            )
+        };
+        let mut pids = cgroup::processes(path)?;
+        pids.sort_unstable();
+        // One that ended meanwhile is left out.
+        Ok(pids.into_iter().filter_map(process::row).collect())
+    }
+
+    fn text(&self, report: &Value) -> Option<String> {
+        match (&self.format, self.table) {
+            (Some(format), _) => Some(rows::lines(format, report)),
+            (None, true) => Some(process::table(report)),
+            (None, false) => None,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerTop>()
+}

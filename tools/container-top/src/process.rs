@@ -1,0 +1,78 @@
+//! A process, as `/proc` has it (proc(5)).
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use nix::unistd::{SysconfVar, sysconf};
+use serde_json::{Value, json};
+use toolkit::rows;
+
+/// What is known of a process; none if it is gone.
+pub(crate) fn row(pid: i32) -> Option<Value> {
+    let place = format!("/proc/{pid}");
+    let stat = fs::read_to_string(format!("{place}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let constant = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok());
+    let ticks = constant(SysconfVar::CLK_TCK).filter(|ticks| *ticks > 0).unwrap_or(100);
+    let page = constant(SysconfVar::PAGE_SIZE).unwrap_or(4096);
+    let status = fs::read_to_string(format!("{place}/status")).unwrap_or_default();
+    let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let inside = inside.and_then(|pids| pids.split_whitespace().last()?.parse::<i32>().ok());
+    let arguments = fs::read(format!("{place}/cmdline")).unwrap_or_default();
+    let words: Vec<String> =
+        arguments.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let words = words.strip_suffix(&[String::new()]).map(<[String]>::to_vec).unwrap_or(words);
+    let command = if words.iter().all(String::is_empty) { vec![format!("[{name}]")] } else { words };
+    Some(json!({
+        "pid": pid,
+        "inside": inside,
+        "parent": number(1),
+        "uid": fs::metadata(&place).ok()?.uid(),
+        "state": fields.first()?,
+        // Processor time in milliseconds: utime and stime.
+        "time": (number(11) + number(12)) * 1000 / ticks,
+        // Resident memory in bytes.
+        "memory": number(21) * page,
+        "command": command,
+    }))
+}
+
+/// The rows under headings.
+pub(crate) fn table(rows: &Value) -> String {
+    let mut lines = vec![["UID", "PID", "INSIDE", "PPID", "STATE", "TIME", "RSS", "CMD"].map(str::to_owned)];
+    for row in rows.as_array().into_iter().flatten() {
+        let cell = |name: &str| rows::word(&row[name]).replace(char::is_control, "?");
+        let seconds = row["time"].as_u64().unwrap_or_default() / 1000;
+        let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let memory = format!("{}K", row["memory"].as_u64().unwrap_or_default() >> 10);
+        lines.push([
+            cell("uid"),
+            cell("pid"),
+            cell("inside"),
+            cell("parent"),
+            cell("state"),
+            time,
+            memory,
+            cell("command"),
+        ]);
+    }
+    rows::table(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process() {
+        let pid = std::process::id() as i32;
+        let row = row(pid).unwrap();
+        assert_eq!(row["pid"], pid);
+        assert_eq!(row["parent"], std::os::unix::process::parent_id());
+        assert!(row["memory"].as_u64().unwrap() > 0 && !row["command"].as_array().unwrap().is_empty());
+        assert!(table(&json!([row])).starts_with("UID "));
+        assert_eq!(super::row(0), None);
+    }
+}
