@@ -1,4 +1,4 @@
-//! The small process beside each container in the background (docs/decisions/0015-a-monitor.md).
+//! The small process beside each container in the background (docs/decisions/0018-a-monitor.md).
 //!
 //! A [`Monitor`](run) takes the output of the container's process, writes it to the [`Log`], passes it on to who is attached,
 //! takes the exit status, and starts the process again where its [`Keeper`] says so. It holds no state that is not in the record
