@@ -163,7 +163,7 @@ pub const ROWS: [Row; 17] = [
         others: "",
         holds: "`pid`, `startTime` (clock ticks since boot), `exitStatus`, `oomKilled` and `usage` (`cpuTime` in microseconds, `memoryPeak` in bytes, \
                 `pidsPeak`) once it has ended, `log`, `stopSignal` where the image or the user names one, `spec` (OCI runtime-spec \
-                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's)",
+                process), `config` (`Entrypoint`, `Cmd`, `Env`, `WorkingDir`, `User`, `StopSignal` as used, where they differ from the image's), `finished` (when it ended), `restart`, `restarts`, `restarting`, `stopped`, `healthcheck`, `health`",
         schema: of::<Process>,
     },
     Row {
