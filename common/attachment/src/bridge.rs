@@ -88,10 +88,7 @@ pub fn network<E: From<Error>>(
     let nat = NatOperation::Bridge {
         bridge: name.clone(),
         subnet: chosen.subnet,
-        subnet6: chosen.v6.and_then(|(subnet, _)| match subnet {
-            IpNet::V6(subnet) => Some(subnet),
-            IpNet::V4(_) => None,
-        }),
+        subnet6: chosen.subnet6(),
         user: Some(user.clone()),
         closed: forward.previous == "0",
         closed6: forward6.as_ref().is_some_and(|forward| forward.previous == "0"),
@@ -99,40 +96,27 @@ pub fn network<E: From<Error>>(
     };
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
     let mut operations: Vec<NetworkOperation> = vec![claim.clone().into(), nat.into()];
-    for link in chosen.operations {
+    for link in chosen.operations.clone() {
         operations.push(Shared::new(&claim, Used::new(&user, Some(name), link)).into());
     }
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     // For all bridges.
     operations.push(Shared::new(&claim, Used::new(&user, None, forward)).into());
-    // For all that have IPv6, which others on other bridges have not.
-    if let Some(forward) = forward6 {
-        // One for each attachment. No id has a colon.
-        let holder = format!("{}:{}", container.id, container.interface);
-        let claim = Claim::new(scope, IPV6_CLAIMS, &holder);
-        operations.push(claim.clone().into());
-        operations.push(Shared::new(&claim, forward).into());
-    }
+    operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, forward)));
     // Undone before ip_forward, which stays where there are rules for forwarded packets.
     // With `none` as well: the last container takes the rules that an earlier one needed.
     let through = FirewallOperation::plan(name, wanted.firewall, recorded)?;
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
-    let bridge = members::Bridge {
-        name: name.clone(),
-        subnet: chosen.subnet.into(),
-        gateway: chosen.gateway.into(),
-        gateway_mode: Some(wanted.gateway_mode),
-        ip_range: wanted.range.map(Into::into),
-        ipv6: chosen.v6.map(|(subnet, gateway)| members::Ipv6 {
-            subnet,
-            gateway,
-            ip_range: wanted.range6.map(Into::into),
-        }),
-        internal: wanted.internal,
-        isolated: wanted.isolated,
-        other: Default::default(),
-    };
+    let bridge = chosen.member(wanted);
     Ok(Planned { bridge, operations })
+}
+
+/// What forwards IPv6, for all networks that have it. There is a claim for each attachment; no id has a colon.
+fn for_ipv6(container: &Container<'_>, forward: Sysctl) -> [NetworkOperation; 2] {
+    let holder = format!("{}:{}", container.id, container.interface);
+    let claim = Claim::new(container.scope, IPV6_CLAIMS, &holder);
+    let shared = Shared::new(&claim, forward);
+    [claim.into(), shared.into()]
 }
 
 /// The subnets to choose from, as Docker does (default-address-pools): 172.17.0.0/16 to 172.31.0.0/16, then parts of
@@ -176,6 +160,32 @@ struct Chosen {
     /// The same of IPv6.
     v6: Option<(IpNet, IpAddr)>,
     operations: Vec<LinkOperation>,
+}
+
+impl Chosen {
+    fn subnet6(&self) -> Option<Ipv6Net> {
+        match self.v6?.0 {
+            IpNet::V6(subnet) => Some(subnet),
+            IpNet::V4(_) => None,
+        }
+    }
+
+    /// What the document says of it.
+    fn member(&self, wanted: &Wanted) -> members::Bridge {
+        let ipv6 =
+            |(subnet, gateway)| members::Ipv6 { subnet, gateway, ip_range: wanted.range6.map(Into::into) };
+        members::Bridge {
+            name: wanted.bridge.clone(),
+            subnet: self.subnet.into(),
+            gateway: self.gateway.into(),
+            gateway_mode: Some(wanted.gateway_mode),
+            ip_range: wanted.range.map(Into::into),
+            ipv6: self.v6.map(ipv6),
+            internal: wanted.internal,
+            isolated: wanted.isolated,
+            other: Default::default(),
+        }
+    }
 }
 
 /// Refuses a range from which no address can be leased.

@@ -6,6 +6,7 @@
 //! others. A tool has one request at a time. An asynchronous connection would drop an answer that it cannot read, and
 //! would report a request that could not be sent as done.
 
+mod address;
 mod apply;
 pub mod arp;
 pub mod attribute;
@@ -27,7 +28,8 @@ mod socket;
 pub mod sysctl;
 pub mod transaction;
 
-pub use connection::{Address, Connection, Link, Route, WAY_OUT};
+pub use address::{Address, Route};
+pub use connection::{Connection, Link, WAY_OUT};
 pub use error::{Error, errno_of};
 pub use events::{Events, Heard};
 pub use frame::Request;
