@@ -15,7 +15,7 @@ use oci::{Digest, spec::Descriptor};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
 
-pub use prune::prune;
+pub use prune::{prune, shrink};
 
 /// A layer in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -43,6 +43,9 @@ struct Gc {
     /// Also remove steps of the build cache, and cache mounts, that no build has used for this time, such as 7d
     #[arg(long, value_name = "TIME", value_parser = operation::quantity::age)]
     cache: Option<Duration>,
+    /// Also remove steps of the build cache, the longest unused first, until the layers of the others fit this size, such as 10G
+    #[arg(long, value_name = "SIZE", value_parser = operation::quantity::size)]
+    keep_size: Option<u64>,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -67,7 +70,8 @@ impl Report for Gc {
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
             let (count, size) = (blobs.len(), human_size(bytes));
-            let cached = self.cache.map(|_| format!(", {} parts of the build cache", cache.len()));
+            let cached = (self.cache.is_some() || self.keep_size.is_some())
+                .then(|| format!(", {} parts of the build cache", cache.len()));
             let cached = cached.unwrap_or_default();
             operation::tell!("{words}: {count} blobs ({size}), {} unpacked layers{cached}", layers.len());
         }
@@ -90,10 +94,14 @@ impl Gc {
         let networks =
             builder::network::forsaken(&context.scope.run_dir).map_err(operation::Error::caused_by)?;
         // Before anything is marked: what a step of the cache mentions stays as long as the step.
-        let cache = match self.cache {
+        let mut cache = match self.cache {
             Some(age) => builder::cache::prune(&context.scope.root, age, is_plan).map_err(not_removed)?,
             None => Vec::new(),
         };
+        if let Some(most) = self.keep_size {
+            let more = builder::cache::shrink(&context.scope.root, most, is_plan).map_err(not_removed)?;
+            cache.extend(more.into_iter().filter(|path| !cache.contains(path)).collect::<Vec<_>>());
+        }
         let store = match Layout::open(&images) {
             Ok(layout) => {
                 let layout = layout.with_sync(self.writing.is_synced()?);

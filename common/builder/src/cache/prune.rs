@@ -1,6 +1,7 @@
 //! Removes what no build has used for a while.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::{self, File},
     io,
@@ -12,7 +13,7 @@ use std::{
 use oci::gc::is_older;
 use operation::unless_gone;
 
-use crate::workspace;
+use crate::{cache::Entry, workspace};
 
 type Result<T> = std::result::Result<T, (PathBuf, io::Error)>;
 
@@ -51,6 +52,42 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
     Ok(pruned)
 }
 
+/// Removes results of steps, those first that no build has used for longest, until the layers of the others have at most `most` bytes,
+/// below `root` (`$STAVE_ROOT`); with `dry_run` only lists them. Returns their paths.
+///
+/// # Errors
+/// When one cannot be looked at or removed: the path, and why.
+pub fn shrink(root: &Path, most: u64, dry_run: bool) -> Result<Vec<PathBuf>> {
+    let cache = root.join("cache");
+    let mut steps = Vec::new();
+    for path in
+        old(&cache, Duration::ZERO)?.into_iter().filter(|path| path.extension() == Some(OsStr::new("json")))
+    {
+        let at = |error| (path.clone(), error);
+        let Some(metadata) = unless_gone(fs::metadata(&path)).map_err(at)? else { continue };
+        let used = metadata.accessed().map_err(at)?;
+        let Some(text) = unless_gone(fs::read(&path)).map_err(at)? else { continue };
+        // One that cannot be read is of no use to a build either.
+        let layer = serde_json::from_slice::<Entry>(&text).ok().and_then(|entry| entry.layer);
+        steps.push((used, path, layer.map(|layer| layer.descriptor)));
+    }
+    steps.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let (mut counted, mut size, mut removed) = (HashSet::new(), 0_u64, Vec::new());
+    for (_, path, layer) in steps {
+        // Several steps may have made the same layer.
+        let own =
+            layer.filter(|layer| counted.insert(layer.digest().to_string())).map_or(0, |layer| layer.size());
+        size = size.saturating_add(own);
+        if size > most {
+            if !dry_run {
+                unless_gone(fs::remove_file(&path)).map_err(|error| (path.clone(), error))?;
+            }
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
+
 /// What stands in a directory and was not used for `age`, sorted. One that is missing has nothing.
 fn old(directory: &Path, age: Duration) -> Result<Vec<PathBuf>> {
     let at = |error| (directory.to_owned(), error);
@@ -78,6 +115,32 @@ fn remove(mounts: &Path, path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::workspace::Workspace;
+
+    #[test]
+    fn the_longest_unused_goes_until_the_rest_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        fs::create_dir(&cache).unwrap();
+        let step = |name: &str, size: u64, used: u64| {
+            let digest = oci::Digest::of(name.as_bytes());
+            let descriptor =
+                oci::spec::Descriptor::new(oci::spec::MediaType::ImageLayerGzip, size, digest.clone());
+            let layer = crate::cache::Layer { descriptor, diff_id: digest };
+            let entry = Entry { created: String::new(), layer: Some(layer) };
+            let path = cache.join(format!("{name}.json"));
+            fs::write(&path, serde_json::to_vec(&entry).unwrap()).unwrap();
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(used);
+            let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
+            File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+            path
+        };
+        let (old, new) = (step("old", 60, 1000), step("new", 50, 3000));
+        let between = step("between", 40, 2000);
+        assert!(shrink(dir.path(), 150, false).unwrap().is_empty());
+        assert_eq!(shrink(dir.path(), 100, true).unwrap(), std::slice::from_ref(&old));
+        assert_eq!(shrink(dir.path(), 60, false).unwrap(), [between, old]);
+        assert!(new.exists());
+    }
 
     #[test]
     fn what_is_not_used_goes_and_what_a_build_may_use_stays() {
