@@ -27,7 +27,8 @@ pub(crate) struct Container {
 struct Network {
     name: String,
     bridge: String,
-    subnet: Option<IpNet>,
+    /// The subnets that its containers are in.
+    subnets: Vec<IpNet>,
     addresses: Vec<IpAddr>,
 }
 
@@ -123,7 +124,7 @@ fn parse(text: &[u8]) -> Option<Container> {
     let network = |name: String, bridge: Bridge, cni: Cni| Network {
         name,
         bridge: bridge.name,
-        subnet: bridge.subnet.map(|subnet| subnet.trunc()),
+        subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
         addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
     };
     let mut networks: Vec<_> =
@@ -243,8 +244,8 @@ impl Containers {
     /// The names of the container with this address; none if no network of `asker` has such an address.
     pub(crate) fn names(&mut self, asker: &Container, address: IpAddr) -> Option<Vec<String>> {
         self.refresh();
-        let subnets = asker.networks.iter().filter_map(|network| network.subnet);
-        if !subnets.into_iter().any(|subnet| subnet.contains(&address)) {
+        if !asker.networks.iter().flat_map(|network| &network.subnets).any(|subnet| subnet.contains(&address))
+        {
             return None;
         }
         let has =
