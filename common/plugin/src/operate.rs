@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use cni::{Attachment, Code, Command, Error, Version, result};
-use document::{
-    Document, Id,
-    record::{self},
-};
+use document::{Document, Id, members::Network, record};
 use operation::Scope;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -58,7 +55,7 @@ fn id_of(network: &str, attachment: &Attachment) -> Result<Id, Error> {
 }
 
 fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> Result<Value, Error> {
-    let previous = request.configuration.get("prevResult");
+    let previous = request.configuration.previous()?;
     let arguments = (plugin.arguments)(request)?;
     let Some(arguments) = arguments else {
         return Ok(previous.cloned().unwrap_or_else(|| json!({"cniVersion": version.as_str()})));
@@ -68,7 +65,10 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
     let id = id_of(network, &attachment)?;
     let standing = record::read(&scope.run_dir, &id).map_err(failed)?;
     let document = match standing {
-        Some(document) => document,
+        Some(document) => {
+            hold_namespace(&document, request)?;
+            document
+        }
         None if plugin.begins => {
             let namespace = request.environment.namespace()?;
             let (container, interface) = (attachment.container, attachment.interface);
@@ -102,6 +102,20 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
     Ok(result::to_version(&whole, version))
 }
 
+/// What is left of an attachment to another namespace is not added to.
+fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
+    let wanted = request.environment.namespace()?;
+    let standing = document.get::<Network>().map_err(failed)?.map(|network| network.namespace);
+    match standing {
+        Some(standing) if standing != wanted => {
+            let message =
+                format!("something is left of the container in {}: DEL takes it back", standing.display());
+            Err(Error::new(Code::Failed, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes the tool's steps of an attachment back. One that is not on record needs nothing (SPEC.md: "Plugins should generally complete
 /// a DEL action without error even if some resources are missing").
 fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
@@ -122,7 +136,7 @@ fn steps(plugin: &Plugin, document: &Document) -> Result<usize, Error> {
 
 fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
     let attachment = request.environment.attachment()?;
-    let previous = request.configuration.get("prevResult");
+    let previous = request.configuration.previous()?;
     let previous =
         previous.ok_or_else(|| Error::new(Code::InvalidConfiguration, "\"prevResult\" is missing"))?;
     if (plugin.arguments)(request)?.is_none() {

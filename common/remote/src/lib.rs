@@ -95,6 +95,7 @@ impl<const TIMEOUT: u64> Transfer<TIMEOUT> {
     pub fn towards(&self, creds: Option<&registry::Login>, tls_verify: Option<bool>) -> Self {
         let mut own = self.clone();
         own.reach.creds = creds.cloned().or(own.reach.creds);
+        own.reach.insecure &= tls_verify != Some(true);
         own.reach.tls_verify = tls_verify.or(own.reach.tls_verify);
         own
     }

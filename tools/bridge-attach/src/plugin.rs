@@ -53,7 +53,8 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
             return Err(Error::unsupported(key, &json!(true)));
         }
     }
-    let mut arguments = vec![configuration.text("bridge")?.unwrap_or("cni0").to_owned()];
+    let mut arguments =
+        vec![configuration.text("bridge")?.filter(|name| !name.is_empty()).unwrap_or("cni0").to_owned()];
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     if environment.command == cni::Command::Add {
         let interface = environment.attachment()?.interface;
@@ -77,8 +78,9 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
         add("--icc", "false".to_owned());
     }
     // Here a network has a gateway, and its addresses are hidden, unless the configuration says otherwise.
+    let is_default = configuration.flag("isDefaultGateway")?;
     let is_gateway =
-        configuration.flag("isGateway")?.or(configuration.flag("isDefaultGateway")?) != Some(false);
+        is_default == Some(true) || configuration.flag("isGateway")?.or(is_default) != Some(false);
     match (is_gateway, configuration.flag("ipMasq")?) {
         (false, _) => arguments.push("--internal".to_owned()),
         (true, Some(false)) => arguments.extend(["--gateway-mode".to_owned(), "routed".to_owned()]),

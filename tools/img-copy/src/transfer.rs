@@ -31,6 +31,7 @@ struct Standing {
 /// Copies the image, and tells what the destination has then.
 pub(crate) fn run(copy: &Copy, context: &Context) -> Result<Value> {
     let ends = Ends { copy, context };
+    ends.hold_destination()?;
     let pushed = match (&copy.source, &copy.destination) {
         (Place::Registry(source), Place::Registry(destination)) => {
             ends.between_registries(source, destination)?
@@ -59,6 +60,22 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// What is wrong with the destination is told before anything is transferred.
+    fn hold_destination(&self) -> Result<()> {
+        match (&self.copy.source, &self.copy.destination) {
+            (Place::Registry(_), Place::Registry(_)) if self.copy.transfer.reach.creds.is_some() => {
+                Err(hint(
+                    anyhow!("--creds would give the password to both registries"),
+                    "say --src-creds or --dest-creds",
+                ))
+            }
+            (_, Place::Store(name) | Place::Archive(_, _, Some(name))) => {
+                Ok(name.parse::<Reference>().map(drop)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn source_client(&self) -> Client {
         self.copy.transfer.towards(self.copy.src_creds.as_ref(), self.copy.src_tls_verify).client(&[])
     }

@@ -31,10 +31,34 @@ pub(crate) fn line(question: &str) -> Result<String> {
 pub(crate) fn secret(question: &str) -> Result<String> {
     let terminal = terminal()?;
     let _hidden = Hidden::new(&terminal)?;
-    let answer = ask(&terminal, question);
+    let asked = (&terminal).write_all(question.as_bytes()).and_then(|()| typed(&terminal));
     // The end of the line was not shown either.
     let _ = (&terminal).write_all(b"\n");
-    answer
+    match asked.map_err(|error| anyhow!("ask at the terminal: {error}"))? {
+        Some(answer) => Ok(answer),
+        None => bail!("interrupted"),
+    }
+}
+
+/// What is typed until the end of the line; none after Ctrl-C. The keys mean what they mean to the kernel otherwise.
+fn typed(mut terminal: &File) -> io::Result<Option<String>> {
+    let mut answer = Vec::new();
+    let mut key = [0];
+    while terminal.read(&mut key)? > 0 && (answer.len() as u64) < MAX_PASSWORD {
+        match key[0] {
+            b'\r' | b'\n' | 0x04 => break,
+            0x03 => return Ok(None),
+            0x08 | 0x7f => {
+                let text = String::from_utf8_lossy(&answer).into_owned();
+                let mut left = text.chars();
+                left.next_back();
+                answer = left.as_str().as_bytes().to_vec();
+            }
+            0x15 => answer.clear(),
+            key => answer.push(key),
+        }
+    }
+    String::from_utf8(answer).map(Some).map_err(|_| io::Error::other("the password is not UTF-8"))
 }
 
 fn terminal() -> Result<File> {
@@ -56,7 +80,8 @@ fn ask(mut terminal: &File, question: &str) -> Result<String> {
     Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal that does not show what is typed, and leaves Ctrl-C to the reader, until this is dropped: a signal would end the program,
+/// and leave the terminal so.
 struct Hidden<'a> {
     terminal: &'a File,
     before: Termios,
@@ -66,7 +91,7 @@ impl<'a> Hidden<'a> {
     fn new(terminal: &'a File) -> Result<Self> {
         let before = tcgetattr(terminal)?;
         let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
         Ok(Self { terminal, before })
     }

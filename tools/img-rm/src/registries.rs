@@ -12,17 +12,26 @@ pub(crate) fn remove(images: &[String], reach: &Reach, force: bool, quiet: bool)
     let references = references(images)?;
     let client = reach.client();
     let (mut untagged, mut deleted) = (Vec::new(), Vec::new());
+    // At once: the next one may fail.
+    let tell = |what: &str, name: &str| {
+        if !quiet {
+            operation::tell!("{what}: {name}");
+        }
+    };
     for reference in references {
         match client.delete(&reference) {
-            Ok(Deleted::Tag(name)) => untagged.push(name),
-            Ok(Deleted::Manifest(digest)) => deleted.push(format!("{}@{digest}", reference.name())),
+            Ok(Deleted::Tag(name)) => {
+                tell("Untagged", &name);
+                untagged.push(name);
+            }
+            Ok(Deleted::Manifest(digest)) => {
+                let name = format!("{}@{digest}", reference.name());
+                tell("Deleted", &name);
+                deleted.push(name);
+            }
             Err(error) if force && error.is_not_found() => {}
             Err(error) => return Err(remote::hinted(error, reference.registry())),
         }
-    }
-    if !quiet {
-        untagged.iter().for_each(|name| operation::tell!("Untagged: {name}"));
-        deleted.iter().for_each(|name| operation::tell!("Deleted: {name}"));
     }
     Ok(json!({"untagged": untagged, "deleted": deleted}))
 }

@@ -7,8 +7,33 @@ use serde_json::{Value, json};
 pub(crate) const PLUGIN: Plugin =
     Plugin { tool: "portmap", begins: false, arguments, result: |_, _| Ok(None) };
 
+/// Members that every plugin has, and those that `arguments` reads.
+const KNOWN: [&str; 18] = [
+    "args",
+    "backend",
+    "capabilities",
+    "cni.dev/attachments",
+    "cni.dev/valid-attachments",
+    "cniVersion",
+    "conditionsV4",
+    "conditionsV6",
+    "externalSetMarkChain",
+    "hold",
+    "markMasqBit",
+    "masqAll",
+    "name",
+    "prevResult",
+    "runtimeConfig",
+    "snat",
+    "type",
+    "dns",
+];
+
 fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     let configuration = &request.configuration;
+    if let Some((key, value)) = configuration.members().find(|(key, _)| !KNOWN.contains(key)) {
+        return Err(Error::unsupported(key, value));
+    }
     // What the plugin `portmap` has, and these tools do in one way only.
     for (key, only) in [("snat", json!(true)), ("masqAll", json!(false)), ("backend", json!("nftables"))] {
         if let Some(value) = configuration.get(key).filter(|value| **value != only) {
@@ -23,7 +48,9 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
     let Some(list) = configuration.capability("portMappings") else { return Ok(None) };
     let list = list.as_array().ok_or_else(|| Error::invalid("portMappings", list, "a list"))?;
     // A mapping without a port of the host publishes nothing.
-    let published = list.iter().filter(|mapping| mapping["hostPort"].as_u64().unwrap_or_default() > 0);
+    let published = list
+        .iter()
+        .filter(|mapping| !matches!(mapping["hostPort"].as_u64(), Some(0)) && !mapping["hostPort"].is_null());
     let specs = published.map(spec).collect::<Result<Vec<_>, Error>>()?;
     if specs.is_empty() {
         return Ok(None);

@@ -24,6 +24,7 @@ const MEMBER: &str = "netavark";
 /// Attaches the container. What was made is taken back if anything fails.
 pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
     let attachments = options.attachments()?;
+    let mut made = Vec::new();
     let result = (|| {
         let mut status = Map::new();
         // A network that is joined later comes with the ports again.
@@ -39,6 +40,7 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
             let document = Document::parse(document.to_string().as_bytes())?;
             let flags = flags(interface, network).with_context(|| format!("network {name:?}"))?;
             let mut document = run("bridge-attach", &flags, &document)?;
+            made.push(id.clone());
             if !ports.is_empty() && !network.internal {
                 document = run("portmap", &std::mem::take(&mut ports), &document)?;
             }
@@ -50,7 +52,9 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         }
     })();
     if result.is_err() {
-        let _ = teardown(options);
+        // What stood before stays.
+        let scope: Scope = toolkit::scope(None, None)?;
+        made.iter().rev().for_each(|id| drop(undo_all(&scope, id)));
     }
     result
 }
@@ -75,12 +79,14 @@ pub(crate) fn teardown(options: &Options) -> Result<()> {
     let mut first = Ok(());
     for name in options.networks.keys().rev() {
         let id = id_of(&options.container_id, name)?;
-        for name in TOOLS.iter().rev() {
-            let undone = undo(&scope, &id, name);
-            first = first.and(undone);
-        }
+        first = first.and(undo_all(&scope, &id));
     }
     first
+}
+
+/// Takes back what was made for one network of a container.
+fn undo_all(scope: &Scope, id: &Id) -> Result<()> {
+    TOOLS.iter().rev().map(|name| undo(scope, id, name)).fold(Ok(()), Result::and)
 }
 
 fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {

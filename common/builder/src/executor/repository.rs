@@ -14,7 +14,7 @@ pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision,
         return Ok(Revision { commit: commit.to_owned(), reference: None });
     }
     let client = Client::new(registry::Options::default());
-    let authorize = |host: &str| options.authorization(host);
+    let authorize = |remote: &str| options.authorization(&address.remote, remote);
     Ok(Remote::open(&address.remote, &client, &authorize)?.resolve(address)?)
 }
 
@@ -37,18 +37,26 @@ pub(super) fn check_out(
     keep: bool,
 ) -> Result<(), Cause> {
     let client = Client::new(registry::Options::default());
-    let authorize = |host: &str| options.authorization(host);
+    let authorize = |remote: &str| options.authorization(&address.remote, remote);
     let remote = Remote::open(&address.remote, &client, &authorize)?;
     git::checkout((&remote, revision, address), (&client, &authorize), directory, scratch, keep)?;
     Ok(())
 }
 
 impl Options {
-    /// What opens private repositories on a host: the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, for all hosts or, with `.host`
-    /// behind, for one (docs.docker.com/build/building/secrets, "Git authentication for remote contexts").
-    fn authorization(&self, host: &str) -> Option<String> {
+    /// What opens the private repository `remote`, when the build asked for `own`: the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, or
+    /// those with `.host` behind, for one host (docs.docker.com/build/building/secrets, "Git authentication for remote contexts").
+    ///
+    /// `remote` may be a submodule, whose address the repository chooses. One elsewhere gets what is for its host, by https alone.
+    fn authorization(&self, own: &str, remote: &str) -> Option<String> {
+        let (own, remote) = (git::Origin::of(own), git::Origin::of(remote));
+        let is_own = own == remote;
+        if !is_own && remote.scheme != "https" {
+            return None;
+        }
         let read = |id: &str| {
-            let secret = self.secrets.get(&format!("{id}.{host}")).or_else(|| self.secrets.get(id))?;
+            let general = || self.secrets.get(id).filter(|_| is_own);
+            let secret = self.secrets.get(&format!("{id}.{}", remote.host)).or_else(general)?;
             String::from_utf8(secret.read().ok()?).ok()
         };
         let header = read("GIT_AUTH_HEADER").map(|header| header.trim().to_owned());

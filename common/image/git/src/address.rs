@@ -197,6 +197,31 @@ fn clean(path: &str) -> String {
     parts.join("/")
 }
 
+/// Where a repository is: who may see what is meant for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `https`, `http` and so on.
+    pub scheme: String,
+    /// The host, without a port.
+    pub host: String,
+    port: String,
+}
+
+impl Origin {
+    /// That of an address.
+    pub fn of(remote: &str) -> Self {
+        let (scheme, rest) = remote.split_once("://").unwrap_or(("ssh", remote));
+        let authority = rest.split('/').next().unwrap_or_default();
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+        let scheme = scheme.to_ascii_lowercase();
+        let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+            Some((host, port)) => (host.to_owned(), port.to_owned()),
+            None => (authority, if scheme == "http" { "80" } else { "443" }.to_owned()),
+        };
+        Self { scheme, host, port }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,5 +272,21 @@ mod tests {
             assert_eq!(Address::parse(text).unwrap().unwrap_err().to_string(), message, "{text}");
         }
         assert_eq!(parsed("https://me:secret@h/x.git").to_string(), "https://h/x.git");
+    }
+
+    #[test]
+    fn origins() {
+        let own = Origin::of("https://Host/a.git");
+        for (other, same) in [
+            ("https://host:443/b", true),
+            ("https://me:secret@host/b", true),
+            ("http://host/b", false),
+            ("https://host:444/b", false),
+            ("https://host.evil/b", false),
+            ("https://evil/host/b", false),
+        ] {
+            assert_eq!(Origin::of(other) == own, same, "{other}");
+        }
+        assert_eq!(own.host, "host");
     }
 }

@@ -12,14 +12,14 @@ use archive::Limits;
 use gix_hash::{Kind, ObjectId};
 use gix_object::{TreeRefIter, tree::EntryKind};
 use registry::Client;
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 
 use crate::{Address, Authorize, Error, Remote, Revision, objects::Objects, submodule};
 
 /// How deep submodules may lie in submodules.
 const DEPTH: usize = 10;
 
-/// Writes the files of a commit into an empty directory. Submodules are fetched, too. Files have the time of the commit. `scratch`
+/// Writes the files of a commit into an empty directory. Submodules are fetched, too. Files and directories have the time of their commit. `scratch`
 /// is an empty directory on the same file system; with `keep`, it becomes `.git`. The subdirectory of the address is all that is
 /// written, if it has one; then there is no `.git`.
 ///
@@ -38,8 +38,13 @@ pub fn checkout(
     let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(Error::system("open", directory))?;
     let git = scratch.join("git");
     let with_modules = !address.without_submodules;
-    let (tree, mut objects) =
-        checkout.commit(remote, &revision.commit, (&root, &address.subdirectory), (with_modules, 0), &git)?;
+    let (tree, mut objects) = checkout.commit(
+        remote,
+        &revision.commit,
+        (&root, Path::new(""), &address.subdirectory),
+        (with_modules, 0),
+        &git,
+    )?;
     if keep && address.subdirectory.is_empty() {
         keep_repository(&mut objects, tree, revision, address, &git)?;
         let to = directory.join(".git");
@@ -59,10 +64,15 @@ struct Checkout<'c> {
     made: usize,
 }
 
+/// How many submodules there may be, in all.
+const SUBMODULES: usize = 1000;
+
 /// A directory to write.
 struct Pending {
     tree: ObjectId,
-    directory: OwnedFd,
+    /// Its path below the directory of the checkout, which is what is opened.
+    place: PathBuf,
+    /// Its path in the repository.
     path: String,
 }
 
@@ -71,7 +81,7 @@ impl Checkout<'_> {
         &mut self,
         remote: &Remote<'r>,
         commit: &str,
-        (root, subdirectory): (&OwnedFd, &str),
+        (root, base, subdirectory): (&OwnedFd, &Path, &str),
         (with_modules, depth): (bool, usize),
         git: &Path,
     ) -> Result<(ObjectId, Objects<'r>), Error> {
@@ -82,48 +92,64 @@ impl Checkout<'_> {
             false => BTreeMap::new(),
         };
         let top = find(&mut objects, tree, subdirectory)?;
-        let root = root.try_clone().map_err(Error::system("open", self.scratch))?;
-        let mut pending = vec![Pending { tree: top, directory: root, path: subdirectory.to_owned() }];
-        let mut links = Vec::new();
+        let mut pending = vec![Pending { tree: top, place: base.to_owned(), path: subdirectory.to_owned() }];
+        let (mut links, mut directories) = (Vec::new(), vec![base.to_owned()]);
         while let Some(next) = pending.pop() {
+            // Opened when it is its turn: a tree may have more directories than a process may have open files.
+            let above = open_directory(root, &next.place)?;
             for (kind, name, id) in entries(&mut objects, next.tree)? {
                 let path = if next.path.is_empty() { name.clone() } else { format!("{}/{name}", next.path) };
+                let place = next.place.join(&name);
                 match kind {
-                    EntryKind::Tree => {
+                    EntryKind::Tree | EntryKind::Commit => {
                         self.count(&objects, 0)?;
-                        let directory = make_directory(&next.directory, &name, Path::new(&path))?;
-                        pending.push(Pending { tree: id, directory, path });
-                    }
-                    EntryKind::Commit => {
-                        let directory = make_directory(&next.directory, &name, Path::new(&path))?;
-                        if let Some(url) = modules.get(&path) {
-                            links.push((url.clone(), id, directory));
+                        make_directory(&above, &name, Path::new(&path))?;
+                        directories.push(place.clone());
+                        match (kind, modules.get(&path)) {
+                            (EntryKind::Tree, _) => pending.push(Pending { tree: id, place, path }),
+                            (_, Some(url)) => links.push((url.clone(), id, place)),
+                            _ => {}
                         }
                     }
                     kind => {
                         let content = objects.get(&id, gix_object::Kind::Blob)?;
                         self.count(&objects, content.len() as u64)?;
-                        write(&next.directory, &name, Path::new(&path), kind, &content, time)?;
+                        write(&above, &name, Path::new(&path), kind, &content, time)?;
                     }
                 }
             }
         }
-        for (url, id, directory) in links {
-            self.submodule(&submodule::resolve(&url, &objects.remote), id, &directory, depth + 1)?;
+        for (url, id, place) in links {
+            self.submodule(&submodule::resolve(&url, &objects.remote), id, (root, &place), depth + 1)?;
+        }
+        // What is written into a directory gives it the time of now. The deepest come first.
+        for place in directories.iter().rev() {
+            let directory = open_directory(root, place)?;
+            rustix::fs::futimens(&directory, &times(time)).map_err(Error::system("set times of", place))?;
         }
         Ok((tree, objects))
     }
 
-    fn submodule(&mut self, url: &str, id: ObjectId, directory: &OwnedFd, depth: usize) -> Result<(), Error> {
-        if depth > DEPTH {
-            let problem = format!("submodules in more than {DEPTH} others");
+    fn submodule(
+        &mut self,
+        url: &str,
+        id: ObjectId,
+        (root, place): (&OwnedFd, &Path),
+        depth: usize,
+    ) -> Result<(), Error> {
+        self.made += 1;
+        let problem = match (depth > DEPTH, self.made > SUBMODULES) {
+            (true, _) => Some(format!("submodules in more than {DEPTH} others")),
+            (_, true) => Some(format!("more than {SUBMODULES} submodules")),
+            _ => None,
+        };
+        if let Some(problem) = problem {
             return Err(Error::Protocol { remote: url.to_owned(), problem });
         }
-        self.made += 1;
         let git = self.scratch.join(format!("module-{}", self.made));
         let (client, authorize) = (self.client, self.authorize);
         let remote = Remote::open(url, client, authorize)?;
-        self.commit(&remote, &id.to_string(), (directory, ""), (true, depth), &git).map(|_| ())
+        self.commit(&remote, &id.to_string(), (root, place, ""), (true, depth), &git).map(|_| ())
     }
 
     /// Counts a file, and its bytes.
@@ -205,11 +231,22 @@ fn modules(objects: &mut Objects<'_>, tree: ObjectId) -> Result<BTreeMap<String,
     Ok(submodule::parse(&String::from_utf8_lossy(&text)))
 }
 
-fn make_directory(above: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Error> {
+fn make_directory(above: &OwnedFd, name: &str, path: &Path) -> Result<(), Error> {
     rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755))
-        .map_err(Error::system("create directory", path))?;
+        .map_err(Error::system("create directory", path))
+}
+
+/// Opens a directory that was made below `root`; the empty path is that itself.
+fn open_directory(root: &OwnedFd, place: &Path) -> Result<OwnedFd, Error> {
+    let path = if place.as_os_str().is_empty() { Path::new(".") } else { place };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(above, name, flags, Mode::empty()).map_err(Error::system("open", path))
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), within).map_err(Error::system("open", place))
+}
+
+fn times(seconds: i64) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 fn write(
@@ -231,9 +268,7 @@ fn write(
         rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(mode))
             .map_err(Error::system("change mode of", path))?;
     }
-    let time = Timespec { tv_sec: time, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(above, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::utimensat(above, name, &times(time), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(Error::system("set times of", path))
 }
 

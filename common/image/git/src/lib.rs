@@ -14,12 +14,13 @@ mod packet;
 mod remote;
 mod submodule;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Origin};
 pub use checkout::checkout;
 pub use error::Error;
 pub use remote::{Remote, Revision};
 
-/// Gives the `Authorization` header for a host, if there is one.
+/// Gives the `Authorization` header for the address of a repository, if there is one. That may be the address of a submodule, which
+/// the repository chooses.
 pub type Authorize<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The header for a token, in the form that hosts of repositories take.

@@ -15,6 +15,9 @@ use crate::{Error, remote::Dumb};
 /// The largest object that is taken, in bytes: it is held in memory.
 const LARGEST: usize = 256 << 20;
 
+/// More of a pack is not read, in bytes: as much as an archive may have.
+const PACKED: u64 = 64 << 30;
+
 /// A directory of objects, as git has it. Objects that are missing come from a server that has them as files.
 pub(crate) struct Objects<'a> {
     pub(crate) remote: String,
@@ -51,7 +54,7 @@ impl<'a> Objects<'a> {
             ..Default::default()
         };
         let written = gix_pack::Bundle::write_to_directory(
-            &mut BufReader::new(pack),
+            &mut BufReader::new(pack.take(PACKED)),
             Some(&self.directory.join("pack")),
             &mut gix_utils::progress::Discard,
             &AtomicBool::new(false),

@@ -4,7 +4,7 @@
 //! git has the repository's files ("dumb"): then each object is a file, or in a pack that `objects/info/packs` names.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read, Write},
     net::TcpStream,
@@ -24,6 +24,8 @@ use crate::{
 
 /// More of an answer that lists something is not read, in bytes.
 const LIST: u64 = 64 << 20;
+/// More packs of a web server are not looked at.
+const PACKS: usize = 1000;
 /// A server of git's own protocol may be silent that long.
 const SILENCE: Duration = Duration::from_secs(60);
 const AGENT: &str = concat!("agent=stave/", env!("CARGO_PKG_VERSION"));
@@ -69,7 +71,7 @@ impl Web<'_> {
             headers.push(("Content-Type", "application/x-git-upload-pack-request".to_owned()));
             headers.push(("Accept", "application/x-git-upload-pack-result".to_owned()));
         }
-        headers.extend((self.authorize)(host_of(self.base)).map(|value| ("authorization", value)));
+        headers.extend((self.authorize)(self.base).map(|value| ("authorization", value)));
         Ok(self.client.ask(&address, &headers, body)?)
     }
 
@@ -81,11 +83,6 @@ impl Web<'_> {
             Err(error) => Err(error),
         }
     }
-}
-
-fn host_of(remote: &str) -> &str {
-    let rest = remote.split_once("://").map_or(remote, |(_, rest)| rest);
-    rest.split(['/', ':']).next().unwrap_or_default()
 }
 
 impl<'a> Remote<'a> {
@@ -136,7 +133,7 @@ impl<'a> Remote<'a> {
                 self.head_of(web)
             }
             Way::Socket { .. } => {
-                let mut socket = self.connect()?;
+                let mut socket = self.connect()?.take(LIST);
                 self.advertised(&mut socket)
             }
         }
@@ -294,9 +291,17 @@ impl<'a> Remote<'a> {
         match self.receive(&[id], true, &mut objects) {
             Ok(()) => {}
             // A server need not send what no name stands for. It may be before something that has one.
-            Err(_) if !self.names.values().any(|known| *known == id) && !self.names.is_empty() => {
-                let all: Vec<ObjectId> = self.names.values().copied().collect();
-                self.receive(&all, false, &mut objects)?;
+            Err(error @ (Error::Protocol { .. } | Error::Web(_)))
+                if !self.names.values().any(|it| *it == id) =>
+            {
+                let is_history =
+                    |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+                let all = self.names.iter().filter(|(name, _)| is_history(name)).map(|(_, id)| *id);
+                let all: BTreeSet<ObjectId> = all.collect();
+                let all: Vec<ObjectId> = all.into_iter().collect();
+                if all.is_empty() || self.receive(&all, false, &mut objects).is_err() {
+                    return Err(error);
+                }
             }
             Err(error) => return Err(error),
         }
@@ -306,13 +311,9 @@ impl<'a> Remote<'a> {
     fn receive(&self, wanted: &[ObjectId], alone: bool, objects: &mut Objects<'_>) -> Result<(), Error> {
         let alone = alone && self.capability("shallow").is_some();
         let mut request = Vec::new();
-        let mut said = Vec::new();
-        for id in wanted {
-            if said.contains(&id) {
-                continue;
-            }
+        for (at, id) in wanted.iter().enumerate() {
             let mut line = format!("want {id}");
-            if said.is_empty() {
+            if at == 0 {
                 for ability in ["ofs-delta", "side-band-64k", "no-progress"] {
                     if self.capability(ability).is_some() {
                         line.push_str(&format!(" {ability}"));
@@ -324,7 +325,6 @@ impl<'a> Remote<'a> {
                 }
             }
             packet::write(&mut request, &format!("{line}\n"));
-            said.push(id);
         }
         if alone {
             packet::write(&mut request, "deepen 1\n");
@@ -385,15 +385,15 @@ impl Dumb<'_> {
             self.packs = Some(self.packs()?);
         }
         // Which of them has it, their indexes tell; most repositories have one pack.
-        let Some(name) = self.packs.as_mut().and_then(Vec::pop) else { return Ok(false) };
-        if let Some(mut reply) = self.web.file(&format!("objects/pack/{name}"))? {
-            objects.take(&mut reply)?;
+        while let Some(name) = self.packs.as_mut().and_then(Vec::pop) {
+            if let Some(mut reply) = self.web.file(&format!("objects/pack/{name}"))? {
+                objects.take(&mut reply)?;
+            }
+            if gix_object::Exists::exists(objects.handle(), id) {
+                return Ok(true);
+            }
         }
-        // The next one, if this one did not have it.
-        match gix_object::Exists::exists(objects.handle(), id) {
-            true => Ok(true),
-            false => self.fetch(id, objects),
-        }
+        Ok(false)
     }
 
     fn packs(&self) -> Result<Vec<String>, Error> {
@@ -406,6 +406,6 @@ impl Dumb<'_> {
             reply.take(LIST).read_to_string(&mut text).map_err(failed)?;
         }
         let name = |line: &str| line.strip_prefix("P ").map(|name| name.trim().to_owned());
-        Ok(text.lines().filter_map(name).filter(|name| !name.contains('/')).collect())
+        Ok(text.lines().filter_map(name).filter(|name| !name.contains('/')).take(PACKS).collect())
     }
 }

@@ -95,7 +95,7 @@ impl Client {
         let Place { registry, repository, .. } = place;
         let insecure = self.options.insecure || place.insecure;
         let (http, base) = self.reach(registry, insecure)?;
-        let credentials = match &self.options.login {
+        let credentials = match self.options.login.as_ref().filter(|_| place.own) {
             Some(login) => Some(login.clone().into()),
             None => Credentials::find(self.options.authfile.as_deref(), registry, repository)?,
         };

@@ -25,6 +25,9 @@ use crate::{
     upload::{Blobs, Uploads},
 };
 
+/// The limit of all manifests of an image together, in bytes: they are held in memory.
+const MAX_MANIFESTS: usize = 32 << 20;
+
 /// Copies an image: first blobs, then manifests, last the one that gets the name. An index is copied whole, with what it names of
 /// attestations too, or with `platform` only the image for that. Blobs that the destination has, or can take from another of its
 /// repositories, are not sent.
@@ -39,7 +42,7 @@ pub fn copy(
 ) -> Result<Pushed, Error> {
     let jobs = to.options().jobs.max(1);
     let from = from.source(source, Access::Pull)?;
-    let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new() };
+    let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new(), size: 0 };
     let root = tree.root(source, platform)?;
     check_digest(destination, &root)?;
     let repository = to.destination(destination)?;
@@ -66,6 +69,8 @@ struct Tree<'a> {
     /// Each after those that it names.
     manifests: Vec<Manifest>,
     seen: HashSet<Digest>,
+    /// In bytes.
+    size: usize,
 }
 
 impl Tree<'_> {
@@ -91,6 +96,11 @@ impl Tree<'_> {
         let digest = Digest::try_from(manifest.descriptor.digest())?;
         if !self.seen.insert(digest.clone()) {
             return Ok(());
+        }
+        self.size += manifest.content.len();
+        if self.size > MAX_MANIFESTS {
+            let problem = format!("its manifests have more than {} MiB", MAX_MANIFESTS >> 20);
+            return Err(Error::Content { name: digest.to_string(), problem });
         }
         if kind(&manifest.descriptor) == Kind::Index {
             let index: ImageIndex = read(&manifest)?;

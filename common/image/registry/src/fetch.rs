@@ -6,9 +6,9 @@ use ureq::http::header;
 
 use crate::{
     Client, Error,
-    http::{AnswerBody, Http},
+    http::{Answer, AnswerBody, Http},
     retry::Attempts,
-    url::Url,
+    url::{Url, without_user},
 };
 
 /// How often a server may send us elsewhere.
@@ -43,8 +43,8 @@ impl Client {
     /// # Errors
     /// [`Error::Address`]; when there is no answer, or one that is no file.
     pub fn get(&self, address: &str) -> Result<Download, Error> {
-        let url =
-            Url::parse(address).map_err(|problem| Error::Address { address: address.to_owned(), problem })?;
+        let url = Url::parse(address)
+            .map_err(|problem| Error::Address { address: without_user(address), problem })?;
         let mut attempts = Attempts::new(self.options().retries);
         loop {
             match self.follow(url.clone()) {
@@ -59,7 +59,7 @@ impl Client {
             let http = Http::new(self.options(), url.authority(), self.options().insecure)?;
             let answer = http.send("GET", &url, &[], None)?;
             if answer.status.is_redirection() {
-                url = answer.location()?;
+                url = onward(&url, &answer)?;
                 continue;
             }
             if !answer.status.is_success() {
@@ -104,7 +104,7 @@ impl Client {
         headers: &[(&'static str, String)],
         body: Option<&[u8]>,
     ) -> Result<Reply, Error> {
-        let wrong = |problem| Error::Address { address: address.to_owned(), problem };
+        let wrong = |problem| Error::Address { address: without_user(address), problem };
         let first = Url::parse(address).map_err(wrong)?;
         let mut attempts = Attempts::new(self.options().retries);
         loop {
@@ -138,7 +138,7 @@ impl Client {
             };
             let status = answer.status.as_u16();
             if matches!(status, 307 | 308) || body.is_none() && answer.status.is_redirection() {
-                url = answer.location()?;
+                url = onward(&url, &answer)?;
             } else if !answer.status.is_success() {
                 return Err(answer.refused(false));
             } else {
@@ -148,6 +148,15 @@ impl Client {
         }
         let problem = format!("more than {MAX_REDIRECTS} redirections");
         Err(Error::Address { address: url.to_string(), problem })
+    }
+}
+
+/// Where the server sends us. What came by TLS does not go on without.
+fn onward(url: &Url, answer: &Answer) -> Result<Url, Error> {
+    let next = answer.location()?;
+    match url.is_tls() && !next.is_tls() {
+        true => Err(answer.wrong(format!("redirected to an address without TLS: {next}"))),
+        false => Ok(next),
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Place {
     pub(crate) repository: String,
     /// Whether it may speak plain HTTP, or have an untrusted certificate.
     pub(crate) insecure: bool,
+    /// Whether it is the registry of the name: what the user says of that is not for mirrors.
+    pub(crate) own: bool,
 }
 
 /// The tables of registries.conf that say where images are. The others, such as short names, only matter to podman:
@@ -74,7 +76,7 @@ pub(crate) fn to_push(reference: &Reference) -> Result<Place, Error> {
 
 fn own(reference: &Reference) -> Place {
     let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-    Place { registry, repository, insecure: false }
+    Place { registry, repository, insecure: false, own: true }
 }
 
 fn places(rule: Option<Rule>, mirrors: &[String], reference: &Reference) -> Result<Vec<Place>, Error> {
@@ -111,7 +113,7 @@ fn place(text: &str, insecure: bool) -> Result<Place, Error> {
     let (registry, repository) = text.split_once('/').ok_or_else(wrong)?;
     // A string that cannot be an image's name cannot be part of an address either.
     text.parse::<Reference>().map_err(|_| wrong())?;
-    Ok(Place { registry: registry.to_owned(), repository: repository.to_owned(), insecure })
+    Ok(Place { registry: registry.to_owned(), repository: repository.to_owned(), insecure, own: false })
 }
 
 impl Registry {

@@ -14,8 +14,8 @@ use crate::{
     url::Url,
 };
 
-/// The limit of pages.
-const MAX_PAGES: u32 = 1000;
+/// The limit of pages, each of at most 4 MiB.
+const MAX_PAGES: u32 = 32;
 
 /// The images and artifacts that have an image as their `subject`.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ fn by_interface(
         let Some(url) = next else { break };
         match page(repository, &url) {
             Ok((descriptors, following)) => {
-                next = following.filter(|_| !descriptors.is_empty());
+                next = following.filter(|next| !descriptors.is_empty() && *next != url);
                 found.extend(descriptors);
             }
             // distribution 2.x does not know the address.

@@ -13,8 +13,10 @@ use crate::{
 
 /// How many tags are asked for at a time.
 const PAGE: u32 = 1000;
-/// The limit of pages: ten million tags.
-const MAX_PAGES: u32 = 10_000;
+/// The limit of pages: a million tags.
+const MAX_PAGES: u32 = 1000;
+/// The limit of all names together, in bytes.
+const MAX_NAMES: usize = 128 << 20;
 
 #[derive(Deserialize)]
 struct List {
@@ -30,12 +32,17 @@ impl Client {
     pub fn tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
         let repository = self.source(repository, Access::Pull)?;
         let mut next = Some(repository.url("tags/list")?.with("n", &PAGE.to_string()));
-        let mut tags = Vec::new();
+        let (mut tags, mut size) = (Vec::new(), 0);
         for _ in 0..MAX_PAGES {
             let Some(url) = next else { break };
-            let page = page(&repository, url)?;
-            // A list that goes on with nothing never ends.
-            next = page.next.filter(|_| !page.tags.is_empty());
+            let page = page(&repository, url.clone())?;
+            size += page.tags.iter().map(String::len).sum::<usize>();
+            if size > MAX_NAMES {
+                let problem = format!("its tags have more than {} MiB", MAX_NAMES >> 20);
+                return Err(Error::Content { name: url.to_string(), problem });
+            }
+            // A list that goes on with nothing, or where it is, never ends.
+            next = page.next.filter(|next| !page.tags.is_empty() && *next != url);
             tags.extend(page.tags);
         }
         tags.sort();

@@ -29,6 +29,10 @@ impl Url {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
+        if authority.contains('@') {
+            // It is not shown: it may be a password.
+            return Err("it has a user's name".to_owned());
+        }
         if authority.is_empty() || !authority.bytes().all(valid) {
             return Err(format!("{authority:?} is not a host and port"));
         }
@@ -99,6 +103,15 @@ impl fmt::Display for Url {
     }
 }
 
+/// An address for messages, without a user and a password.
+pub(crate) fn without_user(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 /// Host and port, if it was given.
 pub(crate) fn split_port(authority: &str) -> Option<(&str, &str)> {
     authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))
@@ -144,7 +157,7 @@ mod tests {
             ("/t?at=12:30", Ok("https://host:5000/t?at=12:30")),
             ("file:///etc/passwd", Err("scheme \"file\" is not http or https")),
             ("gopher://h/1", Err("scheme \"gopher\" is not http or https")),
-            ("http://user:secret@h/", Err("\"user:secret@h\" is not a host and port")),
+            ("http://user:secret@h/", Err("it has a user's name")),
             ("http:///etc", Err("\"\" is not a host and port")),
             ("/a b", Err("an address with spaces or control characters")),
             ("/a\r\nX: 1", Err("an address with spaces or control characters")),

@@ -48,6 +48,24 @@ impl Configuration {
         self.get("runtimeConfig")?.get(key).filter(|value| !value.is_null())
     }
 
+    /// `prevResult`, what the plugins before have made.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`].
+    pub fn previous(&self) -> Result<Option<&Value>, Error> {
+        let key = "prevResult";
+        match self.get(key) {
+            None => Ok(None),
+            Some(value)
+                if value.is_object()
+                    && value.get("dns").is_none_or(|dns| dns.is_object() || dns.is_null()) =>
+            {
+                Ok(Some(value))
+            }
+            Some(other) => Err(Error::invalid(key, other, "a result")),
+        }
+    }
+
     /// A member that must be a text.
     ///
     /// # Errors
