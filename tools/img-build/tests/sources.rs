@@ -65,6 +65,9 @@ fn answer(mut stream: TcpStream, directory: &Path, smart: bool) {
         lines.push(line.trim().to_owned());
     }
     let Some(request) = lines.first() else { return };
+    let mut requests =
+        fs::File::options().create(true).append(true).open(directory.join("requests")).unwrap();
+    requests.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
     let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
     let length =
         lines.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
@@ -190,6 +193,37 @@ fn a_submodule_comes_with_its_repository() {
     );
     let built = fixture.build(&format!("FROM scratch\nADD {address}?submodules=false /\n"));
     assert!(!files(&fixture, &built).iter().any(|file| file.starts_with("lib/r/top")));
+}
+
+/// The address of a submodule is the repository's choice, so it must not get what is meant for the repository.
+#[test]
+fn secrets_stay_with_the_repository_that_was_named() {
+    let fixture = Fixture::new();
+    let (own, other) = (fixture.path("own"), fixture.path("other"));
+    let module = repository(&other, "sha1");
+    let commit = git(&module, &["rev-parse", "main"]);
+    let elsewhere = format!("{}/r.git", serve(other.clone(), true));
+    let outer = own.join("outer");
+    fs::create_dir_all(&outer).unwrap();
+    git(&outer, &["init", "-q", "-b", "main"]);
+    let text = format!("[submodule \"r\"]\n\tpath = r\n\turl = {elsewhere}\n");
+    fs::write(outer.join(".gitmodules"), text).unwrap();
+    git(&outer, &["add", ".gitmodules"]);
+    git(&outer, &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},r")]);
+    git(&outer, &["commit", "-qm", "with a module"]);
+    git(&own, &["clone", "-q", "--bare", "outer", "o.git"]);
+    let address = format!("{}/o.git", serve(own.clone(), true));
+    fs::write(fixture.path("Dockerfile"), format!("FROM scratch\nADD {address} /\n")).unwrap();
+    let mut command = fixture.command();
+    command.env("TOKEN", "s3cret").args(["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN", "-t", "built"]);
+    let built = Built::new(command.arg(fixture.path("")).output().unwrap()).ok();
+    assert!(files(&fixture, &built).contains(&"r/top 644 0:0 two".to_owned()));
+    let sent = |directory: &Path| {
+        let requests = fs::read_to_string(directory.join("requests")).unwrap().to_lowercase();
+        requests.lines().filter(|line| line.starts_with("authorization: basic ")).count()
+    };
+    assert!(sent(&own) > 0, "the repository itself gets it");
+    assert_eq!(sent(&other), 0);
 }
 
 #[test]

@@ -8,8 +8,14 @@ use std::{
         fs::{FileTypeExt, PermissionsExt, chown},
         net::{UnixListener, UnixStream},
     },
+    panic,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -32,6 +38,10 @@ use crate::{copy::clean, error::Cause};
 const VARIABLE: &str = "SSH_AUTH_SOCK";
 /// The largest message, in bytes (OpenSSH has the same).
 const LARGEST: u32 = 256 << 10;
+
+/// How many connections a command may have at a time.
+const CONNECTIONS: usize = 64;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Messages of agents (draft-ietf-sshm-ssh-agent, "Message numbers").
 const FAILURE: u8 = 5;
@@ -127,21 +137,37 @@ fn relay(listener: UnixListener, agent: &Path) -> Result<Relay, Cause> {
             let ends = prctl::set_pdeathsig(Signal::SIGKILL);
             // The build may have ended before that.
             if ends.is_ok() && nix::unistd::getppid() == parent {
-                serve(&listener, agent);
+                // A panic must not run what the build's own end runs.
+                let _ = panic::catch_unwind(|| serve(&listener, agent));
             }
             // Nothing of the build's is undone here.
-            std::process::exit(0)
+            // SAFETY: it ends the process.
+            unsafe { nix::libc::_exit(0) }
         }
     }
 }
 
 fn serve(listener: &UnixListener, agent: &Path) {
+    let open = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
-        let (Ok(client), agent) = (client, agent.to_owned()) else { continue };
-        thread::spawn(move || {
+        // One too many ends at once, and a failure is not met again without a pause.
+        let Ok(client) = client else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        if open.load(Ordering::Relaxed) >= CONNECTIONS {
+            continue;
+        }
+        open.fetch_add(1, Ordering::Relaxed);
+        let (agent, counted) = (agent.to_owned(), Arc::clone(&open));
+        let started = thread::Builder::new().spawn(move || {
             // A client that goes, or an agent that does, ends this connection only.
             let _ = UnixStream::connect(agent).and_then(|agent| pass_on(client, agent));
+            counted.fetch_sub(1, Ordering::Relaxed);
         });
+        if started.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

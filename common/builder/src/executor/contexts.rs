@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     rc::Rc,
@@ -12,7 +12,12 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{Builder, Options, fetch, input::Input, repository, store::open_readable};
+use super::{
+    Builder, Options, fetch,
+    input::{Input, read_in},
+    repository,
+    store::open_readable,
+};
 use crate::{
     copy::{Job, Listing, Tree},
     error::Cause,
@@ -169,7 +174,7 @@ impl Builder<'_> {
                 let step = self.store.workspace()?.step()?;
                 let revision = repository::revision(address, self.options)?;
                 repository::check_out(address, &revision, self.options, (&step.upper, &step.work), false)?;
-                ignoring(open_readable(&step.upper)?, &step.upper.join(IGNORE_FILE), &|path| fs::read(path))
+                ignoring(open_readable(&step.upper)?, &step.upper)
             }
             Named::Image(_) | Named::Layout(..) => Err(none()),
         })
@@ -195,13 +200,16 @@ fn open_directory(path: &Path) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =
         rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open build context", path))?;
-    Ok(ignoring(root, &path.join(IGNORE_FILE), &|path| fs::read(path))?.at(path))
+    Ok(ignoring(root, path)?.at(path))
 }
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>;
 
-fn ignoring(root: OwnedFd, ignore: &Path, read: ReadFile<'_>) -> Result<Tree, Cause> {
-    Ok(Tree::context(root, read_ignore(ignore, read)?.unwrap_or_default()))
+/// The directory `path`, open as `root`, without what its `.dockerignore` takes out. A link there does not lead out of it: the files may
+/// be of a repository of others.
+fn ignoring(root: OwnedFd, path: &Path) -> Result<Tree, Cause> {
+    let ignore = read_ignore(&path.join(IGNORE_FILE), &|_| read_in(&root, Path::new(IGNORE_FILE)))?;
+    Ok(Tree::context(root, ignore.unwrap_or_default()))
 }
 
 fn read_ignore(path: &Path, read: ReadFile<'_>) -> Result<Option<Ignore>, Cause> {

@@ -222,7 +222,7 @@ fn read_some(from: &mut dyn Read) -> io::Result<Vec<u8>> {
 }
 
 /// The text of a file in the directory: a regular file, which no link leads to from outside.
-fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_in(root: &OwnedFd, path: &Path) -> io::Result<Vec<u8>> {
     let file = mount::resolve::open_in(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let mut file = File::from(file);
     match file.metadata()?.is_file() {
