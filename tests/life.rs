@@ -7,7 +7,9 @@ use testkit::Sandbox;
 const MONITOR: &str = "awk '/PPid/ {print $2}' /proc/$(container-ls --format '{pid}' web)/status";
 
 fn start(sandbox: &Sandbox, pipe: &str, flags: &str) {
-    sandbox.sh(&format!("layer-apply --id web < busybox.json | union-mount {pipe} | ns-exec {flags} > web.json")).ok();
+    sandbox
+        .sh(&format!("layer-apply --id web < busybox.json | union-mount {pipe} | ns-exec {flags} > web.json"))
+        .ok();
 }
 
 #[test]
@@ -18,7 +20,10 @@ fn it_ends_and_starts_again_and_an_old_document_still_fits() {
     assert_eq!(sandbox.sh("container-stop -t 0 web --format '{id} {exitStatus}'").ok(), "web 137\n");
     assert_eq!(sandbox.sh("container-ls --format '{state} {ip}' web").ok(), "exited \n");
     assert_eq!(sandbox.sh("container-start web --format '{id}'").ok(), "web\n");
-    assert_eq!(sandbox.sh("container-ls --format '{state}' web; container-exec web echo in").ok(), "running\nin\n");
+    assert_eq!(
+        sandbox.sh("container-ls --format '{state}' web; container-exec web echo in").ok(),
+        "running\nin\n"
+    );
     sandbox.sh("until [ $(container-logs web | wc -l) = 2 ]; do sleep 0.02; done").ok();
     assert_eq!(sandbox.sh("container-logs --tail 1 web").ok(), "run\n");
     // The document is from before: its process is another one, its steps are the same.
@@ -31,9 +36,13 @@ fn policies_start_it_again_and_a_stop_ends_that() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d --restart on-failure:2 -- sh -c 'echo run; exit 4'");
-    let done = "until [ \"$(container-ls --format '{state} {restarts}' web)\" = 'exited 2' ]; do sleep 0.02; done";
+    let done =
+        "until [ \"$(container-ls --format '{state} {restarts}' web)\" = 'exited 2' ]; do sleep 0.02; done";
     sandbox.sh(&format!("timeout 10 sh -c '{}'", done.replace('\'', "'\\''"))).ok();
-    assert_eq!(sandbox.sh("container-logs web; container-wait --format '{exitStatus}' web").ok(), "run\nrun\nrun\n4\n");
+    assert_eq!(
+        sandbox.sh("container-logs web; container-wait --format '{exitStatus}' web").ok(),
+        "run\nrun\nrun\n4\n"
+    );
     sandbox.sh("unwind web > /dev/null").ok();
     start(&sandbox, "", "-d --restart always -- false");
     sandbox.sh("container-stop web && sleep 0.5").ok();
@@ -47,7 +56,9 @@ fn a_killed_monitor_is_replaced_and_nothing_is_left() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d -- sh -c 'echo one; sleep 0.4; echo two; exit 9'");
-    sandbox.sh(&format!("until container-logs web | grep -q one; do sleep 0.02; done; kill -9 $({MONITOR})")).ok();
+    sandbox
+        .sh(&format!("until container-logs web | grep -q one; do sleep 0.02; done; kill -9 $({MONITOR})"))
+        .ok();
     sandbox.sh("container-start --all > /dev/null").ok();
     sandbox.sh("container-wait web > /dev/null").ok();
     assert_eq!(sandbox.sh("container-logs web").ok(), "one\ntwo\n");
@@ -67,7 +78,8 @@ fn one_that_was_only_made_is_started_and_its_health_is_known() {
     assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "created\n");
     sandbox.sh("container-start web > /dev/null").ok();
     let until = |word: &str| {
-        let found = format!("until container-ls --format {{health}} web | grep -qx {word}; do sleep 0.02; done");
+        let found =
+            format!("until container-ls --format {{health}} web | grep -qx {word}; do sleep 0.02; done");
         sandbox.sh(&format!("timeout 10 sh -c '{found}'")).ok();
     };
     until("unhealthy");

@@ -23,9 +23,7 @@ pub(crate) struct Inputs {
     /// An agent of SSH for RUN --mount=type=ssh: default, for $SSH_AUTH_SOCK, or ID=SOCKET; repeatable
     #[arg(long, value_name = "AGENT")]
     ssh: Vec<String>,
-    /// Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address;
-    /// repeatable
-    #[arg(long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
+    #[arg(help = "Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address; repeatable", long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
     contexts: Vec<(String, builder::Named)>,
     /// Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's
     #[arg(long, value_name = "PLATFORM")]

@@ -16,22 +16,14 @@
 
 mod waste;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use layer::store::Store;
-use oci::{
-    Digest, Layout,
-    gc::{Marks, is_older},
-    summary::human_size,
-};
+use oci::{Layout, gc::Marks, summary::human_size};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
-use waste::{Layer, Waste, mark};
+use waste::{Layer, Waste, is_old, mark};
 
 /// Remove unused blobs and unpacked layers
 #[derive(Parser)]
@@ -129,7 +121,7 @@ impl Gc {
         let store = Store::open(&context.scope.root)?;
         let mut unused = Vec::new();
         for diff_id in store.list()? {
-            if !marks.contains(&diff_id) && self.is_old(&directory, &diff_id)? {
+            if !marks.contains(&diff_id) && is_old(&directory, &diff_id, self.grace)? {
                 unused.push(Layer { paths: store.paths(&diff_id)?, diff_id });
             }
         }
@@ -149,7 +141,7 @@ impl Gc {
                 let unused = || -> Result<bool> {
                     let mut again = Marks::default();
                     mark(context, &mut again, &[])?;
-                    Ok(!again.contains(&layer.diff_id) && self.is_old(&directory, &layer.diff_id)?)
+                    Ok(!again.contains(&layer.diff_id) && is_old(&directory, &layer.diff_id, self.grace)?)
                 };
                 if store.remove(&layer.diff_id, unused)? {
                     removed.push(layer);
@@ -161,25 +153,6 @@ impl Gc {
         waste.networks = builder::network::collect(&context.scope.root, &context.scope.run_dir)
             .map_err(operation::Error::caused_by)?;
         Ok(())
-    }
-
-    /// Whether every file of a layer is older than the grace period.
-    fn is_old(&self, directory: &Path, diff_id: &Digest) -> Result<bool> {
-        for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
-            let path = entry.with_context(|| format!("read {directory:?}"))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if !name.trim_start_matches('.').starts_with(diff_id.hex()) {
-                continue;
-            }
-            match is_older(&path, self.grace) {
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                // Another process has removed it.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("look at {path:?}")),
-            }
-        }
-        Ok(true)
     }
 }
 

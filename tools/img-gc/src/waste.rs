@@ -1,12 +1,15 @@
 //! What is to be removed: the list that is printed, or carried out.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use oci::{
     Digest, Layout,
-    gc::{Marks, Sweep},
+    gc::{Marks, Sweep, is_older},
 };
-use toolkit::prelude::{Context, Result};
+use toolkit::prelude::*;
 
 /// What is to be removed: the cache first, then in this order.
 pub(crate) struct Waste {
@@ -51,4 +54,23 @@ pub(crate) fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) ->
     marks.scan_directory(&context.scope.root.join("cache"), without)?;
     marks.scan_file(Path::new("/proc/self/mountinfo"))?;
     Ok(())
+}
+
+/// Whether every file of a layer is older than the grace period.
+pub(crate) fn is_old(directory: &Path, diff_id: &Digest, grace: Duration) -> Result<bool> {
+    for entry in std::fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+        let path = entry.with_context(|| format!("read {directory:?}"))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.trim_start_matches('.').starts_with(diff_id.hex()) {
+            continue;
+        }
+        match is_older(&path, grace) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            // Another process has removed it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("look at {path:?}")),
+        }
+    }
+    Ok(true)
 }

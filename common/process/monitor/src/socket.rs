@@ -1,6 +1,7 @@
 //! The socket of a monitor. Each packet is a line of JSON, or a letter and a part of a stream.
 
 use std::{
+    fs,
     os::fd::{AsFd, OwnedFd},
     thread::sleep,
     time::{Duration, Instant},
@@ -21,6 +22,9 @@ use crate::{Place, Result, failed, streams};
 
 pub(crate) const NAME: &str = "sock";
 pub(crate) const NEW: &str = "sock.new";
+
+/// How long a monitor may take to wait for its process.
+const REAPING: Duration = Duration::from_millis(500);
 
 fn socket(flags: SocketFlags) -> std::result::Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags | SocketFlags::CLOEXEC, None)
@@ -90,6 +94,7 @@ pub(crate) fn end(place: &Place) -> Result<()> {
     if is_closed(&socket) {
         return Ok(());
     }
+    let_reap(peer.pid.as_raw_pid());
     match pidfd_send_signal(&process, Signal::KILL) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(failed("end", object())(errno)),
@@ -98,6 +103,24 @@ pub(crate) fn end(place: &Place) -> Result<()> {
     match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
         Ok(0) => Err(failed("end", object())(Errno::TIMEDOUT)),
         _ => Ok(()),
+    }
+}
+
+/// Gives a monitor a moment to wait for a process of its that has just ended: that is its parent's duty, and who has no better one gets
+/// the first process of the machine, which may never do it in a container.
+fn let_reap(monitor: i32) {
+    let state = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned))
+    };
+    for _ in 0..REAPING.as_millis() {
+        // Only to be tidy: what cannot be read is not waited for.
+        let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
+        let children = children.unwrap_or_default();
+        if !children.split_whitespace().any(|child| state(child).as_deref() == Some("Z")) {
+            return;
+        }
+        sleep(Duration::from_millis(1));
     }
 }
 
