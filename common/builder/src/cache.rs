@@ -197,7 +197,8 @@ impl Cache {
 
     /// Notes that the entry for this key was used.
     pub fn touch(&self, key: &Key) {
-        touch(&self.path(key));
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        set_times(&self.path(key), &Timestamps { last_access: now, last_modification: now });
     }
 
     /// Keeps a result. The file is written in the directory `beside`, on the same file system, and renamed.
@@ -211,13 +212,18 @@ impl Cache {
     }
 }
 
-/// Notes in a file's times that it was used. What does not know that is removed sooner, and made again.
+/// Notes that a cache of a mount was used, and leaves the time that a command sees.
 pub(crate) fn touch(path: &Path) {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
         last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
     };
-    let _ = utimensat(CWD, path, &times, AtFlags::empty());
+    set_times(path, &times);
+}
+
+/// What does not know that it was used is removed sooner, and made again.
+fn set_times(path: &Path, times: &Timestamps) {
+    let _ = utimensat(CWD, path, times, AtFlags::empty());
 }
 
 fn write(beside: &Path, path: &Path, entry: &Entry) -> io::Result<()> {

@@ -213,7 +213,7 @@ mod tests {
             "ports": [{"hostPort": 10080, "containerPort": 80, "protocol": "tcp"}]}));
         assert_eq!(rows::fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web ||07|{no} {");
         let text = "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\n\
-                    web                                 Created        0.0.0.0:10080->80/tcp\n";
+                    web                                     Created        0.0.0.0:10080->80/tcp\n";
         assert_eq!(table(&[&row]), text);
     }
 }

@@ -69,9 +69,9 @@ fn files_whiteouts_and_opaque_directories() {
         "srv/",
     ];
     assert_eq!(list.lines().collect::<Vec<_>>(), expected, "and nothing of what was only mounted on");
-    // layer-diff makes the same layer.
-    let other = sandbox.sh("layer-diff --compression none -o layer.tar < web.json").json();
-    assert_eq!(other["diffID"], document["image"]["configuration"]["rootfs"]["diff_ids"][1]);
+    // layer-diff makes the same layer, with the times that the files have.
+    sandbox.sh("layer-diff --compression none -o layer.tar < web.json").json();
+    assert_eq!(sandbox.sh("tar tf layer.tar | sort").ok(), list);
     // By its id, from the record: the same layer.
     let by_id = sandbox.sh("img-commit -q web").json();
     assert_eq!(by_id["image"]["configuration"]["rootfs"], document["image"]["configuration"]["rootfs"]);

@@ -65,7 +65,8 @@ pub fn shrink(root: &Path, most: u64, dry_run: bool) -> Result<Vec<PathBuf>> {
     {
         let at = |error| (path.clone(), error);
         let Some(metadata) = unless_gone(fs::metadata(&path)).map_err(at)? else { continue };
-        let used = metadata.accessed().map_err(at)?;
+        // Not when it was read: whoever looks at the cache reads it.
+        let used = metadata.modified().map_err(at)?;
         let Some(text) = unless_gone(fs::read(&path)).map_err(at)? else { continue };
         // One that cannot be read is of no use to a build either.
         let layer = serde_json::from_slice::<Entry>(&text).ok().and_then(|entry| entry.layer);

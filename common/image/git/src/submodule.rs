@@ -39,7 +39,8 @@ pub(crate) fn resolve(url: &str, remote: &str) -> String {
             let root = base.find("://").map_or(0, |at| at + 3);
             match base[root..].rfind('/') {
                 Some(at) => base.truncate(root + at),
-                None => break,
+                // Above the root there is nothing.
+                None => {}
             }
         } else {
             break;

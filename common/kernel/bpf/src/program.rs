@@ -178,16 +178,24 @@ impl Program {
                 Err(Errno::NOENT) => continue,
                 program => Self(program?),
             };
-            let (named, maps) = program.describe()?;
-            if named == name(called) {
+            let (description, maps) = program.describe()?;
+            if description.name == name(called) {
                 found.push((program, maps));
             }
         }
         Ok(found)
     }
 
-    /// Its name, and the ids of its maps: of the first ones.
-    fn describe(&self) -> Result<([u8; NAME + 1], Vec<u32>), Errno> {
+    /// What the kernel makes of its instructions: programs that do the same have the same.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn tag(&self) -> Result<u64, Errno> {
+        Ok(self.describe()?.0.tag)
+    }
+
+    /// What the kernel says of it, and the ids of its maps: of the first ones.
+    fn describe(&self) -> Result<(Description, Vec<u32>), Errno> {
         let mut ids = [0_u32; 4];
         let mut description =
             Description { maps: ids.len() as u32, map_ids: ids.as_mut_ptr() as u64, ..Default::default() };
@@ -199,7 +207,7 @@ impl Program {
         // SAFETY: the kernel writes as much as the length says, and as many ids as there is room for.
         unsafe { call(Command::Information, &mut attributes) }?;
         let count = ids.len().min(description.maps as usize);
-        Ok((description.name, ids[..count].to_vec()))
+        Ok((description, ids[..count].to_vec()))
     }
 
     /// Attaches it to the cgroup, for its processes and those of the cgroups below it, beside programs of others. It stays as

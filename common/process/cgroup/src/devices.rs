@@ -99,10 +99,17 @@ impl Program {
     /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the first user namespace; EINVAL on a kernel without these programs.
     pub fn attach(&self, group: &Group) -> Result<()> {
         let attach = || {
-            // Those of earlier processes of the container: a cgroup has room for 64.
-            let before = bpf::Program::attached(group, Attachment::Device, NAME)?;
-            self.load()?.attach(group, Attachment::Device)?;
-            before.iter().try_for_each(|(program, _)| program.detach(group, Attachment::Device))
+            let program = self.load()?;
+            let tag = program.tag()?;
+            // The same one, of an earlier process of the container, is enough: a cgroup has room for 64. Another one stays, so that
+            // what was denied is not allowed again.
+            let attached = bpf::Program::attached(group, Attachment::Device, NAME)?;
+            for (before, _) in attached {
+                if before.tag()? == tag {
+                    return Ok(());
+                }
+            }
+            program.attach(group, Attachment::Device)
         };
         attach().map_err(at("limit", format_args!("devices of cgroup {:?}", group.path())))
     }
