@@ -66,6 +66,10 @@ impl Report for NetworkRm {
         let _lock = Lock::take(&context.scope.run_dir, "network")?;
         for Named { path, .. } in self.find(context)? {
             fs::remove_file(&path).with_context(|| format!("remove {path:?}"))?;
+            // The last one takes the directory with it, which network-create makes.
+            if let Some(directory) = path.parent() {
+                let _ = fs::remove_dir(directory);
+            }
         }
         Ok(serde_json::to_value(&self.names)?)
     }

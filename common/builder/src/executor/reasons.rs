@@ -157,16 +157,17 @@ impl Builder<'_> {
         }
         let is_known =
             earlier.as_ref().is_some_and(|earlier| earlier.key == key && earlier.inputs == *inputs);
-        if self.rehearsal.is_some() || is_known && milliseconds.is_none() {
+        // A step that is about to run is noted when it has: one that fails leaves nothing.
+        if self.rehearsal.is_some() || milliseconds.is_none() && (is_known || !cached) {
             return Ok(());
         }
         let before = earlier.map_or(0, |earlier| earlier.milliseconds);
         let now = Earlier { key, inputs: inputs.clone(), milliseconds: milliseconds.unwrap_or(before) };
+        let beside = self.store.workspace()?.path().join("step.json");
+        fs::write(&beside, serde_json::to_vec(&now)?).map_err(Cause::system("write", &beside))?;
         if let Some(above) = path.parent() {
             fs::create_dir_all(above).map_err(Cause::system("create directory", above))?;
         }
-        let beside = self.store.workspace()?.path().join("step.json");
-        fs::write(&beside, serde_json::to_vec(&now)?).map_err(Cause::system("write", &beside))?;
         fs::rename(&beside, &path).map_err(Cause::system("write", &path))
     }
 
