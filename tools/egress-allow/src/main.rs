@@ -31,9 +31,10 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "egress-allow", version, group = ArgGroup::new("what").args(["allow", "log"]).required(true).multiple(true))]
 struct EgressAllow {
-    /// What it may reach: github.com, '*.debian.org:443' (all names below, not the name itself), 10.0.0.0/8, '[2001:db8::]/32',
-    /// example.org:123/udp. Without a port it is every TCP port except for 53 and 853, and ping
-    #[arg(value_name = "NAME|ADDRESS[:PORT][/PROTOCOL]")]
+    #[arg(
+        help = "What it may reach: github.com, '*.debian.org:443' (all names below, not the name itself), 10.0.0.0/8, '[2001:db8::]/32', example.org:123/udp. Without a port it is every TCP port except for 53 and 853, and ping",
+        value_name = "NAME|ADDRESS[:PORT][/PROTOCOL]"
+    )]
     allow: Vec<Entry>,
     /// Let everything pass, and log what is not on the list: `egress-log` shows it
     #[arg(long)]

@@ -25,8 +25,11 @@ pub(crate) struct Inputs {
     ssh: Vec<String>,
     #[arg(help = "Another source for FROM, COPY --from and mounts: DIR, docker-image://IMAGE, oci-layout://DIR[:TAG], or an address; repeatable", long = "build-context", value_name = "NAME=SOURCE", value_parser = builder::Named::parse)]
     contexts: Vec<(String, builder::Named)>,
-    /// Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(
+        help = "Build for this platform: os/architecture[/variant]. RUN needs an emulator for another one than this machine's",
+        long,
+        value_name = "PLATFORM"
+    )]
     platform: Option<Platform>,
     /// Pull base images; --pull means always
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always")]

@@ -31,14 +31,19 @@ use place::Place;
 #[derive(Parser)]
 #[command(name = "img-copy", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Copy {
-    /// The image: [docker://]NAME, store:IMAGE, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]
-    #[arg(value_name = "SOURCE")]
+    #[arg(
+        help = "The image: [docker://]NAME, store:IMAGE, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]",
+        value_name = "SOURCE"
+    )]
     source: Place,
     /// Where to: one of the same
     #[arg(value_name = "DESTINATION")]
     destination: Place,
-    /// Copy only this platform of a multi-platform image: os/architecture[/variant]
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(
+        help = "Copy only this platform of a multi-platform image: os/architecture[/variant]",
+        long,
+        value_name = "PLATFORM"
+    )]
     platform: Option<Platform>,
     /// Use this name and password at the source only
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = remote::login)]

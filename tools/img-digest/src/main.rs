@@ -23,11 +23,13 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-digest", version)]
 struct Digest {
-    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    #[arg(value_name = "NAME")]
+    #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME")]
     image: Reference,
-    /// The image for this platform of a multi-platform image, instead of the index: os/architecture[/variant]
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(
+        help = "The image for this platform of a multi-platform image, instead of the index: os/architecture[/variant]",
+        long,
+        value_name = "PLATFORM"
+    )]
     platform: Option<Platform>,
     #[command(flatten)]
     reach: Reach,

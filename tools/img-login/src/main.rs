@@ -29,8 +29,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-login", version)]
 struct LogIn {
-    /// The registry: HOST[:PORT]
-    #[arg(value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
+    #[arg(help = "The registry: HOST[:PORT]", value_name = "REGISTRY", default_value = "docker.io", value_parser = remote::registry)]
     registry: String,
     /// The name; asked for by default
     #[arg(short, long, value_name = "NAME")]

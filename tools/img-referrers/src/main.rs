@@ -24,8 +24,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-referrers", version)]
 struct Referrers {
-    /// The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]
-    #[arg(value_name = "NAME")]
+    #[arg(help = "The image: [HOST[:PORT]/]NAME[:TAG][@DIGEST]", value_name = "NAME")]
     image: Reference,
     /// List only those of this type
     #[arg(long, value_name = "TYPE")]

@@ -23,8 +23,7 @@ use toolkit::prelude::*;
 #[derive(Parser)]
 #[command(name = "img-tags", version)]
 struct Tags {
-    /// The repository: [HOST[:PORT]/]NAME
-    #[arg(value_name = "NAME", value_parser = repository)]
+    #[arg(help = "The repository: [HOST[:PORT]/]NAME", value_name = "NAME", value_parser = repository)]
     repository: Reference,
     /// Print one tag a line instead of JSON
     #[arg(short, long)]

@@ -8,8 +8,8 @@ use toolkit::prelude::*;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Lifetime {
-    /// With -d, start the command again when it has ended: no, on-failure[:N], always or unless-stopped
     #[arg(
+        help = "With -d, start the command again when it has ended: no, on-failure[:N], always or unless-stopped",
         long,
         value_name = "POLICY",
         default_value = "no",

@@ -37,10 +37,9 @@ pub(crate) fn resolve(url: &str, remote: &str) -> String {
         } else if let Some(after) = rest.strip_prefix("../") {
             rest = after;
             let root = base.find("://").map_or(0, |at| at + 3);
-            match base[root..].rfind('/') {
-                Some(at) => base.truncate(root + at),
-                // Above the root there is nothing.
-                None => {}
+            // Above the root there is nothing.
+            if let Some(at) = base[root..].rfind('/') {
+                base.truncate(root + at);
             }
         } else {
             break;

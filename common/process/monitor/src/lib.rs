@@ -1,6 +1,6 @@
 //! The small process beside each container in the background (docs/decisions/0018-a-monitor.md).
 //!
-//! A [`Monitor`](run) takes the output of the container's process, writes it to the [`Log`], passes it on to who is attached,
+//! A monitor takes the output of the container's process, writes it to the [`Log`], passes it on to who is attached,
 //! takes the exit status, and starts the process again where its [`Keeper`] says so. It holds no state that is not in the record
 //! or in the log: when it is killed, the container goes on, and [`take_over`] makes another one.
 //!
