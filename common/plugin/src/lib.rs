@@ -4,6 +4,7 @@
 //! three. The plugins of a chain add their steps to it, so `unwind`, `net-repair` and `net-guard` know it like any other.
 //! The tool itself does the work: the plugin starts it again, with flags and the document.
 
+pub mod foreign;
 mod operate;
 pub mod tool;
 

@@ -6,12 +6,11 @@ use cni::{Attachment, Code, Command, Error, Version, result};
 use document::{Document, Id, members::Network, record};
 use operation::Scope;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::{Plugin, Request, tool};
+use crate::{Plugin, Request, foreign, tool};
 
-/// The member of the document that tells which attachment it is of.
-const MEMBER: &str = "cni";
+/// What stands in front of the ids of attachments, and the member of the document that tells which attachment it is of.
+const KIND: &str = "cni";
 
 /// Does what is asked. Returns what is printed.
 pub(crate) fn carry_out(plugin: &Plugin, request: &Request) -> Result<Option<Value>, Error> {
@@ -49,9 +48,7 @@ pub(crate) fn carry_out(plugin: &Plugin, request: &Request) -> Result<Option<Val
 
 /// The id of an attachment's document: the primary key of SPEC.md, "Parameters", in a form that an id may have.
 fn id_of(network: &str, attachment: &Attachment) -> Result<Id, Error> {
-    let key = format!("{network}\0{}\0{}", attachment.container, attachment.interface);
-    let digits: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("cni-{digits}").parse().map_err(failed)
+    foreign::id(KIND, &[network, &attachment.container, &attachment.interface]).map_err(failed)
 }
 
 fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> Result<Value, Error> {
@@ -72,13 +69,8 @@ fn add(plugin: &Plugin, request: &Request, scope: &Scope, version: Version) -> R
         None if plugin.begins => {
             let namespace = request.environment.namespace()?;
             let (container, interface) = (attachment.container, attachment.interface);
-            let document = json!({
-                "stave": 1,
-                "id": id,
-                "network": {"mode": "none", "namespace": namespace},
-                MEMBER: {"network": network, "containerID": container, "ifname": interface},
-            });
-            Document::parse(document.to_string().as_bytes()).map_err(failed)?
+            let about = json!({"network": network, "containerID": container, "ifname": interface});
+            foreign::document(KIND, &id, &namespace, &about).map_err(failed)?
         }
         None => {
             let message = format!("{} comes after stave-bridge in the list of plugins", plugin.tool);
@@ -120,18 +112,10 @@ fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
 /// a DEL action without error even if some resources are missing").
 fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
     let Some(document) = record::read(&scope.run_dir, id).map_err(failed)? else { return Ok(()) };
-    let count = steps(plugin, &document)?;
-    match count {
-        0 => Ok(()),
-        count => {
-            let arguments = ["--undo".to_owned(), "--steps".to_owned(), count.to_string()];
-            again(plugin, &arguments, &document).map(drop)
-        }
+    match foreign::undo(plugin.tool, &document).map_err(failed)? {
+        Some(arguments) => again(plugin, &arguments, &document).map(drop),
+        None => Ok(()),
     }
-}
-
-fn steps(plugin: &Plugin, document: &Document) -> Result<usize, Error> {
-    Ok(document.steps().map_err(failed)?.iter().filter(|step| step.tool == plugin.tool).count())
 }
 
 fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {
@@ -144,8 +128,9 @@ fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error>
     }
     let id = id_of(request.configuration.name()?, &attachment)?;
     let document = record::read(&scope.run_dir, &id).map_err(failed)?;
-    let Some(document) = document.filter(|document| steps(plugin, document).is_ok_and(|count| count > 0))
-    else {
+    let is_attached =
+        |document: &Document| foreign::undo(plugin.tool, document).is_ok_and(|undo| undo.is_some());
+    let Some(document) = document.filter(is_attached) else {
         let message = format!("container {:?} has no {:?} here", attachment.container, attachment.interface);
         return Err(Error::new(Code::UnknownContainer, message));
     };
@@ -177,10 +162,7 @@ fn collect(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Erro
                 continue;
             }
         };
-        let Some(own) = document.raw(MEMBER).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok())
-        else {
-            continue;
-        };
+        let Some(own) = foreign::about(KIND, &document) else { continue };
         let is_valid = valid.iter().any(|one| {
             own["containerID"] == one.container.as_str() && own["ifname"] == one.interface.as_str()
         });
@@ -201,8 +183,10 @@ fn status(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error
     if !rustix::process::geteuid().is_root() {
         return Err(unavailable("it does not run as root".to_owned()));
     }
-    std::fs::create_dir_all(&scope.run_dir)
-        .map_err(|error| unavailable(format!("create directory {:?}: {error}", scope.run_dir)))
+    // The first ADD makes the directory, with the mode that the tools give it.
+    let there = scope.run_dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    rustix::fs::access(there, rustix::fs::Access::WRITE_OK)
+        .map_err(|error| unavailable(format!("write to directory {there:?}: {error}")))
 }
 
 /// Starts the tool once more, without the runtime's variables.

@@ -10,6 +10,7 @@
 mod fixture;
 mod machine;
 mod name_server;
+mod peers;
 mod sandbox;
 mod snapshot;
 mod traffic;
@@ -18,6 +19,7 @@ mod wait;
 pub use fixture::{Tree, busybox, directory, file, rootfs, symlink};
 pub use machine::Machine;
 pub use name_server::{Answer, Has, NameServer};
+pub use peers::PODMAN_RUN;
 pub use sandbox::{HOST, OUTSIDE, Outcome, Sandbox, binaries, repository, require_root};
 pub use snapshot::Snapshot;
 pub use wait::wait_for;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::{Value, json};
-use testkit::{Sandbox, Snapshot};
+use testkit::{PODMAN_RUN, Sandbox, Snapshot};
 
 /// A host with the plugins in `cni/`, and the namespace `one`.
 fn sandbox() -> (Sandbox, Snapshot) {
@@ -185,12 +185,10 @@ fn traffic_and_what_breaks_it() {
     assert_eq!(sandbox.difference(&before), "");
 }
 
-/// A root file system with busybox, the network `web` in `net.d`, and its plugins in `cni`.
-const RUNTIME: &str = r#"
-    for directory in /var/lib/containers /opt /etc/cni; do mkdir -p $directory; mount -t tmpfs tmpfs $directory; done
-    mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/run rootfs/tmp /opt/cni /etc/cni/net.d
-    cp /bin/busybox rootfs/bin
-    for applet in sh ip nc; do ln -s busybox rootfs/bin/$applet; done
+/// The network `web` where runtimes look for it, and its plugins.
+const NETWORK: &str = r#"
+    for directory in /opt /etc/cni; do mkdir -p $directory; mount -t tmpfs tmpfs $directory; done
+    mkdir -p /opt/cni /etc/cni/net.d
     cp /usr/lib/cni/loopback cni && ln -s $PWD/cni /opt/cni/bin
     cat > /etc/cni/net.d/10-web.conflist <<X
         {"cniVersion": "1.0.0", "name": "web", "plugins": [
@@ -199,44 +197,38 @@ const RUNTIME: &str = r#"
 X
 "#;
 
+/// A host with the network, and what podman needs.
+fn runtime() -> Sandbox {
+    let (sandbox, _) = sandbox();
+    sandbox.sh(NETWORK).ok();
+    let network = "network_backend = \"cni\"\ncni_plugin_dirs = [\"$PWD/cni\"]\nnetwork_config_dir = \"/etc/cni/net.d\"";
+    sandbox.prepare_podman(network, "");
+    sandbox
+}
+
 /// podman listens on published ports itself.
 #[test]
 fn podman_uses_them() {
-    let (sandbox, _) = sandbox();
-    sandbox.sh(RUNTIME).ok();
-    let sh = |line: &str| sandbox.sh(&format!("export CONTAINERS_CONF=$PWD/containers.conf\n{line}"));
-    sh("cat > containers.conf <<X
-[network]
-network_backend = \"cni\"
-cni_plugin_dirs = [\"$PWD/cni\"]
-network_config_dir = \"/etc/cni/net.d\"
-[engine]
-cgroup_manager = \"cgroupfs\"
-events_logger = \"file\"
-X
-        podman --runtime runc run -d --name one --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --network web \
-            -p 8080:80 --rootfs $PWD/rootfs /bin/sh -c 'while :; do echo hello | nc -l -p 80; done' > /dev/null")
-    .ok();
+    let sandbox = runtime();
+    sandbox
+        .podman(&format!(
+            "{PODMAN_RUN} -d --name one --network web -p 8080:80 --rootfs $PWD/rootfs \
+                /bin/sh -c 'while :; do echo hello | nc -l -p 80; done' > /dev/null"
+        ))
+        .ok();
     assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8080,retry=50,interval=0.1"), "hello");
-    let networks = sh("podman inspect one | jq -c '.[0].NetworkSettings.Networks.web | [.IPAddress, .Gateway, .MacAddress]'").ok();
-    assert_eq!(networks, "[\"10.5.0.2\",\"10.5.0.1\",\"02:42:0a:05:00:02\"]\n");
-    sh("podman --runtime runc rm -f -t 0 one > /dev/null").ok();
+    let networks = "podman inspect one | jq -c '.[0].NetworkSettings.Networks.web | [.IPAddress, .Gateway, .MacAddress]'";
+    assert_eq!(sandbox.podman(networks).ok(), "[\"10.5.0.2\",\"10.5.0.1\",\"02:42:0a:05:00:02\"]\n");
+    sandbox.podman("podman --runtime runc rm -f -t 0 one > /dev/null").ok();
     assert_eq!(sandbox.sh("ls $STAVE_RUN").ok(), "locks\n");
     let left = sandbox.sh("nft list ruleset; ip -br link show type bridge").ok();
     assert_eq!(left, "");
-    // podman leaves a parent of cgroups, which are the machine's.
-    sandbox
-        .sh("for try in $(seq 100); do
-                find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2> /dev/null && break
-                sleep 0.05
-            done")
-        .ok();
+    sandbox.remove_podmans_cgroups();
 }
 
 #[test]
 fn containerd_uses_them() {
-    let (sandbox, _) = sandbox();
-    sandbox.sh(RUNTIME).ok();
+    let sandbox = runtime();
     sandbox
         .sh("mkdir -p /var/lib/containerd && mount -t tmpfs tmpfs /var/lib/containerd
             containerd > containerd.log 2>&1 < /dev/null &

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
-use std::fs;
-
 use serde_json::json;
 use testkit::{Sandbox, rootfs};
 
@@ -11,21 +9,8 @@ use testkit::{Sandbox, rootfs};
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
     for port in [5000, 5001] {
-        let storage =
-            json!({"filesystem": {"rootdirectory": sandbox.directory().join(format!("data{port}"))}});
-        let http = json!({"addr": format!("127.0.0.1:{port}")});
-        let configuration = json!({"version": 0.1, "storage": storage, "http": http}).to_string();
-        fs::write(sandbox.directory().join(format!("{port}.yml")), configuration).unwrap();
+        sandbox.start_registry(port, &format!("data{port}"), json!({}));
     }
-    sandbox
-        .sh("for port in 5000 5001; do
-                docker-registry serve $port.yml > $port.log 2>&1 &
-                for try in $(seq 100); do
-                    grep -q \":$(printf %04X $port) .* 0A \" /proc/net/tcp && break
-                    sleep 0.05
-                done
-            done")
-        .ok();
     let archive = rootfs(|tree| testkit::file(tree, "etc/name", 0o644, b"a"));
     sandbox
         .sh_with(

@@ -11,28 +11,17 @@ use testkit::{Sandbox, rootfs};
 /// Plain HTTP on port 5000; TLS and a password, with the same repositories, on 5001.
 fn with_registries() -> Sandbox {
     let sandbox = Sandbox::new();
-    let storage = json!({"filesystem": {"rootdirectory": sandbox.directory().join("data")}, "delete": {"enabled": true}});
-    let configuration = |port: u16, tls: Value, auth: Value| {
-        let http = json!({"addr": format!("127.0.0.1:{port}"), "tls": tls});
-        json!({"version": 0.1, "storage": storage, "http": http, "auth": auth}).to_string()
-    };
-    let tls = json!({"certificate": "cert.pem", "key": "key.pem"});
-    let auth = json!({"htpasswd": {"realm": "test", "path": "htpasswd"}});
-    fs::write(sandbox.directory().join("plain.yml"), configuration(5000, json!({}), json!({}))).unwrap();
-    fs::write(sandbox.directory().join("safe.yml"), configuration(5001, tls, auth)).unwrap();
     sandbox
         .sh("htpasswd -Bbc htpasswd u 'p:w' 2> /dev/null
             openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost \
                 -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE 2> /dev/null
-            mkdir certs home && cp cert.pem certs/ca.crt
-            for name in plain safe; do docker-registry serve $name.yml > $name.log 2>&1 & done
-            for port in 5000 5001; do
-                for try in $(seq 100); do
-                    grep -q \":$(printf %04X $port) .* 0A \" /proc/net/tcp && break
-                    sleep 0.05
-                done
-            done")
+            mkdir certs home && cp cert.pem certs/ca.crt")
         .ok();
+    let storage = json!({"delete": {"enabled": true}});
+    sandbox.start_registry(5000, "data", json!({"storage": storage}));
+    let tls = json!({"certificate": "cert.pem", "key": "key.pem"});
+    let auth = json!({"htpasswd": {"realm": "test", "path": "htpasswd"}});
+    sandbox.start_registry(5001, "data", json!({"storage": storage, "http": {"tls": tls}, "auth": auth}));
     let archive = rootfs(|tree| testkit::file(tree, "etc/name", 0o644, b"a"));
     sandbox
         .sh_with(

@@ -39,8 +39,7 @@ pub(crate) fn remove(images: &[String], reach: &Reach, force: bool, quiet: bool)
 /// The requests.
 pub(crate) fn explain(images: &[String]) -> Result<Vec<String>> {
     let line = |reference: Reference| {
-        let target = reference.digest().map(ToString::to_string).or(reference.tag().map(str::to_owned));
-        let target = target.unwrap_or_default();
+        let target = reference.target();
         let (registry, repository) = (reference.registry(), reference.repository());
         operation::words([
             "curl",

@@ -1,7 +1,7 @@
 //! `stave-portmap`: portmap as a CNI plugin, with the capability `portMappings` (CNI CONVENTIONS.md).
 
 use cni::Error;
-use plugin::{Plugin, Request};
+use plugin::{Plugin, Request, foreign};
 use serde_json::{Value, json};
 
 pub(crate) const PLUGIN: Plugin =
@@ -70,11 +70,6 @@ fn spec(mapping: &Value) -> Result<String, Error> {
     let (host, container) = (number("hostPort")?, number("containerPort")?);
     let protocol =
         mapping["protocol"].as_str().filter(|text| !text.is_empty()).unwrap_or("tcp").to_ascii_lowercase();
-    let address = match mapping["hostIP"].as_str().unwrap_or_default() {
-        "" | "0.0.0.0" => String::new(),
-        // IPv6 addresses stand in brackets.
-        address if address.contains(':') => format!("[{address}]:"),
-        address => format!("{address}:"),
-    };
-    Ok(format!("{address}{host}:{container}/{protocol}"))
+    let address = mapping["hostIP"].as_str().unwrap_or_default();
+    Ok(foreign::port(address, &host.to_string(), &container.to_string(), &protocol))
 }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
+use plugin::foreign;
 use serde::Deserialize;
 
 /// The limit of podman's JSON, in bytes.
@@ -122,15 +123,9 @@ impl Port {
             0 | 1 => first.to_string(),
             _ => format!("{first}-{}", last(first)),
         };
-        let address = match self.host_ip.as_str() {
-            "" | "0.0.0.0" => String::new(),
-            address if address.contains(':') => format!("[{address}]:"),
-            address => format!("{address}:"),
-        };
         let protocols = if self.protocol.is_empty() { "tcp" } else { &self.protocol };
-        let spec = |protocol: &str| {
-            format!("{address}{}:{}/{}", run(self.host_port), run(self.container_port), protocol.trim())
-        };
+        let (host, container) = (run(self.host_port), run(self.container_port));
+        let spec = |protocol: &str| foreign::port(&self.host_ip, &host, &container, protocol.trim());
         protocols.split(',').map(spec).collect()
     }
 }

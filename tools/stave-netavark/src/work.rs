@@ -9,17 +9,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use document::{Document, Id, record};
 use ipnet::IpNet;
 use operation::Scope;
-use plugin::tool;
+use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::input::{Interface, Network, Options, Port};
 
 /// The tools, in the order in which setup runs them.
 const TOOLS: [&str; 2] = ["bridge-attach", "portmap"];
 
-/// The member of the document that tells which network of which container it is of.
-const MEMBER: &str = "netavark";
+/// What stands in front of the ids, and the member of the document that tells which network of which container it is of.
+const KIND: &str = "netavark";
 
 /// Attaches the container. What was made is taken back if anything fails.
 pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
@@ -31,13 +30,8 @@ pub(crate) fn setup(options: &Options, namespace: &Path) -> Result<Value> {
         let mut ports = if has_ports(&options.container_id)? { Vec::new() } else { ports(options) };
         for (name, interface, network) in &attachments {
             let id = id_of(&options.container_id, name)?;
-            let document = json!({
-                "stave": 1,
-                "id": id,
-                "network": {"mode": "none", "namespace": namespace},
-                MEMBER: {"network": name, "containerID": options.container_id},
-            });
-            let document = Document::parse(document.to_string().as_bytes())?;
+            let about = json!({"network": name, "containerID": options.container_id});
+            let document = foreign::document(KIND, &id, namespace, &about)?;
             let flags = flags(interface, network).with_context(|| format!("network {name:?}"))?;
             let mut document = run("bridge-attach", &flags, &document)?;
             made.push(id.clone());
@@ -64,9 +58,8 @@ fn has_ports(container: &str) -> Result<bool> {
     let scope: Scope = toolkit::scope(None, None)?;
     for id in record::list(&scope.run_dir)? {
         let Some(document) = record::read(&scope.run_dir, &id)? else { continue };
-        let own = document.raw(MEMBER).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
-        let is_own = own.is_some_and(|own| own["containerID"] == container);
-        if is_own && document.steps()?.iter().any(|step| step.tool == "portmap") {
+        let is_own = foreign::about(KIND, &document).is_some_and(|own| own["containerID"] == container);
+        if is_own && foreign::undo("portmap", &document)?.is_some() {
             return Ok(true);
         }
     }
@@ -91,24 +84,15 @@ fn undo_all(scope: &Scope, id: &Id) -> Result<()> {
 
 fn undo(scope: &Scope, id: &Id, name: &str) -> Result<()> {
     let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(()) };
-    let count = document.steps()?.iter().filter(|step| step.tool == name).count();
-    match count {
-        0 => Ok(()),
-        count => {
-            let arguments = ["--undo".to_owned(), "--steps".to_owned(), count.to_string()];
-            run(name, &arguments, &document).map(drop)
-        }
+    match foreign::undo(name, &document)? {
+        Some(arguments) => run(name, &arguments, &document).map(drop),
+        None => Ok(()),
     }
 }
 
 /// The id of the record of a container's network.
 fn id_of(container: &str, network: &str) -> Result<Id> {
-    let digits: String = Sha256::digest(format!("{network}\0{container}"))
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(format!("netavark-{digits}").parse()?)
+    Ok(foreign::id(KIND, &[network, container])?)
 }
 
 fn run(name: &str, arguments: &[String], document: &Document) -> Result<Document> {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::{Value, json};
-use testkit::Sandbox;
+use testkit::{PODMAN_RUN, Sandbox};
 
 fn options(more: &Value) -> Value {
     let mut network = json!({"name": "web", "id": "1", "driver": "bridge", "network_interface": "podman1", "internal": false,
@@ -64,27 +64,16 @@ fn set_up_and_torn_down() {
 #[test]
 fn podman_uses_it() {
     let sandbox = Sandbox::new();
-    sandbox
-        .sh("mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers
-            mkdir -p bin net.d rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/run rootfs/tmp
-            cp /bin/busybox rootfs/bin
-            for applet in sh ip nc; do ln -s busybox rootfs/bin/$applet; done
-            ln -s $(command -v stave-netavark) bin/netavark
-            cat > containers.conf <<X
-[network]
-network_backend = \"netavark\"
-network_config_dir = \"$PWD/net.d\"
-[engine]
-helper_binaries_dir = [\"$PWD/bin\"]
-cgroup_manager = \"cgroupfs\"
-events_logger = \"file\"
-X")
-        .ok();
-    let sh = |line: &str| sandbox.sh(&format!("export CONTAINERS_CONF=$PWD/containers.conf\n{line}")).ok();
-    sh("podman network create --subnet 10.5.0.0/24 --disable-dns front > /dev/null
+    sandbox.sh("mkdir -p bin net.d && ln -s $(command -v stave-netavark) bin/netavark").ok();
+    let network = "network_backend = \"netavark\"\nnetwork_config_dir = \"$PWD/net.d\"";
+    sandbox.prepare_podman(network, "helper_binaries_dir = [\"$PWD/bin\"]");
+    let sh = |line: &str| sandbox.podman(line).ok();
+    sh(&format!(
+        "podman network create --subnet 10.5.0.0/24 --disable-dns front > /dev/null
         podman network create --subnet 10.6.0.0/24 --disable-dns back > /dev/null
-        podman --runtime runc run -d --name one --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --network front --network back \
-            -p 8080:80 --rootfs $PWD/rootfs /bin/sh -c 'while :; do echo hello | nc -l -p 80; done' > /dev/null");
+        {PODMAN_RUN} -d --name one --network front --network back -p 8080:80 --rootfs $PWD/rootfs \
+            /bin/sh -c 'while :; do echo hello | nc -l -p 80; done' > /dev/null"
+    ));
     assert_eq!(sandbox.ask("host", "TCP4:127.0.0.1:8080,retry=50,interval=0.1"), "hello");
     let address = "podman inspect one | jq -r '.[0].NetworkSettings.Networks[].IPAddress' | sort";
     assert_eq!(sh(address), "10.5.0.2\n10.6.0.2\n");
@@ -94,11 +83,5 @@ X")
     assert_eq!(sh(address), "10.5.0.2\n10.6.0.3\n");
     sh("podman --runtime runc rm -f -t 0 one > /dev/null");
     assert_eq!(sandbox.sh("ls $STAVE_RUN; nft list ruleset; ip -br link show type bridge").ok(), "locks\n");
-    // podman leaves a parent of cgroups, which are the machine's.
-    sandbox
-        .sh("for try in $(seq 100); do
-                find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2> /dev/null && break
-                sleep 0.05
-            done")
-        .ok();
+    sandbox.remove_podmans_cgroups();
 }

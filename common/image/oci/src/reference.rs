@@ -75,6 +75,12 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// What stands for the image in addresses of its manifest: the digest, or else the tag.
+    pub fn target(&self) -> String {
+        let digest = self.digest.as_ref().map(Digest::to_string);
+        digest.or(self.tag.clone()).unwrap_or_default()
+    }
+
     /// Registry and repository in the long form: `docker.io/library/debian`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

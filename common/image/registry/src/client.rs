@@ -80,11 +80,6 @@ impl Client {
         &self.options
     }
 
-    /// The repository that an image is pushed to.
-    pub(crate) fn destination(&self, reference: &Reference) -> Result<Repository, Error> {
-        self.open(&places::to_push(reference)?, Access::Push)
-    }
-
     /// The places that an image can be pulled from: mirrors, then its registry.
     pub(crate) fn places(&self, reference: &Reference) -> Result<Vec<Place>, Error> {
         places::to_pull(&self.options.mirrors, reference)

@@ -8,7 +8,7 @@ use std::{
 use oci::{
     Digest, Platform, Reference,
     digest::Verifying,
-    image::{MAX_NESTING, choose_child},
+    image::MAX_NESTING,
     layout,
     media_type::{Kind, kind},
     spec::{Descriptor, ImageIndex, ImageManifest},
@@ -18,7 +18,6 @@ use crate::{
     Client, Error,
     http::AnswerBody,
     manifest::Manifest,
-    named::target,
     progress::Progress,
     push::{Pushed, blobs_of, check_digest, put_manifests},
     repository::{Access, Repository},
@@ -41,11 +40,13 @@ pub fn copy(
     progress: &dyn Progress,
 ) -> Result<Pushed, Error> {
     let jobs = to.options().jobs.max(1);
-    let from = from.source(source, Access::Pull)?;
+    let from = from.repository(source, Access::Pull)?;
     let mut tree = Tree { repository: &from, progress, manifests: Vec::new(), seen: HashSet::new(), size: 0 };
-    let root = tree.root(source, platform)?;
+    let named = from.named(source, platform, progress)?;
+    let root = named.descriptor.clone();
+    tree.add(named, 0)?;
     check_digest(destination, &root)?;
-    let repository = to.destination(destination)?;
+    let repository = to.repository(destination, Access::Push)?;
     let blobs = blobs_of(&tree.images()?);
     // A registry gives its own blobs from one repository to another.
     let origins: HashMap<String, String> = match source.registry() == destination.registry() {
@@ -74,24 +75,6 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// Fetches what a name refers to, or the image of it for `platform`, and all below.
-    fn root(&mut self, name: &Reference, platform: Option<&Platform>) -> Result<Descriptor, Error> {
-        let mut manifest = self.repository.manifest(&target(name), name.digest(), self.progress)?;
-        for _ in 0..MAX_NESTING {
-            let (Some(_), Kind::Index) = (platform, kind(&manifest.descriptor)) else { break };
-            let child = choose_child(&read(&manifest)?, &manifest.descriptor, platform)?.clone();
-            manifest = self.fetch(&child)?;
-        }
-        let root = manifest.descriptor.clone();
-        self.add(manifest, 0)?;
-        Ok(root)
-    }
-
-    fn fetch(&self, descriptor: &Descriptor) -> Result<Manifest, Error> {
-        let digest = Digest::try_from(descriptor.digest())?;
-        self.repository.manifest(&digest.to_string(), Some(&digest), self.progress)
-    }
-
     fn add(&mut self, manifest: Manifest, depth: u32) -> Result<(), Error> {
         let digest = Digest::try_from(manifest.descriptor.digest())?;
         if !self.seen.insert(digest.clone()) {
@@ -103,14 +86,15 @@ impl Tree<'_> {
             return Err(Error::Content { name: digest.to_string(), problem });
         }
         if kind(&manifest.descriptor) == Kind::Index {
-            let index: ImageIndex = read(&manifest)?;
+            let index: ImageIndex = manifest.read()?;
             for child in index.manifests() {
                 match kind(child) {
                     Kind::Index | Kind::Manifest if depth < MAX_NESTING => {
-                        let below = self.fetch(child)?;
+                        let below = self.repository.described(child, self.progress)?;
                         self.add(below, depth + 1)?;
                     }
                     _ => {
+                        let digest = Digest::try_from(child.digest())?;
                         let media_type = child.media_type().to_string();
                         return Err(layout::Error::NotAnImage { digest, media_type }.into());
                     }
@@ -123,20 +107,17 @@ impl Tree<'_> {
 
     /// The manifests alone, read.
     fn images(&self) -> Result<Vec<ImageManifest>, Error> {
-        self.manifests.iter().filter(|it| kind(&it.descriptor) == Kind::Manifest).map(read).collect()
+        self.manifests
+            .iter()
+            .filter(|it| kind(&it.descriptor) == Kind::Manifest)
+            .map(Manifest::read)
+            .collect()
     }
 
     fn content(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let own = |manifest: &&Manifest| manifest.descriptor.digest() == descriptor.digest();
         self.manifests.iter().find(own).map(|manifest| manifest.content.clone()).ok_or(Error::GivenUp)
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(manifest: &Manifest) -> Result<T, Error> {
-    oci::json::from_slice(&manifest.content).map_err(|error| Error::Content {
-        name: manifest.descriptor.digest().to_string(),
-        problem: error.to_string(),
-    })
 }
 
 impl Blobs for Repository {

@@ -2,7 +2,7 @@
 
 use oci::{Digest, Reference};
 
-use crate::{Client, Error, named::target, repository::Access};
+use crate::{Client, Error, repository::Access};
 
 /// What was taken out of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,8 @@ impl Client {
     /// # Errors
     /// When the registry has no such image, or does not let us.
     pub fn delete(&self, reference: &Reference) -> Result<Deleted, Error> {
-        let repository = self.source(reference, Access::Delete)?;
-        let url = repository.url(&format!("manifests/{}", target(reference)))?;
+        let repository = self.repository(reference, Access::Delete)?;
+        let url = repository.url(&format!("manifests/{}", reference.target()))?;
         let answer = repository
             .patiently(&|_, _| {}, || repository.expect("DELETE", url.clone(), &[], None, &[200, 202, 204]));
         match (answer, reference.digest()) {
@@ -29,7 +29,7 @@ impl Client {
             (Ok(_), None) => Ok(Deleted::Tag(reference.to_string())),
             // "The request was not supported": distribution 2.x knows manifests by digest alone here.
             (Err(error), None) if error.is_unsupported() => {
-                let digest = repository.digest_of(&target(reference))?;
+                let digest = repository.digest_of(&reference.target())?;
                 let name = reference.to_string();
                 let digest = digest.map(|digest| format!("{}@{digest}", reference.name()));
                 Err(Error::NoUntag { name, digest })

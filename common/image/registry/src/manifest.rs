@@ -7,6 +7,7 @@ use oci::{
     media_type::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, Kind, kind_of},
     spec::{Descriptor, MediaType},
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::header;
 
@@ -21,6 +22,16 @@ const DIGEST: &str = "docker-content-digest";
 pub(crate) struct Manifest {
     pub(crate) descriptor: Descriptor,
     pub(crate) content: Vec<u8>,
+}
+
+impl Manifest {
+    /// The content, as JSON of the kind that it is.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        oci::json::from_slice(&self.content).map_err(|error| Error::Content {
+            name: self.descriptor.digest().to_string(),
+            problem: error.to_string(),
+        })
+    }
 }
 
 impl Repository {

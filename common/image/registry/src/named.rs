@@ -2,19 +2,18 @@
 
 use oci::{
     Digest, Platform, Reference,
-    image::choose_child,
+    image::{MAX_NESTING, choose_child},
     media_type::{Kind, kind},
-    spec::{Descriptor, ImageIndex},
+    spec::Descriptor,
 };
 
 use crate::{
     Client, Error,
     manifest::Manifest,
+    places,
+    progress::Progress,
     repository::{Access, Repository},
 };
-
-/// How deep indexes may lie in each other.
-const MAX_NESTING: u32 = oci::image::MAX_NESTING;
 
 impl Client {
     /// The manifest or index that a name refers to now; with `platform`, the image of an index for it. Mirrors are not asked.
@@ -22,34 +21,43 @@ impl Client {
     /// # Errors
     /// When the registry has no such image, or sends something else.
     pub fn named(&self, reference: &Reference, platform: Option<&Platform>) -> Result<Descriptor, Error> {
-        let repository = self.source(reference, Access::Pull)?;
-        let mut manifest = fetch(&repository, &target(reference), reference.digest())?;
-        for _ in 0..MAX_NESTING {
-            let (Some(_), Kind::Index) = (platform, kind(&manifest.descriptor)) else { break };
-            let index: ImageIndex = oci::json::from_slice(&manifest.content).map_err(|error| {
-                Error::Content { name: reference.to_string(), problem: error.to_string() }
-            })?;
-            let digest = Digest::try_from(choose_child(&index, &manifest.descriptor, platform)?.digest())?;
-            manifest = fetch(&repository, &digest.to_string(), Some(&digest))?;
-        }
-        Ok(manifest.descriptor)
+        let repository = self.repository(reference, Access::Pull)?;
+        Ok(repository.named(reference, platform, &())?.descriptor)
     }
 
-    /// The repository of a name at the registry itself, or at the place that registries.conf gives for it.
-    pub(crate) fn source(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
+    /// The repository of a name at the registry itself, or to pull at the place that registries.conf gives for it.
+    pub(crate) fn repository(&self, reference: &Reference, access: Access) -> Result<Repository, Error> {
         match (access, self.places(reference)?.pop()) {
             (Access::Pull, Some(place)) => self.open(&place, access),
-            _ => self.open(&crate::places::to_push(reference)?, access),
+            _ => self.open(&places::to_push(reference)?, access),
         }
     }
 }
 
-/// The digest of a name, or else its tag.
-pub(crate) fn target(reference: &Reference) -> String {
-    let digest = reference.digest().map(Digest::to_string);
-    digest.or(reference.tag().map(str::to_owned)).unwrap_or_default()
-}
+impl Repository {
+    /// What a name refers to, or the image of it for `platform`.
+    pub(crate) fn named(
+        &self,
+        name: &Reference,
+        platform: Option<&Platform>,
+        progress: &dyn Progress,
+    ) -> Result<Manifest, Error> {
+        let mut manifest = self.manifest(&name.target(), name.digest(), progress)?;
+        for _ in 0..MAX_NESTING {
+            let (Some(_), Kind::Index) = (platform, kind(&manifest.descriptor)) else { break };
+            let child = choose_child(&manifest.read()?, &manifest.descriptor, platform)?.clone();
+            manifest = self.described(&child, progress)?;
+        }
+        Ok(manifest)
+    }
 
-fn fetch(repository: &Repository, target: &str, digest: Option<&Digest>) -> Result<Manifest, Error> {
-    repository.manifest(target, digest, &())
+    /// The manifest or index of a descriptor.
+    pub(crate) fn described(
+        &self,
+        descriptor: &Descriptor,
+        progress: &dyn Progress,
+    ) -> Result<Manifest, Error> {
+        let digest = Digest::try_from(descriptor.digest())?;
+        self.manifest(&digest.to_string(), Some(&digest), progress)
+    }
 }

@@ -165,7 +165,8 @@ fn matched(prefix: &str, name: &str) -> Option<usize> {
     (rest.is_empty() || rest.starts_with('/')).then_some(prefix.len())
 }
 
-fn environment(name: &str) -> Option<OsString> {
+/// A variable of the environment; an empty one is none.
+pub(crate) fn environment(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 

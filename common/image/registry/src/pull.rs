@@ -184,7 +184,7 @@ impl Resolving<'_> {
             return Ok(local.clone());
         }
         let digest = reference.digest();
-        let target = digest.map(Digest::to_string).or(reference.tag().map(str::to_owned)).unwrap_or_default();
+        let target = reference.target();
         let manifest = self.sources.first(|source| {
             if let Some(local) = local
                 // This request is cheap, and some registries limit how often manifests are fetched.

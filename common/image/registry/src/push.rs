@@ -13,7 +13,7 @@ use oci::{
 use crate::{
     Client, Error,
     progress::Progress,
-    repository::Repository,
+    repository::{Access, Repository},
     upload::{Uploaded, Uploads},
 };
 
@@ -60,7 +60,7 @@ pub fn push(
         }
     };
     check_digest(destination, &root)?;
-    let repository = client.destination(destination)?;
+    let repository = client.repository(destination, Access::Push)?;
     let blobs = blobs(layout, &whole)?;
     let origins = origins(layout, destination)?;
     let uploads = Uploads { repository: &repository, source: layout, progress, origins: &origins };

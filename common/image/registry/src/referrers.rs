@@ -8,7 +8,6 @@ use oci::{
 
 use crate::{
     Client, Error,
-    named::target,
     repository::{Access, Repository},
     tags::following,
     url::Url,
@@ -32,11 +31,11 @@ impl Client {
     /// # Errors
     /// When the registry has no such image, or sends something else.
     pub fn referrers(&self, reference: &Reference, artifact_type: Option<&str>) -> Result<Referrers, Error> {
-        let repository = self.source(reference, Access::Pull)?;
+        let repository = self.repository(reference, Access::Pull)?;
         let subject = match reference.digest() {
             Some(digest) => digest.clone(),
             None => {
-                Digest::try_from(repository.manifest(&target(reference), None, &())?.descriptor.digest())?
+                Digest::try_from(repository.manifest(&reference.target(), None, &())?.descriptor.digest())?
             }
         };
         let found = match by_interface(&repository, &subject, artifact_type)? {
@@ -96,7 +95,6 @@ fn by_tag(repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, 
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         manifest => manifest?,
     };
-    let index: ImageIndex = oci::json::from_slice(&manifest.content)
-        .map_err(|error| Error::Content { name: subject.to_string(), problem: error.to_string() })?;
+    let index: ImageIndex = manifest.read()?;
     Ok(index.manifests().clone())
 }

@@ -59,17 +59,24 @@ impl Repository {
             Access::Push => "pull,push",
             Access::Delete => "pull,delete",
         };
-        let authority =
-            Authority::new(base.authority().to_owned(), credentials, format!("repository:{name}:{actions}"));
-        let (name, reached) = (name.to_owned(), AtomicBool::new(false));
-        Self { http, base, name, authority, retries, reached, dispensable: false }
+        let scope = format!("repository:{name}:{actions}");
+        Self::of_scope(http, base, (name.to_owned(), scope), retries, credentials)
+    }
+
+    fn of_scope(
+        http: Http,
+        base: Url,
+        (name, scope): (String, String),
+        retries: u32,
+        credentials: Option<Credentials>,
+    ) -> Self {
+        let authority = Authority::new(base.authority().to_owned(), credentials, scope);
+        Self { http, base, name, authority, retries, reached: AtomicBool::new(false), dispensable: false }
     }
 
     /// A registry as a whole, to ask whether it takes credentials.
     pub(crate) fn whole(http: Http, base: Url, retries: u32, credentials: Credentials) -> Self {
-        let authority = Authority::new(base.authority().to_owned(), Some(credentials), String::new());
-        let (name, reached) = (String::new(), AtomicBool::new(false));
-        Self { http, base, name, authority, retries, reached, dispensable: false }
+        Self::of_scope(http, base, Default::default(), retries, Some(credentials))
     }
 
     /// The same, as one of several places: without retries as long as it has never answered.

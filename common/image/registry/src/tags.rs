@@ -30,7 +30,7 @@ impl Client {
     /// # Errors
     /// When the registry refuses, or its answer is not a list.
     pub fn tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
-        let repository = self.source(repository, Access::Pull)?;
+        let repository = self.repository(repository, Access::Pull)?;
         let mut next = Some(repository.url("tags/list")?.with("n", &PAGE.to_string()));
         let (mut tags, mut size) = (Vec::new(), 0);
         for _ in 0..MAX_PAGES {

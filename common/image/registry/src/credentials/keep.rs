@@ -1,7 +1,6 @@
 //! Logins, into the files where Docker, podman and skopeo look for them, and out of them again.
 
 use std::{
-    env,
     fs::{self, File as Opened},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -13,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};
 
 use super::{DOCKER_HUB, DOCKER_HUB_KEY, Login, files, normalised, program};
-use crate::Error;
+use crate::{Error, places::environment};
 
 /// Where a login was kept, or from where it was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub enum Place {
 /// # Errors
 /// When the file or the helper cannot take it. The file is as it was then.
 pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Place, Error> {
-    let candidates = files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty()));
+    let candidates = files(authfile, environment);
     let has_entry = |path: &&PathBuf| {
         read(path)
             .is_ok_and(|file| keys(&file, registry).next().is_some() || helper(&file, registry).is_some())
@@ -41,9 +40,8 @@ pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Pl
     let path = path.ok_or_else(|| failed(registry, Path::new("~"), "HOME is not set"))?;
     edit(registry, path, |file| {
         if let Some(program) = helper(file, registry) {
-            program::store(&program, server(registry), login).map_err(|problem| {
-                failed(registry, Path::new(&format!("docker-credential-{program}")), problem)
-            })?;
+            program::store(&program, server(registry), login)
+                .map_err(|problem| at_program(registry, &program, problem))?;
             // As Docker does: the entry says that there is one, and has no secret.
             entry(file, registry, json!({}));
             return Ok(Place::Program(program));
@@ -66,7 +64,7 @@ pub fn keep(authfile: Option<&Path>, registry: &str, login: &Login) -> Result<Pl
 /// When a file or a helper that has it cannot be changed. Those before it are.
 pub fn remove(authfile: Option<&Path>, registry: &str) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
-    for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
+    for path in files(authfile, environment) {
         let file = read(&path).map_err(|problem| failed(registry, &path, problem))?;
         let program = helper(&file, registry);
         if keys(&file, registry).next().is_none() && program.is_none() {
@@ -74,9 +72,7 @@ pub fn remove(authfile: Option<&Path>, registry: &str) -> Result<Vec<Place>, Err
         }
         if let Some(program) = program {
             let erased = program::erase(&program, server(registry));
-            let erased = erased.map_err(|problem| {
-                failed(registry, Path::new(&format!("docker-credential-{program}")), problem)
-            })?;
+            let erased = erased.map_err(|problem| at_program(registry, &program, problem))?;
             places.extend(erased.then_some(Place::Program(program)));
         }
         let removed = edit(registry, &path, |file| {
@@ -171,6 +167,10 @@ fn entry(file: &mut Map<String, Value>, registry: &str, value: Value) {
         old.iter().for_each(|key| drop(auths.shift_remove(key)));
         auths.insert(server(registry).to_owned(), value);
     }
+}
+
+fn at_program(registry: &str, name: &str, problem: impl ToString) -> Error {
+    failed(registry, Path::new(&format!("docker-credential-{name}")), problem)
 }
 
 fn failed(registry: &str, place: &Path, problem: impl ToString) -> Error {

@@ -7,14 +7,14 @@ pub use keep::{Place, keep, remove};
 
 use std::{
     collections::HashMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-use crate::Error;
+use crate::{Error, places::environment};
 
 /// A user's name and password at a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Credentials {
         repository: &str,
     ) -> Result<Option<Self>, Error> {
         let mut absent = None;
-        for path in files(authfile, |name| env::var_os(name).filter(|value| !value.is_empty())) {
+        for path in files(authfile, environment) {
             let text = match fs::read(&path) {
                 Ok(text) => text,
                 // A file that the user named must exist. The others may be missing, or be unreadable.
