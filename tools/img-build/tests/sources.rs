@@ -206,18 +206,31 @@ fn secrets_stay_with_the_repository_that_was_named() {
     let outer = own.join("outer");
     fs::create_dir_all(&outer).unwrap();
     git(&outer, &["init", "-q", "-b", "main"]);
-    let text = format!("[submodule \"r\"]\n\tpath = r\n\turl = {elsewhere}\n");
-    fs::write(outer.join(".gitmodules"), text).unwrap();
-    git(&outer, &["add", ".gitmodules"]);
     git(&outer, &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},r")]);
-    git(&outer, &["commit", "-qm", "with a module"]);
-    git(&own, &["clone", "-q", "--bare", "outer", "o.git"]);
-    let address = format!("{}/o.git", serve(own.clone(), true));
-    fs::write(fixture.path("Dockerfile"), format!("FROM scratch\nADD {address} /\n")).unwrap();
-    let mut command = fixture.command();
-    command.env("TOKEN", "s3cret").args(["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN", "-t", "built"]);
-    let built = Built::new(command.arg(fixture.path("")).output().unwrap()).ok();
+    let server = serve(own.clone(), true);
+    let build = |name: &str, module: &str| {
+        let text = format!("[submodule \"r\"]\n\tpath = r\n\turl = {module}\n");
+        fs::write(outer.join(".gitmodules"), text).unwrap();
+        git(&outer, &["add", ".gitmodules"]);
+        git(&outer, &["commit", "-qm", "with a module"]);
+        git(&own, &["clone", "-q", "--bare", "outer", name]);
+        let text = format!("FROM scratch\nADD {server}/{name} /\n");
+        fs::write(fixture.path("Dockerfile"), text).unwrap();
+        let mut command = fixture.command();
+        command.env("TOKEN", "s3cret").args(["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN", "-t", "built"]);
+        Built::new(command.arg(fixture.path("")).output().unwrap())
+    };
+    let built = build("o.git", &elsewhere).ok();
     assert!(files(&fixture, &built).contains(&"r/top 644 0:0 two".to_owned()));
+    // The own host stands in a query and in a fragment: the request goes elsewhere.
+    let (host, own_host) = (elsewhere.trim_end_matches("/r.git"), server.trim_start_matches("http://"));
+    for (name, module) in
+        [("p.git", format!("{host}?@{own_host}/r.git")), ("q.git", format!("{host}#@{own_host}/r.git"))]
+    {
+        let before = fs::read_to_string(other.join("requests")).unwrap().len();
+        build(name, &module).error();
+        assert!(fs::read_to_string(other.join("requests")).unwrap().len() > before, "{module} is asked");
+    }
     let sent = |directory: &Path| {
         let requests = fs::read_to_string(directory.join("requests")).unwrap().to_lowercase();
         requests.lines().filter(|line| line.starts_with("authorization: basic ")).count()

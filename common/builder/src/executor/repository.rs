@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use git::{Address, Remote, Revision};
-use registry::Client;
+use registry::{Client, Origin};
 
 use super::Options;
 use crate::error::Cause;
@@ -49,7 +49,7 @@ impl Options {
     ///
     /// `remote` may be a submodule, whose address the repository chooses. One elsewhere gets what is for its host, by https alone.
     fn authorization(&self, own: &str, remote: &str) -> Option<String> {
-        let (own, remote) = (git::Origin::of(own), git::Origin::of(remote));
+        let (own, remote) = (Origin::of(own), Origin::of(remote));
         let is_own = own == remote;
         if !is_own && remote.scheme != "https" {
             return None;

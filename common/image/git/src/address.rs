@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use registry::without_user;
+
 /// What is wrong with an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -156,14 +158,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address without user and password.
-pub(crate) fn without_user(remote: &str) -> String {
-    let Some((scheme, rest)) = remote.split_once("://") else { return remote.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
-}
-
 /// Whether a text is the whole name of an object, in either of git's two lengths.
 pub(crate) fn is_full(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
@@ -195,31 +189,6 @@ fn clean(path: &str) -> String {
         }
     }
     parts.join("/")
-}
-
-/// Where a repository is: who may see what is meant for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// `https`, `http` and so on.
-    pub scheme: String,
-    /// The host, without a port.
-    pub host: String,
-    port: String,
-}
-
-impl Origin {
-    /// That of an address.
-    pub fn of(remote: &str) -> Self {
-        let (scheme, rest) = remote.split_once("://").unwrap_or(("ssh", remote));
-        let authority = rest.split('/').next().unwrap_or_default();
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
-        let scheme = scheme.to_ascii_lowercase();
-        let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
-            Some((host, port)) => (host.to_owned(), port.to_owned()),
-            None => (authority, if scheme == "http" { "80" } else { "443" }.to_owned()),
-        };
-        Self { scheme, host, port }
-    }
 }
 
 #[cfg(test)]
@@ -272,21 +241,5 @@ mod tests {
             assert_eq!(Address::parse(text).unwrap().unwrap_err().to_string(), message, "{text}");
         }
         assert_eq!(parsed("https://me:secret@h/x.git").to_string(), "https://h/x.git");
-    }
-
-    #[test]
-    fn origins() {
-        let own = Origin::of("https://Host/a.git");
-        for (other, same) in [
-            ("https://host:443/b", true),
-            ("https://me:secret@host/b", true),
-            ("http://host/b", false),
-            ("https://host:444/b", false),
-            ("https://host.evil/b", false),
-            ("https://evil/host/b", false),
-        ] {
-            assert_eq!(Origin::of(other) == own, same, "{other}");
-        }
-        assert_eq!(own.host, "host");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use archive::Limits;
 use gix_hash::{Kind, ObjectId};
 use gix_object::{TreeRefIter, tree::EntryKind};
-use registry::Client;
+use registry::{Client, without_user};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 
 use crate::{Address, Authorize, Error, Remote, Revision, objects::Objects, submodule};
@@ -283,7 +283,7 @@ fn keep_repository(
     let mut text = vec![
         ("HEAD".to_owned(), format!("{}\n", revision.commit)),
         ("shallow".to_owned(), format!("{}\n", revision.commit)),
-        ("config".to_owned(), configuration(objects.kind, &crate::address::without_user(&address.remote))),
+        ("config".to_owned(), configuration(objects.kind, &without_user(&address.remote))),
     ];
     if let Some(name) = revision.reference.as_deref().filter(|name| is_safe(name)) {
         text.push((name.to_owned(), format!("{}\n", revision.commit)));

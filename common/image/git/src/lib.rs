@@ -14,7 +14,7 @@ mod packet;
 mod remote;
 mod submodule;
 
-pub use address::{Address, AddressError, Origin};
+pub use address::{Address, AddressError};
 pub use checkout::checkout;
 pub use error::Error;
 pub use remote::{Remote, Revision};

@@ -13,11 +13,11 @@ use std::{
 };
 
 use gix_hash::{Kind, ObjectId};
-use registry::Client;
+use registry::{Client, without_user};
 
 use crate::{
     Address, Authorize, Error,
-    address::{is_full, without_user},
+    address::is_full,
     objects::Objects,
     packet::{self, Band, Packet},
 };

@@ -46,3 +46,4 @@ pub use error::Error;
 pub use fetch::{Download, Reply};
 pub use pace::Pace;
 pub use progress::{Event, Progress};
+pub use url::{Origin, without_user};

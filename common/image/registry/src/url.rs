@@ -20,14 +20,12 @@ impl Url {
 
     /// As [`Url::join`] on an absolute address.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("{text:?} is not an address"))?;
+        let (scheme, authority, path) = split(text).ok_or_else(|| format!("{text:?} is not an address"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
             other => return Err(format!("scheme {other:?} is not http or https")),
         };
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
         let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(&b);
         if authority.contains('@') {
             // It is not shown: it may be a password.
@@ -103,13 +101,44 @@ impl fmt::Display for Url {
     }
 }
 
+/// Where something on the web is: who may see what is meant for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `https`, `http` and so on.
+    pub scheme: String,
+    /// The host, without a port.
+    pub host: String,
+    port: String,
+}
+
+impl Origin {
+    /// That of an address: of the host that a request for it goes to.
+    pub fn of(address: &str) -> Self {
+        let (scheme, authority, _) = split(address).unwrap_or(("ssh", address, ""));
+        let scheme = scheme.to_ascii_lowercase();
+        let authority = host_of(authority).to_ascii_lowercase();
+        let default = if scheme == "http" { "80" } else { "443" };
+        let (host, port) = split_port(&authority).unwrap_or((&authority, default));
+        Self { host: host.to_owned(), port: port.to_owned(), scheme }
+    }
+}
+
 /// An address for messages, without a user and a password.
-pub(crate) fn without_user(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+pub fn without_user(address: &str) -> String {
+    let Some((scheme, authority, path)) = split(address) else { return address.to_owned() };
+    format!("{scheme}://{}{path}", host_of(authority))
+}
+
+/// The scheme of an address, its authority, and what follows (RFC 3986, section 3): an authority ends at the first `/`, `?` or `#`.
+fn split(address: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = address.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    Some((scheme, authority, path))
+}
+
+/// Host and port, without a user.
+fn host_of(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Host and port, if it was given.
@@ -182,6 +211,26 @@ mod tests {
         assert_eq!(Url::parse("https://h/a?token=secret").unwrap().to_string(), "https://h/a");
         let url = Url::host(true, "h").join("/p").unwrap().with("scope", "a b&c").with("n", "1");
         assert_eq!(url.full(), "https://h/p?scope=a%20b%26c&n=1");
+    }
+
+    #[test]
+    fn origins() {
+        let own = Origin::of("https://Host/a.git");
+        for (other, same) in [
+            ("https://host:443/b", true),
+            ("https://me:secret@host/b", true),
+            ("http://host/b", false),
+            ("https://host:444/b", false),
+            ("https://host.evil/b", false),
+            ("https://evil/host/b", false),
+            // The host ends before a query, whatever looks like a user's name there.
+            ("https://evil?@host/b", false),
+            ("https://evil#@host/b", false),
+        ] {
+            assert_eq!(Origin::of(other) == own, same, "{other}");
+        }
+        assert_eq!(own.host, "host");
+        assert_eq!(without_user("https://evil?@host/b"), "https://evil?@host/b");
     }
 
     #[test]
