@@ -6,13 +6,10 @@ use ureq::http::header;
 
 use crate::{
     Client, Error,
-    http::{Answer, AnswerBody, Http},
+    http::{Answer, AnswerBody, Http, MAX_REDIRECTIONS},
     retry::Attempts,
     url::{Url, without_user},
 };
-
-/// How often a server may send us elsewhere.
-const MAX_REDIRECTS: u32 = 10;
 
 /// A file that comes.
 pub struct Download {
@@ -37,42 +34,6 @@ impl Download {
     }
 }
 
-impl Client {
-    /// Asks for the file at `address`, `http://…` or `https://…`, and follows where the server sends us.
-    ///
-    /// # Errors
-    /// [`Error::Address`]; when there is no answer, or one that is no file.
-    pub fn get(&self, address: &str) -> Result<Download, Error> {
-        let url = Url::parse(address)
-            .map_err(|problem| Error::Address { address: without_user(address), problem })?;
-        let mut attempts = Attempts::new(self.options().retries);
-        loop {
-            match self.follow(url.clone()) {
-                Err(error) => attempts.wait(error, |_, _| {})?,
-                download => return download,
-            }
-        }
-    }
-
-    fn follow(&self, mut url: Url) -> Result<Download, Error> {
-        for _ in 0..=MAX_REDIRECTS {
-            let http = Http::new(self.options(), url.authority(), self.options().insecure)?;
-            let answer = http.send("GET", &url, &[], None)?;
-            if answer.status.is_redirection() {
-                url = onward(&url, &answer)?;
-                continue;
-            }
-            if !answer.status.is_success() {
-                return Err(answer.refused(false));
-            }
-            let modified = answer.date(header::LAST_MODIFIED).map(seconds);
-            return Ok(Download { modified, body: answer.into_body() });
-        }
-        let problem = format!("more than {MAX_REDIRECTS} redirections");
-        Err(Error::Address { address: url.to_string(), problem })
-    }
-}
-
 /// An answer to a request.
 pub struct Reply {
     /// `Content-Type`, or nothing.
@@ -93,6 +54,16 @@ impl io::Read for Reply {
 }
 
 impl Client {
+    /// Asks for the file at `address`, `http://…` or `https://…`, and follows where the server sends us.
+    ///
+    /// # Errors
+    /// [`Error::Address`]; when there is no answer, or one that is no file.
+    pub fn get(&self, address: &str) -> Result<Download, Error> {
+        let answer = self.answer(address, &[], None)?;
+        let modified = answer.date(header::LAST_MODIFIED).map(seconds);
+        Ok(Download { modified, body: answer.into_body() })
+    }
+
     /// Sends a request with these headers: a POST if it has a body, else a GET. Follows where the server sends us; an
     /// `Authorization` goes only to the host that it is for.
     ///
@@ -104,25 +75,37 @@ impl Client {
         headers: &[(&'static str, String)],
         body: Option<&[u8]>,
     ) -> Result<Reply, Error> {
+        let answer = self.answer(address, headers, body)?;
+        let media_type = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        Ok(Reply { media_type, body: answer.into_body() })
+    }
+
+    /// The answer to a request, with retries: one of success.
+    fn answer(
+        &self,
+        address: &str,
+        headers: &[(&'static str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Error> {
         let wrong = |problem| Error::Address { address: without_user(address), problem };
         let first = Url::parse(address).map_err(wrong)?;
         let mut attempts = Attempts::new(self.options().retries);
         loop {
-            match self.ask_once(&first, headers, body) {
+            match self.follow(&first, headers, body) {
                 Err(error) => attempts.wait(error, |_, _| {})?,
-                reply => return reply,
+                answer => return answer,
             }
         }
     }
 
-    fn ask_once(
+    fn follow(
         &self,
         first: &Url,
         headers: &[(&'static str, String)],
         body: Option<&[u8]>,
-    ) -> Result<Reply, Error> {
+    ) -> Result<Answer, Error> {
         let mut url = first.clone();
-        for _ in 0..=MAX_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTIONS {
             let http = Http::new(self.options(), url.authority(), self.options().insecure)?;
             let headers: Vec<_> = headers
                 .iter()
@@ -138,25 +121,15 @@ impl Client {
             };
             let status = answer.status.as_u16();
             if matches!(status, 307 | 308) || body.is_none() && answer.status.is_redirection() {
-                url = onward(&url, &answer)?;
+                url = answer.onward()?;
             } else if !answer.status.is_success() {
                 return Err(answer.refused(false));
             } else {
-                let media_type = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
-                return Ok(Reply { media_type, body: answer.into_body() });
+                return Ok(answer);
             }
         }
-        let problem = format!("more than {MAX_REDIRECTS} redirections");
+        let problem = format!("more than {MAX_REDIRECTIONS} redirections");
         Err(Error::Address { address: url.to_string(), problem })
-    }
-}
-
-/// Where the server sends us. What came by TLS does not go on without.
-fn onward(url: &Url, answer: &Answer) -> Result<Url, Error> {
-    let next = answer.location()?;
-    match url.is_tls() && !next.is_tls() {
-        true => Err(answer.wrong(format!("redirected to an address without TLS: {next}"))),
-        false => Ok(next),
     }
 }
 

@@ -26,6 +26,8 @@ use crate::{
     url::Url,
 };
 
+/// How often a server may send us elsewhere.
+pub(crate) const MAX_REDIRECTIONS: u32 = 10;
 /// How much is read of an answer that only explains an error, in bytes.
 const MAX_DETAIL: u64 = 64 << 10;
 /// Bytes read from a connection at a time.
@@ -159,6 +161,15 @@ impl Answer {
         let location =
             self.header(header::LOCATION).ok_or_else(|| self.wrong("an answer without Location"))?;
         self.request.url.join(location).map_err(|problem| self.wrong(format!("redirected: {problem}")))
+    }
+
+    /// As [`Answer::location`], for the same request there: what came by TLS does not go on without.
+    pub(crate) fn onward(&self) -> Result<Url, Error> {
+        let next = self.location()?;
+        match self.request.url.is_tls() && !next.is_tls() {
+            true => Err(self.wrong(format!("redirected to an address without TLS: {next}"))),
+            false => Ok(next),
+        }
     }
 
     pub(crate) fn wrong(&self, problem: impl Into<String>) -> Error {

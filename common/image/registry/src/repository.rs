@@ -12,13 +12,10 @@ use crate::{
     Error,
     auth::Authority,
     credentials::Credentials,
-    http::{Answer, Http},
+    http::{Answer, Http, MAX_REDIRECTIONS},
     retry::Attempts,
     url::Url,
 };
-
-/// The limit of redirections for one blob.
-const MAX_REDIRECTIONS: u32 = 10;
 
 /// The kind of access to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,11 +146,7 @@ impl Repository {
                     if redirections > MAX_REDIRECTIONS {
                         return Err(answer.wrong(format!("more than {MAX_REDIRECTIONS} redirections")));
                     }
-                    let next = answer.location()?;
-                    if url.is_tls() && !next.is_tls() {
-                        return Err(answer.wrong(format!("redirected to an address without TLS: {next}")));
-                    }
-                    url = next;
+                    url = answer.onward()?;
                 }
                 _ => return Ok(answer),
             }
