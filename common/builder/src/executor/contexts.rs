@@ -224,7 +224,7 @@ fn read_ignore(path: &Path, read: ReadFile<'_>) -> Result<Option<Ignore>, Cause>
 }
 
 /// Opens the build context, with the Dockerfile's own `.dockerignore`, or else the context's.
-pub(super) fn open_main(input: &Input) -> Result<Tree, Cause> {
+fn open_main(input: &Input) -> Result<Tree, Cause> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = rustix::fs::open(&input.context, flags, Mode::empty())
         .map_err(Cause::system("open build context", &input.context))?;
@@ -242,7 +242,7 @@ impl Input {
     }
 
     /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.
-    pub(super) fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
+    fn ignore(&self, root: &OwnedFd) -> Result<Ignore, Cause> {
         for path in self.ignore_files() {
             if let Some(ignore) = read_ignore(&path, &|path| self.read_beside(root, path))? {
                 return Ok(ignore);

@@ -24,8 +24,8 @@ pub(super) struct Images {
     quiet: bool,
     /// Images in OCI layouts, by the names that they have in this build.
     layouts: BTreeMap<String, (PathBuf, Option<String>)>,
-    /// What was pulled, with the error of what could not be, until it is reported.
-    pulled: RefCell<HashMap<Asked, Option<Cause>>>,
+    /// What was found, and the error of what could not be pulled until it is reported.
+    known: RefCell<HashMap<Asked, Result<Option<Image>, Cause>>>,
 }
 
 /// A name, and the platform that is wanted of it.
@@ -38,18 +38,37 @@ impl Images {
             _ => None,
         };
         let layouts = contexts.iter().filter_map(in_layout).collect();
-        Self { layout, pull, quiet, layouts, pulled: RefCell::default() }
+        Self { layout, pull, quiet, layouts, known: RefCell::default() }
     }
 
-    /// The image of this name or id. A registry is asked at most once in a build. None if the store does not have it, and no
-    /// registry may be asked, or it is no name.
+    /// The image of this name or id, which is the same for the whole build: the store is read once, and a registry asked once. None
+    /// if the store does not have it, and no registry may be asked, or it is no name.
     pub(super) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
+        let asked = (name.to_owned(), platform.map(Platform::to_string));
+        if let Some(known) = self.known.borrow_mut().get_mut(&asked) {
+            return match known {
+                Ok(found) => Ok(found.clone()),
+                // It is reported once.
+                Err(_) => std::mem::replace(known, Ok(None)),
+            };
+        }
+        let found = self.look(name, platform)?;
+        self.known.borrow_mut().insert(asked, Ok(found.clone()));
+        Ok(found)
+    }
+
+    /// As [`Images::find`], for a first look: the error is kept for the one who needs the image.
+    pub(super) fn peek(&self, name: &str, platform: Option<&Platform>) -> Option<Image> {
+        self.find(name, platform).unwrap_or_else(|error| {
+            let asked = (name.to_owned(), platform.map(Platform::to_string));
+            self.known.borrow_mut().insert(asked, Err(error));
+            None
+        })
+    }
+
+    fn look(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
         if let Some((path, which)) = self.layouts.get(name) {
             return self.take(path, which.as_deref(), platform).map(Some);
-        }
-        let asked = (name.to_owned(), platform.map(Platform::to_string));
-        if let Some(outcome) = self.pulled.borrow_mut().get_mut(&asked) {
-            return outcome.take().map_or_else(|| self.in_store(name, platform), Err);
         }
         // What an id means does not change.
         let is_id = || self.layout.find_listed(name).is_ok_and(|found| found.name.is_none());
@@ -67,17 +86,7 @@ impl Images {
         };
         self.fetch(&wanted.pinned(), platform)
             .map_err(|source| Cause::Pull { name: name.to_owned(), source: Box::new(source) })?;
-        self.pulled.borrow_mut().insert(asked, None);
         self.in_store(name, platform)
-    }
-
-    /// As [`Images::find`], for a first look: the error of a pull is kept for the one who needs the image.
-    pub(super) fn peek(&self, name: &str, platform: Option<&Platform>) -> Option<Image> {
-        self.find(name, platform).unwrap_or_else(|error| {
-            let asked = (name.to_owned(), platform.map(Platform::to_string));
-            self.pulled.borrow_mut().insert(asked, Some(error));
-            None
-        })
     }
 
     /// Takes an image out of a directory.

@@ -4,57 +4,50 @@ use std::collections::BTreeSet;
 
 use oci::Platform;
 
-use super::{Builder, Options, contexts::open_main, input::Input, rehearsal::Rehearsal, store::Store};
+use super::{Builder, Options, input::Input, rehearsal::Rehearsal, store::Store};
 use crate::{
-    arguments::Global,
     config::Image,
-    dockerfile::{Dockerfile, Instruction},
+    dockerfile::Instruction,
     error::{Cause, Error},
     ignore::Ignore,
     lint::{Checks, Finding, Surroundings, lint as check},
-    plan::Plan,
 };
 
 /// The argument that goes before the directive of the file.
 const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
-/// What the checks find. Where the file says that findings are errors, they are.
-pub(super) fn findings(
-    options: &Options,
-    input: &Input,
-    file: &Dockerfile,
-    plan: &Plan,
-    global: &Global,
-    store: &Store,
-) -> Result<Vec<Finding>, Error> {
-    let directive = options.arguments.get(ARGUMENT).or(file.check.as_ref());
-    let checks = Checks::parse(directive.map_or("", String::as_str)).map_err(Cause::Checks)?;
-    let ignore = ignored(input, file);
-    let image = |name: &str, platform: Option<&Platform>| {
-        let image = store.images.peek(name, platform)?;
-        serde_json::from_value::<Image>(image.raw_configuration).ok()
-    };
-    let around = Surroundings { plan, global, image: &image, ignore: &ignore };
-    let findings = check(file, &around, &checks);
-    if checks.is_error && !options.lint && !findings.is_empty() {
-        for finding in &findings {
-            operation::note(&format!("[Warning] {}:{}: {finding}", input.name, finding.line));
+impl Builder<'_> {
+    /// What the checks find. Where the file says that findings are errors, they are.
+    pub(super) fn findings(&self) -> Result<Vec<Finding>, Error> {
+        let directive = self.options.arguments.get(ARGUMENT).or(self.file.check.as_ref());
+        let checks = Checks::parse(directive.map_or("", String::as_str)).map_err(Cause::Checks)?;
+        let image = |name: &str, platform: Option<&Platform>| {
+            let image = self.store.images.peek(name, platform)?;
+            serde_json::from_value::<Image>(image.raw_configuration).ok()
+        };
+        let ignore = self.ignored();
+        let around = Surroundings { plan: &self.plan, global: &self.global, image: &image, ignore: &ignore };
+        let findings = check(&self.file, &around, &checks);
+        if checks.is_error && !self.options.lint && !findings.is_empty() {
+            for finding in &findings {
+                operation::note(&format!("[Warning] {}:{}: {finding}", self.input.name, finding.line));
+            }
+            let rules: BTreeSet<&str> = findings.iter().map(|finding| finding.rule).collect();
+            return Err(Cause::Lint(rules.into_iter().collect::<Vec<_>>().join(", ")).into());
         }
-        let rules: BTreeSet<&str> = findings.iter().map(|finding| finding.rule).collect();
-        return Err(Cause::Lint(rules.into_iter().collect::<Vec<_>>().join(", ")).into());
+        Ok(findings)
     }
-    Ok(findings)
-}
 
-/// What is taken out of the context, if anything is copied from it. Its errors are those of the step that needs it.
-fn ignored(input: &Input, file: &Dockerfile) -> Ignore {
-    let mut instructions = file.stages.iter().flat_map(|stage| &stage.statements);
-    let copies = instructions.any(|statement| {
-        matches!(&statement.instruction, Instruction::Copy(copy) | Instruction::Add(copy) if copy.from.is_none())
-    });
-    match copies {
-        true => open_main(input).map(|tree| tree.ignore().clone()).unwrap_or_default(),
-        false => Ignore::default(),
+    /// What is taken out of the context, if anything is copied from it. Its errors are those of the step that needs it.
+    fn ignored(&self) -> Ignore {
+        let mut instructions = self.file.stages.iter().flat_map(|stage| &stage.statements);
+        let copies = instructions.any(|statement| {
+            matches!(&statement.instruction, Instruction::Copy(copy) | Instruction::Add(copy) if copy.from.is_none())
+        });
+        match copies {
+            true => self.context().map(|tree| tree.ignore().clone()).unwrap_or_default(),
+            false => Ignore::default(),
+        }
     }
 }
 
@@ -67,8 +60,7 @@ pub fn lint(options: &Options) -> Result<Vec<String>, Error> {
     input.work(|file| {
         let open = || Store::look(options);
         let builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
-        let findings =
-            findings(options, &input, &builder.file, &builder.plan, &builder.global, &builder.store)?;
+        let findings = builder.findings()?;
         let shown = |finding: &Finding| {
             let excerpt = input.excerpt(finding.line, None);
             format!("WARNING: {}\n{}\n{excerpt}", finding.rule, finding.message)

@@ -58,7 +58,6 @@ use crate::{
 };
 use contexts::Contexts;
 use input::Input;
-use lint::findings;
 use rehearsal::{Rehearsal, Verdict};
 use stage::State;
 use store::Store;
@@ -221,7 +220,13 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let open = || Store::open(options);
     let input = Input::read(options)?;
-    input.work(|file| Builder::new(options, &input, file, open, None)?.run())
+    input.work(|file| {
+        let builder = Builder::new(options, &input, file, open, None)?;
+        for finding in builder.findings()? {
+            builder.progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
+        }
+        builder.run()
+    })
 }
 
 impl<'a> Builder<'a> {
@@ -250,10 +255,6 @@ impl<'a> Builder<'a> {
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
         let plan = plan::plan(&file, target, &global, &aliases, &triggers)
             .map_err(|(line, error)| at(line, error))?;
-        let findings = findings(options, input, &file, &plan, &global, &store)?;
-        for finding in &findings {
-            progress.warning(&format!("{}:{}: {finding}", input.name, finding.line));
-        }
         let cache = Cache::new(options.root.join("cache"), !options.no_cache);
         Ok(Self {
             options,

@@ -81,6 +81,7 @@ pub fn rehearse(options: &Options) -> Result<Vec<String>, Error> {
     input.work(|file| {
         let open = || Store::look(options);
         let mut builder = Builder::new(options, &input, file, open, Some(Rehearsal::default()))?;
+        builder.findings()?;
         builder.stages()?;
         Ok(builder.rehearsal.map(|rehearsal| rehearsal.lines()).unwrap_or_default())
     })
