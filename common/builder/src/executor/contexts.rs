@@ -106,18 +106,6 @@ pub(super) struct Contexts {
 }
 
 impl Contexts {
-    /// Notes what is read for a job: each of its files, and each directory whose names matter.
-    pub(super) fn note(&self, tree: &Tree, job: &Job, listing: &Listing) {
-        if let Some(root) = tree.host_path() {
-            let mut read = self.read.borrow_mut();
-            // Without a slash at the end of the root's own.
-            let at =
-                |path: &Path| if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) };
-            read.extend(listing.paths().map(at));
-            read.extend(job.searched().map(|path| at(&path)).filter(|path| path.is_dir()));
-        }
-    }
-
     /// What was read so far.
     pub(super) fn all(&self) -> Vec<PathBuf> {
         self.read.borrow().iter().cloned().collect()
@@ -151,6 +139,21 @@ impl Contexts {
 }
 
 impl Builder<'_> {
+    /// Notes what is read for a job, if that is wanted: each of its files, and each directory whose names matter.
+    pub(super) fn note_reads(&self, tree: &Tree, job: &Job, listing: &Listing) {
+        if !self.options.notes_reads {
+            return;
+        }
+        if let Some(root) = tree.host_path() {
+            let mut read = self.contexts.read.borrow_mut();
+            // Without a slash at the end of the root's own.
+            let at =
+                |path: &Path| if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) };
+            read.extend(listing.paths().map(at));
+            read.extend(job.searched().map(|path| at(&path)).filter(|path| path.is_dir()));
+        }
+    }
+
     /// The build context, opened when it is first needed.
     pub(super) fn context(&self) -> Result<Rc<Tree>, Cause> {
         self.opened(None, || open_main(self.input))
@@ -172,8 +175,7 @@ impl Builder<'_> {
             }
             Named::Git(address) => {
                 let step = self.store.workspace()?.step()?;
-                let revision = repository::revision(address, self.options)?;
-                repository::check_out(address, &revision, self.options, (&step.upper, &step.work), false)?;
+                repository::check_out(address, None, self.options, (&step.upper, &step.work), false)?;
                 ignoring(open_readable(&step.upper)?, &step.upper)
             }
             Named::Image(_) | Named::Layout(..) => Err(none()),

@@ -138,7 +138,7 @@ impl Builder<'_> {
         };
         let tree = &*tree;
         let listing = request.job.list(tree).map_err(failed)?;
-        self.contexts.note(tree, &request.job, &listing);
+        self.note_reads(tree, &request.job, &listing);
         let (digest, contents) = request.job.described(tree, &listing).map_err(failed)?;
         let inputs =
             request.inputs(state).with_all("repository", revisions.iter().map(|one| &one.commit).enumerate());
@@ -296,7 +296,7 @@ impl Builder<'_> {
     ) -> Result<(), Cause> {
         let step = self.store.workspace()?.step()?;
         let to = (step.upper.as_path(), step.work.as_path());
-        repository::check_out(address, revision, self.options, to, request.keep_git)?;
+        repository::check_out(address, Some(revision), self.options, to, request.keep_git)?;
         let tree = Tree::context(open_readable(&step.upper)?, Ignore::default());
         let job = Job {
             sources: vec!["/".to_owned()],

@@ -126,11 +126,10 @@ impl Input {
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
         let workspace = workspace(options)?;
         let step = workspace.step().map_err(Cause::from)?;
-        let revision = repository::revision(address, options)?;
         let keep =
             options.arguments.get(KEEP_GIT).is_some_and(|value| matches!(value.as_str(), "1" | "true"));
         let keep = address.keep.unwrap_or(keep);
-        repository::check_out(address, &revision, options, (&step.upper, &step.work), keep)?;
+        repository::check_out(address, None, options, (&step.upper, &step.work), keep)?;
         let context = step.upper;
         let file = options.file.clone().unwrap_or_else(|| {
             in_context(&context).strip_prefix(&context).map_or_else(|_| "Dockerfile".into(), Path::to_owned)

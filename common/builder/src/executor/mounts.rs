@@ -132,7 +132,7 @@ impl Builder<'_> {
             (Type::Bind, from) => {
                 let (job, tree) = (wanted.job(), self.tree_of(from.as_ref())?);
                 let digest = job.list(&tree).and_then(|listing| {
-                    self.contexts.note(&tree, &job, &listing);
+                    self.note_reads(&tree, &job, &listing);
                     job.digest(&tree, &listing)
                 });
                 digest.map_err(|error| wanted.wrong(error))

@@ -10,7 +10,7 @@ use crate::error::Cause;
 
 /// The commit that an address means. The server is not asked where the address names it.
 pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision, Cause> {
-    if let (Some(commit), true) = (address.full_commit(), is_consistent(address)) {
+    if let Some(commit) = address.full_commit() {
         return Ok(Revision { commit: commit.to_owned(), reference: None });
     }
     let client = Client::new(registry::Options::default());
@@ -18,20 +18,11 @@ pub(super) fn revision(address: &Address, options: &Options) -> Result<Revision,
     Ok(Remote::open(&address.remote, &client, &authorize)?.resolve(address)?)
 }
 
-/// Whether a commit that is given twice is the same one.
-fn is_consistent(address: &Address) -> bool {
-    match (&address.reference, &address.commit) {
-        (Some(reference), Some(commit)) => reference == commit,
-        // What a branch is now has to be asked.
-        (Some(reference), None) => address.full_commit() == Some(reference),
-        (None, _) => false,
-    }
-}
-
-/// Writes the files of a commit into the first directory. The second one is for the objects.
+/// Writes the files of a commit into the first directory: of that which the address means now, if none is given. The second
+/// directory is for the objects.
 pub(super) fn check_out(
     address: &Address,
-    revision: &Revision,
+    revision: Option<&Revision>,
     options: &Options,
     (directory, scratch): (&Path, &Path),
     keep: bool,
@@ -39,7 +30,8 @@ pub(super) fn check_out(
     let client = Client::new(registry::Options::default());
     let authorize = |remote: &str| options.authorization(&address.remote, remote);
     let remote = Remote::open(&address.remote, &client, &authorize)?;
-    git::checkout((&remote, revision, address), (&client, &authorize), directory, scratch, keep)?;
+    let revision = revision.map_or_else(|| remote.resolve(address), |known| Ok(known.clone()))?;
+    git::checkout((&remote, &revision, address), (&client, &authorize), directory, scratch, keep)?;
     Ok(())
 }
 

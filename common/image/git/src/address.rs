@@ -140,10 +140,10 @@ impl Address {
         last.strip_suffix(".git").unwrap_or(last)
     }
 
-    /// The whole name of a commit, if that is what is asked for.
+    /// The commit, where the address has its whole name: what a branch is now has to be asked.
     pub fn full_commit(&self) -> Option<&str> {
-        let given = self.reference.as_deref().filter(|reference| is_full(reference));
-        given.or(self.commit.as_deref().filter(|commit| is_full(commit)))
+        let named = self.reference.as_deref().filter(|reference| is_full(reference))?;
+        self.commit.as_deref().is_none_or(|commit| commit == named).then_some(named)
     }
 }
 
@@ -241,5 +241,21 @@ mod tests {
             assert_eq!(Address::parse(text).unwrap().unwrap_err().to_string(), message, "{text}");
         }
         assert_eq!(parsed("https://me:secret@h/x.git").to_string(), "https://h/x.git");
+    }
+
+    #[test]
+    fn whole_commits() {
+        let (one, other) = ("0123456789012345678901234567890123456789", "1".repeat(40));
+        for (text, whole) in [
+            (format!("#{one}"), Some(one)),
+            (format!("?checksum={one}#{one}"), Some(one)),
+            (format!("?checksum={other}#{one}"), None),
+            (format!("?checksum=01234567#{one}"), None),
+            (format!("?checksum={one}"), None),
+            (format!("?checksum={one}#v1"), None),
+            ("#0123456".to_owned(), None),
+        ] {
+            assert_eq!(parsed(&format!("https://h/x.git{text}")).full_commit(), whole, "{text}");
+        }
     }
 }
