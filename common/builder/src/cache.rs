@@ -169,20 +169,16 @@ impl Cache {
         self.directory.join("mounts")
     }
 
-    fn hex(&self, key: &Key) -> String {
+    /// A key as hexadecimal digits: the name of its file.
+    pub fn name(&self, key: &Key) -> String {
         match self.apart {
             Some(name) => key.clone().with(name).hex(),
             None => key.hex(),
         }
     }
 
-    /// A key as hexadecimal digits: the name of its file.
-    pub fn name(&self, key: &Key) -> String {
-        self.hex(key)
-    }
-
     fn path(&self, key: &Key) -> PathBuf {
-        self.directory.join(format!("{}.json", self.hex(key)))
+        self.directory.join(format!("{}.json", self.name(key)))
     }
 
     /// The result for this key. An unreadable entry counts as none.
@@ -191,7 +187,7 @@ impl Cache {
             return None;
         }
         let entry: Entry = serde_json::from_slice(&fs::read(self.path(key)).ok()?).ok()?;
-        self.note(vec![Used { key: self.hex(key), entry: entry.clone() }]);
+        self.note(vec![Used { key: self.name(key), entry: entry.clone() }]);
         Some(entry)
     }
 
@@ -207,7 +203,7 @@ impl Cache {
     /// When it cannot be written: the path, and the cause.
     pub fn put(&self, key: &Key, entry: &Entry, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(key);
-        self.note(vec![Used { key: self.hex(key), entry: entry.clone() }]);
+        self.note(vec![Used { key: self.name(key), entry: entry.clone() }]);
         write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))
     }
 }

@@ -15,6 +15,7 @@ mod process;
 mod reasons;
 mod rehearsal;
 mod repository;
+mod request;
 mod run;
 mod secret;
 mod stage;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
+    time::Duration,
 };
 
 use oci::Digest;
@@ -140,29 +141,37 @@ impl Builder<'_> {
         self.options.root.join("cache/steps").join(format!("{}.json", Digest::of(place.as_bytes()).hex()))
     }
 
-    /// Tells why a step is cached or not, if that is wanted, and keeps what it depends on. `milliseconds` is what it cost, if it ran.
-    pub(super) fn explained(
-        &self,
-        key: &Key,
-        inputs: &Inputs,
-        cached: bool,
-        milliseconds: Option<u64>,
-    ) -> Result<(), Cause> {
-        let path = self.place();
-        let earlier: Option<Earlier> =
-            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let key = self.cache.name(key);
-        if self.options.explain_cache && milliseconds.is_none() {
-            self.tell(earlier.as_ref(), &key, inputs, cached);
-        }
-        let is_known =
-            earlier.as_ref().is_some_and(|earlier| earlier.key == key && earlier.inputs == *inputs);
-        // A step that is about to run is noted when it has: one that fails leaves nothing.
-        if self.rehearsal.is_some() || milliseconds.is_none() && (is_known || !cached) {
+    /// Tells why a step is cached or not, if that is wanted. One that is cached is kept; one that is about to run is kept when it has,
+    /// because one that fails leaves nothing.
+    pub(super) fn looked_up(&self, key: &Key, inputs: &Inputs, cached: bool) -> Result<(), Cause> {
+        let keeps = cached && self.rehearsal.is_none();
+        if !keeps && !self.options.explain_cache {
             return Ok(());
         }
-        let before = earlier.map_or(0, |earlier| earlier.milliseconds);
-        let now = Earlier { key, inputs: inputs.clone(), milliseconds: milliseconds.unwrap_or(before) };
+        let text = fs::read(self.place()).ok();
+        let earlier: Option<Earlier> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        let key = self.cache.name(key);
+        if self.options.explain_cache {
+            self.tell(earlier.as_ref(), &key, inputs, cached);
+        }
+        match earlier {
+            _ if !keeps => Ok(()),
+            Some(earlier) if earlier.key == key && earlier.inputs == *inputs => Ok(()),
+            earlier => self.remember(key, inputs, earlier.map_or(0, |earlier| earlier.milliseconds)),
+        }
+    }
+
+    /// Keeps what a step depended on that has run, and what that cost.
+    pub(super) fn ran(&self, key: &Key, inputs: &Inputs, cost: Duration) -> Result<(), Cause> {
+        if self.rehearsal.is_some() {
+            return Ok(());
+        }
+        let milliseconds = u64::try_from(cost.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.remember(self.cache.name(key), inputs, milliseconds)
+    }
+
+    fn remember(&self, key: String, inputs: &Inputs, milliseconds: u64) -> Result<(), Cause> {
+        let (path, now) = (self.place(), Earlier { key, inputs: inputs.clone(), milliseconds });
         let beside = self.store.workspace()?.path().join("step.json");
         fs::write(&beside, serde_json::to_vec(&now)?).map_err(Cause::system("write", &beside))?;
         if let Some(above) = path.parent() {

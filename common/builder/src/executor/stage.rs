@@ -57,7 +57,7 @@ impl State {
     }
 
     /// Applies the result of a step.
-    fn take(&mut self, entry: Entry, created_by: String) {
+    pub(super) fn take(&mut self, entry: Entry, created_by: String) {
         self.image.add_history(&entry.created, created_by, entry.layer.is_none());
         if let Some(layer) = entry.layer {
             self.image.rootfs.diff_ids.push(layer.diff_id.to_string());
@@ -216,12 +216,10 @@ impl Builder<'_> {
         before: &Image,
         text: String,
     ) -> Result<(), Cause> {
-        let key = Key::new(Step::Configuration)
-            .with(oci::json::to_vec(before)?)
-            .with(&text)
-            .with(state.moment.key());
+        let before = oci::json::to_vec(before)?;
+        let key = Key::new(Step::Configuration).with(&before).with(&text).with(state.moment.key());
         let created = state.moment.text();
-        let parent = Digest::of(&oci::json::to_vec(before)?).to_string();
+        let parent = Digest::of(&before).to_string();
         let inputs =
             Inputs::default().with("parent", parent).with("text", &text).with("time", state.moment.key());
         let entry = self.cached_or(&key, &inputs, || Ok((Entry { created, layer: None }, None)))?;
@@ -257,20 +255,24 @@ impl Builder<'_> {
         inputs: &Inputs,
         make: impl FnOnce() -> Result<(Entry, Option<Key>), Cause>,
     ) -> Result<Entry, Cause> {
-        let found = self.cached(key)?;
-        self.explained(key, inputs, found.is_some(), None)?;
-        let begin = Instant::now();
-        if let Some(entry) = found {
-            self.progress.cached();
-            self.note(Verdict::Cached);
-            self.passed();
-            return Ok(entry);
+        if let Some(entry) = self.cached(key)? {
+            return self.found(key, inputs, entry);
         }
+        self.looked_up(key, inputs, false)?;
+        let begin = Instant::now();
         self.note(Verdict::Run);
         let (entry, made_of) = make()?;
         self.keep(made_of.as_ref().unwrap_or(key), &entry)?;
-        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.explained(key, inputs, false, Some(milliseconds.max(1)))?;
+        self.ran(key, inputs, begin.elapsed())?;
+        self.passed();
+        Ok(entry)
+    }
+
+    /// Ends a step whose result is in the cache.
+    pub(super) fn found(&self, key: &Key, inputs: &Inputs, entry: Entry) -> Result<Entry, Cause> {
+        self.looked_up(key, inputs, true)?;
+        self.progress.cached();
+        self.note(Verdict::Cached);
         self.passed();
         Ok(entry)
     }
