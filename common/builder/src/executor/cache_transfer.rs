@@ -7,7 +7,7 @@ use std::{
 };
 
 use oci::{
-    Layout, Platform, Reference,
+    Layout, Platform, Reference, save,
     spec::{Descriptor, MediaType},
 };
 use registry::{
@@ -209,11 +209,11 @@ pub(super) fn export(
         match to {
             CacheTo::Inline => {}
             CacheTo::Local(path, mode) => {
-                let (root, blobs) = image(layout, &chosen(cache, layers, *mode))?;
-                to_layout(layout, path, &root, &blobs)?;
+                let root = image(layout, &chosen(cache, layers, *mode))?;
+                to_layout(layout, path, &root)?;
             }
             CacheTo::Registry(reference, mode) => {
-                let (root, _) = image(layout, &chosen(cache, layers, *mode))?;
+                let root = image(layout, &chosen(cache, layers, *mode))?;
                 let client = Client::new(registry::Options::default());
                 let display = Display::new(Job::Push, options.progress != Form::Plain);
                 let pushed = push::push(&client, layout, &root, reference, None, &display);
@@ -227,8 +227,8 @@ pub(super) fn export(
     Ok(())
 }
 
-/// An image of results: its manifest, and all its blobs.
-fn image(layout: &Layout, used: &[Used]) -> Result<(Descriptor, Vec<Descriptor>), Cause> {
+/// An image of results.
+fn image(layout: &Layout, used: &[Used]) -> Result<Descriptor, Cause> {
     let mut layers: Vec<Layer> = Vec::new();
     for layer in used.iter().filter_map(|used| used.entry.layer.clone()) {
         if !layers.contains(&layer) {
@@ -246,20 +246,15 @@ fn image(layout: &Layout, used: &[Used]) -> Result<(Descriptor, Vec<Descriptor>)
     });
     let config = layout.write_json(MediaType::ImageConfig, &configuration)?;
     let descriptors: Vec<Descriptor> = layers.into_iter().map(|layer| layer.descriptor).collect();
-    let root = manifest::write(layout, config.clone(), &descriptors, &[])?;
-    let blobs = descriptors.into_iter().chain([config, root.clone()]).collect();
-    Ok((root, blobs))
+    manifest::write(layout, config, &descriptors, &[])
 }
 
-fn to_layout(layout: &Layout, path: &Path, root: &Descriptor, blobs: &[Descriptor]) -> Result<(), Cause> {
+fn to_layout(layout: &Layout, path: &Path, root: &Descriptor) -> Result<(), Cause> {
     let to = Layout::open_or_create(path)?;
-    for blob in blobs {
-        if !to.has_blob(blob)? {
-            let mut writer = to.writer_of(blob)?;
-            io::copy(&mut layout.blob_unchecked(blob)?, &mut writer).map_err(Cause::system("write", path))?;
-            writer.commit()?;
-        }
-    }
+    save::copy(layout, root, &to).map_err(|error| match error {
+        save::Error::Layout(error) => Cause::Store(error),
+        error => Cause::system("write", path)(io::Error::other(error)),
+    })?;
     let latest: Reference = reference("cache").map_err(Cause::NoImage)?;
     Ok(to.name(root, &[latest])?)
 }
