@@ -61,6 +61,7 @@ impl Default for Context {
 
 /// The argument that keeps `.git` in a context of git (docs.docker.com/build/building/context, "Keep .git directory").
 const KEEP_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+const DOCKERFILE: &str = "Dockerfile";
 const STANDARD_INPUT: &str = "standard input";
 
 /// The input of a build.
@@ -82,7 +83,7 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn read(options: &Options) -> Result<Self, Error> {
         let open = |path: &Path| File::open(path).map_err(Cause::system("read", path));
-        let (workspace, content, object) = match &options.context {
+        let (workspace, mut content, object) = match &options.context {
             Context::Directory(path) => return Self::in_directory(path, options.file.as_deref()),
             Context::Input => {
                 let workspace = workspace(options)?;
@@ -100,27 +101,19 @@ impl Input {
         };
         let context = workspace.path().join("context");
         fs::create_dir(&context).map_err(Cause::system("create", &context))?;
-        let file = options.file.clone().unwrap_or_else(|| "Dockerfile".into());
-        // Standard input has one of both.
-        let from_stdin = file.as_os_str() == "-" && options.context != Context::Input;
-        let (name, text) = if copy::is_archive(&content) {
-            let directory = open_readable(&context)?;
-            copy::unpack_context(content, Path::new(&object), &directory)
+        let file = options.file.clone();
+        if copy::is_archive(&content) {
+            copy::unpack_context(content, Path::new(&object), &open_readable(&context)?)
                 .map_err(|source| Cause::Input { object, source })?;
-            let text =
-                if from_stdin { read_some(&mut io::stdin().lock()) } else { read_in(&directory, &file) };
-            (file.display().to_string(), text.map_err(Cause::system("read", &file))?)
-        } else {
-            if let Some(file) = options.file.as_ref().filter(|_| !from_stdin) {
-                return Err(Cause::NoArchive(object, file.clone()).into());
-            }
-            let mut content = content;
-            let text = content.rewind().and_then(|()| read_some(&mut content));
-            (object, text.map_err(Cause::system("read", &workspace.path().join("input")))?)
-        };
-        // Below a root of its own.
-        let file = context.join(file.strip_prefix("/").unwrap_or(&file));
-        Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
+            return Self::sealed(workspace, context, file.unwrap_or_else(|| DOCKERFILE.into()), options);
+        }
+        if let Some(file) = file.as_ref().filter(|file| !is_stdin(file, options)) {
+            return Err(Cause::NoArchive(object, file.clone()).into());
+        }
+        let text = content.rewind().and_then(|()| read_some(&mut content));
+        let text = text.map_err(Cause::system("read", &workspace.path().join("input")))?;
+        let file = below(&context, &file.unwrap_or_else(|| DOCKERFILE.into()));
+        Ok(Self { context, file, name: object, text, is_sealed: true, _workspace: Some(workspace) })
     }
 
     fn in_repository(address: &git::Address, options: &Options) -> Result<Self, Error> {
@@ -132,14 +125,24 @@ impl Input {
         repository::check_out(address, None, options, (&step.upper, &step.work), keep)?;
         let context = step.upper;
         let file = options.file.clone().unwrap_or_else(|| {
-            in_context(&context).strip_prefix(&context).map_or_else(|_| "Dockerfile".into(), Path::to_owned)
+            in_context(&context).strip_prefix(&context).map_or_else(|_| DOCKERFILE.into(), Path::to_owned)
         });
-        let (name, text) = match file.as_os_str().as_encoded_bytes() {
-            b"-" => (file.display().to_string(), read_some(&mut io::stdin().lock())),
-            _ => (file.display().to_string(), read_in(&open_readable(&context)?, &file)),
+        Self::sealed(workspace, context, file, options)
+    }
+
+    /// A context that came from elsewhere, with a Dockerfile in it, or on standard input.
+    fn sealed(
+        workspace: Workspace,
+        context: PathBuf,
+        file: PathBuf,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let text = match is_stdin(&file, options) {
+            true => read_some(&mut io::stdin().lock()),
+            false => read_in(&open_readable(&context)?, &file),
         };
-        let text = text.map_err(Cause::system("read", &file))?;
-        let file = context.join(file.strip_prefix("/").unwrap_or(&file));
+        let (name, text) = (file.display().to_string(), text.map_err(Cause::system("read", &file))?);
+        let file = below(&context, &file);
         Ok(Self { context, file, name, text, is_sealed: true, _workspace: Some(workspace) })
     }
 
@@ -196,6 +199,16 @@ fn workspace(options: &Options) -> Result<Workspace, Cause> {
         true => Ok(Workspace::aside(&std::env::temp_dir())?),
         false => Ok(Workspace::new(&options.root)?),
     }
+}
+
+/// Whether the Dockerfile is standard input, which has one of both.
+fn is_stdin(file: &Path, options: &Options) -> bool {
+    file.as_os_str() == "-" && options.context != Context::Input
+}
+
+/// The path below a context that is a root of its own.
+fn below(context: &Path, file: &Path) -> PathBuf {
+    context.join(file.strip_prefix("/").unwrap_or(file))
 }
 
 /// The Dockerfile of a context. BuildKit also takes it in lower case.
