@@ -1,6 +1,9 @@
 //! `.dockerignore`: the part of the context that a build does not see.
 
-use crate::glob::{BadPattern, DoubleStar, Glob};
+use crate::{
+    copy::parts,
+    glob::{BadPattern, DoubleStar, Glob},
+};
 
 /// The name of the file.
 pub const IGNORE_FILE: &str = ".dockerignore";
@@ -56,7 +59,8 @@ impl Ignore {
                 Some(rest) => (true, rest.trim()),
                 None => (false, pattern),
             };
-            let pattern = clean(pattern);
+            // Go's `filepath.Clean`, from the context's root.
+            let pattern = parts(pattern).join("/");
             // "." is the context itself, which is never ignored.
             if pattern.is_empty() {
                 continue;
@@ -90,19 +94,6 @@ impl Ignore {
             |rule: &Rule| rule.glob.matches(path) || above().any(|directory| rule.glob.matches(directory));
         self.rules.iter().rev().find(|rule| fits(rule)).is_some_and(|rule| !rule.exception)
     }
-}
-
-/// The path without `.`, `..`, double slashes and slashes at its ends (Go's `filepath.Clean`, from the context's root).
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 #[cfg(test)]

@@ -31,9 +31,7 @@ impl Plan {
     /// How many steps there are before a stage.
     pub(crate) fn first_step(&self, file: &Dockerfile, at: usize) -> usize {
         let before = self.stages.iter().take_while(|stage| **stage != at);
-        let steps = before
-            .map(|stage| if self.replaced[*stage] { 1 } else { file.stages[*stage].statements.len() + 1 });
-        file.arguments.len() + steps.sum::<usize>()
+        file.arguments.len() + steps_of(file, &self.replaced, before)
     }
 }
 
@@ -239,10 +237,14 @@ pub fn plan(
         pending.extend(&needs[at]);
     }
     let stages: Vec<usize> = (0..needed.len()).filter(|at| needed[*at]).collect();
-    let of_stage = |at: &usize| if replaced[*at] { 1 } else { file.stages[*at].statements.len() + 1 };
-    let statements: usize = stages.iter().map(of_stage).sum();
-    let steps = file.arguments.len() + statements;
+    let steps = file.arguments.len() + steps_of(file, &replaced, &stages);
     Ok(Plan { stages, bases, needs, replaced, aliases: aliases.clone(), steps })
+}
+
+/// How many steps these stages have. A stage that is replaced as a whole has one.
+fn steps_of<'a>(file: &Dockerfile, replaced: &[bool], stages: impl IntoIterator<Item = &'a usize>) -> usize {
+    let of_stage = |at: &usize| if replaced[*at] { 1 } else { file.stages[*at].statements.len() + 1 };
+    stages.into_iter().map(of_stage).sum()
 }
 
 fn base(

@@ -13,6 +13,7 @@ pub use job::{Described, Fetched, Inline, Job, Listing};
 pub use mode::{Chmod, ChmodError};
 pub use owner::{Owner, OwnerError};
 pub use place::{Metadata, Place};
+pub(crate) use tree::parts;
 pub use tree::{Found, Item, Kind, Tree, clean};
 
 use std::{

@@ -309,8 +309,8 @@ pub(super) fn kind(stat: &Stat) -> Kind {
     }
 }
 
-/// The components of a source's path; `..` stops at the root.
-fn parts(source: &str) -> Vec<&str> {
+/// The components of a path, without empty ones and `.`; `..` stops at the root.
+pub(crate) fn parts(source: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in source.split('/') {
         match part {

@@ -69,6 +69,13 @@ pub struct Dockerfile {
     pub empty_continuations: Vec<usize>,
 }
 
+impl Dockerfile {
+    /// What a stage is called: a name of its own, or its number.
+    pub(crate) fn name_of(&self, stage: usize) -> String {
+        self.stages[stage].name.clone().unwrap_or_else(|| format!("stage-{stage}"))
+    }
+}
+
 /// The most instructions that a Dockerfile may have: the history of an image has each of them.
 const INSTRUCTIONS: usize = 4000;
 

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt, chown},
+        fs::FileTypeExt,
         net::{UnixListener, UnixStream},
     },
     panic,
@@ -107,10 +107,7 @@ impl Builder<'_> {
         };
         let path = self.store.workspace()?.step()?.upper.join("agent");
         let listener = UnixListener::bind(&path).map_err(Cause::system("create socket", &path))?;
-        let owner = (Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)));
-        chown(&path, owner.0, owner.1).map_err(Cause::system("change owner of", &path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o600)))
-            .map_err(Cause::system("change mode of", &path))?;
+        wanted.hand_over(&path, (0, 0), 0o600)?;
         held.agents.push(relay(listener, agent)?);
         let number = held.agents.len() - 1;
         let target = match mount.target.as_str() {

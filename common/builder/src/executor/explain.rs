@@ -38,13 +38,11 @@ fn lines(options: &Options, name: &str, file: &Dockerfile) -> Result<Vec<String>
     let mut lines = vec![words(["mkdir".to_owned(), "--parents".to_owned()].into_iter().chain(places))];
     for &at in &plan.stages {
         let stage = &file.stages[at];
-        let container = stage.name.clone().unwrap_or_else(|| format!("stage-{at}"));
+        let container = file.name_of(at);
         let base = match &plan.bases[at] {
             Origin::Scratch => "scratch".to_owned(),
             Origin::Image(name, _) | Origin::Files(name) => name.clone(),
-            Origin::Stage(index) => {
-                file.stages[*index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
-            }
+            Origin::Stage(index) => file.name_of(*index),
         };
         lines.push(words(["buildah", "from", "--name", &container, &base]));
         for statement in stage.statements.iter().filter(|_| !plan.replaced[at]) {

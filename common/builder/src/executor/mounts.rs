@@ -65,6 +65,16 @@ impl Wanted {
         self.mount.source.as_deref().unwrap_or("/")
     }
 
+    /// Gives a file the owner and the mode that the mount asks for, or else these.
+    pub(super) fn hand_over(&self, path: &Path, owner: (u32, u32), mode: u32) -> Result<(), Cause> {
+        let Mount { uid, gid, mode: wanted, .. } = &self.mount;
+        let (uid, gid) = (uid.unwrap_or(owner.0), gid.unwrap_or(owner.1));
+        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+            .map_err(Cause::system("change owner of", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(wanted.unwrap_or(mode)))
+            .map_err(Cause::system("change mode of", path))
+    }
+
     pub(super) fn wrong(&self, message: impl ToString) -> Cause {
         Cause::RunMount { text: self.text.clone(), message: message.to_string() }
     }
@@ -290,7 +300,6 @@ impl Builder<'_> {
         if path.is_dir() {
             return Ok(());
         }
-        let mount = &wanted.mount;
         let new = self.store.workspace()?.step()?.upper;
         let (mut mode, mut uid, mut gid) = (0o755, 0, 0);
         if let Some(from) = &wanted.from {
@@ -310,10 +319,7 @@ impl Builder<'_> {
                 (mode, uid, gid) = (tree.mode(&found).map_err(wrong)?, owner.uid, owner.gid);
             }
         }
-        let owner = (Some(mount.uid.unwrap_or(uid)), Some(mount.gid.unwrap_or(gid)));
-        std::os::unix::fs::chown(&new, owner.0, owner.1).map_err(Cause::system("change owner of", &new))?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(mount.mode.unwrap_or(mode)))
-            .map_err(Cause::system("change mode of", &new))?;
+        wanted.hand_over(&new, (uid, gid), mode)?;
         match rustix::fs::renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
             // Another build was faster.
             Ok(()) | Err(Errno::EXIST) => Ok(()),

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -93,10 +92,7 @@ impl Builder<'_> {
         };
         let file = self.secret_file(&content)?;
         let path = file.path();
-        let owner = (Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)));
-        chown(&path, owner.0, owner.1).map_err(Cause::system("change owner of", &path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mount.mode.unwrap_or(0o400)))
-            .map_err(Cause::system("change mode of", &path))?;
+        wanted.hand_over(&path, (0, 0), 0o400)?;
         held.secrets.push(file);
         prepared.binds.push(Bind {
             target: clean(working_dir, &target),

@@ -112,7 +112,7 @@ impl Builder<'_> {
     fn start(&mut self, at: usize) -> Result<Worker, Error> {
         let made = || -> io::Result<_> { Ok((io::pipe()?, io::pipe()?)) };
         let ((output, to_output), (result, mut to_result)) = made().map_err(Cause::Workers)?;
-        let name = self.file.stages[at].name.clone().unwrap_or_else(|| format!("stage-{at}"));
+        let name = self.file.name_of(at);
         let parent = nix::unistd::getpid();
         // SAFETY: a build has one thread, so the child may do whatever its parent may.
         match unsafe { fork() }.map_err(|error| Cause::Workers(error.into()))? {
@@ -138,7 +138,7 @@ impl Builder<'_> {
     /// Builds a stage, in a process of its own.
     fn work(&mut self, at: usize) -> Result<Outcome, Failure> {
         self.store.renew();
-        self.progress.set_stage(self.file.stages[at].name.clone().unwrap_or_else(|| format!("stage-{at}")));
+        self.progress.set_stage(self.file.name_of(at));
         let state = self.stage(at);
         self.progress.end();
         // The network that this process has made, and its directory, end with it.

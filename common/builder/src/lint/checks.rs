@@ -73,10 +73,6 @@ impl Checks {
         self.skip.has(rule)
     }
 
-    pub(super) fn leaves_out(&self, rule: &str) -> bool {
-        self.skip.has(rule)
-    }
-
     pub(super) fn has_experimental(&self, rule: &str) -> bool {
         self.experimental.has(rule)
     }

@@ -97,7 +97,7 @@ impl Found<'_> {
     }
 
     fn add(&mut self, line: usize, rule: &'static str, message: String) {
-        let is_out = self.checks.leaves_out(rule) || self.own.as_ref().is_some_and(|own| own.skips(rule));
+        let is_out = self.checks.skips(rule) || self.own.as_ref().is_some_and(|own| own.skips(rule));
         let finding = Finding { line, rule, message };
         if !is_out && !self.findings.contains(&finding) {
             self.findings.push(finding);
