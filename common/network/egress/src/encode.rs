@@ -3,29 +3,25 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink::attribute::Attribute;
+use netlink::{
+    attribute::Attribute,
+    expression::{
+        self, ELEMENT_INTERVAL_END, Expression, LINK, LIST_ELEM, META_L4PROTO, NETWORK, REGISTER_1,
+        SET_CONCAT, SET_INTERVAL, TRANSPORT, compare, data, destination_type, expression, following, lookup,
+        mask, meta, numbers, octets, payload, register, verdict,
+    },
+};
 
 use crate::{
     list::Protocol,
     rules::{Chain, Element, Field, Key, Kind, Rule, Set, Statement, Version},
 };
 
-const LIST_ELEM: u16 = 1;
-const DATA_VALUE: u16 = 1;
-const SET_INTERVAL: u32 = 4;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
-const SET_CONCAT: u32 = 0x80;
-const ELEMENT_INTERVAL_END: u32 = 1;
-const REGISTER_1: u32 = 1;
-/// The bases of payloads: the header of the link, of the network protocol, of the transport protocol.
-const LINK: u32 = 0;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
 /// Keys of `meta`.
 const META_PROTOCOL: u32 = 1;
 const META_LINK_TYPE: u32 = 8;
-const META_L4PROTO: u32 = 16;
 /// ARPHRD_ETHER.
 const ETHERNET: u16 = 1;
 const ETH_P_IP: u16 = 0x0800;
@@ -62,11 +58,10 @@ pub(crate) fn table(table: &str, flags: u32, comment: &str) -> Vec<Attribute> {
     attributes
 }
 
-/// A text in user data: type 0, length, text with a zero byte.
 fn described(text: &str) -> Vec<u8> {
     // An id and an instance are shorter than that.
     let text: String = text.chars().take(120).collect();
-    [&[0, text.len() as u8 + 1][..], text.as_bytes(), &[0]].concat()
+    expression::comment(&text)
 }
 
 /// Whether the table, as the kernel lists it, has this comment.
@@ -90,9 +85,7 @@ pub(crate) fn chain(table: &str, chain: &Chain) -> Vec<Attribute> {
     attributes
 }
 
-pub(crate) fn named(table: &str, name: &str) -> Vec<Attribute> {
-    vec![Attribute::string(1, table), Attribute::string(2, name)]
-}
+pub(crate) use netlink::expression::named;
 
 impl Version {
     fn length(self) -> u32 {
@@ -165,30 +158,6 @@ pub(crate) fn set_alone(table: &str, set: &Set) -> Vec<Attribute> {
     attributes
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-/// The last address of a network.
-fn last(net: IpNet) -> IpAddr {
-    net.broadcast()
-}
-
-/// The address after this one; none after the last.
-fn after(address: IpAddr) -> Option<Vec<u8>> {
-    match address {
-        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|next| next.to_be_bytes().to_vec()),
-        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|next| next.to_be_bytes().to_vec()),
-    }
-}
-
-fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
-    Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
-}
-
 /// A key, each part of which fills whole registers of four bytes.
 fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> Vec<u8> {
     let mut bytes = octets(address);
@@ -212,7 +181,7 @@ fn members(element: &Element) -> Vec<Attribute> {
     let Element { set, address, port, seconds } = element;
     let mut attributes = vec![data(1, key(address.network(), *port))];
     if set.kind == Kind::Fixed && port.is_some() {
-        attributes.push(data(10, key(last(*address), *port)));
+        attributes.push(data(10, key(address.broadcast(), *port)));
     }
     if *seconds > 0 {
         attributes.push(milliseconds(4, *seconds));
@@ -220,7 +189,7 @@ fn members(element: &Element) -> Vec<Attribute> {
     let mut members = vec![Attribute::Nested(LIST_ELEM, attributes)];
     if set.kind == Kind::Fixed && port.is_none() {
         // The end of the range is the first value after it; a range to the last address has none.
-        if let Some(end) = after(last(*address)) {
+        if let Some(end) = following(octets(address.broadcast())) {
             let attributes = vec![data(1, end), Attribute::number(3, ELEMENT_INTERVAL_END)];
             members.push(Attribute::Nested(LIST_ELEM, attributes));
         }
@@ -246,40 +215,7 @@ pub(crate) fn rule(table: &str, rule: &Rule) -> Vec<Attribute> {
 pub(crate) fn expressions(rule: &Rule) -> Attribute {
     let mut encoder = Encoder::default();
     rule.statements.iter().for_each(|statement| encoder.statement(statement));
-    let list = encoder.expressions.into_iter().map(|expression| Attribute::Nested(LIST_ELEM, expression));
-    Attribute::Nested(4, list.collect())
-}
-
-fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
-    let mut expression = vec![Attribute::string(1, name)];
-    if !attributes.is_empty() {
-        expression.push(Attribute::Nested(2, attributes));
-    }
-    expression
-}
-
-fn numbers<const N: usize>(numbers: [(u16, u32); N]) -> Vec<Attribute> {
-    numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec()
-}
-
-fn compare(not: bool, bytes: &[u8]) -> Vec<Attribute> {
-    let mut attributes = numbers([(1, REGISTER_1), (2, u32::from(not))]);
-    attributes.push(data(3, bytes.to_vec()));
-    expression("cmp", attributes)
-}
-
-fn meta(key: u32, into: u32) -> Vec<Attribute> {
-    expression("meta", numbers([(2, key), (1, into)]))
-}
-
-fn payload(base: u32, offset: u32, length: u32, into: u32) -> Vec<Attribute> {
-    expression("payload", numbers([(1, into), (2, base), (3, offset), (4, length)]))
-}
-
-fn mask(bytes: &[u8]) -> Vec<Attribute> {
-    let mut attributes = numbers([(1, REGISTER_1), (2, REGISTER_1), (3, bytes.len() as u32)]);
-    attributes.extend([data(4, bytes.to_vec()), data(5, vec![0; bytes.len()])]);
-    expression("bitwise", attributes)
+    expression::list(encoder.expressions)
 }
 
 /// Where the destination stands in the header of the network protocol.
@@ -290,24 +226,17 @@ fn destination(version: Version) -> u32 {
     }
 }
 
-/// The number of the register at a word: a register of 16 bytes if one begins there, otherwise one of four, as in the
-/// kernel's dumps.
-fn register(word: u32) -> u32 {
-    const REGISTER32_00: u32 = 8;
-    if word.is_multiple_of(4) { REGISTER_1 + word / 4 } else { REGISTER32_00 + word }
-}
-
 /// Writes the expressions of one rule. What a header must be is compared once, before the first field of it, as nft does.
 #[derive(Default)]
 struct Encoder {
-    expressions: Vec<Vec<Attribute>>,
+    expressions: Vec<Expression>,
     link_type: bool,
     ether_type: Option<u16>,
     protocol: Option<u8>,
 }
 
 impl Encoder {
-    fn push(&mut self, expression: Vec<Attribute>) {
+    fn push(&mut self, expression: Expression) {
         self.expressions.push(expression);
     }
 
@@ -451,24 +380,21 @@ impl Encoder {
     fn effect(&mut self, statement: &Statement) {
         match statement {
             Statement::NotElsewhere => {
-                let (address_type, destination) = (3, 2);
-                self.push(expression("fib", numbers([(1, REGISTER_1), (2, address_type), (3, destination)])));
+                self.push(destination_type());
                 self.push(compare(true, &TYPE_UNICAST.to_ne_bytes()));
             }
             Statement::In { fields, not, set } => {
                 self.load(fields);
-                let mut attributes = vec![Attribute::string(1, set), Attribute::number(2, REGISTER_1)];
-                attributes.extend(not.then(|| Attribute::number(5, 1)));
-                self.push(expression("lookup", attributes));
+                self.push(lookup(set, *not));
             }
             Statement::Update { fields, set, seconds } => self.dynamic(DYNSET_UPDATE, fields, set, *seconds),
             Statement::Add { fields, set, seconds } => self.dynamic(DYNSET_ADD, fields, set, *seconds),
             Statement::Log(group) => {
                 self.push(expression("log", vec![Attribute::Bytes(1, group.to_be_bytes().to_vec())]));
             }
-            Statement::Accept => self.push(verdict(1, None)),
-            Statement::Drop => self.push(verdict(0, None)),
-            Statement::Goto(chain) => self.push(verdict(-4_i32 as u32, Some(chain))),
+            Statement::Accept => self.push(verdict(expression::ACCEPT, None)),
+            Statement::Drop => self.push(verdict(expression::DROP, None)),
+            Statement::Goto(chain) => self.push(verdict(expression::GOTO, Some(chain))),
             Statement::Reset => self.push(expression("reject", numbers([(1, REJECT_RESET)]))),
             Statement::Prohibit => {
                 let code = Attribute::Bytes(2, vec![ICMPX_ADMIN_PROHIBITED]);
@@ -477,12 +403,4 @@ impl Encoder {
             _ => {}
         }
     }
-}
-
-/// NF_DROP, NF_ACCEPT or NFT_GOTO.
-fn verdict(code: u32, chain: Option<&str>) -> Vec<Attribute> {
-    let mut parts = vec![Attribute::number(1, code)];
-    parts.extend(chain.map(|chain| Attribute::string(2, chain)));
-    let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, parts)]);
-    expression("immediate", vec![Attribute::number(1, 0), verdict])
 }

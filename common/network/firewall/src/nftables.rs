@@ -9,6 +9,7 @@ use nat::{
 use netlink::{
     Error, NLM_F_APPEND, NLM_F_CREATE, Refusal,
     attribute::{Attribute, find, number, read, string},
+    expression,
     netfilter::{self, IPV4, Kind, Netfilter, OWN_TABLE},
     transaction::{Change, retry, transact},
 };
@@ -165,7 +166,7 @@ fn rule(message: &[u8]) -> Rule {
         id: netfilter::handle(message),
         conditions: Vec::new(),
         verdict: Verdict::Continue,
-        comment: find(message, RULE_COMMENT).and_then(encode::read_comment),
+        comment: find(message, RULE_COMMENT).and_then(expression::read_comment),
     };
     let mut registers: BTreeMap<u32, Loaded> = BTreeMap::new();
     for (_, expression) in read(find(message, RULE_EXPRESSIONS).unwrap_or_default()) {
@@ -258,7 +259,7 @@ fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
     let add = |field| {
         let mut attributes = vec![
             encode::statements(&statements(*family, field, bridge)),
-            Attribute::Bytes(RULE_COMMENT, encode::comment(&mark(bridge))),
+            Attribute::Bytes(RULE_COMMENT, expression::comment(&mark(bridge))),
         ];
         attributes.extend(before.map(|before| handle(RULE_POSITION, before)));
         let place = if before.is_some() { 0 } else { NLM_F_APPEND };
@@ -327,7 +328,7 @@ mod tests {
             let written = attributes(&[
                 handle(RULE_HANDLE, 0x0102),
                 encode::statements(&statements(family, field, "br0")),
-                Attribute::Bytes(RULE_COMMENT, encode::comment("stave br0")),
+                Attribute::Bytes(RULE_COMMENT, expression::comment("stave br0")),
             ]);
             let rule = rule(&written);
             let interface = Condition::Interface { out, name: b"br0".to_vec(), prefix: false, not: false };

@@ -8,7 +8,7 @@ use netlink::{
 };
 use nix::errno::Errno;
 
-use crate::{Mapping, Protocol, encode};
+use crate::{Mapping, Protocol};
 
 /// IPCTNL_MSG_CT_DELETE.
 const DELETE: u8 = 2;
@@ -38,7 +38,7 @@ pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(),
 pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     // CTA_IP_V4_SRC, CTA_IP_V6_SRC
     let kind = if mapping.container_ip.is_ipv4() { 1 } else { 3 };
-    let address = Attribute::Bytes(kind, encode::octets(mapping.container_ip));
+    let address = Attribute::Bytes(kind, netlink::expression::octets(mapping.container_ip));
     let parts = vec![Attribute::Nested(1, vec![address]), protocol(17, 2, mapping.container_port)];
     let flags = BY_SOURCE_ADDRESS | BY_PROTOCOL | BY_SOURCE_PORT;
     forget(socket, mapping, Attribute::Nested(TUPLE_REPLY, parts), (FILTER_REPLY, flags))

@@ -1,20 +1,20 @@
 //! Values as attributes of nf_tables messages (linux/netfilter/nf_tables.h).
 
-use std::net::IpAddr;
-
-use netlink::attribute::Attribute;
+use netlink::{
+    attribute::Attribute,
+    expression::{
+        self, ELEMENT_INTERVAL_END, Expression, LIST_ELEM, META_L4PROTO, NETWORK, SET_CONCAT, SET_INTERVAL,
+        TRANSPORT, comment, compare, data, destination_type, expression, following, lookup, mask, meta,
+        numbers, octets, payload, register, verdict,
+    },
+};
 
 use crate::{
     TABLE,
     ruleset::{Chain, Element, Field, Rule, Set, Statement, Type, Value},
 };
 
-const LIST_ELEM: u16 = 1;
-const DATA_VALUE: u16 = 1;
-const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
-const SET_CONCAT: u32 = 0x80;
-const ELEMENT_INTERVAL_END: u32 = 1;
 /// The first attribute in messages about chains, rules, sets and elements.
 const IN_TABLE: u16 = 1;
 const NFPROTO_IPV4: u32 = 2;
@@ -23,8 +23,6 @@ const NFPROTO_IPV6: u32 = 10;
 const STATUS_DNAT: u32 = 1 << 5;
 /// `ct state invalid,new,untracked`: NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT(IP_CT_NEW), NF_CT_STATE_UNTRACKED_BIT.
 const STATE_OPENS: u32 = 1 | 1 << 3 | 1 << 6;
-/// The base of a payload in the header of the transport protocol.
-const TRANSPORT: u32 = 2;
 /// The protocol of ping, and the first byte of its request (RFC 792, RFC 4443).
 const ECHO: (u8, u8) = (1, 8);
 const ECHO6: (u8, u8) = (58, 128);
@@ -85,7 +83,7 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
     let concatenated = set.interval && set.key.len() > 1;
     let flags = [(set.interval, SET_INTERVAL), (set.data.is_some(), SET_MAP), (concatenated, SET_CONCAT)];
     let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
-    let mut attributes = vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, set.name)];
+    let mut attributes = named(set.name);
     // The kernel does not dump an empty list.
     if flags != 0 {
         attributes.push(Attribute::number(3, flags));
@@ -109,15 +107,7 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
 }
 
 pub(crate) fn named(name: &str) -> Vec<Attribute> {
-    vec![Attribute::string(IN_TABLE, TABLE), Attribute::string(2, name)]
-}
-
-/// The bytes of an address, as packets have them.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+    expression::named(TABLE, name)
 }
 
 /// The first and last bytes of a value, in whole registers.
@@ -126,10 +116,9 @@ fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         (bytes.clone(), bytes)
     };
-    let address = octets;
     match value {
-        Value::Address(ip) => one(address(*ip)),
-        Value::Prefix(prefix) => (address(prefix.network()), address(prefix.broadcast())),
+        Value::Address(ip) => one(octets(*ip)),
+        Value::Prefix(prefix) => (octets(prefix.network()), octets(prefix.broadcast())),
         Value::Protocol(protocol) => one(vec![*protocol as u8]),
         Value::Port(port) => one(port.to_be_bytes().to_vec()),
         Value::Interface(name) => {
@@ -146,25 +135,6 @@ pub(crate) fn first(values: &[Value]) -> Vec<u8> {
 
 fn last(values: &[Value]) -> Vec<u8> {
     values.iter().flat_map(|value| range(value).1).collect()
-}
-
-fn data(kind: u16, bytes: Vec<u8>) -> Attribute {
-    Attribute::Nested(kind, vec![Attribute::Bytes(DATA_VALUE, bytes)])
-}
-
-/// A text that nft shows as a comment, of an element or a rule: type 0, length, text with a zero byte.
-pub fn comment(text: &str) -> Vec<u8> {
-    let mut bytes = vec![0, text.len() as u8 + 1];
-    bytes.extend(text.as_bytes());
-    bytes.push(0);
-    bytes
-}
-
-/// The comment in the user data of an element or a rule.
-pub fn read_comment(bytes: &[u8]) -> Option<String> {
-    let length = usize::from(*bytes.get(1)?);
-    let text = bytes.get(2..2 + length)?;
-    (bytes[0] == 0).then(|| netlink::attribute::string(text))
 }
 
 /// The members of the element list for one element: two for a range of single values, otherwise one.
@@ -189,17 +159,6 @@ pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
         }
     }
     members
-}
-
-/// The number after this one; none after the last.
-fn following(mut number: Vec<u8>) -> Option<Vec<u8>> {
-    for byte in number.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 pub(crate) fn elements(element: &Element) -> Vec<Attribute> {
@@ -249,16 +208,12 @@ pub fn statements(statements: &[Statement]) -> Attribute {
         list.extend(expressions_of(statement));
         is_known |= matches!(statement, Statement::OfIpv4 | Statement::OfIpv6);
     }
-    Attribute::Nested(
-        4,
-        list.into_iter().map(|expression| Attribute::Nested(LIST_ELEM, expression)).collect(),
-    )
+    expression::list(list)
 }
 
-fn of_version(version: u32) -> Vec<Vec<Attribute>> {
+fn of_version(version: u32) -> Vec<Expression> {
     let protocol = 15;
-    let load = vec![Attribute::number(2, protocol), Attribute::number(1, register(0))];
-    vec![expression("meta", load), compare(false, vec![version as u8])]
+    vec![meta(protocol, register(0)), compare(false, &[version as u8])]
 }
 
 impl Statement {
@@ -274,22 +229,6 @@ impl Statement {
             _ => None,
         }
     }
-}
-
-fn expression(name: &str, attributes: Vec<Attribute>) -> Vec<Attribute> {
-    let mut expression = vec![Attribute::string(1, name)];
-    if !attributes.is_empty() {
-        expression.push(Attribute::Nested(2, attributes));
-    }
-    expression
-}
-
-/// The number of the register at a word: a register of 16 bytes if one begins there, otherwise one of four, as in the
-/// kernel's dumps.
-fn register(word: u32) -> u32 {
-    const REGISTER_1: u32 = 1;
-    const REGISTER32_00: u32 = 8;
-    if word.is_multiple_of(4) { REGISTER_1 + word / 4 } else { REGISTER32_00 + word }
 }
 
 impl Field {
@@ -312,33 +251,27 @@ impl Field {
     }
 
     /// The expression that loads it into a register.
-    fn load(self, into: u32) -> Vec<Attribute> {
+    fn load(self, into: u32) -> Expression {
         self.load_part(into, self.length())
     }
 
     /// The same, for the first bytes of a field of a header.
-    fn load_part(self, into: u32, length: u32) -> Vec<Attribute> {
-        let meta = |key| expression("meta", vec![Attribute::number(2, key), Attribute::number(1, into)]);
-        let payload = |base, offset| {
-            let numbers = [(1, into), (2, base), (3, offset), (4, length)];
-            expression("payload", numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec())
-        };
-        const NETWORK: u32 = 1;
+    fn load_part(self, into: u32, length: u32) -> Expression {
         match self {
-            Self::IpSaddr => payload(NETWORK, 12),
-            Self::IpDaddr => payload(NETWORK, 16),
-            Self::Ip6Saddr => payload(NETWORK, 8),
-            Self::Ip6Daddr => payload(NETWORK, 24),
-            Self::ThDport => payload(TRANSPORT, 2),
-            Self::IifName => meta(6),
-            Self::OifName => meta(7),
-            Self::L4Proto => meta(16),
+            Self::IpSaddr => payload(NETWORK, 12, length, into),
+            Self::IpDaddr => payload(NETWORK, 16, length, into),
+            Self::Ip6Saddr => payload(NETWORK, 8, length, into),
+            Self::Ip6Daddr => payload(NETWORK, 24, length, into),
+            Self::ThDport => payload(TRANSPORT, 2, length, into),
+            Self::IifName => meta(6, into),
+            Self::OifName => meta(7, into),
+            Self::L4Proto => meta(META_L4PROTO, into),
         }
     }
 }
 
 /// Loads the fields one after the other.
-fn load(fields: &[Field]) -> Vec<Vec<Attribute>> {
+fn load(fields: &[Field]) -> Vec<Expression> {
     let mut word = 0;
     fields
         .iter()
@@ -350,25 +283,13 @@ fn load(fields: &[Field]) -> Vec<Vec<Attribute>> {
         .collect()
 }
 
-fn compare(not: bool, bytes: Vec<u8>) -> Vec<Attribute> {
-    expression("cmp", vec![Attribute::number(1, 1), Attribute::number(2, u32::from(not)), data(3, bytes)])
-}
-
-fn mask(bytes: Vec<u8>) -> Vec<Attribute> {
-    let length = bytes.len() as u32;
-    let zero = vec![0; bytes.len()];
-    let numbers = [(1, 1), (2, 1), (3, length)].map(|(kind, value)| Attribute::number(kind, value));
-    expression("bitwise", [&numbers[..], &[data(4, bytes), data(5, zero)]].concat())
-}
-
 /// Whether the packet's connection has one of the bits under this key of `ct`, or (`not`) none of them.
-fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Vec<Attribute>> {
-    let load = vec![Attribute::number(2, key), Attribute::number(1, 1)];
-    let masked = mask(bits.to_ne_bytes().to_vec());
-    vec![expression("ct", load), masked, compare(!not, vec![0; 4])]
+fn connection_has(key: u32, bits: u32, not: bool) -> Vec<Expression> {
+    let load = expression("ct", numbers([(2, key), (1, register(0))]));
+    vec![load, mask(&bits.to_ne_bytes()), compare(!not, &[0; 4])]
 }
 
-fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
+fn expressions_of(statement: &Statement) -> Vec<Expression> {
     match statement {
         Statement::Is { field, not, value: Value::Prefix(prefix) } => {
             // As in nft: only the whole bytes that count, or a mask for the rest.
@@ -376,29 +297,18 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             if prefix.prefix_len() % 8 == 0 {
                 let length = u32::from(prefix.prefix_len() / 8);
                 let load = field.load_part(register(0), length);
-                return vec![load, compare(*not, address[..length as usize].to_vec())];
+                return vec![load, compare(*not, &address[..length as usize])];
             }
-            let mask = mask(octets(prefix.netmask()));
-            [load(&[*field]), vec![mask, compare(*not, address)]].concat()
+            let mask = mask(&octets(prefix.netmask()));
+            [load(&[*field]), vec![mask, compare(*not, &address)]].concat()
         }
         Statement::Is { field, not, value } => {
-            [load(&[*field]), vec![compare(*not, first(std::slice::from_ref(value)))]].concat()
+            [load(&[*field]), vec![compare(*not, &first(std::slice::from_ref(value)))]].concat()
         }
-        Statement::In { fields, not, set } => {
-            let mut attributes = vec![Attribute::string(1, set), Attribute::number(2, 1)];
-            if *not {
-                attributes.push(Attribute::number(5, 1));
-            }
-            [load(fields), vec![expression("lookup", attributes)]].concat()
-        }
+        Statement::In { fields, not, set } => [load(fields), vec![lookup(set, *not)]].concat(),
         Statement::OfIpv4 => of_version(NFPROTO_IPV4),
         Statement::OfIpv6 => of_version(NFPROTO_IPV6),
-        Statement::ToThisHost => {
-            let (address_type, destination) = (3, 2);
-            let numbers = [(1, 1), (2, address_type), (3, destination)];
-            let fib = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
-            vec![expression("fib", fib), compare(false, TYPE_LOCAL.to_ne_bytes().to_vec())]
-        }
+        Statement::ToThisHost => vec![destination_type(), compare(false, &TYPE_LOCAL.to_ne_bytes())],
         Statement::WasDnat { not } => {
             let status = 2;
             connection_has(status, STATUS_DNAT, *not)
@@ -411,26 +321,21 @@ fn expressions_of(statement: &Statement) -> Vec<Vec<Attribute>> {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
             // To the address in the first registers, and the port in the next.
             let (family, port) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
-            let numbers = [(1, 1), (2, family), (3, register(0)), (5, port)];
-            let nat = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
+            let nat = numbers([(1, 1), (2, family), (3, register(0)), (5, port)]);
             [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
         Statement::EchoRequest { v6 } => {
             let (protocol, request) = if *v6 { ECHO6 } else { ECHO };
-            let of_icmp = compare(false, vec![protocol]);
-            let numbers = [(1, register(0)), (2, TRANSPORT), (3, 0), (4, 1)];
-            let kind = numbers.map(|(kind, value)| Attribute::number(kind, value)).to_vec();
-            let is_request = compare(false, vec![request]);
-            vec![Field::L4Proto.load(register(0)), of_icmp, expression("payload", kind), is_request]
+            let kind = payload(TRANSPORT, 0, 1, register(0));
+            vec![
+                Field::L4Proto.load(register(0)),
+                compare(false, &[protocol]),
+                kind,
+                compare(false, &[request]),
+            ]
         }
-        Statement::Accept => vec![verdict(1)],
-        Statement::Drop => vec![verdict(0)],
+        Statement::Accept => vec![verdict(expression::ACCEPT, None)],
+        Statement::Drop => vec![verdict(expression::DROP, None)],
     }
-}
-
-/// NF_DROP or NF_ACCEPT.
-fn verdict(code: u32) -> Vec<Attribute> {
-    let verdict = Attribute::Nested(2, vec![Attribute::Nested(2, vec![Attribute::number(1, code)])]);
-    expression("immediate", vec![Attribute::number(1, 0), verdict])
 }

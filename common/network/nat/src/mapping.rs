@@ -94,7 +94,7 @@ impl Standing {
         let value = |kind| find(element, kind).and_then(|data| find(data, 1));
         Self {
             data: value(2).unwrap_or_default().to_vec(),
-            comment: find(element, 6).and_then(encode::read_comment),
+            comment: find(element, 6).and_then(netlink::expression::read_comment),
         }
     }
 
@@ -168,7 +168,7 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
             None => {
                 // The key of the other map is this one's key after an address.
                 let key = encode::first(&table::mapping_element(mapping, "").key);
-                let length = encode::octets(mapping.container_ip).len();
+                let length = netlink::expression::octets(mapping.container_ip).len();
                 if at_one.iter().any(|found| found.get(length..) == Some(&key)) {
                     return Ok(Some((mapping, None)));
                 }

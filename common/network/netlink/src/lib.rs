@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod events;
 mod explain;
+pub mod expression;
 mod frame;
 mod guard;
 mod mac;
