@@ -13,7 +13,7 @@ use repair::NetworkOperation;
 use crate::{Container, prefix, unfit::Unfit};
 
 /// What is asked of a network: how its bridge is to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// The bridge's name.
     pub bridge: String,
@@ -27,8 +27,6 @@ pub struct Wanted {
     pub subnet6: Option<Ipv6Net>,
     /// The part of that subnet whose addresses are leased.
     pub range6: Option<Ipv6Net>,
-    /// Which firewall of the host lets it through.
-    pub firewall: Firewall,
     /// How its containers are reached from outside.
     pub gateway_mode: GatewayMode,
     /// Whether no way leads out of it or into it, except for the host's own.
@@ -47,14 +45,29 @@ pub struct Planned {
 }
 
 impl Wanted {
+    /// A network on this bridge of which nothing else is asked.
+    pub fn new(bridge: String) -> Self {
+        Self {
+            bridge,
+            subnet: None,
+            range: None,
+            ipv6: false,
+            subnet6: None,
+            range6: None,
+            gateway_mode: GatewayMode::Nat,
+            internal: false,
+            isolated: false,
+        }
+    }
+
     fn mode(&self) -> Mode {
         let routed = self.gateway_mode == GatewayMode::Routed;
         Mode { routed, internal: self.internal, isolated: self.isolated }
     }
 }
 
-/// Plans what makes sure of the bridge for this container, with all that it needs on the host. `recorded` lists what the records
-/// of all containers say of the host's firewall.
+/// Plans what makes sure of the bridge for this container, with all that it needs on the host. `firewall` is that of the host
+/// which lets it through; `recorded` lists what the records of all containers say of it.
 ///
 /// What is shared stands behind the claims on it, below the run directory and in the table. `ip_forward` comes last, so that the
 /// kernel, which is busy for a while with taking a bridge apart, is asked for nothing that has to wait for it.
@@ -64,13 +77,14 @@ impl Wanted {
 pub fn network<E: From<Error>>(
     container: &Container<'_>,
     wanted: &Wanted,
+    firewall: Firewall,
     recorded: impl FnOnce() -> Result<Vec<FirewallOperation>, E>,
 ) -> Result<Planned, E> {
     let (name, scope) = (&wanted.bridge, container.scope);
     let chosen = choose(container, wanted)?;
     refuse_other_mode(name, wanted)?;
     if let Some(range) = wanted.range {
-        refuse_range(range.into(), chosen.subnet.into(), chosen.gateway.into())?;
+        refuse_range(range.into(), chosen.subnet.into(), chosen.gateway)?;
     }
     if let (Some(range), Some((subnet, gateway))) = (wanted.range6, chosen.v6) {
         refuse_range(range.into(), subnet, gateway)?;
@@ -105,7 +119,7 @@ pub fn network<E: From<Error>>(
     operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, forward)));
     // Undone before ip_forward, which stays where there are rules for forwarded packets.
     // With `none` as well: the last container takes the rules that an earlier one needed.
-    let through = FirewallOperation::plan(name, wanted.firewall, recorded)?;
+    let through = FirewallOperation::plan(name, firewall, recorded)?;
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
     let bridge = chosen.member(wanted);
     Ok(Planned { bridge, operations })
@@ -156,7 +170,7 @@ fn refuse_other_mode(bridge: &str, wanted: &Wanted) -> Result<(), Error> {
 /// The choice.
 struct Chosen {
     subnet: Ipv4Net,
-    gateway: Ipv4Addr,
+    gateway: IpAddr,
     /// The same of IPv6.
     v6: Option<(IpNet, IpAddr)>,
     operations: Vec<LinkOperation>,
@@ -177,7 +191,7 @@ impl Chosen {
         members::Bridge {
             name: wanted.bridge.clone(),
             subnet: self.subnet.into(),
-            gateway: self.gateway.into(),
+            gateway: self.gateway,
             gateway_mode: Some(wanted.gateway_mode),
             ip_range: wanted.range.map(Into::into),
             ipv6: self.v6.map(ipv6),
@@ -230,8 +244,8 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     if present.is_none() && wanted.subnet.is_some() {
         refuse_collision(&connection, subnet)?;
     }
-    let gateway = present.map_or_else(|| first_host(subnet), |(net, _)| net.addr());
-    let address = IpNet::new_assert(gateway.into(), subnet.prefix_len());
+    let gateway = present.map_or_else(|| lease::gateway(subnet.into()), |(net, _)| net.addr().into());
+    let address = IpNet::new_assert(gateway, subnet.prefix_len());
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
     let addresses = [(address, present.map(|(_, protocol)| protocol))];
     let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
@@ -273,11 +287,6 @@ fn make(
         LinkOperation::LinkUp { namespace: None, link: link(), mac },
     ];
     Ok(made.into_iter().chain(addresses.into_iter().map(|(address, _)| add(Some(mac), address))).collect())
-}
-
-/// The address of the bridge, which is the gateway of the containers: the first of the subnet.
-fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
-    (u32::from(subnet.network()) + 1).into()
 }
 
 fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {

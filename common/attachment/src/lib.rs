@@ -12,8 +12,20 @@ mod pair;
 mod prefix;
 mod unfit;
 
+use std::{fs::File, io::Read};
+
+use operation::Error;
+
 pub use argument::{Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use pair::{Asked, pair, priority};
 pub use repair::NetworkOperation;
+
+/// Random bytes.
+fn draw<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    drawn.map_err(Error::on("read", "/dev/urandom"))?;
+    Ok(bytes)
+}

@@ -1,12 +1,12 @@
 //! The subnet of IPv6 of a bridge.
 
-use std::{fs::File, io::Read, net::Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Wanted, unfit::Unfit};
+use crate::{Wanted, draw, unfit::Unfit};
 
 /// The bridge's address of IPv6.
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +82,8 @@ pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Resu
 /// A prefix that hardly anybody else has: a random one of those that everybody may use (RFC 4193, 3.2).
 pub(crate) fn random() -> Result<Ipv6Net, Error> {
     let mut bytes = [0; 16];
-    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes[1..6]));
-    drawn.map_err(Error::on("read", "/dev/urandom"))?;
     bytes[0] = 0xfd;
+    bytes[1..6].copy_from_slice(&draw::<5>()?);
     Ok(Ipv6Net::new_assert(Ipv6Addr::from(bytes), 64))
 }
 

@@ -7,10 +7,7 @@ use attachment::{
     Asked, Route, Wanted,
     named::{self, Named},
 };
-use clap::{
-    Parser,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Parser;
 use document::members::{Attachment, GatewayMode};
 use firewall::Firewall;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -64,7 +61,7 @@ pub(crate) struct BridgeAttach {
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range6)]
     ip6_range: Option<Ipv6Net>,
     /// How containers on the bridge are reached from outside, as with netns-bridge
-    #[arg(long, value_name = "MODE", value_parser = modes())]
+    #[arg(long, value_name = "MODE", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: Option<GatewayMode>,
     /// No way leads out of the network, or into it: its containers reach each other and this host
     #[arg(long)]
@@ -73,23 +70,10 @@ pub(crate) struct BridgeAttach {
     #[arg(long, value_name = "BOOL")]
     icc: Option<bool>,
     /// Which firewall of the host lets the bridge through, as with netns-bridge
-    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
-    firewall: Firewall,
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = toolkit::one_of::<Firewall>(Firewall::NAMES))]
+    pub(crate) firewall: Firewall,
     #[command(flatten)]
     pub(crate) common: Common,
-}
-
-/// The names of firewalls, for `--help` as well.
-fn firewalls() -> impl TypedValueParser<Value = Firewall> {
-    PossibleValuesParser::new(Firewall::NAMES).map(|name| name.parse().unwrap_or(Firewall::Auto))
-}
-
-/// The values of `--gateway-mode`.
-fn modes() -> impl TypedValueParser<Value = GatewayMode> {
-    PossibleValuesParser::new(["nat", "routed"]).map(|mode| match mode.as_str() {
-        "routed" => GatewayMode::Routed,
-        _ => GatewayMode::Nat,
-    })
 }
 
 /// The name of a network, or of a bridge.
@@ -141,20 +125,8 @@ impl BridgeAttach {
 
     /// What is asked of the network.
     pub(crate) fn wanted(&self, named: Option<&Named>) -> Wanted {
-        let firewall = self.firewall;
         match named {
-            Some(named) => Wanted {
-                bridge: named.bridge.clone(),
-                subnet: named.subnet,
-                range: named.range,
-                ipv6: named.ipv6,
-                subnet6: named.subnet6,
-                range6: named.range6,
-                firewall,
-                gateway_mode: named.gateway_mode,
-                internal: named.internal,
-                isolated: named.isolated,
-            },
+            Some(named) => named.network.clone(),
             None => Wanted {
                 bridge: self.name.clone().unwrap_or_else(|| "stave0".to_owned()),
                 subnet: self.subnet,
@@ -162,7 +134,6 @@ impl BridgeAttach {
                 ipv6: self.ipv6,
                 subnet6: self.subnet6,
                 range6: self.ip6_range,
-                firewall,
                 gateway_mode: self.gateway_mode.unwrap_or(GatewayMode::Nat),
                 internal: self.internal,
                 isolated: self.icc == Some(false),

@@ -55,7 +55,8 @@ impl Filter for BridgeAttach {
         let mut container = Container::new(&context.scope, &context.id, document)?;
         container.planned = context.planned;
         container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;
-        let mut planned = attachment::network(&container, &wanted, || toolkit::recorded(&context.scope))?;
+        let recorded = || toolkit::recorded(&context.scope);
+        let mut planned = attachment::network(&container, &wanted, self.firewall, recorded)?;
         let asked = self.asked(named.as_ref(), &attachments)?;
         let (attachment, pair) = attachment::pair(&container, &network.namespace, &planned.bridge, &asked)?;
         planned.operations.extend(pair);

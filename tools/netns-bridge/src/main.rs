@@ -21,10 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use attachment::{Container, NetworkOperation, Wanted};
-use clap::{
-    Parser,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Parser;
 use document::{
     Document,
     members::{self, GatewayMode},
@@ -47,11 +44,11 @@ struct NetnsBridge {
     subnet: Option<Ipv4Net>,
     /// Where the host's firewall drops packets of the bridge, put a rule that lets them through into this one; `auto` chooses
     /// whichever drops them. A certain one gets the rule also if it drops nothing yet
-    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = firewalls())]
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = toolkit::one_of::<Firewall>(Firewall::NAMES))]
     firewall: Firewall,
     /// How containers on the bridge are reached from outside: `nat`, by published ports on the host's addresses, or `routed`,
     /// by ping and published ports on their own addresses, which others route to
-    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = modes())]
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: GatewayMode,
     /// Lease addresses of this part of the subnet only
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
@@ -64,19 +61,6 @@ struct NetnsBridge {
     subnet6: Option<Ipv6Net>,
     #[command(flatten)]
     common: Common,
-}
-
-/// The names of firewalls, for `--help` as well.
-fn firewalls() -> impl TypedValueParser<Value = Firewall> {
-    PossibleValuesParser::new(Firewall::NAMES).map(|name| name.parse().unwrap_or(Firewall::Auto))
-}
-
-/// The values of `--gateway-mode`.
-fn modes() -> impl TypedValueParser<Value = GatewayMode> {
-    PossibleValuesParser::new(["nat", "routed"]).map(|mode| match mode.as_str() {
-        "routed" => GatewayMode::Routed,
-        _ => GatewayMode::Nat,
-    })
 }
 
 impl Filter for NetnsBridge {
@@ -100,18 +84,15 @@ impl Filter for NetnsBridge {
         let (members::Namespace { namespace, .. }, made) = attachment::namespace(&context.id)?;
         let container = Container::new(&context.scope, &context.id, document)?;
         let wanted = Wanted {
-            bridge: self.bridge.clone(),
             subnet: self.subnet,
             range: self.ip_range,
             ipv6: self.ipv6,
             subnet6: self.subnet6,
-            range6: None,
-            firewall: self.firewall,
             gateway_mode: self.gateway_mode,
-            internal: false,
-            isolated: false,
+            ..Wanted::new(self.bridge.clone())
         };
-        let planned = attachment::network(&container, &wanted, || toolkit::recorded(&context.scope))?;
+        let recorded = || toolkit::recorded(&context.scope);
+        let planned = attachment::network(&container, &wanted, self.firewall, recorded)?;
         let adds = members::Network {
             mode: "bridge".into(),
             namespace,

@@ -15,10 +15,7 @@
 use std::process::ExitCode;
 
 use attachment::named::{self, File, Named, Subnet};
-use clap::{
-    Parser,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Parser;
 use document::{members::GatewayMode, record::Lock};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
@@ -52,7 +49,7 @@ struct NetworkCreate {
     ip6_range: Option<Ipv6Net>,
     /// How its containers are reached from outside: `nat`, by published ports on the host's addresses, or `routed`, by ping and
     /// published ports on their own addresses, which others route to
-    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = modes())]
+    #[arg(long, value_name = "MODE", default_value = "nat", value_parser = toolkit::one_of::<GatewayMode>(GatewayMode::NAMES))]
     gateway_mode: GatewayMode,
     /// No way leads out of the network, or into it: its containers reach each other and this host
     #[arg(long)]
@@ -70,14 +67,6 @@ struct NetworkCreate {
     common: Common,
 }
 
-/// The values of `--gateway-mode`.
-fn modes() -> impl TypedValueParser<Value = GatewayMode> {
-    PossibleValuesParser::new(["nat", "routed"]).map(|mode| match mode.as_str() {
-        "routed" => GatewayMode::Routed,
-        _ => GatewayMode::Nat,
-    })
-}
-
 impl NetworkCreate {
     /// The network, on subnets that no other one has.
     fn file(&self, context: &toolkit::Context) -> Result<File> {
@@ -90,7 +79,7 @@ impl NetworkCreate {
             if other.name == self.name {
                 bail!("network {:?} exists: {:?}", self.name, other.path);
             }
-            if other.bridge == bridge {
+            if other.network.bridge == bridge {
                 let error = anyhow!("bridge {bridge:?} is that of network {:?}", other.name);
                 return Err(hint(error, "choose another with --bridge"));
             }
@@ -132,7 +121,7 @@ impl Report for NetworkCreate {
 
     fn explain(&self, context: &toolkit::Context) -> Result<Vec<String>> {
         let file = self.file(context)?;
-        let path = named::directory(&context.scope.root).join(format!("{}.json", file.name));
+        let path = file.path(&context.scope.root);
         let text = operation::words(["echo", &serde_json::to_string(&file)?]);
         Ok(vec![format!("{text} > {}", operation::quote(&path.to_string_lossy()))])
     }

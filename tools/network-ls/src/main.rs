@@ -17,7 +17,7 @@ use attachment::named::{self, Named};
 use clap::Parser;
 use document::record;
 use serde_json::{Value, json};
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// List the networks that have a name, and the containers on them
 #[derive(Parser)]
@@ -54,12 +54,15 @@ impl Report for NetworkLs {
         for name in names {
             let Some(found) = Named::find(root, &name)? else { bail!("no network {name:?}") };
             let on = attached.iter().filter(|(network, _)| *network == name).map(|(_, id)| id);
-            let subnets = [found.subnet.map(|net| net.to_string()), found.subnet6.map(|net| net.to_string())];
+            let subnets = [
+                found.network.subnet.map(|net| net.to_string()),
+                found.network.subnet6.map(|net| net.to_string()),
+            ];
             rows.push(json!({
                 "name": name,
-                "bridge": found.bridge,
+                "bridge": found.network.bridge,
                 "subnets": subnets.into_iter().flatten().collect::<Vec<_>>(),
-                "internal": found.internal,
+                "internal": found.network.internal,
                 "file": found.path,
                 "containers": on.collect::<Vec<_>>(),
             }));
@@ -71,24 +74,12 @@ impl Report for NetworkLs {
         if !self.table {
             return None;
         }
-        let cell = |value: &Value| match value {
-            Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
-            value => value.as_str().unwrap_or_default().to_owned(),
-        };
-        let mut rows = vec![["NETWORK", "BRIDGE", "SUBNETS", "CONTAINERS"].map(str::to_owned)];
+        let mut lines = vec![["NETWORK", "BRIDGE", "SUBNETS", "CONTAINERS"].map(str::to_owned)];
         let all = report.as_array().into_iter().flatten();
-        rows.extend(all.map(|row| ["name", "bridge", "subnets", "containers"].map(|key| cell(&row[key]))));
-        let width =
-            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let line = |row: &[String; 4]| {
-            let cells: Vec<_> = row
-                .iter()
-                .enumerate()
-                .map(|(at, cell)| format!("{cell:<width$}", width = width(at)))
-                .collect();
-            format!("{}\n", cells.join("   ").trim_end())
-        };
-        Some(rows.iter().map(line).collect())
+        lines.extend(
+            all.map(|row| ["name", "bridge", "subnets", "containers"].map(|key| rows::word(&row[key]))),
+        );
+        Some(rows::table(&lines))
     }
 }
 

@@ -1,12 +1,12 @@
 //! A network of CNI (CNI SPEC.md, "Network configuration lists"), whose first plugin is `bridge`.
 
 use document::members::GatewayMode;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Named, Unusable, file::Subnet, range};
-use crate::Route;
+use crate::{Route, Wanted};
 
 #[derive(Deserialize)]
 struct List {
@@ -71,8 +71,8 @@ struct Destination {
 const OURS: [&str; 2] = ["portmap", "firewall"];
 
 /// Settings of `bridge` that ask for something else where they are set.
-const OTHER: [&str; 7] =
-    ["vlan", "vlanTrunk", "promiscMode", "macspoofchk", "preserveDefaultVlan", "enabledad", "portIsolation"];
+const OTHER: [&str; 6] =
+    ["vlan", "vlanTrunk", "promiscMode", "macspoofchk", "preserveDefaultVlan", "enabledad"];
 
 pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     let list: List = serde_json::from_slice(text)?;
@@ -86,14 +86,14 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     if let Some(other) = plugins.find(|plugin| !OURS.contains(&plugin.kind.as_str())) {
         return Err(not(format!("plugin {:?}", other.kind)));
     }
-    let is_set = |key: &&&str| {
-        let value = first.settings.get(**key);
+    let is_set = |key: &&str| {
+        let value = first.settings.get(*key);
         // The only one whose default is true.
-        let default = Value::from(**key == "preserveDefaultVlan");
+        let default = Value::from(*key == "preserveDefaultVlan");
         value.is_some_and(|value| !matches!(value, Value::Null) && *value != default && *value != 0)
     };
     let apart = first.settings.get("portIsolation") == Some(&Value::Bool(true));
-    if let Some(other) = OTHER.iter().filter(|key| **key != "portIsolation").find(is_set) {
+    if let Some(other) = OTHER.into_iter().find(is_set) {
         return Err(not(format!("setting {other:?} of plugin \"bridge\"")));
     }
     let bridge: Bridge = serde_json::from_value(Value::Object(first.settings))?;
@@ -102,21 +102,10 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     if ipam.kind != "host-local" {
         return Err(not(format!("ipam {:?}", ipam.kind)));
     }
-    let mut named = Named {
-        name: name.to_owned(),
-        path: Default::default(),
-        bridge: bridge.bridge,
-        subnet: None,
-        range: None,
-        ipv6: false,
-        subnet6: None,
-        range6: None,
-        gateway_mode: if bridge.ip_masq { GatewayMode::Nat } else { GatewayMode::Routed },
-        internal: false,
-        isolated: apart,
-        mtu: bridge.mtu.filter(|mtu| *mtu != 0),
-        routes: Vec::new(),
-    };
+    let gateway_mode = if bridge.ip_masq { GatewayMode::Nat } else { GatewayMode::Routed };
+    let wanted = Wanted { gateway_mode, isolated: apart, ..Wanted::new(bridge.bridge) };
+    let mut named = Named::new(name, wanted);
+    named.mtu = bridge.mtu.filter(|mtu| *mtu != 0);
     for Range { subnet, range_start, range_end, gateway } in
         ipam.ranges.into_iter().flatten().chain(ipam.single)
     {
@@ -128,7 +117,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
     }
     for Destination { dst, gw } in ipam.routes {
         // The default route comes with the network.
-        if dst != IpNet::from(Ipv4Net::default()) && dst.prefix_len() != 0 {
+        if dst.prefix_len() != 0 {
             named.routes.push(Route { destination: dst, gateway: gw });
         }
     }

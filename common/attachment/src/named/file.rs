@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use document::members::GatewayMode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Named, Unusable, bridge_of, range};
-use crate::Route;
+use crate::{Route, Wanted};
 
 /// A network's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,23 +150,10 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
         return Err(Unusable::OtherName(file.name));
     }
     file.refuse_unknown()?;
-    let mut named = Named {
-        name: name.to_owned(),
-        path: Default::default(),
-        bridge: file.network_interface.clone().unwrap_or_else(|| bridge_of(name)),
-        subnet: None,
-        range: None,
-        ipv6: file.ipv6_enabled,
-        subnet6: None,
-        range6: None,
-        gateway_mode: GatewayMode::Nat,
-        internal: file.internal,
-        isolated: false,
-        mtu: None,
-        routes: Vec::new(),
-    };
-    crate::parse_name(&named.bridge)
-        .map_err(|reason| Unusable::Wrong(format!("network_interface: {reason}")))?;
+    let bridge = file.network_interface.clone().unwrap_or_else(|| bridge_of(name));
+    crate::parse_name(&bridge).map_err(|reason| Unusable::Wrong(format!("network_interface: {reason}")))?;
+    let wanted = Wanted { ipv6: file.ipv6_enabled, internal: file.internal, ..Wanted::new(bridge) };
+    let mut named = Named::new(name, wanted);
     for subnet in &file.subnets {
         named.add(subnet)?;
     }
@@ -192,20 +178,21 @@ impl Named {
                 "a gateway that is not the first address of its subnet".to_owned(),
             ));
         }
+        let network = &mut self.network;
         match (subnet.subnet, subnet.range()?) {
-            (IpNet::V4(_), _) if self.subnet.is_some() => return Err(twice()),
-            (IpNet::V6(_), _) if self.subnet6.is_some() => return Err(twice()),
+            (IpNet::V4(_), _) if network.subnet.is_some() => return Err(twice()),
+            (IpNet::V6(_), _) if network.subnet6.is_some() => return Err(twice()),
             (IpNet::V4(net), range) => {
-                self.subnet = Some(net.trunc());
-                self.range = range.and_then(|range| match range {
+                network.subnet = Some(net.trunc());
+                network.range = range.and_then(|range| match range {
                     IpNet::V4(range) => Some(range),
                     IpNet::V6(_) => None,
                 });
             }
             (IpNet::V6(net), range) => {
-                self.ipv6 = true;
-                self.subnet6 = Some(net.trunc());
-                self.range6 = range.and_then(|range| match range {
+                network.ipv6 = true;
+                network.subnet6 = Some(net.trunc());
+                network.range6 = range.and_then(|range| match range {
                     IpNet::V6(range) => Some(range),
                     IpNet::V4(_) => None,
                 });
@@ -223,10 +210,8 @@ impl Named {
             }
             // Networks are strangers to each other in any case.
             ("isolate", "true" | "1" | "strict") => {}
-            ("icc", "true") | ("gateway_mode", "nat") => {}
-            ("icc", "false") => self.isolated = true,
-            ("gateway_mode", "routed") => self.gateway_mode = GatewayMode::Routed,
-            ("icc" | "gateway_mode", _) => return Err(wrong()),
+            ("icc", value) => self.network.isolated = !value.parse::<bool>().map_err(|_| wrong())?,
+            ("gateway_mode", value) => self.network.gateway_mode = value.parse().map_err(|_| wrong())?,
             _ => return Err(Unusable::NotCarriedOut(format!("options.{key} {value:?}"))),
         }
         Ok(())

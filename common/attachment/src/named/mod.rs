@@ -9,18 +9,17 @@ mod file;
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use document::members::GatewayMode;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{Connection, Mac};
 use operation::{Error, Place, unless_gone};
 
 pub use file::{File, Subnet};
 
-use crate::{Route, bridge, parse_name, prefix, unfit::Unfit};
+use crate::{Route, Wanted, bridge, draw, parse_name, prefix, unfit::Unfit};
 
 /// A network as its file describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,24 +28,8 @@ pub struct Named {
     pub name: String,
     /// Its file.
     pub path: PathBuf,
-    /// Its bridge.
-    pub bridge: String,
-    /// Its subnet; none for the first free one.
-    pub subnet: Option<Ipv4Net>,
-    /// The part of it whose addresses are leased.
-    pub range: Option<Ipv4Net>,
-    /// Whether it has IPv6.
-    pub ipv6: bool,
-    /// Its subnet of IPv6; none for a random one.
-    pub subnet6: Option<Ipv6Net>,
-    /// As `range`.
-    pub range6: Option<Ipv6Net>,
-    /// How its containers are reached from outside.
-    pub gateway_mode: GatewayMode,
-    /// Whether no way leads out of it.
-    pub internal: bool,
-    /// Whether its containers do not reach each other.
-    pub isolated: bool,
+    /// How its bridge is to be.
+    pub network: Wanted,
     /// The MTU of its interfaces, in bytes.
     pub mtu: Option<u32>,
     /// Further routes of its containers.
@@ -67,7 +50,7 @@ pub(crate) enum Unusable {
 }
 
 /// The directory of all networks.
-pub fn directory(root: &Path) -> PathBuf {
+fn directory(root: &Path) -> PathBuf {
     root.join("networks")
 }
 
@@ -93,6 +76,11 @@ pub fn bridge_of(name: &str) -> String {
 }
 
 impl Named {
+    /// A network without routes of its own, of a file that is known later.
+    fn new(name: &str, network: Wanted) -> Self {
+        Self { name: name.to_owned(), path: PathBuf::new(), network, mtu: None, routes: Vec::new() }
+    }
+
     /// The network with this name; none where there is no file for it.
     ///
     /// # Errors
@@ -152,7 +140,9 @@ pub fn subnets(
 ) -> Result<(Ipv4Net, Option<Ipv6Net>), Error> {
     let connection = Connection::open(None)?;
     for other in others {
-        let theirs = [other.subnet.map(IpNet::from), other.subnet6.map(IpNet::from)].into_iter().flatten();
+        let theirs = [other.network.subnet.map(IpNet::from), other.network.subnet6.map(IpNet::from)]
+            .into_iter()
+            .flatten();
         let ours = [subnet.map(IpNet::from), subnet6.map(IpNet::from)].into_iter().flatten();
         for (subnet, theirs) in ours.flat_map(|ours| theirs.clone().map(move |theirs| (ours, theirs))) {
             if subnet.contains(&theirs) || theirs.contains(&subnet) {
@@ -167,7 +157,7 @@ pub fn subnets(
             subnet
         }
         None => {
-            let taken: Vec<Ipv4Net> = others.iter().filter_map(|other| other.subnet).collect();
+            let taken: Vec<Ipv4Net> = others.iter().filter_map(|other| other.network.subnet).collect();
             bridge::first_free(&connection, &taken)?
         }
     };
@@ -198,13 +188,16 @@ pub fn refuse_range(subnet: IpNet, range: Option<IpNet>) -> Result<(), Error> {
 /// # Errors
 /// When none can be drawn.
 pub fn new_id() -> Result<String, Error> {
-    let mut bytes = [0; 32];
-    let drawn = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    drawn.map_err(Error::on("read", "/dev/urandom"))?;
+    let bytes: [u8; 32] = draw()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl File {
+    /// Where it is written to.
+    pub fn path(&self, root: &Path) -> PathBuf {
+        directory(root).join(format!("{}.json", self.name))
+    }
+
     /// Writes the network, which must be new, into the directory of all networks. Returns the file's path.
     ///
     /// # Errors
@@ -212,7 +205,7 @@ impl File {
     pub fn create(&self, root: &Path) -> Result<PathBuf, Error> {
         let directory = directory(root);
         fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
-        let path = directory.join(format!("{}.json", self.name));
+        let path = self.path(root);
         let mut text = serde_json::to_string_pretty(self).map_err(|error| unusable(&path, error.into()))?;
         text.push('\n');
         // Beside it first: a name that is there is whole.

@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
+pub use nat::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// One entry of the list: `github.com`, `*.debian.org:443`, `10.0.0.0/8`, `[2001:db8::]/32:53/udp`.
@@ -39,30 +40,6 @@ pub struct Port {
     pub number: u16,
     /// Its protocol.
     pub protocol: Protocol,
-}
-
-/// A protocol with ports. The value is its number (IANA, Protocol Numbers).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Protocol {
-    Tcp = 6,
-    Udp = 17,
-    Sctp = 132,
-}
-
-impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
-    }
 }
 
 impl Pattern {
@@ -146,8 +123,8 @@ fn port(text: &str) -> Result<Option<Port>, String> {
         Some((number, protocol)) => (number, protocol),
         None => (text, "tcp"),
     };
-    let protocol = Protocol::ALL.into_iter().find(|known| known.to_string() == protocol);
-    let protocol = protocol.ok_or_else(|| format!("{text:?} does not end with /tcp, /udp or /sctp"))?;
+    let protocol: Protocol =
+        protocol.parse().map_err(|_| format!("{text:?} does not end with /tcp, /udp or /sctp"))?;
     let digits = number.strip_prefix(':').ok_or_else(|| format!("{text:?} is not a port such as :443"))?;
     // Rust accepts "+80" as a number.
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -174,7 +151,7 @@ impl FromStr for Entry {
         // A protocol stands behind a port, and a length before it.
         let (target, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
         if let (Some((_, protocol)), true) = (target.split_once('/'), rest.is_empty())
-            && Protocol::ALL.iter().any(|known| known.to_string() == protocol)
+            && protocol.parse::<Protocol>().is_ok()
         {
             return Err(format!("{text:?} has a protocol and no port: write NAME:PORT/{protocol}"));
         }

@@ -9,7 +9,7 @@ use nat::Protocol;
 use nix::libc;
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, addr::SocketAddrArg, bind, ipproto, socket_with, sockopt},
 };
 
 use crate::Port;
@@ -46,17 +46,7 @@ pub(crate) fn address(port: Port) -> SocketAddrV4 {
 pub fn is_bound(port: Port) -> Result<bool, Errno> {
     // A kernel without SCTP sockets still forwards SCTP, and no process here can listen to it.
     let Some(socket) = socket(port)? else { return Ok(false) };
-    if port.protocol() == Protocol::Tcp {
-        // A connection that lingers after its server ended is not a server.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    // Who may not set it holds nothing by the program either.
-    let _ = set_option(&socket, libc::SO_MARK, LOOKING);
-    match bind(&socket, &address(port)) {
-        Ok(()) => Ok(false),
-        Err(Errno::ADDRINUSE) => Ok(true),
-        Err(errno) => Err(errno),
-    }
+    is_taken(&socket, port.protocol(), &address(port))
 }
 
 /// The same for a port of IPv6, on one address or (`::`) on all.
@@ -66,11 +56,17 @@ pub fn is_bound(port: Port) -> Result<bool, Errno> {
 pub fn is_bound_v6(protocol: Protocol, address: Ipv6Addr, port: u16) -> Result<bool, Errno> {
     let Some(socket) = socket_of(AddressFamily::INET6, protocol)? else { return Ok(false) };
     sockopt::set_ipv6_v6only(&socket, true)?;
+    is_taken(&socket, protocol, &SocketAddrV6::new(address, port, 0, 0))
+}
+
+fn is_taken(socket: &OwnedFd, protocol: Protocol, address: &impl SocketAddrArg) -> Result<bool, Errno> {
     if protocol == Protocol::Tcp {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
+        // A connection that lingers after its server ended is not a server.
+        sockopt::set_socket_reuseaddr(socket, true)?;
     }
-    let _ = set_option(&socket, libc::SO_MARK, LOOKING);
-    match bind(&socket, &SocketAddrV6::new(address, port, 0, 0)) {
+    // Who may not set it holds nothing by the program either.
+    let _ = set_option(socket, libc::SO_MARK, LOOKING);
+    match bind(socket, address) {
         Ok(()) => Ok(false),
         Err(Errno::ADDRINUSE) => Ok(true),
         Err(errno) => Err(errno),

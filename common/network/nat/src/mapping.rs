@@ -24,6 +24,11 @@ pub enum Protocol {
     Sctp = 132,
 }
 
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+}
+
 /// A protocol without ports, or an unknown one.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not tcp, udp or sctp")]
@@ -196,8 +201,7 @@ pub fn published() -> Result<Vec<(Protocol, Option<IpAddr>, u16)>, Error> {
 /// The port in a key of one of the maps. Each part of a key has four bytes.
 fn port_of(key: &[u8]) -> Option<(Protocol, Option<IpAddr>, u16)> {
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
-    let protocol =
-        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|one| *one as u8 == rest[0])?;
+    let protocol = Protocol::ALL.into_iter().find(|one| *one as u8 == rest[0])?;
     let host_ip = match *address {
         [] => None,
         [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),

@@ -142,35 +142,8 @@ impl LinkOperation {
 
     pub(crate) fn take_back(&self) -> Result<(), Error> {
         match self {
-            Self::BridgeAdd { name, mac, mark } => {
-                if *mac != Mac::derive("", name) {
-                    return Ok(());
-                }
-                let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
-                if link.alias.is_some() && !link.is_marked() {
-                    return Ok(());
-                }
-                // Whatever else hangs on it was put there by somebody who still needs it. Its own container does not: nobody
-                // else claims it, and a port that could not be taken back goes later.
-                let own = mark.as_ref().map(Mark::alias);
-                let is_others = |port: &Link| own.is_none() || port.alias != own;
-                match connection.ports(link.index)?.iter().any(is_others) {
-                    true => Ok(()),
-                    false => delete(&connection, &link),
-                }
-            }
-            Self::VethAdd { name, mac, peer, mark, .. } => {
-                if !is_derived(name, *mac, peer, mark.as_ref()) {
-                    return Ok(());
-                }
-                let Ours::Here(connection, link) = find(None, name, *mac)? else { return Ok(()) };
-                let is_own = match (&link.alias, mark) {
-                    (Some(alias), Some(mark)) => *alias == mark.alias(),
-                    (Some(_), None) => false,
-                    (None, _) => true,
-                };
-                if is_own { delete(&connection, &link) } else { Ok(()) }
-            }
+            Self::BridgeAdd { name, mac, mark } => remove_bridge(name, *mac, mark.as_ref()),
+            Self::VethAdd { name, mac, peer, mark, .. } => remove_veth(name, *mac, peer, mark.as_ref()),
             Self::Ipv6Off { .. }
             | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
@@ -207,8 +180,9 @@ impl LinkOperation {
         }
     }
 
-    pub(crate) fn compare(&self) -> Result<Condition, Error> {
-        let (namespace, name, mac) = match self {
+    /// The link that it is about: its namespace, its name and, if it is known, its hardware address.
+    fn target(&self) -> (Option<&Path>, &str, Option<Mac>) {
+        match self {
             Self::BridgeAdd { name, mac, .. } | Self::VethAdd { name, mac, .. } => (None, name, Some(*mac)),
             Self::Ipv6Off { link, mac }
             | Self::Hairpin { link, mac }
@@ -218,7 +192,11 @@ impl LinkOperation {
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
             | Self::RouteAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, Some(*mac)),
-        };
+        }
+    }
+
+    pub(crate) fn compare(&self) -> Result<Condition, Error> {
+        let (namespace, name, mac) = self.target();
         let place = namespace.map(|path| format!(" in {}", path.display())).unwrap_or_default();
         let missing = |what: &str| Condition::Missing(format!("{what}{place}"));
         let (connection, link) = match find(namespace, name, mac)? {
@@ -232,10 +210,10 @@ impl LinkOperation {
         };
         Ok(match self {
             Self::LinkUp { .. } if !link.up => missing(&format!("link {name:?} set up")),
-            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(name)? => {
+            Self::Ipv6Off { .. } if !sysctl::is_ipv6_off(None, name)? => {
                 missing(&format!("IPv6 switched off on link {name:?}"))
             }
-            Self::Ipv6On { namespace, .. } if sysctl::is_ipv6_off_in(namespace.as_deref(), name)? => {
+            Self::Ipv6On { .. } if sysctl::is_ipv6_off(namespace, name)? => {
                 missing(&format!("IPv6 switched on on link {name:?}"))
             }
             Self::Hairpin { .. } if !link.hairpin => missing(&format!("hairpin of link {name:?}")),
@@ -272,6 +250,37 @@ impl LinkOperation {
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }
+}
+
+fn remove_bridge(name: &str, mac: Mac, mark: Option<&Mark>) -> Result<(), Error> {
+    if mac != Mac::derive("", name) {
+        return Ok(());
+    }
+    let Ours::Here(connection, link) = find(None, name, mac)? else { return Ok(()) };
+    if link.alias.is_some() && !link.is_marked() {
+        return Ok(());
+    }
+    // Whatever else hangs on it was put there by somebody who still needs it. Its own container does not: nobody
+    // else claims it, and a port that could not be taken back goes later.
+    let own = mark.map(Mark::alias);
+    let is_others = |port: &Link| own.is_none() || port.alias != own;
+    match connection.ports(link.index)?.iter().any(is_others) {
+        true => Ok(()),
+        false => delete(&connection, &link),
+    }
+}
+
+fn remove_veth(name: &str, mac: Mac, peer: &Peer, mark: Option<&Mark>) -> Result<(), Error> {
+    if !is_derived(name, mac, peer, mark) {
+        return Ok(());
+    }
+    let Ours::Here(connection, link) = find(None, name, mac)? else { return Ok(()) };
+    let is_own = match (&link.alias, mark) {
+        (Some(alias), Some(mark)) => *alias == mark.alias(),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    if is_own { delete(&connection, &link) } else { Ok(()) }
 }
 
 fn add_bridge(name: &str, mac: Mac) -> Result<(), Error> {

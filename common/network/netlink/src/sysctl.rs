@@ -13,7 +13,7 @@ use operation::{Condition, Scope, words};
 use serde::{Deserialize, Serialize};
 
 pub use ipv6::switch_ipv6_off_by;
-pub(crate) use ipv6::{is_ipv6_off, is_ipv6_off_in, switch_ipv6_off, switch_ipv6_on};
+pub(crate) use ipv6::{is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
 
 use crate::{Connection, Error, errno_of, guard};
 

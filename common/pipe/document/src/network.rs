@@ -1,6 +1,6 @@
 //! The members about a container's networks: `network`, its namespace, and `networks`, what that is attached to.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -229,6 +229,23 @@ pub enum GatewayMode {
     Nat,
     /// By their own addresses, to which others have a route; what they send has these.
     Routed,
+}
+
+impl GatewayMode {
+    /// Their names, as [`FromStr`] reads them.
+    pub const NAMES: [&str; 2] = ["nat", "routed"];
+}
+
+impl FromStr for GatewayMode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "nat" => Ok(Self::Nat),
+            "routed" => Ok(Self::Routed),
+            _ => Err(format!("{name:?} is no gateway mode")),
+        }
+    }
 }
 
 /// A CNI result of version 1.1.0 (CNI SPEC.md, "ADD Success"). Members not listed there are kept.

@@ -3,10 +3,14 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use anyhow::Context as _;
-use clap::{Arg, ArgGroup, Command, FromArgMatches};
+use clap::{
+    Arg, ArgGroup, Command, FromArgMatches,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use document::Id;
 use operation::Scope;
 
@@ -56,6 +60,14 @@ pub struct Common {
     /// Print more; repeat for debug output
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// The parser of an argument that is one of these names, which `--help` lists.
+pub fn one_of<T>(names: impl Into<PossibleValuesParser>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr + Clone + Send + Sync + 'static,
+{
+    names.into().try_map(|name| name.parse().map_err(|_| format!("{name:?} is none of these")))
 }
 
 /// The surroundings of a tool's work.

@@ -16,7 +16,7 @@ use nix::{
 };
 use rustix::mount::MountAttrFlags;
 
-use super::{Conf, SET, failed, read};
+use super::{Conf, SET};
 use crate::{Error, errno_of};
 
 /// Disables IPv6 on a link of this namespace.
@@ -80,8 +80,8 @@ pub(crate) fn switch_ipv6_on(namespace: Option<&Path>, link: &str) -> Result<(),
     with_proc(namespace, set).map_err(failed)
 }
 
-/// Whether IPv6 is off on a link of this namespace. A kernel without IPv6 has it off everywhere.
-pub(crate) fn is_ipv6_off_in(namespace: Option<&Path>, link: &str) -> Result<bool, Error> {
+/// Whether IPv6 is off on a link of the namespace, or here. A kernel without IPv6 has it off everywhere.
+pub(crate) fn is_ipv6_off(namespace: Option<&Path>, link: &str) -> Result<bool, Error> {
     let conf = Conf::disable_ipv6(link);
     let failed = |source| Error::new("read", conf.name(), source).within(namespace);
     let read = |proc: OwnedFd| {
@@ -96,11 +96,4 @@ pub(crate) fn is_ipv6_off_in(namespace: Option<&Path>, link: &str) -> Result<boo
         }
     };
     with_proc(namespace, read).map_err(failed)
-}
-
-/// Whether IPv6 is off on a link of this namespace.
-pub(crate) fn is_ipv6_off(link: &str) -> Result<bool, Error> {
-    let conf = Conf::disable_ipv6(link);
-    let value = read(&conf.path()).map_err(failed("read", &conf.name()))?;
-    Ok(value.is_none_or(|value| value == SET))
 }
