@@ -27,6 +27,21 @@ const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
     ("img-commit", Some(("rootfs", "no `rootfs`: run union-mount first"))),
 ];
 
+/// A tool that works on a container by its name, with valid arguments.
+const OF_A_CONTAINER: [&str; 11] = [
+    "container-attach nobody",
+    "container-exec nobody true",
+    "container-kill nobody",
+    "container-logs nobody",
+    "container-ls nobody",
+    "container-pause nobody",
+    "container-start nobody",
+    "container-stats nobody",
+    "container-stop nobody",
+    "container-top nobody",
+    "container-wait nobody",
+];
+
 /// The document that a filter wrote. For ns-exec it is a file, because standard output belongs to the command.
 fn run(sandbox: &Sandbox, command: &str, input: &str) -> (Outcome, Value) {
     let script = match command.strip_prefix("ns-exec ") {
@@ -154,6 +169,35 @@ fn members_that_are_missing_or_of_the_wrong_type() {
         assert!(outcome.stderr.contains("member `id`: \"../../etc\" cannot be an id"), "{}", outcome.stderr);
     }
     sandbox.assert_as(&before);
+}
+
+#[test]
+fn a_container_that_is_not_there_or_has_no_process() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("netns-add -n --id only").ok();
+    let before = sandbox.snapshot();
+    for command in OF_A_CONTAINER {
+        let outcome = sandbox.sh(command);
+        let of_command = if name(command) == "container-exec" { 125 } else { 1 };
+        assert_eq!(outcome.status, of_command, "{command}: {}", outcome.stderr);
+        let line = match name(command) {
+            "container-ls" => "no container \"nobody\" in /run/stave",
+            _ => "container \"nobody\" has no record \"/run/stave/nobody.json\"",
+        };
+        says(command, &outcome, line);
+        let outcome = sandbox.sh(&format!("{command} --no-such-flag"));
+        assert_eq!(outcome.status, if of_command == 1 { 2 } else { 125 }, "{command}: {}", outcome.stderr);
+        let only = sandbox.sh(&command.replace("nobody", "only"));
+        match name(command) {
+            "container-ls" => assert_eq!(only.ok().matches("\"state\":\"created\"").count(), 1),
+            _ => {
+                assert_eq!(only.status, of_command, "{command}: {}", only.stderr);
+                assert!(only.stderr.starts_with(&format!("{}: container \"only\" ", name(command))), "{only:?}");
+            }
+        }
+    }
+    sandbox.assert_as(&before);
+    sandbox.sh("unwind only > /dev/null").ok();
 }
 
 #[test]

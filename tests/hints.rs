@@ -34,6 +34,9 @@ fn standard_output_that_is_full() {
     for (command, tool) in [
         ("img-ls", "img-ls"),
         ("img-ls --table", "img-ls"),
+        ("container-ls", "container-ls"),
+        ("container-start --all", "container-start"),
+        ("container-stats --interval 1", "container-stats"),
         ("veth-pair --schema", "veth-pair"),
         ("netns-bridge -n --explain", "netns-bridge"),
     ] {

@@ -90,6 +90,62 @@ fn one_that_was_only_made_is_started_and_its_health_is_known() {
 }
 
 #[test]
+fn one_who_attaches_and_reads_slowly_misses_nothing() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "", "-d -i -- sh -c 'read go; seq 200000; exit 3'");
+    let slow = "{ (echo go; sleep 2) | container-attach web; echo ended $? >&2; } | (sleep 0.4; cat) | md5sum";
+    let all = sandbox.sh("seq 200000 | md5sum").ok();
+    let attached = sandbox.sh(slow);
+    assert_eq!((attached.stdout.as_str(), attached.stderr.as_str()), (all.as_str(), "ended 3\n"));
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+/// It may happen to one that waits to be started again, too.
+#[test]
+fn one_that_waits_and_has_lost_its_monitor_is_started() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "", "-d --restart always -- sh -c 'test -e /once && exec sleep 1000; sleep 0.2; false'");
+    let state = |word: &str| {
+        let found = format!("until container-ls --format {{state}} web | grep -qx {word}; do sleep 0.01; done");
+        sandbox.sh(&format!("timeout 10 sh -c '{found}'")).ok();
+    };
+    sandbox.sh("until [ \"$(container-ls --format '{restarts}' web)\" -ge 3 ]; do sleep 0.02; done").ok();
+    state("running");
+    let monitor = sandbox.sh(MONITOR).ok();
+    state("restarting");
+    let refused = sandbox.sh("container-start web").exits(1);
+    assert!(refused.stderr.contains("it is about to be started again by itself"), "{}", refused.stderr);
+    // That is no fault: nothing is to be done.
+    sandbox.sh("container-start --all > /dev/null").ok();
+    sandbox.sh(&format!("kill -9 {monitor}")).ok();
+    sandbox.sh("touch $STAVE_ROOT/containers/web/upper/once; container-start --all > /dev/null").ok();
+    state("running");
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn ports_of_one_that_does_not_start_or_is_called_off() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let network = "| netns-bridge | veth-pair | portmap -p 10080:80";
+    // It has its ports since it was made, and keeps them.
+    start(&sandbox, network, "--create -- /missing");
+    sandbox.sh("container-start web").exits(1);
+    assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
+    sandbox.sh("unwind web > /dev/null").ok();
+    start(&sandbox, network, "-d --restart always -- false");
+    let found = "until [ \"$(container-ls --format '{restarts} {state}' web)\" = '3 restarting' ]; do sleep 0.01; done";
+    sandbox.sh(&format!("timeout 10 sh -c '{}'; container-stop web", found.replace('\'', "'\\''"))).ok();
+    assert!(!sandbox.sh("nft list ruleset").ok().contains("10080"));
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
 fn ports_are_free_when_it_has_ended() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();

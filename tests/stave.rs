@@ -318,6 +318,7 @@ fn stop_and_rm_of_several() {
     for name in ["a", "b"] {
         host.prints(&format!("run -d --name {name} busybox sleep 1000"), name);
     }
+    host.prints("restart --timeout 0 a", "a");
     let line = "container-ls: no container \"nobody\" in /run/stave";
     let outcome = host.stave("stop --time=0 a nobody b").exits(1);
     let none = "container-stop: container \"nobody\" has no record \"/run/stave/nobody.json\"";

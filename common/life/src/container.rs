@@ -5,12 +5,13 @@ use document::{
     members::{Health, Process},
     record,
 };
-use monitor::Log;
+use monitor::{Connection, Log, Place};
+use oci_spec::runtime::LinuxResources;
 use operation::{Error, Scope};
 use runtime::{Identity, ProcessOperation};
 use serde::Deserialize;
 
-use crate::{Result, unread};
+use crate::{Restart, Result, unread};
 
 /// The tool whose step starts a container's process.
 const TOOL: &str = "ns-exec";
@@ -77,6 +78,27 @@ impl Container {
         Ok(found.map(|(at, operation)| Self { id: id.clone(), document, process, step, at, operation }))
     }
 
+    /// All containers that have a record and a process, by their ids.
+    ///
+    /// # Errors
+    /// When the records cannot be listed or read.
+    pub fn all(scope: &Scope) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for id in record::list(&scope.run_dir)? {
+            all.extend(Self::find(scope, &id)?);
+        }
+        Ok(all)
+    }
+
+    /// The container `id`, as its record is now; none if it has no record, or no process.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn find(scope: &Scope, id: &Id) -> Result<Option<Self>> {
+        let document = record::read(&scope.run_dir, id)?;
+        Ok(document.map(|document| Self::of(id, document)).transpose()?.flatten())
+    }
+
     /// The container `id`, as its record is now.
     ///
     /// # Errors
@@ -140,12 +162,27 @@ impl Container {
         self.operation.spec.linux().as_ref()?.cgroups_path().as_deref()
     }
 
+    /// The limits of its cgroup.
+    pub fn limits(&self) -> Option<&LinuxResources> {
+        self.operation.spec.linux().as_ref()?.resources().as_ref()
+    }
+
+    /// When its process is started again by itself.
+    pub fn policy(&self) -> Restart {
+        self.process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> Option<Log> {
-        let path = self.operation.log.clone()?;
-        // A log that the user named has no limit and no index.
-        let limit = self.operation.log_limit;
-        Some(Log { path, limit, indexed: limit.is_some() })
+        Log::of(&self.operation)
+    }
+
+    /// A connection to its monitor; none if it has none.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn monitor(&self, scope: &Scope) -> Result<Option<Connection>> {
+        Connection::open(&Place::open(&scope.run_dir, self.id.as_str())?)
     }
 
     /// When its process was started, since 1970.
@@ -153,7 +190,7 @@ impl Container {
     /// # Errors
     /// When the system does not tell when it was started.
     pub fn started(&self) -> Result<Duration> {
-        let since_boot = Duration::from_millis(self.process.start_time * 1000 / ticks());
+        let since_boot = self.identity().since_boot();
         let failed = |cause: &dyn std::fmt::Display| Error::new("read", UPTIME, cause.to_string());
         let text = std::fs::read_to_string(UPTIME).map_err(|error| failed(&error))?;
         let uptime = text.split(' ').next().and_then(|seconds| seconds.parse().ok());
@@ -220,12 +257,6 @@ fn recorded(scope: &Scope, id: &Id) -> Result<Document> {
 /// An error that is all in its words.
 fn said(words: String) -> Error {
     Error::new("", "", words)
-}
-
-/// Clock ticks a second, in which start times are counted.
-fn ticks() -> u64 {
-    let known = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    known.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
 }
 
 fn unwritten(error: serde_json::Error) -> Error {

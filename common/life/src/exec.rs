@@ -4,6 +4,7 @@ use oci_spec::{
 };
 use operation::Error;
 use runtime::{
+    Running, Stdio, Streams,
     spec::{every_capability, set_variables},
     user,
 };
@@ -36,6 +37,19 @@ fn invalid(error: OciSpecError) -> Error {
 }
 
 impl Exec {
+    /// Starts it in a running container. With `stdin` it has the caller's standard input; in the background it has neither that
+    /// nor standard output and standard error.
+    ///
+    /// # Errors
+    /// As [`Exec::process`], and [`runtime::join`].
+    pub fn start(&self, container: &Container, stdin: bool, in_background: bool) -> Result<Running> {
+        let (spec, process) = self.process(container)?;
+        let out = if in_background { Stdio::Null } else { Stdio::Inherit };
+        let stdin = if stdin { out } else { Stdio::Null };
+        let streams = Streams { stdin, stdout: out, stderr: out };
+        Ok(runtime::join(&spec, container.identity(), &process, streams)?.release()?)
+    }
+
     /// What [`runtime::join`] takes: the container's specification, and the process.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use operation::Scope;
 use runtime::{Identity, Running, Stdio, Streams};
 use serde_json::json;
 
-use crate::{Container, Restart, Result, beside, health::Check, policy};
+use crate::{Container, Result, beside, health::Check, policy, unread};
 
 /// The record of one container, for its monitor.
 #[derive(Debug, Clone)]
@@ -33,9 +33,13 @@ pub struct End {
 }
 
 impl Recorded {
-    /// That of the container `id`, with the `instance` of its document.
-    pub fn new(scope: &Scope, id: &Id, instance: Option<Instance>) -> Self {
-        Self { scope: scope.clone(), id: id.clone(), instance }
+    /// That of the container `id`, which has this document.
+    ///
+    /// # Errors
+    /// When the document's `instance` is malformed.
+    pub fn new(scope: &Scope, id: &Id, document: &Document) -> Result<Self> {
+        let instance = document.get().map_err(unread)?;
+        Ok(Self { scope: scope.clone(), id: id.clone(), instance })
     }
 
     /// The record, locked, and the container; none if it is gone, or another container's by now.
@@ -61,43 +65,33 @@ impl Recorded {
 
     fn tell_end(&self, end: End) -> Result<Next> {
         let Some((record, mut container)) = self.lock()? else { return Ok(Next::Leave) };
-        let next = close(&mut container, end, true)?;
-        if let Some(next) = next {
-            settle(&self.scope, &record, &container, next)?;
-            return Ok(next);
-        }
-        Ok(Next::Leave)
+        let Some(next) = close(&mut container, end, true)? else { return Ok(Next::Leave) };
+        settle(&self.scope, &record, &container, next)?;
+        Ok(next)
     }
 
-    fn start(&self, streams: &[Option<OwnedFd>; 3]) -> Result<std::result::Result<Option<Running>, Next>> {
-        let Some((record, mut container)) = self.lock()? else { return Ok(Ok(None)) };
+    fn start(&self, streams: Streams<'_>) -> Result<std::result::Result<Running, Next>> {
+        let Some((record, mut container)) = self.lock()? else { return Ok(Err(Next::Leave)) };
         if !is_wanted(&container) || container.document.has_failed() {
-            return Ok(Ok(None));
+            return Ok(Err(Next::Leave));
         }
-        let [stdin, stdout, stderr] =
-            streams.each_ref().map(|stream| stream.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(fd.as_fd())));
-        let started = match runtime::start(&container.operation.spec, Streams { stdin, stdout, stderr }) {
+        let started = match runtime::start(&container.operation.spec, streams) {
             Ok(started) => started,
-            Err(error) => return self.not_started(&record, container, i32::from(error.status())),
+            Err(error) => return self.not_started(&record, container, &error).map(Err),
         };
         container.begin(started.identity(), true)?;
         put(&self.scope, &record, &container)?;
         match started.release() {
-            Ok(running) => Ok(Ok(Some(running))),
-            Err(error) => self.not_started(&record, container, i32::from(error.status())),
+            Ok(running) => Ok(Ok(running)),
+            Err(error) => self.not_started(&record, container, &error).map(Err),
         }
     }
 
-    fn not_started(
-        &self,
-        record: &Record,
-        mut container: Container,
-        status: i32,
-    ) -> Result<std::result::Result<Option<Running>, Next>> {
-        let end = End { identity: container.identity(), status: Some(status) };
+    fn not_started(&self, record: &Record, mut container: Container, why: &runtime::Error) -> Result<Next> {
+        let end = End { identity: container.identity(), status: Some(i32::from(why.status())) };
         let next = close(&mut container, end, true)?.unwrap_or(Next::Leave);
         settle(&self.scope, record, &container, next)?;
-        Ok(Err(next))
+        Ok(next)
     }
 }
 
@@ -109,7 +103,7 @@ pub(crate) fn put(scope: &Scope, record: &Record, container: &Container) -> Resu
 }
 
 /// Puts an end on record. If nothing comes after it, others can have the ports from now on.
-fn settle(scope: &Scope, record: &Record, container: &Container, next: Next) -> Result<()> {
+pub(crate) fn settle(scope: &Scope, record: &Record, container: &Container, next: Next) -> Result<()> {
     put(scope, record, container)?;
     if next == Next::Leave && container.has_step_of(beside::PORTMAP) {
         // What is left of them is undone with the container.
@@ -130,11 +124,10 @@ fn close(container: &mut Container, end: End, restarts: bool) -> Result<Option<N
         return Ok(None);
     }
     let process = &container.process;
-    let policy: Restart = process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
     let again = restarts
         && !process.stopped
         && !container.document.has_failed()
-        && policy.wants(end.status, process.restarts.unwrap_or_default());
+        && container.policy().wants(end.status, process.restarts.unwrap_or_default());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ran = now.saturating_sub(container.started()?);
     let before = process.pause.map(Duration::from_millis);
@@ -145,9 +138,8 @@ fn close(container: &mut Container, end: End, restarts: bool) -> Result<Option<N
 
 /// Writes the end into the member `process`.
 fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<()> {
-    let limits = container.operation.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     // What was used is told where it can be; the end itself always.
-    let usage = container.cgroup().and_then(|path| Usage::of(path, limits).ok());
+    let usage = container.cgroup().and_then(|path| Usage::of(path, container.limits()).ok());
     let finished = jiff::Timestamp::now().to_string();
     container.edit(|process| {
         process.insert("finished".into(), finished.into());
@@ -183,8 +175,7 @@ pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<
         }
         *document = container.document;
     }
-    let instance = document.get::<Instance>().map_err(crate::unread)?;
-    let recorded = Recorded::new(scope, id, instance);
+    let recorded = Recorded::new(scope, id, document)?;
     let Some((record, mut container)) = recorded.lock()? else { return Ok(()) };
     if let Some(next) = close(&mut container, end, false)? {
         settle(scope, &record, &container, next)?;
@@ -198,8 +189,8 @@ impl Keeper for Recorded {
         self.tell_end(End { identity, status }).unwrap_or(Next::Leave)
     }
 
-    fn again(&mut self, streams: [Option<OwnedFd>; 3]) -> std::result::Result<Option<Running>, Next> {
-        self.start(&streams).unwrap_or(Ok(None))
+    fn again(&mut self, streams: Streams<'_>) -> std::result::Result<Running, Next> {
+        self.start(streams).unwrap_or(Err(Next::Leave))
     }
 
     fn is_wanted(&mut self) -> bool {

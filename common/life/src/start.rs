@@ -1,10 +1,10 @@
 //! Starting a container whose process has ended, or was never started.
 
-use document::{Document, Id, Instance, kept, record::Record};
+use document::{Id, kept, record::Record};
 use monitor::Place;
 use operation::{Error, Scope};
 
-use crate::{Container, Recorded, Result, State, beside, keeper, unread};
+use crate::{Container, Recorded, Result, State, beside, keeper};
 
 /// Starts the container's process once more, in the background, and its monitor. Returns what failed without being important
 /// enough to stop; none if the container runs already.
@@ -12,45 +12,46 @@ use crate::{Container, Recorded, Result, State, beside, keeper, unread};
 /// # Errors
 /// When it is being made or unwound, or cannot be started; it is as before then.
 pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
-    let before = Container::read(scope, id)?;
-    let missing = || Error::new("start", format_args!("container \"{id}\""), "it is gone");
+    // It says what is missing before there is a lock.
+    Container::read(scope, id)?;
+    let refused = |why: &'static str| Error::new("start", format_args!("container \"{id}\""), why);
+    let missing = || refused("it is gone");
     let record = Record::lock_existing(&scope.run_dir, id)?.ok_or_else(missing)?;
     let document = record.read()?.ok_or_else(missing)?;
-    let mut container = Container::of(id, document.clone())?.unwrap_or(before);
-    if container.document.has_failed() {
-        return Err(Error::new("start", format_args!("container \"{id}\""), "it is being unwound"));
+    let mut container = Container::of(id, document.clone())?.ok_or_else(missing)?;
+    if document.has_failed() {
+        return Err(refused("it is being unwound"));
     }
-    match container.state()? {
+    let state = container.state()?;
+    match state {
         State::Running => return Ok(None),
-        State::Restarting => return Err(waits(id)),
-        State::Paused => {
-            let error = Error::new("start", format_args!("container \"{id}\""), "it is paused");
-            return Err(error.with_hint("`container-pause --resume` lets it go on"));
+        State::Restarting if container.monitor(scope)?.is_some() => {
+            let error = refused("it is about to be started again by itself");
+            return Err(error.with_hint(format!("`container-stop {id}` calls that off")));
         }
-        State::Created | State::Exited => {}
+        State::Paused => {
+            return Err(refused("it is paused").with_hint("`container-pause --resume` lets it go on"));
+        }
+        // One that waits for a monitor which is gone waits in vain.
+        State::Created | State::Exited | State::Restarting => {}
     }
-    let has_ports = container.has_step_of(beside::PORTMAP);
-    if has_ports && container.state()? == State::Exited {
+    // One that was only made has its ports.
+    let takes_ports = state != State::Created && container.has_step_of(beside::PORTMAP);
+    if takes_ports {
         beside::run(beside::PORTMAP, beside::PORTS_TAKE, scope, id)?;
     }
     let started = run(scope, &record, &mut container);
     if started.is_err() {
         let _ = record.write(&document).map(|()| kept::write(scope, id, &document));
-        if has_ports {
+        if takes_ports {
             let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, id);
         }
     }
     started.map(Some)
 }
 
-fn waits(id: &Id) -> Error {
-    Error::new("start", format_args!("container \"{id}\""), "it is about to be started again by itself")
-        .with_hint(format!("`container-stop {id}` calls that off"))
-}
-
 fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<String>> {
-    let instance = container.document.get::<Instance>().map_err(unread)?;
-    let mut recorded = Recorded::new(scope, &container.id, instance);
+    let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
     let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let log = container.log();
     let (spec, stdin) = (&container.operation.spec, container.operation.interactive);
@@ -64,17 +65,12 @@ fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<
 ///
 /// # Errors
 /// When the container cannot be looked at, or the monitor cannot be made.
-pub fn adopt(scope: &Scope, id: &Id, document: &Document) -> Result<bool> {
-    let Some(container) = Container::of(id, document.clone())? else { return Ok(false) };
-    if container.operation.log.is_none() || !container.is_running()? {
+pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
+    if container.operation.log.is_none() || !container.is_running()? || container.monitor(scope)?.is_some() {
         return Ok(false);
     }
-    let place = Place::open(&scope.run_dir, id.as_str())?;
-    if monitor::Connection::open(&place)?.is_some() {
-        return Ok(false);
-    }
-    let instance = container.document.get::<Instance>().map_err(unread)?;
-    let mut recorded = Recorded::new(scope, id, instance);
+    let mut recorded = Recorded::new(scope, &container.id, &container.document)?;
+    let place = Place::open(&scope.run_dir, container.id.as_str())?;
     let stdin = container.operation.interactive;
     monitor::take_over(place, container.identity(), container.log(), stdin, &mut recorded)
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use document::{Id, record::Record};
-use monitor::{Connection, Place};
+use monitor::Next;
 use operation::{Error, Scope};
 use runtime::StopSignal;
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{Signal, pidfd_send_signal},
 };
@@ -26,10 +25,15 @@ pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
     }
     send(&container, signal)?;
     // One that is stopped gets no other signal before it goes on.
-    if signal == StopSignal::KILL && container.is_paused()? {
-        container.cgroup().map_or(Ok(()), |path| cgroup::freeze(path, false))?;
+    if signal == StopSignal::KILL { go_on(&container) } else { Ok(()) }
+}
+
+/// Lets a paused container go on.
+fn go_on(container: &Container) -> Result<()> {
+    match container.cgroup() {
+        Some(path) if container.is_paused()? => cgroup::freeze(path, false),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The signal that asks this container to stop.
@@ -47,24 +51,28 @@ fn send(container: &Container, signal: StopSignal) -> Result<()> {
     }
 }
 
-/// Notes that the container is not to be started again by itself. Who waits to do so is told.
-fn mark(scope: &Scope, id: &Id) -> Result<()> {
-    if let Some(record) = Record::lock_existing(&scope.run_dir, id)?
-        && let Some(document) = record.read()?
-        && let Some(mut container) = Container::of(id, document)?
-    {
-        let waits = container.process.restarting;
-        container.edit(|process| {
-            process.insert("stopped".into(), true.into());
-            process.remove("restarting");
-        })?;
+/// Notes that the container is not to be started again by itself. Who waits to do so is told. Returns it as it is then, if it is
+/// still there.
+fn mark(scope: &Scope, id: &Id) -> Result<Option<Container>> {
+    let Some(record) = Record::lock_existing(&scope.run_dir, id)? else { return Ok(None) };
+    let Some(document) = record.read()? else { return Ok(None) };
+    let Some(mut container) = Container::of(id, document)? else { return Ok(None) };
+    let waits = container.process.restarting;
+    container.edit(|process| {
+        process.insert("stopped".into(), true.into());
+        process.remove("restarting");
+    })?;
+    if !waits {
         keeper::put(scope, &record, &container)?;
-        drop(record);
-        if waits && let Some(monitor) = Connection::open(&Place::open(&scope.run_dir, id.as_str())?)? {
-            let _ = monitor.wake();
-        }
+        return Ok(Some(container));
     }
-    Ok(())
+    // That is its end.
+    keeper::settle(scope, &record, &container, Next::Leave)?;
+    drop(record);
+    if let Some(monitor) = container.monitor(scope)? {
+        let _ = monitor.wake();
+    }
+    Ok(Some(container))
 }
 
 /// Asks the container's process to end, by `signal` or its own stop signal, and ends it by SIGKILL after `grace` (for ever without
@@ -80,9 +88,8 @@ pub fn stop(
     grace: Option<Duration>,
 ) -> Result<Option<i32>> {
     let container = Container::read(scope, id)?;
-    mark(scope, id)?;
     // Once it is marked, nobody starts another process.
-    let container = Container::read(scope, id).unwrap_or(container);
+    let container = mark(scope, id)?.unwrap_or(container);
     let Some(process) = container.identity().open()?.filter(|_| container.process.pid > 0) else {
         return Ok(container.process.exit_status);
     };
@@ -90,19 +97,9 @@ pub fn stop(
         return wait(scope, id, container.identity());
     }
     send(&container, signal.unwrap_or_else(|| asks(&container)))?;
-    if container.is_paused()? {
-        container.cgroup().map_or(Ok(()), |path| cgroup::freeze(path, false))?;
-    }
-    let patience = grace.map(|grace| Timespec {
-        tv_sec: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(grace.subsec_nanos()),
-    });
-    let ended = loop {
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref()) {
-            Err(Errno::INTR) => {}
-            polled => break polled.map_err(|errno| Error::new("wait", "for the process", errno))? > 0,
-        }
-    };
+    go_on(&container)?;
+    let ended = runtime::ended(&process, grace);
+    let ended = ended.map_err(|errno| Error::new("wait", "for the process", errno))?;
     if !ended {
         match pidfd_send_signal(&process, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}

@@ -3,14 +3,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use document::{Id, record};
-use monitor::{Connection, Place};
+use document::Id;
 use operation::{Error, Scope};
 use runtime::Identity;
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-};
 
 use crate::{Container, Result};
 
@@ -24,12 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// When the process or the record cannot be looked at.
 pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
     if let Some(process) = identity.open()? {
-        while let Err(Errno::INTR) = poll(&mut [PollFd::new(&process, PollFlags::IN)], None) {}
+        runtime::ended(&process, None).map_err(|errno| Error::new("wait", "for the process", errno))?;
     }
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let Some(document) = record::read(&scope.run_dir, id)? else { return Ok(None) };
-        let Some(container) = Container::of(id, document)? else { return Ok(None) };
+        let Some(container) = Container::find(scope, id)? else { return Ok(None) };
         if container.identity() != identity {
             // It was started again meanwhile.
             return Ok(None);
@@ -38,9 +32,7 @@ pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
             return Ok(container.process.exit_status);
         }
         // A monitor that answers writes it soon.
-        if Instant::now() > deadline
-            && Connection::open(&Place::open(&scope.run_dir, id.as_str())?)?.is_none()
-        {
+        if Instant::now() > deadline && container.monitor(scope)?.is_none() {
             return Ok(None);
         }
         if Instant::now() > deadline + 10 * PATIENCE {

@@ -18,10 +18,9 @@ mod session;
 use std::process::ExitCode;
 
 use clap::Parser;
-use document::{Id, record};
+use document::Id;
 use keys::Keys;
 use life::Container;
-use monitor::{Connection, Place};
 use serde_json::Value;
 use session::Outcome;
 use toolkit::prelude::*;
@@ -53,11 +52,8 @@ impl ContainerAttach {
     fn run(&self, context: &Context) -> Result<u8> {
         let scope = &context.scope;
         let container = Container::running(scope, &self.container)?;
-        let place = Place::open(&scope.run_dir, self.container.as_str())?;
-        if let Some(document) = record::read(&scope.run_dir, &self.container)? {
-            life::adopt(scope, &self.container, &document)?;
-        }
-        let Some(connection) = Connection::open(&place)? else {
+        life::adopt(scope, &container)?;
+        let Some(connection) = container.monitor(scope)? else {
             let error = anyhow!("container \"{}\" has no monitor", self.container);
             return Err(hint(error, "it runs in the foreground of who started it"));
         };

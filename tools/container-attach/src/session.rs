@@ -1,20 +1,14 @@
 //! Between the terminal and the monitor.
 
-use std::{
-    io::{self, Write},
-    os::fd::AsFd,
-};
+use std::io::{self, Write};
 
 use life::Container;
 use monitor::{Connection, Event, Source};
-use nix::sys::{
-    signal::{SigSet, SigmaskHow, Signal, sigprocmask},
-    signalfd::{SfdFlags, SignalFd},
-};
-use runtime::{RawTerminal, Terminal};
+use runtime::{Foreground, RawTerminal, Terminal};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
+    process::{Signal, pidfd_send_signal},
 };
 use toolkit::prelude::*;
 
@@ -29,26 +23,9 @@ pub(crate) enum Outcome {
     Lost,
 }
 
-/// Signals that are passed on, and the one for a terminal of another size.
-const SIGNALS: [Signal; 7] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-];
-
-fn signals() -> Result<SignalFd> {
-    let set = SigSet::from_iter(SIGNALS);
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context("wait for signals")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("wait for signals")
-}
-
 /// Until the container ends, the monitor does, or the keys are typed.
 pub(crate) fn run(connection: &Connection, container: &Container, tool: &ContainerAttach) -> Result<Outcome> {
-    let signals = signals()?;
+    let signals = Foreground::new()?;
     connection.attach(!tool.no_stdin)?;
     let has_terminal = match connection.next()? {
         Event::Attached { terminal } => terminal,
@@ -70,8 +47,8 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
     session.resize()?;
     loop {
         let (typed, told, signalled) = session.wait(&signals)?;
-        if signalled {
-            session.signals(&signals)?;
+        if signalled && let Some(outcome) = session.signals(&signals)? {
+            return Ok(outcome);
         }
         if told && let Some(outcome) = session.output()? {
             return Ok(outcome);
@@ -101,12 +78,10 @@ impl Session<'_> {
     }
 
     /// What is ready: standard input, the monitor, a signal.
-    fn wait(&self, signals: &SignalFd) -> Result<(bool, bool, bool)> {
+    fn wait(&self, signals: &Foreground) -> Result<(bool, bool, bool)> {
         let stdin = io::stdin();
-        let mut fds = vec![
-            PollFd::new(self.connection, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-        ];
+        let mut fds =
+            vec![PollFd::new(self.connection, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         if self.types {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
@@ -118,23 +93,19 @@ impl Session<'_> {
         Ok((ready.get(2).copied().unwrap_or_default(), ready[0], ready[1]))
     }
 
-    fn signals(&self, signals: &SignalFd) -> Result<()> {
-        while let Ok(Some(signal)) = signals.read_signal() {
-            let Ok(signal) = Signal::try_from(signal.ssi_signo as i32) else { continue };
-            if signal == Signal::SIGWINCH {
+    /// Passes signals on, or ends as by one of them.
+    fn signals(&self, signals: &Foreground) -> Result<Option<Outcome>> {
+        while let Some(signal) = signals.next() {
+            if signal == Signal::WINCH {
                 self.resize()?;
-            } else if self.tool.sig_proxy {
-                if let (Some(process), Ok(signal)) =
-                    (self.container.identity().open()?, signal.as_str().parse::<runtime::StopSignal>())
-                {
-                    // It may have ended just now.
-                    let _ = signal.send(process);
-                }
-            } else {
-                std::process::exit(128 + signal as i32);
+            } else if !self.tool.sig_proxy {
+                return Ok(Some(Outcome::Ended(Some(128 + signal.as_raw()))));
+            } else if let Some(process) = self.container.identity().open()? {
+                // It may have ended just now.
+                let _ = pidfd_send_signal(process, signal);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Prints what came; how it ended, if it did.

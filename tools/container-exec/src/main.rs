@@ -17,7 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use document::Id;
 use life::{Container, Exec};
-use runtime::{Foreground, Stdio, Streams, Terminal};
+use runtime::{Foreground, Terminal};
 use serde_json::Value;
 use toolkit::prelude::*;
 
@@ -92,20 +92,9 @@ impl ContainerExec {
         let terminal = (self.tty && !self.detach).then(|| Terminal::open(self.interactive)).transpose();
         let terminal = terminal
             .map_err(|error| hint(error, "leave -t out, and the command reads from a pipe or a file"))?;
-        let (spec, process) = self.exec(terminal.as_ref().and_then(Terminal::size))?.process(&container)?;
+        let exec = self.exec(terminal.as_ref().and_then(Terminal::size))?;
         let signals = Foreground::new()?;
-        let (stdin, out) = match (self.detach, self.interactive) {
-            (true, _) => (Stdio::Null, Stdio::Null),
-            (false, true) => (Stdio::Inherit, Stdio::Inherit),
-            (false, false) => (Stdio::Null, Stdio::Inherit),
-        };
-        let joined = runtime::join(
-            &spec,
-            container.identity(),
-            &process,
-            Streams { stdin, stdout: out, stderr: out },
-        )?;
-        let mut running = joined.release()?;
+        let mut running = exec.start(&container, self.interactive, self.detach)?;
         for warning in std::mem::take(&mut running.warnings) {
             operation::tell!("container-exec: warning: {warning}");
         }

@@ -95,7 +95,8 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         // Whether it runs is asked first: what it wrote before its end is read after that.
         goes_on = goes_on && !filter.is_over() && runs(scope, container)?;
         if let Some(half) = &mut newer {
-            half.print(&mut printer, !goes_on && !is_running(scope, container)).with_context(failed)?;
+            let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
+            half.print(&mut printer, is_whole).with_context(failed)?;
             if !half.is_at(&log.path) {
                 half.print(&mut printer, true).with_context(failed)?;
                 newer = Half::open(&log.path)?;
@@ -115,16 +116,8 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
 /// Whether there may be more: the container runs, is about to run again, or its end is not on record yet.
 fn runs(scope: &Scope, container: &Container) -> Result<bool> {
     let Ok(now) = Container::read(scope, &container.id) else { return Ok(false) };
+    let has_monitor = || now.monitor(scope).is_ok_and(|monitor| monitor.is_some());
     Ok(now.is_running()?
         || now.process.restarting
-        || (now.process.pid > 0 && now.process.finished.is_none() && has_monitor(scope, &now)))
-}
-
-fn is_running(scope: &Scope, container: &Container) -> bool {
-    runs(scope, container).unwrap_or(false)
-}
-
-fn has_monitor(scope: &Scope, container: &Container) -> bool {
-    let place = monitor::Place::open(&scope.run_dir, container.id.as_str());
-    place.and_then(|place| monitor::Connection::open(&place)).is_ok_and(|connection| connection.is_some())
+        || (now.process.pid > 0 && now.process.finished.is_none() && has_monitor()))
 }

@@ -54,9 +54,7 @@ impl Container {
         let attachments = record.attachments()?;
         let mut addresses = attachments.iter().flat_map(Attachment::addresses);
         let ports = record.get::<Ports>()?.map(|ports| ports.0).unwrap_or_default();
-        let resources =
-            |container: &life::Container| container.operation.spec.linux().as_ref()?.resources().clone();
-        let limits = container.as_ref().and_then(resources).map(|mut limits| {
+        let limits = container.as_ref().and_then(life::Container::limits).cloned().map(|mut limits| {
             limits.set_devices(None);
             limits
         });
@@ -147,10 +145,10 @@ fn published(port: &document::members::PortMapping) -> String {
 }
 
 /// The rows under headings, in columns as wide as their content.
-pub(crate) fn table(rows: &[&Value]) -> String {
+pub(crate) fn table(rows: &Value) -> String {
     let mut lines =
         vec![["CONTAINER", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "PORTS"].map(str::to_owned)];
-    lines.extend(rows.iter().map(|row| {
+    lines.extend(rows.as_array().into_iter().flatten().map(|row| {
         let command = rows::word(&row["command"]).chars().take(30).collect();
         let created = row["created"].as_i64().map(ago).unwrap_or_default();
         let cell = |name: &str| rows::word(&row[name]);
@@ -214,6 +212,6 @@ mod tests {
         assert_eq!(rows::fill("{id} {command}|{pid}|{instance}|{no} {", &row), "web ||07|{no} {");
         let text = "CONTAINER   IMAGE   COMMAND   CREATED   STATUS    IP   PORTS\n\
                     web                                     Created        0.0.0.0:10080->80/tcp\n";
-        assert_eq!(table(&[&row]), text);
+        assert_eq!(table(&json!([row])), text);
     }
 }

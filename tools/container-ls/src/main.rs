@@ -68,10 +68,9 @@ impl Report for ContainerLs {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        let rows: Vec<&Value> = report.as_array().into_iter().flatten().collect();
         match (&self.format, self.table) {
-            (Some(format), _) => Some(rows.iter().map(|row| rows::fill(format, row) + "\n").collect()),
-            (None, true) => Some(container::table(&rows)),
+            (Some(format), _) => Some(rows::lines(format, report)),
+            (None, true) => Some(container::table(report)),
             (None, false) => None,
         }
     }

@@ -8,71 +8,67 @@ use std::{
 };
 
 use document::{Document, Id, kept, record};
-use life::{Container, Restart, State};
+use life::Container;
 use operation::{Scope, unless_gone};
 use toolkit::prelude::*;
 
 /// The tool whose step starts the process.
 const LAST: &str = "ns-exec";
 
-/// All containers on record: in `$STAVE_RUN`, and those that a restart of the machine took from there.
-fn all(scope: &Scope) -> Result<Vec<(Id, Document)>> {
-    let mut found = Vec::new();
-    let mut ids = record::list(&scope.run_dir)?;
-    let directory = scope.root.join("containers");
-    let entries = unless_gone(fs::read_dir(&directory)).with_context(|| format!("list {directory:?}"))?;
-    for entry in entries.into_iter().flatten() {
-        let name = entry.with_context(|| format!("list {directory:?}"))?.file_name();
-        ids.extend(name.to_str().and_then(|name| name.parse().ok()));
-    }
-    ids.sort();
-    ids.dedup();
-    for id in ids {
-        let document = match record::read(&scope.run_dir, &id)? {
-            Some(document) => Some(document),
-            None => kept::read(scope, &id)?.map(|kept| kept.document),
-        };
-        found.extend(document.filter(|document| !document.has_failed()).map(|document| (id, document)));
-    }
-    Ok(found)
-}
-
 /// Those that do not run and should.
 pub(crate) fn wanted(scope: &Scope) -> Result<Vec<Id>> {
-    let mut ids = Vec::new();
-    for (id, document) in all(scope)? {
-        let is_restarted = record::read(&scope.run_dir, &id)?.is_none();
-        let Some(container) = Container::of(&id, document)? else { continue };
-        let process = &container.process;
-        let policy: Restart =
-            process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
-        let runs = match container.state()? {
-            State::Running | State::Paused => true,
-            // Its monitor starts it, if there is one.
-            State::Restarting => false,
-            State::Created | State::Exited => false,
-        };
-        let ran = is_restarted && process.finished.is_none() && process.pid > 0;
-        // Without a restart of the machine, one that ended by itself has ended for good.
-        let wanted = match is_restarted {
-            true => policy.outlives_machine(ran || process.restarting, process.stopped),
-            false => {
-                process.restarting
-                    || (process.finished.is_none() && policy.outlives_machine(true, process.stopped))
-            }
-        };
-        if wanted && !runs && process.pid > 0 {
-            ids.push(id);
+    let mut wanted = Vec::new();
+    for container in Container::all(scope)? {
+        if may_start(&container)? && is_wanted(scope, &container)? {
+            wanted.push(container.id);
         }
     }
+    for id in kept_alone(scope)? {
+        let Some(kept) = kept::read(scope, &id)? else { continue };
+        let Some(container) = Container::of(&id, kept.document)? else { continue };
+        let process = &container.process;
+        let ran = process.finished.is_none() || process.restarting;
+        if may_start(&container)? && container.policy().outlives_machine(ran, process.stopped) {
+            wanted.push(id);
+        }
+    }
+    wanted.sort();
+    Ok(wanted)
+}
+
+/// One that was only made, is being unwound or runs is left as it is.
+fn may_start(container: &Container) -> Result<bool> {
+    Ok(container.process.pid > 0 && !container.document.has_failed() && !container.is_running()?)
+}
+
+/// Whether a container that does not run is to be started, without a restart of the machine: nobody is there who does it, or
+/// nobody was there to see its end. One whose end is known has ended for good.
+fn is_wanted(scope: &Scope, container: &Container) -> Result<bool> {
+    let process = &container.process;
+    if process.restarting {
+        return Ok(container.monitor(scope)?.is_none());
+    }
+    Ok(process.finished.is_none() && container.policy().outlives_machine(true, process.stopped))
+}
+
+/// The containers whose record a restart of the machine took from `$STAVE_RUN`.
+fn kept_alone(scope: &Scope) -> Result<Vec<Id>> {
+    let directory = scope.root.join("containers");
+    let failed = || format!("list {directory:?}");
+    let mut ids = Vec::new();
+    for entry in unless_gone(fs::read_dir(&directory)).with_context(failed)?.into_iter().flatten() {
+        let name = entry.with_context(failed)?.file_name();
+        ids.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    let recorded = record::list(&scope.run_dir)?;
+    ids.retain(|id| !recorded.contains(id));
     Ok(ids)
 }
 
 /// Makes a monitor for each container that has lost its own.
 pub(crate) fn adopt_all(scope: &Scope) -> Result<()> {
-    for id in record::list(&scope.run_dir)? {
-        let Some(document) = record::read(&scope.run_dir, &id)? else { continue };
-        if let Err(error) = life::adopt(scope, &id, &document) {
+    for container in Container::all(scope)? {
+        if let Err(error) = life::adopt(scope, &container) {
             toolkit::print_error("container-start", &error.into());
         }
     }
@@ -90,13 +86,14 @@ pub(crate) fn rebuild(scope: &Scope, id: &Id) -> Result<()> {
     let document = kept.document;
     let mut done: Vec<String> = Vec::new();
     for tool in document.tools()? {
-        if !done.contains(&tool) {
-            repair(&beside.join(&tool), &tool, scope, &document)?;
-            done.push(tool);
+        if done.contains(&tool) {
+            continue;
         }
-        if done.last().is_some_and(|tool| tool == LAST) {
+        repair(&beside.join(&tool), &tool, scope, &document)?;
+        if tool == LAST {
             break;
         }
+        done.push(tool);
     }
     Ok(())
 }

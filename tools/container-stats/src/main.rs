@@ -16,7 +16,7 @@ mod sample;
 use std::{io::Write, process::ExitCode, thread::sleep, time::Duration};
 
 use clap::Parser;
-use document::{Id, record};
+use document::Id;
 use life::Container;
 use sample::Sample;
 use serde_json::Value;
@@ -48,20 +48,17 @@ struct ContainerStats {
 
 impl ContainerStats {
     fn samples(&self, context: &Context) -> Result<Vec<Sample>> {
-        let run_dir = &context.scope.run_dir;
+        let scope = &context.scope;
         let mut samples = Vec::new();
         if self.ids.is_empty() {
-            for id in record::list(run_dir)? {
-                let Some(document) = record::read(run_dir, &id)? else { continue };
-                if let Some(container) = Container::of(&id, document)?
-                    && container.is_running()?
-                {
+            for container in Container::all(scope)? {
+                if container.is_running()? {
                     samples.push(Sample::of(&container)?);
                 }
             }
         }
         for id in &self.ids {
-            samples.push(Sample::of(&Container::running(&context.scope, id)?)?);
+            samples.push(Sample::of(&Container::running(scope, id)?)?);
         }
         Ok(samples)
     }

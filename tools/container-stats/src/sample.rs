@@ -20,7 +20,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn of(container: &Container) -> Result<Self> {
-        let limits = container.operation.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let limits = container.limits();
         let used = container.cgroup().map(|path| Current::of(path, limits)).transpose()?.unwrap_or_default();
         let network = network(container.identity().pid);
         Ok(Self { id: container.id.clone(), when: Instant::now(), used, network })

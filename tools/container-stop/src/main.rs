@@ -28,7 +28,7 @@ struct ContainerStop {
     #[arg(value_name = "ID", required = true)]
     ids: Vec<Id>,
     /// How many seconds to wait for the end before SIGKILL; -1 for ever
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    #[arg(short, long, alias = "timeout", value_name = "SECONDS", default_value_t = 10, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     time: i64,
     /// Ask with this signal instead of the container's own stop signal
     #[arg(short, long, value_name = "SIGNAL")]

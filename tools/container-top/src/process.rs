@@ -2,21 +2,14 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use nix::unistd::{SysconfVar, sysconf};
+use runtime::Stat;
 use serde_json::{Value, json};
 use toolkit::rows;
 
 /// What is known of a process; none if it is gone.
 pub(crate) fn row(pid: i32) -> Option<Value> {
     let place = format!("/proc/{pid}");
-    let stat = fs::read_to_string(format!("{place}/stat")).ok()?;
-    // The name, in parentheses, may contain anything.
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-    let constant = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok());
-    let ticks = constant(SysconfVar::CLK_TCK).filter(|ticks| *ticks > 0).unwrap_or(100);
-    let page = constant(SysconfVar::PAGE_SIZE).unwrap_or(4096);
+    let stat = Stat::of(pid).ok()??;
     let status = fs::read_to_string(format!("{place}/status")).unwrap_or_default();
     let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     let inside = inside.and_then(|pids| pids.split_whitespace().last()?.parse::<i32>().ok());
@@ -24,17 +17,17 @@ pub(crate) fn row(pid: i32) -> Option<Value> {
     let words: Vec<String> =
         arguments.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     let words = words.strip_suffix(&[String::new()]).map(<[String]>::to_vec).unwrap_or(words);
-    let command = if words.iter().all(String::is_empty) { vec![format!("[{name}]")] } else { words };
+    let command = if words.iter().all(String::is_empty) { vec![format!("[{}]", stat.name)] } else { words };
     Some(json!({
         "pid": pid,
         "inside": inside,
-        "parent": number(1),
+        "parent": stat.parent,
         "uid": fs::metadata(&place).ok()?.uid(),
-        "state": fields.first()?,
-        // Processor time in milliseconds: utime and stime.
-        "time": (number(11) + number(12)) * 1000 / ticks,
-        // Resident memory in bytes.
-        "memory": number(21) * page,
+        "state": stat.state,
+        // In milliseconds.
+        "time": u64::try_from(stat.processor_time().as_millis()).ok()?,
+        // In bytes.
+        "memory": stat.resident_memory(),
         "command": command,
     }))
 }

@@ -15,7 +15,7 @@
 use std::{process::ExitCode, thread::sleep, time::Duration};
 
 use clap::Parser;
-use document::{Id, record};
+use document::Id;
 use life::{Container, State};
 use operation::Scope;
 use serde_json::{Value, json};
@@ -40,9 +40,7 @@ fn wait(scope: &Scope, id: &Id) -> Result<Value> {
         let container = Container::read(scope, id)?;
         let status = match container.state()? {
             State::Running | State::Paused => {
-                if let Some(document) = record::read(&scope.run_dir, id)? {
-                    life::adopt(scope, id, &document)?;
-                }
+                life::adopt(scope, &container)?;
                 life::wait(scope, id, container.identity())?
             }
             State::Restarting => {

@@ -6,7 +6,7 @@ use document::Id;
 use life::{Container, Exec};
 use oci_spec::runtime::Process;
 use operation::words;
-use runtime::{Foreground, Stdio, Streams, Terminal};
+use runtime::{Foreground, Terminal};
 use toolkit::{prelude::*, print_error};
 
 use crate::{NOT_STARTED, arguments::NsExec, output::Output, start};
@@ -27,21 +27,15 @@ fn attempt(tool: &NsExec, id: &Id) -> Result<i32> {
     let scope = tool.common.scope()?;
     let container = Container::running(&scope, id)?;
     let terminal = start::terminal(tool.tty && !tool.detach, tool.interactive, tool.interactive)?;
-    let (spec, process) = exec(tool, terminal.as_ref())?.process(&container)?;
+    let exec = exec(tool, terminal.as_ref())?;
     if tool.common.explain {
+        let (_, process) = exec.process(&container)?;
         // A reader that has seen enough is no failure.
         let _ = writeln!(io::stdout(), "{}", explanation(&container.identity().pid.to_string(), &process));
         return Ok(0);
     }
     let signals = Foreground::new()?;
-    let (stdin, out) = match (tool.detach, tool.interactive) {
-        (true, _) => (Stdio::Null, Stdio::Null),
-        (false, true) => (Stdio::Inherit, Stdio::Inherit),
-        (false, false) => (Stdio::Null, Stdio::Inherit),
-    };
-    let streams = Streams { stdin, stdout: out, stderr: out };
-    let joined = runtime::join(&spec, container.identity(), &process, streams)?;
-    let mut joined = joined.release()?;
+    let mut joined = exec.start(&container, tool.interactive, tool.detach)?;
     for warning in std::mem::take(&mut joined.warnings) {
         operation::tell!("ns-exec: warning: {warning}");
     }

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
+use document::members::Image;
 use life::{CheckFlags, Restart};
+use serde_json::Value;
 use toolkit::prelude::*;
+
+use crate::settings::seconds;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Lifetime {
@@ -21,16 +25,16 @@ pub(crate) struct Lifetime {
     #[arg(long, value_name = "COMMAND", conflicts_with = "join")]
     health_cmd: Option<String>,
     /// The time between two checks; 30s by default
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_interval: Option<Duration>,
     /// How long a check may take; 30s by default
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_timeout: Option<Duration>,
     /// How long after the start failures do not count; 0s by default
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_start_period: Option<Duration>,
     /// The time between two checks meanwhile; 5s by default
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "join")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "join")]
     health_start_interval: Option<Duration>,
     /// How many checks must fail one after the other until the container is unhealthy; 3 by default
     #[arg(long, value_name = "N", conflicts_with = "join")]
@@ -40,14 +44,10 @@ pub(crate) struct Lifetime {
     no_healthcheck: bool,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    crate::settings::seconds(text)
-}
-
 impl Lifetime {
-    /// What replaces parts of the image's health check.
-    pub(crate) fn checks(&self) -> CheckFlags {
-        CheckFlags {
+    /// The image's health check, with what replaces parts of it.
+    pub(crate) fn healthcheck(&self, image: Option<&Image>) -> Result<Option<Value>> {
+        let flags = CheckFlags {
             none: self.no_healthcheck,
             command: self.health_cmd.clone(),
             interval: self.health_interval,
@@ -55,11 +55,13 @@ impl Lifetime {
             start_period: self.health_start_period,
             start_interval: self.health_start_interval,
             retries: self.health_retries,
-        }
+        };
+        let whole = image.map(|image| image.configuration.whole());
+        life::health_of_image(whole, &flags).map_err(|problem| anyhow!("{problem}"))
     }
 
     /// Nobody looks after a container in the foreground but its caller.
-    pub(crate) fn allows_foreground(&self) -> Result<()> {
+    pub(crate) fn in_foreground(&self) -> Result<()> {
         let flag = match self.health_cmd {
             _ if self.restart != Restart::No => "--restart",
             Some(_) => "--health-cmd",

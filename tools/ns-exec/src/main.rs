@@ -30,7 +30,6 @@ mod operation;
 mod output;
 mod owners;
 mod plan;
-mod record;
 mod request;
 mod salvage;
 mod security;

@@ -6,13 +6,13 @@ use document::{
     Document, Id,
     members::{Attachment, Egress, Hosts, Names, Network as Member},
 };
+use life::Container;
 use runtime::spec;
 use toolkit::prelude::*;
 
 use crate::{
     files::{self, Content, File},
     names::Gateway,
-    record,
     request::{Mode, Request},
 };
 
@@ -74,11 +74,12 @@ fn shared(request: &Request, context: &Context, id: &Id) -> Result<Network> {
     if request.names.are_given() {
         bail!("--add-host and --dns would change the names of others: leave out --network");
     }
-    let (document, other) = record::running(&context.scope.run_dir, id)?;
-    let network = match document.get::<Member>()? {
+    let other = Container::running(&context.scope, id)?;
+    let network = match other.document.get::<Member>()? {
         Some(member) => spec::Network::Shared(member.namespace),
-        None => spec::Network::Container(other.identity),
+        None => spec::Network::Container(other.identity()),
     };
+    let other = other.operation;
     let mounted = |name: &&'static str| {
         let target = Path::new("/etc").join(name);
         let mount = other.spec.mounts().iter().flatten().find(|mount| *mount.destination() == target)?;

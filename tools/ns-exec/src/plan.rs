@@ -61,7 +61,7 @@ pub(crate) fn plan(
     let (cgroup, limits) = cgroup(&request.settings, shared.owners.pid, context, document, &mut operations)?;
     let given = devices(&request.settings)?;
     let stop_signal = stop_signal(request.settings.stop_signal, config)?;
-    let lifetime = request.settings.lifetime.clone();
+    let lifetime = &request.settings.lifetime;
     let volumes = volumes(request.volumes, &request.settings, files)?;
     let overrides = Overrides {
         rootfs,
@@ -107,14 +107,9 @@ pub(crate) fn plan(
     })?;
     operations.extend(device_list(&spec, context)?);
     operations.extend(links::plan(context, document)?);
-    let whole = image.as_ref().map(|image| image.configuration.whole());
-    // Nobody would ask a container in the foreground.
     let healthcheck = match in_background {
-        true => life::health_of_image(whole, &lifetime.checks()).map_err(|problem| anyhow!("{problem}"))?,
-        false => {
-            lifetime.allows_foreground()?;
-            None
-        }
+        true => lifetime.healthcheck(image.as_ref())?,
+        false => lifetime.in_foreground().map(|()| None)?,
     };
     let own = run_with(config, &Overrides::default());
     let changed = Some(run_with(config, &overrides)).filter(|run| *run != own);

@@ -4,12 +4,14 @@ use std::{path::Path, str::FromStr};
 
 use clap::Args;
 use document::Id;
+use life::Container;
 use mount::MountOperation;
+use operation::Scope;
 use runtime::spec::{Owner, Owners, SharedMemory};
 use toolkit::prelude::*;
 use userns::Wanted;
 
-use crate::{network::host_name, operation::ContainerOperation, record, request::Request};
+use crate::{network::host_name, operation::ContainerOperation, request::Request};
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Sharing {
@@ -96,10 +98,10 @@ pub(crate) struct Shared {
 /// Finds the containers that are named.
 pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
     let Sharing { pid, ipc, uts, cgroupns, .. } = request.sharing.clone();
-    let run_dir = &context.scope.run_dir;
+    let scope = &context.scope;
     let mut shared = Shared::default();
-    shared.owners.cgroup = owner(cgroupns, run_dir)?;
-    shared.owners.pid = owner(pid, run_dir)?;
+    shared.owners.cgroup = owner(cgroupns, scope)?;
+    shared.owners.pid = owner(pid, scope)?;
     if shared.owners.pid != Owner::Own && request.settings.die_with_parent {
         bail!("--die-with-parent needs a pid namespace that ends with its first process: leave out --pid");
     }
@@ -110,20 +112,20 @@ pub(crate) fn choose(request: &Request, context: &Context) -> Result<Shared> {
         }
         Some(Whose::Host) => Some(host_name()),
         Some(Whose::Container(id)) => {
-            let other = record::running(run_dir, id)?.1;
+            let other = Container::running(scope, id)?.operation;
             Some(other.spec.hostname().clone().unwrap_or_else(host_name))
         }
     };
-    shared.owners.uts = owner(uts, run_dir)?;
+    shared.owners.uts = owner(uts, scope)?;
     memory(ipc.unwrap_or_default(), request.settings.shm_size, context, &mut shared)?;
     Ok(shared)
 }
 
-fn owner(whose: Option<Whose>, run_dir: &Path) -> Result<Owner> {
+fn owner(whose: Option<Whose>, scope: &Scope) -> Result<Owner> {
     Ok(match whose.unwrap_or_default() {
         Whose::Private => Owner::Own,
         Whose::Host => Owner::Host,
-        Whose::Container(id) => Owner::Container(record::running(run_dir, &id)?.1.identity),
+        Whose::Container(id) => Owner::Container(Container::running(scope, &id)?.identity()),
     })
 }
 
@@ -154,8 +156,9 @@ fn memory(ipc: Ipc, size: Option<u64>, context: &Context, shared: &mut Shared) -
             SharedMemory::At(target)
         }
         Ipc::Container(id) => {
-            let other = record::running(&context.scope.run_dir, &id)?.1;
-            shared.owners.ipc = Owner::Container(other.identity);
+            let other = Container::running(&context.scope, &id)?;
+            shared.owners.ipc = Owner::Container(other.identity());
+            let other = other.operation;
             // Volumes come later in the list, and are not the container's to share.
             let mount =
                 other.spec.mounts().iter().flatten().find(|mount| *mount.destination() == Path::new(SHM));

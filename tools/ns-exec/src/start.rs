@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use document::{Document, Id, Instance};
+use document::{Document, Id};
 use life::{End, Recorded};
 use monitor::{Log, Place};
 use oci_spec::runtime::BoxBuilder;
@@ -246,12 +246,8 @@ impl Start {
             return Ok(State::Supervised);
         }
         if self.detach {
-            let mut recorded = Recorded::new(scope, id, document.get::<Instance>()?);
-            let log = process.log.clone().map(|path| Log {
-                path,
-                limit: process.log_limit,
-                indexed: process.log_limit.is_some(),
-            });
+            let mut recorded = Recorded::new(scope, id, document)?;
+            let log = Log::of(process);
             let place = Place::open(&scope.run_dir, id.as_str())?;
             let supervised = monitor::launch(place, &process.spec, log, self.interactive, &mut recorded)?;
             return Ok(State::Background(supervised));

@@ -1,12 +1,13 @@
 //! Clients of a monitor.
 
 use std::{
+    collections::VecDeque,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::PollFlags,
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send},
 };
@@ -29,8 +30,10 @@ pub(crate) struct Client {
     listens: bool,
     /// It sends input.
     types: bool,
-    /// What did not go into its socket, and since when it waits.
-    pending: Option<(Vec<u8>, Instant)>,
+    /// Packets that did not go into its socket, in their order.
+    pending: VecDeque<Vec<u8>>,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
     gone: bool,
 }
 
@@ -59,16 +62,25 @@ enum Told {
 
 impl Client {
     fn send(&mut self, packet: &[u8]) {
-        if self.gone {
-            return;
-        }
-        match send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(_) => {}
-            Err(Errno::AGAIN | Errno::INTR) => {
-                let since = self.pending.take().map_or_else(Instant::now, |(_, since)| since);
-                self.pending = Some((packet.to_owned(), since));
+        self.pending.push_back(packet.to_owned());
+        self.flush();
+    }
+
+    /// Sends what is pending, as far as it goes.
+    fn flush(&mut self) {
+        while let (false, Some(packet)) = (self.gone, self.pending.front()) {
+            match send(&self.socket, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(_) => {
+                    self.pending.pop_front();
+                    self.since = None;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.gone = self.since.get_or_insert_with(Instant::now).elapsed() > PATIENCE;
+                    return;
+                }
+                Err(_) => self.gone = true,
             }
-            Err(_) => self.gone = true,
         }
     }
 
@@ -111,14 +123,15 @@ impl Clients {
         if let Ok(socket) = accept_with(&listener, SocketFlags::CLOEXEC)
             && self.0.len() < MOST
         {
-            self.0.push(Client { socket, listens: false, types: false, pending: None, gone: false });
+            let pending = VecDeque::new();
+            self.0.push(Client { socket, listens: false, types: false, pending, since: None, gone: false });
         }
     }
 
     /// The descriptors to wait for, in the order of [`Clients::each`].
     pub(crate) fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         self.0.iter().map(|client| {
-            let out = if client.pending.is_some() { PollFlags::OUT } else { PollFlags::empty() };
+            let out = if client.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
             (client.socket.as_fd(), PollFlags::IN | out)
         })
     }
@@ -150,16 +163,18 @@ impl Clients {
 
     /// Sends what is pending, and forgets who is gone or too slow. Whether somebody still has to read before there is more.
     pub(crate) fn settle(&mut self) -> bool {
-        for client in &mut self.0 {
-            if let Some((packet, since)) = client.pending.take() {
-                client.send(&packet);
-                if let Some((_, again)) = &mut client.pending {
-                    *again = since;
-                    client.gone |= since.elapsed() > PATIENCE;
-                }
-            }
-        }
+        self.0.iter_mut().for_each(Client::flush);
         self.0.retain(|client| !client.gone);
-        self.0.iter().any(|client| client.pending.is_some())
+        self.0.iter().any(|client| !client.pending.is_empty())
+    }
+
+    /// Waits until each has got the rest, or was too slow.
+    pub(crate) fn finish(mut self) {
+        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        while self.settle() {
+            let slow = self.0.iter().filter(|client| !client.pending.is_empty());
+            let mut fds: Vec<_> = slow.map(|client| PollFd::new(&client.socket, PollFlags::OUT)).collect();
+            let _ = poll(&mut fds, Some(&patience));
+        }
     }
 }

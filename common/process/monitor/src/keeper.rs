@@ -1,17 +1,17 @@
 use std::{os::fd::OwnedFd, time::Duration};
 
-use runtime::{Identity, Running};
+use runtime::{Identity, Running, Streams};
 
 /// What a monitor asks and tells of the container's record. All that is to outlive the monitor is there.
 pub trait Keeper {
     /// The process has ended, with this status as a shell counts it if that is known. Says what comes next.
     fn ended(&mut self, identity: Identity, status: Option<i32>) -> Next;
 
-    /// Starts the process again, with these streams, once it is on record. None where nothing is to be started any more.
+    /// Starts the process again, with these streams, once it is on record.
     ///
     /// # Errors
-    /// The exit status that stands for the reason, of a process that could not be started and is on record as ended.
-    fn again(&mut self, streams: [Option<OwnedFd>; 3]) -> Result<Option<Running>, Next>;
+    /// What comes next where it is not started: it could not be, and is on record as ended; or it is not wanted any more.
+    fn again(&mut self, streams: Streams<'_>) -> Result<Running, Next>;
 
     /// Whether the container, whose process has ended, is still to be started again.
     fn is_wanted(&mut self) -> bool;

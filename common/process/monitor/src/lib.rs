@@ -23,8 +23,7 @@ pub use keeper::{Keeper, Next, Outcome, Probe};
 pub use log::{Chunk, Entries, Log, Source};
 pub use operation::MonitorOperation;
 pub use place::Place;
-pub use run::{Watched, launch, take_over};
-pub use streams::open_inside;
+pub use run::{launch, take_over};
 
 /// The result of this crate's functions.
 pub(crate) type Result<T> = std::result::Result<T, ::operation::Error>;

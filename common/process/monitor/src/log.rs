@@ -16,6 +16,7 @@ use std::{
 };
 
 use nix::libc;
+use runtime::ProcessOperation;
 
 /// Where output goes.
 #[derive(Debug, Clone)]
@@ -55,6 +56,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Log {
+    /// That of a process; none if its output goes elsewhere.
+    pub fn of(process: &ProcessOperation) -> Option<Self> {
+        // A log that the user named has no limit and no index.
+        let limit = process.log_limit;
+        Some(Self { path: process.log.clone()?, limit, indexed: limit.is_some() })
+    }
+
     /// The name of the older half.
     pub fn older(path: &Path) -> PathBuf {
         with_suffix(path, ".1")
@@ -161,11 +169,6 @@ impl Entries {
             index => Some(BufReader::new(index?)),
         };
         Ok(Self { index, part: String::new(), at: 0 })
-    }
-
-    /// Whether there is an index.
-    pub fn has_times(&self) -> bool {
-        self.index.is_some()
     }
 
     /// The next chunk of a log that has `length` bytes; none if that is all for now. `is_whole`: nobody writes to it any more,

@@ -1,6 +1,6 @@
-use operation::{Condition, Error, Operation, Place as Where, Scope};
+use operation::{Condition, Error, Operation, Scope};
 use rustix::{
-    fs::{AtFlags, statat, unlinkat},
+    fs::{AtFlags, statat},
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
@@ -22,16 +22,6 @@ impl MonitorOperation {
             return Err(Error::new("find", format_args!("container {:?}", self.monitored), "it is no id"));
         }
         Place::open(&scope.run_dir, &self.monitored)
-    }
-
-    fn remove(&self, place: &Place) -> Result<(), Error> {
-        for suffix in streams::FILES.into_iter().chain([socket::NAME, socket::NEW]) {
-            match unlinkat(place, place.name(suffix), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed("remove", place.shown(suffix))(errno)),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -61,7 +51,8 @@ impl Operation for MonitorOperation {
             place => place?,
         };
         socket::end(&place)?;
-        self.remove(&place)
+        let mut files = streams::FILES.into_iter().chain([socket::NAME, socket::NEW]);
+        files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))
     }
 
     fn check(&self, scope: &Scope) -> Result<Condition, Error> {
@@ -70,7 +61,7 @@ impl Operation for MonitorOperation {
             match statat(&place, place.name(suffix), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => {}
                 Err(Errno::NOENT) => return Ok(Condition::Missing(place.shown(suffix))),
-                Err(errno) => return Err(failed("look at", place.shown(suffix))(errno).of(Where::RunDir)),
+                Err(errno) => return Err(failed("look at", place.shown(suffix))(errno)),
             }
         }
         Ok(Condition::Present)

@@ -3,7 +3,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat},
+    io::Errno,
+};
 
 use crate::{Result, failed};
 
@@ -31,6 +34,14 @@ impl Place {
         let directory =
             self.directory.try_clone().map_err(failed("open", format_args!("directory {:?}", self.path)))?;
         Ok(Self { directory, path: self.path.clone(), id: self.id.clone() })
+    }
+
+    /// Removes one of its files, if it is there.
+    pub(crate) fn remove(&self, suffix: &str) -> std::result::Result<(), Errno> {
+        match unlinkat(self, self.name(suffix), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The name of one of its files.

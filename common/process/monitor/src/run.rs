@@ -6,7 +6,7 @@ use std::{
 };
 
 use oci_spec::runtime::Spec;
-use runtime::{Identity, Running, Stdio, Streams, Supervised};
+use runtime::{Identity, Running, Supervised};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -20,7 +20,7 @@ use crate::{
     log::Open,
     probe::Health,
     socket,
-    streams::{Outside, open_inside},
+    streams::{Inside, Outside},
 };
 
 /// How much output of an ended process is still read: more than a pipe holds. Another process may have the pipe open,
@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16 << 10;
 
 /// A process that a monitor waits for.
 #[derive(Debug)]
-pub enum Watched {
+enum Watched {
     /// A child of the monitor.
     Own(Running),
     /// A process that another monitor has left behind: its identity, and a descriptor of it.
@@ -98,6 +98,10 @@ impl Ready {
         monitor.watch(process, keeper);
         runtime::settle_memory();
         while monitor.turn(keeper) {}
+        // Another monitor may come at once, with files and a lock of its own.
+        let Monitor { place, streams, log, listener, clients, .. } = monitor;
+        drop((place, streams, log, listener));
+        clients.finish();
     }
 }
 
@@ -113,30 +117,25 @@ pub fn launch(
     stdin: bool,
     keeper: &mut dyn Keeper,
 ) -> Result<Supervised> {
-    let inside = open_inside(&place, stdin)?;
-    let Some(ready) = ready(place, log, stdin)? else {
+    let inside = Inside::open(&place, stdin)?;
+    let Some(ready) = ready(&place, log, stdin)? else {
         return Err(failed("start", "the monitor")("the container has one"));
     };
-    let [stdin, stdout, stderr] =
-        inside.each_ref().map(|stream| stream.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(fd.as_fd())));
     let kept = ready.descriptors();
-    let supervised = runtime::supervise(spec, Streams { stdin, stdout, stderr }, &kept, move |running| {
+    let supervised = runtime::supervise(spec, inside.streams(), &kept, move |running| {
         ready.run(Watched::Own(running), keeper);
     });
     Ok(supervised?)
 }
 
 /// Opens what a monitor needs. One whose process has ended takes a moment to go.
-fn ready(place: Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> {
-    let mut place = Some(place);
+fn ready(place: &Place, log: Option<Log>, stdin: bool) -> Result<Option<Ready>> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        let Some(own) = place.take() else { return Ok(None) };
-        let again = own.try_clone()?;
-        if let Some(ready) = Ready::open(own, log.clone(), stdin)? {
-            return Ok(Some(ready));
+        let ready = Ready::open(place.try_clone()?, log.clone(), stdin)?;
+        if ready.is_some() || Instant::now() >= deadline {
+            return Ok(ready);
         }
-        place = Some(again).filter(|_| Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -187,7 +186,7 @@ impl Monitor {
         if let Watched::Own(running) = &mut process
             && let Some(terminal) = running.terminal.take()
         {
-            set_nonblocking(&terminal);
+            runtime::set_nonblocking(&terminal);
             self.terminal = Some(terminal);
         }
         self.health = Health::of(keeper, process.identity());
@@ -344,16 +343,15 @@ impl Monitor {
     /// Starts the process again. False if nothing comes after that.
     fn begin(&mut self, keeper: &mut dyn Keeper) -> bool {
         self.again = None;
-        let streams = open_inside(&self.place, self.streams.stdin.is_some());
+        let inside = Inside::open(&self.place, self.streams.stdin.is_some());
         let reopened = self.streams.reopen(&self.place);
-        let (Ok(streams), Ok(())) = (streams, reopened) else { return false };
-        match keeper.again(streams) {
-            Ok(Some(running)) => {
+        let (Ok(inside), Ok(())) = (inside, reopened) else { return false };
+        match keeper.again(inside.streams()) {
+            Ok(running) => {
                 self.watch(Watched::Own(running), keeper);
                 runtime::settle_memory();
                 true
             }
-            Ok(None) => false,
             Err(next) => self.next(next),
         }
     }
@@ -368,11 +366,5 @@ fn write(to: &OwnedFd, bytes: &[u8]) {
             Err(Errno::INTR) => {}
             Err(_) => return,
         }
-    }
-}
-
-fn set_nonblocking(fd: &OwnedFd) {
-    if let Ok(flags) = rustix::fs::fcntl_getfl(fd) {
-        let _ = rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK);
     }
 }

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use runtime::Stat;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{AtFlags, Mode, renameat, unlinkat},
+    fs::{Mode, renameat},
     io::Errno,
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
@@ -32,12 +33,9 @@ fn socket(flags: SocketFlags) -> std::result::Result<OwnedFd, Errno> {
 
 /// A socket in the place of an earlier monitor's. The new one listens on it itself: by that the kernel knows whose it is.
 pub(crate) fn open(place: &Place) -> Result<OwnedFd> {
-    let open = || {
+    let open = || -> std::result::Result<OwnedFd, Errno> {
         let listener = socket(SocketFlags::NONBLOCK)?;
-        match unlinkat(place, place.name(NEW), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
+        place.remove(NEW)?;
         let before = rustix::process::umask(Mode::from_raw_mode(0o177));
         let bound = SocketAddrUnix::new(place.short(NEW)).and_then(|address| bind(&listener, &address));
         rustix::process::umask(before);
@@ -99,9 +97,8 @@ pub(crate) fn end(place: &Place) -> Result<()> {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(errno) => return Err(failed("end", object())(errno)),
     }
-    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
-        Ok(0) => Err(failed("end", object())(Errno::TIMEDOUT)),
+    match runtime::ended(&process, Some(Duration::from_secs(10))) {
+        Ok(false) => Err(failed("end", object())(Errno::TIMEDOUT)),
         _ => Ok(()),
     }
 }
@@ -109,15 +106,12 @@ pub(crate) fn end(place: &Place) -> Result<()> {
 /// Gives a monitor a moment to wait for a process of its that has just ended: that is its parent's duty, and who has no better one gets
 /// the first process of the machine, which may never do it in a container.
 fn let_reap(monitor: i32) {
-    let state = |pid: &str| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned))
-    };
+    let state = |pid: &str| Some(Stat::of(pid.parse().ok()?).ok()??.state);
     for _ in 0..REAPING.as_millis() {
         // Only to be tidy: what cannot be read is not waited for.
         let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
         let children = children.unwrap_or_default();
-        if !children.split_whitespace().any(|child| state(child).as_deref() == Some("Z")) {
+        if !children.split_whitespace().any(|child| state(child) == Some('Z')) {
             return;
         }
         sleep(Duration::from_millis(1));

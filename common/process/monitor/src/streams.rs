@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use runtime::{Stdio, Streams};
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, mknodat, openat},
     io::Errno,
@@ -32,19 +33,34 @@ fn open(place: &Place, suffix: &str, flags: OFlags) -> Result<OwnedFd> {
     }
 }
 
-/// The process's side of its streams: standard input if it has one that stays open, standard output, standard error. Each is
-/// open for reading too, so that nobody has to be there when it writes.
-///
-/// # Errors
-/// When they cannot be opened.
-pub fn open_inside(place: &Place, stdin: bool) -> Result<[Option<OwnedFd>; 3]> {
-    let one = |suffix| -> Result<Option<OwnedFd>> {
-        let opened = open(place, suffix, OFlags::RDWR)?;
-        // A program waits where it is not told otherwise.
-        rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
-        Ok(Some(opened))
-    };
-    Ok([if stdin { one(STDIN)? } else { None }, one(STDOUT)?, one(STDERR)?])
+/// The process's side of its streams. Each is open for reading too, so that nobody has to be there when it writes.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    /// If it has one that stays open.
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Inside {
+    pub(crate) fn open(place: &Place, stdin: bool) -> Result<Self> {
+        let one = |suffix| -> Result<OwnedFd> {
+            let opened = open(place, suffix, OFlags::RDWR)?;
+            // A program waits where it is not told otherwise.
+            rustix::fs::fcntl_setfl(&opened, OFlags::empty())
+                .map_err(failed("open", place.shown(suffix)))?;
+            Ok(opened)
+        };
+        Ok(Self { stdin: stdin.then(|| one(STDIN)).transpose()?, stdout: one(STDOUT)?, stderr: one(STDERR)? })
+    }
+
+    pub(crate) fn streams(&self) -> Streams<'_> {
+        Streams {
+            stdin: self.stdin.as_ref().map_or(Stdio::Null, |stdin| Stdio::Fd(stdin.as_fd())),
+            stdout: Stdio::Fd(self.stdout.as_fd()),
+            stderr: Stdio::Fd(self.stderr.as_fd()),
+        }
+    }
 }
 
 /// Whether a monitor is there.

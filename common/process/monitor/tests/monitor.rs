@@ -13,7 +13,7 @@ use monitor::{Connection, Event, Keeper, Log, MonitorOperation, Next, Outcome, P
 use oci_spec::runtime::Spec;
 use operation::{Operation, Scope};
 use runtime::{
-    Identity, Running, Stdio, Streams,
+    Identity, Running, Streams,
     spec::{Overrides, from_image},
 };
 use testkit::wait_for;
@@ -37,12 +37,8 @@ impl Keeper for Counter {
         }
     }
 
-    fn again(&mut self, streams: [Option<OwnedFd>; 3]) -> Result<Option<Running>, Next> {
-        let [stdin, stdout, stderr] = streams
-            .each_ref()
-            .map(|stream| stream.as_ref().map_or(Stdio::Null, |fd| Stdio::Fd(std::os::fd::AsFd::as_fd(fd))));
-        let started = runtime::start(&self.spec, Streams { stdin, stdout, stderr }).unwrap();
-        Ok(Some(started.release().unwrap()))
+    fn again(&mut self, streams: Streams<'_>) -> Result<Running, Next> {
+        Ok(runtime::start(&self.spec, streams).unwrap().release().unwrap())
     }
 
     fn is_wanted(&mut self) -> bool {

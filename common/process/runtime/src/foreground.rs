@@ -48,6 +48,18 @@ impl Foreground {
             SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(errno)?;
         Ok(Self { signals, before })
     }
+
+    /// The next signal that has come; none if there is none now.
+    pub fn next(&self) -> Option<rustix::process::Signal> {
+        let signal = self.signals.read_signal().ok().flatten()?;
+        i32::try_from(signal.ssi_signo).ok().and_then(rustix::process::Signal::from_named_raw)
+    }
+}
+
+impl AsFd for Foreground {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
 }
 
 impl Drop for Foreground {
@@ -120,7 +132,7 @@ pub fn foreground(
         let ended = {
             let mut fds = vec![
                 PollFd::new(&running, PollFlags::IN),
-                PollFd::from_borrowed_fd(foreground.signals.as_fd(), PollFlags::IN),
+                PollFd::new(foreground, PollFlags::IN),
             ];
             fds.extend(relay.iter().flat_map(Relay::interests));
             fds.extend(relayed.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN)));
@@ -148,18 +160,12 @@ pub fn foreground(
 }
 
 fn pass_on(foreground: &Foreground, running: &Running, outer: Option<&RawTerminal>, inner: Option<&OwnedFd>) {
-    while let Ok(Some(signal)) = foreground.signals.read_signal() {
-        let Ok(signal) = i32::try_from(signal.ssi_signo) else { continue };
-        if let (libc_winch, Some(outer), Some(inner)) = (Signal::SIGWINCH as i32, outer, inner)
-            && signal == libc_winch
-        {
+    while let Some(signal) = foreground.next() {
+        match (signal, outer, inner) {
             // Setting the size notifies the programs on the other side.
-            outer.copy_size(inner);
-            continue;
-        }
-        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+            (rustix::process::Signal::WINCH, Some(outer), Some(inner)) => outer.copy_size(inner),
             // It may have ended just now.
-            let _ = pidfd_send_signal(running, signal);
+            _ => drop(pidfd_send_signal(running, signal)),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Which process a pid means, because pids are reused.
 
-use std::{fs, io::Read, os::fd::OwnedFd};
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -11,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use operation::{is_gone, unless_gone};
 
-use crate::{Error, error::Result};
+use crate::{Error, Stat, error::Result, stat};
 
 /// A process, unique during one boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +33,15 @@ impl Identity {
     /// # Errors
     /// When it does not exist.
     pub fn of(pid: i32) -> Result<Self> {
-        let Some(Stat { start_time, .. }) = stat(pid)? else {
+        let Some(Stat { start_time, .. }) = Stat::of(pid)? else {
             return Err(Error::system("read", format_args!("/proc/{pid}/stat"), Errno::SRCH));
         };
         Ok(Self { pid, start_time })
+    }
+
+    /// The time from the boot of the machine to its start.
+    pub fn since_boot(&self) -> Duration {
+        stat::ticks(self.start_time)
     }
 
     /// The pid of its parent; none if it is gone.
@@ -40,7 +49,7 @@ impl Identity {
     /// # Errors
     /// When this cannot be determined.
     pub(crate) fn parent(&self) -> Result<Option<i32>> {
-        Ok(stat(self.pid)?.filter(|stat| stat.start_time == self.start_time).map(|stat| stat.parent))
+        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time).map(|stat| stat.parent))
     }
 
     /// Whether it executes a program of its own: it is more than a fork of its parent. That holds also when it has ended
@@ -49,7 +58,7 @@ impl Identity {
     /// # Errors
     /// When this cannot be determined.
     pub(crate) fn has_executed(&self) -> Result<bool> {
-        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && stat.has_executed))
+        Ok(Stat::of(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && stat.has_executed))
     }
 
     /// Opens the process; none if it is gone. A process that has ended and waits to be reaped still exists.
@@ -68,7 +77,7 @@ impl Identity {
             result => result.map_err(Error::at("open", format_args!("process {pid}")))?,
         };
         // Checked after it was opened: if it matches now, it matched then.
-        Ok(stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time).then_some(process))
+        Ok(Stat::of(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time).then_some(process))
     }
 
     /// Whether it is running: it exists and is not a zombie.
@@ -76,8 +85,8 @@ impl Identity {
     /// # Errors
     /// When this cannot be determined: without free descriptors, for example, it is unknown.
     pub fn is_alive(&self) -> Result<bool> {
-        Ok(stat(self.pid)?
-            .is_some_and(|stat| stat.start_time == self.start_time && !b"ZX".contains(&stat.state)))
+        Ok(Stat::of(self.pid)?
+            .is_some_and(|stat| stat.start_time == self.start_time && !['Z', 'X'].contains(&stat.state)))
     }
 
     /// Whether it is the first process of its own pid namespace: that of a container that shares none.
@@ -109,52 +118,29 @@ impl Identity {
             Err(errno) if is_gone(&errno) => return Ok(()),
             Err(errno) => return Err(failed(errno)),
         }
-        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
-        loop {
-            match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) {
-                Ok(0) => return Err(failed(Errno::TIMEDOUT)),
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
+        match ended(process, Some(Duration::from_secs(10))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed(Errno::TIMEDOUT)),
+            Err(errno) => Err(failed(errno)),
         }
     }
 }
 
-/// What `/proc/pid/stat` says of a process (proc(5)).
-struct Stat {
-    start_time: u64,
-    state: u8,
-    parent: i32,
-    has_executed: bool,
-}
-
-/// `PF_FORKNOEXEC` of the kernel's linux/sched.h: the process was forked and has executed nothing since.
-const FORKED_ONLY: u64 = 0x40;
-
-/// None if the process is gone.
-fn stat(pid: i32) -> Result<Option<Stat>> {
-    // Fifty numbers and a name: read at once, as the kernel gives it.
-    let mut text = [0; 2048];
-    let path = format!("/proc/{pid}/stat");
-    let length = fs::File::open(&path).and_then(|mut file| file.read(&mut text));
-    let Some(length) = unless_gone(length).map_err(Error::at("read", &path))? else { return Ok(None) };
-    match fields(&text[..length]) {
-        Some(fields) => Ok(Some(fields)),
-        None => Err(Error::system("read", path, "it is not as proc(5) describes it")),
+/// Waits until this process has ended, at most so long. Whether it has.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn ended(process: impl AsFd, within: Option<Duration>) -> std::result::Result<bool, Errno> {
+    let patience = within.map(|within| Timespec {
+        tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(within.subsec_nanos()),
+    });
+    loop {
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref()) {
+            Err(Errno::INTR) => {}
+            polled => return Ok(polled? > 0),
+        }
     }
-}
-
-fn fields(text: &[u8]) -> Option<Stat> {
-    // The second field, the name in parentheses, may contain anything.
-    let after = text.iter().rposition(|byte| *byte == b')')?;
-    let rest = str::from_utf8(&text[after + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let parent = fields.next()?.parse().ok()?;
-    let flags: u64 = fields.nth(4)?.parse().ok()?;
-    let start_time = fields.nth(12)?.parse().ok()?;
-    Some(Stat { start_time, state, parent, has_executed: flags & FORKED_ONLY == 0 })
 }
 
 #[cfg(test)]

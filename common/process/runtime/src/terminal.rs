@@ -87,12 +87,12 @@ impl RawTerminal {
     }
 
     /// The source of the input.
-    pub fn typed(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn typed(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.typed.as_ref().map(AsFd::as_fd)
     }
 
     /// The destination of the output.
-    pub fn shown(&self) -> BorrowedFd<'_> {
+    pub(crate) fn shown(&self) -> BorrowedFd<'_> {
         self.terminal.shown.as_fd()
     }
 }

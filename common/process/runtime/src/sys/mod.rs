@@ -21,6 +21,8 @@ use rustix::{
     thread::UnshareFlags,
 };
 
+use crate::Stat;
+
 pub(crate) use arguments::forget_arguments;
 pub use inherited::inherited;
 pub(crate) use joining::{Report, Undone, bear};
@@ -32,12 +34,9 @@ pub use status::status_of;
 /// The numbers of `/proc/self/stat`, each by its place in proc(5), which counts from 1. The first two, pid and name, and what is
 /// no number are 0.
 fn own_stat() -> std::io::Result<impl Fn(usize) -> usize> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
-    // The name, in parentheses, may contain anything.
-    let after = text.rfind(')').map_or("", |at| &text[at + 1..]);
-    let fields: Vec<usize> =
-        after.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
-    Ok(move |number: usize| number.checked_sub(3).and_then(|at| fields.get(at)).copied().unwrap_or_default())
+    let stat = Stat::parse(&std::fs::read("/proc/self/stat")?);
+    let number = move |place| usize::try_from(stat.as_ref()?.number(place)?).ok();
+    Ok(move |place| number(place).unwrap_or_default())
 }
 
 /// fork(2). `body` runs in the child, and its result is the exit status. Nothing of the caller is unwound or dropped
@@ -170,7 +169,7 @@ pub(crate) fn leave_keyring() -> Result<(), Errno> {
 }
 
 /// Makes a terminal or a pipe of our own non-blocking. If that is impossible, reads and writes wait.
-pub(crate) fn set_nonblocking(fd: impl AsFd) {
+pub fn set_nonblocking(fd: impl AsFd) {
     if let Ok(flags) = fcntl_getfl(&fd) {
         let _ = fcntl_setfl(&fd, flags | OFlags::NONBLOCK);
     }
