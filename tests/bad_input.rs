@@ -192,7 +192,10 @@ fn a_container_that_is_not_there_or_has_no_process() {
             "container-ls" => assert_eq!(only.ok().matches("\"state\":\"created\"").count(), 1),
             _ => {
                 assert_eq!(only.status, of_command, "{command}: {}", only.stderr);
-                assert!(only.stderr.starts_with(&format!("{}: container \"only\" ", name(command))), "{only:?}");
+                assert!(
+                    only.stderr.starts_with(&format!("{}: container \"only\" ", name(command))),
+                    "{only:?}"
+                );
             }
         }
     }

@@ -131,3 +131,19 @@ fn every_tool_has_a_thin_main() {
         assert!(lines <= 200, "{name}: main.rs has {lines} lines; what is more than a main goes to common/");
     }
 }
+
+/// A tool without tests inside is not built a second time for them (`test = false`). One with such tests is.
+#[test]
+fn tests_inside_of_tools_are_run() {
+    for (name, package) in packages() {
+        if package.domain != "tools" {
+            continue;
+        }
+        let directory = repository().join("tools").join(&name);
+        let manifest = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        let output =
+            Command::new("grep").args(["-rlF", "#[test]"]).arg(directory.join("src")).output().unwrap();
+        let inside = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(manifest.contains("\ntest = false\n"), inside.is_empty(), "{name}: tests in {inside:?}");
+    }
+}

@@ -94,7 +94,8 @@ fn one_who_attaches_and_reads_slowly_misses_nothing() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d -i -- sh -c 'read go; seq 200000; exit 3'");
-    let slow = "{ (echo go; sleep 2) | container-attach web; echo ended $? >&2; } | (sleep 0.4; cat) | md5sum";
+    let slow =
+        "{ (echo go; sleep 2) | container-attach web; echo ended $? >&2; } | (sleep 0.4; cat) | md5sum";
     let all = sandbox.sh("seq 200000 | md5sum").ok();
     let attached = sandbox.sh(slow);
     assert_eq!((attached.stdout.as_str(), attached.stderr.as_str()), (all.as_str(), "ended 3\n"));
@@ -109,7 +110,8 @@ fn one_that_waits_and_has_lost_its_monitor_is_started() {
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d --restart always -- sh -c 'test -e /once && exec sleep 1000; sleep 0.2; false'");
     let state = |word: &str| {
-        let found = format!("until container-ls --format {{state}} web | grep -qx {word}; do sleep 0.01; done");
+        let found =
+            format!("until container-ls --format {{state}} web | grep -qx {word}; do sleep 0.01; done");
         sandbox.sh(&format!("timeout 10 sh -c '{found}'")).ok();
     };
     sandbox.sh("until [ \"$(container-ls --format '{restarts}' web)\" -ge 3 ]; do sleep 0.02; done").ok();

@@ -80,8 +80,7 @@ impl Session<'_> {
     /// What is ready: standard input, the monitor, a signal.
     fn wait(&self, signals: &Foreground) -> Result<(bool, bool, bool)> {
         let stdin = io::stdin();
-        let mut fds =
-            vec![PollFd::new(self.connection, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(self.connection, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         if self.types {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }

@@ -47,8 +47,7 @@ impl Inside {
         let one = |suffix| -> Result<OwnedFd> {
             let opened = open(place, suffix, OFlags::RDWR)?;
             // A program waits where it is not told otherwise.
-            rustix::fs::fcntl_setfl(&opened, OFlags::empty())
-                .map_err(failed("open", place.shown(suffix)))?;
+            rustix::fs::fcntl_setfl(&opened, OFlags::empty()).map_err(failed("open", place.shown(suffix)))?;
             Ok(opened)
         };
         Ok(Self { stdin: stdin.then(|| one(STDIN)).transpose()?, stdout: one(STDOUT)?, stderr: one(STDERR)? })

@@ -130,10 +130,7 @@ pub fn foreground(
     let waiting = |errno| Error::system("wait", "for the process", errno);
     loop {
         let ended = {
-            let mut fds = vec![
-                PollFd::new(&running, PollFlags::IN),
-                PollFd::new(foreground, PollFlags::IN),
-            ];
+            let mut fds = vec![PollFd::new(&running, PollFlags::IN), PollFd::new(foreground, PollFlags::IN)];
             fds.extend(relay.iter().flat_map(Relay::interests));
             fds.extend(relayed.iter().map(|relayed| PollFd::new(&relayed.from, PollFlags::IN)));
             match poll(&mut fds, None) {

@@ -273,6 +273,38 @@ fn joined_as_docker_exec_does() {
     assert_eq!(lines[4].split(':').next(), Some("net"));
 }
 
+/// A process may hold the namespaces of several containers, and others that are no container's.
+#[test]
+fn joined_is_the_one_that_is_named() {
+    let rootfs = rootfs();
+    let other = fs::File::open("/proc/self/ns/uts").unwrap();
+    let begin = |name: &str| {
+        let with = Overrides { hostname: Some(name.into()), ..overrides(rootfs.path(), "sleep 1000") };
+        let spec = from_image(None, &with).unwrap();
+        let running = runtime::start(&spec, Streams::inherit()).unwrap().release().unwrap();
+        (spec, running, name.to_owned())
+    };
+    let mut all = ["first", "second", "third"].map(begin);
+    for (spec, running, name) in &all {
+        let mut process = spec.process().clone().unwrap();
+        process.set_args(Some(["sh", "-c", "hostname"].map(str::to_owned).into()));
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let streams =
+            Streams { stdin: Stdio::Null, stdout: Stdio::Fd(writer.as_fd()), stderr: Stdio::Inherit };
+        let mut joined =
+            runtime::join(spec, running.identity(), &process, streams).unwrap().release().unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!((joined.wait().unwrap(), text.trim_end()), (0, name.as_str()));
+    }
+    for (_, running, _) in &mut all {
+        running.identity().kill().unwrap();
+        running.wait().unwrap();
+    }
+    drop(other);
+}
+
 #[test]
 fn the_hosts_network_and_a_joined_one() {
     let rootfs = rootfs();

@@ -1,18 +1,20 @@
 //! The namespaces of a container that runs.
 //!
 //! Its first process may have gone into others since it was started, which only look like the container's. So the process
-//! that waits for it holds the first ones, as open files, and whoever joins opens them there.
+//! that waits for it holds the first ones, as open files with numbers in a row, and whoever joins opens them there.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
+use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::{Error, Identity, error::Result};
 
@@ -67,23 +69,53 @@ pub(super) fn of(first: Identity) -> Result<Vec<(Kind, OwnedFd)>> {
 }
 
 /// The descriptors of a process that hold the namespaces of the container whose first process is `first`. That process can
-/// change all of its namespaces except for the pid namespace, which so tells whether they are the container's.
+/// change all of its namespaces except for the pid namespace, which so tells whether they are the container's. Where several
+/// containers share that one, those that are most like the process's own are taken.
 fn held_by(holder: i32, first: i32) -> Option<Vec<PathBuf>> {
-    let pids = fs::read_link(format!("/proc/{first}/ns/pid")).ok()?;
-    let entries = fs::read_dir(format!("/proc/{holder}/fd")).ok()?;
-    let links: Vec<(PathBuf, PathBuf)> = entries
+    let present = KINDS.map(|(_, name)| fs::read_link(format!("/proc/{first}/ns/{name}")).ok());
+    let directory = PathBuf::from(format!("/proc/{holder}/fd"));
+    let entries = fs::read_dir(&directory).ok()?;
+    let links: BTreeMap<usize, PathBuf> = entries
         .flatten()
-        .filter_map(|entry| Some((fs::read_link(entry.path()).ok()?, entry.path())))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, fs::read_link(entry.path()).ok()?))
+        })
         .collect();
-    links.iter().find(|(link, _)| *link == pids)?;
-    let of = |name: &str| {
-        let start = format!("{name}:[");
-        links
-            .iter()
-            .find(|(link, _)| link.to_string_lossy().starts_with(&start))
-            .map(|(_, path)| path.clone())
+    let is_of_kind = |(at, (_, name)): (usize, &(Kind, &str))| {
+        links.get(&at).is_some_and(|link| link.to_string_lossy().starts_with(&format!("{name}:[")))
     };
-    KINDS.iter().map(|(_, name)| of(name)).collect()
+    let same = |row: &usize| (*row..).zip(&present).filter(|(at, own)| links.get(at) == own.as_ref()).count();
+    let pids = KINDS.iter().position(|(kind, _)| *kind == Kind::Pid)?;
+    let rows = links.keys().copied().filter(|row| {
+        present[pids].is_some()
+            && links.get(&(row + pids)) == present[pids].as_ref()
+            && (*row..).zip(&KINDS).all(is_of_kind)
+    });
+    let row = rows.max_by_key(same)?;
+    Some((row..).take(MOST).map(|at| directory.join(at.to_string())).collect())
+}
+
+/// The same descriptors with numbers in a row: so whoever joins tells those of one container from those of others that the
+/// process holds as well.
+pub(super) fn in_a_row(held: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+    let mut least = 3;
+    loop {
+        let mut row: Vec<OwnedFd> = Vec::with_capacity(held.len());
+        for (namespace, wanted) in held.iter().zip(least..) {
+            let copy =
+                fcntl_dupfd_cloexec(namespace, wanted).map_err(Error::at("duplicate", "descriptor"))?;
+            let number = copy.as_raw_fd();
+            if number != wanted {
+                // What is in the way may be gone by the next attempt: each begins where this one was stopped, so it ends.
+                least = number;
+                break;
+            }
+            row.push(copy);
+        }
+        if row.len() == held.len() {
+            return Ok(row);
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

@@ -223,7 +223,7 @@ impl Started {
             match self.channel.receive()? {
                 Some(Message::Warning(text)) => warnings.push(text),
                 Some(Message::Terminal(master)) => terminal = Some(master),
-                Some(Message::Namespaces(held)) => namespaces = held,
+                Some(Message::Namespaces(own)) => namespaces = held::in_a_row(&own)?,
                 Some(Message::Command(path)) => command = path,
                 Some(Message::Failure(error)) => return Err(error),
                 // Of a first process that stays what it is, and has started the command.
