@@ -220,7 +220,7 @@ fn the_guard_puts_back_what_others_take_away() {
         let damage = damage.replace("$WEB", &link);
         sandbox.sh(&damage).ok();
         let restored = || sandbox.sh("grep -q restored guard.log").status == 0;
-        wait_for(&format!("a repair after: {damage}"), Duration::from_secs(10), restored);
+        wait_for(&format!("a repair after: {damage}"), Duration::from_secs(60), restored);
         assert_works(&sandbox, &damage);
         said(&sandbox);
         assert_eq!(
@@ -243,7 +243,7 @@ fn the_guard_puts_back_what_others_take_away() {
     for (damage, back) in firewall {
         sandbox.sh(damage).ok();
         let restored = || sandbox.sh("grep -q restored guard.log").status == 0;
-        wait_for(&format!("a repair after: {damage}"), Duration::from_secs(10), restored);
+        wait_for(&format!("a repair after: {damage}"), Duration::from_secs(60), restored);
         assert_works(&sandbox, damage);
         sandbox.sh(&format!("nft {back}")).ok();
     }
@@ -268,7 +268,7 @@ fn the_guard_leaves_a_containers_own_namespace_alone() {
     let sandbox = sandbox();
     guard(&sandbox);
     sandbox.sh("ip -n db route del default; ip -n db link set eth0 mtu 1300; nft flush ruleset").ok();
-    wait_for("the table", Duration::from_secs(10), || sandbox.sh("nft list table inet stave").status == 0);
+    wait_for("the table", Duration::from_secs(60), || sandbox.sh("nft list table inet stave").status == 0);
     assert_works(&sandbox, "a change in a container");
     assert_eq!(sandbox.sh("ip -n db route show default").ok(), "");
     assert!(sandbox.sh("net-repair db").ok().contains("route 0.0.0.0/0 by 172.17.0.1 in /run/netns/db"));

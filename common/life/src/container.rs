@@ -122,9 +122,9 @@ impl Container {
             .with_hint("start it first: container-start does"))
     }
 
-    /// Its first process.
+    /// Its first process: the one that undoing ends.
     pub fn identity(&self) -> Identity {
-        Identity { pid: self.process.pid, start_time: self.process.start_time }
+        self.operation.identity
     }
 
     /// Whether its first process runs.
@@ -132,7 +132,7 @@ impl Container {
     /// # Errors
     /// When that cannot be told.
     pub fn is_running(&self) -> Result<bool> {
-        Ok(self.process.pid > 0 && self.identity().is_alive()?)
+        Ok(self.identity().pid > 0 && self.identity().is_alive()?)
     }
 
     /// What it does.

@@ -74,6 +74,10 @@ impl Report for ContainerLs {
             (None, false) => None,
         }
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(container::table(report))
+    }
 }
 
 fn main() -> ExitCode {

@@ -75,6 +75,10 @@ impl Report for ContainerPause {
     fn text(&self, report: &Value) -> Option<String> {
         self.format.as_ref().map(|format| rows::lines(format, report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines("{id}", report))
+    }
 }
 
 fn main() -> ExitCode {

@@ -71,6 +71,10 @@ impl Report for ContainerStart {
     fn text(&self, report: &Value) -> Option<String> {
         self.format.as_ref().map(|format| rows::lines(format, report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines("{id}", report))
+    }
 }
 
 fn main() -> ExitCode {

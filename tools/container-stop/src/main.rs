@@ -69,6 +69,10 @@ impl Report for ContainerStop {
     fn text(&self, report: &Value) -> Option<String> {
         self.format.as_ref().map(|format| rows::lines(format, report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines("{id}", report))
+    }
 }
 
 fn main() -> ExitCode {

@@ -69,6 +69,10 @@ impl Report for ContainerTop {
             (None, false) => None,
         }
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(process::table(report))
+    }
 }
 
 fn main() -> ExitCode {

@@ -73,6 +73,10 @@ impl Report for ContainerWait {
     fn text(&self, report: &Value) -> Option<String> {
         self.format.as_ref().map(|format| rows::lines(format, report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::lines("{exitStatus}", report))
+    }
 }
 
 fn main() -> ExitCode {

@@ -75,6 +75,11 @@ impl Source for Build {
         })
     }
 
+    fn shown(&self, image: &Image) -> Option<String> {
+        let name = image.reference.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        Some(format!("Built {}{name}\n", image.descriptor.digest()))
+    }
+
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let mut lines = executor::explain(&self.options(context)?).map_err(operation::Error::from)?;
         lines.extend(self.results.explain());

@@ -13,12 +13,12 @@ use std::{
 use common::{Built, Fixture};
 use serde_json::json;
 
-/// Fails with one line (and a hint), soon.
+/// Fails with one line (and a hint), and ends: what grew exponentially would not. On a machine with nothing else to do, within 10 s.
 #[track_caller]
 fn refused(fixture: &Fixture, text: &str, error: &str) {
     let begin = Instant::now();
     let built = fixture.build_with(text, &["--quiet"]);
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     assert!(built.error().contains(error), "{}", built.stderr);
 }
 

@@ -84,6 +84,10 @@ impl Report for Diff {
     fn text(&self, report: &Value) -> Option<String> {
         self.table.then(|| rows(report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows(report))
+    }
 }
 
 fn rows(report: &Value) -> String {

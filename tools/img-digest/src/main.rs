@@ -17,7 +17,7 @@ use clap::Parser;
 use oci::{Platform, Reference};
 use remote::Reach;
 use serde_json::{Value, json};
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// Print the digest of an image in a registry
 #[derive(Parser)]
@@ -56,6 +56,10 @@ impl Report for Digest {
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::word(&report["digest"]) + "\n")
     }
 }
 

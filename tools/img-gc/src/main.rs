@@ -76,6 +76,10 @@ impl Report for Gc {
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         Ok(self.plan(context, true)?.explain())
     }
+
+    fn shown(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
 }
 
 impl Gc {

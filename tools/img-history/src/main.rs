@@ -60,6 +60,10 @@ impl Report for History {
     fn text(&self, report: &Value) -> Option<String> {
         self.table.then(|| self.rows(report))
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(self.rows(report))
+    }
 }
 
 /// The newest first. Many tools leave layers out of the history. Such layers are shown without text.

@@ -288,7 +288,7 @@ fn files_that_are_none() {
     let begin = Instant::now();
     let (status, error) = tool("img-inspect", store.root.path(), &["image"]);
     assert!(status == 1 && error.contains("index.json\": not a regular file"), "{error}");
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(60));
     // No process waited at the other end.
     assert!(
         fs::File::options()

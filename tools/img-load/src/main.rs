@@ -79,6 +79,11 @@ impl Source for Load {
         })
     }
 
+    /// It was told while it was loaded.
+    fn shown(&self, _: &Image) -> Option<String> {
+        Some(String::new())
+    }
+
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let file = operation::quote(&self.file.to_string_lossy());
         let tag = self.tag.as_ref().map(Reference::canonical);

@@ -23,7 +23,7 @@ use registry::{
 };
 use remote::Reach;
 use serde_json::{Value, json};
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// Log in at a registry
 #[derive(Parser)]
@@ -72,6 +72,14 @@ impl Report for LogIn {
 
     fn explain(&self, _: &Context) -> Result<Vec<String>> {
         Ok(toolkit::equivalent([operation::words(["skopeo", "login", &self.registry])]))
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(format!(
+            "Login Succeeded: {} as {}\n",
+            rows::word(&report["registry"]),
+            rows::word(&report["username"])
+        ))
     }
 }
 

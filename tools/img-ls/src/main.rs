@@ -69,18 +69,23 @@ impl Report for Ls {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        let images: Vec<Summary> = serde_json::from_value(report["images"].clone()).unwrap_or_default();
-        match (self.table, self.ids) {
-            (true, _) => Some(self.rows(&images)),
-            (_, true) => {
-                let mut told = HashSet::new();
-                let ids =
-                    images.iter().filter_map(|image| self.id(image)).filter(|id| told.insert(id.clone()));
-                Some(ids.map(|id| id + "\n").collect())
-            }
-            _ => None,
+        if self.table {
+            return self.shown(report);
         }
+        self.ids.then(|| {
+            let (images, mut told) = (images(report), HashSet::new());
+            let ids = images.iter().filter_map(|image| self.id(image)).filter(|id| told.insert(id.clone()));
+            ids.map(|id| id + "\n").collect()
+        })
     }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(self.rows(&images(report)))
+    }
+}
+
+fn images(report: &Value) -> Vec<Summary> {
+    serde_json::from_value(report["images"].clone()).unwrap_or_default()
 }
 
 impl Ls {

@@ -98,6 +98,10 @@ impl Source for Pull {
         Ok(Image { reference: Some(reference.to_string()), descriptor, configuration })
     }
 
+    fn shown(&self, image: &Image) -> Option<String> {
+        Some(image.reference.clone()? + "\n")
+    }
+
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
         let name = self.reference.canonical();
         let store = operation::quote(&context.scope.root.join("images").to_string_lossy());

@@ -64,7 +64,7 @@ fn a_server_that_drips_is_given_up() {
         let slow = format!("img-pull: get http://HOST{at}: less than 1000 bytes a second for 1 s\n");
         let refused = format!("img-pull: get http://HOST{at}: 500 Internal Server Error\n");
         assert!(status == 1 && (error == slow || error == refused), "{error}");
-        assert!(begin.elapsed() < Duration::from_secs(10), "{at}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{at}: {:?}", begin.elapsed());
     }
 }
 

@@ -283,7 +283,7 @@ fn a_mirror_that_says_nothing_is_not_waited_for_long_and_one_that_breaks_off_is_
     image(&mut content, "latest", std::slice::from_ref(&one));
     let (silent, seen_silent) = serve(content.clone(), |_, _, stream| {
         let _ = stream.flush();
-        thread::sleep(Duration::from_secs(20));
+        thread::sleep(Duration::from_secs(120));
         true
     });
     let (digest, whole) = (Digest::of(&one).to_string(), one.clone());
@@ -301,7 +301,7 @@ fn a_mirror_that_says_nothing_is_not_waited_for_long_and_one_that_breaks_off_is_
     let mirrors = ["--timeout", "1", "--retries", "1", "--mirror", &silent, "--mirror", &broken];
     let (status, lines) = pull(&host, root.path(), &mirrors, "a/b");
     assert_eq!(status, 0, "{lines}");
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     assert!(lines.starts_with("mirror skipped: get http"), "{lines}");
     assert!(seen_silent.lock().unwrap().len() <= 2, "{:?}", seen_silent.lock().unwrap());
     // The registry itself sent only the end of the layer.

@@ -84,6 +84,10 @@ impl Report for Push {
         let copy = operation::words(["skopeo", "copy"].into_iter().chain(all).chain([from.as_str(), &to]));
         Ok(toolkit::equivalent([copy]))
     }
+
+    fn shown(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
 }
 
 impl Push {

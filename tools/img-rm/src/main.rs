@@ -103,6 +103,10 @@ impl Report for Remove {
         let layout = self.layout(context)?;
         Ok(self.removals(&layout)?.iter().flat_map(|removal| removal.explain(&layout)).collect())
     }
+
+    fn shown(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
 }
 
 impl Removal {

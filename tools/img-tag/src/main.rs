@@ -49,6 +49,10 @@ impl Report for Tag {
         self.found(context)?;
         Ok(vec![operation::words(["docker", "tag", &self.image, &self.name.to_string()])])
     }
+
+    fn shown(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
 }
 
 impl Tag {

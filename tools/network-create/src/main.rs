@@ -19,7 +19,7 @@ use clap::Parser;
 use document::{members::GatewayMode, record::Lock};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// Make a network that has a name
 #[derive(Parser)]
@@ -131,6 +131,10 @@ impl Report for NetworkCreate {
         let file = self.file(context)?;
         file.create(&context.scope.root)?;
         Ok(serde_json::to_value(file)?)
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(rows::word(&report["name"]) + "\n")
     }
 }
 

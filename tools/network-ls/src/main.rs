@@ -71,9 +71,10 @@ impl Report for NetworkLs {
     }
 
     fn text(&self, report: &Value) -> Option<String> {
-        if !self.table {
-            return None;
-        }
+        self.table.then(|| self.shown(report)).flatten()
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
         let mut lines = vec![["NETWORK", "BRIDGE", "SUBNETS", "CONTAINERS"].map(str::to_owned)];
         let all = report.as_array().into_iter().flatten();
         lines.extend(

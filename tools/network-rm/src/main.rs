@@ -18,7 +18,7 @@ use attachment::named::{self, Named};
 use clap::Parser;
 use document::record::{self, Lock};
 use serde_json::Value;
-use toolkit::prelude::*;
+use toolkit::{prelude::*, rows};
 
 /// Remove networks that have a name
 #[derive(Parser)]
@@ -72,6 +72,10 @@ impl Report for NetworkRm {
             }
         }
         Ok(serde_json::to_value(&self.names)?)
+    }
+
+    fn shown(&self, report: &Value) -> Option<String> {
+        Some(report.as_array()?.iter().map(|name| rows::word(name) + "\n").collect())
     }
 }
 

@@ -40,7 +40,7 @@ fn no_more_can_be_written_than_that() {
     sandbox.sh("union-mount --check < mounted.json > /dev/null").ok();
     sandbox.sh("img-commit -q -t mine < run.json > /dev/null && img-inspect mine > mine.json && unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
-    wait_for("the end of the loop device", Duration::from_secs(10), || loops(&sandbox) == 0);
+    wait_for("the end of the loop device", Duration::from_secs(60), || loops(&sandbox) == 0);
     let again = "layer-apply --id two < mine.json | union-mount --size 1m | ns-exec --document /dev/null --";
     let seen = sandbox.sh(&format!("{again} sh -c 'cat /etc/small; test -e /www || echo gone'")).ok();
     assert_eq!(seen, "small\ngone\n");
@@ -60,7 +60,7 @@ fn a_durable_one_is_there_after_a_restart() {
     let seen = sandbox.sh("ns-exec --document /dev/null -- cat /kept < mounted.json").ok();
     assert_eq!(seen, "kept\n");
     sandbox.sh("unwind web > /dev/null").ok();
-    wait_for("the end of the loop device", Duration::from_secs(10), || loops(&sandbox) == 0);
+    wait_for("the end of the loop device", Duration::from_secs(60), || loops(&sandbox) == 0);
 }
 
 #[test]

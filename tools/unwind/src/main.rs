@@ -72,6 +72,10 @@ impl Walker for Unwind {
         tools.undo_all(document)
     }
 
+    fn shown(&self, document: &Document) -> Option<String> {
+        Some(document.id().ok()??.to_string() + "\n")
+    }
+
     fn explain(&self, document: &Document) -> Result<Vec<String>> {
         undo::Tools::new(&self.with, &self.common)?.explain(document)
     }

@@ -3,6 +3,9 @@ use std::{
     str::FromStr,
 };
 
+/// What is there where SELinux runs.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
+
 /// A directory or a file of the host for a container: `SRC:DST[:OPTIONS]`, as in Docker's `-v`, with Podman's option `idmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
@@ -41,6 +44,15 @@ impl FromStr for Volume {
                 "ro" => readonly = true,
                 "rw" => readonly = false,
                 "idmap" => idmap = true,
+                // The default; and what only Docker on other systems has a use for.
+                "rprivate" | "consistent" | "cached" | "delegated" => {}
+                "z" | "Z" if Path::new(SELINUX).exists() => {
+                    return Err(error(
+                        "files are not labelled anew for SELinux: leave out z and Z, and use chcon",
+                    ));
+                }
+                // Without SELinux there are no labels.
+                "z" | "Z" => {}
                 _ => return Err(error("the options of a volume are ro, rw and idmap")),
             }
         }
@@ -82,6 +94,7 @@ mod tests {
             ("/a:/b", Ok(volume("/a", "/b", false))),
             ("/a:/b//c/.:ro", Ok(volume("/a", "/b/c", true))),
             ("/a:/b:rw", Ok(volume("/a", "/b", false))),
+            ("/a:/b:ro,cached", Ok(volume("/a", "/b", true))),
             ("/a:/b:ro,idmap", Ok(Volume { idmap: true, ..volume("/a", "/b", true) })),
             ("/a", Err("\"/a\": a volume is SRC:DST or SRC:DST:ro")),
             ("a:/b", Err("\"a:/b\": the source of a volume is an absolute path on the host")),

@@ -54,6 +54,9 @@ pub struct Common {
     /// Print the manual page (man), or completions for a shell (bash, zsh, fish, elvish)
     #[arg(long, value_name = "WHAT", hide = true)]
     pub generate: Option<String>,
+    /// Print JSON to a terminal too, where it would show a table or a line
+    #[arg(long)]
+    pub json: bool,
     /// Print only errors
     #[arg(short, long)]
     pub quiet: bool,

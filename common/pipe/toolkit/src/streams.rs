@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use document::Document;
 use operation::{Error, Place};
 
-use crate::{Exit, failure};
+use crate::{Common, Exit, failure};
 
 /// Reads the document from standard input, to its end.
 ///
@@ -28,6 +28,11 @@ pub fn write_document(document: &Document) -> Result<(), Error> {
         out.flush()
     };
     write().map_err(|error| Error::new("write", "the document to standard output", error).of(Place::Output))
+}
+
+/// Whether people read standard output, and want no JSON.
+pub(crate) fn shows(common: &Common) -> bool {
+    !common.json && io::stdout().is_terminal()
 }
 
 /// Closes standard output. Its reader has everything, and need not wait until the kernel has closed this process's

@@ -115,6 +115,12 @@ pub trait Source: clap::Parser {
         self.explain(context)
     }
 
+    /// What a terminal shows instead of the document.
+    fn shown(&self, member: &Self::Member) -> Option<String> {
+        let _ = member;
+        None
+    }
+
     /// What is wrong with the input, where the user asks for that only; none where he does not. Nothing is made then, and no document
     /// written. Lines mean failure.
     ///
@@ -165,6 +171,12 @@ pub trait Report: clap::Parser {
         let _ = report;
         None
     }
+
+    /// What a terminal shows instead of JSON. Without a line where [`Report::report`] has told everything on standard error.
+    fn shown(&self, report: &Value) -> Option<String> {
+        let _ = report;
+        None
+    }
 }
 
 /// A tool that makes something of a container that outlives it (img-commit). It takes the container from the document,
@@ -212,6 +224,12 @@ pub trait Walker: clap::Parser {
     /// # Errors
     /// When nothing could be attempted.
     fn walk(&self, document: &mut Document) -> anyhow::Result<Vec<anyhow::Error>>;
+
+    /// What a terminal shows instead of a document that was worked on.
+    fn shown(&self, document: &Document) -> Option<String> {
+        let _ = document;
+        None
+    }
 
     /// What [`Walker::walk`] would do, one line each.
     ///

@@ -15,7 +15,11 @@ mod walker;
 
 use document::Document;
 
-use crate::{Common, Exit, Stage, failure, hint, input::Input, streams::write_document};
+use crate::{
+    Common, Exit, Stage, failure, hint,
+    input::Input,
+    streams::{write_document, write_text},
+};
 
 pub use export::export;
 pub use filter::{filter, filter_of, filter_with};
@@ -53,6 +57,14 @@ fn written(tool: &str, document: &Document) -> Exit {
             failure::print(tool, &error.into());
             Exit::Failed
         }
+    }
+}
+
+/// Shows what a terminal gets instead of a document.
+fn show(tool: &str, text: &str) -> Exit {
+    match write_text(text.as_bytes()) {
+        Ok(()) => Exit::Done,
+        Err(error) => failure::end(tool, &error.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     arguments::{Asked, Invocation},
     failure::{self, Ended},
     input, schema, session,
-    streams::{explained, write_text},
+    streams::{explained, shows, write_text},
 };
 
 /// The document of a [`Report`]'s container, from standard input. `from` is the hint if there is none.
@@ -80,7 +80,8 @@ fn run<R: Report>() -> Result<u8, Exit> {
 }
 
 fn print<R: Report>(report: &R, value: &Value) -> Result<(), operation::Error> {
-    let text = match report.text(value) {
+    let shown = || shows(report.common()).then(|| report.shown(value)).flatten();
+    let text = match report.text(value).or_else(shown) {
         Some(text) => text,
         None if io::IsTerminal::is_terminal(&io::stdout()) => format!("{value:#}\n"),
         None => format!("{value}\n"),

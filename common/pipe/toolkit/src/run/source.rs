@@ -6,13 +6,14 @@ use document::{Document, Member, Step, StepState};
 use operation::Nothing;
 use serde_json::Value;
 
-use super::{fail, planned, to_output, undo::Undo, usage_error, written};
+use super::{fail, planned, show, to_output, undo::Undo, usage_error, written};
 use crate::{
     Common, Exit, Source, Stage,
     arguments::{Asked, Invocation},
+    failure,
     input::{self, FROM_TOOL},
     schema,
-    streams::explained,
+    streams::{explained, shows},
 };
 
 /// The whole `main` of a source.
@@ -58,11 +59,15 @@ fn run<S: Source>() -> Exit {
         let operations: Vec<Value> = Vec::new();
         document.push_step(&Step::new(&tool, &version, StepState::Done, operations))?;
         document.set(&member)?;
-        Ok(document)
+        let shown = shows(source.common()).then(|| source.shown(&member)).flatten();
+        Ok((document, shown))
     });
     match made {
+        // The message says it all, and nobody is behind a terminal.
+        Err(error) if shows(source.common()) => failure::end(&tool, &error),
         Err(error) => fail(&tool, Document::new(), Stage::Apply, &error, to_output),
-        Ok(document) => written(&tool, &document),
+        Ok((_, Some(shown))) => show(&tool, &shown),
+        Ok((document, None)) => written(&tool, &document),
     }
 }
 

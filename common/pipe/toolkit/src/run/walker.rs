@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use document::{Document, Member, members::Failure};
 
-use super::{fail, planned, to_output, usage, written};
+use super::{fail, planned, show, to_output, usage, written};
 use crate::{
     Exit, Stage, Walker,
     arguments::{Asked, Invocation},
     failure,
     input::{self, FROM_CONTAINER, Input},
     schema,
-    streams::explained,
+    streams::{explained, shows},
 };
 
 /// The whole `main` of a walker. Prints every document on its own line, as it is afterwards.
@@ -70,10 +70,15 @@ fn walk<W: Walker>(tool: &str, walker: &W, mut document: Document) -> Exit {
     let mut errors = errors.into_iter();
     if let Some(first) = errors.next() {
         errors.for_each(|error| failure::print(tool, &error));
+        // The message says it all, and nobody is behind a terminal.
+        if shows(walker.common()) {
+            return failure::end(tool, &first);
+        }
         return fail(tool, document, Stage::Undo, &first, to_output);
     }
     let told = document.raw(Failure::NAME).is_some();
-    match written(tool, &document) {
+    let shown = shows(walker.common()).then(|| walker.shown(&document)).flatten();
+    match shown.map_or_else(|| written(tool, &document), |text| show(tool, &text)) {
         Exit::Done if told => Exit::Failed,
         exit => exit,
     }
