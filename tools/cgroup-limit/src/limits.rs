@@ -24,7 +24,7 @@ const LEAST_MEMORY: i64 = 6 << 20;
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("limit").multiple(true).required(true))]
 pub(crate) struct Limits {
-    /// Limit the memory; units: b, k, m, g
+    /// Limit the memory; units: b, k, m, g; 0 for no limit
     #[arg(short, long, group = "limit", value_name = "SIZE", value_parser = bytes)]
     memory: Option<i64>,
     /// Limit memory and swap together; -1 for any amount of swap. By default twice the memory
@@ -33,9 +33,15 @@ pub(crate) struct Limits {
     /// Memory that the kernel tries to leave to the container when memory is short
     #[arg(long, group = "limit", value_name = "SIZE", value_parser = bytes)]
     memory_reservation: Option<i64>,
-    /// Limit the time to that of this many processors, such as 1.5
+    /// Limit the time to that of this many processors, such as 1.5; 0 for no limit
     #[arg(long, group = "limit", value_name = "NUMBER")]
     cpus: Option<Processors>,
+    /// The period of --cpu-quota, in microseconds: 1000 to 1000000; 100000 by default
+    #[arg(long, group = "limit", value_name = "TIME", conflicts_with = "cpus", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    cpu_period: Option<u64>,
+    /// The time of processors in each period, in microseconds: at least 1000; -1 or 0 for no limit
+    #[arg(long, group = "limit", value_name = "TIME", conflicts_with = "cpus", value_parser = quota, allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
     /// Share of the processors when they are busy; 1024 by default
     #[arg(long, group = "limit", value_name = "SHARES", value_parser = clap::value_parser!(u64).range(2..=262_144))]
     cpu_shares: Option<u64>,
@@ -77,7 +83,15 @@ fn bytes_or_all(text: &str) -> Result<i64, String> {
     if text == "-1" { Ok(-1) } else { bytes(text) }
 }
 
-/// Processors' time, in microseconds of each [`PERIOD`].
+fn quota(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(-1 | 0) => Ok(-1),
+        Ok(time @ 1000..) => Ok(time),
+        _ => Err("it is at least 1000, or -1".to_owned()),
+    }
+}
+
+/// Processors' time, in microseconds of each [`PERIOD`]; 0 for any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Processors(i64);
 
@@ -92,6 +106,7 @@ impl FromStr for Processors {
             reason = "the range is checked"
         )]
         match (number * PERIOD as f64).round() {
+            0.0 if number == 0.0 => Ok(Self(0)),
             quota if (1000.0..1e15).contains(&quota) => Ok(Self(quota as i64)),
             _ => Err(invalid()),
         }
@@ -157,17 +172,20 @@ impl Limits {
     /// The limits as OCI runtime-spec has them.
     pub(crate) fn resources(&self) -> Result<LinuxResources> {
         let mut resources = LinuxResources::default();
-        if let Some(bytes) = self.memory.filter(|bytes| *bytes < LEAST_MEMORY) {
+        // As with Docker, 0 is no limit.
+        let [limit, swap, reservation] = [self.memory, self.memory_swap, self.memory_reservation]
+            .map(|bytes| bytes.filter(|bytes| *bytes != 0));
+        if let Some(bytes) = limit.filter(|bytes| *bytes < LEAST_MEMORY) {
             bail!("limit the memory to {bytes} bytes: it is at least 6m");
         }
-        if self.memory.is_some() || self.memory_swap.is_some() || self.memory_reservation.is_some() {
-            let mut memory = LinuxMemory::default();
-            memory.set_limit(self.memory).set_swap(self.memory_swap).set_reservation(self.memory_reservation);
-            resources.set_memory(Some(memory));
-        }
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(limit).set_swap(swap).set_reservation(reservation);
+        resources.set_memory(Some(memory).filter(|memory| *memory != LinuxMemory::default()));
         let mut cpu = LinuxCpu::default();
-        if let Some(Processors(quota)) = self.cpus {
-            cpu.set_quota(Some(quota)).set_period(Some(PERIOD));
+        match self.cpus {
+            Some(Processors(0)) => {}
+            Some(Processors(quota)) => drop(cpu.set_quota(Some(quota)).set_period(Some(PERIOD))),
+            None => drop(cpu.set_quota(self.cpu_quota).set_period(self.cpu_period)),
         }
         cpu.set_shares(self.cpu_shares).set_cpus(self.cpuset_cpus.clone()).set_mems(self.cpuset_mems.clone());
         resources.set_cpu(Some(cpu.clone()).filter(|cpu| *cpu != LinuxCpu::default()));
@@ -213,6 +231,8 @@ mod tests {
             ("1.5", Ok(150_000)),
             ("2", Ok(200_000)),
             ("0.01", Ok(1000)),
+            ("0", Ok(0)),
+            ("0.00", Ok(0)),
             ("0.001", Err(())),
             ("x", Err(())),
             ("-1", Err(())),
@@ -227,5 +247,7 @@ mod tests {
         assert!("sda:1".parse::<Bandwidth>().is_err() && "/dev/sda:0".parse::<Bandwidth>().is_err());
         assert_eq!((major(0x0801), minor(0x0801)), (8, 1));
         assert_eq!(bytes_or_all("-1"), Ok(-1));
+        assert_eq!((quota("50000"), quota("0"), quota("-1")), (Ok(50_000), Ok(-1), Ok(-1)));
+        assert!(quota("999").is_err() && quota("-2").is_err());
     }
 }
