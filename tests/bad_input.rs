@@ -12,7 +12,10 @@ use testkit::{Outcome, Sandbox};
 
 /// A filter with valid arguments, the member that it needs, and its error when that is missing.
 const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
-    ("layer-apply", Some(("image", "no `image`: run img-build, img-pull, img-load or img-inspect first"))),
+    (
+        "layer-apply",
+        Some(("image", "no `image`: run img-build, img-edit, img-pull, img-load or img-inspect first")),
+    ),
     ("union-mount", Some(("layers", "no `layers`: run layer-apply first"))),
     ("cgroup-limit --pids 9", None),
     ("netns-add", None),

@@ -45,10 +45,20 @@ impl Global {
         for (side, own) in [("BUILD", &host), ("TARGET", target_platform.unwrap_or(&host))] {
             platform.insert(format!("{side}PLATFORM"), own.to_string());
             platform.insert(format!("{side}OS"), own.os.clone());
+            platform.insert(format!("{side}OSVERSION"), String::new());
             platform.insert(format!("{side}ARCH"), own.architecture.clone());
             platform.insert(format!("{side}VARIANT"), own.variant.clone().unwrap_or_default());
         }
-        let mut global = Self { given, platform, target: target_platform.cloned(), ..Self::default() };
+        // Those that are given count, also in FROM.
+        let mut used = BTreeSet::new();
+        for (name, value) in &mut platform {
+            if let Some(own) = given.get(name) {
+                used.insert(name.clone());
+                value.clone_from(own);
+            }
+        }
+        let used = RefCell::new(used);
+        let mut global = Self { given, platform, used, target: target_platform.cloned(), ..Self::default() };
         for statement in statements {
             let Instruction::Arg(arguments) = &statement.instruction else { continue };
             for argument in arguments {
@@ -211,6 +221,24 @@ mod tests {
 
     fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn arguments_of_platforms_can_be_given() {
+        let target = "linux/arm/v7".parse().unwrap();
+        let given = given(&[("TARGETARCH", "riscv64"), ("BUILDOSVERSION", "7")]);
+        let global = Global::new(given, Some(&target), &[], '\\', "a").unwrap();
+        for (name, value) in [
+            ("TARGETARCH", "riscv64"),
+            ("TARGETVARIANT", "v7"),
+            ("TARGETPLATFORM", "linux/arm/v7"),
+            ("TARGETOSVERSION", ""),
+            ("BUILDOSVERSION", "7"),
+            ("TARGETSTAGE", "a"),
+        ] {
+            assert_eq!(global.variable(name).as_deref(), Some(value), "{name}");
+        }
+        assert!(global.unused().is_empty());
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! An entry is one JSON file, `$STAVE_ROOT/cache/<key>.json`, written under another name and renamed. It names the
 //! step's layer. An entry is not used if the layer's blob is not in the store. Its time of access is that of its last use.
 
+mod list;
 mod prune;
 
 use std::{
     cell::RefCell,
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +18,7 @@ use oci::{Digest, spec::Descriptor};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
 
+pub use list::{Row, list};
 pub use prune::{prune, shrink};
 
 /// A layer in the store.
@@ -106,6 +110,27 @@ pub fn chain_id(layers: &[Layer]) -> String {
     chain
 }
 
+/// A result as it is in its file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// How often it was used, in [`DIGITS`] digits: it comes first, and is overwritten in place.
+    #[serde(default)]
+    uses: String,
+    /// The step's text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    step: String,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+const DIGITS: usize = 10;
+/// What stands before the number.
+const BEFORE_USES: &str = "{\"uses\":\"";
+
+fn digits(uses: u64) -> String {
+    format!("{uses:0DIGITS$}")
+}
+
 /// The cache on disk.
 #[derive(Debug)]
 pub struct Cache {
@@ -151,7 +176,7 @@ impl Cache {
         if !is_key || path.exists() {
             return Ok(());
         }
-        write(&beside.join("entry.json"), &path, &used.entry).map_err(|error| (path, error))
+        write(&beside.join("entry.json"), &path, &used.entry, "").map_err(|error| (path, error))
     }
 
     /// The cache in `directory`. If `read` is false, nothing is found in it (`--no-cache`), but results are kept.
@@ -193,18 +218,27 @@ impl Cache {
 
     /// Notes that the entry for this key was used.
     pub fn touch(&self, key: &Key) {
+        let path = self.path(key);
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        set_times(&self.path(key), &Timestamps { last_access: now, last_modification: now });
+        set_times(&path, &Timestamps { last_access: now, last_modification: now });
+        // A use that is not counted does no harm.
+        let _ = count(&path);
     }
 
-    /// Keeps a result. The file is written in the directory `beside`, on the same file system, and renamed.
+    /// Keeps the result of a step with this text. The file is written in the directory `beside`, on the same file system, and renamed.
     ///
     /// # Errors
     /// When it cannot be written: the path, and the cause.
-    pub fn put(&self, key: &Key, entry: &Entry, beside: &Path) -> Result<(), (PathBuf, io::Error)> {
+    pub fn put(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        step: &str,
+        beside: &Path,
+    ) -> Result<(), (PathBuf, io::Error)> {
         let path = self.path(key);
         self.note(vec![Used { key: self.name(key), entry: entry.clone() }]);
-        write(&beside.join("entry.json"), &path, entry).map_err(|error| (path, error))
+        write(&beside.join("entry.json"), &path, entry, step).map_err(|error| (path, error))
     }
 }
 
@@ -222,8 +256,25 @@ fn set_times(path: &Path, times: &Timestamps) {
     let _ = utimensat(CWD, path, times, AtFlags::empty());
 }
 
-fn write(beside: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
-    let mut text = serde_json::to_vec(entry)?;
+/// Counts a use of the entry in this file, in place: a build that is killed leaves it whole.
+fn count(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut start = [0; BEFORE_USES.len() + DIGITS];
+    file.read_exact_at(&mut start, 0)?;
+    let number =
+        start.strip_prefix(BEFORE_USES.as_bytes()).and_then(|digits| std::str::from_utf8(digits).ok());
+    match number.and_then(|digits| digits.parse::<u64>().ok()) {
+        Some(uses) if uses < 10_u64.pow(DIGITS as u32) - 1 => {
+            file.write_all_at(digits(uses + 1).as_bytes(), BEFORE_USES.len() as u64)
+        }
+        // One of an older version has no number.
+        _ => Ok(()),
+    }
+}
+
+fn write(beside: &Path, path: &Path, entry: &Entry, step: &str) -> io::Result<()> {
+    let kept = Kept { uses: digits(0), step: step.to_owned(), entry: entry.clone() };
+    let mut text = serde_json::to_vec(&kept)?;
     text.push(b'\n');
     fs::write(beside, text)?;
     match fs::rename(beside, path) {
@@ -246,8 +297,13 @@ mod tests {
         let key = Key::new(Step::Run).with("a").with_all(["b", "c"]);
         assert_eq!(cache.get(&key), None);
         let entry = Entry { created: "2026-01-01T00:00:00Z".into(), layer: None };
-        cache.put(&key, &entry, dir.path()).unwrap();
+        cache.put(&key, &entry, "RUN a", dir.path()).unwrap();
+        assert_eq!(cache.get(&key), Some(entry.clone()));
+        cache.touch(&key);
+        cache.touch(&key);
         assert_eq!(cache.get(&key), Some(entry));
+        let rows = list(dir.path()).unwrap();
+        assert_eq!((rows.len(), &*rows[0].step, rows[0].uses, rows[0].size), (1, "RUN a", 2, 0));
         assert_eq!(cache.get(&Key::new(Step::Run).with("a").with_all(["bc"])), None);
         assert_eq!(cache.get(&Key::new(Step::Run).with("a").with("b").with("c")), None);
         assert_eq!(Cache::new(dir.path().join("cache"), false).get(&key), None);

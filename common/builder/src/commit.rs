@@ -136,7 +136,7 @@ fn write_layer(commit: &Commit, layout: &Layout, moment: Moment) -> Result<Optio
 }
 
 /// Follows the instructions. An ENTRYPOINT drops the image's own CMD, unless an earlier one of them has set another.
-fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
+pub(crate) fn change(image: &mut Image, changes: &[String]) -> Result<(), Cause> {
     let mut command_is_set = false;
     for text in changes {
         let failed = |problem: String| Cause::Change { text: text.clone(), problem };

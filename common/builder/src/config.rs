@@ -136,6 +136,7 @@ impl Image {
         let mut image =
             Self { architecture: platform.architecture, os: platform.os, config, ..Self::default() };
         image.config.ensure_path();
+        image.other.extend(platform.variant.map(|variant| ("variant".to_owned(), variant.into())));
         image
     }
 

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     copy::{CopyError, OwnerError},
     dockerfile::{self, expand::ExpandError},
+    executor::Left,
     ignore::IgnoreError,
     metadata::MetadataError,
     plan::PlanError,
@@ -66,12 +67,14 @@ pub struct Failure {
     hint: Option<String>,
     line: Option<usize>,
     word: Option<String>,
+    left: Option<Box<Left>>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (hint, line, word) = (error.hint(), error.line(), error.word());
-        Self { message: error.to_string(), hint, line, word }
+        let left = error.left().cloned().map(Box::new);
+        Self { message: error.to_string(), hint, line, word, left }
     }
 }
 
@@ -165,6 +168,14 @@ pub enum Cause {
         /// The cause.
         source: io::Error,
     },
+    /// A tool that makes a container of a failed step failed.
+    #[error("{tool}: {source}")]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
     /// A tool that makes the network of a build failed, and said so.
     #[error("the tools that make it failed")]
     NoNetwork,
@@ -177,6 +188,8 @@ pub enum Cause {
         status: i32,
         /// Whether it had no network and looked for one.
         offline: bool,
+        /// What it left, if that is kept.
+        left: Option<Box<Left>>,
     },
     /// COPY or ADD.
     #[error("{instruction} failed: {source}")]
@@ -293,6 +306,9 @@ pub enum Cause {
         /// The secret's id.
         id: String,
     },
+    /// `ARG SOURCE_DATE_EPOCH` of the Dockerfile that is no time.
+    #[error("SOURCE_DATE_EPOCH {0:?} is not a number of seconds since 1970")]
+    Epoch(String),
     /// A secret in a variable that is not set.
     #[error("read secret: the variable {0:?} is not set")]
     NoVariable(String),
@@ -304,6 +320,12 @@ pub enum Cause {
         /// What is wrong with it.
         source: dockerfile::Error,
     },
+    /// A rebase from a base that the image does not stand on.
+    #[error("the image does not stand on the old base: its lowest layers are others")]
+    NoBase,
+    /// A rebase to a base of another platform.
+    #[error("the new base is for another platform: {0}")]
+    OtherPlatform(String),
     /// `--change` of a commit.
     #[error("change {text:?}: {problem}")]
     Change {
@@ -425,6 +447,18 @@ impl Error {
             Self::Step { source, .. } => source.word(),
             Self::Worker(failure) => failure.word.clone(),
             Self::Target(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// What a RUN left that failed, if that was kept.
+    pub fn left(&self) -> Option<&Left> {
+        match self {
+            Self::Step { source, .. } => match source.as_ref() {
+                Cause::Failed { left, .. } => left.as_deref(),
+                _ => None,
+            },
+            Self::Worker(failure) => failure.left.as_deref(),
+            _ => None,
         }
     }
 

@@ -31,6 +31,11 @@ impl Moment {
         Self { seconds: given.or(own).unwrap_or(FIRST), given: given.is_some() }
     }
 
+    /// No time: everything keeps its own.
+    pub(crate) fn untouched() -> Self {
+        Self { seconds: i64::MAX, given: true }
+    }
+
     /// As RFC 3339 has it.
     pub(crate) fn text(self) -> String {
         oci::timestamp::format(self.seconds)

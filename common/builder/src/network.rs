@@ -99,7 +99,7 @@ impl Drop for Removal {
 }
 
 /// A tool of Stave's beside this one.
-fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Command, Cause> {
+pub(crate) fn tool(name: &'static str, root: &Path, run_dir: &Path) -> Result<Command, Cause> {
     let own = std::env::current_exe().map_err(|source| Cause::Network { tool: name, source })?;
     let mut command = Command::new(own.with_file_name(name));
     command.arg("--root").arg(root).arg("--run-dir").arg(run_dir);

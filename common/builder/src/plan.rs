@@ -255,12 +255,8 @@ fn base(
     aliases: &Aliases,
 ) -> Result<Origin, PlanError> {
     let lookup = |name: &str| global.variable(name);
-    let expander = Expander::new(file.escape, &lookup);
-    let base = expander.word(&stage.base)?;
-    let platform = match &stage.platform {
-        Some(platform) => Some(expander.word(platform)?.parse()?),
-        None => global.target().cloned(),
-    };
+    let base = Expander::new(file.escape, &lookup).word(&stage.base)?;
+    let platform = platform(file, stage, global)?;
     match base.as_str() {
         "" => Err(PlanError::BlankBase(stage.base.clone())),
         "scratch" => Ok(Origin::Scratch),
@@ -271,6 +267,19 @@ fn base(
             let outside = aliases.find(base, platform.as_ref());
             Ok(outside.unwrap_or_else(|| Origin::Image(base.to_owned(), platform)))
         }
+    }
+}
+
+/// What a stage is for: the platform of its FROM, or else that of the build.
+pub(crate) fn platform(
+    file: &Dockerfile,
+    stage: &Stage,
+    global: &Global,
+) -> Result<Option<Platform>, PlanError> {
+    let lookup = |name: &str| global.variable(name);
+    match &stage.platform {
+        Some(platform) => Ok(Some(Expander::new(file.escape, &lookup).word(platform)?.parse()?)),
+        None => Ok(global.target().cloned()),
     }
 }
 

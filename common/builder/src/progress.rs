@@ -2,11 +2,14 @@
 
 use std::{
     cell::RefCell,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Read, Write},
     time::Instant,
 };
 
 use serde_json::json;
+
+/// How much of what a command prints is taken at a time, in bytes.
+const PART: usize = 16 << 10;
 
 /// How it is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -160,15 +163,34 @@ impl Progress {
         }
     }
 
-    /// What a command has printed, where that is not printed at once.
-    pub fn output(&self, text: &[u8], failed: bool) {
-        let text = String::from_utf8_lossy(text);
-        match self.form {
-            Form::Json if !text.is_empty() => self.event(&json!({"event": "output", "text": text})),
-            // Below the line of the step.
-            Form::Terminal if failed => self.print(&format!("\n{text}")),
-            Form::Quiet if failed => self.print(&text),
-            _ => {}
+    /// What a command has printed, where that is not printed at once. It is read in parts: nobody knows how long it is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn output(&self, text: &mut dyn Read, failed: bool) -> io::Result<()> {
+        if !matches!((self.form, failed), (Form::Json, _) | (Form::Terminal | Form::Quiet, true)) {
+            return Ok(());
+        }
+        // Below the line of the step.
+        if self.form == Form::Terminal {
+            self.print("\n");
+        }
+        let mut part = Vec::new();
+        loop {
+            let room = (PART - part.len()) as u64;
+            let count = (&mut *text).take(room).read_to_end(&mut part)?;
+            if part.is_empty() {
+                return Ok(());
+            }
+            // Whole lines, where there are any: then no character is cut.
+            let end = part.iter().rposition(|byte| *byte == b'\n').map_or(part.len(), |at| at + 1);
+            let end = if (count as u64) < room { part.len() } else { end };
+            let now = String::from_utf8_lossy(&part[..end]).into_owned();
+            match self.form {
+                Form::Json => self.event(&json!({"event": "output", "text": now})),
+                _ => self.print(&now),
+            }
+            part.drain(..end);
         }
     }
 

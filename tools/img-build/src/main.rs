@@ -6,7 +6,8 @@
 //! # Reads
 //! No document; the Dockerfile, `.dockerignore`, and the parts of the context that COPY and ADD name.
 //! # Adds
-//! `image`: the new image, under the first of its names. `--iidfile` gets its id.
+//! `image`: the new image, under the first of its names. `--iidfile` gets its id. With `--keep-failed`, a RUN that fails leaves a
+//! container: what `layer-apply` and `union-mount` add, beside `error`.
 //! # Undoes
 //! Only the member: the image stays in the store until `img-rm` and `img-gc`. Mounts, processes and the network of the build
 //! end with it, however it ends.
@@ -22,11 +23,15 @@ mod steps;
 mod surroundings;
 mod values;
 
-use std::process::ExitCode;
+use std::{cell::RefCell, process::ExitCode};
 
-use builder::{Options, executor};
+use builder::{
+    Options,
+    container::{Outside, of_failed},
+    executor,
+};
 use clap::Parser;
-use document::members::Image;
+use document::{Document, members::Image};
 use inputs::Inputs;
 use oci::Reference;
 use results::Results;
@@ -50,6 +55,9 @@ struct Build {
     writing: Writing,
     #[command(flatten)]
     common: Common,
+    /// The document of a container of the step that failed.
+    #[arg(skip)]
+    left: RefCell<Option<Document>>,
 }
 
 fn help() -> String {
@@ -66,7 +74,10 @@ impl Source for Build {
     }
 
     fn make(&self, context: &Context) -> Result<Image> {
-        let built = builder::build(&self.options(context)?).map_err(operation::Error::from)?;
+        let outside = Outside::here().map_err(operation::Error::from)?;
+        let built = builder::build(&self.options(context)?);
+        let built = built.inspect_err(|error| self.keep(context, &outside, error));
+        let built = built.map_err(operation::Error::from)?;
         self.results.write(context, &built, self.writing.is_synced()?)?;
         Ok(Image {
             reference: self.results.names().first().map(Reference::to_string),
@@ -78,6 +89,10 @@ impl Source for Build {
     fn shown(&self, image: &Image) -> Option<String> {
         let name = image.reference.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         Some(format!("Built {}{name}\n", image.descriptor.digest()))
+    }
+
+    fn left(&self) -> Document {
+        self.left.take().unwrap_or_default()
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {
@@ -97,6 +112,27 @@ impl Source for Build {
 }
 
 impl Build {
+    /// Makes a container of what a failed step left, if that was asked for. The build has failed, whatever comes of this.
+    fn keep(&self, context: &Context, outside: &Outside, error: &builder::Error) {
+        let Some(left) = error.left() else { return };
+        let made = of_failed(left, outside, &context.scope.root, &context.scope.run_dir);
+        let document = made.map_err(anyhow::Error::from).and_then(|document| Ok(Document::parse(&document)?));
+        match document {
+            Ok(document) => {
+                for mount in &left.without {
+                    operation::note(&format!("the failed step's container lacks the mount {mount:?}"));
+                }
+                if let Ok(Some(id)) = document.id() {
+                    operation::note(&format!(
+                        "the failed step is container {id}: look into it with ns-exec --from DOCUMENT, remove it with unwind {id}"
+                    ));
+                }
+                *self.left.borrow_mut() = Some(document);
+            }
+            Err(error) => operation::note(&format!("warning: no container of the failed step: {error}")),
+        }
+    }
+
     fn options(&self, context: &Context) -> Result<Options> {
         let mut options = Options {
             root: context.scope.root.clone(),

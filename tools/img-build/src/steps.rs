@@ -25,10 +25,16 @@ pub(crate) struct Steps {
     /// Let copied files keep their times; by default all times are those of the base image
     #[arg(long)]
     keep_mtime: bool,
+    /// Of what RUN writes, empty logs, and leave out caches of apt and of the linker, and bytecode of Python
+    #[arg(long)]
+    normalize: bool,
     /// In a user namespace, give files of owners without a mapping to the caller, and make empty files instead of device
     /// nodes
     #[arg(long)]
     rootless: bool,
+    /// Let a RUN that fails leave a container, for ns-exec --from DOCUMENT -t -- sh; unwind removes it
+    #[arg(long)]
+    keep_failed: bool,
     /// Only print what in the Dockerfile is likely to be a mistake, by the names of BuildKit's checks; exit 1 if anything is
     #[arg(long)]
     pub(crate) lint: bool,
@@ -65,7 +71,9 @@ impl Steps {
         options.explain_cache = self.explain_cache;
         options.no_cache = self.no_cache;
         options.keep_times = self.keep_mtime;
+        options.normalize = self.normalize;
         options.rootless = self.rootless;
+        options.keep_failed = self.keep_failed;
         options.lint = self.lint;
     }
 }

@@ -72,3 +72,144 @@ fn a_line_that_would_avoid_it_and_what_it_cost() {
     let line = built.stderr.lines().find(|line| line.starts_with("cache: miss: file b was ")).unwrap();
     assert!(line.contains(" s last time; a line \"b\" in .dockerignore would avoid it"), "{line}");
 }
+
+/// One change, and what names it: `cause name`.
+struct Change {
+    expected: String,
+    arguments: Vec<String>,
+    text: String,
+    /// Makes it in the context or the store.
+    make: Box<dyn Fn(&Fixture)>,
+    /// Takes it back.
+    take_back: Box<dyn Fn(&Fixture)>,
+}
+
+const FILES: [&str; 6] = ["src/a", "src/b", "src/deep/c", "src/deep/d", "mounted/e", "mounted/f"];
+const STEPS: &str = "FROM busybox\nARG ONE=1\nARG TWO=2\nENV KEY=value\nCOPY src /src/\nLABEL l=1\nWORKDIR /w\n\
+                     RUN --mount=target=/m,source=mounted cat /m/e > e\nADD --chown=1:2 src/deep /deep/\nUSER 3\n\
+                     RUN echo two\nEXPOSE 80\nCMD [\"x\"]\n";
+
+/// xorshift64, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+fn change(random: &mut Random, number: usize) -> Change {
+    let file = FILES[random.below(FILES.len())];
+    let at = move |fixture: &Fixture| fixture.path("context").join(file);
+    let mut change = Change {
+        expected: String::new(),
+        arguments: Vec::new(),
+        text: STEPS.to_owned(),
+        make: Box::new(|_| {}),
+        take_back: Box::new(|_| {}),
+    };
+    match random.below(8) {
+        0 => {
+            change.expected = format!("file {file}");
+            change.make = Box::new(move |fixture| fs::write(at(fixture), format!("new {number}")).unwrap());
+            change.take_back = Box::new(move |fixture| fs::write(at(fixture), file).unwrap());
+        }
+        1 => {
+            let mode = |mode: u32| {
+                move |fixture: &Fixture| {
+                    fs::set_permissions(at(fixture), fs::Permissions::from_mode(mode)).unwrap();
+                }
+            };
+            let other = [0o600, 0o755, 0o640][random.below(3)];
+            change.expected = format!("mode {file}");
+            (change.make, change.take_back) = (Box::new(mode(other)), Box::new(mode(0o644)));
+        }
+        2 => {
+            change.expected = format!("file {file}");
+            change.make = Box::new(move |fixture| fs::remove_file(at(fixture)).unwrap());
+            change.take_back = Box::new(move |fixture| drop(fixture.write(file, file)));
+        }
+        3 => {
+            let new = format!("{file}-{number}");
+            change.expected = format!("file {new}");
+            let again = new.clone();
+            change.make = Box::new(move |fixture| drop(fixture.write(&new, "new")));
+            change.take_back =
+                Box::new(move |fixture| fs::remove_file(fixture.path("context").join(&again)).unwrap());
+        }
+        4 => {
+            let name = ["ONE", "TWO"][random.below(2)];
+            change.expected = format!("argument {name}");
+            change.arguments = vec!["--build-arg".to_owned(), format!("{name}=given{number}")];
+        }
+        5 => {
+            let flags = [("shm-size", "9m"), ("add-host", "h:192.0.2.9"), ("ulimit", "nofile=77")];
+            let (name, value) = flags[random.below(3)];
+            change.expected = format!("flag {name}");
+            change.arguments = vec![format!("--{name}"), value.to_owned()];
+        }
+        6 => {
+            let parts = [
+                ("KEY=value", "KEY=", "environment KEY"),
+                ("l=1", "l=x", "instruction text"),
+                ("/w\n", "/w", "instruction directory"),
+                ("echo two", "echo three", "instruction command"),
+                ("USER 3", "USER 4", "instruction user"),
+                ("1:2", "3:", "instruction text"),
+                ("EXPOSE 80", "EXPOSE 9", "instruction text"),
+            ];
+            let (from, to, cause) = parts[random.below(parts.len())];
+            let end = if from.ends_with('\n') { "\n" } else { "" };
+            let middle = if from.starts_with("echo") { String::new() } else { number.to_string() };
+            change.expected = cause.to_owned();
+            change.text = STEPS.replacen(from, &format!("{to}{middle}{end}"), 1);
+        }
+        _ => {
+            change.expected = "environment BASE".to_owned();
+            change.make = Box::new(move |fixture| {
+                fixture.load("busybox", &testkit::busybox(), json!({"Env": [format!("BASE={number}")]}));
+            });
+            change.take_back = Box::new(|fixture| fixture.load("busybox", &testkit::busybox(), json!({})));
+        }
+    }
+    change
+}
+
+/// Makes single changes, one after the other, to what was built: the cause of each must be named, and nothing be missed without one.
+fn random_changes(count: usize) {
+    let fixture = Fixture::new();
+    for file in FILES {
+        fixture.write(file, file);
+    }
+    fixture.build(STEPS);
+    let seed = 0x9e37_79b9_7f4a_7c15;
+    let mut random = Random(seed);
+    for number in 0..count {
+        let change = change(&mut random, number);
+        (change.make)(&fixture);
+        let arguments: Vec<&str> =
+            ["--dry-run"].into_iter().chain(change.arguments.iter().map(String::as_str)).collect();
+        let found = causes(&fixture, &change.text, &arguments);
+        assert!(
+            found.contains(&change.expected),
+            "change {number}: {:?} is not in {found:?}",
+            change.expected
+        );
+        (change.take_back)(&fixture);
+        assert!(causes(&fixture, STEPS, &["--dry-run"]).is_empty(), "change {number} was taken back");
+    }
+}
+
+#[test]
+fn each_of_some_random_changes_is_named() {
+    random_changes(20);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn each_of_1000_random_changes_is_named() {
+    random_changes(1000);
+}

@@ -7,17 +7,38 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::symlink,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use common::{Built, Fixture};
 use serde_json::json;
 
+/// Builds with at most 512 MiB of memory.
+fn build(fixture: &Fixture, text: &str) -> Built {
+    build_in(512, fixture, text)
+}
+
+/// Builds with at most so much memory, in MiB.
+fn build_in(memory: usize, fixture: &Fixture, text: &str) -> Built {
+    fixture.write("Dockerfile", text);
+    let limited = Command::new("sh")
+        .args(["-c", &format!("ulimit -v {} && exec \"$@\"", memory << 10), "sh"])
+        .arg(assert_cmd::cargo::cargo_bin!("img-build"))
+        .args(["--network", "none", "--quiet", "-t", "built"])
+        .arg(fixture.path("context"))
+        .env("STAVE_ROOT", fixture.root())
+        .env("STAVE_RUN", fixture.path("run"))
+        .env_remove("SOURCE_DATE_EPOCH")
+        .output();
+    Built::new(limited.unwrap())
+}
+
 /// Fails with one line (and a hint), and ends: what grew exponentially would not. On a machine with nothing else to do, within 10 s.
 #[track_caller]
 fn refused(fixture: &Fixture, text: &str, error: &str) {
     let begin = Instant::now();
-    let built = fixture.build_with(text, &["--quiet"]);
+    let built = build(fixture, text);
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     assert!(built.error().contains(error), "{}", built.stderr);
 }
@@ -171,6 +192,14 @@ fn the_source_of_a_mount_stays_inside() {
 }
 
 #[test]
+fn what_a_command_prints_takes_no_memory() {
+    let fixture = Fixture::new();
+    let built = build_in(64, &fixture, "FROM busybox\nRUN head -c 80000000 /dev/zero; echo end; false\n");
+    assert!(built.error().contains("returned a non-zero code: 1"), "{}", built.error());
+    assert!(built.stderr.len() > 80_000_000 && built.stderr.contains("\0end\n"));
+}
+
+#[test]
 #[ignore = "it takes long: --all runs it"]
 fn a_million_files() {
     let fixture = Fixture::new();
@@ -179,7 +208,7 @@ fn a_million_files() {
         fs::create_dir(&directory).unwrap();
         (0..1000).for_each(|file| drop(fs::File::create(directory.join(format!("{file}"))).unwrap()));
     }
-    let built = fixture.build_with("FROM scratch\nCOPY d1 d2 /\n", &[]).ok();
+    let built = build(&fixture, "FROM scratch\nCOPY d1 d2 /\n").ok();
     assert!(!built.document.is_null());
-    fixture.build_with("FROM scratch\nCOPY . /\n", &[]).ok();
+    build(&fixture, "FROM scratch\nCOPY . /\n").ok();
 }

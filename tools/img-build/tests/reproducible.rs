@@ -177,3 +177,38 @@ fn checks_alone() {
     let built = fixture.build("FROM busybox\nCMD x\n");
     assert!(built.stderr.contains("Dockerfile:2: JSONArgsRecommended: "), "{}", built.stderr);
 }
+
+#[test]
+fn noise_goes_only_where_that_is_wanted() {
+    let fixture = Fixture::new();
+    let base = testkit::rootfs(|tree| {
+        testkit::file(tree, "bin/busybox", 0o755, &fs::read("/bin/busybox").unwrap());
+        testkit::symlink(tree, "bin/sh", "busybox");
+        testkit::file(tree, "p/__pycache__/a.pyc", 0o644, b"old");
+    });
+    fixture.load("base", &base, serde_json::json!({}));
+    let noise = "for f in /var/log/apt/history.log /var/log/dpkg.log /var/cache/ldconfig/aux-cache /p/__pycache__/a.pyc \
+                 /q/__pycache__/b.pyc; do /bin/busybox mkdir -p ${f%/*}; /bin/busybox head -c 9 /dev/urandom > $f; done";
+    let kept = "echo kept > /p/a.py; echo kept > /p/own.pyc; echo kept > /q/__pycache__/text";
+    let text = format!("FROM base\nRUN {noise}; {kept}\n");
+    let build = |flags: &[&str]| fixture.build_with(&text, &[&["--no-cache"], flags].concat()).ok();
+    assert_ne!(digest(&build(&[])), digest(&build(&[])));
+    let built = build(&["--normalize"]);
+    assert_eq!(digest(&built), digest(&build(&["--normalize"])));
+    let layer = fixture.layers(&built, 1).remove(0);
+    let files = |end: &str| layer.iter().filter(|(name, _)| name.ends_with(end)).collect::<Vec<_>>();
+    for (_, what) in files(".log") {
+        assert_eq!(what, "644 0:0", "it is empty");
+    }
+    assert_eq!((files(".log").len(), files("aux-cache").len(), files("b.pyc").len()), (2, 0, 0));
+    // A file of the base does not come back.
+    assert!(layer.contains_key("p/.wh.__pycache__"), "{layer:?}");
+    for name in ["p/a.py", "p/own.pyc", "q/__pycache__/text"] {
+        assert_eq!(layer[name], "644 0:0 kept");
+    }
+    // The cache has one for each.
+    assert_ne!(
+        digest(&fixture.build_with(&text, &["--normalize"]).ok()),
+        digest(&fixture.build_with(&text, &[]).ok())
+    );
+}

@@ -32,9 +32,12 @@ struct Gc {
     /// Keep everything younger than this: a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = operation::quantity::age)]
     grace: Duration,
-    /// Also remove steps of the build cache, and cache mounts, that no build has used for this time, such as 7d
+    #[arg(help = "Also remove steps of the build cache, and cache mounts: those that no build has used for this time, such as 7d; without it, \
+                  what --keep-since and --keep-size leave to remove, or else all", long, value_name = "TIME", num_args = 0..=1, value_parser = operation::quantity::age)]
+    cache: Option<Option<Duration>>,
+    /// The same as --cache TIME
     #[arg(long, value_name = "TIME", value_parser = operation::quantity::age)]
-    cache: Option<Duration>,
+    keep_since: Option<Duration>,
     /// Also remove steps of the build cache, the longest unused first, until the layers of the others fit this size, such as 10G
     #[arg(long, value_name = "SIZE", value_parser = operation::quantity::size)]
     keep_size: Option<u64>,
@@ -62,7 +65,7 @@ impl Report for Gc {
         if !context.quiet {
             let words = if self.common.dry_run { "Would remove" } else { "Removed" };
             let (count, size) = (blobs.len(), human_size(bytes));
-            let cached = (self.cache.is_some() || self.keep_size.is_some())
+            let cached = (self.cache.is_some() || self.keep_since.is_some() || self.keep_size.is_some())
                 .then(|| format!(", {} parts of the build cache", cache.len()));
             let cached = cached.unwrap_or_default();
             operation::tell!("{words}: {count} blobs ({size}), {} unpacked layers{cached}", layers.len());
@@ -83,6 +86,16 @@ impl Report for Gc {
 }
 
 impl Gc {
+    /// For how long a step of the cache must be unused to be removed; none where age is no reason.
+    fn cache_age(&self) -> Result<Option<Duration>> {
+        match (self.cache, self.keep_since) {
+            (Some(Some(_)), Some(_)) => bail!("--cache TIME and --keep-since say the same: give one of them"),
+            (Some(Some(age)), None) | (_, Some(age)) => Ok(Some(age)),
+            (Some(None), None) if self.keep_size.is_none() => Ok(Some(Duration::ZERO)),
+            (Some(None) | None, None) => Ok(None),
+        }
+    }
+
     /// The list: it is printed, or it is removed.
     fn plan(&self, context: &Context, is_plan: bool) -> Result<Waste> {
         let images = context.scope.root.join("images");
@@ -90,7 +103,7 @@ impl Gc {
         let networks =
             builder::network::forsaken(&context.scope.run_dir).map_err(operation::Error::caused_by)?;
         // Before anything is marked: what a step of the cache mentions stays as long as the step.
-        let mut cache = match self.cache {
+        let mut cache = match self.cache_age()? {
             Some(age) => builder::cache::prune(&context.scope.root, age, is_plan).map_err(not_removed)?,
             None => Vec::new(),
         };

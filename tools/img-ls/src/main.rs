@@ -6,7 +6,8 @@
 //! No document.
 //! # Adds
 //! Nothing; prints `{"images": [{references, id, digest, created, size, platform, layers}]}`, the newest image first.
-//! `--table` prints the table of `docker images`, `--ids` the list of `docker images -q`.
+//! `--table` prints the table of `docker images`, `--ids` the list of `docker images -q`. `--cache` prints `{"steps": [{key, step, size,
+//! used, uses}]}`, the step of the build cache that was used last first.
 //! # Undoes
 //! Nothing.
 //! # Needs
@@ -22,6 +23,9 @@ use oci::{
 };
 use serde_json::{Value, json};
 use toolkit::prelude::*;
+
+/// How much of a step's text a table shows, in characters.
+const SHOWN: usize = 60;
 
 /// List the images in the image store
 #[derive(Parser)]
@@ -39,6 +43,9 @@ struct Ls {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
+    /// List the steps of the build cache: text, size, last use, and how often each was used
+    #[arg(long, conflicts_with_all = ["name", "ids"])]
+    cache: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -53,6 +60,11 @@ impl Report for Ls {
     }
 
     fn report(&self, context: &Context) -> Result<Value> {
+        if self.cache {
+            let rows = builder::cache::list(&context.scope.root)
+                .map_err(|(path, error)| operation::Error::new("read", format_args!("{path:?}"), error))?;
+            return Ok(json!({ "steps": rows }));
+        }
         let wanted = self.name.as_deref().map(str::parse::<Reference>).transpose()?;
         let mut images = Layout::look(context.scope.root.join("images"))?.summaries()?;
         if let (Some(wanted), Some(text)) = (wanted, &self.name) {
@@ -80,6 +92,9 @@ impl Report for Ls {
     }
 
     fn shown(&self, report: &Value) -> Option<String> {
+        if self.cache {
+            return Some(self.steps(&report["steps"]));
+        }
         Some(self.rows(&images(report)))
     }
 }
@@ -92,6 +107,20 @@ impl Ls {
     fn id(&self, image: &Summary) -> Option<String> {
         let id = image.id.as_ref()?;
         Some(if self.no_trunc { id.to_string() } else { id.short().to_owned() })
+    }
+
+    fn steps(&self, rows: &Value) -> String {
+        let now = timestamp::now();
+        let row = |row: &Value| {
+            let text = row["step"].as_str().unwrap_or_default();
+            let shown = if self.no_trunc { text.len() } else { SHOWN };
+            let text = text.lines().next().unwrap_or_default().chars().take(shown).collect();
+            let [size, uses] = ["size", "uses"].map(|name| row[name].as_u64().unwrap_or_default());
+            let used = timestamp::ago(row["used"].as_i64().unwrap_or_default(), now);
+            vec![text, human_size(size), used, uses.to_string()]
+        };
+        let rows: Vec<_> = rows.as_array().into_iter().flatten().map(row).collect();
+        table::format(&["STEP", "SIZE", "LAST USED", "USES"], &rows)
     }
 
     fn rows(&self, images: &[Summary]) -> String {

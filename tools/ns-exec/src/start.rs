@@ -11,7 +11,10 @@ use std::{
     path::PathBuf,
 };
 
-use document::{Document, Id};
+use document::{
+    Document, Id, Member,
+    members::{Failure, Rootfs},
+};
 use life::{End, Recorded};
 use monitor::{Log, Place};
 use oci_spec::runtime::BoxBuilder;
@@ -120,6 +123,18 @@ impl Hooks<NsExec> for Start {
 
     fn input(&self) -> Input {
         self.input.clone()
+    }
+
+    /// A shell in what a failed step of a build has left: somebody names its document, it does not come through a pipe.
+    fn looks_into(&self, document: &mut Document) -> bool {
+        let failure = document.get::<Failure>().ok().flatten();
+        let is_of_build = failure.is_some_and(|failure| failure.tool == "img-build");
+        let looks =
+            is_of_build && matches!(self.input, Input::File(_)) && document.raw(Rootfs::NAME).is_some();
+        if looks {
+            document.remove(Failure::NAME);
+        }
+        looks
     }
 
     fn prepare(&mut self, plan: &mut Plan<NsExec>) -> Result<()> {

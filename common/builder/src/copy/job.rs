@@ -72,6 +72,9 @@ pub struct Job {
     pub unpack: bool,
 }
 
+/// More files are told by their digest alone: what is known of each takes memory.
+const DESCRIBED: usize = 100_000;
+
 /// A file of a digest: its path, its mode, and the digest of its content, or the text of a link.
 pub type Described = (String, u32, String);
 
@@ -165,7 +168,8 @@ impl Job {
         Ok(self.described(tree, listing)?.0)
     }
 
-    /// As [`Job::digest`], and what of each file is in it: its path, its mode, and the digest of its content.
+    /// As [`Job::digest`], and what of each file is in it: its path, its mode, and the digest of its content. Nothing of more than
+    /// 100,000 files.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -173,6 +177,9 @@ impl Job {
         let items: Vec<&Item> = listing.sources.iter().flat_map(|source| &source.items).collect();
         let contents = items.iter().map(|item| content::read(tree, item)).collect::<Result<Vec<_>, _>>()?;
         let digest = self.digest_of(tree, listing, &contents)?;
+        if items.len() > DESCRIBED {
+            return Ok((digest, Vec::new()));
+        }
         let hex = |content: &Content| content.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let facts = |(item, content): (&&Item, &Content)| {
             let shown = match item.kind {
@@ -188,11 +195,21 @@ impl Job {
     fn digest_of(&self, tree: &Tree, listing: &Listing, contents: &[Content]) -> Result<String, CopyError> {
         let mut hash = content::Fields::default();
         let mut contents = contents.iter();
+        let (mut first, mut count) = (HashMap::new(), 0_u64);
         for source in &listing.sources {
             hash.field(if source.directory { b"directory" } else { b"file" });
             for item in &source.items {
                 let content = contents.next().map_or(&[][..], Vec::as_slice);
                 content::describe(&mut hash, tree, item, content)?;
+                count += 1;
+                // Two names of one file are not the same as two files.
+                if item.kind == Kind::File && item.stat.st_nlink > 1 {
+                    let inode = (item.stat.st_dev, item.stat.st_ino);
+                    let first = *first.entry(inode).or_insert(count);
+                    if first != count {
+                        hash.field(&first.to_le_bytes());
+                    }
+                }
             }
         }
         for fetched in &self.fetched {
@@ -240,7 +257,8 @@ impl Job {
             return Err(CopyError::NotADirectory(self.instruction));
         }
         let into = self.into || many || found == Some(Kind::Directory);
-        let mut copy = Copying { job: self, tree, place, owner, scratch, destination, links: HashMap::new() };
+        let mut copy =
+            Copying { job: self, tree, place, owner, scratch, destination, links: Links::default() };
         let mut contents = Vec::new();
         for source in &listing.sources {
             copy.source(source, into, found, &mut contents)?;
@@ -268,8 +286,32 @@ struct Copying<'a> {
     scratch: &'a Path,
     /// Links followed.
     destination: PathBuf,
-    /// The first name of a file that has more of them, and its content.
-    links: HashMap<(u64, u64), (PathBuf, Content)>,
+    links: Links,
+}
+
+/// Device and inode of a file of the tree.
+type Inode = (u64, u64);
+
+/// Files that have more names than one, and the first of these in the image: the others become links to it.
+#[derive(Default)]
+struct Links {
+    /// With the content.
+    first: HashMap<Inode, (PathBuf, Content)>,
+    names: HashMap<PathBuf, Inode>,
+}
+
+impl Links {
+    fn add(&mut self, inode: Inode, name: &Path, content: &Content) {
+        self.first.insert(inode, (name.to_owned(), content.clone()));
+        self.names.insert(name.to_owned(), inode);
+    }
+
+    /// Another file takes the name: what follows must not become a link to that.
+    fn forget(&mut self, name: &Path) {
+        if let Some(inode) = self.names.remove(name) {
+            self.first.remove(&inode);
+        }
+    }
 }
 
 impl Copying<'_> {
@@ -355,12 +397,15 @@ impl Copying<'_> {
         }
         // `--chmod` does not apply to the content of an archive.
         self.place.ensure_as(&self.destination, 0o755)?;
+        // Its entries may take any name.
+        self.links = Links::default();
         archive::unpack(file, &source.path, &self.destination, self.owner, &self.place)?;
         Ok(content)
     }
 
     /// Copies one item, with the content of `instead` if that is given. Returns its content.
     fn item(&mut self, item: &Item, target: &Path, instead: Option<File>) -> Result<Content, CopyError> {
+        self.links.forget(target);
         let (tree, place) = (self.tree, &self.place);
         let mut metadata = self.metadata(item);
         let open = |flags| tree.open(&item.source, flags).map_err(failed("open", &item.source));
@@ -373,7 +418,7 @@ impl Copying<'_> {
             Kind::File => {
                 let inode = (item.stat.st_dev, item.stat.st_ino);
                 let linked = item.stat.st_nlink > 1;
-                if linked && let Some((first, content)) = self.links.get(&inode) {
+                if linked && let Some((first, content)) = self.links.first.get(&inode) {
                     place.hard_link(target, first)?;
                     return Ok(content.clone());
                 }
@@ -392,7 +437,7 @@ impl Copying<'_> {
                     Content::new()
                 };
                 if linked {
-                    self.links.insert(inode, (target.to_owned(), content.clone()));
+                    self.links.add(inode, target, &content);
                 }
                 Ok(content)
             }

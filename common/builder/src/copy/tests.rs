@@ -470,3 +470,42 @@ fn archives_are_unpacked() {
         assert_eq!(t.join("h").metadata().unwrap().uid(), 5);
     }
 }
+
+#[test]
+fn another_file_in_the_place_of_the_first_name_is_no_link() {
+    let dir = fixture();
+    let context = dir.path().join("context");
+    for (path, text) in [("one/x", "first"), ("two/x", "other")] {
+        fs::create_dir_all(context.join(path).parent().unwrap()).unwrap();
+        fs::write(context.join(path), text).unwrap();
+    }
+    fs::hard_link(context.join("one/x"), context.join("two/y")).unwrap();
+    fs::hard_link(context.join("one/x"), context.join("two/z")).unwrap();
+    let tree = Tree::context(open(&context), Ignore::default());
+    let job = job(&["one", "two"], "/x/");
+    let listing = job.list(&tree).unwrap();
+    let place = Place::new(open(&dir.path().join("image")), Owner::default(), None);
+    job.run(&tree, &listing, place, None, None, dir.path()).unwrap();
+    let image = dir.path().join("image/x");
+    let read = |name: &str| fs::read_to_string(image.join(name)).unwrap();
+    assert_eq!(["x", "y", "z"].map(read), ["other", "first", "first"]);
+    let inode = |name: &str| image.join(name).metadata().unwrap().ino();
+    assert_eq!(inode("y"), inode("z"), "these are still one file");
+}
+
+#[test]
+fn two_names_of_one_file_are_not_two_files() {
+    let digest = |linked: bool| {
+        let dir = fixture();
+        let context = dir.path().join("context");
+        match linked {
+            true => fs::hard_link(context.join("a.txt"), context.join("sub/same")).unwrap(),
+            false => drop(fs::copy(context.join("a.txt"), context.join("sub/same")).unwrap()),
+        }
+        let tree = Tree::context(open(&context), Ignore::default());
+        let job = job(&["a.txt", "sub/same"], "/x/");
+        job.digest(&tree, &job.list(&tree).unwrap()).unwrap()
+    };
+    assert_ne!(digest(true), digest(false));
+    assert_eq!(digest(true), digest(true));
+}

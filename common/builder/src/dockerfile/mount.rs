@@ -221,6 +221,10 @@ fn finish(mount: Mount) -> Result<Mount, String> {
     if mount.env.is_some() && kind != Type::Secret {
         return Err(format!("unexpected key 'env' for mount type '{name}'"));
     }
+    let source = mount.source.as_deref().unwrap_or_default();
+    if kind == Type::Cache && mount.from.is_none() && !source.trim_matches(['/', '.']).is_empty() {
+        return Err("'source' of a cache mount needs 'from'".to_owned());
+    }
     if matches!(kind, Type::Bind | Type::Tmpfs) {
         for (field, given) in [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)] {
             if given.is_some() {

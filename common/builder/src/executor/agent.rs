@@ -4,9 +4,12 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::{
-        fs::FileTypeExt,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::FileTypeExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     panic,
     path::{Path, PathBuf},
@@ -105,8 +108,9 @@ impl Builder<'_> {
                 }
             };
         };
-        let path = self.store.workspace()?.step()?.upper.join("agent");
-        let listener = UnixListener::bind(&path).map_err(Cause::system("create socket", &path))?;
+        let directory = self.store.workspace()?.step()?.upper;
+        let path = directory.join("agent");
+        let listener = listen(&directory, "agent").map_err(Cause::system("create socket", &path))?;
         wanted.hand_over(&path, (0, 0), 0o600)?;
         held.agents.push(relay(listener, agent)?);
         let number = held.agents.len() - 1;
@@ -119,9 +123,15 @@ impl Builder<'_> {
             prepared.environment.push((VARIABLE.to_owned(), format!("/{}", target.display())));
         }
         let options = ["bind", "rw", "nosuid", "nodev", "noexec"].map(String::from).to_vec();
-        prepared.binds.push(Bind { target, source: Some(path), options });
+        prepared.binds.push(Bind { target, source: Some(path), options, lasting: None });
         Ok(())
     }
+}
+
+/// Makes a socket in a directory. The address of a socket has 108 bytes (unix(7)), and the path of a store may have more.
+fn listen(directory: &Path, name: &str) -> io::Result<UnixListener> {
+    let opened = fs::File::open(directory)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", opened.as_raw_fd()))
 }
 
 /// Starts the process.
@@ -203,6 +213,18 @@ fn send(to: &mut UnixStream, message: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_may_have_a_long_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(200));
+        fs::create_dir(&deep).unwrap();
+        let listener = listen(&deep, "agent").unwrap();
+        std::os::unix::fs::symlink(&deep, dir.path().join("short")).unwrap();
+        let client = UnixStream::connect(dir.path().join("short/agent")).unwrap();
+        assert!(listener.accept().is_ok());
+        drop(client);
+    }
 
     #[test]
     fn only_keys_and_signatures_are_passed_on() {

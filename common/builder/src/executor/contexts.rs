@@ -237,10 +237,14 @@ fn open_main(input: &Input) -> Result<Tree, Cause> {
 
 impl Input {
     /// Where a `.dockerignore` may be: the Dockerfile's own, or else the context's.
-    fn ignore_files(&self) -> [PathBuf; 2] {
+    fn ignore_files(&self) -> Vec<PathBuf> {
         let mut own = self.file.as_os_str().to_owned();
-        own.push(IGNORE_FILE);
-        [PathBuf::from(own), self.context.join(IGNORE_FILE)]
+        // Standard input has none.
+        let of_file = (own != "-").then(|| {
+            own.push(IGNORE_FILE);
+            PathBuf::from(own)
+        });
+        of_file.into_iter().chain([self.context.join(IGNORE_FILE)]).collect()
     }
 
     /// What the Dockerfile's own `.dockerignore` takes out of the context, or else the context's.

@@ -56,7 +56,7 @@ impl Builder<'_> {
     ) -> Result<(), Cause> {
         let mut request = Request::new(self, state, copy, instruction, &from)?;
         let failed = |source| Cause::Copy { instruction, source };
-        let short = request.short_key(state, self);
+        let short = request.short_key(state);
         if let Some(key) = &short
             && let Some(entry) = self.cached(key)?
         {
@@ -66,7 +66,7 @@ impl Builder<'_> {
         }
         // To tell more, files would have to be fetched or layers to be unpacked.
         if self.rehearsal.is_some() && (matches!(from, From::Layers(_)) || request.is_remote()) {
-            let key = short.unwrap_or_else(|| request.key(state, self).with("unknown"));
+            let key = short.unwrap_or_else(|| request.key(state).with("unknown"));
             let inputs = request.inputs(state);
             return self.files(state, &key, &inputs, request.text, || Ok(Made { layer: None, key: None }));
         }
@@ -86,8 +86,12 @@ impl Builder<'_> {
         let inputs =
             request.inputs(state).with_all("repository", revisions.iter().map(|one| &one.commit).enumerate());
         // What a stage or an image has is told by its layers.
-        let inputs = if tree.is_context() { inputs.with_files(contents) } else { inputs };
-        let base = request.key(state, self).with("content").with_all(request.fetched_as(&revisions));
+        let inputs = match (tree.is_context(), contents.is_empty()) {
+            (true, false) => inputs.with_files(contents),
+            (true, true) => inputs.with("files", &digest),
+            (false, _) => inputs,
+        };
+        let base = request.key(state).with("content").with_all(request.fetched_as(&revisions));
         let key = base.clone().with(digest);
         let layers = state.layers.clone();
         self.files(state, &key, &inputs, request.text.clone(), || {

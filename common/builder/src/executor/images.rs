@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci::{Image, Layout, Platform, Reference};
+use oci::{
+    Image, Layout, Platform, Reference,
+    layout::{Entry, REF_NAME},
+};
 use registry::{
     Client, Display,
     display::Job,
@@ -22,6 +25,8 @@ pub(super) struct Images {
     pub(super) layout: Layout,
     pull: Pull,
     quiet: bool,
+    /// Nothing may be taken into the store.
+    only_looks: bool,
     /// Images in OCI layouts, by the names that they have in this build.
     layouts: BTreeMap<String, (PathBuf, Option<String>)>,
     /// What was found, and the error of what could not be pulled until it is reported.
@@ -38,7 +43,12 @@ impl Images {
             _ => None,
         };
         let layouts = contexts.iter().filter_map(in_layout).collect();
-        Self { layout, pull, quiet, layouts, known: RefCell::default() }
+        Self { layout, pull, quiet, only_looks: false, layouts, known: RefCell::default() }
+    }
+
+    /// The same, to look at: nothing is taken into the store, and no registry asked.
+    pub(super) fn looking(self) -> Self {
+        Self { only_looks: true, pull: Pull::Never, ..self }
     }
 
     /// The image of this name or id, which is the same for the whole build: the store is read once, and a registry asked once. None
@@ -68,7 +78,10 @@ impl Images {
 
     fn look(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {
         if let Some((path, which)) = self.layouts.get(name) {
-            return self.take(path, which.as_deref(), platform).map(Some);
+            return match self.only_looks {
+                true => look_at(path, which.as_deref(), platform).map(Some),
+                false => self.take(path, which.as_deref(), platform).map(Some),
+            };
         }
         // What an id means does not change.
         let is_id = || self.layout.find_listed(name).is_ok_and(|found| found.name.is_none());
@@ -101,10 +114,7 @@ impl Images {
         };
         let found =
             intake.images().iter().find(|image| is_meant(image)).map(|image| image.descriptor.clone());
-        let found = found.ok_or_else(|| Cause::NotInLayout {
-            path: path.to_owned(),
-            which: which.unwrap_or_default().to_owned(),
-        })?;
+        let found = found.ok_or_else(|| not_in(path, which))?;
         intake.forget_names();
         intake.commit(None).map_err(failed)?;
         Ok(self.layout.image(&found, platform)?)
@@ -134,4 +144,24 @@ impl Images {
         let pull = pull::resolve(&client, &self.layout, reference, &wanted, &display)?;
         pull.fetch(|_| Ok(()))
     }
+}
+
+/// Looks up an image in a directory, and leaves it there.
+fn look_at(path: &Path, which: Option<&str>, platform: Option<&Platform>) -> Result<Image, Cause> {
+    let layout = Layout::look(path)?;
+    let is_meant = |entry: &Entry| match which {
+        None => true,
+        Some(which) if which.contains(':') => entry.descriptor.digest().to_string() == which,
+        Some(tag) => {
+            let names = entry.descriptor.annotations().as_ref();
+            names.and_then(|names| names.get(REF_NAME)).is_some_and(|name| name == tag)
+                || entry.reference.as_ref().is_some_and(|reference| reference.tag() == Some(tag))
+        }
+    };
+    let found = layout.list()?.into_iter().find(is_meant).ok_or_else(|| not_in(path, which))?;
+    Ok(layout.image(&found.descriptor, platform)?)
+}
+
+fn not_in(path: &Path, which: Option<&str>) -> Cause {
+    Cause::NotInLayout { path: path.to_owned(), which: which.unwrap_or_default().to_owned() }
 }

@@ -4,6 +4,7 @@ mod agent;
 mod cache_transfer;
 mod contexts;
 mod explain;
+mod failed;
 mod fetch;
 mod files;
 mod image;
@@ -22,6 +23,7 @@ mod stage;
 mod store;
 mod stubs;
 mod tree;
+mod whole;
 mod workers;
 
 use std::{
@@ -41,11 +43,14 @@ pub use agent::agent;
 pub use cache_transfer::{CacheFrom, CacheTo};
 pub use contexts::Named;
 pub use explain::explain;
+pub use failed::Left;
 pub use input::Context;
 pub use lint::lint;
 pub use rehearsal::rehearse;
 pub use secret::Secret;
 pub use tree::write_tree;
+pub use whole::Whole;
+pub(crate) use whole::layers_of;
 
 use crate::{
     arguments::Global,
@@ -145,6 +150,8 @@ pub struct Options {
     pub cache_to: Vec<CacheTo>,
     /// `--explain-cache`: tell why each step is cached or not.
     pub explain_cache: bool,
+    /// `--keep-failed`: a RUN that fails leaves an image.
+    pub keep_failed: bool,
     /// `--squash`: one layer for all that the build makes on its base.
     pub squash: bool,
     /// Do not use the cache.
@@ -159,6 +166,8 @@ pub struct Options {
     pub tree: bool,
     /// `--keep-mtime`: files that are copied keep their times.
     pub keep_times: bool,
+    /// `--normalize`: take out what commands write differently each time.
+    pub normalize: bool,
     /// `--depfile`: note which files are read.
     pub notes_reads: bool,
     /// `SOURCE_DATE_EPOCH`: the time of everything in the image, in seconds.
@@ -198,10 +207,14 @@ struct Builder<'a> {
     /// Finished stages, by their index.
     done: BTreeMap<usize, State>,
     step: usize,
+    /// Its text.
+    text: String,
     /// The stage that is built, and how many of the steps of the same number there were before.
     at: Cell<(usize, u32)>,
     /// When it began, in seconds since 1970.
     started: i64,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    epoch: Option<i64>,
     /// Where caches of mounts are that end with the build.
     own_caches: Option<PathBuf>,
     /// What the steps would do, if they are only looked at.
@@ -230,6 +243,16 @@ pub fn build(options: &Options) -> Result<Built, Error> {
     })
 }
 
+/// The given time of everything in the image, or else that of an ARG before the first FROM.
+fn epoch(options: &Options, global: &Global) -> Result<Option<i64>, Cause> {
+    let text = global.variable("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
+    match (options.epoch, text) {
+        (Some(given), _) => Ok(Some(given)),
+        (None, Some(text)) => text.parse().map(Some).map_err(|_| Cause::Epoch(text)),
+        (None, None) => Ok(None),
+    }
+}
+
 impl<'a> Builder<'a> {
     fn new(
         options: &'a Options,
@@ -251,6 +274,7 @@ impl<'a> Builder<'a> {
             &name,
         )
         .map_err(|(line, error)| at(line, PlanError::Expand(error)))?;
+        let epoch = epoch(options, &global)?;
         let store = open()?;
         let aliases = contexts::aliases(&options.contexts);
         let triggers = |name: &str, platform: Option<&Platform>| store.triggers(name, platform);
@@ -275,8 +299,10 @@ impl<'a> Builder<'a> {
             network: OnceCell::new(),
             done: BTreeMap::new(),
             step: 0,
+            text: String::new(),
             at: Cell::default(),
             started: oci::timestamp::now(),
+            epoch,
             own_caches: None,
             rehearsal,
         })
@@ -316,6 +342,7 @@ impl<'a> Builder<'a> {
     /// Announces a step.
     fn begin(&mut self, text: &str) {
         self.step += 1;
+        self.text = text.to_owned();
         self.at.set((self.at.get().0, 0));
         self.progress.step(self.step, self.plan.steps, text);
         if let Some(rehearsal) = &self.rehearsal {
@@ -350,11 +377,7 @@ impl Builder<'_> {
         let found = self.store.images.find(name, platform);
         let found = found.and_then(|found| found.ok_or_else(|| Cause::NoImage(name.to_owned())));
         let found = found.map_err(|cause| self.near(cause, name))?;
-        let layers = found
-            .layers()?
-            .into_iter()
-            .map(|(descriptor, diff_id)| Layer { descriptor: descriptor.clone(), diff_id })
-            .collect();
+        let layers = layers_of(&found)?;
         Ok(Base { image: serde_json::from_value(found.raw_configuration)?, layers })
     }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::chain_id,
-    copy::{CopyError, Job, Kind, Place, Tree, clean},
+    copy::{CopyError, Described, Job, Kind, Place, Tree, clean},
     dockerfile::{
         expand::Expander,
         mount::{Mount, Sharing, Type, parse},
@@ -135,19 +135,19 @@ impl Builder<'_> {
         texts.iter().map(read).collect()
     }
 
-    /// The part of the step's key for a mount: not the content of a cache.
-    pub(super) fn shown_by(&self, wanted: &Wanted) -> Result<String, Cause> {
+    /// The part of the step's key for a mount: not the content of a cache. With the files of a context, for those who want to know why.
+    pub(super) fn shown_by(&self, wanted: &Wanted) -> Result<(String, Vec<Described>), Cause> {
         match (&wanted.mount.kind, &wanted.from) {
-            (_, Some(From::Layers(layers))) => Ok(chain_id(layers)),
+            (_, Some(From::Layers(layers))) => Ok((chain_id(layers), Vec::new())),
             (Type::Bind, from) => {
                 let (job, tree) = (wanted.job(), self.tree_of(from.as_ref())?);
-                let digest = job.list(&tree).and_then(|listing| {
+                let described = job.list(&tree).and_then(|listing| {
                     self.note_reads(&tree, &job, &listing);
-                    job.digest(&tree, &listing)
+                    job.described(&tree, &listing)
                 });
-                digest.map_err(|error| wanted.wrong(error))
+                described.map_err(|error| wanted.wrong(error))
             }
-            _ => Ok(String::new()),
+            _ => Ok((String::new(), Vec::new())),
         }
     }
 
@@ -182,8 +182,25 @@ impl Builder<'_> {
                 None
             }
         };
-        prepared.binds.push(Bind { target, source, options });
+        let lasting = match mount.kind {
+            Type::Cache if self.own_caches.is_none() && !self.options.no_cache => source.clone(),
+            Type::Bind => self.lasting(wanted)?,
+            _ => None,
+        };
+        prepared.binds.push(Bind { target, source, options, lasting });
         Ok(())
+    }
+
+    /// Where the source of a bind mount is in a directory of the user's; none where it is not.
+    fn lasting(&self, wanted: &Wanted) -> Result<Option<PathBuf>, Cause> {
+        if matches!(wanted.from, Some(From::Layers(_))) {
+            return Ok(None);
+        }
+        let tree = self.tree_of(wanted.from.as_ref())?;
+        let Some(root) = tree.host_path() else { return Ok(None) };
+        let found = tree.find(wanted.source()).map_err(|error| wanted.wrong(error))?;
+        let path = root.join(found);
+        std::path::absolute(&path).map(Some).map_err(Cause::system("find", &path))
     }
 
     /// The files of a context: that of the build by default.

@@ -32,6 +32,8 @@ pub(super) struct Bind {
     pub(super) source: Option<PathBuf>,
     /// In the form of `mount -o`.
     pub(super) options: Vec<String>,
+    /// The same files, at a path of the host that outlives the build.
+    pub(super) lasting: Option<PathBuf>,
 }
 
 /// The network of a command.
@@ -148,8 +150,8 @@ impl Command<'_> {
         let path = self.files.join("output");
         let output = File::create(&path).map_err(Cause::system("create", &path))?;
         let status = finish(runtime::run(spec, streams(Stdio::Fd(output.as_fd()))))?;
-        let text = fs::read(&path).map_err(Cause::system("read", &path))?;
-        self.progress.output(&text, status != 0);
+        let mut output = File::open(&path).map_err(Cause::system("read", &path))?;
+        self.progress.output(&mut output, status != 0).map_err(Cause::system("read", &path))?;
         Ok(status)
     }
 }

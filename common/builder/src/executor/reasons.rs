@@ -111,6 +111,8 @@ fn reasons(earlier: &Inputs, now: &Inputs) -> Vec<Reason> {
                 "flag" => ("flag", rest),
                 "mount" => ("mount", rest),
                 "parent" => ("parent", ""),
+                // Too many to name them.
+                "files" => ("files", ""),
                 _ => ("instruction", name.as_str()),
             };
             found.push(Reason { cause, name: name.to_owned(), old, new });

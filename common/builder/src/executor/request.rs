@@ -38,6 +38,8 @@ pub(super) struct Request {
     pub(super) link: bool,
     /// The time of what it makes.
     pub(super) moment: Moment,
+    /// Whether copied files keep their times.
+    keeps_times: bool,
     /// The layers that it copies from.
     from: Option<String>,
     /// The text for the history.
@@ -125,8 +127,20 @@ impl Request {
             From::Layers(layers) => Some(chain_id(layers)),
             From::Files(_) => None,
         };
-        let moment = state.moment;
-        Ok(Self { job, chown, remote, checksum, repositories, keep_git, link, moment, from, text })
+        let (moment, keeps_times) = (state.moment, builder.options.keep_times);
+        Ok(Self {
+            job,
+            chown,
+            remote,
+            checksum,
+            repositories,
+            keep_git,
+            link,
+            moment,
+            keeps_times,
+            from,
+            text,
+        })
     }
 
     /// Whether something has to be fetched.
@@ -163,6 +177,9 @@ impl Request {
         if !self.link {
             inputs = inputs.with("parent", state.chain());
         }
+        if self.keeps_times {
+            inputs = inputs.with("flag keep-mtime", "true");
+        }
         match &self.from {
             Some(from) => inputs.with("from", from),
             None => inputs,
@@ -170,7 +187,7 @@ impl Request {
     }
 
     /// The dependencies of the copy besides its sources.
-    pub(super) fn key(&self, state: &State, builder: &Builder) -> Key {
+    pub(super) fn key(&self, state: &State) -> Key {
         let job = &self.job;
         Key::new(Step::Copy)
             .with(if self.link { "link".to_owned() } else { state.chain() })
@@ -180,13 +197,13 @@ impl Request {
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
             .with(state.moment.key())
-            .with(builder.options.keep_times.to_string())
+            .with(self.keeps_times.to_string())
     }
 
     /// A key that is known before anything is read: the layers of a stage or an image identify its content, and a file that must have
     /// a given digest has that one.
-    pub(super) fn short_key(&self, state: &State, builder: &Builder) -> Option<Key> {
-        let key = || self.key(state, builder);
+    pub(super) fn short_key(&self, state: &State) -> Option<Key> {
+        let key = || self.key(state);
         match (&self.from, &self.checksum) {
             (Some(from), _) => {
                 let key = key().with("layers").with(from).with_all(&self.job.sources);

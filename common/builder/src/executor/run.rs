@@ -13,6 +13,7 @@ use crate::{
     dockerfile::instruction::{CommandLine, HereDocument, Run, RunNetwork},
     error::Cause,
     network::Own,
+    normalize::normalize,
     progress::Form,
 };
 
@@ -83,7 +84,9 @@ impl Builder<'_> {
             .with_all(surroundings.limits.iter().map(|limit| format!("{limit:?}")))
             .with(surroundings.shared_memory.map(|size| size.to_string()).unwrap_or_default())
             .with(state.moment.key());
-        let shown = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let base = if self.options.normalize { base.with("normalize") } else { base };
+        let described = wanted.iter().map(|wanted| self.shown_by(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let (shown, files): (Vec<String>, Vec<_>) = described.into_iter().unzip();
         let key = |network, shown: &[String]| {
             let base = base.clone().with(match network {
                 Network::Own => "own",
@@ -93,7 +96,9 @@ impl Builder<'_> {
             let texts = wanted.iter().map(Wanted::text);
             texts.zip(shown).fold(base, |key, (text, shown)| key.with(text).with(shown))
         };
-        let mounted = wanted.iter().map(Wanted::text).zip(shown.clone());
+        // What a context shows is told file by file.
+        let told = shown.iter().zip(&files).map(|(shown, files)| if files.is_empty() { shown } else { "" });
+        let mounted: Vec<(&str, &str)> = wanted.iter().map(Wanted::text).zip(told).collect();
         let pair = |pair: &String| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (name.to_owned(), value.to_owned())
@@ -111,10 +116,16 @@ impl Builder<'_> {
             .with("flag shm-size", format!("{:?}", surroundings.shared_memory))
             .with_all("environment", config.env.iter().map(pair))
             .with_all("argument", arguments.clone())
-            .with_all("mount", mounted);
+            .with_all("mount", mounted)
+            .with_files(files.concat());
+        let inputs = if self.options.normalize { inputs.with("flag normalize", "true") } else { inputs };
         let text = history(&script.words, &pairs.collect::<Vec<_>>());
         let before = state.clone();
-        self.files(state, &key(network, &shown), &inputs, text, || {
+        let expected = match network {
+            Network::Own if !may_have_network() => Network::None,
+            network => network,
+        };
+        self.files(state, &key(expected, &shown), &inputs, text, || {
             // What it got may be less than what it should have.
             let (layer, network, shown) =
                 self.execute(&before, &script, &arguments, network, &wanted, shown.clone())?;
@@ -174,15 +185,23 @@ impl Builder<'_> {
         let stubs = Stubs::find(&root, targets.iter().map(std::path::PathBuf::as_path));
         drop(root);
         let status = command.run(&spec)?;
+        let binds = command.binds;
         drop((held, group));
         if status != 0 {
             let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
-            return Err(Cause::Failed { command: script.words.join(" "), status, offline });
+            let left = match self.options.keep_failed {
+                true => Some(Box::new(self.leave(state, &script.words, &binds, mounted, &stubs)?)),
+                false => None,
+            };
+            return Err(Cause::Failed { command: script.words.join(" "), status, offline, left });
         }
         let network = match (network, own) {
             (Network::Own, None) => Network::None,
             (network, _) => network,
         };
+        if self.options.normalize {
+            normalize(&mounted.directories.upper, &mounted.rootfs)?;
+        }
         Ok((self.store.commit_without(mounted, &stubs, state.moment)?, network, shown))
     }
 
@@ -195,7 +214,7 @@ impl Builder<'_> {
                 }
                 operation::note(&format!("warning: RUN has no network: {cause}"));
             };
-            if !rustix::process::geteuid().is_root() || !userns::is_first().unwrap_or(false) {
+            if !may_have_network() {
                 is_told(&"only root of the machine makes one");
                 return None;
             }
@@ -216,8 +235,14 @@ impl Builder<'_> {
             target: crate::copy::clean(PROGRAMS, name),
             source: Some(path),
             options: vec!["bind".to_owned(), "ro".to_owned()],
+            lasting: None,
         })
     }
+}
+
+/// Whether this user may give RUN a network of the build's own.
+fn may_have_network() -> bool {
+    rustix::process::geteuid().is_root() && userns::is_first().unwrap_or(false)
 }
 
 /// A RUN for the history: with its arguments.

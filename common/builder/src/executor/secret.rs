@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,9 @@ use super::{
     process::Bind,
 };
 use crate::{copy::clean, error::Cause};
+
+/// The most that a secret may have, in bytes (BuildKit has the same).
+const MOST: u64 = 500 << 10;
 
 /// The source of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +31,16 @@ pub enum Secret {
 impl Secret {
     pub(super) fn read(&self) -> Result<Vec<u8>, Cause> {
         match self {
-            Self::File(path) => fs::read(path).map_err(Cause::system("read secret", path)),
+            Self::File(path) => {
+                let mut content = Vec::new();
+                let read =
+                    fs::File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut content));
+                let read = read.and_then(|_| match content.len() as u64 > MOST {
+                    true => Err(io::ErrorKind::FileTooLarge.into()),
+                    false => Ok(content),
+                });
+                read.map_err(Cause::system("read secret", path))
+            }
             Self::Variable(name) => {
                 let value = std::env::var_os(name).ok_or_else(|| Cause::NoVariable(name.clone()))?;
                 Ok(std::os::unix::ffi::OsStringExt::into_vec(value))
@@ -98,6 +111,7 @@ impl Builder<'_> {
             target: clean(working_dir, &target),
             source: Some(path),
             options: ["bind", "ro", "nosuid", "nodev", "noexec"].map(String::from).to_vec(),
+            lasting: None,
         });
         Ok(())
     }

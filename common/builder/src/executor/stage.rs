@@ -20,7 +20,7 @@ use crate::{
     error::{Cause, Error},
     metadata,
     moment::Moment,
-    plan::Origin,
+    plan::{self, Origin},
 };
 
 /// A stage after some of its instructions.
@@ -109,8 +109,9 @@ impl Builder<'_> {
     fn from(&self, at: usize) -> Result<State, Cause> {
         match &self.plan.bases[at] {
             Origin::Scratch | Origin::Files(_) => {
-                let moment = Moment::of(self.options.epoch, None);
-                Ok(State { image: Image::scratch(self.global.target()), moment, ..State::default() })
+                let moment = Moment::of(self.epoch, None);
+                let platform = plan::platform(&self.file, &self.file.stages[at], &self.global)?;
+                Ok(State { image: Image::scratch(platform.as_ref()), moment, ..State::default() })
             }
             Origin::Stage(index) => {
                 // Its ARGs are inherited (docs.docker.com/build/building/variables, "Scoping").
@@ -119,7 +120,7 @@ impl Builder<'_> {
             }
             Origin::Image(name, platform) if self.is_unknown(name, platform.as_ref()) => {
                 let layers = self.rehearsal.iter().map(Rehearsal::layer).collect();
-                let moment = Moment::of(self.options.epoch, None);
+                let moment = Moment::of(self.epoch, None);
                 Ok(State { image: Image::scratch(platform.as_ref()), layers, moment, ..State::default() })
             }
             Origin::Image(name, platform) => {
@@ -129,7 +130,7 @@ impl Builder<'_> {
                 for stale in ["container", "container_config"] {
                     base.image.other.remove(stale);
                 }
-                let moment = Moment::of(self.options.epoch, base.image.created.as_deref());
+                let moment = Moment::of(self.epoch, base.image.created.as_deref());
                 let below = (base.layers.len(), base.image.history.len());
                 Ok(State { image: base.image, layers: base.layers, moment, below, ..State::default() })
             }
@@ -146,8 +147,9 @@ impl Builder<'_> {
         let noun = if count == 1 { "trigger" } else { "triggers" };
         self.progress.line(&format!("# Executing {count} build {noun}"));
         for text in triggers {
+            self.text = format!("ONBUILD {text}");
             if let Some(rehearsal) = &self.rehearsal {
-                rehearsal.begin(format!("ONBUILD {text}"));
+                rehearsal.begin(self.text.clone());
             }
             let mut follow = || {
                 let trigger = |source| Cause::Trigger { text: text.clone(), source };
@@ -288,7 +290,7 @@ impl Builder<'_> {
         if self.rehearsal.is_some() {
             return Ok(());
         }
-        Ok(self.cache.put(key, entry, self.store.workspace()?.path())?)
+        Ok(self.cache.put(key, entry, &self.text, self.store.workspace()?.path())?)
     }
 
     /// The cache's entry for a key, if its layer is still in the store.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -82,7 +82,7 @@ impl Store {
     /// The store to look at: nothing may be made in it.
     pub(super) fn look(options: &Options) -> Result<Self, Cause> {
         let layout = Layout::look(options.root.join("images"))?;
-        let images = Images::new(layout, Pull::Never, true, &BTreeMap::new());
+        let images = Images::new(layout, Pull::Never, true, &options.contexts).looking();
         Ok(Self::new(&options.root, images, false))
     }
 

@@ -29,6 +29,8 @@ use crate::{
 
 /// A longer line is printed in parts.
 const LINE: usize = 64 << 10;
+/// An object holds at most what is in the Dockerfile, or the names of files.
+const OBJECT: usize = 128 << 20;
 
 /// How lines begin that are JSON objects of ours.
 const MARKS: [&[u8]; 2] = [b"{\"event\":", b"{\"cache\":"];
@@ -190,15 +192,17 @@ impl Worker {
         }
         self.line.extend_from_slice(&buffer[..count]);
         let mut text = Vec::new();
+        // An object names its stage itself, or is about a step of one. It stays whole.
+        let is_object = |line: &[u8]| MARKS.iter().any(|mark| line.starts_with(mark));
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
-            // An object names its stage itself, or is about a step of one.
-            if !MARKS.iter().any(|mark| line.starts_with(mark)) {
+            if !is_object(&line) {
                 text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
             }
             text.extend_from_slice(&line);
         }
-        if !self.line.is_empty() && (count == 0 || self.line.len() > LINE) {
+        let longest = if is_object(&self.line) { OBJECT } else { LINE };
+        if !self.line.is_empty() && (count == 0 || self.line.len() > longest) {
             text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
             text.append(&mut self.line);
             text.push(b'\n');

@@ -74,7 +74,7 @@ pub const ROWS: [Row; 17] = [
     },
     Row {
         name: Image::NAME,
-        makers: &["img-build", "img-pull", "img-load", "img-inspect"],
+        makers: &["img-build", "img-edit", "img-pull", "img-load", "img-inspect"],
         extenders: &[],
         others: "img-commit replaces it with the new image",
         holds: "`reference`, `descriptor` (OCI descriptor of the manifest), `configuration` (OCI image configuration, with every other member that the image has there)",
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn who_makes_what() {
-        assert_eq!(made_by("image"), "img-build, img-pull, img-load or img-inspect");
+        assert_eq!(made_by("image"), "img-build, img-edit, img-pull, img-load or img-inspect");
         assert_eq!(made_by("network"), "netns-add or netns-bridge");
         assert_eq!(made_by("theirs"), "the tool that makes it");
         assert!(is_of_contract("steps") && !is_of_contract("ports") && !is_of_contract("theirs"));

@@ -101,6 +101,11 @@ pub trait Source: clap::Parser {
     /// Whatever makes the job impossible; the store does not change then.
     fn make(&self, context: &Context) -> anyhow::Result<Self::Member>;
 
+    /// The document of a job that failed, without its `error`: what a person needs to look into it. By default there is nothing.
+    fn left(&self) -> Document {
+        Document::new()
+    }
+
     /// What [`Source::make`] would do, one line each.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
             return H::status(Exit::Failed, Some(&error));
         }
     };
-    let document = match hooks.input().read() {
+    let mut document = match hooks.input().read() {
         Ok(document) => document,
         Err(unread) => {
             if let Some(document) = unread.of_other_version() {
@@ -64,7 +64,7 @@ fn job<F: Filter, H: Hooks<F>>(tool: &str, version: &str, filter: &F) -> u8 {
             return H::status(unread.tell(tool), None);
         }
     };
-    if document.has_failed() {
+    if document.has_failed() && !hooks.looks_into(&mut document) {
         hooks.pass_on(&document);
         return H::status(Exit::Upstream, None);
     }

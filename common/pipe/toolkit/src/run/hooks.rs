@@ -67,6 +67,13 @@ pub trait Hooks<F: Filter>: Sized {
         Ok(())
     }
 
+    /// Whether the job is to look into what failed earlier. The `error` is taken out of the document then. By default a document with
+    /// one is passed on.
+    fn looks_into(&self, document: &mut Document) -> bool {
+        let _ = document;
+        false
+    }
+
     /// Writes the document of a finished job.
     ///
     /// # Errors

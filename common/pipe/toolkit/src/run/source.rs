@@ -65,7 +65,7 @@ fn run<S: Source>() -> Exit {
     match made {
         // The message says it all, and nobody is behind a terminal.
         Err(error) if shows(source.common()) => failure::end(&tool, &error),
-        Err(error) => fail(&tool, Document::new(), Stage::Apply, &error, to_output),
+        Err(error) => fail(&tool, source.left(), Stage::Apply, &error, to_output),
         Ok((_, Some(shown))) => show(&tool, &shown),
         Ok((document, None)) => written(&tool, &document),
     }

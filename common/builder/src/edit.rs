@@ -1,0 +1,159 @@
+//! An image of the store as another one: with other settings, more layers, one layer, or on another base. Nothing runs.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use archive::{Compression, Decompressed, Limits, Reader, peek};
+use oci::{
+    Layout, Platform, Reference,
+    digest::{Algorithm, Hashing},
+    spec::{Descriptor, MediaType},
+};
+
+use crate::{
+    Built,
+    cache::Layer,
+    commit::change,
+    config::{History, Image},
+    error::Cause,
+    executor::{Whole, layers_of},
+    manifest,
+};
+
+/// What is changed, in this order.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// `$STAVE_ROOT`, absolute.
+    pub root: PathBuf,
+    /// The platform of an image of several.
+    pub platform: Option<Platform>,
+    /// The base that the image stands on, and the one that it is to stand on.
+    pub rebase: Option<(Descriptor, Descriptor)>,
+    /// Archives that become layers, in this order.
+    pub append: Vec<PathBuf>,
+    /// One layer for all.
+    pub flatten: bool,
+    /// Instructions of a Dockerfile that change the configuration.
+    pub changes: Vec<String>,
+    /// Labels to set.
+    pub labels: Vec<(String, String)>,
+    /// Labels to remove.
+    pub without_labels: Vec<String>,
+    /// Annotations of the manifest to set.
+    pub annotations: Vec<(String, String)>,
+    /// The names of the new image.
+    pub tags: Vec<Reference>,
+    /// Do not wait until the image is on the disk.
+    pub no_sync: bool,
+}
+
+/// Makes the image from that of `image`, a manifest or an index in the store.
+///
+/// # Errors
+/// [`Cause`]; no name is given then.
+pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
+    let layout = Layout::open(edit.root.join("images"))?.with_sync(!edit.no_sync);
+    let found = layout.image(image, edit.platform.as_ref())?;
+    let mut layers = layers_of(&found)?;
+    let mut image: Image = serde_json::from_value(found.raw_configuration.clone())?;
+    if let Some((old, new)) = &edit.rebase {
+        rebase(&layout, edit, (old, new), &mut layers, &mut image)?;
+    }
+    for path in &edit.append {
+        let layer = take(&layout, path)?;
+        let created = image.created.clone();
+        image.rootfs.diff_ids.push(layer.diff_id.to_string());
+        image.history.push(History {
+            created,
+            created_by: Some(format!("img-edit --append {}", path.display())),
+            ..History::default()
+        });
+        layers.push(layer);
+    }
+    if edit.flatten && layers.len() > 1 {
+        let whole = Whole::of(&edit.root, layers, edit.no_sync)?;
+        let layer = whole.flatten()?;
+        image.rootfs.diff_ids = vec![layer.diff_id.to_string()];
+        image.history.iter_mut().for_each(|entry| entry.empty_layer = true);
+        image.history.push(History {
+            created: image.created.clone(),
+            created_by: Some("img-edit --flatten".to_owned()),
+            ..History::default()
+        });
+        layers = vec![layer];
+    }
+    change(&mut image, &edit.changes)?;
+    edit.without_labels.iter().for_each(|name| drop(image.config.labels.remove(name)));
+    image.config.labels.extend(edit.labels.iter().cloned());
+    let own = found.manifest.annotations().clone().unwrap_or_default();
+    let own = own.into_iter().filter(|(name, _)| edit.annotations.iter().all(|(new, _)| new != name));
+    let annotations: Vec<(String, String)> = own.chain(edit.annotations.iter().cloned()).collect();
+    let config = layout.write_json(MediaType::ImageConfig, &image)?;
+    let id = oci::Digest::try_from(config.digest()).map_err(oci::layout::Error::from)?;
+    let blobs: Vec<Descriptor> = layers.into_iter().map(|layer| layer.descriptor).collect();
+    let descriptor = manifest::write(&layout, config, &blobs, &annotations)?;
+    layout.name(&descriptor, &edit.tags)?;
+    let mut configuration = serde_json::to_value(&image)?;
+    configuration.sort_all_objects();
+    Ok(Built { descriptor, configuration, id, tree: None, read: Vec::new() })
+}
+
+/// Puts what the image has above one base on another. Its settings stay.
+fn rebase(
+    layout: &Layout,
+    edit: &Edit,
+    (old, new): (&Descriptor, &Descriptor),
+    layers: &mut Vec<Layer>,
+    image: &mut Image,
+) -> Result<(), Cause> {
+    let read = |descriptor| -> Result<(Vec<Layer>, Image), Cause> {
+        let found = layout.image(descriptor, edit.platform.as_ref())?;
+        Ok((layers_of(&found)?, serde_json::from_value(found.raw_configuration)?))
+    };
+    let ((old, old_image), (new, new_image)) = (read(old)?, read(new)?);
+    let is_below = |(own, old): (&Layer, &Layer)| own.diff_id == old.diff_id;
+    if old.len() > layers.len() || !layers.iter().zip(&old).all(is_below) {
+        return Err(Cause::NoBase);
+    }
+    let own_platform = (&image.os, &image.architecture);
+    if own_platform != (&new_image.os, &new_image.architecture) {
+        return Err(Cause::OtherPlatform(format!("{}/{}", new_image.os, new_image.architecture)));
+    }
+    layers.splice(..old.len(), new);
+    image.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+    // The entries of the old base stand first, unless a builder left them out.
+    let count = old_image.history.len();
+    let has_them = image.history.iter().zip(&old_image.history).all(|(own, old)| own == old);
+    let own = if has_them && count <= image.history.len() { count } else { 0 };
+    image.history.splice(..own, new_image.history);
+    Ok(())
+}
+
+/// Takes an archive into the store, as it is. It is read to its end there: what is no archive is no layer.
+fn take(layout: &Layout, path: &Path) -> Result<Layer, Cause> {
+    let failed = |source: io::Error| Cause::system("append layer", path)(source);
+    let (start, mut file) = peek(File::open(path).map_err(failed)?, Compression::LOOK).map_err(failed)?;
+    let media_type = match Compression::detect(&start) {
+        Compression::None => MediaType::ImageLayer,
+        Compression::Gzip => MediaType::ImageLayerGzip,
+        Compression::Zstd => MediaType::ImageLayerZstd,
+        Compression::Xz | Compression::Bzip2 => {
+            return Err(failed(io::Error::other("a layer is plain, or compressed with gzip or zstd")));
+        }
+    };
+    let mut writer = layout.writer()?;
+    io::copy(&mut file, &mut writer).map_err(failed)?;
+    let descriptor = writer.commit_as(media_type)?;
+    let content = || -> Result<_, Cause> {
+        Decompressed::new(layout.blob_reader(&descriptor)?, Limits::default()).map_err(failed)
+    };
+    let mut reader = Reader::new(content()?);
+    while reader.next().map_err(|error| failed(error.into()))?.is_some() {}
+    let mut hashing = Hashing::new(io::sink(), Algorithm::Sha256);
+    io::copy(&mut content()?, &mut hashing).map_err(failed)?;
+    let (_, diff_id, _) = hashing.finish();
+    Ok(Layer { descriptor, diff_id })
+}

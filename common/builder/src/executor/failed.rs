@@ -1,0 +1,69 @@
+//! What a RUN that failed leaves (`--keep-failed`): an image without a name, with what the command had written, its environment and
+//! its command line; and those of its mounts that outlive the build.
+
+use oci::spec::{Descriptor, MediaType};
+use serde::{Deserialize, Serialize};
+
+use super::{Builder, process::Bind, stage::State, store::Mounted, stubs::Stubs};
+use crate::{cache::Entry, error::Cause, manifest};
+
+/// A RUN that failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Left {
+    /// The manifest of the image.
+    pub descriptor: Descriptor,
+    /// Its configuration.
+    pub configuration: serde_json::Value,
+    /// Mounts, as `union-mount --volume` takes them.
+    pub volumes: Vec<String>,
+    /// Where mounts were that ended with the build.
+    pub without: Vec<String>,
+}
+
+impl Builder<'_> {
+    /// Makes an image of what a command has left. Secrets are not in it.
+    pub(super) fn leave(
+        &self,
+        state: &State,
+        words: &[String],
+        binds: &[Bind],
+        mounted: Mounted,
+        stubs: &Stubs,
+    ) -> Result<Left, Cause> {
+        let layer = self.store.commit_without(mounted, stubs, state.moment)?;
+        let mut state = state.clone();
+        let entry = Entry { created: state.moment.text(), layer: Some(layer) };
+        state.take(entry, format!("RUN {}", words.join(" ")));
+        for (name, value) in state.arguments.environment() {
+            state.image.config.set_variable(&name, &value);
+        }
+        state.image.config.entrypoint = None;
+        state.image.config.cmd = Some(words.to_vec());
+        let layout = &self.store.images.layout;
+        let config = layout.write_json(MediaType::ImageConfig, &state.image)?;
+        let layers: Vec<_> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
+        let descriptor = manifest::write(layout, config, &layers, &[])?;
+        let (mut volumes, mut without) = (Vec::new(), Vec::new());
+        for bind in binds.iter().filter(|bind| bind.source.is_some()) {
+            match volume(bind) {
+                Some(volume) => volumes.push(volume),
+                None => without.push(format!("/{}", bind.target.display())),
+            }
+        }
+        let mut configuration = serde_json::to_value(&state.image)?;
+        configuration.sort_all_objects();
+        Ok(Left { descriptor, configuration, volumes, without })
+    }
+}
+
+/// What the command could write to stays writable only where the build keeps it, too: in a cache.
+fn volume(bind: &Bind) -> Option<String> {
+    let source = bind.lasting.as_ref()?;
+    let is_cache = bind.source.as_ref() == Some(source);
+    let (source, target) = (source.to_str()?, bind.target.to_str()?);
+    if source.contains(':') || target.contains(':') {
+        return None;
+    }
+    let readonly = !is_cache || bind.options.iter().any(|option| option == "ro");
+    Some(format!("{source}:/{target}{}", if readonly { ":ro" } else { "" }))
+}

@@ -1,0 +1,56 @@
+//! The files of an image of the store, all its layers together.
+
+use std::{io::Write, os::fd::AsFd, path::Path};
+
+use layer::{compression::Compression, diff::Summary};
+
+use super::{
+    Options,
+    store::{Store, open_readable},
+};
+use crate::{cache::Layer, error::Cause, moment::Moment};
+
+/// Layers of an image that stands in the store below `root` (`$STAVE_ROOT`).
+#[derive(Debug)]
+pub struct Whole {
+    store: Store,
+    layers: Vec<Layer>,
+}
+
+impl Whole {
+    /// Of an image's layers, lowest first. The calling process gets a mount namespace of its own when they are read. It must be
+    /// single-threaded then.
+    ///
+    /// # Errors
+    /// When there is no store, or a layer is missing in it.
+    pub fn new(root: &Path, image: &oci::Image, no_sync: bool) -> Result<Self, Cause> {
+        Self::of(root, layers_of(image)?, no_sync)
+    }
+
+    pub(crate) fn of(root: &Path, layers: Vec<Layer>, no_sync: bool) -> Result<Self, Cause> {
+        let store = Store::open(&Options { root: root.to_owned(), no_sync, ..Options::default() })?;
+        Ok(Self { store, layers })
+    }
+
+    /// Writes all files as one archive, which has no whiteouts.
+    ///
+    /// # Errors
+    /// When a layer cannot be unpacked, or the archive not be written.
+    pub fn write(&self, out: &mut dyn Write, compression: Compression) -> Result<Summary, Cause> {
+        let mounted = self.store.readable(&self.layers)?;
+        let root = open_readable(&mounted.rootfs)?;
+        let options = layer::diff::Options { compression, ..layer::diff::Options::default() };
+        layer::diff::upper(root.as_fd(), out, &options).map_err(Cause::Tree)
+    }
+
+    /// Makes one layer of all, with the times that files have.
+    pub(crate) fn flatten(&self) -> Result<Layer, Cause> {
+        self.store.difference(&self.layers, 0, Moment::untouched())
+    }
+}
+
+/// The layers of an image, lowest first.
+pub(crate) fn layers_of(image: &oci::Image) -> Result<Vec<Layer>, Cause> {
+    let layers = image.layers()?.into_iter();
+    Ok(layers.map(|(descriptor, diff_id)| Layer { descriptor: descriptor.clone(), diff_id }).collect())
+}
