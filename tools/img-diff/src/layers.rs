@@ -31,6 +31,11 @@ pub(crate) fn compare(layout: &Layout, a: &Image, b: &Image, found: &mut Vec<Dif
             (Some((own, own_id)), Some((other, other_id))) if own_id != other_id => {
                 files(number, &read(layout, own)?, &read(layout, other)?, found);
             }
+            // The same content, compressed in another way.
+            (Some((own, _)), Some((other, _))) if own.digest() != other.digest() => {
+                let [a, b] = [own, other].map(|layer| json!([layer.media_type(), layer.digest()]));
+                found.push(Difference { layer: Some(number), path: String::new(), what: "blob", a, b });
+            }
             (Some(_), Some(_)) => {}
             (one, other) => {
                 let id = |layer: Option<&(&Descriptor, Digest)>| json!(layer.map(|(_, id)| id.to_string()));

@@ -2,7 +2,8 @@
 //!
 //! # Does
 //! Compares the configurations of two images, and their layers one by one: each path's kind, mode, owner, time, size, target,
-//! attributes and content. Layers of the same digest are not read.
+//! attributes and content. Layers of the same content are not read: they can differ in how they are compressed. Annotations are
+//! compared, too.
 //! # Reads
 //! No document.
 //! # Adds
@@ -76,6 +77,9 @@ impl Report for Diff {
         let is_equal = a.descriptor.digest() == b.descriptor.digest();
         if !is_equal {
             settings::compare("", &a.raw_configuration, &b.raw_configuration, &mut differences);
+            let [own, other] =
+                [&a, &b].map(|image| json!(image.manifest.annotations().clone().unwrap_or_default()));
+            settings::compare("annotations", &own, &other, &mut differences);
             layers::compare(&layout, &a, &b, &mut differences)?;
         }
         Ok(json!({"equal": is_equal, "differences": differences}))

@@ -73,3 +73,21 @@ fn what_two_images_differ_in() {
     assert_eq!(status, Some(1));
     assert!(error.starts_with("img-diff: ") && error.contains("none"), "{error}");
 }
+
+#[test]
+fn annotations_are_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path(), "a", &testkit::rootfs(|tree| testkit::file(tree, "f", 0o644, b"f")), json!({}));
+    let layout = Layout::open(dir.path().join("images")).unwrap();
+    let image = layout.image(&layout.find("a").unwrap(), None).unwrap();
+    let mut manifest = serde_json::to_value(&image.manifest).unwrap();
+    manifest["annotations"] = json!({"x": "y"});
+    let manifest = layout.write_json(MediaType::ImageManifest, &manifest).unwrap();
+    layout.tag(&"b".parse().unwrap(), &manifest).unwrap();
+    let (_, text, _) = diff(dir.path(), &["a", "b"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        report["differences"],
+        json!([{"path": "annotations.x", "what": "setting", "a": null, "b": "y"}])
+    );
+}

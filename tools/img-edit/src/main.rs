@@ -1,0 +1,155 @@
+//! Makes another image of an image: other settings, more layers, one layer, or another base.
+//!
+//! # Does
+//! In this order: puts the image on another base (`--rebase`), adds archives as layers (`--append`), makes one layer of all (`--flatten`),
+//! and changes settings. Runs nothing. The image that it starts from stays as it is.
+//! # Reads
+//! No document.
+//! # Adds
+//! `image`: the new image, under the first of its names.
+//! # Undoes
+//! Only the member: the image stays in the store until `img-rm` and `img-gc`.
+//! # Needs
+//! Write access to `$STAVE_ROOT`; root for `--flatten`, which mounts the layers.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use builder::edit::{Edit, edit};
+use clap::Parser;
+use document::members::Image;
+use oci::{Layout, Platform, Reference, spec::Descriptor};
+use toolkit::prelude::*;
+
+/// Make another image of an image
+#[derive(Parser)]
+#[command(name = "img-edit", version, after_help = toolkit::EQUIVALENT_HELP)]
+struct ImgEdit {
+    /// The image: a name, an id, or the first digits of an id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    #[arg(help = "Name the new image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = name)]
+    tags: Vec<Reference>,
+    /// Change the configuration with an instruction of a Dockerfile: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+    /// Set a label; without =VALUE, remove it; repeatable
+    #[arg(long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
+    /// Set an annotation of the manifest; repeatable
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    annotations: Vec<(String, String)>,
+    /// Add an archive as a layer on top: a tar, plain or compressed with gzip or zstd; repeatable
+    #[arg(long, value_name = "FILE")]
+    append: Vec<PathBuf>,
+    /// Make one layer of all
+    #[arg(long)]
+    flatten: bool,
+    /// Put what the image has on top of the image OLD on the image NEW
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
+    rebase: Option<Vec<String>>,
+    /// Take this platform of a multi-platform image: os/architecture[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Source for ImgEdit {
+    type Member = Image;
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn make(&self, context: &Context) -> Result<Image> {
+        let (job, image) = self.job(context)?;
+        let built = edit(&job, &image).map_err(operation::Error::from)?;
+        if !context.quiet {
+            operation::tell!("{}", built.id);
+        }
+        Ok(Image {
+            reference: self.tags.first().map(Reference::to_string),
+            descriptor: built.descriptor,
+            configuration: built.configuration.try_into()?,
+        })
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        self.job(context)?;
+        const NAME: &str = "edited";
+        let mut lines = vec![operation::words(["buildah", "from", "--name", NAME, &self.image])];
+        if let Some([old, new]) = self.rebase.as_deref() {
+            lines.push(format!(
+                "# the layers of {} in place of those of {}",
+                operation::quote(new),
+                operation::quote(old)
+            ));
+        }
+        let files = self.append.iter().map(|path| path.to_string_lossy().into_owned());
+        lines.extend(files.map(|path| operation::words(["buildah", "add", NAME, &path, "/"])));
+        lines.extend(self.changes.iter().map(|change| format!("buildah config {NAME} # {change}")));
+        let annotations: Vec<_> =
+            self.annotations.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let set = self.labels.iter().map(|label| ("--label", label));
+        for (flag, value) in set.chain(annotations.iter().map(|annotation| ("--annotation", annotation))) {
+            lines.push(operation::words(["buildah", "config", flag, value, NAME]));
+        }
+        let mut commit = vec!["buildah", "commit"];
+        commit.extend(self.flatten.then_some("--squash"));
+        let names: Vec<String> = self.tags.iter().map(Reference::to_string).collect();
+        commit.extend([NAME].into_iter().chain(names.first().map(String::as_str)));
+        lines.push(operation::words(commit));
+        lines.extend(names.iter().skip(1).map(|name| operation::words(["buildah", "tag", &names[0], name])));
+        Ok(toolkit::equivalent(lines))
+    }
+}
+
+impl ImgEdit {
+    /// What is changed, and in which image.
+    fn job(&self, context: &Context) -> Result<(Edit, Descriptor)> {
+        let layout = Layout::look(context.scope.root.join("images"))?;
+        let image = layout.find(&self.image)?;
+        let rebase = match self.rebase.as_deref() {
+            Some([old, new]) => Some((layout.find(old)?, layout.find(new)?)),
+            _ => None,
+        };
+        let (set, removed): (Vec<&String>, Vec<&String>) =
+            self.labels.iter().partition(|label| label.contains('='));
+        let job = Edit {
+            root: context.scope.root.clone(),
+            platform: self.platform.clone(),
+            rebase,
+            append: self.append.clone(),
+            flatten: self.flatten,
+            changes: self.changes.clone(),
+            labels: set.into_iter().filter_map(|label| pair(label).ok()).collect(),
+            without_labels: removed.into_iter().cloned().collect(),
+            annotations: self.annotations.clone(),
+            tags: self.tags.clone(),
+            no_sync: !self.writing.is_synced()?,
+        };
+        Ok((job, image))
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is NAME=VALUE".to_owned()),
+    }
+}
+
+fn name(text: &str) -> Result<Reference, String> {
+    let reference: Reference =
+        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
+    match reference.digest() {
+        Some(_) => Err("a name with a digest cannot be given".to_owned()),
+        None => Ok(reference),
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::source::<ImgEdit>()
+}

@@ -1,0 +1,160 @@
+//! Makes one image for several platforms.
+//!
+//! # Does
+//! Writes an index of images that are in the store, and gives it a name. Of an image that is an index itself, it takes all parts, with
+//! their attestations. Two images for one platform are refused.
+//! # Reads
+//! No document.
+//! # Adds
+//! Nothing; prints `{"reference", "digest", "manifests": [{"digest", "platform"}]}`.
+//! # Undoes
+//! Nothing: `img-rm` takes the name away.
+//! # Needs
+//! Write access to `$STAVE_ROOT/images`.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::Parser;
+use oci::{
+    Layout, Platform, Reference,
+    media_type::{Kind, kind},
+    spec::{Descriptor, MediaType, SCHEMA_VERSION},
+};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// Make one image for several platforms
+#[derive(Parser)]
+#[command(name = "img-index", version, after_help = toolkit::EQUIVALENT_HELP)]
+struct Index {
+    /// The name of the index
+    #[arg(value_name = "NAME", value_parser = name)]
+    name: Reference,
+    /// The images: names, ids, or the first digits of ids
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+    /// Set an annotation of the index; repeatable
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    annotations: Vec<(String, String)>,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Report for Index {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        let layout = self.layout(context)?;
+        let manifests = self.manifests(&layout)?;
+        let mut index = json!({"schemaVersion": SCHEMA_VERSION, "mediaType": MediaType::ImageIndex, "manifests": manifests});
+        if !self.annotations.is_empty() {
+            index["annotations"] =
+                self.annotations.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect();
+        }
+        let descriptor = layout.write_json(MediaType::ImageIndex, &index)?;
+        layout.tag(&self.name, &descriptor)?;
+        let shown = manifests
+            .iter()
+            .map(|manifest| json!({"digest": manifest["digest"], "platform": manifest["platform"]}));
+        Ok(json!({
+            "reference": self.name,
+            "digest": descriptor.digest(),
+            "manifests": shown.collect::<Vec<_>>(),
+        }))
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        self.manifests(&self.layout(context)?)?;
+        let name = self.name.to_string();
+        let mut lines = vec![operation::words(["buildah", "manifest", "create", &name])];
+        lines.extend(
+            self.images
+                .iter()
+                .map(|image| operation::words(["buildah", "manifest", "add", "--all", &name, image])),
+        );
+        Ok(toolkit::equivalent(lines))
+    }
+}
+
+impl Index {
+    fn layout(&self, context: &Context) -> Result<Layout> {
+        Ok(Layout::look(context.scope.root.join("images"))?.with_sync(self.writing.is_synced()?))
+    }
+
+    /// The entries of the index, in the order of the images.
+    fn manifests(&self, layout: &Layout) -> Result<Vec<Value>> {
+        let mut found: Vec<Value> = Vec::new();
+        for image in &self.images {
+            let descriptor = layout.find(image)?;
+            let entries = match kind(&descriptor) {
+                Kind::Index => layout.read_json::<Value>(&descriptor)?["manifests"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default(),
+                _ => vec![entry(layout, &descriptor)?],
+            };
+            for entry in entries {
+                if found.iter().any(|own| own["digest"] == entry["digest"]) {
+                    continue;
+                }
+                // What is for no platform, as an attestation, belongs to the others.
+                let is_other = |own: &&Value| {
+                    own["platform"] == entry["platform"] && own["platform"]["architecture"] != "unknown"
+                };
+                if let Some(other) = found.iter().find(is_other) {
+                    bail!(
+                        "add image {image:?}: another one is for the same platform: {}",
+                        shown(&other["platform"])
+                    );
+                }
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// An image as an entry of an index: with its platform, and without the annotations of the store.
+fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
+    let image = layout.image(descriptor, None)?;
+    let Platform { os, architecture, variant } = image.platform();
+    let mut platform = json!({"architecture": architecture, "os": os});
+    if let Some(variant) = variant {
+        platform["variant"] = variant.into();
+    }
+    Ok(json!({
+        "mediaType": descriptor.media_type(),
+        "digest": descriptor.digest(),
+        "size": descriptor.size(),
+        "platform": platform,
+    }))
+}
+
+fn shown(platform: &Value) -> String {
+    let parts = ["os", "architecture", "variant"].into_iter().filter_map(|part| platform[part].as_str());
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is NAME=VALUE".to_owned()),
+    }
+}
+
+fn name(text: &str) -> Result<Reference, String> {
+    let reference: Reference =
+        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
+    match reference.digest() {
+        Some(_) => Err("a name with a digest cannot be given".to_owned()),
+        None => Ok(reference.pinned()),
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<Index>()
+}
