@@ -79,6 +79,11 @@ fn flags_of_run_and_exec() {
             "same",
         ),
         ("run --rm -- busybox echo hi", "hi"),
+        ("run --rm -u 5:6 --group-add 4242 --group-add 7 busybox id -G", "6 7 4242"),
+        ("run --rm --domainname example busybox cat /proc/sys/kernel/domainname", "example"),
+        ("run --rm --cidfile id --name called busybox true && cat id && rm id", "called"),
+        ("run --rm --pull never busybox echo hi", "hi"),
+        ("run --rm --cpu-period 50000 --cpu-quota 25000 -m 0 busybox echo hi", "hi"),
     ] {
         host.prints(arguments, expected);
     }
@@ -470,11 +475,9 @@ fn a_terminal_shows_tables_and_lines() {
         let text = shown(command);
         assert!(text.starts_with(start), "{command}: {text}");
     }
-    for (command, all) in [
-        ("img-tag busybox other", ""),
-        ("img-rm other", "Untagged: other:latest\n"),
-        ("unwind web", "web\n"),
-    ] {
+    for (command, all) in
+        [("img-tag busybox other", ""), ("img-rm other", "Untagged: other:latest\n"), ("unwind web", "web\n")]
+    {
         assert_eq!(shown(command), all, "{command}");
     }
     // The message says it all.
@@ -496,6 +499,31 @@ fn commands_of_images() {
     assert_eq!((loaded.stderr.as_str(), loaded.status), ("Loaded image: other:2\n", 0));
     host.fails("imges", 2, "stave: unknown command: imges (did you mean images?)");
     host.fails("zzz", 2, "stave: unknown command: zzz");
+}
+
+/// As `docker run` does it.
+#[test]
+fn an_image_that_is_missing_comes_from_its_registry() {
+    let host = Host::new();
+    host.0.start_registry(5000, "data", serde_json::json!({}));
+    host.0.sh("img-push busybox 127.0.0.1:5000/own/busybox:1 > /dev/null").ok();
+    host.fails(
+        "run --pull never 127.0.0.1:5000/own/busybox:1 true",
+        125,
+        "img-inspect: no image \"127.0.0.1:5000/own/busybox:1\" in the image store",
+    );
+    let pulled = host.stave("run --rm 127.0.0.1:5000/own/busybox:1 echo hi");
+    assert_eq!((pulled.stdout.as_str(), pulled.status), ("hi\n", 0), "{}", pulled.stderr);
+    assert!(
+        pulled.stderr.contains("Status: Downloaded newer image for 127.0.0.1:5000/own/busybox:1"),
+        "{}",
+        pulled.stderr
+    );
+    let again = host.stave("run --rm --pull always 127.0.0.1:5000/own/busybox:1 echo hi");
+    assert!(again.stderr.contains("Status: Image is up to date for"), "{}", again.stderr);
+    let none = host.stave("run --rm 127.0.0.1:5000/none true").exits(125);
+    assert!(none.stderr.contains("img-pull: "), "{}", none.stderr);
+    host.fails("run --pull no busybox true", 125, "stave: --pull is always, missing or never: no");
 }
 
 #[test]

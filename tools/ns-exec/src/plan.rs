@@ -73,6 +73,8 @@ pub(crate) fn plan(
         env: request.variables,
         cwd: request.workdir,
         user: request.user,
+        groups: request.settings.group_add.clone(),
+        domainname: request.settings.domainname.clone(),
         hostname: Some(hostname),
         without_hostname_variable: false,
         network,

@@ -19,6 +19,12 @@ pub(crate) struct Settings {
     /// 512 MiB of memory, 256 processes and one processor. cgroup-limit before it sets other limits; --cap-add gives capabilities
     #[arg(long, conflicts_with_all = ["join", "privileged"])]
     pub(crate) sandbox: bool,
+    /// Add a group of the container to the user's, by name or number; repeatable
+    #[arg(long, value_name = "GROUP", conflicts_with = "join")]
+    pub(crate) group_add: Vec<String>,
+    /// Set the NIS domain name
+    #[arg(long, value_name = "NAME", conflicts_with = "join")]
+    pub(crate) domainname: Option<String>,
     /// Set a limit of the process, such as nofile=1024:4096 or core=0; -1 for none; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", conflicts_with = "join")]
     pub(crate) ulimit: Vec<Ulimit>,

@@ -23,6 +23,7 @@ pub fn explain(spec: &Spec) -> Vec<String> {
     }
     lines.push(enter(linux));
     lines.extend(spec.hostname().iter().map(|name| words(["hostname", name])));
+    lines.extend(spec.domainname().iter().map(|name| words(["domainname", name])));
     if linux.is_some_and(|linux| is_new(linux, LinuxNamespaceType::Network)) {
         lines.push("ip link set lo up".to_owned());
     }

@@ -52,16 +52,25 @@ pub enum Users {
     None,
 }
 
-/// Resolves `user` as [`resolve`] does, by the accounts of `users`.
+/// Resolves `user` as [`resolve`] does, by the accounts of `users`. `groups`, names or numbers, are added to the user's.
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn resolve_by(users: &Users, rootfs: &Path, user: &str) -> Result<User, Error> {
-    match users {
-        Users::Rootfs => resolve(rootfs, user),
-        Users::Directory(directory) => resolve(directory, user),
-        Users::None => resolve_in(None, user),
+pub fn resolve_by(users: &Users, rootfs: &Path, user: &str, groups: &[String]) -> Result<User, Error> {
+    let place =
+        |path: &Path| mount::resolve::place(path).map_err(Error::at("open", format_args!("{path:?}")));
+    let root = match users {
+        Users::Rootfs => Some(place(rootfs)?),
+        Users::Directory(directory) => Some(place(directory)?),
+        Users::None => None,
+    };
+    let mut user = resolve_in(root.as_ref(), user)?;
+    for group in groups {
+        user.groups.push(resolve_group(root.as_ref(), group)?);
     }
+    user.groups.sort_unstable();
+    user.groups.dedup();
+    Ok(user)
 }
 
 /// Resolves `user`, as Docker's `USER` and `--user` write it (`name`, `uid`, `name:group`, `uid:gid`; empty for root),

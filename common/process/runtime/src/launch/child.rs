@@ -159,9 +159,15 @@ fn own_root() -> Result<OwnedFd> {
 }
 
 fn name(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
-    if let Some(hostname) = spec.hostname().as_ref().filter(|_| namespaces.is_new(LinuxNamespaceType::Uts)) {
-        nix::unistd::sethostname(hostname)
-            .map_err(Error::at("set", format_args!("hostname {hostname:?}")))?;
+    if !namespaces.is_new(LinuxNamespaceType::Uts) {
+        return Ok(());
+    }
+    if let Some(name) = spec.hostname() {
+        nix::unistd::sethostname(name).map_err(Error::at("set", format_args!("hostname {name:?}")))?;
+    }
+    if let Some(name) = spec.domainname() {
+        rustix::system::setdomainname(name.as_bytes())
+            .map_err(Error::at("set", format_args!("domain name {name:?}")))?;
     }
     Ok(())
 }

@@ -99,6 +99,10 @@ pub struct Overrides {
     pub cwd: Option<String>,
     /// Replaces the image's `User`, in the form of [`user::resolve`].
     pub user: Option<String>,
+    /// Groups that are added to the user's: names, or numbers.
+    pub groups: Vec<String>,
+    /// The NIS domain name. It is set if the uts namespace is its own; empty by default.
+    pub domainname: Option<String>,
     /// The host name. It is set if the uts namespace is its own; none for the caller's name.
     pub hostname: Option<String>,
     /// Do not tell the process the host name in `HOSTNAME`.
@@ -186,7 +190,9 @@ pub fn from_image(config: Option<&image::Config>, overrides: &Overrides) -> Resu
         .linux(linux(overrides, namespaces, namespace.as_ref())?)
         .build()
         .map_err(invalid)?;
-    spec.set_hostname(overrides.hostname.clone().filter(|_| overrides.namespaces.uts == Owner::Own));
+    if overrides.namespaces.uts == Owner::Own {
+        spec.set_hostname(overrides.hostname.clone()).set_domainname(overrides.domainname.clone());
+    }
     if let Some(linux) = spec.linux_mut() {
         linux.set_seccomp(policy);
     }
@@ -236,8 +242,8 @@ fn invalid(error: OciSpecError) -> Error {
 }
 
 fn process(run: &image::Config, overrides: &Overrides) -> Result<Process> {
-    let user =
-        user::resolve_by(&overrides.users, &overrides.rootfs, run.user().as_deref().unwrap_or_default())?;
+    let name = run.user().as_deref().unwrap_or_default();
+    let user = user::resolve_by(&overrides.users, &overrides.rootfs, name, &overrides.groups)?;
     let cwd = run.working_dir().as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or("/");
     if !cwd.starts_with('/') {
         return Err(Error::new(format_args!("working directory {cwd:?} is not absolute")));

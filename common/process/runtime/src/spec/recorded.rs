@@ -20,6 +20,7 @@ struct Recorded {
     mounts: Option<Vec<Mount>>,
     process: Option<RecordedProcess>,
     hostname: Option<String>,
+    domainname: Option<String>,
     annotations: Option<HashMap<String, String>>,
     linux: Option<Linux>,
 }
@@ -67,6 +68,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         .set_mounts(recorded.mounts)
         .set_process(recorded.process.map(Process::from))
         .set_hostname(recorded.hostname)
+        .set_domainname(recorded.domainname)
         .set_annotations(recorded.annotations)
         .set_linux(recorded.linux);
     Ok(Box::new(spec))
