@@ -255,6 +255,54 @@ table ip fw {
     assert_eq!(sandbox.sh("nft -s list table ip fw").ok(), own);
 }
 
+/// What drops IPv6 is let through for a bridge that has it, and stays shut for one that has not.
+#[test]
+fn ipv6_as_well() {
+    let sandbox = host();
+    sandbox
+        .sh("ip address add 2001:db8::1/64 dev out0 nodad
+             ip6tables-nft -P FORWARD DROP; ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT")
+        .ok();
+    nft(
+        &sandbox,
+        "table inet fw { chain forward { type filter hook forward priority 10; meta nfproto ipv6 drop; } }",
+    );
+    sandbox
+        .outside("ip address add 2001:db8::2/64 dev eth0 nodad
+                  socat TCP6-LISTEN:81,ipv6only,fork,reuseaddr SYSTEM:'echo outside' > /dev/null 2>&1 < /dev/null &
+                  until ss -6Hlnt | grep -q ':81 '; do sleep 0.01; done")
+        .ok();
+    let before = sandbox.sh("nft -s list ruleset").ok();
+    let make = "netns-bridge -n --id a --subnet6 fd01:5::/64 | veth-pair | portmap -p 8080:80 > a.json";
+    sandbox.sh(make).ok();
+    sandbox.serve("a", "TCP6-LISTEN:80", "a");
+    let passes = || {
+        let into = sandbox.ask("outside", "TCP6:[2001:db8::1]:8080");
+        let out = sandbox.within("a", "timeout 2 socat -T1 - TCP6:[2001:db8::2]:81 < /dev/null").ok();
+        (into.starts_with("a "), out.trim() == "outside")
+    };
+    assert_eq!(passes(), (true, true));
+    let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip6 filter").ok();
+    for (of, rules) in [("meta nfproto ipv6 ", 2), ("", 4)] {
+        let ours = with.matches(&format!("{of}iifname \"stave0\"")).count()
+            + with.matches(&format!("{of}oifname \"stave0\"")).count();
+        assert_eq!(ours, rules, "{with}");
+    }
+    sandbox.sh("nft flush chain ip6 filter FORWARD").ok();
+    assert_eq!(
+        check(&sandbox),
+        "netns-bridge: missing: a rule for bridge \"stave0\" in chain FORWARD of table ip6 filter, which drops its packets \
+         (--repair adds it)\n"
+    );
+    repair(&sandbox);
+    assert_eq!(passes(), (true, true));
+    unwind(&sandbox, "a");
+    sandbox.sh("ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT").ok();
+    assert_eq!(sandbox.sh("nft -s list ruleset").ok(), before);
+    containers(&sandbox, "");
+    assert_eq!(sandbox.sh("nft -s list ruleset | grep -c 'stave stave0'").stdout, "0\n");
+}
+
 #[test]
 fn a_firewall_is_chosen() {
     let sandbox = host();

@@ -119,7 +119,7 @@ pub fn network<E: From<Error>>(
     operations.extend(forward6.into_iter().flat_map(|forward| for_ipv6(container, forward)));
     // Undone before ip_forward, which stays where there are rules for forwarded packets.
     // With `none` as well: the last container takes the rules that an earlier one needed.
-    let through = FirewallOperation::plan(name, firewall, recorded)?;
+    let through = FirewallOperation::plan(name, chosen.v6.is_some(), firewall, recorded)?;
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), through)).into());
     let bridge = chosen.member(wanted);
     Ok(Planned { bridge, operations })
@@ -269,14 +269,15 @@ fn make(
     };
     let mac = Mac::derive("", name);
     let link = || name.to_owned();
+    let has_ipv6 = addresses.iter().any(|(address, _)| address.addr().is_ipv6());
+    let loopback = |mac| has_ipv6.then(|| LinkOperation::LoopbackIpv6 { link: name.to_owned(), mac });
     if let Some(others) = standing.filter(|link| !link.is_our_bridge()) {
         refuse_unusable(others)?;
         // An address that the bridge had before must not be removed by us.
         let is_ours = |present: &Option<Option<u8>>| present.is_none_or(|by| by == Some(PROTOCOL));
         let ours = addresses.into_iter().filter(|(_, present)| is_ours(present));
-        return Ok(ours.map(|(address, _)| add(None, address)).collect());
+        return Ok(ours.map(|(address, _)| add(None, address)).chain(loopback(None)).collect());
     }
-    let has_ipv6 = addresses.iter().any(|(address, _)| address.addr().is_ipv6());
     let ipv6 = match has_ipv6 {
         true => LinkOperation::Ipv6On { namespace: None, link: link(), mac },
         false => LinkOperation::Ipv6Off { link: link(), mac },
@@ -286,7 +287,8 @@ fn make(
         ipv6,
         LinkOperation::LinkUp { namespace: None, link: link(), mac },
     ];
-    Ok(made.into_iter().chain(addresses.into_iter().map(|(address, _)| add(Some(mac), address))).collect())
+    let addresses = addresses.into_iter().map(|(address, _)| add(Some(mac), address));
+    Ok(made.into_iter().chain(addresses).chain(loopback(Some(mac))).collect())
 }
 
 fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
@@ -316,9 +318,23 @@ pub(crate) fn first_free(connection: &Connection, taken: &[Ipv4Net]) -> Result<I
     free.ok_or_else(|| Unfit::NoSubnet.into())
 }
 
+/// Networks whose addresses mean this host, one link or several hosts (RFC 6890; RFC 4291, 2.4).
+const SPECIAL: [&str; 7] =
+    ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"];
+
+/// Refuses a subnet in which no host can have an address.
+pub(crate) fn refuse_special(subnet: IpNet) -> Result<(), Error> {
+    let overlaps = |special: &IpNet| special.contains(&subnet) || subnet.contains(special);
+    match SPECIAL.iter().filter_map(|special| special.parse().ok()).find(overlaps) {
+        Some(special) => Err(Unfit::Special { subnet, special }.into()),
+        None => Ok(()),
+    }
+}
+
 /// An address of another interface inside or around the subnet would make one of the two unreachable; so would a route to
 /// the subnet or a part of it. A wider route may stay: it leads to the rest of what it is for.
 pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv4Net) -> Result<(), Error> {
+    refuse_special(subnet.into())?;
     let collides = |what: String, link: Option<u32>| -> Result<(), Error> {
         let interface = link.map(|link| connection.name(link)).transpose()?;
         let on = interface.map(|name| format!(" on interface {name:?}")).unwrap_or_default();

@@ -10,6 +10,7 @@ mod container;
 pub mod named;
 mod pair;
 mod prefix;
+mod published;
 mod unfit;
 
 use std::{fs::File, io::Read};
@@ -20,6 +21,7 @@ pub use argument::{Route, parse_name, parse_range, parse_range6, parse_subnet, p
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use pair::{Asked, pair, priority};
+pub use published::refuse_published;
 pub use repair::NetworkOperation;
 
 /// Random bytes.

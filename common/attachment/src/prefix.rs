@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Wanted, draw, unfit::Unfit};
+use crate::{Wanted, bridge::refuse_special, draw, unfit::Unfit};
 
 /// The bridge's address of IPv6.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,7 @@ fn is_of_link(address: IpNet) -> bool {
 /// of it.
 pub(crate) fn refuse_collision(connection: &Connection, subnet: Ipv6Net) -> Result<(), Error> {
     let wanted = IpNet::from(subnet);
+    refuse_special(wanted)?;
     let overlaps = |net: IpNet| wanted.contains(&net) || net.contains(&wanted);
     let address = connection.addresses6(None)?.into_iter().map(|one| one.address.trunc());
     let routes = connection.routes6(None)?.into_iter().map(|route| route.destination);

@@ -21,6 +21,8 @@ pub(crate) enum Unfit {
     NoRoom { range: IpNet, subnet: IpNet },
     #[error("bridge {bridge:?} has address {address}, outside of subnet {subnet}")]
     OtherAddress { bridge: String, address: IpNet, subnet: IpNet },
+    #[error("subnet {subnet} overlaps {special}, which is not for networks of hosts")]
+    Special { subnet: IpNet, special: IpNet },
     #[error("all subnets to choose from, 172.17.0.0/16 to 192.168.240.0/20, are in use")]
     NoSubnet,
     #[error("subnet {subnet} collides with {what}")]
@@ -68,7 +70,7 @@ impl Unfit {
                 format!("use it with --subnet {}, or another --bridge", address.trunc())
             }
             Self::NoSubnet => "choose one with --subnet".to_owned(),
-            Self::Collision { .. } => "choose another with --subnet".to_owned(),
+            Self::Collision { .. } | Self::Special { .. } => "choose another with --subnet".to_owned(),
             Self::Down(name) => format!("ip link set {name} up"),
             Self::BridgeGone(_) => "make it again with netns-bridge --repair".to_owned(),
             Self::AddressTaken { .. } => "choose another with --ip, or leave it out".to_owned(),

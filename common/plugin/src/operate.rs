@@ -1,6 +1,6 @@
 //! The commands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cni::{Attachment, Code, Command, Error, Version, result};
 use document::{Document, Id, members::Network, record};
@@ -112,10 +112,26 @@ fn hold_namespace(document: &Document, request: &Request) -> Result<(), Error> {
 /// a DEL action without error even if some resources are missing").
 fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
     let Some(document) = record::read(&scope.run_dir, id).map_err(failed)? else { return Ok(()) };
-    match foreign::undo(plugin.tool, &document).map_err(failed)? {
-        Some(arguments) => again(plugin, &arguments, &document).map(drop),
-        None => Ok(()),
+    let Some(arguments) = foreign::undo(plugin.tool, &document).map_err(failed)? else { return Ok(()) };
+    let document = take_back_above(plugin, document)?;
+    again(plugin, &arguments, &document).map(drop)
+}
+
+/// The tools that are plugins behind the first one of a chain, by both of their names.
+const ABOVE: [(&str, &str); 1] = [("portmap", "stave-portmap")];
+
+/// Takes back what other plugins built on what this one made. With DEL a runtime asks them before; with GC it may ask in any order.
+fn take_back_above(plugin: &Plugin, mut document: Document) -> Result<Document, Error> {
+    let others = ABOVE.iter().filter(|(tool, _)| plugin.begins && *tool != plugin.tool);
+    for (tool, name) in others {
+        if let Some(arguments) = foreign::undo(tool, &document).map_err(failed)? {
+            let own = Path::new("/proc/self/exe").read_link().map_err(failed)?;
+            let beside: [PathBuf; 2] = [own.with_file_name(tool), own.with_file_name(name)];
+            let program = beside.iter().find(|path| path.exists()).unwrap_or(&beside[0]);
+            document = tool::run(program, tool, &arguments, &document)?;
+        }
     }
+    Ok(document)
 }
 
 fn check(plugin: &Plugin, request: &Request, scope: &Scope) -> Result<(), Error> {

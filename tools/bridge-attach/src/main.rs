@@ -70,6 +70,10 @@ impl Filter for BridgeAttach {
         list.is_none() || names.any(|name| self.is_meant(name))
     }
 
+    fn refuse_undo(recorded: &Document, step: &Step) -> Result<()> {
+        attachment::refuse_published(recorded, step)
+    }
+
     fn forget(_: &mut Document) -> Result<()> {
         // What was not done has added nothing.
         Ok(())

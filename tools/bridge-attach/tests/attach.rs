@@ -129,6 +129,15 @@ fn the_highest_priority_has_the_way_out() {
     // Ports lead to the one with the way out.
     sandbox.sh("portmap -p 8080:80 < b.json > ports.json").ok();
     traffic(&sandbox, "", &[("outside", "192.0.2.1:8080", "b 192.0.2.2")]);
+    // Nobody gets the address while ports lead to it.
+    let published = sandbox.sh("bridge-attach --undo < ports.json > refused.json").exits(1);
+    assert_eq!(
+        published.stderr,
+        "bridge-attach: release address 10.6.0.3: host port 8080 leads to it\n\
+         hint: undo portmap first: it takes the ports back\n"
+    );
+    traffic(&sandbox, "after a refusal", &[("outside", "192.0.2.1:8080", "b 192.0.2.2")]);
+    sandbox.sh("bridge-attach --check < ports.json | portmap --check > /dev/null").ok();
     // Without that one, the other has it.
     sandbox.sh("portmap --undo < ports.json | bridge-attach --undo > less.json").ok();
     assert!(way("b").contains("dev eth0"), "{}", way("b"));

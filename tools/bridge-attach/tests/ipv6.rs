@@ -101,6 +101,62 @@ fn both_versions_of_ip() {
     sandbox.assert_as(&before);
 }
 
+/// On a routed bridge others reach the container's own addresses, and what it sends has them.
+#[test]
+fn routed_addresses() {
+    let (sandbox, before) = sandbox();
+    let routed = format!("{DUAL} --gateway-mode routed");
+    let a = address(&start(&sandbox, "a", &format!("{routed} | portmap -p 80 -p '[::1]:8080:80'")));
+    let b = address(&start(&sandbox, "b", &routed));
+    sandbox.serve("a", "TCP6-LISTEN:81", "a");
+    let (to_a, to_b, closed) = (format!("[{a}]:80"), format!("[{b}]:80"), format!("[{a}]:81"));
+    let (outside, from_b) = (format!("a {}", long("2001:db8::2")), format!("a {}", long(&b)));
+    let as_itself = format!("outside {}", long(&a));
+    let table = [
+        ("outside", &*to_a, &*outside),
+        ("outside", &closed, ""),
+        ("outside", &to_b, ""),
+        ("b", &to_a, &from_b),
+        ("a", "[2001:db8::2]:99", &as_itself),
+        ("outside", "[2001:db8::1]:8080", ""),
+    ];
+    traffic(&sandbox, "at the start", &table);
+    for (to, status) in [(&a, 0), (&b, 0)] {
+        sandbox.outside(&format!("busybox ping -6 -c 1 -W 2 {to} > /dev/null")).exits(status);
+    }
+    sandbox.sh("nft flush ruleset; net-repair --all > /dev/null").ok();
+    traffic(&sandbox, "after a flush", &table);
+    sandbox.sh("unwind a b > /dev/null; pkill -P 1 socat || true").ok();
+    sandbox.outside("pkill socat || true").ok();
+    sandbox.assert_as(&before);
+}
+
+/// Switching forwarding on or off for all links writes to each of them.
+#[test]
+fn links_that_forward_by_themselves_go_on() {
+    let (sandbox, _) = sandbox();
+    let conf = "/proc/sys/net/ipv6/conf";
+    sandbox
+        .sh(&format!(
+            "ip link add alone type veth peer name other; echo 0 > {conf}/all/forwarding
+             echo 1 > {conf}/alone/forwarding; echo 1 > {conf}/out0/accept_ra"
+        ))
+        .ok();
+    let told = || {
+        let of = "all/forwarding alone/forwarding other/forwarding out0/forwarding out0/accept_ra default/forwarding";
+        sandbox.sh(&format!("cd {conf}; cat {of} | tr '\\n' ' '")).ok()
+    };
+    let before = told();
+    assert_eq!(before, "0 1 0 0 1 0 ");
+    start(&sandbox, "a", DUAL);
+    start(&sandbox, "b", DUAL);
+    assert_eq!(told(), "1 1 1 1 2 1 ");
+    sandbox.sh("unwind a > /dev/null").ok();
+    assert_eq!(told(), "1 1 1 1 2 1 ");
+    sandbox.sh("unwind b > /dev/null").ok();
+    assert_eq!(told(), before);
+}
+
 #[test]
 fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     let (sandbox, before) = sandbox();
@@ -125,6 +181,22 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
         assert_eq!(refused.stderr.lines().next(), Some(told));
         sandbox.sh("unwind d > /dev/null").ok();
     }
+    for (subnet, special) in [
+        ("--subnet6 fe80::/64", "fe80::/10"),
+        ("--subnet6 ff05::/64", "ff00::/8"),
+        ("--subnet6 ::/96", "::/127"),
+        ("--subnet6 ::ffff:10.0.0.0/112", "::ffff:0.0.0.0/96"),
+        ("--subnet 127.9.0.0/24", "127.0.0.0/8"),
+        ("--subnet 224.5.0.0/24", "224.0.0.0/4"),
+    ] {
+        let attach = format!("netns-add -n --id d | bridge-attach special0 {subnet} > /dev/null");
+        let refused = sandbox.sh(&attach).exits(1);
+        let subnet: ipnet::IpNet = subnet.rsplit(' ').next().unwrap().parse().unwrap();
+        let told =
+            format!("bridge-attach: subnet {subnet} overlaps {special}, which is not for networks of hosts");
+        assert_eq!(refused.stderr.lines().next(), Some(&*told));
+        sandbox.sh("unwind d > /dev/null").ok();
+    }
     for (spec, told) in [
         ("[::]:81:80", "portmap: publish on ::: the container has no IPv6 address"),
         ("[fd00::9]:81:80", "portmap: publish on fd00::9: the container has no IPv6 address"),
@@ -132,11 +204,14 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
         let refused = sandbox.sh(&format!("portmap -p {spec} < c.json > /dev/null")).exits(1);
         assert_eq!(refused.stderr.lines().next(), Some(told));
     }
-    let ports = "portmap -p '[::]:8001:80' -p 0.0.0.0:8002:80 -p '[2001:db8::1]:8003:80' -p 80";
+    // Where br_netfilter is loaded, the kernel drops answers to ::1.
+    sandbox.sh("test ! -e /proc/sys/net/bridge || sysctl -qw net.bridge.bridge-nf-call-ip6tables=0").ok();
+    let ports =
+        "portmap -p '[::]:8001:80' -p 0.0.0.0:8002:80 -p '[2001:db8::1]:8003:80' -p 80 -p '[::1]:8004:80'";
     let ports = sandbox
         .sh(&format!("{ports} < a.json | tee ports.json | jq -c '[.ports[] | [.hostIP, .containerPort]]'"))
         .ok();
-    assert_eq!(ports, "[[\"::\",80],[null,80],[\"2001:db8::1\",80],[null,80],[\"::\",80]]\n");
+    assert_eq!(ports, "[[\"::\",80],[null,80],[\"2001:db8::1\",80],[\"::1\",80],[null,80],[\"::\",80]]\n");
     traffic(
         &sandbox,
         "by version",
@@ -146,8 +221,43 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
             ("outside", "[2001:db8::1]:8002", ""),
             ("outside", "192.0.2.1:8002", "a "),
             ("outside", "[2001:db8::1]:8003", "a "),
+            ("host", "[::1]:8001", "a "),
+            ("host", "[::1]:8004", "a "),
+            ("host", "[2001:db8::1]:8004", ""),
+            ("outside", "[2001:db8::1]:8004", ""),
+            ("b", "[2001:db8::1]:8004", ""),
         ],
     );
+    // What the host has on ::1 itself goes on, and is its own alone: for a container, and for a neighbour that routes ::1 to it.
+    let server = "socat TCP6-LISTEN:99,bind=[::1],fork,reuseaddr SYSTEM:'read q; echo own' >/dev/null 2>&1 </dev/null &";
+    sandbox.sh(&format!("{server} until ss -6Hlnt | grep -q ':99 '; do sleep 0.01; done")).ok();
+    for (from, wire) in [("b", "back"), ("outside", "out0")] {
+        let mac = sandbox.sh(&format!("cat /sys/class/net/{wire}/address")).ok();
+        let to_the_host = format!(
+            "ip -6 route del local ::1 dev lo table local; ip -6 route add ::1 dev eth0; \
+             ip -6 neigh replace ::1 lladdr {} dev eth0",
+            mac.trim()
+        );
+        sandbox.within(from, &to_the_host).ok();
+    }
+    traffic(
+        &sandbox,
+        "on ::1",
+        &[("host", "[::1]:99", "own"), ("b", "[::1]:99", ""), ("outside", "[::1]:99", "")],
+    );
+    for (address, may) in [
+        ("TCP6-LISTEN:8001,bind=[::1]", false),
+        ("TCP6-LISTEN:8001,ipv6only", false),
+        ("TCP4-LISTEN:8001", true),
+        ("TCP6-LISTEN:8003,bind=[2001:db8::1]", false),
+        ("TCP6-LISTEN:8003,bind=[::1]", true),
+        ("TCP6-LISTEN:8004,bind=[::1],reuseaddr", false),
+    ] {
+        let tried = sandbox.sh(&format!("timeout 0.3 socat -u {address} /dev/null < /dev/null"));
+        let told = (tried.status, tried.stderr.contains("Address already in use"));
+        assert_eq!(told, if may { (124, false) } else { (1, true) }, "{address}: {}", tried.stderr);
+    }
+    sandbox.sh("portmap --check < ports.json > /dev/null").ok();
     sandbox.sh("portmap -p '[::]:8001:80' < b.json > /dev/null").exits(1);
     sandbox.sh("portmap -p 8001:80 < c.json > c2.json && portmap --undo < c2.json > c.json").ok();
     sandbox.sh("unwind a b c > /dev/null; pkill -P 1 socat || true").ok();

@@ -188,6 +188,7 @@ fn ipv6_is_restricted_as_well() {
         ("local.example", address("fe80::1")),
         ("mapped.example", address("::ffff:127.0.0.1")),
         ("near.example", address("fd00::7")),
+        ("metadata.example", address("fd00:ec2::254")),
     ];
     NameServer::start(&sandbox, &zone);
     sandbox
@@ -216,7 +217,7 @@ fn ipv6_is_restricted_as_well() {
     for (to, reaches) in [("[fd00::1]:80", true), ("[fd00::1]:81", false), ("[2001:db8::4]:80", false)] {
         assert_eq!(asks(to), reaches, "{to}");
     }
-    for name in ["local.example", "mapped.example", "near.example"] {
+    for name in ["local.example", "mapped.example", "near.example", "metadata.example"] {
         let answer = sandbox.resolve("web", name, "AAAA");
         assert_eq!((answer.rcode.as_str(), answer.records), ("NOERROR", 0), "{name}");
     }
@@ -362,7 +363,10 @@ fn servers_that_fail_and_answers_that_lie() {
         ("circle.example", Has::Alias("circle2.example")),
         ("circle2.example", Has::Addresses(vec![], 1)),
         ("loopback.example", Has::Addresses(vec![within(127, 0, 1), address(2)], 60)),
-        ("metadata.example", Has::Addresses(vec!["169.254.169.254".parse().unwrap()], 60)),
+        (
+            "metadata.example",
+            Has::Addresses(vec!["169.254.169.254".parse().unwrap(), "100.100.100.200".parse().unwrap()], 60),
+        ),
         (
             "neighbour.example",
             Has::Addresses(vec!["172.17.0.1".parse().unwrap(), "172.17.0.2".parse().unwrap()], 60),

@@ -86,6 +86,30 @@ fn containers_know_each_other_by_name() {
     sandbox.assert_as(&before);
 }
 
+/// A question that is passed on carries a name out of the network, whatever the container writes into it.
+#[test]
+fn nothing_leaves_an_internal_network_by_a_question() {
+    let sandbox = Sandbox::new();
+    let server = server(&sandbox);
+    let inside = "bridge-attach inside0 --subnet 10.7.0.0/24 --internal";
+    for (id, networks) in [("db", inside.to_owned()), ("web", format!("{inside} | bridge-attach"))] {
+        sandbox.sh(&format!("netns-add -n --id {id} | {networks} | name-serve > {id}.json")).ok();
+    }
+    for (id, name, how, answer) in [
+        ("db", "web", "A", "NOERROR 10.7.0.3"),
+        ("db", "secret.web.example", "A", "NXDOMAIN"),
+        ("db", "web.example", "edns A", "NXDOMAIN"),
+        ("db", "web.example", "tcp A", "NXDOMAIN"),
+        ("db", "1.100.51.198.in-addr.arpa", "PTR", "NXDOMAIN"),
+        // One with another network has a way out.
+        ("web", "web.example", "A", "NOERROR 198.51.100.1"),
+    ] {
+        assert_eq!(ask(&sandbox, id, name, how), answer, "{id} asks for {name} {how}");
+    }
+    assert_eq!(server.asked(), ["A web.example"]);
+    sandbox.sh("unwind web db > /dev/null").ok();
+}
+
 fn resolvers(sandbox: &Sandbox) -> usize {
     sandbox.sh("cat /proc/[0-9]*/comm | grep -c name-serve").stdout.trim().parse().unwrap()
 }

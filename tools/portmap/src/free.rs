@@ -33,7 +33,7 @@ pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<
     let mut used = Used::default();
     for mapping in &told {
         if !used.insert(mapping) {
-            bail!("host port {} is given twice", shown(mapping));
+            bail!("host port {} is given twice", of_host(mapping));
         }
     }
     refuse_taken(&told)?;
@@ -85,29 +85,10 @@ fn given_out() -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-fn shown(mapping: &Mapping) -> String {
-    let Mapping { protocol, host_port, .. } = mapping;
-    match where_it_is(mapping) {
-        At::V4(port) => port.to_string(),
-        At::V6(address) => format!("[{address}]:{host_port}/{protocol}"),
-    }
-}
-
-/// A port of the host, of one version of IP.
-enum At {
-    V4(Port),
-    V6(Ipv6Addr),
-}
-
-fn where_it_is(mapping: &Mapping) -> At {
-    match (mapping.host_ip, mapping.container_ip) {
-        (Some(IpAddr::V6(address)), _) => At::V6(address),
-        (None, IpAddr::V6(_)) => At::V6(Ipv6Addr::UNSPECIFIED),
-        (Some(IpAddr::V4(address)), _) => {
-            At::V4(Port::new(mapping.protocol, Some(address), mapping.host_port))
-        }
-        (None, IpAddr::V4(_)) => At::V4(Port::new(mapping.protocol, None, mapping.host_port)),
-    }
+/// The port of the host.
+fn of_host(mapping: &Mapping) -> Port {
+    let all = mapping.container_ip.is_ipv6().then(|| Ipv6Addr::UNSPECIFIED.into());
+    Port::new(mapping.protocol, mapping.host_ip.or(all), mapping.host_port)
 }
 
 /// The ports that one command line uses so far. A port on all addresses is not free on a single one.
@@ -148,11 +129,14 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
     if let Some((mapping, holder)) = nat::taken(mappings)? {
         let by = holder
             .map_or_else(|| "on one of the host's addresses".into(), |id| format!("by container {id:?}"));
-        return Err(hint(anyhow!("host port {} is taken {by}", shown(mapping)), "choose another host port"));
+        return Err(hint(
+            anyhow!("host port {} is taken {by}", of_host(mapping)),
+            "choose another host port",
+        ));
     }
     for mapping in mappings {
         if is_listening(mapping)? {
-            let error = anyhow!("host port {} is taken by a process of the host", shown(mapping));
+            let error = anyhow!("host port {} is taken by a process of the host", of_host(mapping));
             return Err(hint(error, "choose another host port"));
         }
     }
@@ -161,11 +145,8 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
 
 /// Whether a process of the host has the port.
 fn is_listening(mapping: &Mapping) -> Result<bool> {
-    let bound = match where_it_is(mapping) {
-        At::V4(port) => hold::is_bound(port),
-        At::V6(address) => hold::is_bound_v6(mapping.protocol, address, mapping.host_port),
-    };
-    bound.with_context(|| format!("publish on {}", shown(mapping)))
+    let port = of_host(mapping);
+    hold::is_bound(port).with_context(|| format!("publish on {port}"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! # Does
 //! Checks that each port is free, and adds it to the maps of the table `inet stave`: on one address of the host, or on all
-//! of them, including 127.0.0.1, and not ::1. IPv6 addresses answer for a container that has one. Chooses a free port if none is given. Containers reach each
+//! of them, including 127.0.0.1. IPv6 addresses answer for a container that has one, ::1 among them. Chooses a free port if none is given. Containers reach each
 //! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
 //! mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
@@ -118,6 +118,9 @@ impl Filter for Portmap {
         };
         let chosen = free::mappings(&publish, container)?;
         let mappings = chosen.concat();
+        if mappings.iter().any(|mapping| mapping.host_ip == Some(Ipv6Addr::LOCALHOST.into())) {
+            tell_unanswered();
+        }
         let adds = open.iter().map(routed::member).chain(mappings.iter().map(member)).collect();
         let mut operations: Vec<Op> = Vec::new();
         let holder = || context.id.clone();
@@ -129,8 +132,7 @@ impl Filter for Portmap {
         }
         let is_held = |publish: &Publish| !self.no_hold && (self.hold || publish.together() <= HELD);
         let held = publish.iter().zip(chosen).filter(|(publish, _)| is_held(publish));
-        let mut held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
-        held.retain(|mapping| mapping.container_ip.is_ipv4());
+        let held: Vec<Mapping> = held.flat_map(|(_, mappings)| mappings).collect();
         if !held.is_empty() {
             let recorded = || toolkit::recorded(&context.scope);
             operations.push(hold::HoldOperation::new(&context.id, &held, recorded)?.into());
@@ -166,6 +168,15 @@ fn container_of(attachment: &members::Attachment) -> Result<Container> {
     match container.each().next() {
         Some(_) => Ok(container),
         None => bail!("no address of network {:?} in `networks`", attachment.name),
+    }
+}
+
+/// With br_netfilter the kernel translates a container's answer before it leaves the bridge. As an answer to ::1 it goes no further.
+fn tell_unanswered() {
+    const VARIABLE: &str = "net.bridge.bridge-nf-call-ip6tables";
+    let path = format!("/proc/sys/{}", VARIABLE.replace('.', "/"));
+    if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1") {
+        operation::note(&format!("ports on ::1 do not answer as long as {VARIABLE} is 1"));
     }
 }
 

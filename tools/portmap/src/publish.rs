@@ -56,10 +56,6 @@ fn address(text: &str) -> Result<IpAddr, String> {
         None => text.parse::<Ipv4Addr>().map(IpAddr::from),
     };
     match address {
-        // The kernel takes no answer for ::1 from a wire, and nothing lets it, as route_localnet does for 127.0.0.1.
-        Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)) => {
-            Err("ports are not published on [::1]: use 127.0.0.1, or [::] for all of IPv6".into())
-        }
         Ok(address) => Ok(address),
         Err(_) => Err(format!("{text:?} is not an IP address (IPv6 in brackets)")),
     }
@@ -220,7 +216,7 @@ mod tests {
             ("80:x", "\"x\" is not a port: 1 to 65535"),
             ("localhost:80:80", "\"localhost\" is not an IP address (IPv6 in brackets)"),
             ("fd00::1:80:80", "\"fd00::1\" is not an IP address (IPv6 in brackets)"),
-            ("[::1]:80:80", "ports are not published on [::1]: use 127.0.0.1, or [::] for all of IPv6"),
+            ("[::1]:80:80", "tcp ::1:80 80 of fd00::2"),
             ("80:80/icmp", "\"icmp\" is not tcp, udp or sctp"),
             ("80:80/", "\"\" is not tcp, udp or sctp"),
             ("8000-8002:80-81", "3 host ports for 2 container ports"),

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow, bail};
 use attachment::{Asked, Container, NetworkOperation};
 use clap::Parser;
-use document::{Document, members};
+use document::{Document, Step, members};
 use operation::Scope;
 use toolkit::{Common, Context, Filter, Plan, hint};
 
@@ -61,6 +61,10 @@ impl Filter for VethPair {
         let asked = Asked { mtu: self.mtu, ..Asked::default() };
         let (attachment, operations) = attachment::pair(&container, &network.namespace, on, &asked)?;
         Ok(Plan { adds: members::Attached::new(&network, attachment), operations })
+    }
+
+    fn refuse_undo(recorded: &Document, step: &Step) -> Result<()> {
+        attachment::refuse_published(recorded, step)
     }
 
     fn forget(document: &mut Document) -> Result<()> {

@@ -4,7 +4,7 @@
 //! ruleset` of others takes it away. When the process ends, however it ends, the table stays, and no name is answered any more.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
     os::fd::BorrowedFd,
     path::Path,
@@ -34,6 +34,14 @@ use crate::{
 /// So much longer than its answer counts an address stays open, in seconds: programs connect a while after they asked, and some
 /// answers count for no time at all.
 const GRACE: u64 = 60;
+
+/// Where clouds tell a machine its own secrets, apart from link-local addresses: Amazon and Google by IPv6, Alibaba, Azure.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
 
 /// What the process is made for.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +184,7 @@ impl Resolver<'_> {
         let within = |net: &IpNet| net.contains(&address);
         let listed =
             self.allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if within(net)));
-        listed || !(is_special || self.closed.iter().any(within))
+        listed || !(is_special || METADATA.contains(&address) || self.closed.iter().any(within))
     }
 
     /// The entries that mean the name of a question.

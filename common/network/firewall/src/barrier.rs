@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use netlink::netfilter::{INET, IPV4};
+use netlink::netfilter::{INET, IPV4, IPV6};
 use operation::words;
 use serde::{Deserialize, Serialize};
 
@@ -52,17 +52,29 @@ impl fmt::Display for Firewall {
 pub enum Family {
     /// IPv4.
     Ip,
+    /// IPv6.
+    Ip6,
     /// IPv4 and IPv6.
     Inet,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 2] = [Self::Ip, Self::Inet];
+    pub(crate) const ALL: [Self; 3] = [Self::Ip, Self::Ip6, Self::Inet];
 
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Ip => IPV4,
+            Self::Ip6 => IPV6,
             Self::Inet => INET,
+        }
+    }
+
+    /// Whether packets of IPv4, or of IPv6, come to its tables.
+    pub(crate) fn sees(self, v6: bool) -> bool {
+        match self {
+            Self::Ip => !v6,
+            Self::Ip6 => v6,
+            Self::Inet => true,
         }
     }
 }
@@ -71,6 +83,7 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ip => "ip",
+            Self::Ip6 => "ip6",
             Self::Inet => "inet",
         })
     }
@@ -85,6 +98,8 @@ pub enum Barrier {
         family: Family,
         /// Its table.
         table: String,
+        /// Whether the packets are of IPv6.
+        v6: bool,
         /// Its name.
         chain: String,
         /// The handle of the rule before which ours go; none at the end.
@@ -127,7 +142,7 @@ impl Barrier {
     /// The commands that would let the bridge through.
     pub(crate) fn explain(&self, bridge: &str) -> Vec<String> {
         match self {
-            Self::Nftables { family, table, chain, before, from, to } => {
+            Self::Nftables { family, table, v6, chain, before, from, to } => {
                 let of = family.to_string();
                 let place = match before {
                     Some(handle) => {
@@ -136,7 +151,7 @@ impl Barrier {
                     None => words(["nft", "add", "rule", &of, table, chain]),
                 };
                 let rule = |text: String| format!("{place} {}", operation::quote(&text));
-                nftables::rules(*family, bridge, *from, *to).into_iter().map(rule).collect()
+                nftables::rules((*family, *v6), bridge, *from, *to).into_iter().map(rule).collect()
             }
             Self::Legacy { table, before, from, to } => {
                 let number = before.map(|number| number.to_string());
@@ -196,6 +211,7 @@ mod tests {
         let nft = Barrier::Nftables {
             family: Family::Ip,
             table: "filter".into(),
+            v6: false,
             chain: "FORWARD".into(),
             before: Some(7),
             from: true,
@@ -209,6 +225,7 @@ mod tests {
         let both = Barrier::Nftables {
             family: Family::Inet,
             table: "t".into(),
+            v6: false,
             chain: "f".into(),
             before: None,
             from: false,
@@ -218,6 +235,19 @@ mod tests {
             both.explain("br0"),
             ["nft add rule inet t f 'meta nfproto ipv4 oifname \"br0\" accept comment \"stave br0\"'"]
         );
+        let Barrier::Nftables { table, chain, .. } = both else { panic!("{both}") };
+        for (family, rule) in [
+            (
+                Family::Inet,
+                "nft add rule inet t f 'meta nfproto ipv6 oifname \"br0\" accept comment \"stave br0\"'",
+            ),
+            (Family::Ip6, "nft add rule ip6 t f 'oifname \"br0\" accept comment \"stave br0\"'"),
+        ] {
+            let (table, chain) = (table.clone(), chain.clone());
+            let of_ipv6 =
+                Barrier::Nftables { family, table, v6: true, chain, before: None, from: false, to: true };
+            assert_eq!(of_ipv6.explain("br0"), [rule]);
+        }
         let legacy = Barrier::Legacy { table: "filter".into(), before: None, from: true, to: true };
         assert_eq!(
             legacy.explain("br0"),

@@ -44,15 +44,16 @@ pub(crate) struct Table {
 pub(crate) fn owner(family: Family, table: &str, chain: &str) -> Firewall {
     match (family, table, chain) {
         (_, FIREWALLD, _) => Firewall::Firewalld,
-        (Family::Ip, "filter" | "mangle" | "security", "FORWARD") => Firewall::Iptables,
+        (Family::Ip | Family::Ip6, "filter" | "mangle" | "security", "FORWARD") => Firewall::Iptables,
         _ => Firewall::Nftables,
     }
 }
 
-/// Our rules for a bridge: for what comes `from` it, and for what goes `to` it. As nft writes them.
-pub(crate) fn rules(family: Family, bridge: &str, from: bool, to: bool) -> Vec<String> {
+/// Our rules for a bridge in a table of a family, about IPv4 or IPv6: for what comes `from` it, and for what goes `to` it. As nft writes
+/// them.
+pub(crate) fn rules(of: (Family, bool), bridge: &str, from: bool, to: bool) -> Vec<String> {
     let rule = |field| {
-        let parts: Vec<String> = statements(family, field, bridge).iter().map(ToString::to_string).collect();
+        let parts: Vec<String> = statements(of, field, bridge).iter().map(ToString::to_string).collect();
         format!("{} comment \"{}\"", parts.join(" "), mark(bridge))
     };
     fields(from, to).map(rule).collect()
@@ -65,14 +66,15 @@ fn fields(from: bool, to: bool) -> impl Iterator<Item = Field> {
         .map(|(_, field)| field)
 }
 
-/// What our own table guards is IPv4, so nothing else is let through.
-fn statements(family: Family, field: Field, bridge: &str) -> Vec<Statement> {
+/// What our own table does not guard is not let through: IPv6 of a bridge that has none.
+fn statements((family, v6): (Family, bool), field: Field, bridge: &str) -> Vec<Statement> {
     let value = Value::Interface(bridge.to_owned());
-    let of_ipv4 = (family == Family::Inet).then_some(Statement::OfIpv4);
-    of_ipv4.into_iter().chain([Statement::Is { field, not: false, value }, Statement::Accept]).collect()
+    let version = if v6 { Statement::OfIpv6 } else { Statement::OfIpv4 };
+    let version = (family == Family::Inet).then_some(version);
+    version.into_iter().chain([Statement::Is { field, not: false, value }, Statement::Accept]).collect()
 }
 
-/// All tables with a chain for forwarded packets, except our own. A machine without any costs two requests.
+/// All tables with a chain for forwarded packets, except our own. A machine without any costs three requests.
 pub(crate) fn tables(socket: &Netfilter) -> Result<Vec<Table>, Refusal> {
     let mut tables = Vec::new();
     for family in Family::ALL {
@@ -109,20 +111,24 @@ impl Table {
         forward.any(|chain| owner(self.family, &self.name, &chain.name) == firewall)
     }
 
-    /// The chains that drop packets of the bridge; with `anyway` those as well that have no rules for it.
-    pub(crate) fn barriers(&self, bridge: &str, anyway: Firewall) -> Vec<Barrier> {
+    /// The chains that drop packets of the bridge, of IPv4 or of IPv6; with `anyway` those as well that have no rules for it.
+    pub(crate) fn barriers(&self, bridge: &str, anyway: Firewall, v6: bool) -> Vec<Barrier> {
+        if !self.family.sees(v6) {
+            return Vec::new();
+        }
         let barrier = |chain: &Chain| {
             let at = |Dropped { from, to, before }| Barrier::Nftables {
                 family: self.family,
                 table: self.name.clone(),
+                v6,
                 chain: chain.name.clone(),
                 before,
                 from,
                 to,
             };
             let lacks =
-                || chain.lacks(&self.chains, bridge).map(at).filter(|found| found.firewall() == anyway);
-            chain.drops(&self.chains, bridge).map(at).or_else(lacks)
+                || chain.lacks(&self.chains, bridge, v6).map(at).filter(|found| found.firewall() == anyway);
+            chain.drops(&self.chains, bridge, v6).map(at).or_else(lacks)
         };
         self.chains.iter().filter_map(barrier).collect()
     }
@@ -255,10 +261,10 @@ fn handle(kind: u16, handle: u64) -> Attribute {
 
 /// The rules that let the bridge through this one.
 fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
-    let Barrier::Nftables { family, table, chain, before, from, to } = barrier else { return Vec::new() };
+    let Barrier::Nftables { family, table, v6, chain, before, from, to } = barrier else { return Vec::new() };
     let add = |field| {
         let mut attributes = vec![
-            encode::statements(&statements(*family, field, bridge)),
+            encode::statements(&statements((*family, *v6), field, bridge)),
             Attribute::Bytes(RULE_COMMENT, expression::comment(&mark(bridge))),
         ];
         attributes.extend(before.map(|before| handle(RULE_POSITION, before)));
@@ -272,12 +278,14 @@ fn additions(bridge: &str, barrier: &Barrier) -> Vec<Change> {
 pub(crate) fn let_through(
     bridge: &str,
     firewall: Firewall,
+    versions: &[bool],
     covers: impl Fn(&Barrier) -> bool,
 ) -> Result<(), Error> {
     transact("add", OBJECT, |socket| {
         let tables = tables(socket)?;
         let others = tables.iter().filter(|table| !table.is_of(Firewall::Firewalld));
-        let barriers = others.flat_map(|table| table.barriers(bridge, firewall));
+        let of_version = |table: &Table, v6: &bool| table.barriers(bridge, firewall, *v6);
+        let barriers = others.flat_map(|table| versions.iter().flat_map(move |v6| of_version(table, v6)));
         Ok(barriers.filter(&covers).flat_map(|barrier| additions(bridge, &barrier)).collect())
     })
 }
@@ -319,21 +327,22 @@ mod tests {
 
     #[test]
     fn our_rules_are_read_as_they_are_written() {
-        for (family, field, out) in [
-            (Family::Ip, Field::IifName, false),
-            (Family::Ip, Field::OifName, true),
-            (Family::Inet, Field::IifName, false),
-            (Family::Inet, Field::OifName, true),
+        for (family, v6, field, out) in [
+            (Family::Ip, false, Field::IifName, false),
+            (Family::Ip, false, Field::OifName, true),
+            (Family::Ip6, true, Field::OifName, true),
+            (Family::Inet, false, Field::IifName, false),
+            (Family::Inet, true, Field::OifName, true),
         ] {
             let written = attributes(&[
                 handle(RULE_HANDLE, 0x0102),
-                encode::statements(&statements(family, field, "br0")),
+                encode::statements(&statements((family, v6), field, "br0")),
                 Attribute::Bytes(RULE_COMMENT, expression::comment("stave br0")),
             ]);
             let rule = rule(&written);
             let interface = Condition::Interface { out, name: b"br0".to_vec(), prefix: false, not: false };
-            let of_ipv4 = (family == Family::Inet).then_some(Condition::Ipv4(true));
-            let conditions: Vec<_> = of_ipv4.into_iter().chain([interface]).collect();
+            let version = (family == Family::Inet).then_some(Condition::Ipv4(!v6));
+            let conditions: Vec<_> = version.into_iter().chain([interface]).collect();
             assert_eq!(
                 (rule.id, rule.conditions.clone(), &rule.verdict),
                 (0x0102, conditions, &Verdict::Accept)

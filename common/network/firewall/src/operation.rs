@@ -8,15 +8,16 @@ use crate::{
     firewalld, iptables, nftables,
 };
 
-/// What drops packets of the bridge in this network namespace, in all firewalls. With a certain `firewall`, also what drops none
-/// there yet, and has no rules for the bridge.
+/// What drops packets of the bridge in this network namespace, in all firewalls: those of IPv4, and with `ipv6` those of IPv6. With a
+/// certain `firewall`, also what drops none there yet, and has no rules for the bridge.
 ///
 /// # Errors
 /// When a firewall does not say.
-pub fn barriers(bridge: &str, firewall: Firewall) -> Result<Vec<Barrier>, Error> {
+pub fn barriers(bridge: &str, firewall: Firewall, ipv6: bool) -> Result<Vec<Barrier>, Error> {
     let mut barriers = Vec::new();
     for table in nftables::look()? {
-        let found = table.barriers(bridge, firewall);
+        let found: Vec<_> =
+            versions(ipv6).iter().flat_map(|v6| table.barriers(bridge, firewall, *v6)).collect();
         if !table.is_of(Firewall::Firewalld) {
             barriers.extend(found);
         } else if !found.is_empty() {
@@ -31,6 +32,11 @@ pub fn barriers(bridge: &str, firewall: Firewall) -> Result<Vec<Barrier>, Error>
     Ok(barriers)
 }
 
+/// The versions of IP that a bridge has: whether each is IPv6.
+fn versions(ipv6: bool) -> &'static [bool] {
+    if ipv6 { &[false, true] } else { &[false] }
+}
+
 /// Lets a bridge through the host's firewall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all_fields = "camelCase")]
@@ -43,6 +49,9 @@ pub enum FirewallOperation {
         bridge: String,
         /// Which firewall; with `none` nothing is let through, and undo removes what was for others.
         firewall: Firewall,
+        /// Whether the bridge has IPv6.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ipv6: bool,
         /// Whether the bridge was in a zone of firewalld that forwards before any container of ours was on it: it stays there.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         keeps_zone: bool,
@@ -55,7 +64,10 @@ fn covers(firewall: Firewall, barrier: &Barrier) -> bool {
 
 /// The words for some barriers: `chain FORWARD of table ip filter`.
 fn named(barriers: &[&Barrier]) -> String {
-    barriers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    let mut names: Vec<String> = barriers.iter().map(ToString::to_string).collect();
+    // A chain may drop both versions of IP.
+    names.dedup();
+    names.join(" and ")
 }
 
 fn has(firewall: Firewall) -> Result<bool, Error> {
@@ -76,7 +88,7 @@ fn validate(bridge: &str) -> Result<(), Error> {
 }
 
 impl FirewallOperation {
-    /// The operation for this bridge. `recorded` lists those of other containers: it is asked only where the bridge is in a zone
+    /// The operation for this bridge, which has IPv4, and with `ipv6` also that. `recorded` lists those of other containers: it is asked only where the bridge is in a zone
     /// of firewalld already, perhaps by one of them.
     ///
     /// # Errors
@@ -84,10 +96,11 @@ impl FirewallOperation {
     /// is applied.
     pub fn plan<E: From<Error>>(
         bridge: &str,
+        ipv6: bool,
         firewall: Firewall,
         recorded: impl FnOnce() -> Result<Vec<Self>, E>,
     ) -> Result<Self, E> {
-        let mut operation = Self::Accept { bridge: bridge.to_owned(), firewall, keeps_zone: false };
+        let mut operation = Self::Accept { bridge: bridge.to_owned(), firewall, ipv6, keeps_zone: false };
         operation.find(firewall)?;
         let is_there = firewall == Firewall::Firewalld || has(Firewall::Firewalld)?;
         let Self::Accept { keeps_zone, .. } = &mut operation;
@@ -121,12 +134,12 @@ impl FirewallOperation {
 
     /// What it has to let the bridge through now.
     fn needed(&self) -> Result<Vec<Barrier>, Error> {
-        let Self::Accept { bridge, firewall, .. } = self;
+        let Self::Accept { bridge, firewall, ipv6, .. } = self;
         validate(bridge)?;
         if *firewall == Firewall::None {
             return Ok(Vec::new());
         }
-        let mut found = barriers(bridge, *firewall)?;
+        let mut found = barriers(bridge, *firewall, *ipv6)?;
         found.retain(|barrier| covers(*firewall, barrier));
         Ok(found)
     }
@@ -141,8 +154,8 @@ impl Operation for FirewallOperation {
 
     fn apply(&mut self, _: &Scope) -> Result<(), Error> {
         let found = self.needed()?;
-        let Self::Accept { bridge, firewall, .. } = self;
-        let (bridge, firewall) = (bridge.as_str(), *firewall);
+        let Self::Accept { bridge, firewall, ipv6, .. } = self;
+        let (bridge, firewall, ipv6) = (bridge.as_str(), *firewall, *ipv6);
         // Who may refuse comes first, and one transaction last.
         for barrier in &found {
             firewalld::let_through(bridge, barrier)?;
@@ -151,13 +164,13 @@ impl Operation for FirewallOperation {
             iptables::let_through(bridge, firewall)?;
         }
         if found.iter().any(|barrier| matches!(barrier, Barrier::Nftables { .. })) {
-            nftables::let_through(bridge, firewall, |barrier| covers(firewall, barrier))?;
+            nftables::let_through(bridge, firewall, versions(ipv6), |barrier| covers(firewall, barrier))?;
         }
         Ok(())
     }
 
     fn undo(&self, _: &Scope) -> Result<(), Error> {
-        let Self::Accept { bridge, firewall, keeps_zone } = self;
+        let Self::Accept { bridge, firewall, keeps_zone, .. } = self;
         validate(bridge)?;
         // One that fails does not keep the others from it.
         let nftables = nftables::withdraw(bridge).map_err(Error::from);
@@ -172,12 +185,12 @@ impl Operation for FirewallOperation {
     }
 
     fn check(&self, _: &Scope) -> Result<Condition, Error> {
-        let Self::Accept { bridge, firewall, .. } = self;
+        let Self::Accept { bridge, firewall, ipv6, .. } = self;
         validate(bridge)?;
         if *firewall == Firewall::None {
             return Ok(Condition::Present);
         }
-        let found = barriers(bridge, *firewall)?;
+        let found = barriers(bridge, *firewall, *ipv6)?;
         let (ours, others): (Vec<_>, Vec<_>) = found.iter().partition(|barrier| covers(*firewall, barrier));
         Ok(if !ours.is_empty() {
             let rule = format!("a rule for bridge {bridge:?} in {}, which drops its packets", named(&ours));

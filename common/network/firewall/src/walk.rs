@@ -18,7 +18,7 @@ pub(crate) enum Verdict {
 pub(crate) enum Condition {
     /// It comes in (or goes `out`) by the interface of this name; or (`prefix`) by one whose name begins so; or (`not`) by another.
     Interface { out: bool, name: Vec<u8>, prefix: bool, not: bool },
-    /// It is of IPv4, or of another protocol.
+    /// It is of IPv4, or of IPv6.
     Ipv4(bool),
     /// Something that is not looked at here.
     Unknown,
@@ -53,6 +53,8 @@ pub(crate) enum Policy {
 /// A packet that opens a connection: the interfaces by which it comes and goes; none is any but the bridge.
 #[derive(Debug, Clone, Copy)]
 struct Packet<'a> {
+    /// Whether it is of IPv6.
+    v6: bool,
     bridge: &'a str,
     comes_by: Option<&'a str>,
     goes_by: Option<&'a str>,
@@ -73,9 +75,8 @@ impl Condition {
     /// Whether it holds; none if that is not known.
     fn holds(&self, packet: &Packet) -> Option<bool> {
         let Self::Interface { out, name, prefix, not } = self else {
-            // Those that are followed are of IPv4.
             return match self {
-                Self::Ipv4(is) => Some(*is),
+                Self::Ipv4(is) => Some(*is != packet.v6),
                 _ => None,
             };
         };
@@ -98,20 +99,22 @@ impl Rule {
         self.conditions.iter().all(|condition| condition.holds(packet) == Some(true))
     }
 
-    /// Whether it accepts the IPv4 that comes from the bridge, or goes `out` to it, perhaps its IPv6 as well, and nothing else;
-    /// whoever made it.
-    fn lets_through(&self, bridge: &str, out: bool) -> bool {
+    /// Whether it accepts what comes from the bridge, or goes `out` to it, of one version of IP, perhaps of the other as well, and
+    /// nothing else; whoever made it.
+    fn lets_through(&self, bridge: &str, out: bool, v6: bool) -> bool {
         let name = bridge.as_bytes().to_vec();
         let bridge = Condition::Interface { out, name, prefix: false, not: false };
-        let of_ipv4 = Condition::Ipv4(true);
+        let of_version = Condition::Ipv4(!v6);
         self.verdict == Verdict::Accept
-            && self.conditions.iter().filter(|condition| **condition != of_ipv4).eq([&bridge])
+            && self.conditions.iter().filter(|condition| **condition != of_version).eq([&bridge])
     }
 
     /// Whether we made it for this bridge.
     pub(crate) fn is_ours(&self, bridge: &str) -> bool {
         self.comment.as_deref() == Some(&mark(bridge))
-            && [false, true].iter().any(|out| self.lets_through(bridge, *out))
+            && [(false, false), (true, false), (false, true), (true, true)]
+                .iter()
+                .any(|(out, v6)| self.lets_through(bridge, *out, *v6))
     }
 }
 
@@ -145,11 +148,11 @@ fn fate(chains: &[Chain], chain: &Chain, packet: &Packet, depth: usize) -> (Verd
 
 impl Chain {
     /// Where the packets of the bridge are dropped, if this is a chain for forwarded packets and drops them: those that open a
-    /// connection from it, between two of its ports, or to it.
-    pub(crate) fn drops(&self, chains: &[Chain], bridge: &str) -> Option<Dropped> {
+    /// connection from it, between two of its ports, or to it; those of IPv4, or of IPv6 (`v6`).
+    pub(crate) fn drops(&self, chains: &[Chain], bridge: &str, v6: bool) -> Option<Dropped> {
         let policy = self.forward?;
         let dropped = |comes_by, goes_by| {
-            let (verdict, at) = fate(chains, self, &Packet { bridge, comes_by, goes_by }, 0);
+            let (verdict, at) = fate(chains, self, &Packet { v6, bridge, comes_by, goes_by }, 0);
             let is_dropped = verdict == Verdict::Drop || verdict == Verdict::Return && policy == Policy::Drop;
             is_dropped.then_some(at)
         };
@@ -161,10 +164,11 @@ impl Chain {
     }
 
     /// Which rules for the bridge are missing here, whether or not its packets are dropped.
-    pub(crate) fn lacks(&self, chains: &[Chain], bridge: &str) -> Option<Dropped> {
+    pub(crate) fn lacks(&self, chains: &[Chain], bridge: &str, v6: bool) -> Option<Dropped> {
         self.forward?;
-        let is_missing = |out| !self.rules.iter().any(|rule| rule.lets_through(bridge, out));
-        let dropped = self.drops(chains, bridge).unwrap_or(Dropped { from: false, to: false, before: None });
+        let is_missing = |out| !self.rules.iter().any(|rule| rule.lets_through(bridge, out, v6));
+        let dropped =
+            self.drops(chains, bridge, v6).unwrap_or(Dropped { from: false, to: false, before: None });
         let (from, to) = (dropped.from || is_missing(false), dropped.to || is_missing(true));
         (from || to).then_some(Dropped { from, to, ..dropped })
     }
@@ -256,14 +260,29 @@ mod tests {
             let base = chain("FORWARD", Some(policy), rules);
             let chains =
                 [base.clone(), chain("drops", None, vec![rule(7, "", Drop)]), chain("empty", None, vec![])];
-            assert_eq!(base.drops(&chains, "br0"), expected, "{what}");
+            assert_eq!(base.drops(&chains, "br0", false), expected, "{what}");
+            // The same the other way around.
+            let turned = |rule: &Rule| Rule {
+                conditions: rule.conditions.iter().cloned().map(of_the_other).collect(),
+                ..rule.clone()
+            };
+            let base = Chain { rules: base.rules.iter().map(turned).collect(), ..base };
+            assert_eq!(base.drops(&chains, "br0", true), expected, "{what}, of IPv6");
+        }
+    }
+
+    /// What holds for IPv6 as this does for IPv4.
+    fn of_the_other(condition: Condition) -> Condition {
+        match condition {
+            Condition::Ipv4(is) => Condition::Ipv4(!is),
+            other => other,
         }
     }
 
     #[test]
     fn a_chain_that_calls_itself_ends() {
         let base = chain("a", Some(Policy::Drop), vec![rule(1, "", Verdict::Jump("a".into()))]);
-        assert_eq!(base.drops(std::slice::from_ref(&base), "br0").unwrap().before, None);
+        assert_eq!(base.drops(std::slice::from_ref(&base), "br0", false).unwrap().before, None);
     }
 
     #[test]
@@ -276,7 +295,8 @@ mod tests {
             (with(">br0", Verdict::Accept, "stave br0"), true),
             (with("<br0", Verdict::Accept, "stave br0"), true),
             (with("4 <br0", Verdict::Accept, "stave br0"), true),
-            (with("6 <br0", Verdict::Accept, "stave br0"), false),
+            (with("6 <br0", Verdict::Accept, "stave br0"), true),
+            (with("4 6 <br0", Verdict::Accept, "stave br0"), false),
             (with("4", Verdict::Accept, "stave br0"), false),
             (with("<br0", Verdict::Accept, "stave br1"), false),
             (with("<br0", Verdict::Drop, "stave br0"), false),

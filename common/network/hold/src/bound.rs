@@ -1,7 +1,7 @@
 //! Who has a port at the moment.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -9,7 +9,7 @@ use nat::Protocol;
 use nix::libc;
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, addr::SocketAddrArg, bind, ipproto, socket_with, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt},
 };
 
 use crate::Port;
@@ -20,7 +20,16 @@ pub(crate) const LOOKING: u32 = 0x73_74_61_76;
 
 /// A socket for this port, which is not bound yet; none on a kernel without the protocol.
 pub(crate) fn socket(port: Port) -> Result<Option<OwnedFd>, Errno> {
-    socket_of(AddressFamily::INET, port.protocol())
+    let v6 = port.v4().is_none();
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let Some(socket) = socket_of(family, port.protocol())? else { return Ok(None) };
+    if v6 {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+        // The program keeps others from `::` where another port of this number is held by IPv4. Who may not set it holds nothing by
+        // the program either.
+        let _ = set_option(&socket, libc::SO_MARK, LOOKING);
+    }
+    Ok(Some(socket))
 }
 
 fn socket_of(family: AddressFamily, wanted: Protocol) -> Result<Option<OwnedFd>, Errno> {
@@ -35,8 +44,8 @@ fn socket_of(family: AddressFamily, wanted: Protocol) -> Result<Option<OwnedFd>,
     }
 }
 
-pub(crate) fn address(port: Port) -> SocketAddrV4 {
-    SocketAddrV4::new(port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), port.port)
+pub(crate) fn address(port: Port) -> SocketAddr {
+    SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.port)
 }
 
 /// Whether a process has the port: binds it, for a moment. A port that is held for a container is free in this sense.
@@ -46,27 +55,13 @@ pub(crate) fn address(port: Port) -> SocketAddrV4 {
 pub fn is_bound(port: Port) -> Result<bool, Errno> {
     // A kernel without SCTP sockets still forwards SCTP, and no process here can listen to it.
     let Some(socket) = socket(port)? else { return Ok(false) };
-    is_taken(&socket, port.protocol(), &address(port))
-}
-
-/// The same for a port of IPv6, on one address or (`::`) on all.
-///
-/// # Errors
-/// As [`is_bound`].
-pub fn is_bound_v6(protocol: Protocol, address: Ipv6Addr, port: u16) -> Result<bool, Errno> {
-    let Some(socket) = socket_of(AddressFamily::INET6, protocol)? else { return Ok(false) };
-    sockopt::set_ipv6_v6only(&socket, true)?;
-    is_taken(&socket, protocol, &SocketAddrV6::new(address, port, 0, 0))
-}
-
-fn is_taken(socket: &OwnedFd, protocol: Protocol, address: &impl SocketAddrArg) -> Result<bool, Errno> {
-    if protocol == Protocol::Tcp {
+    if port.protocol() == Protocol::Tcp {
         // A connection that lingers after its server ended is not a server.
-        sockopt::set_socket_reuseaddr(socket, true)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     // Who may not set it holds nothing by the program either.
-    let _ = set_option(socket, libc::SO_MARK, LOOKING);
-    match bind(socket, address) {
+    let _ = set_option(&socket, libc::SO_MARK, LOOKING);
+    match bind(&socket, &address(port)) {
         Ok(()) => Ok(false),
         Err(Errno::ADDRINUSE) => Ok(true),
         Err(errno) => Err(errno),

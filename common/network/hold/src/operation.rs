@@ -87,7 +87,9 @@ impl HoldOperation {
     }
 
     fn parts(&self) -> Parts {
-        let (by_sockets, by_program) = self.all().partition(|port| port.protocol() == Protocol::Sctp);
+        // The program's map has room for addresses of IPv4.
+        let is_for_sockets = |port: &Port| port.protocol() == Protocol::Sctp || port.v4().is_none();
+        let (by_sockets, by_program) = self.all().partition(is_for_sockets);
         Parts { by_program, by_sockets }
     }
 
@@ -200,10 +202,11 @@ impl HoldOperation {
         let published = nat::published()?;
         let others: HashSet<u16> = published
             .into_iter()
-            .filter(|(protocol, host_ip, port)| match host_ip {
-                Some(IpAddr::V6(_)) => true,
-                Some(IpAddr::V4(ip)) => !own.contains(&Port::new(*protocol, Some(*ip), *port)),
-                None => !own.contains(&Port::new(*protocol, None, *port)),
+            .filter(|(protocol, host_ip, port)| {
+                let has = |host_ip| own.contains(&Port::new(*protocol, host_ip, *port));
+                // One on all addresses has that of IPv6 with it.
+                let with_all = host_ip.is_some_and(|ip| ip.is_unspecified()) && has(None);
+                !has(*host_ip) && !with_all
             })
             .map(|(_, _, port)| port)
             .collect();
@@ -266,9 +269,13 @@ impl Operation for HoldOperation {
             _ => (Vec::new(), self.all().collect()),
         };
         lines.extend(by_sockets.into_iter().map(|port| {
-            let bind = port.host_ip.map(|ip| format!(",bind={ip}")).unwrap_or_default();
-            let address =
-                format!("{}4-LISTEN:{}{bind}", port.protocol().to_string().to_uppercase(), port.port);
+            let (version, bind) = match port.host_ip {
+                None => (4, String::new()),
+                Some(IpAddr::V4(ip)) => (4, format!(",bind={ip}")),
+                Some(IpAddr::V6(ip)) => (6, format!(",ipv6only,bind=[{ip}]")),
+            };
+            let protocol = port.protocol().to_string().to_uppercase();
+            let address = format!("{protocol}{version}-LISTEN:{}{bind}", port.port);
             words(["setsid", "socat", &address, "/dev/null"])
         }));
         if !self.reserved.is_empty() {

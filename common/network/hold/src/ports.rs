@@ -1,6 +1,7 @@
 use std::{
+    collections::HashSet,
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use nat::{Mapping, Protocol};
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Ports {
     /// The protocol.
     pub protocol: Protocol,
-    /// The address of the host; none for all of them.
+    /// The address of the host; none for all of them, and `::` for all of IPv6.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
     /// The first one.
     pub first: u16,
     /// The last one.
@@ -24,8 +25,8 @@ pub struct Ports {
 /// One port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port {
-    /// The address of the host; none for all of them.
-    pub host_ip: Option<Ipv4Addr>,
+    /// The address of the host; none for all of them, and `::` for all of IPv6.
+    pub host_ip: Option<IpAddr>,
     /// The number of the protocol.
     number: u8,
     /// The port.
@@ -36,14 +37,17 @@ impl Ports {
     /// The host's side of these mappings.
     pub fn of(mappings: &[Mapping]) -> Vec<Self> {
         let mut found: Vec<Self> = Vec::new();
+        let is_on_all = |mapping: &&Mapping| mapping.host_ip.is_none() && mapping.container_ip.is_ipv4();
+        let on_all: HashSet<_> =
+            mappings.iter().filter(is_on_all).map(|mapping| (mapping.protocol, mapping.host_port)).collect();
         for mapping in mappings {
             let Mapping { protocol, host_port, .. } = *mapping;
-            // A port of IPv6 is held with that of IPv4, as far as both are on all addresses: for the kernel, a process that binds
-            // `::` takes both.
             let host_ip = match (mapping.host_ip, mapping.container_ip) {
-                (_, IpAddr::V6(_)) | (Some(IpAddr::V6(_)), _) => continue,
-                (Some(IpAddr::V4(address)), _) => Some(address),
-                (None, _) => None,
+                // A port of IPv6 is held with that of IPv4, as far as both are on all addresses: who has it on all of them keeps
+                // others from `::`.
+                (None, IpAddr::V6(_)) if on_all.contains(&(protocol, host_port)) => continue,
+                (None, IpAddr::V6(_)) => Some(Ipv6Addr::UNSPECIFIED.into()),
+                (one, _) => one,
             };
             match found.last_mut() {
                 Some(ports)
@@ -66,8 +70,17 @@ impl Ports {
 
 impl Port {
     /// A port of the host, on one address or on all.
-    pub fn new(protocol: Protocol, host_ip: Option<Ipv4Addr>, port: u16) -> Self {
+    pub fn new(protocol: Protocol, host_ip: Option<IpAddr>, port: u16) -> Self {
         Self { host_ip, number: protocol as u8, port }
+    }
+
+    /// Its address of IPv4, `0.0.0.0` for all of them; none for a port of IPv6.
+    pub(crate) fn v4(self) -> Option<Ipv4Addr> {
+        match self.host_ip {
+            None => Some(Ipv4Addr::UNSPECIFIED),
+            Some(IpAddr::V4(address)) => Some(address),
+            Some(IpAddr::V6(_)) => None,
+        }
     }
 
     pub(crate) fn protocol(self) -> Protocol {
@@ -78,11 +91,13 @@ impl Port {
     }
 }
 
-/// With its address if it has one: `127.0.0.1:80/tcp`.
+/// With its address if it has one: `127.0.0.1:80/tcp`, `[::1]:80/tcp`.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(ip) = self.host_ip {
-            write!(f, "{ip}:")?;
+        match self.host_ip {
+            None => {}
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
         }
         write!(f, "{}/{}", self.port, self.protocol())
     }
@@ -113,15 +128,26 @@ mod tests {
             mapping(None, 1, tcp),
             // With the port of IPv4 goes that of IPv6.
             Mapping { container_ip: "fd00::2".parse().unwrap(), ..mapping(None, 1, tcp) },
+            Mapping { container_ip: "fd00::2".parse().unwrap(), ..mapping(None, 2, tcp) },
             Mapping { host_ip: Some("fd00::1".parse().unwrap()), ..mapping(None, 7, tcp) },
         ];
         let ports = Ports::of(&mappings);
         let ranges: Vec<_> = ports.iter().map(|ports| (ports.first, ports.last)).collect();
-        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (65535, 65535), (1, 1)]);
+        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (65535, 65535), (1, 1), (2, 2), (7, 7)]);
         let each: Vec<_> = ports.iter().flat_map(Ports::each).map(|port| port.to_string()).collect();
         assert_eq!(
             each,
-            ["80/tcp", "81/tcp", "82/udp", "127.0.0.1:83/udp", "127.0.0.1:85/udp", "65535/tcp", "1/tcp"]
+            [
+                "80/tcp",
+                "81/tcp",
+                "82/udp",
+                "127.0.0.1:83/udp",
+                "127.0.0.1:85/udp",
+                "65535/tcp",
+                "1/tcp",
+                "[::]:2/tcp",
+                "[fd00::1]:7/tcp"
+            ]
         );
     }
 }

@@ -94,7 +94,8 @@ fn key(cookie: u64, address: u32, port: Port) -> Key {
 
 /// The key of the port itself: on its one address, or on all.
 fn own_key(cookie: u64, port: Port) -> Key {
-    key(cookie, port.host_ip.map_or(ALL, u32::from), port)
+    // Ports of IPv6 are held by sockets.
+    key(cookie, port.v4().map_or(ALL, u32::from), port)
 }
 
 impl Guards {

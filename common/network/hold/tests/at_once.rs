@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::PathBuf,
     thread,
     time::Duration,
@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use operation::{Condition, Operation, Scope};
 
 fn hold(holder: &str, host_ip: Option<[u8; 4]>, first: u16, last: u16) -> HoldOperation {
-    let ports = Ports { protocol: Protocol::Tcp, host_ip: host_ip.map(Ipv4Addr::from), first, last };
+    let ports = Ports { protocol: Protocol::Tcp, host_ip: host_ip.map(IpAddr::from), first, last };
     HoldOperation { holder: holder.into(), ports: vec![ports], reserved: Vec::new(), by_program: false }
 }
 

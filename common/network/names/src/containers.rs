@@ -30,6 +30,8 @@ struct Network {
     /// The subnets that its containers are in.
     subnets: Vec<IpNet>,
     addresses: Vec<IpAddr>,
+    /// Whether no way leads out of it.
+    internal: bool,
 }
 
 /// The containers of a run directory.
@@ -83,6 +85,8 @@ struct First {
 struct Bridge {
     name: String,
     subnet: Option<IpNet>,
+    #[serde(default)]
+    internal: bool,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +127,7 @@ fn parse(text: &[u8]) -> Option<Container> {
     }
     let network = |name: String, bridge: Bridge, cni: Cni| Network {
         name,
+        internal: bridge.internal,
         bridge: bridge.name,
         subnets: cni.ips.iter().map(|ip| ip.address).chain(bridge.subnet).map(|net| net.trunc()).collect(),
         addresses: cni.ips.into_iter().map(|ip| ip.address.addr()).collect(),
@@ -149,6 +154,13 @@ fn parse(text: &[u8]) -> Option<Container> {
         links,
         servers,
     })
+}
+
+impl Container {
+    /// Whether it has a way out of its networks.
+    pub(crate) fn has_a_way_out(&self) -> bool {
+        self.networks.iter().any(|network| !network.internal)
+    }
 }
 
 /// What a container hears about a name.
@@ -321,12 +333,17 @@ mod tests {
             record("db", &[("back", "10.2.0.3")], r#","names":{"aliases":["Data"],"servers":["192.0.2.9"]}"#),
         );
         write("db2", record("db2", &[("back", "10.2.0.4")], r#","names":{"aliases":["data"]}"#));
+        write(
+            "kept",
+            record("kept", &[("back", "10.2.0.6")], "").replace("/8\"},", "/8\",\"internal\":true},"),
+        );
         write("gone", record("gone", &[("back", "10.2.0.5")], r#","error":{"tool":"x"}"#));
         write("old", r#"{"id":"old","network":{"bridge":{"name":"br-front"},"cni":{"ips":[{"address":"10.1.0.9/8"}]}}}"#.into());
         fs::write(directory.path().join("bad.json"), "nonsense").unwrap();
         let mut containers = Containers::new(directory.path());
         let (web, db) = (containers.container("web").unwrap(), containers.container("db").unwrap());
         assert_eq!(db.servers, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        assert!(web.has_a_way_out() && !containers.container("kept").unwrap().has_a_way_out());
         let mut find = |asker: &Container, name: &str| match containers.find(asker, &labels(name)) {
             Found::Addresses(addresses) => {
                 addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

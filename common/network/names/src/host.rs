@@ -150,6 +150,12 @@ impl Host<'_> {
     }
 }
 
+/// What a question about the world outside gets. From internal networks no way leads out: a question that is passed on would be
+/// one, because the name carries whatever the container wants (CVE-2024-29018).
+fn elsewhere(asker: &Container) -> Verdict {
+    if asker.has_a_way_out() { Verdict::Forward } else { Verdict::Own(Own::Prohibited) }
+}
+
 impl Policy for Host<'_> {
     fn places(&self) -> Vec<(u64, &Place)> {
         self.places.iter().map(|(number, (_, place))| (*number, place)).collect()
@@ -161,7 +167,7 @@ impl Policy for Host<'_> {
             return match containers.names(&asker, address) {
                 Some(names) if names.is_empty() => Verdict::Own(Own::NoSuchName),
                 Some(names) => Verdict::Own(Own::Pointers(names, TTL)),
-                None => Verdict::Forward,
+                None => elsewhere(&asker),
             };
         }
         match containers.find(&asker, question.labels()) {
@@ -178,7 +184,7 @@ impl Policy for Host<'_> {
                 }
             }
             Found::Nobody => Verdict::Own(Own::NoSuchName),
-            Found::Elsewhere => Verdict::Forward,
+            Found::Elsewhere => elsewhere(&asker),
         }
     }
 

@@ -303,7 +303,13 @@ pub(crate) fn reply(bytes: &[u8], question: &Question, id: u16) -> Replied {
     }
     let extended = message.opt().is_some_and(|opt| opt.rcode(header) != OptRcode::from(header.rcode()));
     let rcode = if extended { Rcode::SERVFAIL } else { header.rcode() };
-    let Some((chain, addresses)) = follow(&message, &question.name) else { return Replied::Garbled };
+    let Some((chain, mut addresses)) = follow(&message, &question.name) else { return Replied::Garbled };
+    // What was not asked for is not answered, and opens nothing.
+    addresses.retain(|(address, _)| match question.kind {
+        Rtype::A => address.is_ipv4(),
+        Rtype::AAAA => address.is_ipv6(),
+        kind => kind == Rtype::ANY,
+    });
     Replied::Reply(Reply { message, chain, rcode, addresses })
 }
 

@@ -183,7 +183,7 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
     Ok(None)
 }
 
-/// All published ports: protocol, address of the host (none for all of them), port.
+/// All published ports: protocol, address of the host (none for all of them, `::` for all of IPv6), port.
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -191,11 +191,15 @@ pub fn published() -> Result<Vec<(Protocol, Option<IpAddr>, u16)>, Error> {
     let list = || {
         let socket = Netfilter::of_this_thread()?;
         let sets = [table::PUBLISHED, table::PUBLISHED_AT, table::PUBLISHED6, table::PUBLISHED_AT6];
-        let keys = sets.map(|set| keys(&socket, set.name));
-        keys.into_iter().try_fold(Vec::new(), |found, keys| Ok([found, keys?].concat()))
+        let mut found = Vec::new();
+        for set in sets {
+            let all = (set == table::PUBLISHED6).then(|| IpAddr::from(Ipv6Addr::UNSPECIFIED));
+            let ports = keys(&socket, set.name)?.into_iter().filter_map(|key| port_of(&key));
+            found.extend(ports.map(|(protocol, host_ip, port)| (protocol, host_ip.or(all), port)));
+        }
+        Ok(found)
     };
-    let keys = retry(list).map_err(|source| Error::new("list", "published ports", source))?;
-    Ok(keys.iter().filter_map(|key| port_of(key)).collect())
+    retry(list).map_err(|source| Error::new("list", "published ports", source))
 }
 
 /// The port in a key of one of the maps. Each part of a key has four bytes.

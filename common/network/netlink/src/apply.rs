@@ -16,7 +16,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkMessage},
-        route::{RouteMessage, RouteProtocol, RouteScope},
+        route::{RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 
@@ -117,6 +117,15 @@ impl LinkOperation {
                     false => sysctl::close_localnet(bridge),
                 }
             }
+            Self::LoopbackIpv6 { link, mac } => {
+                let (connection, link) = need("add route", "::1", None, link, *mac)?;
+                let message = RouteNetlinkMessage::NewRoute(to_loopback(link.index));
+                match connection.change("add route", format!("::1 on link {:?}", link.name), &message, CREATE)
+                {
+                    Err(error) if error.errno() == Errno::EEXIST => Ok(()),
+                    made => made,
+                }
+            }
             Self::LinkUp { namespace, link, mac } => {
                 let (connection, link) = need("set", "up", namespace.as_deref(), link, *mac)?;
                 set_up(&connection, &link)
@@ -156,6 +165,12 @@ impl LinkOperation {
             {
                 Ok(())
             }
+            Self::LoopbackIpv6 { link, mac } => {
+                let Ours::Here(connection, link) = find(None, link, *mac)? else { return Ok(()) };
+                // The kernel removes only one of our protocol.
+                let message = RouteNetlinkMessage::DelRoute(to_loopback(link.index));
+                unless_gone(connection.change("remove route", "::1".to_owned(), &message, 0))
+            }
             Self::AddressAdd { namespace, link, mac, address, protocol } => {
                 let Ours::Here(connection, link) = find(namespace.as_deref(), link, *mac)? else {
                     return Ok(());
@@ -188,6 +203,7 @@ impl LinkOperation {
             | Self::Hairpin { link, mac }
             | Self::Isolate { link, mac }
             | Self::GuardLoopback { link, mac, .. } => (None, link, Some(*mac)),
+            Self::LoopbackIpv6 { link, mac } => (None, link, *mac),
             Self::AddressAdd { namespace, link, mac, .. } => (namespace.as_deref(), link, *mac),
             Self::LinkUp { namespace, link, mac }
             | Self::Ipv6On { namespace, link, mac }
@@ -238,6 +254,9 @@ impl LinkOperation {
                     false => missing(&format!("route {destination} by {gateway}")),
                 }
             }
+            Self::LoopbackIpv6 { .. } if !connection.takes_loopback6(link.index)? => {
+                missing(&format!("route ::1 of link {name:?}"))
+            }
             Self::GuardLoopback { .. } if !guard::stands(&connection, link.index)? => {
                 missing(&format!("the classifier of link {name:?} that guards 127.0.0.0/8"))
             }
@@ -247,6 +266,7 @@ impl LinkOperation {
             | Self::Ipv6On { .. }
             | Self::Hairpin { .. }
             | Self::Isolate { .. }
+            | Self::LoopbackIpv6 { .. }
             | Self::GuardLoopback { .. } => Condition::Present,
         })
     }
@@ -465,6 +485,23 @@ fn route(
         Some(metric) => builder.priority(metric).build(),
         None => builder.build(),
     })
+}
+
+/// The metric of the route to ::1 on a bridge. That on `lo` comes first, with 0.
+pub(crate) const LOOPBACK_METRIC: u32 = 2048;
+
+/// The route to ::1 on a link, beside that on `lo`.
+fn to_loopback(link: u32) -> RouteMessage {
+    const TABLE_LOCAL: u8 = 255;
+    let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(Ipv6Addr::LOCALHOST, 128)
+        .output_interface(link)
+        .priority(LOOPBACK_METRIC)
+        .build();
+    route.header.kind = RouteType::Local;
+    route.header.table = TABLE_LOCAL;
+    route.header.protocol = PROTOCOL.into();
+    route
 }
 
 fn has_route(

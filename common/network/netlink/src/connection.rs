@@ -1,7 +1,7 @@
 use std::{
     cell::RefCell,
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     rc::Rc,
@@ -270,15 +270,33 @@ impl Connection {
         self.routes_of(AddressFamily::Inet6, link)
     }
 
+    /// Whether packets for ::1 that come in by this link are for this host.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(crate) fn takes_loopback6(&self, link: u32) -> Result<bool, Error> {
+        let routes = self.routes_of_kind(AddressFamily::Inet6, Some(link), RouteType::Local)?;
+        let is_it =
+            |route: &Route| route.link == Some(link) && route.destination.addr() == Ipv6Addr::LOCALHOST;
+        Ok(routes.iter().any(is_it))
+    }
+
     fn routes_of(&self, family: AddressFamily, link: Option<u32>) -> Result<Vec<Route>, Error> {
+        self.routes_of_kind(family, link, RouteType::Unicast)
+    }
+
+    fn routes_of_kind(
+        &self,
+        family: AddressFamily,
+        link: Option<u32>,
+        kind: RouteType,
+    ) -> Result<Vec<Route>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.attributes.extend(link.map(RouteAttribute::Oif));
         let answer = self.list("routes", &RouteNetlinkMessage::GetRoute(message))?;
         let found = answer.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
-                Route::read(route)
-            }
+            RouteNetlinkMessage::NewRoute(route) if route.header.kind == kind => Route::read(route),
             _ => None,
         });
         Ok(found.collect())

@@ -5,7 +5,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use operation::words;
 
-use crate::{LinkOperation, guard, mark, sysctl};
+use crate::{LinkOperation, PROTOCOL, apply::LOOPBACK_METRIC, guard, mark, sysctl};
 
 /// The name that `ip netns` has for the namespace, or its path.
 fn name_of(namespace: &Path) -> String {
@@ -67,6 +67,11 @@ impl LinkOperation {
             Self::Hairpin { link, .. } => words(["bridge", "link", "set", "dev", link, "hairpin", "on"]),
             Self::Isolate { link, .. } => words(["bridge", "link", "set", "dev", link, "isolated", "on"]),
             Self::GuardLoopback { link, .. } => guard::commands(link).concat(),
+            Self::LoopbackIpv6 { link, .. } => {
+                let (metric, by) = (LOOPBACK_METRIC.to_string(), PROTOCOL.to_string());
+                let route = ["-6", "route", "add", "local", "::1", "dev", link, "table", "local"];
+                line(None, &[&route[..], &["metric", &metric, "proto", &by]].concat())
+            }
             Self::LinkUp { namespace, link, .. } => line(namespace.as_deref(), &["link", "set", link, "up"]),
             // Without the protocol that marks it: `ip` has a word for that only from iproute2 6.3 on.
             Self::AddressAdd { namespace, link, address: address @ IpNet::V6(_), .. } => {

@@ -88,6 +88,16 @@ pub enum LinkOperation {
         /// The bridge.
         bridge: String,
     },
+    /// Lets the answers to this host's own ::1 come in by a bridge, which is up: the kernel looks for ::1 on the interface of a packet,
+    /// whatever other interface has it. So a port published on ::1 reaches a container. No packet that says on a wire that it is from ::1
+    /// or for it comes so far (net/ipv6/ip6_input.c). Where br_netfilter translates packets of the bridge, answers look like that.
+    LoopbackIpv6 {
+        /// The bridge.
+        link: String,
+        /// Its hardware address; none for a bridge that others made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mac: Option<Mac>,
+    },
     /// Sets a link up. It ends with the link. (The kernel refuses to make the far side of a veth pair up at once.)
     LinkUp {
         /// The namespace of the link; here if there is none.

@@ -64,6 +64,9 @@ const SET: &str = "1";
 /// What begins a line about a link that takes router advertisements.
 const ADVERTISED: &str = "accept_ra";
 
+/// What begins a line about a link that forwards by itself, and may be a part of the name of its variable.
+const FORWARDING: &str = "forwarding";
+
 impl Variable {
     fn path(&self) -> PathBuf {
         match self {
@@ -217,8 +220,10 @@ impl Sysctl {
         if matches!(self.variable, Variable::IpForward { .. } | Variable::Ipv6Forward { .. }) {
             forwarding::Seen::now()?.write(&mut text);
         }
-        for name in self.with_advertisements()? {
-            text.push_str(&format!("{ADVERTISED} {name}\n"));
+        for variable in [ADVERTISED, FORWARDING] {
+            for name in self.links_with(variable)? {
+                text.push_str(&format!("{variable} {name}\n"));
+            }
         }
         let write = || -> io::Result<()> {
             if let Some(parent) = self.kept.parent() {
@@ -271,30 +276,38 @@ impl Sysctl {
         made
     }
 
-    /// The links here that take router advertisements. A host that forwards takes none, and would lose its own default route,
-    /// unless that is asked for with 2 (ip-sysctl.rst, accept_ra).
-    fn with_advertisements(&self) -> Result<Vec<String>, Error> {
+    /// The links here that have this variable of IPv6 set to 1, before packets are forwarded.
+    fn links_with(&self, variable: &'static str) -> Result<Vec<String>, Error> {
         if !matches!(self.variable, Variable::Ipv6Forward { .. }) {
             return Ok(Vec::new());
         }
+        let links = Connection::open(None)?.all()?.into_iter().filter(|link| !link.is_marked());
         let mut found = Vec::new();
-        for link in Connection::open(None)?.all()?.into_iter().filter(|link| !link.is_marked()) {
-            let conf = Conf::of_ipv6(&link.name, "accept_ra");
+        // `default` is for the links to come. What they take of routers is not changed.
+        let to_come = (variable == FORWARDING).then(|| "default".to_owned());
+        for name in links.map(|link| link.name).chain(to_come) {
+            let conf = Conf::of_ipv6(&name, variable);
             let is_on = |value: Option<String>| value.as_deref() == Some(SET);
             if conf.is_plain() && is_on(read(&conf.path()).map_err(failed("read", &conf.name()))?) {
-                found.push(link.name);
+                found.push(name);
             }
         }
         Ok(found)
     }
 
-    /// Lets the links that take router advertisements go on to do so while packets are forwarded; or as before (`back`).
+    /// Lets the links that take router advertisements go on to do so while packets are forwarded; or as before (`back`). A host
+    /// that forwards takes none, and would lose its own default route, unless that is asked for with 2 (ip-sysctl.rst, accept_ra).
     fn keep_advertisements(&self, back: bool) -> Result<(), operation::Error> {
+        let (before, after) = if back { ("2", SET) } else { (SET, "2") };
+        self.set_links(ADVERTISED, before, after)
+    }
+
+    /// Where a link of those that were noted with this variable has the value `before`, it gets `after`.
+    fn set_links(&self, variable: &'static str, before: &str, after: &str) -> Result<(), operation::Error> {
         let kept =
             read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?.unwrap_or_default();
-        let (before, after) = if back { ("2", SET) } else { (SET, "2") };
-        for name in kept.lines().filter_map(|line| line.strip_prefix(ADVERTISED)?.strip_prefix(' ')) {
-            let conf = Conf::of_ipv6(name, "accept_ra");
+        for name in kept.lines().filter_map(|line| line.strip_prefix(variable)?.strip_prefix(' ')) {
+            let conf = Conf::of_ipv6(name, variable);
             let value = if conf.is_plain() { read(&conf.path()) } else { Ok(None) };
             if value.map_err(failed("read", &conf.name()))?.as_deref() == Some(before) {
                 fs::write(conf.path(), after).map_err(unset(&conf.name()))?;
@@ -360,6 +373,8 @@ impl Sysctl {
         }
         self.unguard()?;
         self.keep_advertisements(true)?;
+        // The value for all was written to each link (ip-sysctl.rst, conf/all/forwarding).
+        self.set_links(FORWARDING, "0", SET)?;
         self.forget()
     }
 

@@ -57,6 +57,15 @@ pub trait Filter: clap::Parser {
         true
     }
 
+    /// Refuses to undo a step on which other steps of its container rely, by the container's record.
+    ///
+    /// # Errors
+    /// What relies on it. The step stays as it is then.
+    fn refuse_undo(recorded: &Document, step: &Step) -> anyhow::Result<()> {
+        let _ = (recorded, step);
+        Ok(())
+    }
+
     /// Takes what it added out of a document, after its last step was undone, where the steps do not tell what that is:
     /// those of before version 0.2, and one that did not come to be done.
     ///

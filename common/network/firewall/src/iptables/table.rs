@@ -275,8 +275,9 @@ impl Table {
 
     pub(super) fn barrier(&self, bridge: &str, anyway: Firewall) -> Option<Barrier> {
         let (forward, chains) = self.chains()?;
-        let lacks = || (anyway == Firewall::Iptables).then(|| forward.lacks(&chains, bridge)).flatten();
-        let Dropped { from, to, before } = forward.drops(&chains, bridge).or_else(lacks)?;
+        let lacks =
+            || (anyway == Firewall::Iptables).then(|| forward.lacks(&chains, bridge, false)).flatten();
+        let Dropped { from, to, before } = forward.drops(&chains, bridge, false).or_else(lacks)?;
         Some(Barrier::Legacy { table: self.name.clone(), before, from, to })
     }
 

@@ -90,7 +90,8 @@ fn aside<S: Source>(tool: &str, common: &Common) -> Exit {
             Ok(())
         };
         let (scope, unrecorded) = (&common.scope()?, |_: &_, _: &_| Ok(()));
-        Undo { tool, scope, lock: None, is_meant: &|_| true, forget: &forget, unrecorded }
+        let refuse = |_: &_, _: &_| Ok(());
+        Undo { tool, scope, lock: None, is_meant: &|_| true, refuse, forget: &forget, unrecorded }
             .steps::<Nothing>(common.steps, &mut document)
     }();
     match undone {

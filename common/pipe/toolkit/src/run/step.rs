@@ -160,6 +160,7 @@ fn run<M: Marker>() -> Exit {
                 scope: &scope,
                 lock: None,
                 is_meant: &|_| true,
+                refuse: |_, _| Ok(()),
                 forget: &|_| Ok(()),
                 unrecorded: |_, _| Ok(()),
             };

@@ -26,8 +26,16 @@ pub(crate) fn run<F: Filter>(
     // The tool's own arguments are not needed, and where they are not complete each step is meant.
     let filter = F::try_parse_from(arguments).ok();
     let is_meant = |step: &Step| filter.as_ref().is_none_or(|filter| filter.is_meant(step));
-    Undo { tool, scope: &scope, lock, is_meant: &is_meant, forget: &forget, unrecorded }
-        .steps::<F::Operation>(common.steps, document)
+    Undo {
+        tool,
+        scope: &scope,
+        lock,
+        is_meant: &is_meant,
+        refuse: F::refuse_undo,
+        forget: &forget,
+        unrecorded,
+    }
+    .steps::<F::Operation>(common.steps, document)
 }
 
 /// How the last steps of a tool are undone.
@@ -38,6 +46,8 @@ pub(crate) struct Undo<'a> {
     pub(crate) lock: Option<&'static str>,
     /// Whether a step of the tool is one of those to undo.
     pub(crate) is_meant: &'a dyn Fn(&Step) -> bool,
+    /// Says why a step of the record must not be undone yet, if it must not.
+    pub(crate) refuse: fn(&Document, &Step) -> anyhow::Result<()>,
     /// Takes out of a document what the tool adds, for steps that do not tell what that is.
     pub(crate) forget: &'a dyn Fn(&mut Document) -> anyhow::Result<()>,
     /// Undoes what it can for a container without record.
@@ -114,6 +124,10 @@ impl Undo<'_> {
                 ours.push((at, step, Vec::new()));
                 continue;
             };
+            if let Err(error) = (self.refuse)(&recorded, &listed[found].1) {
+                errors.push(error);
+                break;
+            }
             match self.undo::<O>(&listed[found].1, &mut errors) {
                 Err(error) => errors.push(error),
                 Ok(remains) => {
