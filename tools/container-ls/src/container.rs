@@ -141,7 +141,11 @@ fn published(port: &document::members::PortMapping) -> String {
         Some(ip @ std::net::IpAddr::V4(_)) => ip.to_string(),
         Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
     };
-    format!("{address}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
+    let run = |first: u16| match port.range {
+        None | Some(1) => first.to_string(),
+        Some(count) => format!("{first}-{}", first.saturating_add(count.saturating_sub(1))),
+    };
+    format!("{address}:{}->{}/{}", run(port.host_port), run(port.container_port), port.protocol)
 }
 
 /// The rows under headings, in columns as wide as their content.

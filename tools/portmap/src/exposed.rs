@@ -17,8 +17,9 @@ pub(crate) fn ports(document: &Document, publish: &[Publish]) -> Result<Vec<Publ
     let configuration = image.as_ref().and_then(|image| image.configuration.config().as_ref());
     let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
     let standing = document.get::<members::Ports>()?.map(|ports| ports.0).unwrap_or_default();
-    let standing =
-        standing.into_iter().map(|mapping| format!("{}/{}", mapping.container_port, mapping.protocol));
+    let standing = standing
+        .iter()
+        .flat_map(|mapping| mapping.container_ports().map(|port| format!("{port}/{}", mapping.protocol)));
     let mut published: HashSet<String> =
         publish.iter().flat_map(Publish::container_ports).chain(standing).collect();
     let mut found: Vec<(u16, Publish)> = Vec::new();

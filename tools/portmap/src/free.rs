@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use hold::{Port, Reserved};
-use nat::{Mapping, Protocol};
+use nat::{Mapping, Protocol, Published};
 use toolkit::hint;
 
 use crate::publish::{Container, Publish};
@@ -27,7 +27,9 @@ pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<
     let any = if publish.iter().any(Publish::is_any) { given_out()? } else { Vec::new() };
     let mut chosen: Vec<Vec<Mapping>> = vec![Vec::new(); publish.len()];
     for (at, fixed) in publish.iter().enumerate().filter(|(_, publish)| publish.is_fixed()) {
-        chosen[at] = fixed.candidates(container, &any).flatten().flatten().collect();
+        chosen[at] = fixed
+            .run(container, crate::HELD)
+            .unwrap_or_else(|| fixed.candidates(container, &any).flatten().flatten().collect());
     }
     let told: Vec<Mapping> = chosen.concat();
     let mut used = Used::default();
@@ -36,14 +38,16 @@ pub(crate) fn mappings(publish: &[Publish], container: Container) -> Result<Vec<
             bail!("host port {} is given twice", of_host(mapping));
         }
     }
-    refuse_taken(&told)?;
+    let runs = nat::runs()?;
+    refuse_taken(&told, &runs)?;
     if publish.iter().all(Publish::is_fixed) {
         return Ok(chosen);
     }
     let reserved = Reserved::read().context("read net.ipv4.ip_local_reserved_ports")?;
     for (at, open) in publish.iter().enumerate().filter(|(_, publish)| !publish.is_fixed()) {
         for candidates in open.candidates(container, &any) {
-            chosen[at].extend(first_free(candidates, &mut used, open.is_any().then_some(&reserved))?);
+            let reserved = open.is_any().then_some(&reserved);
+            chosen[at].extend(first_free(candidates, &mut used, reserved, &runs)?);
         }
     }
     Ok(chosen)
@@ -54,6 +58,7 @@ fn first_free(
     candidates: impl Iterator<Item = Vec<Mapping>>,
     used: &mut Used,
     reserved: Option<&Reserved>,
+    runs: &[Published],
 ) -> Result<Vec<Mapping>> {
     let mut tried = 0;
     for mappings in candidates {
@@ -62,7 +67,7 @@ fn first_free(
             used.has(mapping) || reserved.is_some_and(|reserved| reserved.has(mapping.host_port))
         };
         if !mappings.iter().any(is_left_out)
-            && nat::taken(&mappings)?.is_none()
+            && nat::taken(&mappings, runs)?.is_none()
             && !mappings.iter().map(is_listening).collect::<Result<Vec<_>>>()?.contains(&true)
         {
             for mapping in &mappings {
@@ -111,8 +116,12 @@ impl Used {
         }
     }
 
-    /// False if it is used already.
+    /// False if it is used already, or one of them is.
     fn insert(&mut self, mapping: &Mapping) -> bool {
+        mapping.each().fold(true, |is_new, one| self.insert_one(&one) && is_new)
+    }
+
+    fn insert_one(&mut self, mapping: &Mapping) -> bool {
         let (v4, protocol, port) = (mapping.container_ip.is_ipv4(), mapping.protocol, mapping.host_port);
         let is_new = !self.has(mapping);
         self.anywhere.insert((v4, protocol, port));
@@ -125,8 +134,8 @@ impl Used {
 }
 
 /// Rejects a port that another container has, or a process of the host.
-fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
-    if let Some((mapping, holder)) = nat::taken(mappings)? {
+fn refuse_taken(mappings: &[Mapping], runs: &[Published]) -> Result<()> {
+    if let Some((mapping, holder)) = nat::taken(mappings, runs)? {
         let by = holder
             .map_or_else(|| "on one of the host's addresses".into(), |id| format!("by container {id:?}"));
         return Err(hint(
@@ -134,9 +143,9 @@ fn refuse_taken(mappings: &[Mapping]) -> Result<()> {
             "choose another host port",
         ));
     }
-    for mapping in mappings {
-        if is_listening(mapping)? {
-            let error = anyhow!("host port {} is taken by a process of the host", of_host(mapping));
+    for mapping in mappings.iter().flat_map(Mapping::each) {
+        if is_listening(&mapping)? {
+            let error = anyhow!("host port {} is taken by a process of the host", of_host(&mapping));
             return Err(hint(error, "choose another host port"));
         }
     }
@@ -161,6 +170,7 @@ mod tests {
             host_port,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,
+            count: 1,
         };
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         let local = Some([127, 0, 0, 1]);

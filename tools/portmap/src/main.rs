@@ -81,7 +81,8 @@ struct Portmap {
     common: Common,
 }
 
-/// Up to so many ports of one `-p`, or of one that the image exposes, are held without being asked.
+/// Up to so many ports of one `-p`, or of one that the image exposes, are held without being asked. More are one interval for the
+/// kernel, where they have the same numbers on both sides.
 const HELD: usize = 256;
 
 operation::any_of! {
@@ -187,6 +188,7 @@ fn member(mapping: &Mapping) -> members::PortMapping {
         protocol: mapping.protocol.to_string(),
         // None is all of IPv4, as with CNI.
         host_ip: mapping.host_ip.or(mapping.container_ip.is_ipv6().then(|| Ipv6Addr::UNSPECIFIED.into())),
+        range: (mapping.count > 1).then_some(mapping.count),
     }
 }
 

@@ -131,11 +131,27 @@ impl Publish {
             ports.map(move |host_port| {
                 let one = |(host_ip, container_ip): &(Option<IpAddr>, IpAddr)| {
                     let (host_ip, container_ip) = (*host_ip, *container_ip);
-                    Mapping { protocol, host_ip, host_port, container_ip, container_port }
+                    Mapping { protocol, host_ip, host_port, container_ip, container_port, count: 1 }
                 };
                 ways.iter().map(one).collect()
             })
         })
+    }
+
+    /// All of its ports as one mapping for each version of IP, where they are more than `many`, and have the same numbers on both sides.
+    pub(crate) fn run(&self, container: Container, many: usize) -> Option<Vec<Mapping>> {
+        let count = u16::try_from(self.container.len()).ok()?;
+        let is_run = self.host == Host::Ports(self.container.clone()) && self.container.len() > many;
+        let (protocol, first) = (self.protocol, *self.container.start());
+        let one = |(host_ip, container_ip)| Mapping {
+            protocol,
+            host_ip,
+            host_port: first,
+            container_ip,
+            container_port: first,
+            count,
+        };
+        is_run.then(|| self.ways(container).into_iter().map(one).collect())
     }
 
     /// The container's ports: `80/tcp`.

@@ -37,5 +37,6 @@ pub(crate) fn member(port: &OpenPort) -> members::PortMapping {
         container_port: port.container_port,
         protocol: port.protocol.to_string(),
         host_ip: Some(port.container_ip),
+        range: None,
     }
 }

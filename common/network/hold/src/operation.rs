@@ -60,7 +60,8 @@ impl HoldOperation {
         recorded: impl FnOnce() -> Result<Vec<Self>, E>,
     ) -> Result<Self, E> {
         let chosen_from = reserve::chosen_from().map_err(reserving("read"))?;
-        let numbers: BTreeSet<u16> = mappings.iter().map(|mapping| mapping.host_port).collect();
+        let numbers: BTreeSet<u16> =
+            mappings.iter().flat_map(|mapping| mapping.host_port..=mapping.last()).collect();
         let chosen: Vec<u16> = numbers.into_iter().filter(|port| chosen_from.contains(port)).collect();
         let reserved = match chosen.is_empty() {
             true => Vec::new(),
@@ -69,7 +70,7 @@ impl HoldOperation {
                 let mut ours = HashSet::new();
                 if chosen.iter().any(|port| standing.has(*port)) {
                     let published: HashSet<u16> =
-                        nat::published().map_err(Error::from)?.into_iter().map(|(_, _, port)| port).collect();
+                        nat::published().map_err(Error::from)?.iter().flat_map(|one| one.first..=one.last).collect();
                     // Somebody else's port of that number: what is reserved for it is ours to reserve.
                     if chosen.iter().any(|port| standing.has(*port) && published.contains(port)) {
                         ours = recorded()?.into_iter().flat_map(|hold| hold.reserved).collect();
@@ -201,7 +202,8 @@ impl HoldOperation {
         let own: HashSet<Port> = self.all().collect();
         let published = nat::published()?;
         let others: HashSet<u16> = published
-            .into_iter()
+            .iter()
+            .flat_map(|one| (one.first..=one.last).map(move |port| (one.protocol, one.host_ip, port)))
             .filter(|(protocol, host_ip, port)| {
                 let has = |host_ip| own.contains(&Port::new(*protocol, host_ip, *port));
                 // One on all addresses has that of IPv6 with it.

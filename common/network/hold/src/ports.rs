@@ -54,9 +54,9 @@ impl Ports {
                     if (ports.protocol, ports.host_ip) == (protocol, host_ip)
                         && ports.last.checked_add(1) == Some(host_port) =>
                 {
-                    ports.last = host_port;
+                    ports.last = mapping.last();
                 }
-                _ => found.push(Self { protocol, host_ip, first: host_port, last: host_port }),
+                _ => found.push(Self { protocol, host_ip, first: host_port, last: mapping.last() }),
             }
         }
         found
@@ -115,6 +115,7 @@ mod tests {
             host_port,
             container_ip: [172, 17, 0, 2].into(),
             container_port: 80,
+            count: 1,
         };
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         let local = Some([127, 0, 0, 1]);
@@ -124,6 +125,7 @@ mod tests {
             mapping(None, 82, udp),
             mapping(local, 83, udp),
             mapping(local, 85, udp),
+            Mapping { count: 3, container_port: 100, ..mapping(None, 100, udp) },
             mapping(None, 65535, tcp),
             mapping(None, 1, tcp),
             // With the port of IPv4 goes that of IPv6.
@@ -133,7 +135,7 @@ mod tests {
         ];
         let ports = Ports::of(&mappings);
         let ranges: Vec<_> = ports.iter().map(|ports| (ports.first, ports.last)).collect();
-        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (65535, 65535), (1, 1), (2, 2), (7, 7)]);
+        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (100, 102), (65535, 65535), (1, 1), (2, 2), (7, 7)]);
         let each: Vec<_> = ports.iter().flat_map(Ports::each).map(|port| port.to_string()).collect();
         assert_eq!(
             each,
@@ -143,6 +145,9 @@ mod tests {
                 "82/udp",
                 "127.0.0.1:83/udp",
                 "127.0.0.1:85/udp",
+                "100/udp",
+                "101/udp",
+                "102/udp",
                 "65535/tcp",
                 "1/tcp",
                 "[::]:2/tcp",

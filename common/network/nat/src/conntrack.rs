@@ -1,9 +1,11 @@
 //! Connections that the kernel remembers. A UDP connection is only known by its ports. So a client that keeps sending
 //! would reach a container that is gone, or miss a newly published one, for as long as it sends.
 
+use std::collections::BTreeSet;
+
 use netlink::{
     Refusal,
-    attribute::Attribute,
+    attribute::{Attribute, find},
     netfilter::{IPV4, IPV6, Netfilter},
 };
 use nix::errno::Errno;
@@ -28,14 +30,48 @@ fn protocol(number: u8, port_kind: u16, port: u16) -> Attribute {
     Attribute::Nested(2, vec![number, Attribute::Bytes(port_kind, port.to_be_bytes().to_vec())])
 }
 
+/// The mapping of each port for which the kernel remembers connections: all of a single one; of a run only those that are in use,
+/// because to ask for each would take too long. `tuple` and `part` tell where a connection has the port.
+fn remembered(
+    socket: &Netfilter,
+    mapping: &Mapping,
+    (tuple, part): (u16, u16),
+) -> Result<Vec<Mapping>, Refusal> {
+    if mapping.count == 1 || mapping.protocol != Protocol::Udp {
+        return Ok(vec![mapping.clone()]);
+    }
+    let port = |connection: &Vec<u8>| -> Option<u16> {
+        let protocol = find(find(connection, tuple)?, 2)?;
+        let is_udp = find(protocol, 1)? == [17];
+        is_udp.then(|| find(protocol, part)?.try_into().ok().map(u16::from_be_bytes)).flatten()
+    };
+    let used: BTreeSet<u16> = socket.connections(family(mapping))?.iter().filter_map(port).collect();
+    Ok(mapping.each().filter(|one| used.contains(&one.host_port)).collect())
+}
+
+fn family(mapping: &Mapping) -> u8 {
+    if mapping.container_ip.is_ipv4() { IPV4 } else { IPV6 }
+}
+
 /// Forgets UDP connections that the new mapping redirects.
 pub(crate) fn forget_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
+    let all = remembered(socket, mapping, (TUPLE_ORIGINAL, 3))?;
+    all.iter().try_for_each(|one| forget_one_before(socket, one))
+}
+
+fn forget_one_before(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     let tuple = Attribute::Nested(TUPLE_ORIGINAL, vec![protocol(17, 3, mapping.host_port)]);
     forget(socket, mapping, tuple, (FILTER_ORIGINAL, BY_PROTOCOL | BY_DESTINATION_PORT))
 }
 
 /// Forgets UDP connections to the container of the removed mapping.
 pub(crate) fn forget_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
+    // In a run the port is the same on both sides.
+    let all = remembered(socket, mapping, (TUPLE_REPLY, 2))?;
+    all.iter().try_for_each(|one| forget_one_after(socket, one))
+}
+
+fn forget_one_after(socket: &Netfilter, mapping: &Mapping) -> Result<(), Refusal> {
     // CTA_IP_V4_SRC, CTA_IP_V6_SRC
     let kind = if mapping.container_ip.is_ipv4() { 1 } else { 3 };
     let address = Attribute::Bytes(kind, netlink::expression::octets(mapping.container_ip));
@@ -48,7 +84,7 @@ fn forget(socket: &Netfilter, mapping: &Mapping, tuple: Attribute, by: (u16, u32
     if mapping.protocol != Protocol::Udp {
         return Ok(());
     }
-    let family = if mapping.container_ip.is_ipv4() { IPV4 } else { IPV6 };
+    let family = family(mapping);
     // The kernel wants both directions, and one of them needs no fields that count; flags are in the host's byte order.
     let flags = |kind, flags: u32| Attribute::Bytes(kind, flags.to_ne_bytes().to_vec());
     let other = if by.0 == FILTER_ORIGINAL { FILTER_REPLY } else { FILTER_ORIGINAL };

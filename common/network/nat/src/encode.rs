@@ -96,9 +96,7 @@ pub(crate) fn set(set: &Set, id: u32) -> Vec<Attribute> {
     }
     if concatenated {
         // A range of a concatenation is looked up part by part, so the kernel needs their lengths.
-        let field = |kind: &Type| {
-            Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, kind.length().next_multiple_of(4))])
-        };
+        let field = |kind: &Type| Attribute::Nested(LIST_ELEM, vec![Attribute::number(1, kind.length())]);
         attributes
             .push(Attribute::Nested(9, vec![Attribute::Nested(2, set.key.iter().map(field).collect())]));
     }
@@ -121,6 +119,9 @@ fn range(value: &Value) -> (Vec<u8>, Vec<u8>) {
         Value::Prefix(prefix) => (octets(prefix.network()), octets(prefix.broadcast())),
         Value::Protocol(protocol) => one(vec![*protocol as u8]),
         Value::Port(port) => one(port.to_be_bytes().to_vec()),
+        Value::Ports(first, last) => {
+            (one(first.to_be_bytes().to_vec()).0, one(last.to_be_bytes().to_vec()).0)
+        }
         Value::Interface(name) => {
             let mut bytes = name.as_bytes().to_vec();
             bytes.resize(Type::Ifname.length() as usize, 0);
@@ -139,7 +140,7 @@ fn last(values: &[Value]) -> Vec<u8> {
 
 /// The members of the element list for one element: two for a range of single values, otherwise one.
 pub(crate) fn element_members(element: &Element) -> Vec<Attribute> {
-    let is_range = element.key.iter().any(|value| matches!(value, Value::Prefix(_)));
+    let is_range = element.key.iter().any(|value| matches!(value, Value::Prefix(_) | Value::Ports(..)));
     let mut attributes = vec![data(1, first(&element.key))];
     if is_range && element.key.len() > 1 {
         attributes.push(data(10, last(&element.key)));
@@ -272,15 +273,28 @@ impl Field {
 
 /// Loads the fields one after the other.
 fn load(fields: &[Field]) -> Vec<Expression> {
+    load_with(fields, |_, _| None)
+}
+
+/// The same, with what `more` adds for a field in its register.
+fn load_with(fields: &[Field], more: impl Fn(Field, u32) -> Option<Expression>) -> Vec<Expression> {
     let mut word = 0;
-    fields
-        .iter()
-        .map(|field| {
-            let at = word;
-            word += field.length().div_ceil(4);
-            field.load(register(at))
-        })
-        .collect()
+    let one = |field: &Field| {
+        let at = register(word);
+        word += field.length().div_ceil(4);
+        [Some(field.load(at)), more(*field, at)]
+    };
+    fields.iter().flat_map(one).flatten().collect()
+}
+
+/// Loads the fields for a map of ranges. nft turns the bytes of the protocol around there, of which there is only one: it does nothing,
+/// and a rule that was typed is the same as ours.
+fn load_for_ranges(fields: &[Field]) -> Vec<Expression> {
+    const HTON: u32 = 1;
+    load_with(fields, |field, at| {
+        let turned = || expression("byteorder", numbers([(1, at), (2, at), (3, HTON), (4, 1), (5, 2)]));
+        (field == Field::L4Proto).then(turned)
+    })
 }
 
 /// Whether the packet's connection has one of the bits under this key of `ct`, or (`not`) none of them.
@@ -317,12 +331,15 @@ fn expressions_of(statement: &Statement) -> Vec<Expression> {
             let state = 0;
             connection_has(state, STATE_OPENS, false)
         }
-        Statement::Dnat { v6, fields, map } => {
+        Statement::Dnat { v6, port, fields, map } => {
             let lookup = vec![Attribute::string(1, map), Attribute::number(2, 1), Attribute::number(3, 1)];
             // To the address in the first registers, and the port in the next.
-            let (family, port) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
-            let nat = numbers([(1, 1), (2, family), (3, register(0)), (5, port)]);
-            [load(fields), vec![expression("lookup", lookup), expression("nat", nat)]].concat()
+            let (family, next) = if *v6 { (NFPROTO_IPV6, register(4)) } else { (NFPROTO_IPV4, register(1)) };
+            let (loaded, nat) = match port {
+                true => (load(fields), numbers([(1, 1), (2, family), (3, register(0)), (5, next)])),
+                false => (load_for_ranges(fields), numbers([(1, 1), (2, family), (3, register(0))])),
+            };
+            [loaded, vec![expression("lookup", lookup), expression("nat", nat)]].concat()
         }
         Statement::Masquerade => vec![expression("masq", Vec::new())],
         Statement::EchoRequest { v6 } => {

@@ -19,7 +19,7 @@ pub mod ruleset;
 mod table;
 mod user;
 
-pub use mapping::{InvalidProtocol, Mapping, OpenPort, Protocol, published, taken};
+pub use mapping::{InvalidProtocol, Mapping, OpenPort, Protocol, Published, published, runs, taken};
 pub use mode::{Mode, mode};
 pub use netlink::{Error, netfilter::close};
 pub use operation::NatOperation;

@@ -12,7 +12,11 @@ use netlink::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{encode, ruleset::Element, table};
+use crate::{
+    encode,
+    ruleset::{Element, Set, Type},
+    table,
+};
 
 /// A protocol with ports. The value is its number (IANA, Protocol Numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,7 +60,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A published port.
+/// A published port, or a run of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mapping {
@@ -72,6 +76,34 @@ pub struct Mapping {
     pub container_ip: IpAddr,
     /// The port in the container.
     pub container_port: u16,
+    /// How many ports, one after another. More than one have the same numbers in the container.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn is_one(count: &u16) -> bool {
+    *count == 1
+}
+
+impl Mapping {
+    /// The last port on the host.
+    pub fn last(&self) -> u16 {
+        self.host_port.saturating_add(self.count.saturating_sub(1))
+    }
+
+    /// Each port by itself.
+    pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
+        let one = |at| {
+            let (host_port, container_port) =
+                (self.host_port.saturating_add(at), self.container_port.saturating_add(at));
+            Self { host_port, container_port, count: 1, ..self.clone() }
+        };
+        (0..self.count).map(one)
+    }
 }
 
 /// A published port that is open on the container's own address, which is not translated.
@@ -92,6 +124,8 @@ pub struct OpenPort {
 pub(crate) struct Standing {
     pub(crate) data: Vec<u8>,
     pub(crate) comment: Option<String>,
+    /// The end of a key that is a range.
+    end: Option<Vec<u8>>,
 }
 
 impl Standing {
@@ -100,6 +134,7 @@ impl Standing {
         Self {
             data: value(2).unwrap_or_default().to_vec(),
             comment: find(element, 6).and_then(netlink::expression::read_comment),
+            end: value(10).map(<[u8]>::to_vec),
         }
     }
 
@@ -145,21 +180,91 @@ pub(crate) fn standing(socket: &Netfilter, set: &str) -> Result<Vec<(Vec<u8>, St
     Ok(found.collect())
 }
 
-/// The first mapping whose host port is published already, with the container that has it, if known. Ports collide on
-/// the same address, or if one of them is on all addresses.
+/// What is published: a port of the host, or a run of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address of the host: none for all of them, `::` for all of IPv6.
+    pub host_ip: Option<IpAddr>,
+    /// The first port.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+    /// The container that has it.
+    holder: Option<String>,
+}
+
+impl Published {
+    /// Whether the mapping is about a port of these. Ports collide on the same address, or if one of them is on all addresses.
+    fn collides(&self, mapping: &Mapping) -> bool {
+        let v6 = self.host_ip.is_some_and(|ip| ip.is_ipv6());
+        let is_on_all = self.host_ip.is_none_or(|ip| ip.is_unspecified());
+        self.protocol == mapping.protocol
+            && v6 == mapping.container_ip.is_ipv6()
+            && (is_on_all || mapping.host_ip.is_none() || mapping.host_ip == self.host_ip)
+            && self.first <= mapping.last()
+            && mapping.host_port <= self.last
+    }
+}
+
+/// The elements of these maps.
+fn list(socket: &Netfilter, sets: [&Set; 4]) -> Result<Vec<Published>, Refusal> {
+    let mut found = Vec::new();
+    for set in sets {
+        let all = set.key.len() < 3 && set.data.is_some_and(|data| data.contains(&Type::Ipv6Addr));
+        let all = all.then(|| IpAddr::from(Ipv6Addr::UNSPECIFIED));
+        let published = standing(socket, set.name)?.into_iter().filter_map(|(key, standing)| {
+            let (protocol, host_ip, first) = port_of(&key)?;
+            let last = standing.end.as_deref().and_then(port_of).map_or(first, |(_, _, last)| last);
+            Some(Published { protocol, host_ip: host_ip.or(all), first, last, holder: standing.comment })
+        });
+        found.extend(published);
+    }
+    Ok(found)
+}
+
+const SINGLE: [&Set; 4] =
+    [&table::PUBLISHED, &table::PUBLISHED_AT, &table::PUBLISHED6, &table::PUBLISHED_AT6];
+const RUNS: [&Set; 4] = [&table::RANGES, &table::RANGES_AT, &table::RANGES6, &table::RANGES_AT6];
+
+/// The runs of ports that are published, for [`taken`].
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>, Error> {
+pub fn runs() -> Result<Vec<Published>, Error> {
+    let look = || list(&*Netfilter::of_this_thread()?, RUNS);
+    retry(look).map_err(|source| Error::new("list", "published ports", source))
+}
+
+/// The first mapping whose host port is published already, with the container that has it, if known: among these `runs`, or by
+/// itself.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn taken<'a>(
+    mappings: &'a [Mapping],
+    runs: &[Published],
+) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
     let failed = |source| Error::new("look for", "published ports", source);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
+    let mut listed = runs.to_vec();
+    // To look for each port of a run takes longer than to list all.
+    if mappings.iter().any(|mapping| mapping.count > 1) {
+        listed.extend(retry(|| list(&socket, SINGLE)).map_err(failed)?);
+    }
+    for mapping in mappings {
+        if let Some(found) = listed.iter().find(|found| found.collides(mapping)) {
+            return Ok(Some((mapping, found.holder.clone())));
+        }
+    }
     let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
     let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
     let mut at_one = Vec::new();
     for set in [&table::PUBLISHED_AT, &table::PUBLISHED_AT6].iter().filter(|_| all) {
         at_one.extend(keys(&socket, set.name).map_err(failed)?);
     }
-    for mapping in mappings {
+    for mapping in mappings.iter().filter(|mapping| mapping.count == 1) {
         if let Some(standing) = has(mapping).map_err(failed)? {
             return Ok(Some((mapping, standing.comment)));
         }
@@ -183,23 +288,16 @@ pub fn taken(mappings: &[Mapping]) -> Result<Option<(&Mapping, Option<String>)>,
     Ok(None)
 }
 
-/// All published ports: protocol, address of the host (none for all of them, `::` for all of IPv6), port.
+/// All published ports, and runs of them.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn published() -> Result<Vec<(Protocol, Option<IpAddr>, u16)>, Error> {
-    let list = || {
+pub fn published() -> Result<Vec<Published>, Error> {
+    let look = || {
         let socket = Netfilter::of_this_thread()?;
-        let sets = [table::PUBLISHED, table::PUBLISHED_AT, table::PUBLISHED6, table::PUBLISHED_AT6];
-        let mut found = Vec::new();
-        for set in sets {
-            let all = (set == table::PUBLISHED6).then(|| IpAddr::from(Ipv6Addr::UNSPECIFIED));
-            let ports = keys(&socket, set.name)?.into_iter().filter_map(|key| port_of(&key));
-            found.extend(ports.map(|(protocol, host_ip, port)| (protocol, host_ip.or(all), port)));
-        }
-        Ok(found)
+        Ok([list(&socket, SINGLE)?, list(&socket, RUNS)?].concat())
     };
-    retry(list).map_err(|source| Error::new("list", "published ports", source))
+    retry(look).map_err(|source| Error::new("list", "published ports", source))
 }
 
 /// The port in a key of one of the maps. Each part of a key has four bytes.

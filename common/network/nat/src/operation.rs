@@ -146,14 +146,13 @@ impl operation::Operation for NatOperation {
                 let elements = self.elements();
                 let forget =
                     mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| {
-                        words([
-                            "conntrack",
-                            "-D",
-                            "-p",
-                            "udp",
-                            "--orig-port-dst",
-                            &mapping.host_port.to_string(),
-                        ])
+                        let forget = |port: &str| format!("conntrack -D -p udp --orig-port-dst {port}");
+                        match (mapping.host_port, mapping.last()) {
+                            (first, last) if first == last => forget(&first.to_string()),
+                            (first, last) => {
+                                format!("for port in $(seq {first} {last}); do {}; done", forget("$port"))
+                            }
+                        }
                     });
                 elements.iter().map(explain_element).chain(forget).collect()
             }

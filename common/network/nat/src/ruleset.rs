@@ -41,6 +41,7 @@ pub enum Value {
     Prefix(IpNet),
     Protocol(Protocol),
     Port(u16),
+    Ports(u16, u16),
     Interface(String),
 }
 
@@ -133,6 +134,8 @@ pub enum Statement {
     Dnat {
         /// Whether it is one of IPv6.
         v6: bool,
+        /// Whether the value has a port. Without one the port stays.
+        port: bool,
         /// The fields.
         fields: &'static [Field],
         /// The map's name.
@@ -210,6 +213,7 @@ impl Display for Value {
             Self::Prefix(prefix) => prefix.fmt(f),
             Self::Protocol(protocol) => protocol.fmt(f),
             Self::Port(port) => port.fmt(f),
+            Self::Ports(first, last) => write!(f, "{first}-{last}"),
             Self::Interface(name) => write!(f, "{name:?}"),
         }
     }
@@ -271,7 +275,7 @@ impl Display for Statement {
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::WasDnat { not } => f.write_str(if *not { "ct status ! dnat" } else { "ct status dnat" }),
             Self::OpensConnection => f.write_str("ct state invalid,new,untracked"),
-            Self::Dnat { v6, fields, map } => {
+            Self::Dnat { v6, fields, map, .. } => {
                 f.write_str(if *v6 { "dnat ip6 to " } else { "dnat ip to " })?;
                 join(f, fields, " . ")?;
                 write!(f, " map @{map}")

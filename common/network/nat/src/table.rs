@@ -51,6 +51,30 @@ pub(crate) const PUBLISHED_AT6: Set = Set {
     interval: false,
 };
 
+/// Runs of ports published on all addresses of the host, each with the same number in the container: one element each.
+pub(crate) const RANGES: Set =
+    Set { name: "ranges", key: &[InetProto, InetService], data: Some(&[Ipv4Addr]), interval: true };
+
+/// The same of IPv6.
+pub(crate) const RANGES6: Set =
+    Set { name: "ranges6", key: &[InetProto, InetService], data: Some(&[Ipv6Addr]), interval: true };
+
+/// Runs of ports published on one address of the host.
+pub(crate) const RANGES_AT: Set = Set {
+    name: "ranges_at",
+    key: &[Ipv4Addr, InetProto, InetService],
+    data: Some(&[Ipv4Addr]),
+    interval: true,
+};
+
+/// The same of IPv6.
+pub(crate) const RANGES_AT6: Set = Set {
+    name: "ranges_at6",
+    key: &[Ipv6Addr, InetProto, InetService],
+    data: Some(&[Ipv6Addr]),
+    interval: true,
+};
+
 /// Each bridge with its subnet, and with 127.0.0.0/8: sources that need no masquerade when they leave by that bridge,
 /// unless their destination was translated.
 pub(crate) const BRIDGES: Set = Set { name: "bridges", key: &[Ipv4Addr, Ifname], data: None, interval: true };
@@ -98,11 +122,15 @@ pub(crate) const ADDRESSES: Set = Set { name: "addresses", key: &[Ipv4Addr], dat
 /// The same of IPv6.
 pub(crate) const ADDRESSES6: Set = Set { name: "addresses6", key: &[Ipv6Addr], data: None, interval: false };
 
-pub(crate) const SETS: [&Set; 17] = [
+pub(crate) const SETS: [&Set; 21] = [
     &PUBLISHED,
     &PUBLISHED6,
     &PUBLISHED_AT,
     &PUBLISHED_AT6,
+    &RANGES,
+    &RANGES6,
+    &RANGES_AT,
+    &RANGES_AT6,
     &BRIDGES,
     &BRIDGES6,
     &SUBNETS,
@@ -143,6 +171,8 @@ struct Version {
     v6: bool,
     published: &'static Set,
     published_at: &'static Set,
+    ranges: &'static Set,
+    ranges_at: &'static Set,
     bridges: &'static Set,
     subnets: &'static Set,
     open: &'static Set,
@@ -158,6 +188,8 @@ const V4: Version = Version {
     v6: false,
     published: &PUBLISHED,
     published_at: &PUBLISHED_AT,
+    ranges: &RANGES,
+    ranges_at: &RANGES_AT,
     bridges: &BRIDGES,
     subnets: &SUBNETS,
     open: &OPEN,
@@ -171,6 +203,8 @@ const V6: Version = Version {
     v6: true,
     published: &PUBLISHED6,
     published_at: &PUBLISHED_AT6,
+    ranges: &RANGES6,
+    ranges_at: &RANGES_AT6,
     bridges: &BRIDGES6,
     subnets: &SUBNETS6,
     open: &OPEN6,
@@ -225,13 +259,16 @@ fn martians() -> Vec<Rule> {
 /// Published ports.
 fn translations(chain: &'static str) -> Vec<Rule> {
     let to = |v6, fields, map: &Set| {
-        rule(chain, &[Statement::ToThisHost, Statement::Dnat { v6, fields, map: map.name }])
+        let port = map.data.is_some_and(|data| data.len() > 1);
+        rule(chain, &[Statement::ToThisHost, Statement::Dnat { v6, port, fields, map: map.name }])
     };
     let both = [&V4, &V6].into_iter();
     both.flat_map(|version| {
         [
             to(version.v6, version.to_port, version.published_at),
             to(version.v6, &[L4Proto, ThDport], version.published),
+            to(version.v6, version.to_port, version.ranges_at),
+            to(version.v6, &[L4Proto, ThDport], version.ranges),
         ]
     })
     .collect()
@@ -342,18 +379,21 @@ pub(crate) fn open_element(port: &OpenPort, holder: &str) -> Element {
     }
 }
 
-/// The element for a published port.
+/// The element for a published port, or a run of them.
 pub(crate) fn mapping_element(mapping: &Mapping, holder: &str) -> Element {
-    let port = [Value::Protocol(mapping.protocol), Value::Port(mapping.host_port)];
     let version = version(mapping.container_ip);
-    let (set, key) = match mapping.host_ip {
-        None => (version.published.name, port.to_vec()),
-        Some(address) => (version.published_at.name, [&[Value::Address(address)], &port[..]].concat()),
+    let to = Value::Address(mapping.container_ip);
+    let (port, on_all, on_one, data) = match mapping.count {
+        1 => {
+            let data = vec![to, Value::Port(mapping.container_port)];
+            (Value::Port(mapping.host_port), version.published, version.published_at, data)
+        }
+        _ => (Value::Ports(mapping.host_port, mapping.last()), version.ranges, version.ranges_at, vec![to]),
     };
-    Element {
-        set,
-        key,
-        data: vec![Value::Address(mapping.container_ip), Value::Port(mapping.container_port)],
-        comment: Some(holder.to_owned()),
-    }
+    let port = [Value::Protocol(mapping.protocol), port];
+    let (set, key) = match mapping.host_ip {
+        None => (on_all.name, port.to_vec()),
+        Some(address) => (on_one.name, [&[Value::Address(address)], &port[..]].concat()),
+    };
+    Element { set, key, data, comment: Some(holder.to_owned()) }
 }

@@ -66,6 +66,7 @@ fn mapping(spec: &str) -> Mapping {
         host_port: host_port.parse().unwrap(),
         container_ip: container_ip.parse().unwrap(),
         container_port: container_port.parse().unwrap(),
+        count: 1,
     }
 }
 
@@ -117,6 +118,26 @@ const LISTED: &str = r#"table inet stave {
 	map published_at6 {
 		type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service
 		elements = { fd00:9::1 . udp . 10443 comment "web" : fd00:17::2 . 443 }
+	}
+
+	map ranges {
+		type inet_proto . inet_service : ipv4_addr
+		flags interval
+	}
+
+	map ranges6 {
+		type inet_proto . inet_service : ipv6_addr
+		flags interval
+	}
+
+	map ranges_at {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr
+		flags interval
+	}
+
+	map ranges_at6 {
+		type ipv6_addr . inet_proto . inet_service : ipv6_addr
+		flags interval
 	}
 
 	set bridges {
@@ -198,8 +219,12 @@ const LISTED: &str = r#"table inet stave {
 		type nat hook prerouting priority dstnat; policy accept;
 		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 		fib daddr type local dnat ip to meta l4proto . th dport map @published
+		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ranges_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @ranges
 		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
 		fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
+		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges_at6
+		fib daddr type local dnat ip6 to meta l4proto . th dport map @ranges6
 	}
 
 	chain forward {
@@ -218,8 +243,12 @@ const LISTED: &str = r#"table inet stave {
 		type nat hook output priority -100; policy accept;
 		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 		fib daddr type local dnat ip to meta l4proto . th dport map @published
+		fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ranges_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @ranges
 		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @published_at6
 		fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
+		fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges_at6
+		fib daddr type local dnat ip6 to meta l4proto . th dport map @ranges6
 	}
 
 	chain postrouting {
@@ -259,7 +288,7 @@ fn nft_lists_what_was_meant() {
         let json = sh("nft -j list ruleset");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let rules = json["nftables"].as_array().unwrap().iter().filter(|object| object.get("rule").is_some());
-        assert_eq!(rules.count(), 22, "however many ports and bridges");
+        assert_eq!(rules.count(), 30, "however many ports and bridges");
         assert!(undo_all(&list, &scope()).is_empty());
         assert!(undo_all(&list, &scope()).is_empty());
         assert_eq!(sh("nft list ruleset"), "");
@@ -425,7 +454,7 @@ fn a_published_port_is_published_once() {
             ("tcp * 82 172.17.0.3 1", None),
         ] {
             let mappings = [mapping(spec)];
-            let found = taken(&mappings).unwrap().map(|(_, holder)| holder);
+            let found = taken(&mappings, &nat::runs().unwrap()).unwrap().map(|(_, holder)| holder);
             assert_eq!(found, holder.map(|holder| holder.map(str::to_owned)), "{spec}");
         }
         // A part that was lost is made again.
@@ -446,6 +475,7 @@ fn a_range_of_many_ports_is_one_transaction() {
             host_port: port,
             container_ip: [172, 17, 0, 2].into(),
             container_port: port,
+            count: 1,
         };
         let mut range = Nat::Publish { holder: "web".into(), mappings: (1000..=9999).map(mapping).collect() };
         range.apply(&scope()).unwrap();
@@ -456,6 +486,62 @@ fn a_range_of_many_ports_is_one_transaction() {
         assert!(error.to_string().ends_with("File exists"), "{error}");
         range.undo(&scope()).unwrap();
         assert!(matches!(range.check(&scope()).unwrap(), Condition::Missing(_)));
+    });
+}
+
+/// A run of ports with the same numbers on both sides is one element, which collides with each of its ports.
+#[test]
+fn a_run_of_ports_is_one_element() {
+    sandbox(|| {
+        bridge("stave0", "172.17.0.0/16").apply(&scope()).unwrap();
+        let run = |spec: &str, count| Mapping { count, ..mapping(spec) };
+        let all = [
+            run("tcp * 20000 172.17.0.2 20000", 10_000),
+            run("udp * 20000 fd00::2 20000", 300),
+            run("udp 127.0.0.1 300 172.17.0.2 300", 300),
+            mapping("udp * 7 172.17.0.2 7"),
+        ];
+        let mut web = Nat::Publish { holder: "web".into(), mappings: all.to_vec() };
+        web.apply(&scope()).unwrap();
+        web.apply(&scope()).unwrap();
+        assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
+        for (map, element) in [
+            ("ranges", "tcp . 20000-29999 comment \"web\" : 172.17.0.2"),
+            ("ranges6", "udp . 20000-20299 comment \"web\" : fd00::2"),
+            ("ranges_at", "127.0.0.1 . udp . 300-599 comment \"web\" : 172.17.0.2"),
+        ] {
+            let listed = sh(&format!("nft list map inet stave {map}"));
+            assert!(listed.contains(element), "{listed}");
+            let explained = web.explain().join("\n");
+            assert!(explained.contains(&format!("inet stave {map} '{{ {element} }}'")), "{explained}");
+        }
+        let runs = nat::runs().unwrap();
+        for (wanted, is_taken) in [
+            (mapping("tcp * 20000 172.17.0.3 80"), true),
+            (mapping("tcp 127.0.0.1 29999 172.17.0.3 80"), true),
+            (mapping("tcp * 30000 172.17.0.3 80"), false),
+            (mapping("udp * 20000 172.17.0.3 80"), false),
+            (mapping("udp * 20299 fd00::3 80"), true),
+            (mapping("udp ::1 20299 fd00::3 80"), true),
+            (mapping("udp 127.0.0.2 300 172.17.0.3 80"), false),
+            (mapping("udp * 300 172.17.0.3 80"), true),
+            (run("tcp * 29999 172.17.0.3 29999", 2), true),
+            (run("tcp * 19999 172.17.0.3 19999", 2), true),
+            (run("tcp * 19000 172.17.0.3 19000", 1000), false),
+            (run("udp * 1 172.17.0.3 1", 7), true),
+            (run("udp 127.0.0.9 8 172.17.0.3 8", 2), false),
+        ] {
+            let wanted = [wanted];
+            assert_eq!(nat::taken(&wanted, &runs).unwrap().is_some(), is_taken, "{wanted:?}");
+        }
+        let mut db =
+            Nat::Publish { holder: "db".into(), mappings: vec![run("tcp * 25000 172.17.0.3 25000", 6000)] };
+        db.apply(&scope()).unwrap_err();
+        db.undo(&scope()).unwrap();
+        assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
+        web.undo(&scope()).unwrap();
+        assert!(matches!(web.check(&scope()).unwrap(), Condition::Missing(_)));
+        assert_eq!(nat::runs().unwrap(), []);
     });
 }
 

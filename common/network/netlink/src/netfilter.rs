@@ -212,6 +212,22 @@ impl Netfilter {
         let kind = SUBSYSTEM_CTNETLINK << 8 | u16::from(kind);
         self.socket.request(&request(kind, NLM_F_ACK, [family, 0, 0, 0], attributes)).map(drop)
     }
+
+    /// The connections of this family that connection tracking remembers: the attributes of each.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn connections(&self, family: u8) -> Result<Vec<Vec<u8>>, Refusal> {
+        const GET: u16 = 1;
+        let list = request(SUBSYSTEM_CTNETLINK << 8 | GET, NLM_F_DUMP, [family, 0, 0, 0], &[]);
+        match self.socket.request(&list) {
+            // A kernel without it, which remembers none.
+            Err(refusal) if matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL) => {
+                Ok(Vec::new())
+            }
+            answer => answer?.into_iter().map(attributes_of).collect(),
+        }
+    }
 }
 
 /// Whether the last answer to this thread got lost: then the kernel may have done what it was asked for.

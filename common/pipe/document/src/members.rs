@@ -192,6 +192,16 @@ pub struct PortMapping {
     /// The host address that it is published on; none for all of them.
     #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
+    /// How many ports, one after another, of which these are the first; one if there is none. As in podman's port mappings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<u16>,
+}
+
+impl PortMapping {
+    /// The ports of the container.
+    pub fn container_ports(&self) -> std::ops::RangeInclusive<u16> {
+        self.container_port..=self.container_port.saturating_add(self.range.unwrap_or(1).saturating_sub(1))
+    }
 }
 
 /// `ports`: the active port mappings.

@@ -129,7 +129,7 @@ pub const ROWS: [Row; 17] = [
         makers: &["portmap"],
         extenders: &[],
         others: "",
-        holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`; on a routed bridge `hostIP` is the container's own address",
+        holds: "an array in the shape of CNI's `portMappings`: `hostPort`, `containerPort`, `protocol`, `hostIP`, and `range` of a run of more than 256 ports; on a routed bridge `hostIP` is the container's own address",
         schema: of::<Ports>,
     },
     Row {
