@@ -1,6 +1,9 @@
 //! What users write: names, subnets, routes.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -67,6 +70,34 @@ pub fn parse_range6(text: &str) -> Result<Ipv6Net, String> {
     match range.trunc() == range {
         true => Ok(range),
         false => Err(format!("{} is an address in {}", range.addr(), range.trunc())),
+    }
+}
+
+/// The addresses of a bridge that are given, at most one of each version of IP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub struct Gateways {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Gateways {
+    /// Sorts them by their versions.
+    ///
+    /// # Errors
+    /// When two are of one version.
+    pub fn of(given: &[IpAddr]) -> Result<Self, String> {
+        let mut gateways = Self::default();
+        for address in given {
+            let earlier = match address {
+                IpAddr::V4(address) => gateways.v4.replace(*address).map(IpAddr::from),
+                IpAddr::V6(address) => gateways.v6.replace(*address).map(IpAddr::from),
+            };
+            if let Some(earlier) = earlier {
+                return Err(format!("{earlier} and {address} are two gateways of one version of IP"));
+            }
+        }
+        Ok(gateways)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Chooses the bridge and its subnet, and plans what to do for them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use document::members::{self, GatewayMode};
 use firewall::{Firewall, FirewallOperation};
@@ -21,12 +21,16 @@ pub struct Wanted {
     pub subnet: Option<Ipv4Net>,
     /// The part of the subnet whose addresses are leased.
     pub range: Option<Ipv4Net>,
+    /// Its address of IPv4, which is the gateway of its containers; none for that of a bridge that is there, or the subnet's first.
+    pub gateway: Option<Ipv4Addr>,
     /// Whether it is to have IPv6 as well. A bridge that is there and has it has it anyway.
     pub ipv6: bool,
     /// Its subnet of IPv6; none for that of a bridge that is there, or a random one.
     pub subnet6: Option<Ipv6Net>,
     /// The part of that subnet whose addresses are leased.
     pub range6: Option<Ipv6Net>,
+    /// Its address of IPv6, likewise.
+    pub gateway6: Option<Ipv6Addr>,
     /// How its containers are reached from outside.
     pub gateway_mode: GatewayMode,
     /// Whether no way leads out of it or into it, except for the host's own.
@@ -51,9 +55,11 @@ impl Wanted {
             bridge,
             subnet: None,
             range: None,
+            gateway: None,
             ipv6: false,
             subnet6: None,
             range6: None,
+            gateway6: None,
             gateway_mode: GatewayMode::Nat,
             internal: false,
             isolated: false,
@@ -244,13 +250,44 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     if present.is_none() && wanted.subnet.is_some() {
         refuse_collision(&connection, subnet)?;
     }
-    let gateway = present.map_or_else(|| lease::gateway(subnet.into()), |(net, _)| net.addr().into());
+    let gateway =
+        gateway(name, subnet.into(), wanted.gateway.map(Into::into), present.map(|(net, _)| net.addr().into()))?;
     let address = IpNet::new_assert(gateway, subnet.prefix_len());
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
     let addresses = [(address, present.map(|(_, protocol)| protocol))];
     let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
     let operations = make(container, name, standing.as_ref(), addresses.collect())?;
     Ok(Chosen { subnet, gateway, v6: v6.map(|v6| (v6.address.trunc(), v6.address.addr())), operations })
+}
+
+/// The bridge's address in the subnet: the one that stands, otherwise the wanted one or the first.
+pub(crate) fn gateway(
+    bridge: &str,
+    subnet: IpNet,
+    wanted: Option<IpAddr>,
+    standing: Option<IpAddr>,
+) -> Result<IpAddr, Error> {
+    match (wanted, standing) {
+        (Some(wanted), Some(standing)) if wanted != standing => {
+            Err(Unfit::OtherGateway { bridge: bridge.to_owned(), standing, wanted }.into())
+        }
+        (Some(wanted), _) => {
+            refuse_gateway(subnet, wanted)?;
+            Ok(wanted)
+        }
+        (None, standing) => Ok(standing.unwrap_or_else(|| lease::gateway(subnet))),
+    }
+}
+
+/// Refuses an address that no host of the subnet can have.
+pub(crate) fn refuse_gateway(subnet: IpNet, gateway: IpAddr) -> Result<(), Error> {
+    if !subnet.contains(&gateway) {
+        return Err(Unfit::AddressOutside { address: gateway, subnet }.into());
+    }
+    match lease::has_room(subnet, gateway.into(), subnet.network()) {
+        true => Ok(()),
+        false => Err(Unfit::NotOfAHost { address: gateway, subnet }.into()),
+    }
 }
 
 /// What makes sure of the bridge and its addresses. Of each is told who put it there, where it stands.

@@ -17,7 +17,7 @@ use std::{fs::File, io::Read};
 
 use operation::Error;
 
-pub use argument::{Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
+pub use argument::{Gateways, Route, parse_name, parse_range, parse_range6, parse_subnet, parse_subnet6};
 pub use bridge::{Planned, Wanted, network};
 pub use container::{Container, namespace};
 pub use pair::{Asked, pair, priority};

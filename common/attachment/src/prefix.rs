@@ -6,7 +6,12 @@ use ipnet::{IpNet, Ipv6Net};
 use netlink::{Connection, Link};
 use operation::Error;
 
-use crate::{Wanted, bridge::refuse_special, draw, unfit::Unfit};
+use crate::{
+    Wanted,
+    bridge::{self, refuse_special},
+    draw,
+    unfit::Unfit,
+};
 
 /// The bridge's address of IPv6.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +37,10 @@ pub(crate) fn choose(
     let first = lasting.peek().map(|address| address.address);
     let is_it = |net: IpNet| wanted.subnet6.is_none_or(|subnet| net.trunc() == IpNet::from(subnet));
     let is_ours = standing.is_some_and(Link::is_our_bridge);
-    let bridge = || wanted.bridge.clone();
+    let name = || wanted.bridge.clone();
+    let wanted_gateway = wanted.gateway6.map(Into::into);
     if let Some(found) = lasting.find(|found| is_it(found.address)) {
+        bridge::gateway(&wanted.bridge, found.address.trunc(), wanted_gateway, Some(found.address.addr()))?;
         // A bridge of others may have it for itself.
         let is_used = is_ours || wanted.ipv6 || wanted.subnet6.is_some();
         return Ok(is_used.then_some(Chosen { address: found.address, present: Some(found.protocol) }));
@@ -42,11 +49,11 @@ pub(crate) fn choose(
         return Ok(None);
     }
     if let (Some(address), Some(subnet)) = (first, wanted.subnet6) {
-        return Err(Unfit::OtherAddress { bridge: bridge(), address, subnet: subnet.into() }.into());
+        return Err(Unfit::OtherAddress { bridge: name(), address, subnet: subnet.into() }.into());
     }
     if is_ours {
         let (standing, flag) = ("has no IPv6", "without --ipv6");
-        return Err(Unfit::OtherKind { bridge: bridge(), standing, flag }.into());
+        return Err(Unfit::OtherKind { bridge: name(), standing, flag }.into());
     }
     let subnet = match wanted.subnet6 {
         Some(subnet) => {
@@ -55,7 +62,8 @@ pub(crate) fn choose(
         }
         None => random()?,
     };
-    let address = IpNet::new_assert(lease::gateway(subnet.into()), subnet.prefix_len());
+    let gateway = bridge::gateway(&wanted.bridge, subnet.into(), wanted_gateway, None)?;
+    let address = IpNet::new_assert(gateway, subnet.prefix_len());
     Ok(Some(Chosen { address, present: None }))
 }
 

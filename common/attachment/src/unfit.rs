@@ -23,6 +23,8 @@ pub(crate) enum Unfit {
     OtherAddress { bridge: String, address: IpNet, subnet: IpNet },
     #[error("subnet {subnet} overlaps {special}, which is not for networks of hosts")]
     Special { subnet: IpNet, special: IpNet },
+    #[error("bridge {bridge:?} has address {standing}, not {wanted}")]
+    OtherGateway { bridge: String, standing: IpAddr, wanted: IpAddr },
     #[error("all subnets to choose from, 172.17.0.0/16 to 192.168.240.0/20, are in use")]
     NoSubnet,
     #[error("subnet {subnet} collides with {what}")]
@@ -68,6 +70,9 @@ impl Unfit {
             Self::RangeOutside { .. } => "choose a part of the subnet".to_owned(),
             Self::OtherAddress { address, .. } => {
                 format!("use it with --subnet {}, or another --bridge", address.trunc())
+            }
+            Self::OtherGateway { standing, .. } => {
+                format!("use it with --gateway {standing}, or another bridge")
             }
             Self::NoSubnet => "choose one with --subnet".to_owned(),
             Self::Collision { .. } | Self::Special { .. } => "choose another with --subnet".to_owned(),

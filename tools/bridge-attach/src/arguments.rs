@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, anyhow};
 use attachment::{
-    Asked, Route, Wanted,
+    Asked, Gateways, Route, Wanted,
     named::{self, Named},
 };
 use clap::Parser;
@@ -51,6 +51,10 @@ pub(crate) struct BridgeAttach {
     /// Lease addresses of this part of the subnet only
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
+    /// The bridge's address, which is the gateway of its containers; by default that of an existing bridge, otherwise the first of the
+    /// subnet. One for each version of IP
+    #[arg(long = "gateway", value_name = "ADDRESS")]
+    gateways: Vec<IpAddr>,
     /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
     #[arg(long)]
     ipv6: bool,
@@ -107,6 +111,7 @@ impl BridgeAttach {
         let own = [
             self.subnet.map(|_| "--subnet"),
             self.ip_range.map(|_| "--ip-range"),
+            self.gateways.first().map(|_| "--gateway"),
             self.ipv6.then_some("--ipv6"),
             self.subnet6.map(|_| "--subnet6"),
             self.ip6_range.map(|_| "--ip6-range"),
@@ -124,21 +129,24 @@ impl BridgeAttach {
     }
 
     /// What is asked of the network.
-    pub(crate) fn wanted(&self, named: Option<&Named>) -> Wanted {
-        match named {
+    pub(crate) fn wanted(&self, named: Option<&Named>) -> Result<Wanted> {
+        let gateways = Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
+        Ok(match named {
             Some(named) => named.network.clone(),
             None => Wanted {
                 bridge: self.name.clone().unwrap_or_else(|| "stave0".to_owned()),
                 subnet: self.subnet,
                 range: self.ip_range,
-                ipv6: self.ipv6,
+                gateway: gateways.v4,
+                ipv6: self.ipv6 || gateways.v6.is_some(),
                 subnet6: self.subnet6,
                 range6: self.ip6_range,
+                gateway6: gateways.v6,
                 gateway_mode: self.gateway_mode.unwrap_or(GatewayMode::Nat),
                 internal: self.internal,
                 isolated: self.icc == Some(false),
             },
-        }
+        })
     }
 
     /// What is asked of the container's side, after these attachments.

@@ -51,7 +51,7 @@ impl Filter for BridgeAttach {
         }
         let attachments = document.attachments()?;
         let named = self.named(&context.scope)?;
-        let wanted = self.wanted(named.as_ref());
+        let wanted = self.wanted(named.as_ref())?;
         let mut container = Container::new(&context.scope, &context.id, document)?;
         container.planned = context.planned;
         container.choose(self.interface.as_deref(), &wanted.bridge, &network, &attachments)?;

@@ -1,10 +1,10 @@
 //! `stave-bridge`: bridge-attach as a CNI plugin. Its configuration is that of the plugin `bridge`, as far as it makes sense here.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use cni::{Code, Configuration, Error, strings};
 use document::{Document, members::Network};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use plugin::{Plugin, Request};
 use serde_json::{Value, json};
 
@@ -67,11 +67,7 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
         }
         _ => {}
     }
-    let Addresses { subnet, range, wanted, routes } = Addresses::read(request)?;
-    subnet.into_iter().for_each(|subnet| add("--subnet", subnet.to_string()));
-    range.into_iter().for_each(|range| add("--ip-range", range.to_string()));
-    wanted.into_iter().for_each(|address| add("--ip", address.to_string()));
-    routes.into_iter().for_each(|route| add("--route", route));
+    Addresses::read(request)?.flags().into_iter().for_each(|(flag, value)| add(flag, value));
     let mac = configuration.capability("mac").and_then(Value::as_str).or(environment.argument("MAC"));
     mac.into_iter().for_each(|mac| add("--mac-address", mac.to_owned()));
     if configuration.flag("portIsolation")? == Some(true) {
@@ -92,10 +88,16 @@ fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
 /// What `ipam` and the runtime say of addresses. They are leased here: of `ipam`, what host-local and static are told is read.
 #[derive(Default)]
 struct Addresses {
-    subnet: Option<Ipv4Net>,
-    range: Option<Ipv4Net>,
-    wanted: Option<Ipv4Addr>,
+    /// One of each version of IP.
+    subnets: Vec<Subnet>,
+    wanted: Vec<IpAddr>,
     routes: Vec<String>,
+}
+
+struct Subnet {
+    subnet: IpNet,
+    range: Option<IpNet>,
+    gateway: Option<IpAddr>,
 }
 
 impl Addresses {
@@ -116,14 +118,47 @@ impl Addresses {
             .capability("ips")
             .or(configuration.get("args").and_then(|args| args["cni"].get("ips")));
         let asked = asked.map(|ips| strings("ips", ips)).transpose()?.unwrap_or_default();
-        if let [_, second, ..] = asked[..] {
-            return Err(Error::unsupported("ips", &json!(second)));
-        }
-        if let Some(text) = asked.first().copied().or(environment.argument("IP")) {
+        // Several are separated by commas there (CNI plugins, ipam/host-local).
+        let argument = environment.argument("IP").into_iter().flat_map(|list| list.split(','));
+        let asked = if asked.is_empty() { argument.collect() } else { asked };
+        for text in asked {
             let bare = text.split('/').next().unwrap_or_default();
-            addresses.wanted = Some(parse("ips", bare, "an IPv4 address")?);
+            addresses.want(parse("ips", bare, "an address")?)?;
         }
         Ok(addresses)
+    }
+
+    /// The flags of bridge-attach.
+    fn flags(self) -> Vec<(&'static str, String)> {
+        let mut flags = Vec::new();
+        for Subnet { subnet, range, gateway } in self.subnets {
+            let of = |v4, v6| if subnet.addr().is_ipv4() { v4 } else { v6 };
+            flags.push((of("--subnet", "--subnet6"), subnet.to_string()));
+            flags.extend(range.map(|range| (of("--ip-range", "--ip6-range"), range.to_string())));
+            flags.extend(gateway.map(|gateway| ("--gateway", gateway.to_string())));
+        }
+        let wanted = |address: IpAddr| (if address.is_ipv4() { "--ip" } else { "--ip6" }, address.to_string());
+        flags.extend(self.wanted.into_iter().map(wanted));
+        flags.extend(self.routes.into_iter().map(|route| ("--route", route)));
+        flags
+    }
+
+    /// Takes an address, one of each version of IP.
+    fn want(&mut self, address: IpAddr) -> Result<(), Error> {
+        if self.wanted.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+            return Err(Error::unsupported("ips", &json!(address.to_string())));
+        }
+        self.wanted.push(address);
+        Ok(())
+    }
+
+    /// Takes a subnet, one of each version of IP.
+    fn add(&mut self, key: &str, subnet: Subnet) -> Result<(), Error> {
+        if self.subnets.iter().any(|other| other.subnet.addr().is_ipv4() == subnet.subnet.addr().is_ipv4()) {
+            return Err(Error::unsupported(key, &json!(subnet.subnet.to_string())));
+        }
+        self.subnets.push(subnet);
+        Ok(())
     }
 
     fn host_local(&mut self, configuration: &Configuration, ipam: &Value) -> Result<(), Error> {
@@ -137,53 +172,35 @@ impl Addresses {
         let one = if ipam.get("subnet").is_some() { Some(ipam.clone()) } else { None };
         let mut all: Vec<Value> = one.into_iter().collect();
         all.extend(sets.iter().flat_map(|set| set.as_array().cloned().unwrap_or_default()));
-        match &all[..] {
-            [] => Ok(()),
-            [range] => self.range(range),
-            [_, second, ..] => Err(Error::unsupported("ipam.ranges", second)),
-        }
+        all.iter().try_for_each(|range| self.range(range))
     }
 
     fn range(&mut self, range: &Value) -> Result<(), Error> {
         let text = |key: &str| range[key].as_str().filter(|text| !text.is_empty());
-        let subnet: Ipv4Net = parse("subnet", text("subnet").unwrap_or_default(), "an IPv4 subnet")?;
+        let subnet: IpNet = parse("subnet", text("subnet").unwrap_or_default(), "a subnet")?;
         let subnet = subnet.trunc();
-        self.subnet = Some(subnet);
-        if let Some(gateway) = text("gateway") {
-            let own = subnet.hosts().next();
-            if parse::<Ipv4Addr>("gateway", gateway, "an IPv4 address").map(Some)? != own {
-                return Err(Error::unsupported("gateway", &range["gateway"]));
-            }
-        }
+        let gateway = text("gateway").map(|gateway| parse("gateway", gateway, "an address")).transpose()?;
         let (start, end) = (text("rangeStart"), text("rangeEnd"));
-        if start.is_none() && end.is_none() {
-            return Ok(());
-        }
-        let bound = |text: Option<&str>, default: Ipv4Addr| match text {
-            Some(text) => parse::<Ipv4Addr>("range", text, "an IPv4 address"),
-            None => Ok(default),
+        let part = match (start, end) {
+            (None, None) => None,
+            _ => Some(part_of(subnet, start, end)?),
         };
-        let (start, end) = (bound(start, subnet.network())?, bound(end, subnet.broadcast())?);
-        // Leases are limited to a part of the subnet that has a prefix of its own.
-        let part = (subnet.prefix_len()..=32).filter_map(|length| Ipv4Net::new(start, length).ok());
-        let part =
-            part.map(|part| part.trunc()).find(|part| part.network() == start && part.broadcast() == end);
-        match part {
-            Some(part) => self.range = Some(part),
-            None => return Err(Error::unsupported("rangeStart", &json!(format!("{start} to {end}")))),
-        }
-        Ok(())
+        self.add("ipam.ranges", Subnet { subnet, range: part, gateway })
     }
 
     fn fixed(&mut self, ipam: &Value) -> Result<(), Error> {
         let all = ipam["addresses"].as_array().cloned().unwrap_or_default();
-        let [only] = &all[..] else { return Err(Error::unsupported("ipam.addresses", &ipam["addresses"])) };
-        let net: Ipv4Net = parse(
-            "address",
-            only["address"].as_str().unwrap_or_default(),
-            "an IPv4 address with its prefix",
-        )?;
-        (self.subnet, self.wanted) = (Some(net.trunc()), Some(net.addr()));
+        if all.is_empty() {
+            return Err(Error::unsupported("ipam.addresses", &ipam["addresses"]));
+        }
+        for one in &all {
+            let text = one["address"].as_str().unwrap_or_default();
+            let net: IpNet = parse("address", text, "an address with its prefix")?;
+            self.want(net.addr())?;
+            let gateway = one["gateway"].as_str().filter(|text| !text.is_empty());
+            let gateway = gateway.map(|text| parse("gateway", text, "an address")).transpose()?;
+            self.add("ipam.addresses", Subnet { subnet: net.trunc(), range: None, gateway })?;
+        }
         Ok(())
     }
 
@@ -198,6 +215,19 @@ impl Addresses {
         }
         Ok(())
     }
+}
+
+/// From one address to another. Leases are limited to a part of the subnet that has a prefix of its own.
+fn part_of(subnet: IpNet, start: Option<&str>, end: Option<&str>) -> Result<IpNet, Error> {
+    let bound = |text: Option<&str>, default: IpAddr| match text {
+        Some(text) => parse::<IpAddr>("range", text, "an address"),
+        None => Ok(default),
+    };
+    let (start, end) = (bound(start, subnet.network())?, bound(end, subnet.broadcast())?);
+    let lengths = subnet.prefix_len()..=subnet.max_prefix_len();
+    let mut parts = lengths.filter_map(|length| IpNet::new(start, length).ok()).map(|part| part.trunc());
+    let part = parts.find(|part| part.network() == start && part.broadcast() == end);
+    part.ok_or_else(|| Error::unsupported("rangeStart", &json!(format!("{start} to {end}"))))
 }
 
 fn parse<T: std::str::FromStr>(key: &str, text: &str, wanted: &str) -> Result<T, Error> {

@@ -105,6 +105,34 @@ fn every_version_has_its_form() {
 }
 
 #[test]
+fn both_versions_of_ip_and_a_gateway_somewhere() {
+    let (sandbox, before) = sandbox();
+    let ranges = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24", "gateway": "10.5.0.254"}],
+        [{"subnet": "fd01:5::/64", "gateway": "fd01:5::ff", "rangeStart": "fd01:5::100", "rangeEnd": "fd01:5::1ff"}]]}});
+    let asked = with(&network("1.0.0"), ranges);
+    let (status, result) = plugin(&sandbox, "stave-bridge", "ADD", "one", &asked);
+    assert_eq!(status, 0, "{result}");
+    assert_eq!((&result["ips"][0]["address"], &result["ips"][0]["gateway"]), (&json!("10.5.0.1/24"), &json!("10.5.0.254")));
+    assert_eq!(result["ips"][1]["gateway"], "fd01:5::ff");
+    let address = result["ips"][1]["address"].as_str().unwrap();
+    assert!(address.starts_with("fd01:5::1") && address.ends_with("/64"), "{address}");
+    sandbox.serve("one", "TCP6-LISTEN:80", "one");
+    let answer = sandbox.ask("host", &format!("TCP6:[{}]:80", address.trim_end_matches("/64")));
+    assert!(answer.starts_with("one [fd01:0005:0000:0000:0000:0000:0000:00ff]"), "{answer}");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &asked), (0, Value::Null));
+    let fixed = json!({"ipam": {"type": "static", "addresses": [{"address": "10.5.0.7/24"}, {"address": "fd01:5::7/64"}]}});
+    let fixed = with(&network("1.0.0"), fixed);
+    let (status, result) = plugin(&sandbox, "stave-bridge", "ADD", "one", &fixed);
+    assert_eq!((status, &result["ips"][1]["address"]), (0, &json!("fd01:5::7/64")), "{result}");
+    assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &fixed), (0, Value::Null));
+    let twice = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "10.6.0.0/24"}]]}});
+    let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &with(&network("1.0.0"), twice));
+    assert_eq!((&error["code"], &error["msg"]), (&json!(2), &json!("\"ipam.ranges\" with value \"10.6.0.0/24\" is not supported")));
+    assert_eq!(sandbox.difference(&before), "");
+}
+
+#[test]
 fn what_cannot_be_done_is_named() {
     let (sandbox, before) = sandbox();
     for (more, code, message) in [

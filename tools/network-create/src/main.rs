@@ -12,9 +12,9 @@
 //! # Needs
 //! Write access to `$STAVE_ROOT`.
 
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode};
 
-use attachment::named::{self, File, Named, Subnet};
+use attachment::named::{self, File, Named};
 use clap::Parser;
 use document::{members::GatewayMode, record::Lock};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -38,6 +38,9 @@ struct NetworkCreate {
     /// Lease addresses of this part of the subnet only
     #[arg(long, value_name = "CIDR", value_parser = attachment::parse_range)]
     ip_range: Option<Ipv4Net>,
+    /// The address of its bridge, which is the gateway of its containers; by default the first of the subnet. One for each version of IP
+    #[arg(long = "gateway", value_name = "ADDRESS")]
+    gateways: Vec<IpAddr>,
     /// IPv6 as well: a random subnet of those that everybody may use (fd00::/8)
     #[arg(long)]
     ipv6: bool,
@@ -87,15 +90,15 @@ impl NetworkCreate {
         }
         let (subnet, subnet6) = named::subnets(self.subnet, self.ipv6, self.subnet6, &others)?;
         let mut file = File::new(&self.name, &bridge);
-        let range = self.ip_range.map(Into::into);
-        named::refuse_range(subnet.into(), range)?;
-        file.subnets.push(Subnet::new(subnet.into(), range));
-        if let Some(subnet6) = subnet6 {
-            let range = self.ip6_range.map(Into::into);
-            named::refuse_range(subnet6.into(), range)?;
-            file.subnets.push(Subnet::new(subnet6.into(), range));
-        } else if self.ip6_range.is_some() {
-            bail!("--ip6-range needs --ipv6 or --subnet6");
+        let gateways = attachment::Gateways::of(&self.gateways).map_err(|wrong| anyhow!(wrong))?;
+        let (gateway, range) = (gateways.v4.map(Into::into), self.ip_range.map(Into::into));
+        file.subnets.push(named::subnet(subnet.into(), gateway, range)?);
+        let (gateway, range) = (gateways.v6.map(Into::into), self.ip6_range.map(Into::into));
+        match subnet6 {
+            Some(subnet6) => file.subnets.push(named::subnet(subnet6.into(), gateway, range)?),
+            None if range.is_some() => bail!("--ip6-range needs --ipv6 or --subnet6"),
+            None if gateway.is_some() => bail!("a --gateway of IPv6 needs --ipv6 or --subnet6"),
+            None => {}
         }
         file.ipv6_enabled = subnet6.is_some();
         file.internal = self.internal;

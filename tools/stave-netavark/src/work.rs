@@ -1,18 +1,14 @@
 //! setup and teardown.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use document::{Document, Id, record};
-use ipnet::IpNet;
 use operation::Scope;
 use plugin::{foreign, tool};
 use serde_json::{Map, Value, json};
 
-use crate::input::{Interface, Network, Options, Port};
+use crate::input::{Interface, Network, Options, Port, Subnet};
 
 /// The tools, in the order in which setup runs them.
 const TOOLS: [&str; 2] = ["bridge-attach", "portmap"];
@@ -112,25 +108,26 @@ fn flags(interface: &Interface, network: &Network) -> Result<Vec<String>> {
     let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     add("--interface", interface.interface_name.clone());
     add("--gateway-priority", plugin::priority(&interface.interface_name).to_string());
-    match network.subnets.as_deref().unwrap_or_default() {
-        [] => {}
-        [only] => {
-            let IpNet::V4(subnet) = only.subnet else {
-                bail!("subnet {} is not supported, only IPv4", only.subnet)
-            };
-            if let Some(gateway) =
-                only.gateway.filter(|gateway| Some(*gateway) != subnet.hosts().next().map(IpAddr::V4))
-            {
-                bail!("gateway {gateway} is not supported, only the first address of {subnet}");
-            }
-            add("--subnet", subnet.trunc().to_string());
+    let mut seen = Vec::new();
+    for Subnet { subnet, gateway } in network.subnets.as_deref().unwrap_or_default() {
+        let flag = if subnet.addr().is_ipv4() { "--subnet" } else { "--subnet6" };
+        if seen.contains(&flag) {
+            bail!("subnet {subnet} is not supported: only one of each version of IP is");
         }
-        [_, second, ..] => bail!("subnet {} is not supported: only one is", second.subnet),
+        seen.push(flag);
+        add(flag, subnet.trunc().to_string());
+        gateway.iter().for_each(|gateway| add("--gateway", gateway.to_string()));
     }
-    match interface.static_ips.as_deref().unwrap_or_default() {
-        [] => {}
-        [only] => add("--ip", only.to_string()),
-        [_, second, ..] => bail!("address {second} is not supported: only one is"),
+    if seen == ["--subnet6"] {
+        bail!("a network without IPv4 is not supported");
+    }
+    for address in interface.static_ips.as_deref().unwrap_or_default() {
+        let flag = if address.is_ipv4() { "--ip" } else { "--ip6" };
+        if seen.contains(&flag) {
+            bail!("address {address} is not supported: only one of each version of IP is");
+        }
+        seen.push(flag);
+        add(flag, address.to_string());
     }
     interface
         .static_mac

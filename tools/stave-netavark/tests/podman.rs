@@ -46,7 +46,11 @@ fn set_up_and_torn_down() {
         ),
         (
             json!({"subnets": [{"subnet": "fd00::/64"}]}),
-            "network \"web\": subnet fd00::/64 is not supported, only IPv4",
+            "network \"web\": a network without IPv4 is not supported",
+        ),
+        (
+            json!({"subnets": [{"subnet": "10.5.0.0/24"}, {"subnet": "10.6.0.0/24"}]}),
+            "network \"web\": subnet 10.6.0.0/24 is not supported: only one of each version of IP is",
         ),
         (
             json!({"subnets": [{"subnet": "10.6.0.0/24"}]}),
@@ -59,6 +63,26 @@ fn set_up_and_torn_down() {
     }
     let refused = sandbox.sh("stave-netavark update web").exits(1).stdout;
     assert!(refused.contains("names are not served"), "{refused}");
+}
+
+#[test]
+fn both_versions_of_ip_and_a_gateway_somewhere() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("ip netns add one").ok();
+    let before = sandbox.snapshot();
+    let subnets = json!({"ipv6_enabled": true, "subnets": [{"subnet": "10.5.0.0/24", "gateway": "10.5.0.254"},
+        {"subnet": "fd01:5::/64", "gateway": "fd01:5::ff"}]});
+    let mut options = options(&subnets);
+    options["networks"]["web"]["static_ips"] = json!(["10.5.0.9", "fd01:5::9"]);
+    let (status, result) = netavark(&sandbox, "setup", &options);
+    let told = json!([{"ipnet": "10.5.0.9/24", "gateway": "10.5.0.254"}, {"ipnet": "fd01:5::9/64", "gateway": "fd01:5::ff"}]);
+    assert_eq!((status, &result["web"]["interfaces"]["eth0"]["subnets"]), (0, &told), "{result}");
+    sandbox.serve("one", "TCP6-LISTEN:81", "one");
+    let answer = sandbox.ask("host", "TCP6:[fd01:5::9]:81");
+    assert!(answer.starts_with("one [fd01:0005:0000:0000:0000:0000:0000:00ff]"), "{answer}");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    assert_eq!(netavark(&sandbox, "teardown", &options), (0, Value::Null));
+    assert_eq!(sandbox.difference(&before), "");
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub struct File {
 pub struct Subnet {
     /// The subnet.
     pub subnet: IpNet,
-    /// The bridge's address: the first.
+    /// The bridge's address; the first if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<std::net::IpAddr>,
     /// The part of it whose addresses are leased.
@@ -86,9 +86,9 @@ pub struct FileRoute {
 }
 
 impl Subnet {
-    /// The subnet with the addresses that are leased; all of them without a range.
-    pub fn new(subnet: IpNet, range: Option<IpNet>) -> Self {
-        let gateway = Some(lease::gateway(subnet));
+    /// The subnet with the bridge's address, by default the first, and the addresses that are leased; all of them without a range.
+    pub fn new(subnet: IpNet, gateway: Option<std::net::IpAddr>, range: Option<IpNet>) -> Self {
+        let gateway = gateway.or(Some(lease::gateway(subnet)));
         let bounds = range.map(|range| LeaseRange {
             start_ip: Some(range.network().to_string()),
             end_ip: Some(range.broadcast().to_string()),
@@ -173,12 +173,16 @@ impl Named {
     /// Takes a subnet, one of each version of IP.
     pub(super) fn add(&mut self, subnet: &Subnet) -> Result<(), Unusable> {
         let twice = || Unusable::NotCarriedOut("a second subnet of one version of IP".to_owned());
-        if subnet.gateway.is_some_and(|gateway| gateway != lease::gateway(subnet.subnet)) {
-            return Err(Unusable::NotCarriedOut(
-                "a gateway that is not the first address of its subnet".to_owned(),
-            ));
-        }
         let network = &mut self.network;
+        match subnet.gateway {
+            Some(gateway) if !subnet.subnet.contains(&gateway) => {
+                let what = format!("gateway {gateway} is not in subnet {}", subnet.subnet);
+                return Err(Unusable::Wrong(what));
+            }
+            Some(std::net::IpAddr::V4(gateway)) => network.gateway = Some(gateway),
+            Some(std::net::IpAddr::V6(gateway)) => network.gateway6 = Some(gateway),
+            None => {}
+        }
         match (subnet.subnet, subnet.range()?) {
             (IpNet::V4(_), _) if network.subnet.is_some() => return Err(twice()),
             (IpNet::V6(_), _) if network.subnet6.is_some() => return Err(twice()),

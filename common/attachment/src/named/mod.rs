@@ -10,6 +10,7 @@ mod file;
 use std::{
     fs,
     io::{self, Write},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -172,15 +173,18 @@ pub fn subnets(
     Ok((subnet, subnet6))
 }
 
-/// Refuses a range from which no address of the subnet can be leased.
+/// A subnet of a new network. The gateway is the first address, unless one is given.
 ///
 /// # Errors
-/// When it is such a range.
-pub fn refuse_range(subnet: IpNet, range: Option<IpNet>) -> Result<(), Error> {
-    match range {
-        Some(range) => bridge::refuse_range(range, subnet, lease::gateway(subnet)),
-        None => Ok(()),
+/// When no host can have the gateway's address, or no address of the range can be leased.
+pub fn subnet(subnet: IpNet, gateway: Option<IpAddr>, range: Option<IpNet>) -> Result<Subnet, Error> {
+    if let Some(gateway) = gateway {
+        bridge::refuse_gateway(subnet, gateway)?;
     }
+    if let Some(range) = range {
+        bridge::refuse_range(range, subnet, gateway.unwrap_or_else(|| lease::gateway(subnet)))?;
+    }
+    Ok(Subnet::new(subnet, gateway, range))
 }
 
 /// The id of a new network: 64 random hexadecimal digits.
