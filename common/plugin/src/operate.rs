@@ -118,7 +118,7 @@ fn take_back(plugin: &Plugin, scope: &Scope, id: &Id) -> Result<(), Error> {
 }
 
 /// The tools that are plugins behind the first one of a chain, by both of their names.
-const ABOVE: [(&str, &str); 1] = [("portmap", "stave-portmap")];
+const ABOVE: [(&str, &str); 2] = [("egress-allow", "stave-egress"), ("portmap", "stave-portmap")];
 
 /// Takes back what other plugins built on what this one made. With DEL a runtime asks them before; with GC it may ask in any order.
 fn take_back_above(plugin: &Plugin, mut document: Document) -> Result<Document, Error> {

@@ -4,7 +4,8 @@
 //! Makes a table of nf_tables at the host's side of the container's link: what is not listed is rejected at once, and logged. No
 //! capability in the container lifts it. Starts a resolver beside, on 127.0.0.11 in the container's network namespace. It answers
 //! for listed names alone, and opens each address that it answers before the container hears of it, for as long as the answer
-//! counts. With `--log` everything passes, and is logged: `egress-log` makes a list of that.
+//! counts. With `--log` everything passes, and is logged: `egress-log` makes a list of that. Where CNI_COMMAND is set, it is the CNI
+//! plugin `stave-egress` (docs/cni.md).
 //! # Reads
 //! `network`, `networks`.
 //! # Adds
@@ -15,6 +16,7 @@
 //! root (CAP_NET_ADMIN, CAP_SYS_ADMIN); veth-pair before it.
 
 mod link;
+mod plugin;
 
 use std::{net::IpAddr, process::ExitCode};
 
@@ -63,7 +65,7 @@ impl Filter for EgressAllow {
         }
         if document.get::<members::Names>()?.is_some() {
             let error = anyhow!("the container has the names of name-serve, which answers for every name");
-            return Err(hint(error, "leave out name-serve, and list the others by address"));
+            return Err(hint(error, "put name-serve behind egress-allow, which answers those that are listed"));
         }
         if document.get::<members::Process>()?.is_some() {
             let error = anyhow!("the container runs already, and asks other name servers");
@@ -120,6 +122,9 @@ fn allowed(entry: &Entry) -> members::Allowed {
 }
 
 fn main() -> ExitCode {
+    if let Some(exit) = ::plugin::run(&plugin::PLUGIN) {
+        return exit;
+    }
     let exit = toolkit::filter::<EgressAllow>();
     nat::close();
     exit

@@ -4,9 +4,10 @@
 //! Has the host's resolver answer at 127.0.0.11 in the container's network namespace, and starts it if it is not there: one process
 //! for all containers. It answers ids, network aliases, and the names that links give, each also with the network's name behind
 //! it, and addresses of these networks. Everything else goes to the host's name servers. It reads the records, so that a
-//! container that is made anew has its name at once.
+//! container that is made anew has its name at once. Behind egress-allow, the resolver of that one answers them as far as they are
+//! listed.
 //! # Reads
-//! `network`, `networks`; the records of the other containers.
+//! `network`, `networks`, `egress`; the records of the other containers.
 //! # Adds
 //! `names`. ns-exec writes the resolver into `/etc/resolv.conf`.
 //! # Undoes
@@ -56,11 +57,6 @@ impl Filter for NameServe {
         if document.get::<members::Names>()?.is_some() {
             bail!("the container has names already");
         }
-        if document.get::<members::Egress>()?.is_some() {
-            let error =
-                anyhow!("the container's resolver is that of egress-allow, which answers for its list alone");
-            return Err(hint(error, "leave out name-serve, and list the others by address"));
-        }
         if document.get::<members::Process>()?.is_some() {
             let error = anyhow!("the container runs already, and asks other name servers");
             return Err(hint(error, "put name-serve before ns-exec"));
@@ -75,7 +71,9 @@ impl Filter for NameServe {
             servers: self.dns.clone(),
         };
         let serve = NamesOperation::Serve { holder: context.id.clone(), namespace: network.namespace };
-        Ok(Plan { adds, operations: vec![serve] })
+        // The resolver of egress-allow answers these names as well, as far as they are on its list.
+        let is_restricted = document.get::<members::Egress>()?.is_some();
+        Ok(Plan { adds, operations: if is_restricted { Vec::new() } else { vec![serve] } })
     }
 }
 

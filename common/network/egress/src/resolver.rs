@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use names::{Claim, Control, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams, Verdict};
+use names::{Claim, Containers, Control, Found, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams, Verdict};
 use netlink::{
     NLM_F_CREATE, Refusal,
     attribute::find,
@@ -34,6 +34,8 @@ use crate::{
 /// So much longer than its answer counts an address stays open, in seconds: programs connect a while after they asked, and some
 /// answers count for no time at all.
 const GRACE: u64 = 60;
+/// The same for another container's address, which may soon be somebody else's.
+const OWN_GRACE: u64 = 5;
 
 /// Where clouds tell a machine its own secrets, apart from link-local addresses: Amazon and Google by IPv6, Alibaba, Azure.
 const METADATA: [IpAddr; 4] = [
@@ -112,13 +114,16 @@ impl Resolver<'_> {
         let mut kept: Vec<BorrowedFd<'_>> = place.descriptors().to_vec();
         kept.extend([journal.descriptor(), table.descriptor()]);
         kept.extend(packets.iter().map(Packets::descriptor));
-        let privileges = Privileges { nobody: true, capabilities: CapabilitySet::NET_ADMIN };
+        // It reads the records of other containers, for their names.
+        let capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::DAC_READ_SEARCH;
+        let privileges = Privileges { nobody: true, capabilities };
         let work = |control: &mut Control| {
             let serving = Serving {
                 of: self,
                 control,
                 place: &place,
                 upstreams: Upstreams::new(self.servers),
+                containers: Containers::new(&scope.run_dir),
                 table: &table,
                 journal: &journal,
                 packets: packets.as_ref(),
@@ -201,6 +206,7 @@ struct Serving<'a> {
     control: &'a mut Control,
     place: &'a Place,
     upstreams: Upstreams,
+    containers: Containers,
     table: &'a Netfilter,
     journal: &'a Journal,
     packets: Option<&'a Packets>,
@@ -210,6 +216,36 @@ impl Serving<'_> {
     /// Goes on, unless it is told to end.
     fn hear(&mut self, at: usize) -> ControlFlow<()> {
         self.control.hear(at).map_continue(drop)
+    }
+
+    /// What it hears of a name that is another container's, if name-serve has given it those: a list may name them as well.
+    fn of_a_container(&mut self, question: &Question) -> Option<Own> {
+        let asker = self.containers.container(self.of.holder).filter(names::Container::is_served)?;
+        let addresses = match self.containers.find(&asker, question.labels()) {
+            Found::Addresses(addresses) => addresses,
+            Found::Nobody => return Some(Own::NoSuchName),
+            Found::Elsewhere => return None,
+        };
+        let is_asked = |address: &IpAddr| match question.kind {
+            Rtype::A => address.is_ipv4(),
+            Rtype::AAAA => address.is_ipv6() && self.of.ipv6,
+            _ => false,
+        };
+        let addresses: Vec<IpAddr> = addresses.into_iter().filter(is_asked).collect();
+        let seconds = u64::from(names::TTL) + OWN_GRACE;
+        let opens = |address: &IpAddr| self.open(question, *address, seconds).is_ok();
+        if !self.of.learn && !addresses.iter().all(opens) {
+            return Some(Own::Failure);
+        }
+        self.note(question, addresses.clone(), Vec::new());
+        Some(if addresses.is_empty() { Own::NoData } else { Own::Addresses(addresses, names::TTL) })
+    }
+
+    /// Writes down what was answered.
+    fn note(&self, question: &Question, addresses: Vec<IpAddr>, withheld: Vec<IpAddr>) {
+        let listed = self.of.entries(question).next().is_some();
+        let verdict = if listed { Outcome::Allowed } else { Outcome::Logged };
+        self.journal.note(verdict, What::Name { name: question.text(), addresses, withheld });
     }
 
     /// Opens the address for so many seconds, on the ports of the entries.
@@ -265,6 +301,9 @@ impl Policy for Serving<'_> {
             self.journal.note(Outcome::Rejected, what);
             return Verdict::Own(Own::Prohibited);
         }
+        if let Some(own) = self.of_a_container(question) {
+            return Verdict::Own(own);
+        }
         match question.kind {
             // Nobody gets anywhere by these.
             Rtype::AAAA if !self.of.ipv6 => Verdict::Own(Own::NoData),
@@ -290,10 +329,7 @@ impl Policy for Serving<'_> {
             }
             addresses.push(*address);
         }
-        let listed = self.of.entries(question).next().is_some();
-        let verdict = if listed { Outcome::Allowed } else { Outcome::Logged };
-        self.journal
-            .note(verdict, What::Name { name: question.text(), addresses: addresses.clone(), withheld });
+        self.note(question, addresses.clone(), withheld);
         Some(addresses)
     }
 

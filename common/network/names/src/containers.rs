@@ -13,8 +13,10 @@ use serde::Deserialize;
 
 /// What a container is called, and where it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Container {
+pub struct Container {
     pub(crate) id: String,
+    /// Whether it hears the names of others.
+    is_served: bool,
     networks: Vec<Network>,
     aliases: Vec<String>,
     /// Names of its own for other containers: each with the other one's id.
@@ -36,7 +38,7 @@ struct Network {
 
 /// The containers of a run directory.
 #[derive(Debug)]
-pub(crate) struct Containers {
+pub struct Containers {
     run_dir: PathBuf,
     /// How the directory was when it was read.
     read: Option<Stamp>,
@@ -139,6 +141,7 @@ fn parse(text: &[u8]) -> Option<Container> {
         networks.push(network(bridge.name.clone(), bridge, cni));
     }
     let lower = |name: String| name.to_ascii_lowercase();
+    let is_served = record.names.is_some();
     let (aliases, servers) = record.names.map(|names| (names.aliases, names.servers)).unwrap_or_default();
     let entries = record.hosts.into_iter().flat_map(|hosts| hosts.entries);
     // The other container's own name comes last.
@@ -149,6 +152,7 @@ fn parse(text: &[u8]) -> Option<Container> {
     let links = links.collect();
     Some(Container {
         id: record.id,
+        is_served,
         networks,
         aliases: aliases.into_iter().map(lower).collect(),
         links,
@@ -157,6 +161,11 @@ fn parse(text: &[u8]) -> Option<Container> {
 }
 
 impl Container {
+    /// Whether it hears the names of others.
+    pub fn is_served(&self) -> bool {
+        self.is_served
+    }
+
     /// Whether it has a way out of its networks.
     pub(crate) fn has_a_way_out(&self) -> bool {
         self.networks.iter().any(|network| !network.internal)
@@ -165,7 +174,7 @@ impl Container {
 
 /// What a container hears about a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
     /// These addresses.
     Addresses(Vec<IpAddr>),
     /// The name would be a container's, and is not.
@@ -175,7 +184,8 @@ pub(crate) enum Found {
 }
 
 impl Containers {
-    pub(crate) fn new(run_dir: &Path) -> Self {
+    /// Those whose records are in this directory.
+    pub fn new(run_dir: &Path) -> Self {
         Self { run_dir: run_dir.to_owned(), read: None, known: HashMap::new(), turn: 0 }
     }
 
@@ -207,13 +217,13 @@ impl Containers {
     }
 
     /// The container with this id.
-    pub(crate) fn container(&mut self, id: &str) -> Option<Container> {
+    pub fn container(&mut self, id: &str) -> Option<Container> {
         self.refresh();
         self.all().find(|container| container.id == id).cloned()
     }
 
     /// What `asker` hears about a name.
-    pub(crate) fn find(&mut self, asker: &Container, labels: &[Vec<u8>]) -> Found {
+    pub fn find(&mut self, asker: &Container, labels: &[Vec<u8>]) -> Found {
         self.refresh();
         let text = |label: &Vec<u8>| String::from_utf8(label.clone()).unwrap_or_default();
         let labels: Vec<String> = labels.iter().map(text).collect();

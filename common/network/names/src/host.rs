@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// For how long an answer about a container counts, in seconds: it may be made anew with another address.
-const TTL: u32 = 5;
+pub const TTL: u32 = 5;
 
 /// What the process is told, before the run directory and the id.
 const SERVE: &[u8] = b"serve";

@@ -22,6 +22,8 @@ mod stream;
 mod upstream;
 mod wire;
 
+pub use containers::{Container, Containers, Found};
+pub use host::TTL;
 pub use operation::NamesOperation;
 pub use place::Place;
 pub use resident::{Claim, Control, Name, Privileges, Told, end, stands, start, watch};

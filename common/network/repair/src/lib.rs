@@ -153,7 +153,7 @@ impl Repair<'_> {
     /// What belongs to one container.
     fn own(&mut self, at: usize, network: &Network<'_>) {
         let mut made_again = false;
-        for operation in network.operations {
+        for operation in in_order(network.operations) {
             let is_done = operation.is_shared() || operation.nat().is_some() || operation.is_firewall();
             if is_done || self.stopped.contains(&at) {
                 continue;
@@ -214,6 +214,15 @@ impl Repair<'_> {
             },
         }
     }
+}
+
+/// The operations in their order. But the link of a container that is restricted to a list comes up last: before Linux 6.16 the rules at
+/// a link go with it, and nothing gets out meanwhile.
+fn in_order(operations: &[NetworkOperation]) -> impl Iterator<Item = &NetworkOperation> {
+    let is_restricted = operations.iter().any(NetworkOperation::is_restriction);
+    let is_last = move |operation: &NetworkOperation| is_restricted && operation.sets_link_up();
+    let first = operations.iter().filter(move |operation| !is_last(operation));
+    first.chain(operations.iter().filter(move |operation| is_last(operation)))
 }
 
 /// Connections to the processes that belong to the networks, one to each process. It hangs up when its process ends.

@@ -109,6 +109,16 @@ impl NetworkOperation {
         matches!(self, Self::Namespace(_))
     }
 
+    /// Whether it restricts the container.
+    pub(crate) fn is_restriction(&self) -> bool {
+        matches!(self, Self::Egress(_))
+    }
+
+    /// Whether it sets the container's link up, on this host's side.
+    pub(crate) fn sets_link_up(&self) -> bool {
+        matches!(self, Self::Link(LinkOperation::LinkUp { namespace: None, .. }))
+    }
+
     /// Whether it is about something in the container's namespace.
     pub(crate) fn is_inside(&self) -> bool {
         matches!(

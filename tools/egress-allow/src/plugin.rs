@@ -1,0 +1,50 @@
+//! `stave-egress`: egress-allow as a CNI plugin, behind `stave-bridge`.
+
+use cni::{Error, strings};
+use document::Document;
+use plugin::{Plugin, Request};
+use serde_json::{Value, json};
+
+pub(crate) const PLUGIN: Plugin = Plugin { tool: "egress-allow", begins: false, arguments, result };
+
+/// Members that every plugin has, and those that `arguments` reads.
+const KNOWN: [&str; 12] = [
+    "allow",
+    "args",
+    "capabilities",
+    "cni.dev/attachments",
+    "cni.dev/valid-attachments",
+    "cniVersion",
+    "dns",
+    "log",
+    "name",
+    "prevResult",
+    "runtimeConfig",
+    "type",
+];
+
+fn arguments(request: &Request) -> Result<Option<Vec<String>>, Error> {
+    let configuration = &request.configuration;
+    if let Some((key, value)) = configuration.members().find(|(key, _)| !KNOWN.contains(key)) {
+        return Err(Error::unsupported(key, value));
+    }
+    let list = |key: &str, value: Option<&Value>| -> Result<Vec<String>, Error> {
+        let value = value.filter(|value| !value.is_null());
+        let texts = value.map(|value| strings(key, value)).transpose()?.unwrap_or_default();
+        Ok(texts.into_iter().map(str::to_owned).collect())
+    };
+    let allow = list("allow", configuration.get("allow"))?;
+    let log = configuration.flag("log")? == Some(true);
+    if allow.is_empty() && !log {
+        return Err(Error::invalid("allow", &json!(allow), "a list that is not empty, or \"log\": true"));
+    }
+    let servers = list("dns", configuration.get("dns").and_then(|dns| dns.get("nameservers")))?;
+    let servers = servers.into_iter().flat_map(|server| ["--dns".to_owned(), server]);
+    let log = log.then(|| "--log".to_owned());
+    Ok(Some(log.into_iter().chain(servers).chain(["--".to_owned()]).chain(allow).collect()))
+}
+
+/// The only name server that answers.
+fn result(_: &Request, _: &Document) -> Result<Option<Value>, Error> {
+    Ok(Some(json!({"dns": {"nameservers": [egress::RESOLVER.ip()]}})))
+}
