@@ -2,7 +2,9 @@
 //! iptables in both of its forms, nftables, ufw, firewalld and Docker.
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
-use testkit::{HOST, OUTSIDE, Sandbox};
+use std::time::Duration;
+
+use testkit::{HOST, OUTSIDE, Sandbox, wait_for};
 
 /// A host whose neighbour outside knows the way to the containers; both have a server on port 80.
 fn host() -> Sandbox {
@@ -265,7 +267,13 @@ fn ipv6_as_well() {
         .ok();
     nft(
         &sandbox,
-        "table inet fw { chain forward { type filter hook forward priority 10; meta nfproto ipv6 drop; } }",
+        "table inet fw {
+    chain forward {
+        type filter hook forward priority 10; policy accept;
+        meta nfproto ipv6 drop
+    }
+}
+",
     );
     sandbox
         .outside("ip address add 2001:db8::2/64 dev eth0 nodad
@@ -281,7 +289,8 @@ fn ipv6_as_well() {
         let out = sandbox.within("a", "timeout 2 socat -T1 - TCP6:[2001:db8::2]:81 < /dev/null").ok();
         (into.starts_with("a "), out.trim() == "outside")
     };
-    assert_eq!(passes(), (true, true));
+    // A neighbour that has not answered the first question is asked again after a second.
+    wait_for("both ways", Duration::from_secs(10), || passes() == (true, true));
     let with = sandbox.sh("nft -s list table inet fw; nft -s list table ip6 filter").ok();
     for (of, rules) in [("meta nfproto ipv6 ", 2), ("", 4)] {
         let ours = with.matches(&format!("{of}iifname \"stave0\"")).count()
@@ -295,7 +304,7 @@ fn ipv6_as_well() {
          (--repair adds it)\n"
     );
     repair(&sandbox);
-    assert_eq!(passes(), (true, true));
+    wait_for("both ways again", Duration::from_secs(10), || passes() == (true, true));
     unwind(&sandbox, "a");
     sandbox.sh("ip6tables-nft -A FORWARD -p udp --dport 9 -j ACCEPT").ok();
     assert_eq!(sandbox.sh("nft -s list ruleset").ok(), before);

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use document::members;
 use ipnet::IpNet;
 use lease::Lease;
-use netlink::{Connection, Link, arp, veth_name};
+use netlink::{Connection, Link, arp, ndp, veth_name};
 use operation::Error;
 
 use crate::{Container, container::FIRST, unfit::Unfit};
@@ -116,11 +116,11 @@ impl Source<'_> {
         })
     }
 
-    /// Whether somebody on the bridge has the address. One of IPv6 is drawn from so many that nobody has it.
+    /// Whether somebody on the bridge has the address.
     fn answers(&self, address: IpAddr) -> Result<bool, Error> {
-        match address {
-            IpAddr::V4(address) => Ok(arp::is_in_use(self.bridge, address)?),
-            IpAddr::V6(_) => Ok(false),
-        }
+        Ok(match address {
+            IpAddr::V4(address) => arp::is_in_use(self.bridge, address)?,
+            IpAddr::V6(address) => ndp::is_in_use(self.bridge, address)?,
+        })
     }
 }

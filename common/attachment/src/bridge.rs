@@ -250,8 +250,12 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     if present.is_none() && wanted.subnet.is_some() {
         refuse_collision(&connection, subnet)?;
     }
-    let gateway =
-        gateway(name, subnet.into(), wanted.gateway.map(Into::into), present.map(|(net, _)| net.addr().into()))?;
+    let gateway = gateway(
+        name,
+        subnet.into(),
+        wanted.gateway.map(Into::into),
+        present.map(|(net, _)| net.addr().into()),
+    )?;
     let address = IpNet::new_assert(gateway, subnet.prefix_len());
     let v6 = prefix::choose(&connection, standing.as_ref(), wanted)?;
     let addresses = [(address, present.map(|(_, protocol)| protocol))];

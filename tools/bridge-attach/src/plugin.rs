@@ -137,7 +137,8 @@ impl Addresses {
             flags.extend(range.map(|range| (of("--ip-range", "--ip6-range"), range.to_string())));
             flags.extend(gateway.map(|gateway| ("--gateway", gateway.to_string())));
         }
-        let wanted = |address: IpAddr| (if address.is_ipv4() { "--ip" } else { "--ip6" }, address.to_string());
+        let wanted =
+            |address: IpAddr| (if address.is_ipv4() { "--ip" } else { "--ip6" }, address.to_string());
         flags.extend(self.wanted.into_iter().map(wanted));
         flags.extend(self.routes.into_iter().map(|route| ("--route", route)));
         flags

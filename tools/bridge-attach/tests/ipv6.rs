@@ -131,6 +131,29 @@ fn routed_addresses() {
     sandbox.assert_as(&before);
 }
 
+/// On a bridge of others somebody may have an address whom we do not know.
+#[test]
+fn an_address_that_somebody_has_is_left() {
+    let (sandbox, _) = sandbox();
+    sandbox
+        .sh("ip link add br0 type bridge; ip addr add 10.5.0.1/24 dev br0; ip addr add fd01:5::1/64 dev br0 nodad; ip link set br0 up
+             ip netns add other; ip link add o0 type veth peer name eth0 netns other; ip link set o0 master br0 up
+             ip -n other addr add fd01:5::7/64 dev eth0 nodad; ip -n other link set eth0 up
+             until ip netns exec other busybox ping -6 -c 1 -W 1 fd01:5::1 > /dev/null; do sleep 0.05; done")
+        .ok();
+    let attach = |address: &str| {
+        sandbox.sh(&format!("netns-add -n --id a | bridge-attach br0 --ipv6 --ip6 {address} > a.json"))
+    };
+    let taken = attach("fd01:5::7").exits(1).stderr;
+    assert!(
+        taken.starts_with("bridge-attach: address fd01:5::7 is taken by a station on bridge \"br0\"\n"),
+        "{taken}"
+    );
+    sandbox.sh("unwind a > /dev/null").ok();
+    attach("fd01:5::8").ok();
+    sandbox.sh("unwind a > /dev/null").ok();
+}
+
 /// Switching forwarding on or off for all links writes to each of them.
 #[test]
 fn links_that_forward_by_themselves_go_on() {
@@ -211,7 +234,7 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     let ports = sandbox
         .sh(&format!("{ports} < a.json | tee ports.json | jq -c '[.ports[] | [.hostIP, .containerPort]]'"))
         .ok();
-    assert_eq!(ports, "[[\"::\",80],[null,80],[\"2001:db8::1\",80],[\"::1\",80],[null,80],[\"::\",80]]\n");
+    assert_eq!(ports, "[[\"::\",80],[null,80],[\"2001:db8::1\",80],[null,80],[\"::\",80],[\"::1\",80]]\n");
     traffic(
         &sandbox,
         "by version",

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use serde_json::{Value, json};
-use testkit::{PODMAN_RUN, Sandbox, Snapshot};
+use testkit::{PODMAN_RUN, Sandbox, Snapshot, wait_for};
 
 /// A host with the plugins in `cni/`, and the namespace `one`.
 fn sandbox() -> (Sandbox, Snapshot) {
@@ -112,13 +112,21 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     let asked = with(&network("1.0.0"), ranges);
     let (status, result) = plugin(&sandbox, "stave-bridge", "ADD", "one", &asked);
     assert_eq!(status, 0, "{result}");
-    assert_eq!((&result["ips"][0]["address"], &result["ips"][0]["gateway"]), (&json!("10.5.0.1/24"), &json!("10.5.0.254")));
+    assert_eq!(
+        (&result["ips"][0]["address"], &result["ips"][0]["gateway"]),
+        (&json!("10.5.0.1/24"), &json!("10.5.0.254"))
+    );
     assert_eq!(result["ips"][1]["gateway"], "fd01:5::ff");
     let address = result["ips"][1]["address"].as_str().unwrap();
     assert!(address.starts_with("fd01:5::1") && address.ends_with("/64"), "{address}");
     sandbox.serve("one", "TCP6-LISTEN:80", "one");
-    let answer = sandbox.ask("host", &format!("TCP6:[{}]:80", address.trim_end_matches("/64")));
-    assert!(answer.starts_with("one [fd01:0005:0000:0000:0000:0000:0000:00ff]"), "{answer}");
+    // A neighbour that has not answered the first question is asked again after a second.
+    let from_the_gateway = "one [fd01:0005:0000:0000:0000:0000:0000:00ff]";
+    wait_for("an answer", std::time::Duration::from_secs(10), || {
+        sandbox
+            .ask("host", &format!("TCP6:[{}]:80", address.trim_end_matches("/64")))
+            .starts_with(from_the_gateway)
+    });
     sandbox.sh("pkill -P 1 socat || true").ok();
     assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &asked), (0, Value::Null));
     let fixed = json!({"ipam": {"type": "static", "addresses": [{"address": "10.5.0.7/24"}, {"address": "fd01:5::7/64"}]}});
@@ -128,7 +136,10 @@ fn both_versions_of_ip_and_a_gateway_somewhere() {
     assert_eq!(plugin(&sandbox, "stave-bridge", "DEL", "one", &fixed), (0, Value::Null));
     let twice = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}], [{"subnet": "10.6.0.0/24"}]]}});
     let (_, error) = plugin(&sandbox, "stave-bridge", "ADD", "one", &with(&network("1.0.0"), twice));
-    assert_eq!((&error["code"], &error["msg"]), (&json!(2), &json!("\"ipam.ranges\" with value \"10.6.0.0/24\" is not supported")));
+    assert_eq!(
+        (&error["code"], &error["msg"]),
+        (&json!(2), &json!("\"ipam.ranges\" with value \"10.6.0.0/24\" is not supported"))
+    );
     assert_eq!(sandbox.difference(&before), "");
 }
 

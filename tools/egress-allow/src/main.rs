@@ -65,7 +65,10 @@ impl Filter for EgressAllow {
         }
         if document.get::<members::Names>()?.is_some() {
             let error = anyhow!("the container has the names of name-serve, which answers for every name");
-            return Err(hint(error, "put name-serve behind egress-allow, which answers those that are listed"));
+            return Err(hint(
+                error,
+                "put name-serve behind egress-allow, which answers those that are listed",
+            ));
         }
         if document.get::<members::Process>()?.is_some() {
             let error = anyhow!("the container runs already, and asks other name servers");

@@ -215,7 +215,7 @@ fn names_of_neighbours_are_listed_as_well() {
 fn a_plugin_of_cni() {
     let sandbox = sandbox();
     NameServer::start(&sandbox, &zone());
-    let plugins = "mkdir cni; ln -s $(command -v bridge-attach) cni/stave-bridge; ln -s $(command -v egress-allow) cni/stave-egress; ip netns add one";
+    let plugins = "mkdir cni; ln -s $(command -v bridge-attach) cni/stave-bridge; ln -s $(command -v egress-allow) cni/stave-egress; ip netns add one; ip -n one link set lo up";
     sandbox.sh(plugins).ok();
     let before = sandbox.snapshot();
     let run = |plugin: &str, command: &str, configuration: &str| {
@@ -233,7 +233,8 @@ fn a_plugin_of_cni() {
     assert_eq!(result["dns"]["nameservers"][0], "127.0.0.11");
     assert_eq!(result["ips"].as_array().map(Vec::len), Some(1), "{result}");
     assert_eq!(sandbox.resolve("one", "git.example", "A").rcode, "NOERROR");
-    for (to, reaches) in [("198.51.100.1:443", true), ("198.51.100.4:80", true), ("198.51.100.3:443", false)] {
+    for (to, reaches) in [("198.51.100.1:443", true), ("198.51.100.4:80", true), ("198.51.100.3:443", false)]
+    {
         assert_eq!(!sandbox.ask("one", &format!("TCP4:{to}")).is_empty(), reaches, "{to}");
     }
     let check = format!(r#", "allow": ["git.example:443", "198.51.100.4"], "prevResult": {result}"#);
@@ -248,7 +249,12 @@ fn a_plugin_of_cni() {
     }
     // The runtime has lost it, and asks the first plugin first.
     let gone = r#", "cni.dev/valid-attachments": []"#;
-    run("stave-bridge", "GC", &bridge.replace("\"bridge\": \"front\"", &format!("\"bridge\": \"front\"{gone}"))).ok();
+    run(
+        "stave-bridge",
+        "GC",
+        &bridge.replace("\"bridge\": \"front\"", &format!("\"bridge\": \"front\"{gone}")),
+    )
+    .ok();
     run("stave-egress", "GC", &egress(&format!(r#", "allow": ["a.example"]{gone}"#))).ok();
     run("stave-egress", "DEL", &egress("")).ok();
     sandbox.assert_as(&before);

@@ -150,12 +150,10 @@ fn one_resolver_answers_for_all_and_is_started_again() {
 fn what_cannot_be_is_said() {
     let sandbox = Sandbox::new();
     sandbox.sh("netns-add -n --id web | bridge-attach > web.json; egress-allow a.example < web.json > listed.json").ok();
-    for (command, line) in [
-        (
-            "netns-add -n --id half | name-serve",
-            "no address in `network`: run bridge-attach or veth-pair first",
-        ),
-    ] {
+    for (command, line) in [(
+        "netns-add -n --id half | name-serve",
+        "no address in `network`: run bridge-attach or veth-pair first",
+    )] {
         let said = sandbox.sh(&format!("{command} > out.json")).exits(1);
         assert_eq!(said.stderr.lines().next().unwrap(), format!("name-serve: {line}"), "{command}");
     }

@@ -143,13 +143,22 @@ fn refuse_taken(mappings: &[Mapping], runs: &[Published]) -> Result<()> {
             "choose another host port",
         ));
     }
-    for mapping in mappings.iter().flat_map(Mapping::each) {
+    for mapping in mappings.iter().flat_map(in_question) {
         if is_listening(&mapping)? {
             let error = anyhow!("host port {} is taken by a process of the host", of_host(&mapping));
             return Err(hint(error, "choose another host port"));
         }
     }
     Ok(())
+}
+
+/// The ports that a process may have: of a run those that the kernel lists, because to look for each takes long.
+fn in_question(mapping: &Mapping) -> Vec<Mapping> {
+    let listed = if mapping.count > 1 { hold::listed(mapping.protocol) } else { None };
+    mapping
+        .each()
+        .filter(|one| listed.as_ref().is_none_or(|listed| listed.contains(&one.host_port)))
+        .collect()
 }
 
 /// Whether a process of the host has the port.

@@ -291,6 +291,45 @@ fn ports_that_are_not_told_are_chosen() {
     sandbox.assert_as(&before);
 }
 
+/// As many ports as one likes are one interval for the kernel, and one element of the document.
+#[test]
+fn a_range_of_ten_thousand_ports() {
+    let sandbox = sandbox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "other", "");
+    start(&sandbox, "web", "-p 20000-29999:20000-29999");
+    let ports = sandbox.sh("jq -c .ports web.json").ok();
+    assert_eq!(
+        ports,
+        "[{\"hostPort\":20000,\"containerPort\":20000,\"protocol\":\"tcp\",\"range\":10000}]\n"
+    );
+    for port in [20_000, 25_432, 29_999] {
+        serve(&sandbox, "web", &format!("TCP4-LISTEN:{port}"), &port.to_string());
+        assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:{port}")), format!("{port} 192.0.2.2"));
+    }
+    assert_eq!(ask(&sandbox, "host", "TCP4:127.0.0.1:25432"), "25432 172.17.0.1");
+    assert_eq!(ask(&sandbox, "other", &format!("TCP4:{HOST}:29999")), "29999 172.17.0.1");
+    let listens = "socat TCP4-LISTEN:30500 /dev/null > /dev/null 2>&1 < /dev/null & until ss -Hlnt | grep -q ':30500 '; do sleep 0.01; done";
+    sandbox.sh(listens).ok();
+    for (spec, by) in [
+        ("25000:80", "25000/tcp is taken by container \"web\""),
+        ("127.0.0.1:25000:80", "127.0.0.1:25000/tcp is taken by container \"web\""),
+        ("29000-30000:29000-30000", "29000/tcp is taken by container \"web\""),
+        ("30000-30999:30000-30999", "30500/tcp is taken by a process of the host"),
+    ] {
+        let refused = sandbox.sh(&format!("portmap -p {spec} < other.json > /dev/null")).exits(1).stderr;
+        assert_eq!(refused.lines().next(), Some(&*format!("portmap: host port {by}")), "{spec}");
+    }
+    sandbox
+        .sh("nft flush ruleset; net-repair --all > /dev/null; portmap --check < web.json > /dev/null")
+        .ok();
+    assert_eq!(ask(&sandbox, "outside", &format!("TCP4:{HOST}:25432")), "25432 192.0.2.2");
+    sandbox.sh("pkill -P 1 socat || true").ok();
+    stop(&sandbox, "web");
+    sandbox.sh("veth-pair --undo < other.json | netns-bridge --undo > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
 #[test]
 fn a_second_bridge_is_another_network() {
     let sandbox = sandbox();

@@ -11,7 +11,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use names::{Claim, Containers, Control, Found, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams, Verdict};
+use names::{
+    Claim, Containers, Control, Found, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams,
+    Verdict,
+};
 use netlink::{
     NLM_F_CREATE, Refusal,
     attribute::find,

@@ -1,6 +1,8 @@
 //! Who has a port at the moment.
 
 use std::{
+    collections::HashSet,
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -48,6 +50,32 @@ pub(crate) fn address(port: Port) -> SocketAddr {
     SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.port)
 }
 
+/// The ports of this protocol that a process here has, by TCP those that listen or are connected; none where the kernel does not list
+/// them. One look for many ports. Who has only bound one by TCP gets nothing there anyway.
+pub fn listed(protocol: Protocol) -> Option<HashSet<u16>> {
+    let name = match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => return None,
+    };
+    let mut ports = HashSet::new();
+    for file in [name.to_owned(), format!("{name}6")] {
+        match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
+            Ok(text) => ports.extend(text.lines().filter_map(local_port)),
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file != name => {}
+            Err(_) => return None,
+        }
+    }
+    Some(ports)
+}
+
+/// The port of a line such as `0: 0100007F:1F90 00000000:0000 0A …`.
+fn local_port(line: &str) -> Option<u16> {
+    let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+    u16::from_str_radix(port, 16).ok()
+}
+
 /// Whether a process has the port: binds it, for a moment. A port that is held for a container is free in this sense.
 ///
 /// # Errors
@@ -84,4 +112,15 @@ fn set_option(socket: &OwnedFd, option: libc::c_int, value: u32) -> Result<(), E
 
 pub(crate) fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_listed() {
+        assert_eq!(local_port("   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000"), Some(8080));
+        assert_eq!(local_port("  sl  local_address rem_address   st"), None);
+    }
 }

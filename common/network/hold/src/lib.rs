@@ -12,7 +12,7 @@ mod ports;
 mod program;
 mod reserve;
 
-pub use bound::is_bound;
+pub use bound::{is_bound, listed};
 pub use operation::HoldOperation;
 pub use ports::{Port, Ports};
 pub use reserve::{Reserved, chosen_from};

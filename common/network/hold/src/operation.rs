@@ -69,8 +69,11 @@ impl HoldOperation {
                 let standing = Reserved::read().map_err(reserving("read"))?;
                 let mut ours = HashSet::new();
                 if chosen.iter().any(|port| standing.has(*port)) {
-                    let published: HashSet<u16> =
-                        nat::published().map_err(Error::from)?.iter().flat_map(|one| one.first..=one.last).collect();
+                    let published: HashSet<u16> = nat::published()
+                        .map_err(Error::from)?
+                        .iter()
+                        .flat_map(|one| one.first..=one.last)
+                        .collect();
                     // Somebody else's port of that number: what is reserved for it is ours to reserve.
                     if chosen.iter().any(|port| standing.has(*port) && published.contains(port)) {
                         ours = recorded()?.into_iter().flat_map(|hold| hold.reserved).collect();

@@ -135,7 +135,10 @@ mod tests {
         ];
         let ports = Ports::of(&mappings);
         let ranges: Vec<_> = ports.iter().map(|ports| (ports.first, ports.last)).collect();
-        assert_eq!(ranges, [(80, 81), (82, 82), (83, 83), (85, 85), (100, 102), (65535, 65535), (1, 1), (2, 2), (7, 7)]);
+        assert_eq!(
+            ranges,
+            [(80, 81), (82, 82), (83, 83), (85, 85), (100, 102), (65535, 65535), (1, 1), (2, 2), (7, 7)]
+        );
         let each: Vec<_> = ports.iter().flat_map(Ports::each).map(|port| port.to_string()).collect();
         assert_eq!(
             each,

@@ -2,96 +2,23 @@
 //!
 //! The kernel closes such a socket only after all packets under way are through, which takes some 10 ms.
 
-use std::{
-    mem::{size_of, zeroed},
-    net::Ipv4Addr,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    time::{Duration, Instant},
-};
+use std::net::Ipv4Addr;
 
-use nix::{
-    errno::Errno,
-    libc,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket},
-};
+use nix::libc;
 
-use crate::{Error, Link, Mac};
-
-/// How often an owner is asked, and how long it has to answer. The times of RFC 5227 are for slow networks; an owner on a
-/// bridge of this host answers within a millisecond.
-const PROBES: usize = 2;
-const PATIENCE: Duration = Duration::from_millis(50);
+use crate::{Error, Link, Mac, wire::Wire};
 
 /// What all packets of ARP for IPv4 on Ethernet begin with.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-/// A socket for ARP on one link.
-struct Arp {
-    socket: OwnedFd,
-    link: u32,
-    mac: Mac,
-}
-
-impl Arp {
-    /// Opens it in this thread's network namespace.
-    fn open(link: u32, mac: Mac) -> Result<Self, Errno> {
-        let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        let arp = Self { socket, link, mac };
-        let address = arp.broadcast();
-        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the address is a sockaddr_ll of this length.
-        let bound = unsafe { libc::bind(arp.socket.as_raw_fd(), (&raw const address).cast(), length) };
-        Errno::result(bound).map(|_| arp)
-    }
-
-    /// All stations on the link, for packets of ARP.
-    fn broadcast(&self) -> libc::sockaddr_ll {
-        // SAFETY: all zeros are a sockaddr_ll.
-        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ARP as u16).to_be();
-        address.sll_ifindex = self.link as i32;
-        address.sll_halen = 6;
-        address.sll_addr[..6].fill(0xff);
-        address
-    }
-
-    /// Asks all stations for the owner of `wanted`, as one that has no address yet.
-    fn ask(&self, wanted: Ipv4Addr) -> Result<(), Errno> {
-        let mut packet = [0; 28];
-        packet[..6].copy_from_slice(&KIND);
-        packet[7] = 1; // a request
-        packet[8..14].copy_from_slice(&self.mac.0);
-        packet[24..28].copy_from_slice(&wanted.octets());
-        let to = self.broadcast();
-        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the packet and the address are as long as is said.
-        let sent = unsafe {
-            let to = (&raw const to).cast();
-            libc::sendto(self.socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, to, length)
-        };
-        Errno::result(sent).map(drop)
-    }
-
-    /// Whether another station claims the address before `end`.
-    fn is_claimed(&self, address: Ipv4Addr, end: Instant) -> Result<bool, Errno> {
-        loop {
-            let left = end.saturating_duration_since(Instant::now()).as_millis() as u16;
-            let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut ready, PollTimeout::from(left)) {
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno),
-            }
-            let mut packet = [0; 64];
-            let length = recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
-            if claims(&packet[..length], self.mac, address) {
-                return Ok(true);
-            }
-        }
-    }
+/// The question for the owner of `wanted`, of a station that has no address yet.
+fn probe(own: Mac, wanted: Ipv4Addr) -> [u8; 28] {
+    let mut packet = [0; 28];
+    packet[..6].copy_from_slice(&KIND);
+    packet[7] = 1; // a request
+    packet[8..14].copy_from_slice(&own.0);
+    packet[24..28].copy_from_slice(&wanted.octets());
+    packet
 }
 
 /// Whether the packet tells that another station has the address, or is about to take it.
@@ -109,17 +36,9 @@ fn claims(packet: &[u8], own: Mac, address: Ipv4Addr) -> bool {
 /// When the link cannot be asked.
 pub fn is_in_use(link: &Link, address: Ipv4Addr) -> Result<bool, Error> {
     let Some(mac) = link.mac else { return Ok(false) };
-    let look = || -> Result<bool, Errno> {
-        let arp = Arp::open(link.index, mac)?;
-        for _ in 0..PROBES {
-            arp.ask(address)?;
-            if arp.is_claimed(address, Instant::now() + PATIENCE)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    look().map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
+    let wire = Wire::open(link.index, libc::ETH_P_ARP as u16);
+    wire.and_then(|wire| wire.ask(&probe(mac, address), [0xff; 6], |packet| claims(packet, mac, address)))
+        .map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
 }
 
 #[cfg(test)]

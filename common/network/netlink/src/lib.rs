@@ -20,6 +20,7 @@ mod guard;
 mod mac;
 mod mark;
 pub mod namespace;
+pub mod ndp;
 pub mod netfilter;
 mod operation;
 pub mod packets;
@@ -28,6 +29,7 @@ mod removal;
 mod socket;
 pub mod sysctl;
 pub mod transaction;
+mod wire;
 
 pub use address::{Address, Route};
 pub use connection::{Connection, Link, WAY_OUT};

@@ -1,0 +1,106 @@
+//! Neighbor discovery on a link: whether somebody has an address of IPv6 (RFC 4861, RFC 4862).
+
+use std::net::Ipv6Addr;
+
+use nix::libc;
+
+use crate::{Error, Link, wire::Wire};
+
+/// The protocol of ICMP, and two of its messages: who has this address, and I have.
+const ICMP: u8 = 58;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+/// No router has let through what has this limit (RFC 4861, 7.1).
+const HOP_LIMIT: u8 = 255;
+/// Where ICMP begins, where the address that it is about, and where that ends.
+const HEADER: usize = 40;
+const TARGET: usize = HEADER + 8;
+const END: usize = TARGET + 16;
+
+/// The group of all stations with such an address, and its hardware address (RFC 4291, 2.7.1; RFC 2464, 7).
+fn group(address: Ipv6Addr) -> (Ipv6Addr, [u8; 6]) {
+    let [.., a, b, c] = address.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    (group, [0x33, 0x33, 0xff, a, b, c])
+}
+
+/// The sum over the message and over what is about it in the header (RFC 8200, 8.1).
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let length = (message.len() as u32).to_be_bytes();
+    let all = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, ICMP], message].concat();
+    let mut sum: u32 = all.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// The question for the owner of `wanted`, of a station that has no address yet (RFC 4862, 5.4.2).
+fn probe(wanted: Ipv6Addr) -> Vec<u8> {
+    let (source, (destination, _)) = (Ipv6Addr::UNSPECIFIED, group(wanted));
+    let mut message = [&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0][..], &wanted.octets()].concat();
+    let sum = checksum(source, destination, &message).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    let begin = [0x60, 0, 0, 0, 0, message.len() as u8, ICMP, HOP_LIMIT];
+    [&begin[..], &source.octets(), &destination.octets(), &message].concat()
+}
+
+/// Whether the packet tells that another station has the address, or is about to take it.
+fn claims(packet: &[u8], address: Ipv6Addr) -> bool {
+    let Some(packet) = packet.get(..END) else { return false };
+    let is_about_it =
+        packet[0] >> 4 == 6 && packet[6..8] == [ICMP, HOP_LIMIT] && packet[TARGET..END] == address.octets();
+    let probes = packet[HEADER] == SOLICITATION && packet[8..24] == [0; 16];
+    is_about_it && (packet[HEADER] == ADVERTISEMENT || probes)
+}
+
+/// Whether somebody on this link of ours has the address. Takes a tenth of a second where nobody has.
+///
+/// # Errors
+/// When the link cannot be asked.
+pub fn is_in_use(link: &Link, address: Ipv6Addr) -> Result<bool, Error> {
+    let wire = Wire::open(link.index, libc::ETH_P_IPV6 as u16);
+    wire.and_then(|wire| wire.ask(&probe(address), group(address).1, |packet| claims(packet, address)))
+        .map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_has_the_right_sum() {
+        let probe = probe("fd00::1:2:3".parse().unwrap());
+        assert_eq!(probe.len(), END);
+        assert_eq!(&probe[24..40], &"ff02::1:ff02:3".parse::<Ipv6Addr>().unwrap().octets());
+        // With its own sum in it, a message sums up to nothing.
+        let destination: [u8; 16] = probe[24..40].try_into().unwrap();
+        assert_eq!(checksum(Ipv6Addr::UNSPECIFIED, destination.into(), &probe[HEADER..]), 0);
+    }
+
+    #[test]
+    fn who_claims_an_address() {
+        let (address, other): (Ipv6Addr, Ipv6Addr) = ("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap());
+        let packet = |kind: u8, source: Ipv6Addr, about: Ipv6Addr| {
+            let mut packet = probe(about);
+            packet[HEADER] = kind;
+            packet[8..24].copy_from_slice(&source.octets());
+            packet
+        };
+        let none = Ipv6Addr::UNSPECIFIED;
+        for (packet, claimed) in [
+            (packet(ADVERTISEMENT, address, address), true),
+            (packet(ADVERTISEMENT, other, other), false),
+            (packet(SOLICITATION, none, address), true),
+            (packet(SOLICITATION, other, address), false),
+            (packet(128, other, address), false),
+            (packet(ADVERTISEMENT, address, address)[..60].to_vec(), false),
+            (vec![], false),
+        ] {
+            assert_eq!(claims(&packet, address), claimed, "{packet:?}");
+        }
+        let mut from_afar = packet(ADVERTISEMENT, address, address);
+        from_afar[7] = 254;
+        assert!(!claims(&from_afar, address));
+    }
+}

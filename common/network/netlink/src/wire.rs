@@ -1,0 +1,101 @@
+//! Packets on a link as they are, below the protocols of the kernel.
+
+use std::{
+    mem::{size_of, zeroed},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket},
+};
+
+/// How often an owner of an address is asked, and how long it has to answer. The times of RFC 5227 and RFC 4862 are for slow networks; an
+/// owner on a bridge of this host answers within a millisecond.
+const PROBES: usize = 2;
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// As much of a packet as is looked at.
+const BEGINNING: usize = 128;
+
+/// A socket for the packets of one protocol on one link.
+pub(crate) struct Wire {
+    socket: OwnedFd,
+    link: u32,
+    /// Its number on Ethernet (linux/if_ether.h).
+    protocol: u16,
+}
+
+impl Wire {
+    /// Opens it in this thread's network namespace.
+    pub(crate) fn open(link: u32, protocol: u16) -> Result<Self, Errno> {
+        let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        let wire = Self { socket, link, protocol };
+        let address = wire.station([0xff; 6]);
+        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the address is a sockaddr_ll of this length.
+        let bound = unsafe { libc::bind(wire.socket.as_raw_fd(), (&raw const address).cast(), length) };
+        Errno::result(bound).map(|_| wire)
+    }
+
+    /// The station, or the stations, with this hardware address.
+    fn station(&self, mac: [u8; 6]) -> libc::sockaddr_ll {
+        // SAFETY: all zeros are a sockaddr_ll.
+        let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = self.protocol.to_be();
+        address.sll_ifindex = self.link as i32;
+        address.sll_halen = 6;
+        address.sll_addr[..6].copy_from_slice(&mac);
+        address
+    }
+
+    fn send(&self, packet: &[u8], mac: [u8; 6]) -> Result<(), Errno> {
+        let to = self.station(mac);
+        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the packet and the address are as long as is said.
+        let sent = unsafe {
+            let to = (&raw const to).cast();
+            libc::sendto(self.socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, to, length)
+        };
+        Errno::result(sent).map(drop)
+    }
+
+    /// Whether a packet comes before `end` that `is_answer` takes for one.
+    fn hears(&self, end: Instant, is_answer: impl Fn(&[u8]) -> bool) -> Result<bool, Errno> {
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).as_millis() as u16;
+            let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ready, PollTimeout::from(left)) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno),
+            }
+            let mut packet = [0; BEGINNING];
+            let length = recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
+            if is_answer(&packet[..length]) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Asks with this packet, and again where nobody answers. Takes a tenth of a second where nobody does.
+    pub(crate) fn ask(
+        &self,
+        packet: &[u8],
+        mac: [u8; 6],
+        is_answer: impl Fn(&[u8]) -> bool,
+    ) -> Result<bool, Errno> {
+        for _ in 0..PROBES {
+            self.send(packet, mac)?;
+            if self.hears(Instant::now() + PATIENCE, &is_answer)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
