@@ -174,3 +174,20 @@ fn no_store_is_made_and_what_is_wrong_is_said() {
         assert_eq!(before, tree(&fixture.path("")), "{text}");
     }
 }
+
+#[test]
+fn an_image_of_a_layout_stays_there() {
+    let fixture = Fixture::new();
+    let layout = fixture.path("layout");
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg("-r").arg(fixture.root().join("images")).arg(&layout).status().unwrap().success());
+    fs::remove_dir_all(fixture.root()).unwrap();
+    let context = |tag: &str| format!("base=oci-layout://{}:{tag}", layout.display());
+    let text = "FROM base\nENV A=b\n";
+    assert_eq!(verdicts(&fixture, text, &["--build-context", &context("latest")]), "base run");
+    let mut command = fixture.command();
+    let output =
+        command.args(["--dry-run", "--build-context", &context("other")]).arg(fixture.path("context"));
+    let error = String::from_utf8(output.output().unwrap().stderr).unwrap();
+    assert!(error.contains(&format!("there is no image \"other\" in {layout:?}")), "{error}");
+}

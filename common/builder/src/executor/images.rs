@@ -51,6 +51,11 @@ impl Images {
         Self { only_looks: true, pull: Pull::Never, ..self }
     }
 
+    /// Whether the name stands for an image in an OCI layout: no registry has it.
+    pub(super) fn is_in_layout(&self, name: &str) -> bool {
+        self.layouts.contains_key(name)
+    }
+
     /// The image of this name or id, which is the same for the whole build: the store is read once, and a registry asked once. None
     /// if the store does not have it, and no registry may be asked, or it is no name.
     pub(super) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, Cause> {

@@ -102,6 +102,7 @@ impl Builder<'_> {
     fn is_unknown(&self, name: &str, platform: Option<&Platform>) -> bool {
         self.rehearsal.is_some()
             && self.options.pull != Pull::Never
+            && !self.store.images.is_in_layout(name)
             && name.parse::<Reference>().is_ok()
             && self.store.images.peek(name, platform).is_none()
     }
