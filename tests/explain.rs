@@ -146,6 +146,8 @@ fn to_explain_is_to_change_nothing() {
         ("container-ls --explain", ""),
         ("container-attach --explain web", ""),
         ("container-exec --explain web true", ""),
+        ("container-cp --explain web:/etc/hostname .", ""),
+        ("container-events --explain", ""),
         ("container-kill --explain web", ""),
         ("container-logs --explain web", ""),
         ("container-pause --explain web", ""),

@@ -43,20 +43,36 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
         raw,
         watch: Watch::new(&tool.detach_keys),
         types: !tool.no_stdin,
+        typed: Vec::new(),
     };
     session.resize()?;
     loop {
-        let (typed, told, signalled) = session.wait(&signals)?;
+        let Ready { typed, told, has_room, signalled } = session.wait(&signals)?;
         if signalled && let Some(outcome) = session.signals(&signals)? {
             return Ok(outcome);
         }
         if told && let Some(outcome) = session.output()? {
             return Ok(outcome);
         }
+        if has_room {
+            session.pass_on();
+        }
         if typed && session.input()? {
             return Ok(Outcome::Detached);
         }
     }
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    /// Standard input has more, or has ended.
+    typed: bool,
+    /// The monitor has said something.
+    told: bool,
+    /// It takes more input.
+    has_room: bool,
+    signalled: bool,
 }
 
 struct Session<'a> {
@@ -67,6 +83,8 @@ struct Session<'a> {
     watch: Watch<'a>,
     /// Standard input has more.
     types: bool,
+    /// What was read of it and is not passed on yet: the process may be busy.
+    typed: Vec<u8>,
 }
 
 impl Session<'_> {
@@ -77,19 +95,26 @@ impl Session<'_> {
         }
     }
 
-    /// What is ready: standard input, the monitor, a signal.
-    fn wait(&self, signals: &Foreground) -> Result<(bool, bool, bool)> {
+    /// Waits. While the process has no room for what was typed, nothing more is read.
+    fn wait(&self, signals: &Foreground) -> Result<Ready> {
         let stdin = io::stdin();
-        let mut fds = vec![PollFd::new(self.connection, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        if self.types {
+        let out = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut fds =
+            vec![PollFd::new(self.connection, PollFlags::IN | out), PollFd::new(signals, PollFlags::IN)];
+        if self.types && self.typed.is_empty() {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         match poll(&mut fds, None) {
-            Err(Errno::INTR) => return Ok((false, false, false)),
+            Err(Errno::INTR) => return Ok(Ready::default()),
             polled => polled.context("wait for the monitor")?,
         };
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        Ok((ready.get(2).copied().unwrap_or_default(), ready[0], ready[1]))
+        let monitor = fds[0].revents();
+        Ok(Ready {
+            typed: fds.get(2).is_some_and(|fd| !fd.revents().is_empty()),
+            told: !monitor.difference(PollFlags::OUT).is_empty(),
+            has_room: monitor.contains(PollFlags::OUT),
+            signalled: !fds[1].revents().is_empty(),
+        })
     }
 
     /// Passes signals on, or ends as by one of them.
@@ -122,17 +147,28 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Passes on what was typed. Whether the keys were.
+    /// Reads what was typed, and passes it on. Whether the keys were.
     fn input(&mut self) -> Result<bool> {
         let mut typed = [0_u8; 4096];
         match rustix::io::read(io::stdin(), &mut typed) {
             Ok(length @ 1..) => match self.watch.pass(&typed[..length]) {
-                Some(passed) => self.connection.input(&passed)?,
+                Some(passed) => {
+                    self.typed = passed;
+                    self.pass_on();
+                }
                 None => return Ok(true),
             },
             Err(Errno::INTR) => {}
             _ => self.types = false,
         }
         Ok(false)
+    }
+
+    /// A monitor that does not take it has said before why it ended.
+    fn pass_on(&mut self) {
+        match self.connection.input(&self.typed) {
+            Ok(passed) => drop(self.typed.drain(..passed)),
+            Err(_) => (self.types, self.typed) = (false, Vec::new()),
+        }
     }
 }

@@ -13,6 +13,8 @@ use rustix::{
 };
 use serde::Deserialize;
 
+use crate::socket::is_closed;
+
 /// The longest packet, in bytes.
 pub(crate) const LONGEST: usize = (8 << 10) + 1;
 
@@ -34,6 +36,8 @@ pub(crate) struct Client {
     pending: VecDeque<Vec<u8>>,
     /// Since when the first of them waits.
     since: Option<Instant>,
+    /// What it has typed and the process has no room for yet. Until it has, nothing more is read from the client.
+    pub(crate) input: Vec<u8>,
     gone: bool,
 }
 
@@ -84,8 +88,11 @@ impl Client {
         }
     }
 
-    /// The next request; none if there is none now.
+    /// The next request; none if there is none now, or if the one before is not done yet.
     pub(crate) fn request(&mut self) -> Option<Request> {
+        if self.gone || !self.input.is_empty() || !self.pending.is_empty() {
+            return None;
+        }
         let mut packet = [0_u8; LONGEST];
         let length = match recv(&self.socket, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
             Ok((length @ 1.., _)) => length,
@@ -120,20 +127,36 @@ pub(crate) struct Clients(Vec<Client>);
 impl Clients {
     /// Takes a new one, if there is room.
     pub(crate) fn accept(&mut self, listener: impl AsFd) {
+        if self.0.len() >= MOST {
+            self.0.retain(|client| !is_closed(&client.socket));
+        }
         if let Ok(socket) = accept_with(&listener, SocketFlags::CLOEXEC)
             && self.0.len() < MOST
         {
-            let pending = VecDeque::new();
-            self.0.push(Client { socket, listens: false, types: false, pending, since: None, gone: false });
+            let (pending, input) = (VecDeque::new(), Vec::new());
+            self.0.push(Client {
+                socket,
+                listens: false,
+                types: false,
+                pending,
+                since: None,
+                input,
+                gone: false,
+            });
         }
     }
 
-    /// The descriptors to wait for, in the order of [`Clients::each`].
+    /// The descriptors to wait for.
     pub(crate) fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
-        self.0.iter().map(|client| {
-            let out = if client.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-            (client.socket.as_fd(), PollFlags::IN | out)
+        self.0.iter().filter(|client| client.input.is_empty() || !client.pending.is_empty()).map(|client| {
+            let flags = if client.pending.is_empty() { PollFlags::IN } else { PollFlags::OUT };
+            (client.socket.as_fd(), flags)
         })
+    }
+
+    /// Whether one of them has typed what the process has no room for.
+    pub(crate) fn type_on(&self) -> bool {
+        self.0.iter().any(|client| !client.input.is_empty())
     }
 
     pub(crate) fn each(&mut self) -> impl Iterator<Item = &mut Client> {

@@ -42,10 +42,14 @@ impl Connection {
     }
 
     fn say(&self, packet: &[u8]) -> Result<()> {
+        self.send(packet, SendFlags::NOSIGNAL).map_err(failed("send", "to the monitor"))
+    }
+
+    fn send(&self, packet: &[u8], flags: SendFlags) -> std::result::Result<(), Errno> {
         loop {
-            match send(&self.socket, packet, SendFlags::NOSIGNAL) {
+            match send(&self.socket, packet, flags) {
                 Err(Errno::INTR) => {}
-                sent => return sent.map(drop).map_err(failed("send", "to the monitor")),
+                sent => return sent.map(drop),
             }
         }
     }
@@ -74,12 +78,21 @@ impl Connection {
         self.say(json!({"request": "resize", "columns": columns, "rows": rows}).to_string().as_bytes())
     }
 
-    /// Passes on what was typed.
+    /// Passes on what was typed, as far as there is room for it now. Returns how many bytes were: less than all of them while the
+    /// process does not read.
     ///
     /// # Errors
     /// When the monitor is gone.
-    pub fn input(&self, typed: &[u8]) -> Result<()> {
-        typed.chunks(LONGEST - 1).try_for_each(|part| self.say(&[b"i", part].concat()))
+    pub fn input(&self, typed: &[u8]) -> Result<usize> {
+        let mut passed = 0;
+        for part in typed.chunks(LONGEST - 1) {
+            match self.send(&[b"i", part].concat(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(()) => passed += part.len(),
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(failed("send", "to the monitor")(errno)),
+            }
+        }
+        Ok(passed)
     }
 
     /// The next event; waits for it.

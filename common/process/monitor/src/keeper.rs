@@ -16,6 +16,9 @@ pub trait Keeper {
     /// Whether the container, whose process has ended, is still to be started again.
     fn is_wanted(&mut self) -> bool;
 
+    /// Whether the container's processes are stopped for now.
+    fn is_paused(&mut self) -> bool;
+
     /// The health check of the container; none without one.
     fn probe(&mut self) -> Option<Probe>;
 

@@ -24,7 +24,8 @@ pub struct Log {
     /// The file. Output is appended.
     pub path: PathBuf,
     /// At this many bytes the file gets the name `<path>.1`, in place of an older one with that name, and a new one is
-    /// begun. So at most twice as much is kept. None for no limit.
+    /// begun. So at most twice as much is kept. The same happens when the index has so many bytes: output may come in small
+    /// pieces. None for no limit.
     pub limit: Option<u64>,
     /// Whether there is an index. A log that the user named has none.
     pub indexed: bool,
@@ -81,6 +82,13 @@ pub(crate) struct Open {
     file: File,
     index: Option<File>,
     written: u64,
+    /// How long the index is, in bytes.
+    indexed: u64,
+}
+
+/// How long a file is, in bytes.
+fn length(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -91,9 +99,10 @@ fn open(path: &Path) -> io::Result<File> {
 impl Open {
     pub(crate) fn new(log: Log) -> io::Result<Self> {
         let file = open(&log.path)?;
-        let written = file.metadata()?.len();
+        let written = length(&file)?;
         let index = log.indexed.then(|| open(&Log::index(&log.path))).transpose()?;
-        Ok(Self { log, file, index, written })
+        let indexed = index.as_ref().map(length).transpose()?.unwrap_or_default();
+        Ok(Self { log, file, index, written, indexed })
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
@@ -102,36 +111,41 @@ impl Open {
 
     /// Appends. A log that is full or gone must not block the process.
     pub(crate) fn append(&mut self, source: Source, output: &[u8]) {
-        let length = output.len() as u64;
-        if self.log.limit.is_some_and(|limit| self.written > 0 && self.written + length > limit) {
+        let added = output.len() as u64;
+        let is_full = |limit| self.written > 0 && self.written + added > limit || self.indexed >= limit;
+        if self.log.limit.is_some_and(is_full) {
             self.rotate();
         }
         if self.file.write_all(output).is_err() {
+            // A part of it may be there.
+            self.written = length(&self.file).unwrap_or(self.written);
             return;
         }
         if let Some(index) = &mut self.index {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-            let _ =
-                index.write_all(format!("{now} {} {} {length}\n", source.letter(), self.written).as_bytes());
+            let line = format!("{now} {} {} {added}\n", source.letter(), self.written);
+            let _ = index.write_all(line.as_bytes());
+            self.indexed += line.len() as u64;
         }
-        self.written += length;
+        self.written += added;
     }
 
-    /// If there can be no second file, the one begins anew.
+    /// If there can be no second file, the one begins anew. The index goes first: a log without one is read all the same, and an
+    /// index would tell wrong things of another log.
     fn rotate(&mut self) {
         let path = &self.log.path;
         let rotate = |path: &Path, to: &Path| fs::rename(path, to).and_then(|()| open(path));
-        match rotate(path, &Log::older(path)) {
-            Ok(file) => self.file = file,
-            Err(_) => drop(self.file.set_len(0)),
-        }
         if let Some(index) = &mut self.index {
             match rotate(&Log::index(path), &Log::index(&Log::older(path))) {
                 Ok(file) => *index = file,
                 Err(_) => drop(index.set_len(0)),
             }
         }
-        self.written = 0;
+        match rotate(path, &Log::older(path)) {
+            Ok(file) => self.file = file,
+            Err(_) => drop(self.file.set_len(0)),
+        }
+        (self.written, self.indexed) = (0, 0);
     }
 }
 
@@ -235,6 +249,24 @@ mod tests {
         assert_eq!(next(), None);
         fs::remove_dir_all(dir.path()).unwrap();
         open.append(Source::Stdout, b"lost, but nothing fails");
+    }
+
+    #[test]
+    fn an_index_of_small_pieces_has_a_limit_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut open = log(&path, Some(1000));
+        (0..10_000).for_each(|_| open.append(Source::Stderr, b"x"));
+        for path in [&path, &Log::older(&path)] {
+            let (log, index) = (fs::read(path).unwrap(), fs::read_to_string(Log::index(path)).unwrap());
+            assert!((1..1100).contains(&index.len()), "{}", index.len());
+            assert_eq!(index.lines().count(), log.len());
+        }
+        // What others have cut or filled up is no reason to tell wrong places.
+        open.file.set_len(0).unwrap();
+        open.file = File::open(&path).unwrap();
+        open.append(Source::Stdout, b"not written");
+        assert_eq!(open.written, 0);
     }
 
     #[test]

@@ -28,8 +28,9 @@ impl MonitorOperation {
 impl Operation for MonitorOperation {
     fn explain(&self) -> Vec<String> {
         let files = streams::FILES.map(|suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored));
-        let socket = format!("$STAVE_RUN/{}.{}", self.monitored, socket::NAME);
-        vec![format!("mkfifo -m 600 {}", files.join(" ")), format!("nc -lU {socket} &")]
+        let file = |suffix| format!("$STAVE_RUN/{}.{suffix}", self.monitored);
+        let (lock, socket) = (file(streams::LOCK), file(socket::NAME));
+        vec![format!("mkfifo -m 600 {}", files.join(" ")), format!("flock {lock} nc -lU {socket} &")]
     }
 
     fn apply(&mut self, scope: &Scope) -> Result<(), Error> {
@@ -51,7 +52,7 @@ impl Operation for MonitorOperation {
             place => place?,
         };
         socket::end(&place)?;
-        let mut files = streams::FILES.into_iter().chain([socket::NAME, socket::NEW]);
+        let mut files = streams::FILES.into_iter().chain([socket::NAME, socket::NEW, streams::LOCK]);
         files.try_for_each(|suffix| place.remove(suffix).map_err(failed("remove", place.shown(suffix))))
     }
 

@@ -13,6 +13,9 @@ use crate::{Keeper, Outcome, Probe};
 /// How much of the output is kept, in bytes, as with Docker.
 const KEPT: usize = 4096;
 
+/// How often the output is read before there is something else to do: a check may write without end.
+const ROUNDS: usize = 16;
+
 /// When a container is asked for its health, and the check that runs.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -61,13 +64,20 @@ impl Health {
     pub(crate) fn turn(&mut self, keeper: &mut dyn Keeper) {
         let now = Instant::now();
         let Some(check) = &mut self.running else {
-            if now >= self.next {
+            // In a container that is paused, a check would be stopped before it begins.
+            if now >= self.next && keeper.is_paused() {
+                self.next = now + self.pause();
+            } else if now >= self.next {
                 self.begin(keeper, now);
             }
             return;
         };
         let ended = read(check);
         if !ended && now < check.until {
+            return;
+        }
+        if !ended && keeper.is_paused() {
+            check.until = now + self.probe.timeout;
             return;
         }
         let Some(mut check) = self.running.take() else { return };
@@ -88,10 +98,12 @@ impl Health {
     }
 
     fn begin(&mut self, keeper: &mut dyn Keeper, now: Instant) {
-        let Ok((output, inside)) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) else {
+        let Ok((output, inside)) = pipe_with(PipeFlags::CLOEXEC) else {
             self.next = now + self.pause();
             return;
         };
+        // The check's own side waits for us.
+        runtime::set_nonblocking(&output);
         let mut told = String::new();
         match keeper.ask(self.identity, &inside, &mut told) {
             Some(process) => {
@@ -115,7 +127,8 @@ impl Health {
 /// Reads what there is. Whether the process has ended.
 fn read(check: &mut Check) -> bool {
     let mut buffer = [0_u8; KEPT];
-    while let Ok(length @ 1..) = rustix::io::read(&check.output, &mut buffer) {
+    for _ in 0..ROUNDS {
+        let Ok(length @ 1..) = rustix::io::read(&check.output, &mut buffer) else { break };
         let room = KEPT - check.printed.len();
         check.printed.extend_from_slice(&buffer[..length.min(room)]);
     }

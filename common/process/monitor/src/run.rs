@@ -27,6 +27,9 @@ use crate::{
 /// and write without end.
 const LAST: usize = 1 << 20;
 
+/// How many requests of one client are answered before there is something else to do.
+const REQUESTS: usize = 16;
+
 /// How much is read at once.
 const AT_ONCE: usize = 16 << 10;
 
@@ -220,6 +223,9 @@ impl Monitor {
         if !waits {
             fds.extend(self.sources().map(|(_, source)| PollFd::from_borrowed_fd(source, PollFlags::IN)));
         }
+        if self.clients.type_on() {
+            fds.extend(self.typed().map(|typed| PollFd::from_borrowed_fd(typed, PollFlags::OUT)));
+        }
         let interests = self.clients.interests();
         fds.extend(interests.map(|(client, flags)| PollFd::from_borrowed_fd(client, flags)));
         let health = self.health.as_ref();
@@ -241,6 +247,11 @@ impl Monitor {
         let stdout = self.terminal.as_ref().or(self.streams.stdout.as_ref());
         let both = [(Source::Stdout, stdout), (Source::Stderr, self.streams.stderr.as_ref())];
         both.into_iter().filter_map(|(source, fd)| Some((source, fd?.as_fd())))
+    }
+
+    /// Where what is typed goes, if the process has an input that stays open.
+    fn typed(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().or(self.streams.stdin.as_ref()).map(AsFd::as_fd)
     }
 
     /// Takes output, at most `rounds` buffers of each stream, and passes it on. Whether there was any.
@@ -286,7 +297,9 @@ impl Monitor {
         let typed = terminal.or(self.streams.stdin.as_ref());
         let mut look = false;
         for client in self.clients.each() {
-            while let Some(request) = client.request() {
+            pass_on(typed.map(AsFd::as_fd), &mut client.input);
+            for _ in 0..REQUESTS {
+                let Some(request) = client.request() else { break };
                 match request {
                     Request::Look => look = true,
                     Request::Attach => {
@@ -299,9 +312,8 @@ impl Monitor {
                         terminal.into_iter().for_each(|terminal| runtime::resize(terminal, columns, rows));
                     }
                     Request::Input(bytes) => {
-                        if let Some(typed) = typed {
-                            write(typed, &bytes);
-                        }
+                        client.input = bytes;
+                        pass_on(typed.map(AsFd::as_fd), &mut client.input);
                     }
                 }
             }
@@ -357,14 +369,15 @@ impl Monitor {
     }
 }
 
-/// What does not fit is lost: a process that does not read must not block its monitor.
-fn write(to: &OwnedFd, bytes: &[u8]) {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match rustix::io::write(to, rest) {
-            Ok(length) => rest = &rest[length..],
+/// Writes what there is room for; the rest stays in `bytes`. Without an input that stays open, nobody is to get it.
+fn pass_on(to: Option<BorrowedFd<'_>>, bytes: &mut Vec<u8>) {
+    while let (Some(to), false) = (to, bytes.is_empty()) {
+        match rustix::io::write(to, bytes) {
+            Ok(length) => drop(bytes.drain(..length)),
             Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(Errno::AGAIN) => return,
+            Err(_) => break,
         }
     }
+    bytes.clear();
 }

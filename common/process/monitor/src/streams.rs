@@ -14,6 +14,10 @@ pub(crate) const STDIN: &str = "stdin";
 pub(crate) const STDOUT: &str = "stdout";
 pub(crate) const STDERR: &str = "stderr";
 
+/// The file that the one monitor of the container has locked. No process of the container has it open: one could take the lock of a
+/// file that it has.
+pub(crate) const LOCK: &str = "monitor";
+
 /// The files of the streams.
 pub(crate) const FILES: [&str; 3] = [STDIN, STDOUT, STDERR];
 
@@ -62,9 +66,15 @@ impl Inside {
     }
 }
 
+fn lock_file(place: &Place, create: OFlags) -> Result<OwnedFd> {
+    let flags =
+        create | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    openat(place, place.name(LOCK), flags, Mode::RUSR | Mode::WUSR).map_err(failed("open", place.shown(LOCK)))
+}
+
 /// Whether a monitor is there.
 pub(crate) fn is_taken(place: &Place) -> bool {
-    let Ok(lock) = open(place, STDIN, OFlags::RDWR) else { return false };
+    let Ok(lock) = lock_file(place, OFlags::empty()) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::AGAIN)
 }
 
@@ -76,17 +86,17 @@ pub(crate) struct Outside {
     /// None once it has ended.
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
-    /// The first file, which is locked.
+    /// [`LOCK`], locked.
     _lock: OwnedFd,
 }
 
 impl Outside {
     /// None if another monitor is there.
     pub(crate) fn open(place: &Place, stdin: bool) -> Result<Option<Self>> {
-        let lock = open(place, STDIN, OFlags::RDWR)?;
+        let lock = lock_file(place, OFlags::CREATE)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::AGAIN) => return Ok(None),
-            locked => locked.map_err(failed("lock", place.shown(STDIN)))?,
+            locked => locked.map_err(failed("lock", place.shown(LOCK)))?,
         }
         let stdin = stdin.then(|| open(place, STDIN, OFlags::RDWR)).transpose()?;
         let mut streams = Self { stdin, stdout: None, stderr: None, _lock: lock };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
 
 use std::{
+    cell::Cell,
     fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -45,6 +46,10 @@ impl Keeper for Counter {
         true
     }
 
+    fn is_paused(&mut self) -> bool {
+        false
+    }
+
     fn probe(&mut self) -> Option<Probe> {
         None
     }
@@ -65,7 +70,7 @@ fn rootfs() -> &'static Path {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "sleep", "echo"] {
+        for applet in ["sh", "cat", "sleep", "echo", "test", "head", "md5sum"] {
             std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(applet)).unwrap();
         }
         dir
@@ -156,7 +161,7 @@ fn who_attaches_sees_output_and_types() {
     let connection = Connection::open(&case.place()).unwrap().unwrap();
     connection.attach(true).unwrap();
     assert_eq!(connection.next().unwrap(), Event::Attached { terminal: false });
-    connection.input(b"it\n").unwrap();
+    assert_eq!(connection.input(b"it\n").unwrap(), 3);
     assert_eq!(connection.next().unwrap(), Event::Output(Source::Stdout, b"got it\n".into()));
     assert_eq!(connection.next().unwrap(), Event::Output(Source::Stderr, b"err\n".into()));
     assert_eq!(connection.next().unwrap(), Event::Ended(Some(5)));
@@ -187,6 +192,59 @@ fn a_killed_monitor_loses_nothing_that_another_one_finds() {
     assert!(["Some(9)\n", "None\n"].contains(&ended.as_str()), "{ended}: known since Linux 6.15");
     let expected: String = (0..20).map(|number| format!("{number}\n")).collect();
     assert_eq!(case.logged(), expected);
+}
+
+/// A process has the streams of its container, and may lock them.
+#[test]
+fn a_container_cannot_take_the_place_of_its_monitor() {
+    let case = Case::new();
+    let mut keeper = case.counter("sleep 100", false, 1);
+    let identity = case.launch(&mut keeper, true);
+    let streams = ["stdin", "stdout", "stderr"].map(|stream| {
+        let path = case.scope.run_dir.join(format!("web.{stream}"));
+        let stream = fs::File::options().read(true).write(true).open(path).unwrap();
+        stream.try_lock().unwrap();
+        stream
+    });
+    let monitor = Identity::of(Case::monitor_of(identity)).unwrap();
+    let process = monitor.open().unwrap().unwrap();
+    rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL).unwrap();
+    wait_for("its end", LIMIT, || !monitor.is_alive().unwrap());
+    assert!(monitor::take_over(case.place(), identity, Some(case.log()), true, &mut keeper).unwrap());
+    drop(streams);
+    identity.kill().unwrap();
+    case.operation.undo(&case.scope).unwrap();
+}
+
+#[test]
+fn what_is_typed_waits_for_a_process_that_is_busy() {
+    let case = Case::new();
+    // More than the FIFO and the socket hold.
+    let script = "while ! test -e /tmp/go; do sleep 0.01; done; head -c 4000000 | md5sum";
+    let go = rootfs().join("tmp/go");
+    fs::create_dir_all(go.parent().unwrap()).unwrap();
+    case.launch(&mut case.counter(script, false, 1), true);
+    let connection = Connection::open(&case.place()).unwrap().unwrap();
+    connection.attach(true).unwrap();
+    assert_eq!(connection.next().unwrap(), Event::Attached { terminal: false });
+    let typed: Vec<u8> = (0..4_000_000_u32).map(|number| b'a' + (number % 23) as u8).collect();
+    let passed = Cell::new(connection.input(&typed).unwrap());
+    assert!(passed.get() < typed.len(), "it has room for {} bytes", passed.get());
+    // Somebody else is answered all the same.
+    let other = Connection::open(&case.place()).unwrap().unwrap();
+    other.attach(false).unwrap();
+    assert_eq!(other.next().unwrap(), Event::Attached { terminal: false });
+    fs::write(&go, "").unwrap();
+    wait_for("room", LIMIT, || {
+        passed.set(passed.get() + connection.input(&typed[passed.get()..]).unwrap());
+        passed.get() == typed.len()
+    });
+    case.until_ended("Some(0)\n");
+    fs::remove_file(&go).unwrap();
+    let file = case.scope.run_dir.join("typed");
+    fs::write(&file, &typed).unwrap();
+    let expected = std::process::Command::new("md5sum").stdin(fs::File::open(file).unwrap()).output();
+    assert_eq!(case.logged().as_bytes(), expected.unwrap().stdout);
 }
 
 #[test]
