@@ -6,6 +6,14 @@ use testkit::Sandbox;
 /// The monitor of the container `web`.
 const MONITOR: &str = "awk '/PPid/ {print $2}' /proc/$(container-ls --format '{pid}' web)/status";
 
+/// Waits until the container `web` is as this says, in the words of container-ls.
+#[track_caller]
+fn until(sandbox: &Sandbox, format: &str, words: &str) {
+    let found =
+        format!("until [ \"$(container-ls --format '{format}' web)\" = '{words}' ]; do sleep 0.01; done");
+    sandbox.sh(&format!("timeout 20 sh -c '{}'", found.replace('\'', "'\\''"))).ok();
+}
+
 fn start(sandbox: &Sandbox, pipe: &str, flags: &str) {
     sandbox
         .sh(&format!("layer-apply --id web < busybox.json | union-mount {pipe} | ns-exec {flags} > web.json"))
@@ -55,12 +63,12 @@ fn policies_start_it_again_and_a_stop_ends_that() {
 fn a_killed_monitor_is_replaced_and_nothing_is_left() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
-    start(&sandbox, "", "-d -- sh -c 'echo one; sleep 0.4; echo two; exit 9'");
+    start(&sandbox, "", "-d -- sh -c 'echo one; until test -e /go; do sleep 0.01; done; echo two; exit 9'");
     sandbox
         .sh(&format!("until container-logs web | grep -q one; do sleep 0.02; done; kill -9 $({MONITOR})"))
         .ok();
     sandbox.sh("container-start --all > /dev/null").ok();
-    sandbox.sh("container-wait web > /dev/null").ok();
+    sandbox.sh("container-exec web touch /go; container-wait web > /dev/null").ok();
     assert_eq!(sandbox.sh("container-logs web").ok(), "one\ntwo\n");
     sandbox.sh("unwind web > /dev/null").ok();
     // Without another one, unwind takes it all the same.
@@ -115,14 +123,20 @@ fn one_that_waits_and_has_lost_its_monitor_is_started() {
         sandbox.sh(&format!("timeout 10 sh -c '{found}'")).ok();
     };
     sandbox.sh("until [ \"$(container-ls --format '{restarts}' web)\" -ge 3 ]; do sleep 0.02; done").ok();
-    state("running");
-    let monitor = sandbox.sh(MONITOR).ok();
-    state("restarting");
+    let monitor = sandbox.sh(&format!("until {MONITOR} 2> /dev/null; do sleep 0.01; done")).ok();
+    let monitor = monitor.trim();
+    // It must not start the container while we look, nor hold the record's lock.
+    let waits = "[ \"$(container-ls --format '{state}' web)\" = restarting ] && flock -n /run/stave/locks/web.container true";
+    let stop = format!("until kill -STOP {monitor}; {waits}; do kill -CONT {monitor}; sleep 0.01; done");
+    sandbox.sh(&stop).ok();
     let refused = sandbox.sh("container-start web").exits(1);
     assert!(refused.stderr.contains("it is about to be started again by itself"), "{}", refused.stderr);
     // That is no fault: nothing is to be done.
     sandbox.sh("container-start --all > /dev/null").ok();
-    sandbox.sh(&format!("kill -9 {monitor}")).ok();
+    let gone = format!(
+        "kill -9 {monitor}; while grep -q '^State:[^Z]*$' /proc/{monitor}/status; do sleep 0.01; done"
+    );
+    sandbox.sh(&gone).ok();
     sandbox.sh("touch $STAVE_ROOT/containers/web/upper/once; container-start --all > /dev/null").ok();
     state("running");
     sandbox.sh("unwind web > /dev/null").ok();
@@ -162,4 +176,193 @@ fn ports_are_free_when_it_has_ended() {
     assert_eq!(sandbox.sh("container-ls --format '{ports}' web").ok(), "0.0.0.0:10080->80/tcp\n");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
+}
+
+/// Whoever has seen the end may be gone as well.
+#[test]
+fn an_end_that_nobody_has_seen_is_put_on_record_and_frees_the_ports() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    start(&sandbox, "| netns-bridge | veth-pair | portmap -p 10080:80", "-d -- sleep 1000");
+    let kill_both =
+        format!("monitor=$({MONITOR}); pid=$(container-ls --format '{{pid}}' web); kill -9 $monitor $pid");
+    sandbox.sh(&kill_both).ok();
+    sandbox.sh("container-wait web > /dev/null").ok();
+    assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "exited\n");
+    assert!(!sandbox.sh("nft list ruleset").ok().contains("10080"));
+    sandbox.sh("container-start web > /dev/null").ok();
+    assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
+    // One that is to run again is started by --all, whoever has looked at it before.
+    sandbox.sh("unwind web > /dev/null").ok();
+    start(&sandbox, "", "-d --restart always -- sleep 1000");
+    sandbox.sh(&kill_both).ok();
+    sandbox.sh("container-wait web > /dev/null; container-start --all > /dev/null").ok();
+    assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "running\n");
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn an_end_that_cannot_be_written_for_a_while_is_not_lost() {
+    let sandbox = Sandbox::with_busybox();
+    start(&sandbox, "", "-d -- sleep 1000");
+    sandbox.sh("mount -o remount,ro /run && kill -9 $(container-ls --format '{pid}' web) && sleep 0.3").ok();
+    assert_eq!(sandbox.sh("jq .process.finished /run/stave/web.json").ok(), "null\n");
+    sandbox.sh("mount -o remount,rw /run").ok();
+    assert_eq!(sandbox.sh("container-wait --format '{exitStatus}' web").ok(), "137\n");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// The monitor and container-start want the record at the same time.
+#[test]
+fn one_that_has_just_ended_is_started_at_once() {
+    let sandbox = Sandbox::with_busybox();
+    start(&sandbox, "", "-d -- sleep 1000");
+    let script = "timeout 20 flock -o /run/stave/locks/web.container sh -c '
+        pid=$(container-ls --format {pid} web); kill -9 $pid
+        container-start web > /dev/null &
+        while grep -q \"^State:[^Z]*$\" /proc/$pid/status 2> /dev/null; do sleep 0.01; done'; wait";
+    sandbox.sh(script).ok();
+    until(&sandbox, "{state}", "running");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn a_health_check_that_prints_without_end_and_a_pause_do_not_stop_the_monitor() {
+    let sandbox = Sandbox::with_busybox();
+    let health = "--health-cmd yes --health-interval 0.01 --health-timeout 0.1 --health-retries 1";
+    start(&sandbox, "", &format!("-d {health} -- sleep 1000"));
+    until(&sandbox, "{health}", "unhealthy");
+    assert_eq!(
+        sandbox.sh("jq -r .process.health.output /run/stave/web.json").ok(),
+        "health check took longer than 100ms\n"
+    );
+    sandbox.sh("container-pause web > /dev/null").ok();
+    for _ in 0..10 {
+        sandbox.sh("printf '\\020\\021' | timeout 10 container-attach web").ok();
+    }
+    let refused = sandbox.sh("timeout 10 container-exec web true").exits(125);
+    assert_eq!(
+        refused.stderr,
+        "container-exec: container \"web\" is paused: nothing can start in it\nhint: `container-pause --resume` lets it go on\n"
+    );
+    sandbox.sh("container-pause --resume web > /dev/null && container-exec web true").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn of_an_earlier_run_no_memory_was_wanting() {
+    let sandbox = Sandbox::with_busybox();
+    let command = "-d -- sh -c 'test -e /second && exit 3; touch /second; exec tail /dev/zero'";
+    start(&sandbox, "| cgroup-limit -m 16M --memory-swap 16M", command);
+    let ended = "container-wait web > /dev/null; jq -c '[.process.exitStatus, .process.oomKilled]' /run/stave/web.json";
+    assert_eq!(sandbox.sh(ended).ok(), "[137,true]\n");
+    sandbox.sh("container-start web > /dev/null").ok();
+    assert_eq!(sandbox.sh(ended).ok(), "[3,false]\n");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn a_command_that_was_not_found_can_be_tried_again() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount > mounted.json").ok();
+    let failed = sandbox.sh("ns-exec -d -- /missing < mounted.json > failed.json").exits(127);
+    assert_eq!(failed.stderr, "ns-exec: execute \"/missing\": No such file or directory\n");
+    sandbox
+        .sh("ns-exec --undo < failed.json > again.json && ns-exec -d -- sleep 1000 < again.json > web.json")
+        .ok();
+    let second = sandbox.sh("ns-exec -- true < web.json").exits(125);
+    assert_eq!(
+        second.stderr,
+        "ns-exec: the container has a process already\nhint: `ns-exec --join ID` runs another command in it; `ns-exec --undo` ends it\n"
+    );
+    sandbox.sh("unwind web > /dev/null").ok();
+    sandbox.assert_as(&before);
+}
+
+/// The machine is restarted: all processes end, and what was in the kernel and in /run is gone.
+const REBOOT: &str = r#"
+kill -9 -1
+until [ "$(ps -e -o pid= | wc -l)" -le 6 ]; do sleep 0.01; done
+awk -v root="$STAVE_ROOT/" 'index($5, root) == 1 || index($5, "/run/netns/") == 1 {print $5}' /proc/self/mountinfo | tac | xargs -r umount -l
+rm -rf /run/stave /run/netns
+for link in $(ls /sys/class/net); do case $link in lo | out0) ;; *) ip link del "$link" 2> /dev/null || true ;; esac; done
+nft flush ruleset
+echo 0 > /proc/sys/net/ipv4/ip_forward
+find /sys/fs/cgroup -depth -type d -path '*/stave/web*' -exec rmdir {} + 2> /dev/null || true
+cat /proc/sys/kernel/random/uuid > boot
+umount /proc/sys/kernel/random/boot_id 2> /dev/null || true
+mount --bind boot /proc/sys/kernel/random/boot_id
+"#;
+
+#[test]
+fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
+    let sandbox = Sandbox::with_busybox();
+    let before = sandbox.snapshot();
+    let make = |id: &str, top: &str, network: &str, flags: &str| {
+        let pipe = format!("layer-apply --id {id} < busybox.json | union-mount {top} {network}");
+        sandbox.sh(&format!("{pipe} | ns-exec -d {flags} > {id}.json")).ok();
+    };
+    let network = "| cgroup-limit -m 64M | netns-bridge | veth-pair | portmap -p 10080:80";
+    let run = "sh -c 'echo x >> /runs; exec sleep 1000'";
+    make("web", "--durable", network, &format!("--restart always -- {run}"));
+    make("web-never", "--durable", "", &format!("-- {run}"));
+    make("web-stopped", "--durable", "", &format!("--restart unless-stopped -- {run}"));
+    make("web-lost", "", "", &format!("--restart always -- {run}"));
+    sandbox.sh("container-stop -t 0 web-stopped > /dev/null").ok();
+    sandbox.sh("until container-exec web test -s /runs; do sleep 0.01; done").ok();
+    let address = sandbox.sh("container-ls --format '{ip}' web").ok();
+    sandbox.sh(REBOOT).ok();
+    let outcome = sandbox.sh("container-start --all --format '{id}'").exits(1);
+    assert_eq!(outcome.stdout.lines().next(), Some("web"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(
+            "container-start: the files of container \"web-lost\" are lost: the machine was restarted"
+        ),
+        "{}",
+        outcome.stderr
+    );
+    until(&sandbox, "{state} {restarts}", "running 0");
+    assert_eq!(sandbox.sh("container-ls --format '{ip}' web").ok(), address);
+    sandbox.sh("until [ $(container-exec web sh -c 'wc -l < /runs') = 2 ]; do sleep 0.01; done").ok();
+    assert!(sandbox.sh("nft list ruleset").ok().contains("10080"));
+    for tool in ["union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"] {
+        sandbox.sh(&format!("{tool} --check < /run/stave/web.json > /dev/null")).ok();
+    }
+    // Those that should not run do when they are asked to.
+    sandbox.sh("container-start web-never web-stopped > /dev/null").ok();
+    assert_eq!(sandbox.sh("container-ls --running --format '{id}'").ok(), "web\nweb-never\nweb-stopped\n");
+    sandbox
+        .sh("unwind web web-never web-stopped web-lost > /dev/null; umount /proc/sys/kernel/random/boot_id")
+        .ok();
+    sandbox.assert_as(&before);
+}
+
+#[test]
+fn events_are_told_as_they_happen() {
+    let sandbox = Sandbox::with_busybox();
+    let script = r#"
+container-events --format '{event} {id} {exitStatus}' > events & events=$!
+until grep -q inotify /proc/$events/fdinfo/*; do sleep 0.01; done
+layer-apply --id web < busybox.json | union-mount | ns-exec -d -- sleep 1000 > web.json
+until grep -q start events; do sleep 0.01; done
+container-pause web && until grep -q '^pause' events; do sleep 0.01; done
+container-pause --resume web && until grep -q unpause events; do sleep 0.01; done
+container-stop -t 0 web && until grep -q stop events; do sleep 0.01; done
+unwind web && until grep -q destroy events; do sleep 0.01; done
+kill $events
+"#;
+    sandbox.sh(&format!("timeout 20 sh -c '{}' > /dev/null", script.replace('\'', "'\\''"))).ok();
+    let told = sandbox.sh("cat events").ok();
+    let expected =
+        "create web \nstart web \npause web \nunpause web \ndie web 137\nstop web \ndestroy web \n";
+    assert_eq!(told, expected);
+    sandbox.sh("layer-apply --id web < busybox.json | union-mount | ns-exec --document d -- false").exits(1);
+    let past = "container-events --since 1m --until 0s --format '{event} {exitStatus}'";
+    assert_eq!(sandbox.sh(past).ok(), "start \ndie 1\n");
+    let filtered =
+        "container-events --since 1m --until 0s --filter event=die --filter container=web | jq -r .event";
+    assert_eq!(sandbox.sh(filtered).ok(), "die\n");
+    sandbox.sh("unwind web > /dev/null").ok();
 }

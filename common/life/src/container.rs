@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cgroup::Usage;
 use document::{
     Document, Id, Member, Step,
     members::{Health, Process},
@@ -127,12 +128,26 @@ impl Container {
         self.operation.identity
     }
 
-    /// Whether its first process runs.
+    /// Whether its first process runs. One whose end is on record does not: after a restart of the machine, another process may have
+    /// its pid and its start time.
     ///
     /// # Errors
     /// When that cannot be told.
     pub fn is_running(&self) -> Result<bool> {
-        Ok(self.identity().pid > 0 && self.identity().is_alive()?)
+        Ok(self.process.finished.is_none() && self.identity().pid > 0 && self.identity().is_alive()?)
+    }
+
+    /// Whether its process has ended, and nobody has written that to its record.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_ended_unseen(&self) -> Result<bool> {
+        Ok(self.process.pid > 0 && self.process.finished.is_none() && !self.is_running()?)
+    }
+
+    /// Whether what it stood on went with an earlier boot of the machine, and was not made again since ([`crate::restore`]).
+    pub fn has_lost_its_ground(&self) -> bool {
+        self.process.pid > 0 && self.operation.identity.pid == 0
     }
 
     /// What it does.
@@ -172,6 +187,13 @@ impl Container {
         self.process.restart.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
+    /// Whether it runs after a restart of the machine. One that was only made does not.
+    pub fn outlives_machine(&self) -> bool {
+        let process = &self.process;
+        let ran = process.finished.is_none() || process.restarting;
+        process.pid > 0 && self.policy().outlives_machine(ran, process.stopped)
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> Option<Log> {
         Log::of(&self.operation)
@@ -200,20 +222,51 @@ impl Container {
         Ok((now + since_boot).saturating_sub(uptime))
     }
 
+    /// Puts another process into the step.
+    fn identify(&mut self, identity: Identity) -> Result<()> {
+        self.operation.identity = identity;
+        let (at, step) = &mut self.step;
+        step.operations[self.at] = serde_json::to_value(&self.operation).map_err(unwritten)?;
+        self.document.replace_step(*at, step).map_err(unread)
+    }
+
+    /// Puts an end on record that came with a restart of the machine. `wanted`: the container is to be started again.
+    ///
+    /// # Errors
+    /// When the record is not as it should be.
+    pub(crate) fn end_with_machine(&mut self, wanted: bool) -> Result<()> {
+        self.identify(Identity { pid: 0, start_time: 0 })?;
+        let ran = self.process.pid > 0 && self.process.finished.is_none();
+        self.edit(|process| {
+            if ran {
+                process.insert("finished".into(), jiff::Timestamp::now().to_string().into());
+                process.remove("exitStatus");
+            }
+            match wanted {
+                true => drop(process.insert("restarting".into(), true.into())),
+                false => drop(process.remove("restarting")),
+            }
+        })
+    }
+
     /// Puts another process in place of the one on record, as started.
     ///
     /// # Errors
     /// When the record is not as it should be.
     pub(crate) fn begin(&mut self, identity: Identity, count: bool) -> Result<()> {
-        self.operation.identity = identity;
-        let (at, step) = &mut self.step;
-        step.operations[self.at] = serde_json::to_value(&self.operation).map_err(unwritten)?;
-        self.document.replace_step(*at, step).map_err(unread)?;
+        self.identify(identity)?;
+        // What cannot be told now is told at its end.
+        let usage = self.cgroup().and_then(|path| Usage::of(path, self.limits()).ok());
+        let oom_kills = usage.map(|usage| usage.oom_kills).filter(|kills| *kills > 0);
         let restarts = self.process.restarts.unwrap_or_default() + u32::from(count);
         let is_checked = self.process.healthcheck.is_some();
         self.edit(|process| {
             for key in ["exitStatus", "oomKilled", "usage", "finished", "restarting", "stopped", "health"] {
                 process.remove(key);
+            }
+            match oom_kills {
+                Some(kills) => drop(process.insert("oomKillsBefore".into(), kills.into())),
+                None => drop(process.remove("oomKillsBefore")),
             }
             process.insert("pid".into(), identity.pid.into());
             process.insert("startTime".into(), identity.start_time.into());

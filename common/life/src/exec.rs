@@ -43,6 +43,14 @@ impl Exec {
     /// # Errors
     /// As [`Exec::process`], and [`runtime::join`].
     pub fn start(&self, container: &Container, stdin: bool, in_background: bool) -> Result<Running> {
+        if container.is_paused()? {
+            let error = Error::new(
+                "",
+                format_args!("container \"{}\" is paused", container.id),
+                "nothing can start in it",
+            );
+            return Err(error.with_hint("`container-pause --resume` lets it go on"));
+        }
         let (spec, process) = self.process(container)?;
         let out = if in_background { Stdio::Null } else { Stdio::Inherit };
         let stdin = if stdin { out } else { Stdio::Null };

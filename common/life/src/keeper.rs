@@ -2,7 +2,8 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread::sleep,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use cgroup::Usage;
@@ -141,6 +142,7 @@ fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<
     // What was used is told where it can be; the end itself always.
     let usage = container.cgroup().and_then(|path| Usage::of(path, container.limits()).ok());
     let finished = jiff::Timestamp::now().to_string();
+    let kills_before = container.process.oom_kills_before.unwrap_or_default();
     container.edit(|process| {
         process.insert("finished".into(), finished.into());
         match end.status {
@@ -155,8 +157,8 @@ fn note(container: &mut Container, end: End, again: Option<Duration>) -> Result<
             }
             None => drop(process.remove("restarting")),
         }
-        if let Some(Usage { cpu_time, memory_peak, pids_peak, oom_killed }) = usage {
-            process.insert("oomKilled".into(), oom_killed.into());
+        if let Some(Usage { cpu_time, memory_peak, pids_peak, oom_kills }) = usage {
+            process.insert("oomKilled".into(), (oom_kills > kills_before).into());
             let usage = members::Usage { cpu_time, memory_peak, pids_peak };
             process.insert("usage".into(), json!(usage));
         }
@@ -183,14 +185,53 @@ pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<
     Ok(())
 }
 
+/// Puts an end on record that nobody has seen: the process and its monitor, or who waited for it, were killed. `status` as it is
+/// known. A container that is to be started again by itself is about to be: `container-start --all` does it. Returns the status on
+/// record.
+///
+/// # Errors
+/// When the record cannot be read or written.
+pub(crate) fn unseen(scope: &Scope, container: &Container, status: Option<i32>) -> Result<Option<i32>> {
+    let recorded = Recorded::new(scope, &container.id, &container.document)?;
+    let Some((record, mut now)) = recorded.lock()? else { return Ok(status) };
+    if now.identity() != container.identity() || !now.has_ended_unseen()? {
+        return Ok(now.process.exit_status);
+    }
+    let restarts = now.operation.log.is_some();
+    if let Some(next) = close(&mut now, End { identity: container.identity(), status }, restarts)? {
+        settle(scope, &record, &now, next)?;
+    }
+    Ok(status)
+}
+
+/// How long it is tried to write an end that cannot be written: a disk is full, or a file system read-only.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause before the next attempt.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same for a process that is to be started again and cannot be put on record.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+
 impl Keeper for Recorded {
     fn ended(&mut self, identity: Identity, status: Option<i32>) -> Next {
-        // Nobody is left to read an error.
-        self.tell_end(End { identity, status }).unwrap_or(Next::Leave)
+        // Nobody is left to read an error, and nobody else knows the status.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.tell_end(End { identity, status }) {
+                Ok(next) => return next,
+                Err(_) if Instant::now() < deadline => sleep(PAUSE),
+                Err(_) => return Next::Leave,
+            }
+        }
     }
 
     fn again(&mut self, streams: Streams<'_>) -> std::result::Result<Running, Next> {
-        self.start(streams).unwrap_or(Err(Next::Leave))
+        self.start(streams).unwrap_or(Err(Next::Again(LONG_PAUSE)))
+    }
+
+    fn is_paused(&mut self) -> bool {
+        self.read().is_some_and(|container| container.is_paused().unwrap_or_default())
     }
 
     fn is_wanted(&mut self) -> bool {

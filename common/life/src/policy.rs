@@ -67,7 +67,7 @@ impl Restart {
     }
 
     /// Whether a container runs after a restart of the machine, which was running before or not, and was stopped or not.
-    pub fn outlives_machine(self, ran: bool, stopped: bool) -> bool {
+    pub(crate) fn outlives_machine(self, ran: bool, stopped: bool) -> bool {
         match self {
             Self::Always => true,
             Self::UnlessStopped => !stopped,

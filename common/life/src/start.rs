@@ -2,9 +2,9 @@
 
 use document::{Id, kept, record::Record};
 use monitor::Place;
-use operation::{Error, Scope};
+use operation::{Error, Operation, Scope};
 
-use crate::{Container, Recorded, Result, State, beside, keeper};
+use crate::{Container, Recorded, Result, State, beside, keeper, wait};
 
 /// Starts the container's process once more, in the background, and its monitor. Returns what failed without being important
 /// enough to stop; none if the container runs already.
@@ -13,7 +13,11 @@ use crate::{Container, Recorded, Result, State, beside, keeper};
 /// When it is being made or unwound, or cannot be started; it is as before then.
 pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
     // It says what is missing before there is a lock.
-    Container::read(scope, id)?;
+    let found = Container::read(scope, id)?;
+    if found.has_ended_unseen()? {
+        // Who has seen it writes it now, and needs the lock for that.
+        wait(scope, id, found.identity())?;
+    }
     let refused = |why: &'static str| Error::new("start", format_args!("container \"{id}\""), why);
     let missing = || refused("it is gone");
     let record = Record::lock_existing(&scope.run_dir, id)?.ok_or_else(missing)?;
@@ -42,6 +46,8 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
     }
     let started = run(scope, &record, &mut container);
     if started.is_err() {
+        // If its monitor was killed at the wrong moment, it may run.
+        let _ = container.operation.undo(scope);
         let _ = record.write(&document).map(|()| kept::write(scope, id, &document));
         if takes_ports {
             let _ = beside::run(beside::PORTMAP, beside::PORTS_RELEASE, scope, id);
@@ -61,12 +67,19 @@ fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<
     Ok(supervised.release()?)
 }
 
-/// Makes a monitor for a container that runs in the background and has lost its own. Whether one was made.
+/// Makes a monitor for a container that runs in the background and has lost its own. Whether one was made. If it has ended
+/// meanwhile, that is put on record.
 ///
 /// # Errors
 /// When the container cannot be looked at, or the monitor cannot be made.
 pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
-    if container.operation.log.is_none() || !container.is_running()? || container.monitor(scope)?.is_some() {
+    if container.operation.log.is_none() || container.monitor(scope)?.is_some() {
+        return Ok(false);
+    }
+    if !container.is_running()? {
+        if container.has_ended_unseen()? {
+            keeper::unseen(scope, container, None)?;
+        }
         return Ok(false);
     }
     let mut recorded = Recorded::new(scope, &container.id, &container.document)?;

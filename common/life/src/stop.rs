@@ -18,10 +18,10 @@ use crate::{Container, Result, keeper, wait};
 /// # Errors
 /// When the container does not run.
 pub fn kill(scope: &Scope, id: &Id, signal: StopSignal) -> Result<()> {
-    let container = Container::running(scope, id)?;
-    let ends = signal == StopSignal::KILL || signal == asks(&container);
-    if ends {
-        mark(scope, id)?;
+    let mut container = Container::running(scope, id)?;
+    if signal == StopSignal::KILL || signal == asks(&container) {
+        // It may have been started again meanwhile. From now on it is not.
+        container = mark(scope, id)?.unwrap_or(container);
     }
     send(&container, signal)?;
     // One that is stopped gets no other signal before it goes on.

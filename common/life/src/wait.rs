@@ -7,21 +7,22 @@ use document::Id;
 use operation::{Error, Scope};
 use runtime::Identity;
 
-use crate::{Container, Result};
+use crate::{Container, Result, keeper};
 
 /// How long the end of a process may take to be on record when nobody is known who writes it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long it may take whoever writes it.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until this process of the container has ended, and that is on record. Returns its exit status, if it is known: who knew
-/// it may have been killed.
+/// it may have been killed. Then that is what is put on record.
 ///
 /// # Errors
 /// When the process or the record cannot be looked at.
 pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
-    if let Some(process) = identity.open()? {
-        runtime::ended(&process, None).map_err(|errno| Error::new("wait", "for the process", errno))?;
-    }
-    let deadline = Instant::now() + PATIENCE;
+    let mut process = None;
+    let mut deadline = None;
     loop {
         let Some(container) = Container::find(scope, id)? else { return Ok(None) };
         if container.identity() != identity {
@@ -31,11 +32,20 @@ pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
         if container.process.finished.is_some() {
             return Ok(container.process.exit_status);
         }
+        let Some(deadline) = deadline else {
+            process = identity.open()?;
+            if let Some(process) = &process {
+                runtime::ended(process, None)
+                    .map_err(|errno| Error::new("wait", "for the process", errno))?;
+            }
+            deadline = Some(Instant::now() + PATIENCE);
+            continue;
+        };
         // A monitor that answers writes it soon.
         if Instant::now() > deadline && container.monitor(scope)?.is_none() {
-            return Ok(None);
+            return keeper::unseen(scope, &container, process.as_ref().and_then(runtime::status_of));
         }
-        if Instant::now() > deadline + 10 * PATIENCE {
+        if Instant::now() > deadline + LONG_PATIENCE {
             return Err(Error::new(
                 "wait",
                 format_args!("for container \"{id}\""),

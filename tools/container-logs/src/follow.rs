@@ -1,7 +1,7 @@
 //! Reads a log to its end, and on.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, ErrorKind},
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
@@ -36,7 +36,10 @@ impl Half {
 
     /// Whether it is the file with this name.
     fn is_at(&self, path: &Path) -> bool {
-        let Ok(found) = path.metadata() else { return true };
+        path.metadata().is_ok_and(|found| self.is(&found))
+    }
+
+    fn is(&self, found: &Metadata) -> bool {
         self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
     }
 
@@ -87,7 +90,13 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
     let failed = || format!("read {:?}", log.path);
     // The newer half first: the older one may go meanwhile, and nothing is printed twice.
     let mut newer = Half::open(&log.path)?;
-    if let Some(mut older) = Half::open(&Log::older(&log.path))? {
+    let older = Half::open(&Log::older(&log.path))?;
+    // It may have become the older one just now.
+    let is_other = |older: &Half| match &newer {
+        Some(newer) => !older.file.metadata().is_ok_and(|found| newer.is(&found)),
+        None => true,
+    };
+    if let Some(mut older) = older.filter(is_other) {
         older.print(&mut printer, true).with_context(failed)?;
     }
     let mut goes_on = follow;
@@ -97,7 +106,7 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
         if let Some(half) = &mut newer {
             let is_whole = !goes_on && !runs(scope, container).unwrap_or_default();
             half.print(&mut printer, is_whole).with_context(failed)?;
-            if !half.is_at(&log.path) {
+            if !half.is_at(&log.path) && log.path.exists() {
                 half.print(&mut printer, true).with_context(failed)?;
                 newer = Half::open(&log.path)?;
                 continue;

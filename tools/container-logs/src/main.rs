@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use document::Id;
-use filter::{Filter, Point, Tail};
-use life::Container;
+use filter::{Filter, Tail};
+use life::{Container, Point};
 use serde_json::Value;
 use toolkit::prelude::*;
 

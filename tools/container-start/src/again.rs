@@ -7,52 +7,50 @@ use std::{
     process::{Command, Stdio},
 };
 
-use document::{Document, Id, kept, record};
+use document::{Document, Id, kept, record, table};
 use life::Container;
 use operation::{Scope, unless_gone};
-use toolkit::prelude::*;
+use toolkit::{prelude::*, session};
 
-/// The tool whose step starts the process.
-const LAST: &str = "ns-exec";
-
-/// Those that do not run and should.
+/// Those that do not run and should. One that cannot be looked at is among them: the attempt to start it says why.
 pub(crate) fn wanted(scope: &Scope) -> Result<Vec<Id>> {
-    let mut wanted = Vec::new();
-    for container in Container::all(scope)? {
-        if may_start(&container)? && is_wanted(scope, &container)? {
-            wanted.push(container.id);
-        }
-    }
-    for id in kept_alone(scope)? {
-        let Some(kept) = kept::read(scope, &id)? else { continue };
-        let Some(container) = Container::of(&id, kept.document)? else { continue };
-        let process = &container.process;
-        let ran = process.finished.is_none() || process.restarting;
-        if may_start(&container)? && container.policy().outlives_machine(ran, process.stopped) {
-            wanted.push(id);
-        }
-    }
-    wanted.sort();
-    Ok(wanted)
+    let mut ids = record::list(&scope.run_dir)?;
+    ids.extend(kept_alone(scope, &ids)?);
+    ids.sort();
+    ids.retain(|id| is_wanted(scope, id).unwrap_or(true));
+    Ok(ids)
 }
 
 /// One that was only made, is being unwound or runs is left as it is.
-fn may_start(container: &Container) -> Result<bool> {
-    Ok(container.process.pid > 0 && !container.document.has_failed() && !container.is_running()?)
+fn is_wanted(scope: &Scope, id: &Id) -> Result<bool> {
+    let recorded = Container::find(scope, id)?;
+    let has_record = recorded.is_some() || record::read(&scope.run_dir, id)?.is_some();
+    let container = match recorded {
+        None if has_record => None,
+        None => kept::read(scope, id)?.map(|kept| Container::of(id, kept.document)).transpose()?.flatten(),
+        found => found,
+    };
+    let Some(container) = container else { return Ok(false) };
+    if container.process.pid <= 0 || container.document.has_failed() {
+        return Ok(false);
+    }
+    if !has_record {
+        return Ok(container.outlives_machine() && !(is_of_this_boot(scope, id)? && container.is_running()?));
+    }
+    // Nobody is there who starts it, or nobody was there to see its end. One whose end is known has ended for good.
+    match container.process.restarting {
+        true => Ok(container.monitor(scope)?.is_none()),
+        false => Ok(container.has_ended_unseen()? && container.outlives_machine()),
+    }
 }
 
-/// Whether a container that does not run is to be started, without a restart of the machine: nobody is there who does it, or
-/// nobody was there to see its end. One whose end is known has ended for good.
-fn is_wanted(scope: &Scope, container: &Container) -> Result<bool> {
-    let process = &container.process;
-    if process.restarting {
-        return Ok(container.monitor(scope)?.is_none());
-    }
-    Ok(process.finished.is_none() && container.policy().outlives_machine(true, process.stopped))
+/// A process of another boot is another one, whatever its pid and its start time.
+fn is_of_this_boot(scope: &Scope, id: &Id) -> Result<bool> {
+    Ok(kept::read(scope, id)?.is_some_and(|kept| kept.is_of_this_boot))
 }
 
 /// The containers whose record a restart of the machine took from `$STAVE_RUN`.
-fn kept_alone(scope: &Scope) -> Result<Vec<Id>> {
+fn kept_alone(scope: &Scope, recorded: &[Id]) -> Result<Vec<Id>> {
     let directory = scope.root.join("containers");
     let failed = || format!("list {directory:?}");
     let mut ids = Vec::new();
@@ -60,46 +58,58 @@ fn kept_alone(scope: &Scope) -> Result<Vec<Id>> {
         let name = entry.with_context(failed)?.file_name();
         ids.extend(name.to_str().and_then(|name| name.parse().ok()));
     }
-    let recorded = record::list(&scope.run_dir)?;
     ids.retain(|id| !recorded.contains(id));
     Ok(ids)
 }
 
 /// Makes a monitor for each container that has lost its own.
 pub(crate) fn adopt_all(scope: &Scope) -> Result<()> {
-    for container in Container::all(scope)? {
-        if let Err(error) = life::adopt(scope, &container) {
+    for id in record::list(&scope.run_dir)? {
+        let adopted = Container::find(scope, &id).and_then(|container| match container {
+            Some(container) => life::adopt(scope, &container),
+            None => Ok(false),
+        });
+        if let Err(error) = adopted {
             toolkit::print_error("container-start", &error.into());
         }
     }
     Ok(())
 }
 
-/// Makes what a container stands on once more, if a restart of the machine took it: each tool repairs its own step, in their order.
+/// Makes what a container stands on once more, if a restart of the machine took it: each tool repairs its own steps, in their order.
+/// What an attempt has made that was cut short is found by the next one.
 pub(crate) fn rebuild(scope: &Scope, id: &Id) -> Result<()> {
-    if record::read(&scope.run_dir, id)?.is_some() {
-        return Ok(());
+    let mut is_down = false;
+    if record::read(&scope.run_dir, id)?.is_none() {
+        if let Some(kept) = kept::read(scope, id)? {
+            session::refuse_lost(scope, &kept.document)?;
+        }
+        is_down = life::restore(scope, id)?;
     }
-    let Some(kept) = kept::read(scope, id)? else { return Ok(()) };
+    let found = Container::find(scope, id)?;
+    let Some(container) = found.filter(|found| is_down || found.has_lost_its_ground()) else {
+        return Ok(());
+    };
+    let mut tools: Vec<String> = Vec::new();
+    for tool in container.document.tools()? {
+        if !tools.contains(&tool) {
+            tools.push(tool);
+        }
+    }
     let own = std::env::current_exe().context("find the directory of container-start")?;
     let beside = own.parent().unwrap_or(Path::new("/"));
-    let document = kept.document;
-    let mut done: Vec<String> = Vec::new();
-    for tool in document.tools()? {
-        if done.contains(&tool) {
-            continue;
-        }
-        repair(&beside.join(&tool), &tool, scope, &document)?;
-        if tool == LAST {
-            break;
-        }
-        done.push(tool);
-    }
-    Ok(())
+    tools.iter().try_for_each(|tool| repair(beside, tool, scope, &container.document))
 }
 
-fn repair(program: &Path, tool: &str, scope: &Scope, document: &Document) -> Result<()> {
-    let mut command = Command::new(program);
+fn repair(beside: &Path, tool: &str, scope: &Scope, document: &Document) -> Result<()> {
+    if !table::tools().any(|known| known == tool) {
+        let error = anyhow!("{tool} is not a tool of Stave, and is not started");
+        return Err(hint(
+            error,
+            format!("let it put back what it has made for the container: `{tool} --repair`"),
+        ));
+    }
+    let mut command = Command::new(beside.join(tool));
     command.arg("--repair").arg("--root").arg(&scope.root).arg("--run-dir").arg(&scope.run_dir);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("run {tool} --repair"))?;

@@ -43,11 +43,13 @@ fn wait(scope: &Scope, id: &Id) -> Result<Value> {
                 life::adopt(scope, &container)?;
                 life::wait(scope, id, container.identity())?
             }
-            State::Restarting => {
+            State::Exited if container.has_ended_unseen()? => life::wait(scope, id, container.identity())?,
+            // One whose monitor is gone waits in vain.
+            State::Restarting if container.monitor(scope)?.is_some() => {
                 sleep(Duration::from_millis(20));
                 continue;
             }
-            State::Created | State::Exited => container.process.exit_status,
+            State::Created | State::Exited | State::Restarting => container.process.exit_status,
         };
         return Ok(json!({"id": id, "exitStatus": status}));
     }

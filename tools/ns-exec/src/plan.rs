@@ -120,6 +120,7 @@ pub(crate) fn plan(
         start_time: 0,
         exit_status: None,
         oom_killed: None,
+        oom_kills_before: None,
         usage: None,
         finished: None,
         restart: Some(lifetime.restart)

@@ -302,6 +302,10 @@ pub struct Process {
     /// Whether the kernel killed one of its processes because there was no memory left, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_killed: Option<bool>,
+    /// How many processes the kernel had killed in its cgroup before it was started: the kernel's count does not go back. None for
+    /// 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills_before: Option<u64>,
     /// What it has used, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,

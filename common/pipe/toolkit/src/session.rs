@@ -242,7 +242,10 @@ pub(crate) fn no_record(record: &Record, id: &Id) -> anyhow::Error {
 }
 
 /// Refuses a container whose files a restart of the machine may have left half written.
-pub(crate) fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
+///
+/// # Errors
+/// That, and when the second record cannot be read.
+pub fn refuse_lost(scope: &Scope, document: &Document) -> anyhow::Result<()> {
     match (kept::is_lost(scope, document)?, document.id()?) {
         (true, Some(id)) => Err(hint(
             anyhow!(

@@ -14,8 +14,8 @@ pub struct Usage {
     pub memory_peak: Option<u64>,
     /// The most processes and threads at a time.
     pub pids_peak: Option<u64>,
-    /// Whether the kernel has killed a process because there was no memory left.
-    pub oom_killed: bool,
+    /// How many processes the kernel has killed because there was no memory left, since the cgroup was made.
+    pub oom_kills: u64,
 }
 
 impl Usage {
@@ -29,14 +29,13 @@ impl Usage {
             usage.cpu_time = keyed(&group, "cpu.stat", "usage_usec")?;
             usage.memory_peak = number(&group, "memory.peak")?;
             usage.pids_peak = number(&group, "pids.peak")?;
-            usage.oom_killed = keyed(&group, "memory.events", "oom_kill")?.is_some_and(|count| count > 0);
+            usage.oom_kills = keyed(&group, "memory.events", "oom_kill")?.unwrap_or_default();
         }
         for hierarchy in limits.map(separate_hierarchies).transpose()?.unwrap_or_default() {
             let Some(group) = Group::open(&hierarchy, path)? else { continue };
             if let Some(peak) = number(&group, "memory.max_usage_in_bytes")? {
                 usage.memory_peak = Some(peak);
-                let killed = keyed(&group, "memory.oom_control", "oom_kill")?;
-                usage.oom_killed = killed.is_some_and(|count| count > 0);
+                usage.oom_kills = keyed(&group, "memory.oom_control", "oom_kill")?.unwrap_or_default();
             }
         }
         Ok(usage)

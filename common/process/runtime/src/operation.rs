@@ -50,10 +50,7 @@ impl operation::Operation for ProcessOperation {
 
     /// A process that has ended has done its work: who starts it is `ns-exec`, and `container-start` after that.
     fn apply(&mut self, _: &Scope) -> Result<(), operation::Error> {
-        let what = match self.identity.pid {
-            0 => "no process was started".to_owned(),
-            pid => format!("process {pid} has ended"),
-        };
+        let what = format!("process {} has ended", self.identity.pid);
         Err(operation::Error::new("", what, "start the container again").with_hint("container-start does"))
     }
 
@@ -66,8 +63,9 @@ impl operation::Operation for ProcessOperation {
         }
     }
 
+    /// One that was not started is as it is on record.
     fn check(&self, _: &Scope) -> Result<Condition, operation::Error> {
-        Ok(match self.identity.is_alive()? {
+        Ok(match self.identity.pid == 0 || self.identity.is_alive()? {
             true => Condition::Present,
             false => Condition::Missing(format!("process {}", self.identity.pid)),
         })

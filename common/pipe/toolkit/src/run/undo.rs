@@ -4,7 +4,11 @@
 use std::ffi::OsString;
 
 use anyhow::{anyhow, bail};
-use document::{Contribution, Document, Id, Instance, Member, Step, StepState, kept, record::Record};
+use document::{
+    Contribution, Document, Id, Instance, Member, Step, StepState, kept,
+    members::Failure,
+    record::{self, Record},
+};
 use operation::{Operation, Scope, causes, interrupt, undo_all};
 use serde_json::Value;
 
@@ -26,6 +30,9 @@ pub(crate) fn run<F: Filter>(
     // The tool's own arguments are not needed, and where they are not complete each step is meant.
     let filter = F::try_parse_from(arguments).ok();
     let is_meant = |step: &Step| filter.as_ref().is_none_or(|filter| filter.is_meant(step));
+    if document.steps_of(tool)?.is_empty() {
+        return pardon(tool, &scope, document);
+    }
     Undo {
         tool,
         scope: &scope,
@@ -36,6 +43,17 @@ pub(crate) fn run<F: Filter>(
         unrecorded,
     }
     .steps::<F::Operation>(common.steps, document)
+}
+
+/// Takes the error of this tool out of a document that has no step of it: it was taken back when it failed, and can be tried again.
+/// Nothing is tried on a container that is being unwound.
+fn pardon(tool: &str, scope: &Scope, document: &mut Document) -> anyhow::Result<()> {
+    let Some(failure) = document.get::<Failure>()? else { return Ok(()) };
+    let recorded = document.id()?.map(|id| record::read(&scope.run_dir, &id)).transpose()?.flatten();
+    if failure.tool == tool && !recorded.is_some_and(|recorded| recorded.has_failed()) {
+        document.remove(Failure::NAME);
+    }
+    Ok(())
 }
 
 /// How the last steps of a tool are undone.
