@@ -31,9 +31,10 @@ const FILTERS: [(&str, Option<(&str, &str)>); 13] = [
 ];
 
 /// A tool that works on a container by its name, with valid arguments.
-const OF_A_CONTAINER: [&str; 11] = [
+const OF_A_CONTAINER: [&str; 12] = [
     "container-attach nobody",
     "container-exec nobody true",
+    "container-cp nobody:/x .",
     "container-kill nobody",
     "container-logs nobody",
     "container-ls nobody",

@@ -285,10 +285,10 @@ fn at_its_end_a_container_in_the_background_is_removed_and_no_other() {
     let host = Host::new();
     let before = host.0.snapshot();
     host.prints(&WEB.replace("-d", "-d --rm"), "web");
-    host.0.sh("until pgrep -x tail; do sleep 0.02; done").ok();
-    host.0.sh(ANOTHER).ok();
     // The brackets keep it from finding this shell.
-    host.0.sh("while pgrep -f 'stave [r]un'; do sleep 0.02; done").ok();
+    host.0.sh("until pgrep -f 'stave [r]emove-at-end'; do sleep 0.02; done").ok();
+    host.0.sh(ANOTHER).ok();
+    host.0.sh("while pgrep -f 'stave [r]emove-at-end'; do sleep 0.02; done").ok();
     host.runs("web");
     host.prints("rm -f web", "web");
     host.0.assert_as(&before);
@@ -540,4 +540,54 @@ fn names_that_are_none_and_names_in_use() {
     host.fails("run -e =x busybox true", 125, "stave: a variable has no name: -e =x");
     host.fails("run --no-such busybox true", 125, "stave: unknown flag: --no-such");
     host.prints("rm -f a", "a");
+}
+
+#[test]
+fn what_is_in_a_container_is_copied_listed_and_kept() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints("run -d --name web --network none busybox sh -c 'echo changed > /etc/hostname2; rm /bin/vi; exec sleep 1000'", "web");
+    host.0
+        .sh("until test -e $STAVE_ROOT/containers/web/upper/etc/hostname2; do sleep 0.01; done; echo x > x")
+        .ok();
+    host.prints("cp x web:/etc/y", "");
+    host.prints("exec web cat /etc/y /etc/hostname2", "x\nchanged");
+    host.prints("cp web:/etc/hostname2 - | tar -x -O", "changed");
+    assert_eq!(host.stave("diff web").ok(), "C /bin\nD /bin/vi\nC /etc\nA /etc/hostname2\nA /etc/y\n");
+    let listed = host.stave("export web | tar -t").ok();
+    assert!(listed.lines().any(|line| line == "etc/y") && !listed.contains("proc/self"), "{listed}");
+    let digest = host.stave("commit -m 'a change' web changed").ok();
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    host.prints("run --rm --network none changed cat /etc/y", "x");
+    host.prints("inspect -f '{id} {state}' web", "web running");
+    host.prints("inspect web web | jq -c '[.[].id]'", "[\"web\",\"web\"]");
+    host.fails("inspect -f '{{.Id}}' web", 2, "stave: --format takes no template: {id}, {state}, {ip} and other members of container-ls are replaced");
+    let outcome = host.stave("inspect nobody").exits(1);
+    assert_eq!(outcome.stdout, "[]\n");
+    let events = host.stave("events --since 1h --until 0s -f event=start").ok();
+    assert!(events.trim_end().ends_with(" container start web (image=busybox:latest)"), "{events}");
+    host.prints("rm -f web", "web");
+    host.0.sh("img-rm -q changed").ok();
+    host.0.assert_as(&before);
+}
+
+/// Whoever waits for its end must not take a pause for it.
+#[test]
+fn one_that_is_paused_is_not_removed() {
+    let host = Host::new();
+    let before = host.0.snapshot();
+    host.prints("run -d --rm --name web --network none busybox sleep 1000", "web");
+    host.prints("pause web", "web");
+    let outcome = host.stave("rm web").exits(1);
+    assert_eq!(outcome.stderr, "stave: container \"web\" is paused: stop it first, or use rm -f\n");
+    host.0.sh("sleep 0.5").ok();
+    host.prints("unpause web", "web");
+    host.runs("web");
+    host.prints("stop -t 0 web", "web");
+    host.0.assert_as(&before);
+    host.fails(
+        "run --rm --restart always busybox true",
+        125,
+        "stave: --rm removes the container at its end, and --restart starts it again: give one of them",
+    );
 }

@@ -14,6 +14,8 @@
 //! # Needs
 //! root, to read every file and overlayfs's own attributes.
 
+mod list;
+
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -46,6 +48,9 @@ struct LayerDiff {
     /// Write the layer to this file, or to standard output for -; by default it goes into the image store
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write no layer: print what has changed, a line each, as docker diff does: A for added, C for changed, D for removed
+    #[arg(long, conflicts_with = "output")]
+    list: bool,
     /// Compress the layer: none, gzip or zstd, with an optional level (gzip:9)
     #[arg(long, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
@@ -62,6 +67,9 @@ impl Report for LayerDiff {
 
     fn report(&self, context: &Context) -> Result<Value> {
         let trees = self.trees()?;
+        if self.list {
+            return list::lines(&trees, &trees.lower(&self.directories)).map(Value::String);
+        }
         let (summary, descriptor) = match &self.output {
             Some(path) => self.write_output(&trees, path)?,
             None => {
@@ -108,7 +116,10 @@ impl Report for LayerDiff {
     }
 
     /// With `-o -`, the layer goes to standard output.
-    fn text(&self, _: &Value) -> Option<String> {
+    fn text(&self, report: &Value) -> Option<String> {
+        if self.list {
+            return report.as_str().map(str::to_owned);
+        }
         self.output.as_deref().is_some_and(toolkit::is_stdout).then(String::new)
     }
 }
@@ -126,9 +137,9 @@ impl LayerDiff {
                 let (rootfs, document) = self.rootfs()?;
                 let upper = open(&written(&rootfs)?)?;
                 let without = diff::stubs(upper.as_fd(), &rootfs.lower, &document.mount_points()?)?;
-                Ok(Trees::Upper { upper, below: rootfs.lower.last().cloned(), without })
+                Ok(Trees::Upper { upper, lower: rootfs.lower, without })
             }
-            [upper] => Ok(Trees::Upper { upper: open(upper)?, below: None, without: BTreeSet::new() }),
+            [upper] => Ok(Trees::Upper { upper: open(upper)?, lower: Vec::new(), without: BTreeSet::new() }),
             [lower, upper, ..] => Ok(Trees::Both { lower: open(lower)?, upper: open(upper)? }),
         }
     }
@@ -151,18 +162,34 @@ fn written(rootfs: &members::Rootfs) -> Result<PathBuf> {
 
 /// The source of a layer.
 enum Trees {
-    Upper { upper: OwnedFd, below: Option<PathBuf>, without: BTreeSet<Vec<u8>> },
-    Both { lower: OwnedFd, upper: OwnedFd },
+    /// `lower`: the layers that it lies on, lowest first.
+    Upper {
+        upper: OwnedFd,
+        lower: Vec<PathBuf>,
+        without: BTreeSet<Vec<u8>>,
+    },
+    Both {
+        lower: OwnedFd,
+        upper: OwnedFd,
+    },
 }
 
 impl Trees {
+    /// What was there before, lowest first. `directories` are those of the command line.
+    fn lower(&self, directories: &[PathBuf]) -> Vec<PathBuf> {
+        match self {
+            Self::Upper { lower, .. } => lower.clone(),
+            Self::Both { .. } => directories.first().cloned().into_iter().collect(),
+        }
+    }
+
     fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
         let newest = oci::timestamp::source_date_epoch();
         Ok(match self {
-            Self::Upper { upper, below, without } => {
+            Self::Upper { upper, lower, without } => {
                 let options = Options {
                     compression,
-                    below: below.clone(),
+                    below: lower.last().cloned(),
                     without: without.clone(),
                     newest,
                     all: None,

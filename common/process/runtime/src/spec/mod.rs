@@ -30,8 +30,8 @@ pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;
 pub(crate) use mounts::IDMAP;
-pub use namespaces::{Owner, Owners, SharedMemory, user_outside};
-pub(crate) use namespaces::{is_first_of_pids, owner, userns};
+pub use namespaces::{Owner, Owners, SharedMemory, user_outside, userns};
+pub(crate) use namespaces::{is_first_of_pids, owner};
 pub use ulimit::Ulimit;
 
 /// The annotation with the signal that asks the process to stop (OCI image-spec, conversion.md).
@@ -48,6 +48,11 @@ pub(crate) const IDMAP_ROOTFS: &str = "stave.idmapRootfs";
 /// Whether the specification has the annotation, with the value `true`.
 pub(crate) fn is_annotated(spec: &Spec, name: &str) -> bool {
     spec.annotations().as_ref().is_some_and(|all| all.get(name).is_some_and(|value| value == "true"))
+}
+
+/// Whether the container sees its root file system with owners that its user namespace maps ([`Overrides::idmap_rootfs`]).
+pub fn maps_root_owners(spec: &Spec) -> bool {
+    is_annotated(spec, IDMAP_ROOTFS)
 }
 
 /// The network of a process.

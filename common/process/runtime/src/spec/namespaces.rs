@@ -128,7 +128,7 @@ pub(super) fn mappings(runs: &[Mapping]) -> Result<Vec<LinuxIdMapping>, OciSpecE
 }
 
 /// The user namespace of the specification, if it has one.
-pub(crate) fn userns(spec: &Spec) -> Option<Namespace> {
+pub fn userns(spec: &Spec) -> Option<Namespace> {
     let linux = spec.linux().as_ref()?;
     let is_new = |one: &LinuxNamespace| one.typ() == Kind::User && one.path().is_none();
     linux.namespaces().iter().flatten().find(|one| is_new(one))?;

@@ -1,0 +1,165 @@
+//! Copies files between a container and the host.
+//!
+//! # Does
+//! Copies a file or a directory with all that is in it, by Docker's rules for names. Of a container that runs it sees what the
+//! container sees; of one that has ended, its root file system and its volumes. Every path in a container is resolved inside of it,
+//! and no link that is copied is followed.
+//! # Reads
+//! No document: the record. A tar from standard input, where the source is `-`.
+//! # Adds
+//! Nothing. A tar goes to standard output, where the destination is `-`.
+//! # Undoes
+//! Nothing.
+//! # Needs
+//! Root, or whoever started the container.
+
+mod ids;
+mod pack;
+mod root;
+mod side;
+mod target;
+mod unpack;
+
+use std::{
+    io::{self, BufReader, BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    thread,
+};
+
+use clap::Parser;
+use pack::{Packer, Source};
+use root::Root;
+use serde_json::Value;
+use side::Side;
+use target::Target;
+use toolkit::prelude::*;
+use unpack::Unpacker;
+
+/// Copy files out of a container, into it, or between two
+#[derive(Parser)]
+#[command(name = "container-cp", version)]
+struct ContainerCp {
+    /// What is copied. `DIR/.` is the content of a directory; - is a tar on standard input
+    #[arg(value_name = "[ID:]SOURCE|-")]
+    source: Side,
+    /// Where it is copied to: a directory that exists gets it under its own name; - is standard output, as a tar
+    #[arg(value_name = "[ID:]DESTINATION|-")]
+    destination: Side,
+    /// Keep owners; otherwise the files are root's in a container, and yours on the host
+    #[arg(short, long)]
+    archive: bool,
+    /// Copy what SOURCE leads to, if it is a symbolic link
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+    #[arg(help = "Leave out what is mounted in the container: read its root file system alone", long)]
+    no_mounts: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl ContainerCp {
+    fn check(&self) -> Result<()> {
+        match (&self.source, &self.destination) {
+            (Side::Container { .. }, _) | (_, Side::Container { .. }) => Ok(()),
+            _ => Err(hint(anyhow!("none of the two paths is in a container"), "name it so: ID:PATH")),
+        }
+    }
+
+    fn open(&self, context: &Context, side: &Side) -> Result<Root> {
+        match side {
+            Side::Container { id, .. } if self.no_mounts => Root::file_system(&context.scope, id),
+            Side::Container { id, .. } => Root::of(&context.scope, id),
+            _ => Root::host(),
+        }
+    }
+
+    fn run(&self, context: &Context) -> Result<()> {
+        self.check()?;
+        // What is mounted for one of them is there for the other too, and does no harm.
+        let from = self.open(context, &self.source)?;
+        let to = self.open(context, &self.destination)?;
+        match (&self.source, &self.destination) {
+            (Side::Stream, destination) => {
+                let target = Target::directory(&to, destination.path())?;
+                let input = BufReader::with_capacity(128 << 10, io::stdin());
+                self.unpacker(&to, &target, destination).run(input)
+            }
+            (source, Side::Stream) => {
+                if io::stdout().is_terminal() {
+                    return Err(hint(
+                        anyhow!("a tar is nothing for a terminal"),
+                        "send it to a file or a pipe",
+                    ));
+                }
+                let source = Source::find(&from, source.path(), self.follow_link)?;
+                let name = source.name.clone();
+                let mut out = BufWriter::with_capacity(128 << 10, io::stdout().lock());
+                Packer::new(&from, &mut out).run(&source, &name)?;
+                out.flush().context("write the tar")
+            }
+            (source, destination) => {
+                let source = Source::find(&from, source.path(), self.follow_link)?;
+                let target = Target::find(&to, destination.path(), &source)?;
+                let (reader, writer) = io::pipe().context("create a pipe")?;
+                thread::scope(|scope| {
+                    let packed = scope.spawn(|| {
+                        let mut out = BufWriter::with_capacity(128 << 10, writer);
+                        Packer::new(&from, &mut out).run(&source, &target.name)?;
+                        out.flush().context("write the tar")
+                    });
+                    let input = BufReader::with_capacity(128 << 10, reader);
+                    let unpacked = self.unpacker(&to, &target, destination).run(input);
+                    let packed =
+                        packed.join().unwrap_or_else(|_| Err(anyhow!("the reading thread panicked")));
+                    // Whoever ends first breaks the pipe for the other.
+                    match (unpacked, packed) {
+                        (Err(error), Err(why)) if unpack::is_end(&error) => Err(why),
+                        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+                        (Ok(()), Ok(())) => Ok(()),
+                    }
+                })
+            }
+        }
+    }
+
+    fn unpacker<'a>(&self, root: &'a Root, target: &'a Target, destination: &Side) -> Unpacker<'a> {
+        let is_host = !matches!(destination, Side::Container { .. });
+        Unpacker::new(root, target, is_host, self.archive)
+    }
+}
+
+impl Report for ContainerCp {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn explain(&self, context: &Context) -> Result<Vec<String>> {
+        self.check()?;
+        let side = |side: &Side| -> Result<String> {
+            Ok(match side {
+                Side::Stream => "-".to_owned(),
+                Side::Host(path) => path.to_string_lossy().into_owned(),
+                Side::Container { id, path } => root::shown(&context.scope, id, path)?,
+            })
+        };
+        let (source, destination) = (side(&self.source)?, side(&self.destination)?);
+        let owner = if self.archive { "-a" } else { "-dR" };
+        Ok(vec![match (&self.source, &self.destination) {
+            (Side::Stream, _) => operation::words(["tar", "-x", "-C", &destination]),
+            (_, Side::Stream) => operation::words(["tar", "-c", &source]),
+            _ => operation::words(["cp", owner, &source, &destination]),
+        }])
+    }
+
+    fn report(&self, context: &Context) -> Result<Value> {
+        self.run(context).map(|()| Value::Null)
+    }
+
+    fn text(&self, _: &Value) -> Option<String> {
+        Some(String::new())
+    }
+}
+
+fn main() -> ExitCode {
+    toolkit::report::<ContainerCp>()
+}

@@ -1,0 +1,207 @@
+//! A file, or a directory with all that is in it, as a tar.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use archive::{Entry, Kind, Shown, Time, Writer};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat},
+    io::Errno,
+};
+use toolkit::prelude::*;
+
+use crate::root::{Root, kind};
+
+/// What is copied.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// The directory that it is in, and its name there.
+    above: OwnedFd,
+    name_there: OsString,
+    /// What it is called in the copy, if nobody says otherwise: empty for the content of a directory alone.
+    pub(crate) name: OsString,
+    stat: Stat,
+}
+
+impl Source {
+    /// Finds it. A symbolic link is copied as such, unless `follow` is set or the path ends with a slash.
+    pub(crate) fn find(root: &Root, path: &Path, follow: bool) -> Result<Self> {
+        let failed = |errno: Errno| {
+            anyhow::Error::from(operation::Error::new("open", format_args!("{path:?}"), errno))
+        };
+        let text = path.as_os_str().as_bytes();
+        let is_content = text.ends_with(b"/.") || text == b"." || path.file_name().is_none();
+        let needs_directory = is_content || text.ends_with(b"/");
+        let (above, name_there) = if is_content {
+            (root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?, OsString::from("."))
+        } else if follow || needs_directory {
+            let (_, name, above) = root.last(path).map_err(failed)?;
+            (above, name.into())
+        } else {
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let name = path.file_name().unwrap_or_default().to_owned();
+            (root.open(above, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?, name)
+        };
+        let stat = statat(&above, &name_there, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if needs_directory && kind(&stat) != FileType::Directory {
+            return Err(failed(Errno::NOTDIR));
+        }
+        // A link keeps its own name in the copy, as with Docker.
+        let name = if is_content { OsString::new() } else { path.file_name().unwrap_or_default().to_owned() };
+        Ok(Self { above, name_there, name, stat })
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        kind(&self.stat) == FileType::Directory
+    }
+}
+
+/// Writes a tar.
+pub(crate) struct Packer<'a, W: Write> {
+    root: &'a Root,
+    writer: Writer<W>,
+    /// The first path of each file with several names, by device and inode.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+/// For `map_err`: the error of `verb` on a file in the copy.
+fn on<E: Into<operation::Cause>>(verb: &'static str, path: &[u8]) -> impl FnOnce(E) -> anyhow::Error {
+    let name = Shown::new(path);
+    move |cause| operation::Error::new(verb, name, cause).into()
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+impl<'a, W: Write> Packer<'a, W> {
+    pub(crate) fn new(root: &'a Root, out: W) -> Self {
+        Self { root, writer: Writer::new(out), links: HashMap::new() }
+    }
+
+    /// Writes all of the source, under this name; the content of a directory for an empty one.
+    pub(crate) fn run(mut self, source: &Source, name: &OsStr) -> Result<()> {
+        self.pack(&source.above, source.name_there.as_bytes(), name.as_bytes().to_vec(), &source.stat)?;
+        self.writer.finish().context("write the tar")?;
+        Ok(())
+    }
+
+    fn pack(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>, stat: &Stat) -> Result<()> {
+        match kind(stat) {
+            FileType::Directory => self.directory(above, name, path),
+            FileType::Socket => {
+                operation::tell!("container-cp: warning: socket {} is left out", Shown::new(&path));
+                Ok(())
+            }
+            other => self.file(above, name, path, stat, other),
+        }
+    }
+
+    fn directory(&mut self, above: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(above, name, flags, Mode::empty()).map_err(on("open", &path))?;
+        let stat = fstat(&directory).map_err(on("look at", &path))?;
+        let shown = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
+        self.put(&self.plain(Kind::Directory, shown, &stat))?;
+        for name in names(&directory).map_err(on("read", &path))? {
+            let path = join(&path, &name);
+            match statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+                // It was removed meanwhile.
+                Err(Errno::NOENT) => {}
+                found => {
+                    let found = found.map_err(on("look at", &path))?;
+                    self.pack(&directory, &name, path, &found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        above: &OwnedFd,
+        name: &[u8],
+        path: Vec<u8>,
+        stat: &Stat,
+        kind: FileType,
+    ) -> Result<()> {
+        if stat.st_nlink > 1 {
+            if let Some(link) = self.links.get(&(stat.st_dev, stat.st_ino)).cloned() {
+                return self.put(&Entry { link, ..self.plain(Kind::HardLink, path, stat) });
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        match kind {
+            FileType::RegularFile => return self.content(above, name, &path),
+            FileType::Symlink => {
+                let link = readlinkat(above, name, Vec::new()).map_err(on("read", &path))?.into_bytes();
+                return self.put(&Entry { link, ..self.plain(Kind::Symlink, path, stat) });
+            }
+            _ => {}
+        }
+        let kind = match kind {
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            _ => Kind::Fifo,
+        };
+        let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        self.put(&Entry { device, ..self.plain(kind, path, stat) })
+    }
+
+    fn content(&mut self, above: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
+        // Opening it must not block, whatever is there now.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat(above, name, flags, Mode::empty()).map_err(on("open", path))?;
+        let stat = fstat(&file).map_err(on("look at", path))?;
+        if kind(&stat) != FileType::RegularFile {
+            return Err(on("read", path)("it changed while it was read".to_owned()));
+        }
+        let mut entry = self.plain(Kind::File, path.to_vec(), &stat);
+        entry.size = stat.st_size.unsigned_abs();
+        entry.stored = entry.size;
+        self.put(&entry)?;
+        let mut file = File::from(file).take(entry.size);
+        let copied = io::copy(&mut file, self.writer.get_mut()).map_err(on("copy", path))?;
+        let missing = entry.size - copied;
+        if missing > 0 {
+            operation::tell!(
+                "container-cp: warning: {} became shorter while it was read: {missing} bytes are zeros",
+                Shown::new(path)
+            );
+            io::copy(&mut io::repeat(0).take(missing), self.writer.get_mut()).map_err(on("copy", path))?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<()> {
+        self.writer.entry(entry).context("write the tar")
+    }
+
+    fn plain(&self, kind: Kind, path: Vec<u8>, stat: &Stat) -> Entry {
+        let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+        let (uid, gid) = self.root.ids.inside((stat.st_uid, stat.st_gid));
+        Entry { mode: stat.st_mode & 0o7777, uid, gid, mtime, ..Entry::new(kind, path) }
+    }
+}
+
+/// The names in the directory, sorted.
+fn names(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,161 @@
+//! The root directory that paths begin at: the host's, or that of a container.
+
+use std::{
+    ffi::OsString,
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use document::{Id, members::Rootfs};
+use life::Container;
+use mount::{Detached, resolve};
+use operation::Scope;
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat},
+    io::Errno,
+    mount::MountPropagationFlags,
+};
+use toolkit::prelude::*;
+
+use crate::ids::Ids;
+
+/// A root directory, and who owns files in it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// None for the host's: there, links in paths are followed as usual.
+    inside: Option<OwnedFd>,
+    pub(crate) ids: Ids,
+}
+
+/// The most links in one path, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+fn open_root(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open {path:?}"))
+}
+
+impl Root {
+    /// The host's.
+    pub(crate) fn host() -> Result<Self> {
+        Ok(Self { inside: None, ids: Ids::default() })
+    }
+
+    /// What a container sees; of one that does not run, its root file system and its volumes.
+    pub(crate) fn of(scope: &Scope, id: &Id) -> Result<Self> {
+        let container = Container::read(scope, id)?;
+        if container.is_running()? {
+            let inside = open_root(format!("/proc/{}/root", container.identity().pid).as_ref())?;
+            // Only now is it sure that the pid was this process's all the time.
+            if container.is_running()? {
+                let ids = Ids::new(runtime::spec::userns(&container.operation.spec));
+                return Ok(Self { inside: Some(inside), ids });
+            }
+        }
+        leave_mounts().context("make a mount namespace")?;
+        let root = Self::file_system(scope, id)?;
+        root.mount_volumes(&container)?;
+        Ok(root)
+    }
+
+    /// The root file system alone.
+    pub(crate) fn file_system(scope: &Scope, id: &Id) -> Result<Self> {
+        let container = Container::read(scope, id)?;
+        let spec = &container.operation.spec;
+        let path = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        if !is_mounted(&container, &path)? {
+            let error = anyhow!("the files of container \"{id}\" are not mounted");
+            return Err(hint(error, "container-start makes it again after a restart of the machine"));
+        }
+        // What an idmapped mount shows the container, stands here with the container's own numbers.
+        let ids = runtime::spec::userns(spec).filter(|_| !runtime::spec::maps_root_owners(spec));
+        Ok(Self { inside: Some(open_root(&path)?), ids: Ids::new(ids) })
+    }
+
+    /// Mounts the container's volumes where this process alone sees them.
+    fn mount_volumes(&self, container: &Container) -> Result<()> {
+        let Some(root) = &self.inside else { return Ok(()) };
+        let spec = &container.operation.spec;
+        let binds = spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("bind"));
+        for volume in binds {
+            let (Some(source), target) = (volume.source(), volume.destination()) else { continue };
+            // What is the container's own as long as it runs, Docker shows neither.
+            if ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top)) {
+                continue;
+            }
+            let place = match resolve::open_in(root, target, OFlags::PATH) {
+                Err(Errno::NOENT) => continue,
+                place => {
+                    place.with_context(|| format!("open {target:?} of container \"{}\"", container.id))?
+                }
+            };
+            let copy = match Detached::copy(source, true) {
+                Err(error) if operation::is_gone(&error) => continue,
+                copy => copy?,
+            };
+            copy.attach(place).with_context(|| format!("mount {source:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a path. Flags are those of open(2).
+    pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match &self.inside {
+            Some(root) => resolve::open_in(root, path, flags),
+            None => openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()),
+        }
+    }
+
+    /// The directory and the name that a path leads to in the end, whether something is there or not.
+    pub(crate) fn last(&self, path: &Path) -> Result<(PathBuf, PathBuf, OwnedFd), Errno> {
+        let mut path = path.to_owned();
+        for _ in 0..MOST_LINKS {
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(Errno::ISDIR);
+            };
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            let directory = self.open(above, OFlags::PATH | OFlags::DIRECTORY)?;
+            match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) if kind(&found) == FileType::Symlink => {
+                    let target = readlinkat(&directory, name, Vec::new())?.into_bytes();
+                    let target = PathBuf::from(OsString::from_vec(target));
+                    path = above.join(target);
+                }
+                Ok(_) | Err(Errno::NOENT) => return Ok((above.to_owned(), name.into(), directory)),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::LOOP)
+    }
+}
+
+/// What kind of file it is.
+pub(crate) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Whether the root file system of a container is there. A directory that its user named always is.
+fn is_mounted(container: &Container, path: &Path) -> Result<bool> {
+    let Some(rootfs) = container.document.get::<Rootfs>()? else { return Ok(true) };
+    if rootfs.path != path && rootfs.path.canonicalize().ok().as_deref() != Some(path) {
+        return Ok(true);
+    }
+    Ok(mount::table::read()?.iter().any(|entry| entry.target == path))
+}
+
+/// From now on, what is mounted is seen by this process alone.
+fn leave_mounts() -> Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    Ok(mount::propagate(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+}
+
+/// The path of a file of a container, for a person on the host.
+pub(crate) fn shown(scope: &Scope, id: &Id, path: &Path) -> Result<String> {
+    let container = Container::read(scope, id)?;
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let root = match container.is_running()? {
+        true => PathBuf::from(format!("/proc/{}/root", container.identity().pid)),
+        false => container.operation.spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default(),
+    };
+    Ok(root.join(below).to_string_lossy().into_owned())
+}

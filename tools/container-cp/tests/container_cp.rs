@@ -1,0 +1,125 @@
+//! Files in and out of containers, by Docker's rules. Needs root.
+#![allow(clippy::unwrap_used)] // A broken fixture is a failed test.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+};
+
+use testkit::Sandbox;
+
+/// A host with the container `web`, which has a volume, and files to copy.
+fn host() -> Sandbox {
+    let sandbox = Sandbox::with_busybox();
+    let here = sandbox.directory();
+    fs::create_dir_all(here.join("volume")).unwrap();
+    fs::create_dir_all(here.join("tree/deep")).unwrap();
+    fs::write(here.join("tree/deep/file"), "deep").unwrap();
+    fs::write(here.join("file"), "content").unwrap();
+    fs::set_permissions(here.join("file"), fs::Permissions::from_mode(0o4751)).unwrap();
+    symlink("file", here.join("link")).unwrap();
+    let start = "layer-apply --id web < busybox.json | union-mount | ns-exec -d -v $PWD/volume:/data -- \
+                 sh -c 'mkdir /dir; echo inside > /dir/inside; ln -s dir /to-dir; ln -s /etc/shadow /dir/evil; exec sleep 1000' > web.json";
+    sandbox.sh(start).ok();
+    sandbox.sh("until container-exec web test -L /dir/evil; do sleep 0.01; done").ok();
+    sandbox
+}
+
+#[test]
+fn names_are_as_with_docker() {
+    let sandbox = host();
+    let inside =
+        |path: &str| sandbox.sh(&format!("container-exec web find {path} | sort | tr '\n' ' '")).ok();
+    let copy = |arguments: &str| sandbox.sh(&format!("container-cp {arguments}"));
+    // A file: onto a name, over a file, into a directory.
+    copy("file web:/one").ok();
+    copy("tree/deep/file web:one").ok();
+    copy("file web:/dir").ok();
+    copy("file web:/dir/").ok();
+    assert_eq!(sandbox.sh("container-exec web cat /one /dir/file").ok(), "deepcontent");
+    let refused = copy("file web:/none/").exits(1);
+    assert_eq!(
+        refused.stderr,
+        "container-cp: there is no directory \"/none/\"\nhint: without the slash, it is the name of the copy\n"
+    );
+    copy("file web:/none/name").exits(1);
+    // A directory: onto a name, into a directory, its content.
+    copy("tree web:/new").ok();
+    assert_eq!(inside("/new"), "/new /new/deep /new/deep/file ");
+    copy("tree web:/new/").ok();
+    assert_eq!(inside("/new/tree"), "/new/tree /new/tree/deep /new/tree/deep/file ");
+    copy("tree/. web:/dir").ok();
+    assert_eq!(inside("/dir/deep"), "/dir/deep /dir/deep/file ");
+    let refused = copy("tree web:/one").exits(1);
+    assert_eq!(refused.stderr, "container-cp: a directory cannot be copied to \"/one\": that is a file\n");
+    let refused = copy("file/ web:/x").exits(1);
+    assert_eq!(refused.stderr, "container-cp: open \"file/\": Not a directory\n");
+    // The other way, and between two.
+    copy("web:/dir out").ok();
+    assert_eq!(fs::read_to_string(sandbox.directory().join("out/inside")).unwrap(), "inside\n");
+    copy("web:/dir/inside web:/copied").ok();
+    assert_eq!(sandbox.sh("container-exec web cat /copied").ok(), "inside\n");
+    // Links are copied as such, unless it is asked for; where they lead is in the container.
+    copy("link web:/link").ok();
+    copy("-L link web:/followed").ok();
+    assert_eq!(sandbox.sh("container-exec web readlink /link").ok(), "file\n");
+    assert_eq!(sandbox.sh("container-exec web cat /followed").ok(), "content");
+    copy("file web:/to-dir").ok();
+    copy("web:/to-dir/inside by-link").ok();
+    sandbox.sh("container-exec web rm /dir/file; container-cp file web:/to-dir; container-exec web test -f /dir/file").ok();
+    copy("a b").exits(1);
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn no_link_leads_out_of_the_container_and_none_is_followed_on_the_host() {
+    let sandbox = host();
+    sandbox.sh("echo host > /run/secret").ok();
+    sandbox.sh("container-exec web sh -c 'ln -s /run/secret /secret; ln -s ../../../../run up; mkdir /run; echo own > /run/secret'").ok();
+    assert_eq!(sandbox.sh("container-cp -L web:/secret - | tar -x -O").ok(), "own\n");
+    sandbox.sh("container-cp file web:/up/new; test ! -e /run/new; container-exec web test -f /run/new").ok();
+    sandbox.sh("container-cp file web:/secret").ok();
+    assert_eq!(sandbox.sh("cat /run/secret").ok(), "host\n");
+    assert_eq!(sandbox.sh("container-exec web cat /run/secret").ok(), "content");
+    // A tar may say anything.
+    sandbox.sh("mkdir -p evil/a && echo x > evil/a/b && tar -C evil -cf evil.tar --transform 's#^a/b#../../escaped#' a").ok();
+    let refused = sandbox.sh("container-cp - web:/dir < evil.tar").exits(1);
+    assert_eq!(refused.stderr, "container-cp: create \"../../escaped\": its path leads upwards\n");
+    // On the host a link in the place of a directory is none.
+    sandbox.sh("mkdir target && ln -s /run target/deep").ok();
+    let refused = sandbox.sh("container-cp tree/. web:/t && container-cp web:/t/. target").exits(1);
+    assert_eq!(refused.stderr, "container-cp: create \"deep/\": a file is there, and no directory\n");
+    // No rights come out of a container with a file.
+    sandbox.sh("container-exec web sh -c 'echo > /s; chown 1:1 /s; chmod 6755 /s; mknod /n c 1 3'; container-cp web:/s s").ok();
+    let found = sandbox.directory().join("s").metadata().unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o755, 0));
+    let left_out = sandbox.sh("container-cp web:/n n; test ! -e n");
+    assert_eq!(left_out.stderr, "container-cp: warning: device \"n\" is left out\n");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+#[test]
+fn owners_modes_and_what_is_mounted() {
+    let sandbox = host();
+    sandbox
+        .sh("chown 33:34 file; chmod 4751 file; container-cp file web:/plain; container-cp -a file web:/kept")
+        .ok();
+    let stat = "container-exec web stat -c '%u:%g %a' /plain /kept";
+    assert_eq!(sandbox.sh(stat).ok(), "0:0 4751\n33:34 4751\n");
+    sandbox.sh("container-cp -a web:/kept back && container-cp web:/kept mine").ok();
+    assert_eq!(sandbox.sh("stat -c '%u:%g %a' back mine").ok(), "33:34 4751\n0:0 751\n");
+    // A file that is mounted cannot be replaced, and is written to.
+    sandbox.sh("container-cp file web:/etc/hostname").ok();
+    assert_eq!(sandbox.sh("container-exec web cat /etc/hostname").ok(), "content");
+    assert_eq!(sandbox.sh("container-exec web find /etc -name '.container-cp*'").ok(), "");
+    // A container that has ended has its volumes all the same, and nobody else sees them mounted.
+    sandbox.sh("container-cp file web:/data/one; container-stop -t 0 web > /dev/null").ok();
+    sandbox.sh("container-cp file web:/data/two && container-cp web:/data/one out && cmp file out").ok();
+    assert_eq!(sandbox.sh("ls volume").ok(), "one\ntwo\n");
+    assert_eq!(sandbox.sh("grep -c /data /proc/self/mountinfo").exits(1).stdout, "0\n");
+    sandbox
+        .sh("container-cp --no-mounts web:/. - | tar -t > list; grep -qx data/ list; ! grep data/one list")
+        .ok();
+    sandbox.sh("tar -C tree -c . | container-cp - web:/data && cmp tree/deep/file volume/deep/file").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+}

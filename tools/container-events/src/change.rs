@@ -1,0 +1,239 @@
+//! What has changed between two looks at a record.
+
+use std::{path::PathBuf, str::FromStr};
+
+use document::{
+    Id, Instance,
+    members::{Image, Process},
+};
+use life::{Container, Point, State};
+use serde_json::{Value, json};
+use toolkit::prelude::*;
+
+/// What is known of a container.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    instance: Option<Instance>,
+    image: Option<String>,
+    process: Process,
+    state: State,
+    started: Option<Point>,
+    /// Its own cgroup, as a path in its hierarchy.
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+impl Known {
+    pub(crate) fn of(container: &Container) -> Result<Self> {
+        let image: Option<Image> = container.document.get()?;
+        let reference =
+            |image: Image| image.reference.unwrap_or_else(|| image.descriptor.digest().to_string());
+        let has_started = container.process.pid > 0 && !container.has_lost_its_ground();
+        Ok(Self {
+            instance: container.document.get()?,
+            image: image.map(reference),
+            process: container.process.clone(),
+            state: container.state()?,
+            started: has_started.then(|| container.started()).transpose()?.map(Point::from),
+            cgroup: container.cgroup().map(Into::into),
+        })
+    }
+
+    fn event(&self, id: &Id, time: Point, name: &str) -> Value {
+        json!({
+            "time": time.text(),
+            "event": name,
+            "id": id,
+            "instance": self.instance,
+            "image": self.image,
+            "exitStatus": null,
+            "health": null,
+        })
+    }
+
+    fn finished(&self) -> Option<Point> {
+        self.process.finished.as_deref()?.parse().ok()
+    }
+
+    /// The events of its end.
+    fn end(&self, id: &Id, time: Point) -> Vec<(Point, Value)> {
+        let mut events = Vec::new();
+        if self.process.oom_killed == Some(true) {
+            events.push(self.event(id, time, "oom"));
+        }
+        let mut end = self.event(id, time, "die");
+        end["exitStatus"] = json!(self.process.exit_status);
+        events.push(end);
+        if self.process.stopped {
+            events.push(self.event(id, time, "stop"));
+        }
+        events.into_iter().map(|event| (time, event)).collect()
+    }
+
+    /// What its record tells of the past, with times.
+    pub(crate) fn past(&self, id: &Id) -> Vec<(Point, Value)> {
+        let start = self.started.map(|time| (time, self.event(id, time, "start")));
+        let end = self.finished().map(|time| self.end(id, time)).unwrap_or_default();
+        start.into_iter().chain(end).collect()
+    }
+
+    fn is_same_process(&self, other: &Self) -> bool {
+        (self.process.pid, self.process.start_time) == (other.process.pid, other.process.start_time)
+    }
+}
+
+/// The events between two looks at a container; none stands for one that is not there.
+pub(crate) fn changes(id: &Id, before: Option<&Known>, now: Option<&Known>) -> Vec<Value> {
+    let time = Point::now();
+    let mut events = Vec::new();
+    let before = match (before, now) {
+        (Some(old), Some(new)) if old.instance == new.instance => Some(old),
+        (old, new) => {
+            // It is gone, or another one by now.
+            events.extend(old.map(|old| old.event(id, time, "destroy")));
+            events.extend(new.map(|new| new.event(id, time, "create")));
+            None
+        }
+    };
+    let Some(now) = now else { return events };
+    let is_same = before.is_some_and(|before| before.is_same_process(now));
+    if !is_same && now.process.pid > 0 {
+        if let Some(old) = before.filter(|old| old.process.pid > 0 && old.process.finished.is_none()) {
+            // Nobody saw how it ended.
+            events.push(old.event(id, time, "die"));
+        }
+        let begun = now.started.unwrap_or(time);
+        events.push(now.event(id, begun, "start"));
+    }
+    let had_ended = is_same && before.is_some_and(|before| before.process.finished.is_some());
+    if let Some(finished) = now.finished().filter(|_| !had_ended) {
+        events.extend(now.end(id, finished).into_iter().map(|(_, event)| event));
+    }
+    let status = |known: &Known| known.process.health.as_ref().map(|health| health.status.clone());
+    let health = status(now).filter(|now| before.filter(|_| is_same).and_then(status).as_ref() != Some(now));
+    if let Some(health) = health.filter(|health| health != "starting") {
+        let mut event = now.event(id, time, "health_status");
+        event["health"] = health.into();
+        events.push(event);
+    }
+    match (before.map(|before| before.state == State::Paused), now.state == State::Paused) {
+        (None | Some(false), true) => events.push(now.event(id, time, "pause")),
+        (Some(true), false) if is_same && now.process.finished.is_none() => {
+            events.push(now.event(id, time, "unpause"));
+        }
+        _ => {}
+    }
+    events
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    key: &'static str,
+    value: String,
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let key = match key {
+            "container" => "id",
+            "event" => "event",
+            "image" => "image",
+            _ => return Err("it is container=ID, event=NAME or image=NAME".to_owned()),
+        };
+        Ok(Self { key, value: value.to_owned() })
+    }
+}
+
+/// Whether an event is asked for.
+pub(crate) fn admits(filters: &[Filter], event: &Value) -> bool {
+    let holds = |filter: &Filter| {
+        let found = event[filter.key].as_str().unwrap_or_default();
+        // An image may be named without its tag, as with Docker.
+        let is_untagged = || {
+            filter.key == "image"
+                && found.strip_prefix(filter.value.as_str()).is_some_and(|tag| tag.starts_with(':'))
+        };
+        found == filter.value || is_untagged()
+    };
+    filters.iter().all(|filter| filters.iter().any(|other| other.key == filter.key && holds(other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(instance: &str, process: Value, state: State) -> Known {
+        let mut whole = json!({"pid": 0, "startTime": 0});
+        whole.as_object_mut().unwrap().extend(process.as_object().unwrap().clone());
+        Known {
+            instance: serde_json::from_value(json!(instance)).unwrap(),
+            image: Some("busybox:latest".into()),
+            process: serde_json::from_value(whole).unwrap(),
+            state,
+            started: None,
+            cgroup: None,
+        }
+    }
+
+    #[test]
+    fn what_happens_between_two_looks() {
+        let id: Id = "web".parse().unwrap();
+        let made = known("0707070707070707", json!({}), State::Created);
+        let runs = known("0707070707070707", json!({"pid": 7, "startTime": 1}), State::Running);
+        let sick = known(
+            "0707070707070707",
+            json!({"pid": 7, "startTime": 1, "health": {"status": "unhealthy"}}),
+            State::Running,
+        );
+        let paused = known("0707070707070707", json!({"pid": 7, "startTime": 1}), State::Paused);
+        let over = json!({"pid": 7, "startTime": 1, "finished": "2026-01-01T00:00:00Z", "exitStatus": 137, "oomKilled": true, "stopped": true});
+        let over = known("0707070707070707", over, State::Exited);
+        let again = known("0707070707070707", json!({"pid": 8, "startTime": 2}), State::Running);
+        let another = known("0808080808080808", json!({"pid": 9, "startTime": 2}), State::Running);
+        for (before, now, expected) in [
+            (None, Some(&made), &["create"][..]),
+            (None, Some(&runs), &["create", "start"]),
+            (Some(&made), Some(&runs), &["start"]),
+            (Some(&runs), Some(&runs), &[]),
+            (Some(&runs), Some(&sick), &["health_status"]),
+            (Some(&runs), Some(&paused), &["pause"]),
+            (Some(&paused), Some(&runs), &["unpause"]),
+            (Some(&paused), Some(&over), &["oom", "die", "stop"]),
+            (Some(&over), Some(&over), &[]),
+            (Some(&over), Some(&again), &["start"]),
+            (Some(&runs), Some(&again), &["die", "start"]),
+            (Some(&made), Some(&over), &["start", "oom", "die", "stop"]),
+            (Some(&again), Some(&another), &["destroy", "create", "start"]),
+            (Some(&over), None, &["destroy"]),
+        ] {
+            let events = changes(&id, before, now);
+            let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+            assert_eq!(names, expected, "{before:?} {now:?}");
+        }
+        let past = over.past(&id);
+        assert_eq!(past[1].1["exitStatus"], 137);
+        assert_eq!(past[1].1["time"], "2026-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn filters_of_one_kind_are_alternatives() {
+        let event = json!({"id": "web", "event": "die", "image": "busybox:latest"});
+        let filters =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Filter>>();
+        for (texts, expected) in [
+            (&[][..], true),
+            (&["container=web"], true),
+            (&["container=db"], false),
+            (&["container=db", "container=web"], true),
+            (&["container=web", "event=start"], false),
+            (&["image=busybox", "event=start", "event=die"], true),
+            (&["image=busy"], false),
+        ] {
+            assert_eq!(admits(&filters(texts), &event), expected, "{texts:?}");
+        }
+        assert!("label=x".parse::<Filter>().is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Watches the records, and the cgroups of containers, which tell of pauses (inotify(7)).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
+    path::PathBuf,
+};
+
+use document::Id;
+use life::Point;
+use operation::Scope;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify,
+    io::Errno,
+};
+use toolkit::prelude::*;
+
+use crate::change::Known;
+
+/// What is watched.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    inotify: OwnedFd,
+    records: i32,
+    /// The files that tell of pauses: which container's they are.
+    cgroups: HashMap<i32, Id>,
+    /// The same, by containers.
+    watched: BTreeMap<Id, (PathBuf, i32)>,
+}
+
+impl Watch {
+    /// Watches the records. Makes their directory where there is none yet.
+    pub(crate) fn new(scope: &Scope) -> Result<Self> {
+        let failed = || format!("watch {:?}", scope.run_dir);
+        std::fs::create_dir_all(&scope.run_dir).with_context(failed)?;
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let inotify = inotify::init(flags).with_context(failed)?;
+        let wanted =
+            inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF;
+        let records = inotify::add_watch(&inotify, &scope.run_dir, wanted).with_context(failed)?;
+        Ok(Self { inotify, records, cgroups: HashMap::new(), watched: BTreeMap::new() })
+    }
+
+    /// Watches the cgroup of a container too. One that is gone is not watched.
+    pub(crate) fn container(&mut self, id: &Id, known: &Known) {
+        let place = mount::cgroup::visible_place().zip(known.cgroup.as_deref());
+        let Some((top, path)) = place else { return };
+        let path = top.join(path.strip_prefix("/").unwrap_or(path)).join("cgroup.events");
+        if self.watched.get(id).is_some_and(|(watched, _)| *watched == path) {
+            return;
+        }
+        self.forget(id);
+        if let Ok(number) = inotify::add_watch(&self.inotify, &path, inotify::WatchFlags::MODIFY) {
+            self.cgroups.insert(number, id.clone());
+            self.watched.insert(id.clone(), (path, number));
+        }
+    }
+
+    /// Ends that.
+    pub(crate) fn forget(&mut self, id: &Id) {
+        if let Some((_, number)) = self.watched.remove(id) {
+            self.cgroups.remove(&number);
+            // The kernel does it by itself when the cgroup is gone.
+            let _ = inotify::remove_watch(&self.inotify, number);
+        }
+    }
+
+    /// The containers that have changed; waits until one has. None at the time `until`, or when the directory of the records is gone.
+    pub(crate) fn next(&mut self, until: Option<Point>) -> Result<Option<BTreeSet<Id>>> {
+        loop {
+            let patience = until.map(|until| {
+                let left = until.from_now();
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+            });
+            match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], patience.as_ref()) {
+                Err(Errno::INTR) => continue,
+                Ok(0) => return Ok(None),
+                polled => polled.context("wait for a change")?,
+            };
+            match self.read()? {
+                Some(changed) if changed.is_empty() => {}
+                changed => return Ok(changed),
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<BTreeSet<Id>>> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut changed = BTreeSet::new();
+        loop {
+            let event = match reader.next() {
+                Err(Errno::AGAIN) => return Ok(Some(changed)),
+                Err(Errno::INTR) => continue,
+                event => event.context("read what has changed")?,
+            };
+            if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
+                return Err(anyhow!("too much happens at once: some of it was not seen"));
+            }
+            if event.wd() == self.records {
+                if event.events().contains(inotify::ReadFlags::DELETE_SELF) {
+                    return Ok(None);
+                }
+                let name = event.file_name().and_then(|name| name.to_str().ok());
+                let id = name.and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
+                changed.extend(id);
+            } else {
+                changed.extend(self.cgroups.get(&event.wd()).cloned());
+            }
+        }
+    }
+}
