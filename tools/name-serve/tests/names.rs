@@ -150,13 +150,11 @@ fn one_resolver_answers_for_all_and_is_started_again() {
 fn what_cannot_be_is_said() {
     let sandbox = Sandbox::new();
     sandbox.sh("netns-add -n --id web | bridge-attach > web.json; egress-allow a.example < web.json > listed.json").ok();
-    for (command, line) in [(
-        "netns-add -n --id half | name-serve",
-        "no address in `network`: run bridge-attach or veth-pair first",
-    )] {
-        let said = sandbox.sh(&format!("{command} > out.json")).exits(1);
-        assert_eq!(said.stderr.lines().next().unwrap(), format!("name-serve: {line}"), "{command}");
-    }
+    let said = sandbox.sh("netns-add -n --id half | name-serve > out.json").exits(1);
+    assert_eq!(
+        said.stderr.lines().next(),
+        Some("name-serve: no address in `network`: run bridge-attach or veth-pair first")
+    );
     let usage = sandbox.sh("name-serve --network-alias 'a b' < listed.json > out.json").exits(2);
     assert!(usage.stderr.contains("a name has letters, digits, `-` and `_`"), "{}", usage.stderr);
     sandbox.sh("egress-allow --undo < listed.json > web.json; name-serve < web.json > named.json").ok();

@@ -118,7 +118,7 @@ impl Used {
 
     /// False if it is used already, or one of them is.
     fn insert(&mut self, mapping: &Mapping) -> bool {
-        mapping.each().fold(true, |is_new, one| self.insert_one(&one) && is_new)
+        mapping.each().all(|one| self.insert_one(&one))
     }
 
     fn insert_one(&mut self, mapping: &Mapping) -> bool {
