@@ -232,20 +232,21 @@ mod tests {
     fn at_most_twice_the_limit_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut open = log(&path, Some(10));
+        let mut open = log(&path, Some(100));
+        let line = |number: u8| format!("{number:050}");
         for number in 0..9 {
-            open.append(Source::Stdout, format!("line{number}").as_bytes());
+            open.append(Source::Stdout, line(number).as_bytes());
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), "line8");
-        assert_eq!(fs::read_to_string(Log::older(&path)).unwrap(), "line6line7");
+        assert_eq!(fs::read_to_string(&path).unwrap(), line(8));
+        assert_eq!(fs::read_to_string(Log::older(&path)).unwrap(), line(6) + &line(7));
         // One that is there is continued.
         let mut again = log(&path, None);
         again.append(Source::Stderr, b"0123456789");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "line80123456789");
+        assert_eq!(fs::read_to_string(&path).unwrap(), line(8) + "0123456789");
         let mut entries = Entries::open(&path).unwrap();
-        let mut next = || entries.next(15, false).unwrap().map(|chunk| (chunk.source, chunk.from, chunk.to));
-        assert_eq!(next(), Some((Source::Stdout, 0, 5)));
-        assert_eq!(next(), Some((Source::Stderr, 5, 15)));
+        let mut next = || entries.next(60, false).unwrap().map(|chunk| (chunk.source, chunk.from, chunk.to));
+        assert_eq!(next(), Some((Source::Stdout, 0, 50)));
+        assert_eq!(next(), Some((Source::Stderr, 50, 60)));
         assert_eq!(next(), None);
         fs::remove_dir_all(dir.path()).unwrap();
         open.append(Source::Stdout, b"lost, but nothing fails");
