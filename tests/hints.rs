@@ -156,7 +156,7 @@ fn the_first_command_on_a_fresh_machine() {
         assert_eq!(first, format!("{name}: no image \"nosuch\" in the image store"));
     }
     let stave = testkit::repository().join("scripts/stave");
-    let run = sandbox.sh(&format!("{} run --rm --network none nosuch true", stave.display()));
+    let run = sandbox.sh(&format!("{} run --pull never --rm --network none nosuch true", stave.display()));
     let line = "img-inspect: no image \"nosuch\" in the image store";
     says(&run, 125, line, "img-ls lists the images; img-pull fetches one from a registry");
     assert_eq!(sandbox.sh("img-ls && img-verify").status, 0, "nothing is wrong with it");

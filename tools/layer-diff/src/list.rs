@@ -15,7 +15,7 @@ use archive::{Reader, Shown};
 use layer::compression::Compression;
 use toolkit::prelude::*;
 
-use crate::Trees;
+use crate::trees::Trees;
 
 /// The beginning of a name that says that another one was removed, and the name of what hides all that is below.
 const WHITEOUT: &[u8] = b".wh.";

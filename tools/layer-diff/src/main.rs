@@ -15,11 +15,11 @@
 //! root, to read every file and overlayfs's own attributes.
 
 mod list;
+mod trees;
 
 use std::{
     collections::BTreeSet,
-    io::Write,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -27,16 +27,16 @@ use std::{
 use clap::Parser;
 use layer::{
     compression::Compression,
-    diff::{self, Options, Summary},
+    diff::{self, Summary},
 };
 use oci::{
     Layout,
     digest::{Algorithm, Hashing},
     spec::Descriptor,
 };
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde_json::{Value, json};
 use toolkit::prelude::*;
+use trees::{Trees, open, written};
 
 /// Write an upper directory, or the difference between two directories, as a layer
 #[derive(Parser)]
@@ -153,62 +153,6 @@ impl LayerDiff {
             Ok((summary, descriptor))
         })
     }
-}
-
-/// The directory that a container writes to.
-fn written(rootfs: &members::Rootfs) -> Result<PathBuf> {
-    rootfs.upper.clone().ok_or_else(|| anyhow!("`rootfs` is read-only: it has no upper directory"))
-}
-
-/// The source of a layer.
-enum Trees {
-    /// `lower`: the layers that it lies on, lowest first.
-    Upper {
-        upper: OwnedFd,
-        lower: Vec<PathBuf>,
-        without: BTreeSet<Vec<u8>>,
-    },
-    Both {
-        lower: OwnedFd,
-        upper: OwnedFd,
-    },
-}
-
-impl Trees {
-    /// What was there before, lowest first. `directories` are those of the command line.
-    fn lower(&self, directories: &[PathBuf]) -> Vec<PathBuf> {
-        match self {
-            Self::Upper { lower, .. } => lower.clone(),
-            Self::Both { .. } => directories.first().cloned().into_iter().collect(),
-        }
-    }
-
-    fn write(&self, out: impl Write, compression: Compression) -> Result<Summary> {
-        let newest = oci::timestamp::source_date_epoch();
-        Ok(match self {
-            Self::Upper { upper, lower, without } => {
-                let options = Options {
-                    compression,
-                    below: lower.last().cloned(),
-                    without: without.clone(),
-                    newest,
-                    all: None,
-                };
-                diff::upper(upper.as_fd(), out, &options)?
-            }
-            Self::Both { lower, upper } => diff::trees(
-                lower.as_fd(),
-                upper.as_fd(),
-                out,
-                &Options { compression, newest, ..Options::default() },
-            )?,
-        })
-    }
-}
-
-fn open(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open {path:?}"))
 }
 
 fn main() -> ExitCode {

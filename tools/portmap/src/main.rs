@@ -2,9 +2,9 @@
 //!
 //! # Does
 //! Checks that each port is free, and adds it to the maps of the table `inet stave`: on one address of the host, or on all
-//! of them, including 127.0.0.1. IPv6 addresses answer for a container that has one, ::1 among them. Chooses a free port if none is given. Containers reach each
-//! other, and themselves, by published ports as well. Processes of the host can listen on none of them. On a bridge with gateway
-//! mode `routed` it opens the container's port on the container's own address instead.
+//! of them, including 127.0.0.1. IPv6 addresses answer for a container that has one, ::1 among them. Chooses a free port if none
+//! is given. Containers reach each other, and themselves, by published ports as well. Processes of the host can listen on none of
+//! them. On a bridge with gateway mode `routed` it opens the container's port on the container's own address instead.
 //! # Reads
 //! `network`, `networks`; with `--publish-all`, `image` and `ports`.
 //! # Adds
@@ -14,6 +14,7 @@
 //! # Needs
 //! root (CAP_NET_ADMIN); the table that netns-bridge makes.
 
+mod attachment;
 mod exposed;
 mod free;
 mod hand_over;
@@ -21,12 +22,10 @@ mod plugin;
 mod publish;
 mod routed;
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    process::ExitCode,
-};
+use std::{net::Ipv6Addr, process::ExitCode};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
+use attachment::{attachment, container_of};
 use clap::{ArgGroup, Parser};
 use document::{
     Document,
@@ -35,8 +34,8 @@ use document::{
 use hand_over::HandOver;
 use nat::Mapping;
 use operation::Scope;
-use publish::{Container, Publish};
-use toolkit::{Common, Context, Filter, Invocation, Plan, hint};
+use publish::Publish;
+use toolkit::{Common, Context, Filter, Invocation, Plan};
 
 /// Publish ports of a container on the host
 #[derive(Parser)]
@@ -139,36 +138,6 @@ impl Filter for Portmap {
             operations.push(hold::HoldOperation::new(&context.id, &held, recorded)?.into());
         }
         Ok(Plan { adds: members::Ports(adds), operations })
-    }
-}
-
-/// The attachment whose address the ports lead to: that by which answers find the way out.
-fn attachment(document: &Document) -> Result<members::Attachment> {
-    document.require::<members::Network>()?;
-    let all = document.attachments()?;
-    if all.is_empty() {
-        bail!("no address in `networks`: run veth-pair or bridge-attach first");
-    }
-    if all.iter().all(|one| one.bridge.internal) {
-        let error = anyhow!("no port of the container can be published: its networks are internal");
-        return Err(hint(error, "attach it to another network first"));
-    }
-    let mut open = all.into_iter().filter(|one| !one.bridge.internal).collect::<Vec<_>>();
-    let main = open.iter().map(members::Attachment::metric).enumerate().min_by_key(|(_, metric)| *metric);
-    Ok(open.swap_remove(main.map_or(0, |(at, _)| at)))
-}
-
-fn container_of(attachment: &members::Attachment) -> Result<Container> {
-    let mut container = Container::default();
-    for address in attachment.addresses() {
-        match address {
-            IpAddr::V4(address) => container.v4 = container.v4.or(Some(address)),
-            IpAddr::V6(address) => container.v6 = container.v6.or(Some(address)),
-        }
-    }
-    match container.each().next() {
-        Some(_) => Ok(container),
-        None => bail!("no address of network {:?} in `networks`", attachment.name),
     }
 }
 

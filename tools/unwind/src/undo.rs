@@ -89,7 +89,7 @@ impl Tools {
             let Some(waiting) = started.pop_front() else { break };
             let given = waiting.and_then(|waiting| waiting.give(document, batch));
             started.extend(to_start.next().map(|batch| self.start(batch)));
-            match given.and_then(|given| self.take(document, batch, given)) {
+            match given.and_then(|given| self.take(document, batch, given, failure.is_some())) {
                 Ok(failed) => failure = failure.or(failed),
                 Err(error) => errors.push(error.context(undo_step(&batch.tool))),
             }
@@ -239,8 +239,15 @@ impl Tools {
         is_ours(tool) && self.beside.join(tool).is_file()
     }
 
-    /// The tool's version of its document, without the steps of the batch. Returns the failure that it reported.
-    fn take(&mut self, document: &mut Document, batch: &Batch, given: Given) -> Result<Option<Failure>> {
+    /// The tool's version of its document, without the steps of the batch. Returns the failure that it reported. After the failure
+    /// of another one (`has_failed`), it may leave what must not be undone before that.
+    fn take(
+        &mut self,
+        document: &mut Document,
+        batch: &Batch,
+        given: Given,
+        has_failed: bool,
+    ) -> Result<Option<Failure>> {
         let Given { program, mut child, above } = given;
         let mut written = Vec::new();
         if let Some(mut output) = child.stdout.take() {
@@ -263,7 +270,7 @@ impl Tools {
         self.ending.push(child);
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
-        if failure.is_none() && after.tools()?.len() > batch.from {
+        if failure.is_none() && !has_failed && after.tools()?.len() > batch.from {
             bail!("{program:?} --undo left the step in the document");
         }
         if failure.is_none() && !is_ours(&batch.tool) {

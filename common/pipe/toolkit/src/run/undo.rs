@@ -143,7 +143,9 @@ impl Undo<'_> {
                 continue;
             };
             if let Err(error) = (self.refuse)(&recorded, &listed[found].1) {
-                errors.push(error);
+                // What unwind has tried before this one has failed, and has said so.
+                let is_told = recorded.get::<Failure>()?.is_some_and(|failure| failure.tool == "unwind");
+                errors.extend((!is_told).then_some(error));
                 break;
             }
             match self.undo::<O>(&listed[found].1, &mut errors) {
