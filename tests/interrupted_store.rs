@@ -46,7 +46,7 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
     let (files, layers) = (lines(sandbox, FILES), lines(sandbox, LAYERS));
     assert!(moments.len() >= 10, "too few to be true: {moments:?}");
     let (mut made, mut not_made) = (0, 0);
-    for moment in moments {
+    for moment in killing::some(moments) {
         let context = format!("{tool} killed at {moment:?}");
         sandbox.sh(start).ok();
         sandbox.sh(&script(&killing::at(&moment)));
@@ -158,7 +158,7 @@ fn removal_is_killed_at_every_change(tool: &str) {
     let collect = "img-gc -q --grace 0s > /dev/null";
     sandbox.sh(collect).ok();
     let whole = (lines(&sandbox, FILES), lines(&sandbox, LAYERS));
-    for moment in moments {
+    for moment in killing::some(moments) {
         let context = format!("{tool} killed at {moment:?}");
         sandbox.sh("rm -rf root && cp -a start root").ok();
         sandbox.sh(&script(&killing::at(&moment)));
