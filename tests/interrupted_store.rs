@@ -82,7 +82,8 @@ fn killed_at_every_change(sandbox: &Sandbox, tool: &str) {
             "{context}"
         );
     }
-    assert!(made > 0 && not_made > 0, "{made} runs came to their end, {not_made} did not");
+    let both = made > 0 && not_made > 0;
+    assert!(both || !killing::takes_all(), "{made} runs came to their end, {not_made} did not");
 }
 
 #[test]

@@ -27,8 +27,12 @@ pub(crate) fn moments(sandbox: &Sandbox, script: impl Fn(&str) -> String) -> BTr
 
 /// Those of these moments at which the tool is killed: each third, and all of them with `scripts/test --all`.
 pub(crate) fn some(moments: BTreeSet<Moment>) -> impl Iterator<Item = Moment> {
-    let step = if std::env::var_os("STAVE_TEST_ALL").is_some() { 1 } else { 3 };
-    moments.into_iter().step_by(step)
+    moments.into_iter().step_by(if takes_all() { 1 } else { 3 })
+}
+
+/// Whether it is killed at all of them.
+pub(crate) fn takes_all() -> bool {
+    std::env::var_os("STAVE_TEST_ALL").is_some()
 }
 
 /// Every call with one of these names that a tool makes, in all its processes, with its arguments.
