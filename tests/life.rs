@@ -53,10 +53,40 @@ fn policies_start_it_again_and_a_stop_ends_that() {
     );
     sandbox.sh("unwind web > /dev/null").ok();
     start(&sandbox, "", "-d --restart always -- false");
-    sandbox.sh("container-stop web && sleep 0.5").ok();
+    // It stays so: there is no monitor any more that would start it.
+    sandbox.sh("container-stop web; until flock -n /run/stave/web.monitor true; do sleep 0.01; done").ok();
     assert_eq!(sandbox.sh("container-ls --format '{state}' web").ok(), "exited\n");
     sandbox.sh("unwind web > /dev/null").ok();
     sandbox.assert_as(&before);
+}
+
+/// A start that fails is one of those that are counted.
+#[test]
+fn one_that_cannot_be_started_again_is_given_up() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox
+        .sh("layer-apply --id first < busybox.json | union-mount | ns-exec -d -- sleep 1000 > first.json")
+        .ok();
+    let script = "sh -c 'until test -e /go; do sleep 0.01; done; exit 3'";
+    start(&sandbox, "", &format!("-d --network container:first --restart on-failure:2 -- {script}"));
+    sandbox.sh("unwind first > /dev/null; container-exec web touch /go").ok();
+    until(&sandbox, "{state} {restarts}", "exited 2");
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// A pipe that nobody writes to any more is ready to be read for ever.
+#[test]
+fn a_health_check_that_closes_its_output_keeps_no_monitor_busy() {
+    let sandbox = Sandbox::with_busybox();
+    let check = "exec >&- 2>&-; touch /asked; exec sleep 1000";
+    let health = format!("--health-cmd '{check}' --health-interval 0.01 --health-timeout 1000");
+    start(&sandbox, "", &format!("-d {health} -- sleep 1000"));
+    sandbox.sh("until container-exec web test -e /asked; do sleep 0.01; done").ok();
+    let pipes = "readlink /proc/$monitor/fd/* | grep -q pipe:";
+    sandbox
+        .sh(&format!("monitor=$({MONITOR}); test -e /proc/$monitor && timeout 20 sh -c \"while {pipes}; do sleep 0.01; done\""))
+        .ok();
+    sandbox.sh("unwind web > /dev/null").ok();
 }
 
 #[test]
@@ -64,9 +94,10 @@ fn a_killed_monitor_is_replaced_and_nothing_is_left() {
     let sandbox = Sandbox::with_busybox();
     let before = sandbox.snapshot();
     start(&sandbox, "", "-d -- sh -c 'echo one; until test -e /go; do sleep 0.01; done; echo two; exit 9'");
-    sandbox
-        .sh(&format!("until container-logs web | grep -q one; do sleep 0.02; done; kill -9 $({MONITOR})"))
-        .ok();
+    sandbox.sh("until container-logs web | grep -q one; do sleep 0.02; done").ok();
+    // It is there until it has ended.
+    let gone = "while grep -qs '^State:[^Z]*$' /proc/$monitor/status; do sleep 0.01; done";
+    sandbox.sh(&format!("monitor=$({MONITOR}); kill -9 $monitor; {gone}")).ok();
     sandbox.sh("container-start --all > /dev/null").ok();
     sandbox.sh("container-exec web touch /go; container-wait web > /dev/null").ok();
     assert_eq!(sandbox.sh("container-logs web").ok(), "one\ntwo\n");
@@ -206,7 +237,9 @@ fn an_end_that_nobody_has_seen_is_put_on_record_and_frees_the_ports() {
 fn an_end_that_cannot_be_written_for_a_while_is_not_lost() {
     let sandbox = Sandbox::with_busybox();
     start(&sandbox, "", "-d -- sleep 1000");
-    sandbox.sh("mount -o remount,ro /run && kill -9 $(container-ls --format '{pid}' web) && sleep 0.3").ok();
+    // When the process is gone, its monitor has its status.
+    let kill = "pid=$(container-ls --format '{pid}' web); kill -9 $pid; while test -e /proc/$pid; do sleep 0.01; done";
+    sandbox.sh(&format!("mount -o remount,ro /run; {kill}")).ok();
     assert_eq!(sandbox.sh("jq .process.finished /run/stave/web.json").ok(), "null\n");
     sandbox.sh("mount -o remount,rw /run").ok();
     assert_eq!(sandbox.sh("container-wait --format '{exitStatus}' web").ok(), "137\n");
@@ -310,6 +343,7 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
     make("web-never", "--durable", "", &format!("-- {run}"));
     make("web-stopped", "--durable", "", &format!("--restart unless-stopped -- {run}"));
     make("web-lost", "", "", &format!("--restart always -- {run}"));
+    make("web-beside", "--durable", "", &format!("--network container:web-never -- {run}"));
     sandbox.sh("container-stop -t 0 web-stopped > /dev/null").ok();
     sandbox.sh("until container-exec web test -s /runs; do sleep 0.01; done").ok();
     let address = sandbox.sh("container-ls --format '{ip}' web").ok();
@@ -330,11 +364,20 @@ fn after_a_restart_of_the_machine_what_should_run_is_made_again() {
     for tool in ["union-mount", "cgroup-limit", "netns-bridge", "veth-pair", "portmap", "ns-exec"] {
         sandbox.sh(&format!("{tool} --check < /run/stave/web.json > /dev/null")).ok();
     }
+    // The process whose network it had is another one by now, or none.
+    let outcome = sandbox.sh("container-start web-beside").exits(1);
+    assert!(
+        outcome
+            .stderr
+            .contains("enter the net namespace of another container: the machine was restarted since"),
+        "{}",
+        outcome.stderr
+    );
     // Those that should not run do when they are asked to.
     sandbox.sh("container-start web-never web-stopped > /dev/null").ok();
     assert_eq!(sandbox.sh("container-ls --running --format '{id}'").ok(), "web\nweb-never\nweb-stopped\n");
     sandbox
-        .sh("unwind web web-never web-stopped web-lost > /dev/null; umount /proc/sys/kernel/random/boot_id")
+        .sh("unwind web web-never web-stopped web-lost web-beside > /dev/null; umount /proc/sys/kernel/random/boot_id")
         .ok();
     sandbox.assert_as(&before);
 }

@@ -207,6 +207,14 @@ impl Container {
         Connection::open(&Place::open(&scope.run_dir, self.id.as_str())?)
     }
 
+    /// Whether it has a monitor, also one that is stopped.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_monitor(&self, scope: &Scope) -> Result<bool> {
+        Connection::has_peer(&Place::open(&scope.run_dir, self.id.as_str())?)
+    }
+
     /// When its process was started, since 1970.
     ///
     /// # Errors
@@ -235,6 +243,7 @@ impl Container {
     /// # Errors
     /// When the record is not as it should be.
     pub(crate) fn end_with_machine(&mut self, wanted: bool) -> Result<()> {
+        runtime::spec::forget_owners(&mut self.operation.spec);
         self.identify(Identity { pid: 0, start_time: 0 })?;
         let ran = self.process.pid > 0 && self.process.finished.is_none();
         self.edit(|process| {

@@ -66,7 +66,8 @@ impl Recorded {
 
     fn tell_end(&self, end: End) -> Result<Next> {
         let Some((record, mut container)) = self.lock()? else { return Ok(Next::Leave) };
-        let Some(next) = close(&mut container, end, true)? else { return Ok(Next::Leave) };
+        let ran = ran(&container)?;
+        let Some(next) = close(&mut container, end, true, ran)? else { return Ok(Next::Leave) };
         settle(&self.scope, &record, &container, next)?;
         Ok(next)
     }
@@ -78,7 +79,12 @@ impl Recorded {
         }
         let started = match runtime::start(&container.operation.spec, streams) {
             Ok(started) => started,
-            Err(error) => return self.not_started(&record, container, &error).map(Err),
+            Err(error) => {
+                // Nothing else counts this one.
+                let restarts = container.process.restarts.unwrap_or_default().saturating_add(1);
+                container.edit(|process| drop(process.insert("restarts".into(), restarts.into())))?;
+                return self.not_started(&record, container, &error).map(Err);
+            }
         };
         container.begin(started.identity(), true)?;
         put(&self.scope, &record, &container)?;
@@ -90,7 +96,7 @@ impl Recorded {
 
     fn not_started(&self, record: &Record, mut container: Container, why: &runtime::Error) -> Result<Next> {
         let end = End { identity: container.identity(), status: Some(i32::from(why.status())) };
-        let next = close(&mut container, end, true)?.unwrap_or(Next::Leave);
+        let next = close(&mut container, end, true, Duration::ZERO)?.unwrap_or(Next::Leave);
         settle(&self.scope, record, &container, next)?;
         Ok(next)
     }
@@ -118,9 +124,15 @@ fn is_wanted(container: &Container) -> bool {
     container.process.restarting && !container.process.stopped
 }
 
-/// Notes the end of a process. Says what comes next; none if the record is about another process. `restarts`: somebody is there
-/// to start it again.
-fn close(container: &mut Container, end: End, restarts: bool) -> Result<Option<Next>> {
+/// How long a process has run that ends now.
+fn ran(container: &Container) -> Result<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(now.saturating_sub(container.started()?))
+}
+
+/// Notes the end of a process that ran so long. Says what comes next; none if the record is about another process. `restarts`: somebody
+/// is there to start it again.
+fn close(container: &mut Container, end: End, restarts: bool, ran: Duration) -> Result<Option<Next>> {
     if container.identity() != end.identity {
         return Ok(None);
     }
@@ -129,8 +141,6 @@ fn close(container: &mut Container, end: End, restarts: bool) -> Result<Option<N
         && !process.stopped
         && !container.document.has_failed()
         && container.policy().wants(end.status, process.restarts.unwrap_or_default());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ran = now.saturating_sub(container.started()?);
     let before = process.pause.map(Duration::from_millis);
     let pause = policy::pause(ran, before);
     note(container, end, again.then_some(pause))?;
@@ -179,7 +189,8 @@ pub fn end(scope: &Scope, id: &Id, end: End, document: &mut Document) -> Result<
     }
     let recorded = Recorded::new(scope, id, document)?;
     let Some((record, mut container)) = recorded.lock()? else { return Ok(()) };
-    if let Some(next) = close(&mut container, end, false)? {
+    let ran = ran(&container)?;
+    if let Some(next) = close(&mut container, end, false, ran)? {
         settle(scope, &record, &container, next)?;
     }
     Ok(())
@@ -198,7 +209,8 @@ pub(crate) fn unseen(scope: &Scope, container: &Container, status: Option<i32>) 
         return Ok(now.process.exit_status);
     }
     let restarts = now.operation.log.is_some();
-    if let Some(next) = close(&mut now, End { identity: container.identity(), status }, restarts)? {
+    let (end, ran) = (End { identity: container.identity(), status }, ran(&now)?);
+    if let Some(next) = close(&mut now, end, restarts, ran)? {
         settle(scope, &record, &now, next)?;
     }
     Ok(status)

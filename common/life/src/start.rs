@@ -29,7 +29,7 @@ pub fn start(scope: &Scope, id: &Id) -> Result<Option<Vec<String>>> {
     let state = container.state()?;
     match state {
         State::Running => return Ok(None),
-        State::Restarting if container.monitor(scope)?.is_some() => {
+        State::Restarting if container.has_monitor(scope)? => {
             let error = refused("it is about to be started again by itself");
             return Err(error.with_hint(format!("`container-stop {id}` calls that off")));
         }
@@ -73,7 +73,7 @@ fn run(scope: &Scope, record: &Record, container: &mut Container) -> Result<Vec<
 /// # Errors
 /// When the container cannot be looked at, or the monitor cannot be made.
 pub fn adopt(scope: &Scope, container: &Container) -> Result<bool> {
-    if container.operation.log.is_none() || container.monitor(scope)?.is_some() {
+    if container.operation.log.is_none() || container.has_monitor(scope)? {
         return Ok(false);
     }
     if !container.is_running()? {

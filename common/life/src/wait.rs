@@ -12,6 +12,9 @@ use crate::{Container, Result, keeper};
 /// How long the end of a process may take to be on record when nobody is known who writes it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The pause between two looks for who writes it.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long it may take whoever writes it.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -22,7 +25,7 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// When the process or the record cannot be looked at.
 pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
     let mut process = None;
-    let mut deadline = None;
+    let (mut deadline, mut look) = (None, None);
     loop {
         let Some(container) = Container::find(scope, id)? else { return Ok(None) };
         if container.identity() != identity {
@@ -41,9 +44,12 @@ pub fn wait(scope: &Scope, id: &Id, identity: Identity) -> Result<Option<i32>> {
             deadline = Some(Instant::now() + PATIENCE);
             continue;
         };
-        // A monitor that answers writes it soon.
-        if Instant::now() > deadline && container.monitor(scope)?.is_none() {
-            return keeper::unseen(scope, &container, process.as_ref().and_then(runtime::status_of));
+        if Instant::now() > look.unwrap_or(deadline) {
+            // A monitor that is there writes it soon.
+            if !container.has_monitor(scope)? {
+                return keeper::unseen(scope, &container, process.as_ref().and_then(runtime::status_of));
+            }
+            look = Some(Instant::now() + LOOK);
         }
         if Instant::now() > deadline + LONG_PATIENCE {
             return Err(Error::new(

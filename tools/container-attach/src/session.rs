@@ -43,6 +43,7 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
         raw,
         watch: Watch::new(&tool.detach_keys),
         types: !tool.no_stdin,
+        is_resized: false,
         typed: Vec::new(),
     };
     session.resize()?;
@@ -55,6 +56,9 @@ pub(crate) fn run(connection: &Connection, container: &Container, tool: &Contain
             return Ok(outcome);
         }
         if has_room {
+            if session.is_resized {
+                session.resize()?;
+            }
             session.pass_on();
         }
         if typed && session.input()? {
@@ -83,22 +87,24 @@ struct Session<'a> {
     watch: Watch<'a>,
     /// Standard input has more.
     types: bool,
+    /// The monitor has still to be told the size of the terminal.
+    is_resized: bool,
     /// What was read of it and is not passed on yet: the process may be busy.
     typed: Vec<u8>,
 }
 
 impl Session<'_> {
-    fn resize(&self) -> Result<()> {
-        match self.raw.as_ref().and_then(RawTerminal::size) {
-            Some((columns, rows)) => Ok(self.connection.resize(columns, rows)?),
-            None => Ok(()),
+    fn resize(&mut self) -> Result<()> {
+        if let Some((columns, rows)) = self.raw.as_ref().and_then(RawTerminal::size) {
+            self.is_resized = !self.connection.resize(columns, rows)?;
         }
+        Ok(())
     }
 
     /// Waits. While the process has no room for what was typed, nothing more is read.
     fn wait(&self, signals: &Foreground) -> Result<Ready> {
         let stdin = io::stdin();
-        let out = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let out = if self.typed.is_empty() && !self.is_resized { PollFlags::empty() } else { PollFlags::OUT };
         let mut fds =
             vec![PollFd::new(self.connection, PollFlags::IN | out), PollFd::new(signals, PollFlags::IN)];
         if self.types && self.typed.is_empty() {
@@ -118,7 +124,7 @@ impl Session<'_> {
     }
 
     /// Passes signals on, or ends as by one of them.
-    fn signals(&self, signals: &Foreground) -> Result<Option<Outcome>> {
+    fn signals(&mut self, signals: &Foreground) -> Result<Option<Outcome>> {
         while let Some(signal) = signals.next() {
             if signal == Signal::WINCH {
                 self.resize()?;

@@ -125,7 +125,7 @@ fn run(scope: &Scope, container: &Container, log: &Log, filter: Filter, follow: 
 /// Whether there may be more: the container runs, is about to run again, or its end is not on record yet.
 fn runs(scope: &Scope, container: &Container) -> Result<bool> {
     let Ok(now) = Container::read(scope, &container.id) else { return Ok(false) };
-    let has_monitor = || now.monitor(scope).is_ok_and(|monitor| monitor.is_some());
+    let has_monitor = || now.has_monitor(scope).unwrap_or_default();
     Ok(now.is_running()?
         || now.process.restarting
         || (now.process.pid > 0 && now.process.finished.is_none() && has_monitor()))

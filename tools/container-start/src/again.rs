@@ -39,7 +39,7 @@ fn is_wanted(scope: &Scope, id: &Id) -> Result<bool> {
     }
     // Nobody is there who starts it, or nobody was there to see its end. One whose end is known has ended for good.
     match container.process.restarting {
-        true => Ok(container.monitor(scope)?.is_none()),
+        true => Ok(!container.has_monitor(scope)?),
         false => Ok(container.has_ended_unseen()? && container.outlives_machine()),
     }
 }

@@ -45,7 +45,7 @@ fn wait(scope: &Scope, id: &Id) -> Result<Value> {
             }
             State::Exited if container.has_ended_unseen()? => life::wait(scope, id, container.identity())?,
             // One whose monitor is gone waits in vain.
-            State::Restarting if container.monitor(scope)?.is_some() => {
+            State::Restarting if container.has_monitor(scope)? => {
                 sleep(Duration::from_millis(20));
                 continue;
             }

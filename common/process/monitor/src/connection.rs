@@ -41,6 +41,14 @@ impl Connection {
         Ok(socket::reach(place)?.map(|socket| Self { socket }))
     }
 
+    /// Whether a container has a monitor, also one that is stopped and lets nobody in.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_peer(place: &Place) -> Result<bool> {
+        socket::is_there(place)
+    }
+
     fn say(&self, packet: &[u8]) -> Result<()> {
         self.send(packet, SendFlags::NOSIGNAL).map_err(failed("send", "to the monitor"))
     }
@@ -70,12 +78,16 @@ impl Connection {
         self.say(json!({"request": "attach", "stdin": stdin}).to_string().as_bytes())
     }
 
-    /// Gives the container's terminal a size.
+    /// Gives the container's terminal a size. False if the monitor has no room for that now.
     ///
     /// # Errors
     /// When the monitor is gone.
-    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        self.say(json!({"request": "resize", "columns": columns, "rows": rows}).to_string().as_bytes())
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<bool> {
+        let packet = json!({"request": "resize", "columns": columns, "rows": rows}).to_string();
+        match self.send(packet.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(false),
+            sent => sent.map(|()| true).map_err(failed("send", "to the monitor")),
+        }
     }
 
     /// Passes on what was typed, as far as there is room for it now. Returns how many bytes were: less than all of them while the

@@ -6,12 +6,18 @@ use std::{
 };
 
 use runtime::{Identity, Running};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
 
 use crate::{Keeper, Outcome, Probe};
 
 /// How much of the output is kept, in bytes, as with Docker.
 const KEPT: usize = 4096;
+
+/// How long a check that is killed may take to end before there is something else to do.
+const DYING: Duration = Duration::from_millis(500);
 
 /// How often the output is read before there is something else to do: a check may write without end.
 const ROUNDS: usize = 16;
@@ -26,12 +32,15 @@ pub(crate) struct Health {
     is_starting: bool,
     next: Instant,
     running: Option<Check>,
+    /// Checks that are over, and nobody could wait for yet.
+    left: Vec<Running>,
 }
 
 #[derive(Debug)]
 struct Check {
     process: Running,
-    output: OwnedFd,
+    /// None once it has closed it.
+    output: Option<OwnedFd>,
     printed: Vec<u8>,
     until: Instant,
 }
@@ -41,7 +50,15 @@ impl Health {
     pub(crate) fn of(keeper: &mut dyn Keeper, identity: Identity) -> Option<Self> {
         let probe = keeper.probe()?;
         let now = Instant::now();
-        let health = Self { probe, identity, began: now, is_starting: true, next: now, running: None };
+        let health = Self {
+            probe,
+            identity,
+            began: now,
+            is_starting: true,
+            next: now,
+            running: None,
+            left: Vec::new(),
+        };
         Some(Self { next: now + health.pause(), ..health })
     }
 
@@ -56,13 +73,17 @@ impl Health {
     }
 
     /// The process of the check, and its output.
-    pub(crate) fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
-        self.running.as_ref().map(|check| [check.process.as_fd(), check.output.as_fd()])
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let checks = self.running.iter();
+        checks
+            .flat_map(|check| [Some(check.process.as_fd()), check.output.as_ref().map(AsFd::as_fd)])
+            .flatten()
     }
 
     /// Begins a check when it is time, ends one that takes too long, and takes the result of one that has ended.
     pub(crate) fn turn(&mut self, keeper: &mut dyn Keeper) {
         let now = Instant::now();
+        self.left.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
         let Some(check) = &mut self.running else {
             // In a container that is paused, a check would be stopped before it begins.
             if now >= self.next && keeper.is_paused() {
@@ -81,19 +102,20 @@ impl Health {
             return;
         }
         let Some(mut check) = self.running.take() else { return };
-        let status = match ended {
-            true => Some(check.process.wait().unwrap_or(125)),
-            false => {
-                check.process.kill();
-                let _ = check.process.wait();
-                None
-            }
-        };
         let _ = read(&mut check);
-        let mut output = String::from_utf8_lossy(&check.printed).into_owned();
-        if status.is_none() {
+        let Check { mut process, printed, .. } = check;
+        let mut output = String::from_utf8_lossy(&printed).into_owned();
+        if !ended {
+            process.kill();
+            let _ = runtime::ended(&process, Some(DYING));
             output = format!("health check took longer than {:?}", self.probe.timeout);
         }
+        let known = process.try_wait();
+        if let Ok(None) = known {
+            // Something traces it, or it does not end.
+            self.left.push(process);
+        }
+        let status = ended.then(|| known.ok().flatten().unwrap_or(125));
         self.answer(keeper, status, output);
     }
 
@@ -108,6 +130,7 @@ impl Health {
         match keeper.ask(self.identity, &inside, &mut told) {
             Some(process) => {
                 let until = now + self.probe.timeout;
+                let output = Some(output);
                 self.running = Some(Check { process, output, printed: Vec::new(), until });
             }
             None => self.answer(keeper, Some(125), told),
@@ -128,9 +151,16 @@ impl Health {
 fn read(check: &mut Check) -> bool {
     let mut buffer = [0_u8; KEPT];
     for _ in 0..ROUNDS {
-        let Ok(length @ 1..) = rustix::io::read(&check.output, &mut buffer) else { break };
-        let room = KEPT - check.printed.len();
-        check.printed.extend_from_slice(&buffer[..length.min(room)]);
+        let Some(output) = &check.output else { break };
+        match rustix::io::read(output, &mut buffer) {
+            Ok(length @ 1..) => {
+                let room = KEPT - check.printed.len();
+                check.printed.extend_from_slice(&buffer[..length.min(room)]);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => break,
+            // It would be ready to be read for ever.
+            _ => check.output = None,
+        }
     }
     crate::run::is_readable(&check.process)
 }

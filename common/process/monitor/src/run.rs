@@ -229,9 +229,8 @@ impl Monitor {
         let interests = self.clients.interests();
         fds.extend(interests.map(|(client, flags)| PollFd::from_borrowed_fd(client, flags)));
         let health = self.health.as_ref();
-        if let Some([process, output]) = health.and_then(Health::descriptors) {
-            fds.extend([process, output].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        }
+        let asked = health.into_iter().flat_map(Health::descriptors);
+        fds.extend(asked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let slow = waits.then(|| Instant::now() + Duration::from_secs(1));
         let deadlines = [self.again, health.map(Health::deadline), slow];
         let patience = deadlines.into_iter().flatten().min().map(|deadline| {

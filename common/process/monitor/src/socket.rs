@@ -54,27 +54,52 @@ pub(crate) fn listen(listener: &OwnedFd) {
 /// How long a monitor that is there may take to listen.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What is on the other side.
+enum Peer {
+    Nobody,
+    /// A monitor that lets nobody in now: others wait before us, and it may be stopped.
+    Busy,
+    Connected(OwnedFd),
+}
+
 /// A connection to the monitor; none if there is none.
 pub(crate) fn reach(place: &Place) -> Result<Option<OwnedFd>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let reached = attempt(place)?;
-        if reached.is_some() || Instant::now() > deadline || !streams::is_taken(place) {
-            return Ok(reached);
+        let is_late = Instant::now() > deadline;
+        match attempt(place)? {
+            Peer::Connected(socket) => return Ok(Some(socket)),
+            Peer::Nobody if is_late || !streams::is_taken(place) => return Ok(None),
+            Peer::Busy if is_late => return Err(failed("connect to", place.shown(NAME))(Errno::AGAIN)),
+            Peer::Nobody | Peer::Busy => sleep(Duration::from_millis(2)),
         }
-        sleep(Duration::from_millis(2));
     }
 }
 
-fn attempt(place: &Place) -> Result<Option<OwnedFd>> {
+/// Whether there is a monitor.
+pub(crate) fn is_there(place: &Place) -> Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt(place)? {
+            Peer::Connected(_) | Peer::Busy => return Ok(true),
+            Peer::Nobody if Instant::now() > deadline || !streams::is_taken(place) => return Ok(false),
+            Peer::Nobody => sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+/// Waits for nobody.
+fn attempt(place: &Place) -> Result<Peer> {
     let reach = || {
-        let socket = socket(SocketFlags::empty())?;
+        let socket = socket(SocketFlags::NONBLOCK)?;
         connect(&socket, &SocketAddrUnix::new(place.short(NAME))?)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
         Ok(socket)
     };
     match reach() {
-        Ok(socket) => Ok(Some(socket)),
-        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::CONNRESET) => Ok(None),
+        Ok(socket) => Ok(Peer::Connected(socket)),
+        Err(Errno::AGAIN) => Ok(Peer::Busy),
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::CONNRESET) => Ok(Peer::Nobody),
         Err(errno) => Err(failed("connect to", place.shown(NAME))(errno)),
     }
 }

@@ -19,7 +19,7 @@ use runtime::{
 };
 use testkit::wait_for;
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes exit statuses to a file, and starts the process again until it has so many lines.
 struct Counter {
@@ -212,6 +212,22 @@ fn a_container_cannot_take_the_place_of_its_monitor() {
     wait_for("its end", LIMIT, || !monitor.is_alive().unwrap());
     assert!(monitor::take_over(case.place(), identity, Some(case.log()), true, &mut keeper).unwrap());
     drop(streams);
+    identity.kill().unwrap();
+    case.operation.undo(&case.scope).unwrap();
+}
+
+/// One that is stopped is there, however many want to know: nobody waits for it.
+#[test]
+fn a_monitor_that_is_stopped_is_there() {
+    let case = Case::new();
+    let identity = case.launch(&mut case.counter("sleep 100", false, 1), false);
+    assert!(Connection::has_peer(&case.place()).unwrap());
+    let monitor = Identity::of(Case::monitor_of(identity)).unwrap().open().unwrap().unwrap();
+    rustix::process::pidfd_send_signal(&monitor, rustix::process::Signal::STOP).unwrap();
+    for _ in 0..40 {
+        assert!(Connection::has_peer(&case.place()).unwrap());
+    }
+    rustix::process::pidfd_send_signal(&monitor, rustix::process::Signal::CONT).unwrap();
     identity.kill().unwrap();
     case.operation.undo(&case.scope).unwrap();
 }

@@ -276,6 +276,19 @@ impl Running {
         Ok(status)
     }
 
+    /// The same without waiting: none while it runs, and while its end is kept by another process that traces it (ptrace(2)).
+    ///
+    /// # Errors
+    /// As [`Running::wait`].
+    pub fn try_wait(&mut self) -> Result<Option<i32>> {
+        let status = reap_now(&self.process, WaitIdOptions::NOHANG)
+            .map_err(Error::at("wait", format_args!("for process {}", self.identity.pid)))?;
+        if status.is_some() {
+            self.end_rest();
+        }
+        Ok(status)
+    }
+
     /// What it keeps open: for a process that closes everything else.
     pub(crate) fn descriptors(&self) -> Vec<i32> {
         let rest = self.rest.as_ref().map(|group| group.as_fd().as_raw_fd());
@@ -316,12 +329,21 @@ fn never_ran(status: std::result::Result<i32, Errno>) -> Error {
 /// The exit status as a shell counts it.
 fn reap(process: impl AsFd) -> std::result::Result<i32, Errno> {
     loop {
-        match waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) | Ok(None) => {}
-            Err(errno) => return Err(errno),
-            Ok(Some(status)) => {
-                let signal = status.terminating_signal().map(|signal| 128 + signal);
-                return Ok(status.exit_status().or(signal).unwrap_or(125));
+        if let Some(status) = reap_now(&process, WaitIdOptions::empty())? {
+            return Ok(status);
+        }
+    }
+}
+
+fn reap_now(process: impl AsFd, options: WaitIdOptions) -> std::result::Result<Option<i32>, Errno> {
+    loop {
+        match waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | options) {
+            Err(Errno::INTR) => {}
+            ended => {
+                return Ok(ended?.map(|status| {
+                    let signal = status.terminating_signal().map(|signal| 128 + signal);
+                    status.exit_status().or(signal).unwrap_or(125)
+                }));
             }
         }
     }

@@ -88,6 +88,12 @@ impl Namespaces {
             }
         }
         for (owner, kinds) in shared {
+            if owner.pid == 0 {
+                let object = format_args!("the {} namespace of another container", kinds[0]);
+                let why = "the machine was restarted since, and that one is gone";
+                let error = Error::system("enter", object, why);
+                return Err(error.with_hint("make this container again, when the other one runs".to_owned()));
+            }
             let all = held::of(owner)?.into_iter();
             namespaces.joined.extend(all.filter(|(kind, _)| kinds.contains(kind)));
         }

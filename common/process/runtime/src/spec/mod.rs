@@ -29,8 +29,8 @@ pub use capabilities::{Unknown as UnknownCapability, every as every_capability};
 pub use devices::Device;
 pub use environment::set as set_variables;
 pub use mount::Volume;
-pub(crate) use mounts::IDMAP;
-pub use namespaces::{Owner, Owners, SharedMemory, user_outside, userns};
+pub use mounts::IDMAP;
+pub use namespaces::{Owner, Owners, SharedMemory, forget_owners, user_outside, userns};
 pub(crate) use namespaces::{is_first_of_pids, owner};
 pub use ulimit::Ulimit;
 

@@ -28,7 +28,7 @@ const SHM: &str = "/dev/shm";
 const FLAGS: [&str; 4] = ["nosuid", "nodev", "noexec", "ro"];
 
 /// The option of OCI runtime-spec for a mount that shows its owners by the container's user namespace.
-pub(crate) const IDMAP: &str = "idmap";
+pub const IDMAP: &str = "idmap";
 
 const TMPFS: [&str; 3] = ["nosuid", "nodev", "noexec"];
 

@@ -113,7 +113,18 @@ fn file(kind: Kind) -> &'static str {
     }
 }
 
-/// The process whose namespace of this kind is shared, if that is how the specification names it.
+/// Forgets whose namespaces are shared, after a restart of the machine: another process may have that pid now, and the same start
+/// time. A process of the specification cannot be started any more.
+pub fn forget_owners(spec: &mut Spec) {
+    for (name, value) in spec.annotations_mut().iter_mut().flatten() {
+        if name.starts_with(OWNER) {
+            "0 0".clone_into(value);
+        }
+    }
+}
+
+/// The process whose namespace of this kind is shared, if that is how the specification names it. One with the pid 0 is gone
+/// ([`forget_owners`]).
 pub(crate) fn owner(spec: &Spec, kind: Kind) -> Option<Identity> {
     let text = spec.annotations().as_ref()?.get(&format!("{OWNER}{}", file(kind)))?;
     let (pid, start_time) = text.split_once(' ')?;
