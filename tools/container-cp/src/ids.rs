@@ -14,6 +14,11 @@ impl Ids {
         Self(namespace)
     }
 
+    /// Its root as the host calls it, if that is somebody else than the host's.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        self.0.as_ref().and_then(Namespace::root)
+    }
+
     /// User and group as the container calls them.
     pub(crate) fn inside(&self, (uid, gid): (u32, u32)) -> (u32, u32) {
         match &self.0 {

@@ -75,14 +75,17 @@ impl ContainerCp {
 
     fn run(&self, context: &Context) -> Result<()> {
         self.check()?;
-        // What is mounted for one of them is there for the other too, and does no harm.
         let from = self.open(context, &self.source)?;
-        let to = self.open(context, &self.destination)?;
+        let other = match (&self.source, &self.destination) {
+            (Side::Container { id: from, .. }, Side::Container { id: to, .. }) if from == to => None,
+            (_, destination) => Some(self.open(context, destination)?),
+        };
+        let to = other.as_ref().unwrap_or(&from);
         match (&self.source, &self.destination) {
             (Side::Stream, destination) => {
-                let target = Target::directory(&to, destination.path())?;
+                let target = Target::directory(to, destination.path())?;
                 let input = BufReader::with_capacity(128 << 10, io::stdin());
-                self.unpacker(&to, &target, destination).run(input)
+                self.unpacker(to, &target, destination).run(input)
             }
             (source, Side::Stream) => {
                 if io::stdout().is_terminal() {
@@ -99,7 +102,7 @@ impl ContainerCp {
             }
             (source, destination) => {
                 let source = Source::find(&from, source.path(), self.follow_link)?;
-                let target = Target::find(&to, destination.path(), &source)?;
+                let target = Target::find(to, destination.path(), &source)?;
                 let (reader, writer) = io::pipe().context("create a pipe")?;
                 thread::scope(|scope| {
                     let packed = scope.spawn(|| {
@@ -108,7 +111,7 @@ impl ContainerCp {
                         out.flush().context("write the tar")
                     });
                     let input = BufReader::with_capacity(128 << 10, reader);
-                    let unpacked = self.unpacker(&to, &target, destination).run(input);
+                    let unpacked = self.unpacker(to, &target, destination).run(input);
                     let packed =
                         packed.join().unwrap_or_else(|_| Err(anyhow!("the reading thread panicked")));
                     // Whoever ends first breaks the pipe for the other.

@@ -2,20 +2,26 @@
 
 use std::{
     ffi::OsString,
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use document::{Id, members::Rootfs};
 use life::Container;
-use mount::{Detached, resolve};
+use mount::{Detached, Options, resolve};
 use operation::Scope;
+use runtime::spec::IDMAP;
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat},
     io::Errno,
     mount::MountPropagationFlags,
 };
 use toolkit::prelude::*;
+use userns::Namespace;
 
 use crate::ids::Ids;
 
@@ -53,9 +59,7 @@ impl Root {
             }
         }
         leave_mounts().context("make a mount namespace")?;
-        let root = Self::file_system(scope, id)?;
-        root.mount_volumes(&container)?;
-        Ok(root)
+        Self::file_system(scope, id)?.with_volumes(&container)
     }
 
     /// The root file system alone.
@@ -72,30 +76,47 @@ impl Root {
         Ok(Self { inside: Some(open_root(&path)?), ids: Ids::new(ids) })
     }
 
-    /// Mounts the container's volumes where this process alone sees them.
-    fn mount_volumes(&self, container: &Container) -> Result<()> {
-        let Some(root) = &self.inside else { return Ok(()) };
+    /// The same with the container's volumes, all with the rights and owners that they have for its process. They are mounted where
+    /// this process alone sees them.
+    fn with_volumes(self, container: &Container) -> Result<Self> {
+        let Some(place) = self.inside else { return Ok(self) };
         let spec = &container.operation.spec;
-        let binds = spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("bind"));
-        for volume in binds {
-            let (Some(source), target) = (volume.source(), volume.destination()) else { continue };
-            // What is the container's own as long as it runs, Docker shows neither.
-            if ["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top)) {
-                continue;
-            }
-            let place = match resolve::open_in(root, target, OFlags::PATH) {
+        let owners = runtime::spec::userns(spec);
+        let maps_root = runtime::spec::maps_root_owners(spec);
+        let volumes = volumes(container);
+        let is_mapped = maps_root || volumes.iter().any(Volume::is_mapped);
+        let namespace = owners.as_ref().filter(|_| is_mapped).map(Namespace::make).transpose()?;
+        let map = |mount: &Detached, target: &Path| match &namespace {
+            Some(namespace) => mount.map_owners(namespace.as_fd()).map_err(on("map owners of", target)),
+            None => Err(on("map owners of", target)("the container has no user namespace of its own")),
+        };
+        let top = Path::new("/");
+        let root = Detached::copy_of(&place, true).map_err(on("copy mount of", top))?;
+        if maps_root {
+            map(&root, top)?;
+        }
+        root.attach(&place).map_err(on("mount", top))?;
+        for volume in &volumes {
+            let Volume { source, target, options } = volume;
+            let place = match resolve::open_in(&root, target, OFlags::PATH) {
                 Err(Errno::NOENT) => continue,
-                place => {
-                    place.with_context(|| format!("open {target:?} of container \"{}\"", container.id))?
-                }
+                place => place.map_err(on("open", target))?,
             };
-            let copy = match Detached::copy(source, true) {
+            let recursive = options.bind.unwrap_or_default();
+            let copy = match Detached::copy(source, recursive) {
                 Err(error) if operation::is_gone(&error) => continue,
                 copy => copy?,
             };
-            copy.attach(place).with_context(|| format!("mount {source:?}"))?;
+            if volume.is_mapped() {
+                map(&copy, target)?;
+            }
+            copy.change(options, recursive).map_err(on("mount", target))?;
+            copy.attach(place).map_err(on("mount", target))?;
         }
-        Ok(())
+        if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default() {
+            root.change(&Options::parse(["ro"]), false).map_err(on("make read-only", top))?;
+        }
+        Ok(Self { inside: Some(root.into()), ids: Ids::new(owners) })
     }
 
     /// Opens a path. Flags are those of open(2).
@@ -143,8 +164,48 @@ fn is_mounted(container: &Container, path: &Path) -> Result<bool> {
     Ok(mount::table::read()?.iter().any(|entry| entry.target == path))
 }
 
+/// A directory or a file of the host that the container has in a place of its own.
+struct Volume<'a> {
+    source: &'a Path,
+    target: &'a Path,
+    options: Options,
+}
+
+impl Volume<'_> {
+    /// Whether the container's user namespace tells whose its files are.
+    fn is_mapped(&self) -> bool {
+        self.options.data.iter().any(|option| option == IDMAP)
+    }
+}
+
+fn volumes(container: &Container) -> Vec<Volume<'_>> {
+    let all = container.operation.spec.mounts().iter().flatten();
+    // What is the container's own as long as it runs, Docker shows neither.
+    let is_shown = |target: &Path| !["/dev", "/proc", "/sys"].iter().any(|top| target.starts_with(top));
+    all.filter(|mount| is_shown(mount.destination()))
+        .filter_map(|mount| {
+            let mut options = Options::parse(mount.options().iter().flatten());
+            if mount.typ().as_deref().unwrap_or("bind") == "bind" {
+                options.bind.get_or_insert(false);
+            }
+            options.bind?;
+            Some(Volume { source: mount.source().as_deref()?, target: mount.destination(), options })
+        })
+        .collect()
+}
+
+/// For `map_err`: the error of `verb` on a path in the container.
+fn on<E: Into<operation::Cause>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> anyhow::Error {
+    move |cause| operation::Error::new(verb, format_args!("{path:?}"), cause).into()
+}
+
 /// From now on, what is mounted is seen by this process alone.
 fn leave_mounts() -> Result<()> {
+    // Once: what is mounted would go with the namespace before.
+    static LEFT: AtomicBool = AtomicBool::new(false);
+    if LEFT.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     Ok(mount::propagate(Path::new("/"), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }

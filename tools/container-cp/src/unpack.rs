@@ -1,8 +1,11 @@
 //! A tar, as files in a directory.
 
 use std::{
-    ffi::OsStr,
+    collections::HashSet,
+    error,
+    ffi::{OsStr, OsString},
     fs::File,
+    hash::{BuildHasher, RandomState},
     io::{self, BufRead, Seek},
     os::{
         fd::{AsFd, OwnedFd},
@@ -14,9 +17,9 @@ use std::{
 use archive::{Entry, Kind, Reader, Shown};
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat,
-        fchmod, fchown, linkat, mkdirat, mknodat, openat, openat2, renameat, statat, symlinkat, unlinkat,
-        utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
+        Uid, chownat, fchmod, fchown, fstat, linkat, mkdirat, mknodat, openat, openat2, renameat, statat,
+        statx, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -27,9 +30,6 @@ use crate::{
     target::Target,
 };
 
-/// The name of a file until it is whole.
-const PART: &str = ".container-cp.part";
-
 /// Makes files of a tar.
 pub(crate) struct Unpacker<'a> {
     root: &'a Root,
@@ -39,7 +39,41 @@ pub(crate) struct Unpacker<'a> {
     /// Owners are kept.
     keeps_owners: bool,
     /// New directories, whose modes and times are set at the end.
-    made: Vec<(PathBuf, Entry)>,
+    made: Vec<Made>,
+    /// Devices that are not made: what else they are called is not made either.
+    left_out: HashSet<PathBuf>,
+}
+
+/// A new directory.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    entry: Entry,
+    /// By the time that it gets its mode, another one may have its name.
+    identity: Identity,
+}
+
+/// Tells a directory from others: by its device, and when it was made. Its inode tells it only where there is no such time: in an
+/// overlay of several file systems it is another one when the kernel has forgotten the directory (Linux, overlayfs.rst, Inode
+/// properties).
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: (u32, u32),
+    made: (i64, u32),
+    inode: u64,
+}
+
+impl Identity {
+    fn of(directory: impl AsFd) -> Result<Self, Errno> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let found = statx(directory, "", AtFlags::EMPTY_PATH, wanted)?;
+        let is_known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        Ok(Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            made: if is_known { (found.stx_btime.tv_sec, found.stx_btime.tv_nsec) } else { (0, 0) },
+            inode: if is_known { 0 } else { found.stx_ino },
+        })
+    }
 }
 
 /// For `map_err`: the error of `verb` on an entry.
@@ -50,17 +84,50 @@ fn on<E: Into<operation::Cause>>(verb: &'static str, entry: &Entry) -> impl FnOn
 
 /// Whether a tar ended before its end: whoever wrote it has failed.
 pub(crate) fn is_end(error: &anyhow::Error) -> bool {
-    let truncated = |cause: &archive::Error| matches!(cause, archive::Error::Truncated);
-    error.chain().any(|cause| cause.downcast_ref::<archive::Error>().is_some_and(truncated))
+    let truncated = |cause: &(dyn error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(archive::Error::Truncated))
+    };
+    // An error of reading is no cause of the error that it is wrapped in, but is that error.
+    let wrapped = |cause: &(dyn error::Error + 'static)| {
+        let inner = cause.downcast_ref().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| truncated(inner))
+    };
+    error.chain().any(|cause| truncated(cause) || wrapped(cause))
+}
+
+/// A new file in this directory, and its name until it is whole, which is nobody else's.
+fn part(above: &OwnedFd) -> Result<(OsString, File), Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        let name = OsString::from(format!(".container-cp.{:016x}", RandomState::new().hash_one(())));
+        match openat(above, &name, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::EXIST) => {}
+            made => return made.map(|file| (name, file.into())),
+        }
+    }
+}
+
+/// Whether something is mounted on a name in a directory. In the mount namespace of a container, replacing the file would take the
+/// mount away: the kernel refuses that with EBUSY in the caller's own namespace alone.
+fn is_mounted(above: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
+    let mount = |name, flags| statx(above, name, flags, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id);
+    match mount(name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(false),
+        there => Ok(there? != mount(OsStr::new(""), AtFlags::EMPTY_PATH)?),
+    }
 }
 
 impl<'a> Unpacker<'a> {
     pub(crate) fn new(root: &'a Root, target: &'a Target, is_host: bool, keeps_owners: bool) -> Self {
-        Self { root, target, is_host, keeps_owners, made: Vec::new() }
+        Self { root, target, is_host, keeps_owners, made: Vec::new(), left_out: HashSet::new() }
     }
 
     /// Makes all that the tar has.
     pub(crate) fn run(mut self, input: impl BufRead) -> Result<()> {
+        if let Some((user, group)) = self.root.ids.root().filter(|_| rustix::process::geteuid().is_root()) {
+            // Where a mount maps owners, the host's root can make nothing.
+            mount::act_for(user, group).context("act for the container's root")?;
+        }
         let mut reader = Reader::new(input);
         while let Some(entry) = reader.next().context("read the tar")? {
             let path = plain(&entry)?;
@@ -70,7 +137,7 @@ impl<'a> Unpacker<'a> {
             match entry.kind {
                 Kind::File => self.file(&above, name, &entry, reader.content(&entry))?,
                 Kind::Directory => self.directory(&above, name, &path, entry)?,
-                _ => self.other(&above, name, &entry)?,
+                _ => self.other(&above, name, &path, &entry)?,
             }
         }
         self.finish()
@@ -139,43 +206,26 @@ impl<'a> Unpacker<'a> {
     }
 
     fn file(&self, above: &OwnedFd, name: &OsStr, entry: &Entry, mut content: impl io::Read) -> Result<()> {
-        self.admit(above, name, entry)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || match openat(above, PART, flags, Mode::RUSR | Mode::WUSR) {
-            // Of a copy that was killed.
-            Err(Errno::EXIST) => {
-                unlinkat(above, PART, AtFlags::empty())?;
-                openat(above, PART, flags, Mode::RUSR | Mode::WUSR)
-            }
-            made => made,
-        };
-        let mut file = File::from(make().map_err(on("create", entry))?);
+        let is_mounted = self.admit(above, name, entry)?;
+        let (part, mut file) = part(above).map_err(on("create", entry))?;
         let done = (|| {
             io::copy(&mut content, &mut file).map_err(on("write", entry))?;
+            if is_mounted {
+                return rewrite(above, name, &file, entry);
+            }
             self.dress(&file, entry).map_err(on("change", entry))?;
-            match renameat(above, PART, above, name) {
-                // Something is mounted there: it can only be written to.
-                Err(Errno::BUSY) => self.rewrite(above, name, &file, entry),
-                renamed => renamed.map_err(on("create", entry)),
+            match renameat(above, &part, above, name) {
+                Err(Errno::BUSY) => rewrite(above, name, &file, entry),
+                renamed => renamed.map(|()| true).map_err(on("create", entry)),
             }
         })();
-        if done.is_err() {
-            let _ = unlinkat(above, PART, AtFlags::empty());
+        if !matches!(done, Ok(true)) {
+            let removed = unlinkat(above, &part, AtFlags::empty());
+            if done.is_ok() {
+                removed.map_err(on("remove", entry))?;
+            }
         }
-        done
-    }
-
-    /// Writes to a file that cannot be replaced. It keeps its owner and its mode.
-    fn rewrite(&self, above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let mut file = File::from(openat(above, name, flags, Mode::empty()).map_err(on("open", entry))?);
-        let mut copy = || {
-            whole.rewind()?;
-            file.set_len(0)?;
-            io::copy(&mut whole, &mut file)
-        };
-        copy().map_err(on("write", entry))?;
-        unlinkat(above, PART, AtFlags::empty()).map_err(on("remove", entry))
+        done.map(drop)
     }
 
     /// Owner, mode and times of an open file.
@@ -192,7 +242,12 @@ impl<'a> Unpacker<'a> {
 
     fn directory(&mut self, above: &OwnedFd, name: &OsStr, path: &Path, entry: Entry) -> Result<()> {
         match mkdirat(above, name, Mode::RWXU) {
-            Ok(()) => self.made.push((path.to_owned(), entry)),
+            Ok(()) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = openat(above, name, flags, Mode::empty()).and_then(Identity::of);
+                let identity = made.map_err(on("open", &entry))?;
+                self.made.push(Made { path: path.to_owned(), entry, identity });
+            }
             Err(Errno::EXIST) => {
                 let found = statat(above, name, AtFlags::SYMLINK_NOFOLLOW).map_err(on("look at", &entry))?;
                 // One that is there keeps its owner and its mode.
@@ -205,12 +260,20 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn other(&self, above: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
-        if self.is_host && matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+    fn other(&mut self, above: &OwnedFd, name: &OsStr, path: &Path, entry: &Entry) -> Result<()> {
+        let is_left_out = match entry.kind {
+            Kind::CharDevice | Kind::BlockDevice => self.is_host,
+            Kind::HardLink => self.left_out.contains(&first_name(entry)?),
+            _ => false,
+        };
+        if is_left_out {
             operation::tell!("container-cp: warning: device {} is left out", Shown::new(&entry.path));
+            self.left_out.insert(path.to_owned());
             return Ok(());
         }
-        self.admit(above, name, entry)?;
+        if self.admit(above, name, entry)? {
+            return Err(on("replace", entry)("something is mounted there"));
+        }
         match unlinkat(above, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(on("replace", entry)(errno)),
@@ -244,39 +307,57 @@ impl<'a> Unpacker<'a> {
     }
 
     fn hard_link(&self, above: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
-        let mut other = Entry::new(Kind::File, entry.link.clone());
-        other.link = entry.link.clone();
-        let path = plain(&other)?;
+        let path = first_name(entry)?;
         let (Some(first), directory) = (path.file_name(), path.parent().unwrap_or(Path::new(""))) else {
             return Err(on("create", entry)(Errno::INVAL));
         };
-        let from = self.open(directory).map_err(on("open", &other))?;
+        let from = self.open(directory).map_err(on("open", entry))?;
         linkat(from, first, above, name, AtFlags::empty()).map_err(on("create", entry))
     }
 
-    /// Refuses to put something else in the place of a directory.
-    fn admit(&self, above: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
+    /// Refuses to put something else in the place of a directory. Whether something is mounted there.
+    fn admit(&self, above: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<bool> {
         match statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if kind(&found) == FileType::Directory => {
                 Err(on("create", entry)("a directory is there".to_owned()))
             }
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Ok(_) | Err(Errno::NOENT) => is_mounted(above, name).map_err(on("look at", entry)),
             Err(errno) => Err(on("look at", entry)(errno)),
         }
     }
 
     fn finish(&mut self) -> Result<()> {
-        for (path, entry) in std::mem::take(&mut self.made).into_iter().rev() {
-            let dress = || {
+        for Made { path, entry, identity } in std::mem::take(&mut self.made).into_iter().rev() {
+            let open = || {
                 let above = self.open(path.parent().unwrap_or(Path::new("")))?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let directory = openat(above, path.file_name().unwrap_or_default(), flags, Mode::empty())?;
-                self.dress(directory, &entry)
+                Identity::of(&directory).map(|found| (directory, found))
             };
-            dress().map_err(on("change", &entry))?;
+            let (directory, found) = open().map_err(on("open", &entry))?;
+            if found != identity {
+                return Err(on("change", &entry)("another directory was put in its place meanwhile"));
+            }
+            self.dress(directory, &entry).map_err(on("change", &entry))?;
         }
         Ok(())
     }
+}
+
+/// Writes to a file on which something is mounted: it cannot be replaced. It keeps its owner and its mode. False: `whole` is still
+/// there under its own name.
+fn rewrite(above: &OwnedFd, name: &OsStr, mut whole: &File, entry: &Entry) -> Result<bool> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(above, name, flags, Mode::empty()).map_err(on("open", entry))?);
+    if kind(&fstat(&file).map_err(on("look at", entry))?) != FileType::RegularFile {
+        return Err(on("replace", entry)("something is mounted there, and no file"));
+    }
+    let mut copy = || {
+        whole.rewind()?;
+        file.set_len(0)?;
+        io::copy(&mut whole, &mut file)
+    };
+    copy().map(|_| false).map_err(on("write", entry))
 }
 
 fn times(entry: &Entry) -> Timestamps {
@@ -286,8 +367,17 @@ fn times(entry: &Entry) -> Timestamps {
 
 /// The path of an entry below the target.
 fn plain(entry: &Entry) -> Result<PathBuf> {
+    below(&entry.path, entry)
+}
+
+/// The path of the file that an entry is another name of.
+fn first_name(entry: &Entry) -> Result<PathBuf> {
+    below(&entry.link, entry)
+}
+
+fn below(path: &[u8], entry: &Entry) -> Result<PathBuf> {
     let mut plain = PathBuf::new();
-    for part in Path::new(OsStr::from_bytes(&entry.path)).components() {
+    for part in Path::new(OsStr::from_bytes(path)).components() {
         match part {
             Component::Normal(name) => plain.push(name),
             Component::RootDir | Component::CurDir => {}
@@ -295,4 +385,18 @@ fn plain(entry: &Entry) -> Result<PathBuf> {
         }
     }
     Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tar_that_ends_within_a_file_has_ended_too() {
+        let entry = Entry::new(Kind::File, *b"file");
+        let cut = || io::Error::from(archive::Error::Truncated);
+        assert!(is_end(&on("write", &entry)(cut())));
+        assert!(is_end(&anyhow::Error::from(archive::Error::Truncated).context("read the tar")));
+        assert!(!is_end(&on("write", &entry)(Errno::NOSPC)));
+    }
 }

@@ -95,6 +95,9 @@ fn no_link_leads_out_of_the_container_and_none_is_followed_on_the_host() {
     assert_eq!((found.mode() & 0o7777, found.uid()), (0o755, 0));
     let left_out = sandbox.sh("container-cp web:/n n; test ! -e n");
     assert_eq!(left_out.stderr, "container-cp: warning: device \"n\" is left out\n");
+    // One with two names is left out under both.
+    sandbox.sh("container-exec web sh -c 'mkdir /pair; mknod /pair/a c 1 3; ln /pair/a /pair/b'").ok();
+    sandbox.sh("container-cp web:/pair pair && test -z \"$(ls pair)\"").ok();
     sandbox.sh("unwind web > /dev/null").ok();
 }
 
@@ -121,5 +124,63 @@ fn owners_modes_and_what_is_mounted() {
         .sh("container-cp --no-mounts web:/. - | tar -t > list; grep -qx data/ list; ! grep data/one list")
         .ok();
     sandbox.sh("tar -C tree -c . | container-cp - web:/data && cmp tree/deep/file volume/deep/file").ok();
+    sandbox.sh("unwind web > /dev/null").ok();
+}
+
+/// What one sees of a container that has ended is what its process saw, not what the host does.
+#[test]
+fn volumes_of_one_that_has_ended_have_the_rights_that_they_had() {
+    let sandbox = host();
+    let volumes = "-v $PWD/fixed:/fixed:ro -v $PWD/mapped:/mapped:idmap";
+    sandbox.sh("mkdir fixed mapped; echo old > fixed/old").ok();
+    sandbox
+        .sh(&format!(
+            "layer-apply --id mapped < busybox.json | union-mount --userns auto | ns-exec -d {volumes} -- sleep 1000 > mapped.json"
+        ))
+        .ok();
+    sandbox
+        .sh("layer-apply --id sealed < busybox.json | union-mount -v $PWD/volume:/data | ns-exec -d --read-only -- sleep 1000 > sealed.json")
+        .ok();
+    sandbox.sh("container-cp file mapped:/mapped/first && test $(stat -c %u mapped/first) = 0").ok();
+    sandbox.sh("container-stop -t 0 web mapped sealed > /dev/null").ok();
+    let refused = sandbox.sh("container-cp file mapped:/fixed").exits(1);
+    assert_eq!(refused.stderr, "container-cp: create \"file\": Read-only file system\n");
+    sandbox.sh("container-cp file mapped:/fixed/old").exits(1);
+    assert_eq!(sandbox.sh("ls fixed; cat fixed/old").ok(), "old\nold\n");
+    let refused = sandbox.sh("container-cp file sealed:/file").exits(1);
+    assert_eq!(refused.stderr, "container-cp: create \"file\": Read-only file system\n");
+    sandbox.sh("container-cp file mapped:/mapped && container-cp -a mapped:/mapped/file back").ok();
+    assert_eq!(sandbox.sh("stat -c %u mapped/file back").ok(), "0\n0\n");
+    // Between two of them, and within one.
+    sandbox.sh("container-cp mapped:/mapped/file sealed:/data/two && cmp file volume/two").ok();
+    sandbox.sh("container-cp web:/data/two mapped:/mapped/three && cmp file mapped/three").ok();
+    sandbox.sh("container-cp mapped:/mapped/three mapped:/mapped/four && cmp file mapped/four").ok();
+    sandbox.sh("unwind web mapped sealed > /dev/null").ok();
+}
+
+/// Replacing a file takes away what is mounted on it in the mount namespace of another process.
+#[test]
+fn what_is_mounted_in_a_container_that_runs_stays_mounted() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.sh("echo old > conf; echo new > file; ln -s file link; mkfifo fifo").ok();
+    let start = "layer-apply --id web < busybox.json | union-mount | ns-exec -d -v $PWD/conf:/conf -- sleep 1000 > web.json";
+    sandbox.sh(start).ok();
+    sandbox.sh("container-exec web sh -c 'mkdir /dir; echo own > /dir/.container-cp.part'").ok();
+    let is_mounted = || {
+        sandbox.sh("container-exec web grep -c ' /conf ' /proc/self/mountinfo").ok();
+    };
+    is_mounted();
+    sandbox.sh("container-cp file web:/conf").ok();
+    is_mounted();
+    assert_eq!(sandbox.sh("cat conf; container-exec web cat /conf").ok(), "new\nnew\n");
+    for other in ["link", "fifo"] {
+        let refused = sandbox.sh(&format!("container-cp {other} web:/conf")).exits(1);
+        assert_eq!(refused.stderr, "container-cp: replace \"conf\": something is mounted there\n");
+        is_mounted();
+    }
+    // A name that looks like one of ours is a file like any other.
+    sandbox.sh("container-cp file web:/dir").ok();
+    assert_eq!(sandbox.sh("container-exec web cat /dir/.container-cp.part /dir/file").ok(), "own\nnew\n");
+    assert_eq!(sandbox.sh("container-exec web find / -xdev -name '.container-cp.?????*'").ok(), "");
     sandbox.sh("unwind web > /dev/null").ok();
 }
