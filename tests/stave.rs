@@ -538,6 +538,11 @@ fn names_that_are_none_and_names_in_use() {
         host.fails(&format!("run --name '{name}' busybox true"), 125, &line);
     }
     host.fails("run -e =x busybox true", 125, "stave: a variable has no name: -e =x");
+    host.fails("run --cidfile none/id busybox true", 125, "stave: cannot write --cidfile none/id");
+    for flag in ["--cidfile id", "--pull missing", "--platform linux/amd64", "-m 1G", "--restart always"] {
+        let line = "stave: exec takes no flag of run but -d, -i, -t, -e, -w and -u";
+        host.fails(&format!("exec {flag} web true"), 125, line);
+    }
     host.fails("run --no-such busybox true", 125, "stave: unknown flag: --no-such");
     host.prints("rm -f a", "a");
 }
@@ -556,6 +561,11 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     assert_eq!(host.stave("diff web").ok(), "C /bin\nD /bin/vi\nC /etc\nA /etc/hostname2\nA /etc/y\n");
     let listed = host.stave("export web | tar -t").ok();
     assert!(listed.lines().any(|line| line == "etc/y") && !listed.contains("proc/self"), "{listed}");
+    host.stave("export -o x.tar web").ok();
+    host.0.sh("tar -tf x.tar | grep -qx etc/y && ln -f x.tar before").ok();
+    host.stave("export -o x.tar nobody").exits(1);
+    host.stave("export -o x.tar").exits(2);
+    host.0.sh("cmp x.tar before && test \"$(echo x.tar*)\" = x.tar").ok();
     let digest = host.stave("commit -m 'a change' web changed").ok();
     assert!(digest.starts_with("sha256:"), "{digest}");
     host.prints("run --rm --network none changed cat /etc/y", "x");
@@ -580,7 +590,7 @@ fn one_that_is_paused_is_not_removed() {
     host.prints("pause web", "web");
     let outcome = host.stave("rm web").exits(1);
     assert_eq!(outcome.stderr, "stave: container \"web\" is paused: stop it first, or use rm -f\n");
-    host.0.sh("sleep 0.5").ok();
+    host.0.sh("until grep -qsa '^container-wait' /proc/[0-9]*/cmdline; do sleep 0.01; done").ok();
     host.prints("unpause web", "web");
     host.runs("web");
     host.prints("stop -t 0 web", "web");
