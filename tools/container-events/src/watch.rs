@@ -24,6 +24,8 @@ use crate::change::Known;
 pub(crate) struct Watch {
     inotify: OwnedFd,
     records: i32,
+    /// The end has come: what had happened by then was told.
+    is_over: bool,
     /// The files that tell of pauses: which container's they are.
     cgroups: HashMap<i32, Id>,
     /// The same, by containers.
@@ -40,7 +42,7 @@ impl Watch {
         let wanted =
             inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF;
         let records = inotify::add_watch(&inotify, &scope.run_dir, wanted).with_context(failed)?;
-        Ok(Self { inotify, records, cgroups: HashMap::new(), watched: BTreeMap::new() })
+        Ok(Self { inotify, records, is_over: false, cgroups: HashMap::new(), watched: BTreeMap::new() })
     }
 
     /// Watches the cgroup of a container too. One that is gone is not watched.
@@ -70,9 +72,14 @@ impl Watch {
     /// The containers that have changed; waits until one has. None at the time `until`, or when the directory of the records is gone.
     pub(crate) fn next(&mut self, until: Option<Point>) -> Result<Option<BTreeSet<Id>>> {
         loop {
-            let patience = until.map(|until| {
-                let left = until.from_now();
-                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+            let left = until.map(Point::from_now);
+            // Events may come without end.
+            if left.is_some_and(|left| left.is_zero()) && std::mem::replace(&mut self.is_over, true) {
+                return Ok(None);
+            }
+            let patience = left.map(|left| Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
             });
             match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], patience.as_ref()) {
                 Err(Errno::INTR) => continue,
