@@ -2,13 +2,16 @@
 //! apt, and bytecode of Python, go: programs make them anew.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::unix::fs::OpenOptionsExt,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use operation::unless_gone;
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid},
+    io::Errno,
+};
 
 use crate::error::Cause;
 
@@ -21,14 +24,19 @@ const CACHES: [&str; 3] =
 const BYTECODE: &str = "__pycache__";
 
 /// Works on what a step has written: `upper` tells what that is, and it is changed in `merged`, where a file that goes does not let one of a
-/// lower layer appear. Nothing else writes there.
+/// lower layer appear. Nothing else writes there. No link on the way to a file is followed: it may lead to files of the host.
 ///
 /// # Errors
 /// When a file cannot be changed.
 pub(crate) fn normalize(upper: &Path, merged: &Path) -> Result<(), Cause> {
-    for name in CACHES {
-        if fs::symlink_metadata(upper.join(name)).is_ok_and(|found| found.is_file()) {
-            remove(&merged.join(name))?;
+    let open = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map_err(Cause::system("open", path))
+    };
+    let step = Step { upper: open(upper)?, merged: open(merged)?, path: merged };
+    for name in CACHES.map(Path::new) {
+        if step.written(name).is_some() {
+            step.remove(name)?;
         }
     }
     let mut pending = vec![PathBuf::new()];
@@ -42,26 +50,70 @@ pub(crate) fn normalize(upper: &Path, merged: &Path) -> Result<(), Cause> {
             if kind.is_dir() {
                 pending.push(name);
             } else if kind.is_file() && is_log {
-                empty(&merged.join(&name))?;
+                step.empty(&name)?;
             } else if kind.is_file() && is_bytecode && name.extension().is_some_and(|end| end == "pyc") {
-                remove(&merged.join(&name))?;
+                step.remove(&name)?;
             }
         }
-        if is_bytecode {
+        if is_bytecode && let Some((above, name)) = place(&step.merged, &directory) {
             // Something else may be in it.
-            let _ = fs::remove_dir(merged.join(&directory));
+            let _ = rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR);
         }
     }
     Ok(())
 }
 
-fn empty(path: &Path) -> Result<(), Cause> {
-    let flags = OFlags::NOFOLLOW.bits() as i32;
-    let file = fs::OpenOptions::new().write(true).custom_flags(flags).open(path);
-    let emptied = file.and_then(|file| if file.metadata()?.len() > 0 { file.set_len(0) } else { Ok(()) });
-    emptied.map_err(Cause::system("empty", path))
+/// The directory that holds a file below `root`, and the name of the file there. None where a link leads to it, or nothing does.
+fn place<'a>(root: &OwnedFd, path: &'a Path) -> Option<(OwnedFd, &'a OsStr)> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let above = rustix::fs::openat2(root, above, flags, Mode::empty(), resolve).ok()?;
+    Some((above, path.file_name()?))
 }
 
-fn remove(path: &Path) -> Result<(), Cause> {
-    unless_gone(fs::remove_file(path)).map(drop).map_err(Cause::system("remove", path))
+/// The files of a step.
+struct Step<'a> {
+    upper: OwnedFd,
+    merged: OwnedFd,
+    /// That of `merged`, for messages.
+    path: &'a Path,
+}
+
+impl Step<'_> {
+    /// What is known of a regular file that the step has written.
+    fn written(&self, path: &Path) -> Option<Stat> {
+        let (above, name) = place(&self.upper, path)?;
+        let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Cause> {
+        let Some((above, name)) = place(&self.merged, path) else { return Ok(()) };
+        match rustix::fs::unlinkat(above, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Cause::system("remove", &self.path.join(path))(error)),
+        }
+    }
+
+    fn empty(&self, path: &Path) -> Result<(), Cause> {
+        let (Some(written), Some((above, name))) = (self.written(path), place(&self.merged, path)) else {
+            return Ok(());
+        };
+        let emptied = || -> Result<(), Errno> {
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            if written.st_nlink < 2 {
+                let file = rustix::fs::openat(&above, name, flags, Mode::empty())?;
+                return if written.st_size > 0 { rustix::fs::ftruncate(file, 0) } else { Ok(()) };
+            }
+            // Its other names are no logs, as far as anybody knows.
+            rustix::fs::unlinkat(&above, name, AtFlags::empty())?;
+            let flags = flags | OFlags::CREATE | OFlags::EXCL;
+            let file = rustix::fs::openat(&above, name, flags, Mode::RUSR | Mode::WUSR)?;
+            let (uid, gid) = (Uid::from_raw(written.st_uid), Gid::from_raw(written.st_gid));
+            rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(written.st_mode & 0o7777))
+        };
+        emptied().map_err(Cause::system("empty", &self.path.join(path)))
+    }
 }

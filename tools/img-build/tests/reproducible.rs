@@ -206,6 +206,20 @@ fn noise_goes_only_where_that_is_wanted() {
     for name in ["p/a.py", "p/own.pyc", "q/__pycache__/text"] {
         assert_eq!(layer[name], "644 0:0 kept");
     }
+    // A link does not lead to files of the host, and another name of a log keeps its content.
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir(host.path().join("ldconfig")).unwrap();
+    let file = host.path().join("ldconfig/aux-cache");
+    fs::write(&file, "of the host").unwrap();
+    let linked = format!(
+        "FROM base\nRUN /bin/busybox mkdir -p /var/log && /bin/busybox ln -s {} /var/cache && \
+         echo kept > /data && /bin/busybox chmod 640 /data && /bin/busybox ln /data /var/log/data.log\n",
+        host.path().display()
+    );
+    let built = fixture.build_with(&linked, &["--normalize"]).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "of the host");
+    let layer = fixture.layers(&built, 1).remove(0);
+    assert_eq!((&*layer["data"], &*layer["var/log/data.log"]), ("640 0:0 kept", "640 0:0"));
     // The cache has one for each.
     assert_ne!(
         digest(&fixture.build_with(&text, &["--normalize"]).ok()),
