@@ -190,16 +190,18 @@ impl Worker {
         if count == 0 {
             self.output = None;
         }
-        self.line.extend_from_slice(&buffer[..count]);
         let mut text = Vec::new();
         // An object names its stage itself, or is about a step of one. It stays whole.
         let is_object = |line: &[u8]| MARKS.iter().any(|mark| line.starts_with(mark));
-        while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.line.drain(..=end).collect();
-            if !is_object(&line) {
-                text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
+        // Only what is new may end a line: what is kept of one is not searched again.
+        for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                if !is_object(&self.line) {
+                    text.extend_from_slice(format!("[{}] ", self.name).as_bytes());
+                }
+                text.append(&mut self.line);
             }
-            text.extend_from_slice(&line);
         }
         let longest = if is_object(&self.line) { OBJECT } else { LINE };
         if !self.line.is_empty() && (count == 0 || self.line.len() > longest) {
