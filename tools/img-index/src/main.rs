@@ -101,10 +101,8 @@ impl Index {
                 if found.iter().any(|own| own["digest"] == entry["digest"]) {
                     continue;
                 }
-                // What is for no platform, as an attestation, belongs to the others.
-                let is_other = |own: &&Value| {
-                    own["platform"] == entry["platform"] && own["platform"]["architecture"] != "unknown"
-                };
+                let own = target(&entry);
+                let is_other = |other: &&Value| own.is_some() && target(other) == own;
                 if let Some(other) = found.iter().find(is_other) {
                     bail!(
                         "add image {image:?}: another one is for the same platform: {}",
@@ -126,6 +124,11 @@ fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
     if let Some(variant) = variant {
         platform["variant"] = variant.into();
     }
+    for member in ["os.version", "os.features"] {
+        if let Some(value) = image.raw_configuration.get(member) {
+            platform[member] = value.clone();
+        }
+    }
     Ok(json!({
         "mediaType": descriptor.media_type(),
         "digest": descriptor.digest(),
@@ -134,8 +137,18 @@ fn entry(layout: &Layout, descriptor: &Descriptor) -> Result<Value> {
     }))
 }
 
+/// What an entry is for: a platform, however it is written, and a version of the system. None where it is for no platform, as an
+/// attestation that belongs to the others.
+fn target(entry: &Value) -> Option<(Platform, Value)> {
+    let platform: oci::spec::Platform = serde_json::from_value(entry["platform"].clone()).ok()?;
+    let platform = Platform::from(&platform);
+    (!platform.is_unknown()).then(|| (platform, entry["platform"]["os.version"].clone()))
+}
+
 fn shown(platform: &Value) -> String {
-    let parts = ["os", "architecture", "variant"].into_iter().filter_map(|part| platform[part].as_str());
+    let parts = ["os", "architecture", "variant", "os.version"]
+        .into_iter()
+        .filter_map(|part| platform[part].as_str());
     parts.collect::<Vec<_>>().join("/")
 }
 

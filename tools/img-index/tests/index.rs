@@ -58,4 +58,34 @@ fn two_for_one_platform_are_refused() {
         "img-index: add image \"twice\": another one is for the same platform: linux/arm/v7\n"
     );
     sandbox.sh("img-inspect both > /dev/null").exits(1);
+    // One platform may be written in two ways, and one that is not known is no reason to refuse.
+    sandbox.sh("img-index all amd arm").ok();
+    let layout = oci::Layout::open(sandbox.directory().join("root/images")).unwrap();
+    let tag = |name: &str, platform: serde_json::Value, image: &str| {
+        let image = layout.find(image).unwrap();
+        let mut entry = serde_json::to_value(&image).unwrap();
+        entry["annotations"] = json!({});
+        if !platform.is_null() {
+            entry["platform"] = platform;
+        }
+        let index =
+            json!({"schemaVersion": 2, "mediaType": oci::spec::MediaType::ImageIndex, "manifests": [entry]});
+        let index = layout.write_json(oci::spec::MediaType::ImageIndex, &index).unwrap();
+        layout.tag(&name.parse::<oci::Reference>().unwrap().pinned(), &index).unwrap();
+    };
+    tag("v8", json!({"os": "linux", "architecture": "arm64", "variant": "v8"}), "old");
+    let failed = sandbox.sh("img-index both arm v8").exits(1);
+    assert!(failed.stderr.ends_with("another one is for the same platform: linux/arm64\n"), "{failed:?}");
+    for (name, image) in [("none", "old"), ("other", "twice")] {
+        tag(name, json!(null), image);
+    }
+    sandbox.sh("img-index both none other").ok();
+    for (version, image) in [("1", "old"), ("2", "twice")] {
+        tag(
+            &format!("w{version}"),
+            json!({"os": "windows", "architecture": "amd64", "os.version": version}),
+            image,
+        );
+    }
+    sandbox.sh("img-index both w1 w2").ok();
 }
