@@ -61,7 +61,7 @@ impl Step {
     fn version(self) -> (&'static str, &'static str) {
         match self {
             Self::Run => ("run", "3"),
-            Self::Copy => ("copy", "3"),
+            Self::Copy => ("copy", "4"),
             Self::Workdir => ("workdir", "3"),
             Self::Configuration => ("configuration", "3"),
         }

@@ -34,22 +34,32 @@ impl Outside {
     }
 }
 
-/// Makes the container, outside of the build. Returns its document.
+/// Makes the container, outside of the build. Returns its document. From then on signals wait: who has the document can remove the
+/// container, and the process that is to write it ends soon.
 ///
 /// # Errors
 /// When a tool is missing or fails; that says why itself.
 pub fn of_failed(left: &Left, outside: &Outside, root: &Path, run_dir: &Path) -> Result<Vec<u8>, Cause> {
     outside.enter()?;
+    operation::interrupt::block()
+        .map_err(io::Error::from)
+        .map_err(|source| Cause::Tool { tool: "layer-apply", source })?;
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let id = format!("failed-{}-{:x}", std::process::id(), time.as_nanos());
     let image = json!({"descriptor": left.descriptor, "configuration": left.configuration});
     let document = json!({"stave": 1, "id": id, "image": image}).to_string();
-    let document = pass("layer-apply", &[], document.as_bytes(), root, run_dir)?;
+    let rootless = if left.rootless { &["--rootless"][..] } else { &[] };
+    let document = pass("layer-apply", rootless, document.as_bytes(), root, run_dir)?;
     let volumes: Vec<&str> = left.volumes.iter().flat_map(|volume| ["--volume", volume]).collect();
     pass("union-mount", &volumes, &document, root, run_dir).inspect_err(|_| {
         // It has a step, and nobody will have its document.
-        let _ = pass("unwind", &["--quiet"], &document, root, run_dir);
+        remove(&document, root, run_dir);
     })
+}
+
+/// Removes a container whose document nobody will have. Where that fails, `unwind` says why.
+pub fn remove(document: &[u8], root: &Path, run_dir: &Path) {
+    let _ = pass("unwind", &["--quiet"], document, root, run_dir);
 }
 
 /// Runs one tool on a document, and returns what it makes of it.

@@ -27,7 +27,7 @@ use std::{cell::RefCell, process::ExitCode};
 
 use builder::{
     Options,
-    container::{Outside, of_failed},
+    container::{self, Outside, of_failed},
     executor,
 };
 use clap::Parser;
@@ -93,6 +93,13 @@ impl Source for Build {
 
     fn left(&self) -> Document {
         self.left.take().unwrap_or_default()
+    }
+
+    fn unwritten(&self, context: &Context, document: &Document) {
+        // Only that of a failed step has an id.
+        if document.id().is_ok_and(|id| id.is_some()) {
+            container::remove(document.to_line().as_bytes(), &context.scope.root, &context.scope.run_dir);
+        }
     }
 
     fn explain(&self, context: &Context) -> Result<Vec<String>> {

@@ -36,6 +36,14 @@ fn a_command_runs_in_it_and_unwind_removes_it() {
         sandbox.sh("unwind < failed.json > /dev/null").ok();
         sandbox.assert_as(&before);
     }
+    // What the build did not see, nobody sees there.
+    std::fs::write(sandbox.directory().join("context/.dockerignore"), "hidden\n").unwrap();
+    let failed = build("--keep-failed").exits(1);
+    assert!(failed.stderr.contains("container lacks the mount \"/ctx\""), "{failed:?}");
+    sandbox.sh("unwind < failed.json > /dev/null").ok();
+    // A container whose document is lost is none.
+    sandbox.sh("rm context/.dockerignore; img-build -q --network none --secret id=s,src=secret --keep-failed context > /dev/full").exits(1);
+    sandbox.assert_as(&before);
     // Its own command is the one that failed.
     build("--keep-failed").exits(1);
     assert_eq!(sandbox.sh("ns-exec --from failed.json").status, 1);

@@ -70,6 +70,8 @@ pub struct Job {
     pub exclude: Ignore,
     /// Whether archives are unpacked.
     pub unpack: bool,
+    /// Whether files keep their times: then these count in the digest.
+    pub keep_times: bool,
 }
 
 /// More files are told by their digest alone: what is known of each takes memory.
@@ -160,7 +162,7 @@ impl Job {
     }
 
     /// A digest of everything that the copy depends on in its sources: names, kinds, modes, owners, attributes and
-    /// contents, but not times.
+    /// contents; times where the job keeps them.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -201,6 +203,10 @@ impl Job {
             for item in &source.items {
                 let content = contents.next().map_or(&[][..], Vec::as_slice);
                 content::describe(&mut hash, tree, item, content)?;
+                if self.keep_times {
+                    hash.field(&item.stat.st_mtime.to_le_bytes());
+                    hash.field(&item.stat.st_mtime_nsec.to_le_bytes());
+                }
                 count += 1;
                 // Two names of one file are not the same as two files.
                 if item.kind == Kind::File && item.stat.st_nlink > 1 {

@@ -51,6 +51,7 @@ fn job(sources: &[&str], destination: &str) -> Job {
         sources: sources.iter().map(|source| (*source).to_owned()).collect(),
         fetched: Vec::new(),
         unpack_fetched: false,
+        keep_times: false,
         inline: Vec::new(),
         destination: clean("/work", destination),
         into: destination.ends_with('/'),
@@ -247,6 +248,22 @@ fn attributes_of_a_context_stay_outside() {
     job.run(&tree, &job.list(&tree).unwrap(), place, None, None, dir.path()).unwrap();
     let kept = place::xattrs(fs::File::open(dir.path().join("image/x")).unwrap(), &file).unwrap();
     assert_eq!(kept, [("trusted.stave".into(), b"1".to_vec())]);
+}
+
+#[test]
+fn times_count_where_they_are_kept() {
+    let dir = fixture();
+    let tree = Tree::context(open(&dir.path().join("context")), Ignore::default());
+    let digest = |keep_times| {
+        let job = Job { keep_times, ..job(&["a.txt"], "/x") };
+        job.digest(&tree, &job.list(&tree).unwrap()).unwrap()
+    };
+    let before = (digest(false), digest(true));
+    let file = fs::File::options().write(true).open(dir.path().join("context/a.txt")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap() + std::time::Duration::from_nanos(1);
+    file.set_modified(time).unwrap();
+    assert_eq!(digest(false), before.0);
+    assert_ne!(digest(true), before.1);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Left {
     pub volumes: Vec<String>,
     /// Where mounts were that ended with the build.
     pub without: Vec<String>,
+    /// Whether the build was one with `--rootless`.
+    pub rootless: bool,
 }
 
 impl Builder<'_> {
@@ -52,18 +54,16 @@ impl Builder<'_> {
         }
         let mut configuration = serde_json::to_value(&state.image)?;
         configuration.sort_all_objects();
-        Ok(Left { descriptor, configuration, volumes, without })
+        Ok(Left { descriptor, configuration, volumes, without, rootless: self.options.rootless })
     }
 }
 
-/// What the command could write to stays writable only where the build keeps it, too: in a cache.
+/// What the command could write to stays writable only where the build keeps it, too: in a cache that several may use.
 fn volume(bind: &Bind) -> Option<String> {
-    let source = bind.lasting.as_ref()?;
-    let is_cache = bind.source.as_ref() == Some(source);
-    let (source, target) = (source.to_str()?, bind.target.to_str()?);
+    let lasting = bind.lasting.as_ref()?;
+    let (source, target) = (lasting.path.to_str()?, bind.target.to_str()?);
     if source.contains(':') || target.contains(':') {
         return None;
     }
-    let readonly = !is_cache || bind.options.iter().any(|option| option == "ro");
-    Some(format!("{source}:/{target}{}", if readonly { ":ro" } else { "" }))
+    Some(format!("{source}:/{target}{}", if lasting.readonly { ":ro" } else { "" }))
 }

@@ -14,7 +14,13 @@ use rustix::{
 };
 
 use super::{
-    Builder, agent::Relay, files::From, process::Bind, secret::SecretFile, stage::State, store::Mounted,
+    Builder,
+    agent::Relay,
+    files::From,
+    process::{Bind, Lasting},
+    secret::SecretFile,
+    stage::State,
+    store::Mounted,
 };
 use crate::{
     cache::chain_id,
@@ -117,6 +123,7 @@ impl Wanted {
             parents: false,
             exclude: Ignore::default(),
             unpack: false,
+            keep_times: false,
         }
     }
 }
@@ -183,7 +190,11 @@ impl Builder<'_> {
             }
         };
         let lasting = match mount.kind {
-            Type::Cache if self.own_caches.is_none() && !self.options.no_cache => source.clone(),
+            Type::Cache if self.own_caches.is_none() && !self.options.no_cache => {
+                // Others hold its lock; the container of a failed step does not.
+                let readonly = mount.readonly || mount.sharing != Sharing::Shared;
+                source.clone().map(|path| Lasting { path, readonly })
+            }
             Type::Bind => self.lasting(wanted)?,
             _ => None,
         };
@@ -191,16 +202,17 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Where the source of a bind mount is in a directory of the user's; none where it is not.
-    fn lasting(&self, wanted: &Wanted) -> Result<Option<PathBuf>, Cause> {
+    /// Where the source of a bind mount is in a directory of the user's; none where it is not, or where that has more than the command saw.
+    fn lasting(&self, wanted: &Wanted) -> Result<Option<Lasting>, Cause> {
         if matches!(wanted.from, Some(From::Layers(_))) {
             return Ok(None);
         }
         let tree = self.tree_of(wanted.from.as_ref())?;
-        let Some(root) = tree.host_path() else { return Ok(None) };
+        let Some(root) = tree.host_path().filter(|_| tree.ignore().is_empty()) else { return Ok(None) };
         let found = tree.find(wanted.source()).map_err(|error| wanted.wrong(error))?;
         let path = root.join(found);
-        std::path::absolute(&path).map(Some).map_err(Cause::system("find", &path))
+        let path = std::path::absolute(&path).map_err(Cause::system("find", &path))?;
+        Ok(Some(Lasting { path, readonly: true }))
     }
 
     /// The files of a context: that of the build by default.

@@ -32,8 +32,16 @@ pub(super) struct Bind {
     pub(super) source: Option<PathBuf>,
     /// In the form of `mount -o`.
     pub(super) options: Vec<String>,
-    /// The same files, at a path of the host that outlives the build.
-    pub(super) lasting: Option<PathBuf>,
+    /// What remains of it after the build.
+    pub(super) lasting: Option<Lasting>,
+}
+
+/// The files of a mount, at a path of the host that outlives the build.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    pub(super) path: PathBuf,
+    /// Whether they are only to be read there.
+    pub(super) readonly: bool,
 }
 
 /// The network of a command.

@@ -38,8 +38,6 @@ pub(super) struct Request {
     pub(super) link: bool,
     /// The time of what it makes.
     pub(super) moment: Moment,
-    /// Whether copied files keep their times.
-    keeps_times: bool,
     /// The layers that it copies from.
     from: Option<String>,
     /// The text for the history.
@@ -120,6 +118,7 @@ impl Request {
             parents: copy.parents,
             exclude: Ignore::new(exclude.iter().map(String::as_str)).map_err(|e| failed(e.into()))?,
             unpack: copy.unpack.unwrap_or(instruction == "ADD"),
+            keep_times: builder.options.keep_times,
         };
         // With a mode it is an ordinary copy, as in BuildKit.
         let link = copy.link && job.chmod.is_none();
@@ -127,20 +126,8 @@ impl Request {
             From::Layers(layers) => Some(chain_id(layers)),
             From::Files(_) => None,
         };
-        let (moment, keeps_times) = (state.moment, builder.options.keep_times);
-        Ok(Self {
-            job,
-            chown,
-            remote,
-            checksum,
-            repositories,
-            keep_git,
-            link,
-            moment,
-            keeps_times,
-            from,
-            text,
-        })
+        let moment = state.moment;
+        Ok(Self { job, chown, remote, checksum, repositories, keep_git, link, moment, from, text })
     }
 
     /// Whether something has to be fetched.
@@ -177,7 +164,7 @@ impl Request {
         if !self.link {
             inputs = inputs.with("parent", state.chain());
         }
-        if self.keeps_times {
+        if self.job.keep_times {
             inputs = inputs.with("flag keep-mtime", "true");
         }
         match &self.from {
@@ -197,7 +184,7 @@ impl Request {
             .with(format!("{:?} {:?}", job.chmod, self.chown))
             .with_all(job.inline.iter().flat_map(|inline| [&inline.name, &inline.content]))
             .with(state.moment.key())
-            .with(self.keeps_times.to_string())
+            .with(self.job.keep_times.to_string())
     }
 
     /// A key that is known before anything is read: the layers of a stage or an image identify its content, and a file that must have

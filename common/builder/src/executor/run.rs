@@ -189,10 +189,15 @@ impl Builder<'_> {
         drop((held, group));
         if status != 0 {
             let offline = isolated.is_some_and(|isolated| isolated.was_too_small());
-            let left = match self.options.keep_failed {
-                true => Some(Box::new(self.leave(state, &script.words, &binds, mounted, &stubs)?)),
-                false => None,
+            // The command's own failure is what is to be told.
+            let leave = || {
+                self.leave(state, &script.words, &binds, mounted, &stubs)
+                    .inspect_err(|cause| {
+                        operation::note(&format!("warning: no container of the failed step: {cause}"));
+                    })
+                    .ok()
             };
+            let left = if self.options.keep_failed { leave().map(Box::new) } else { None };
             return Err(Cause::Failed { command: script.words.join(" "), status, offline, left });
         }
         let network = match (network, own) {

@@ -115,6 +115,9 @@ pub trait Source: clap::Parser {
         Document::new()
     }
 
+    /// Takes back what is in a document of [`Source::left`] that could not be written.
+    fn unwritten(&self, _context: &Context, _document: &Document) {}
+
     /// What [`Source::make`] would do, one line each.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::{
     failure,
     input::{self, FROM_TOOL},
     schema,
-    streams::{explained, shows},
+    streams::{explained, shows, write_document},
 };
 
 /// The whole `main` of a source.
@@ -65,7 +65,13 @@ fn run<S: Source>() -> Exit {
     match made {
         // The message says it all, and nobody is behind a terminal.
         Err(error) if shows(source.common()) => failure::end(&tool, &error),
-        Err(error) => fail(&tool, source.left(), Stage::Apply, &error, to_output),
+        Err(error) => fail(&tool, source.left(), Stage::Apply, &error, |document| {
+            if write_document(document).is_err()
+                && let Ok(context) = source.common().context(None)
+            {
+                source.unwritten(&context, document);
+            }
+        }),
         Ok((_, Some(shown))) => show(&tool, &shown),
         Ok((document, None)) => written(&tool, &document),
     }
