@@ -12,6 +12,7 @@ use oci::{
     digest::{Algorithm, Hashing},
     spec::{Descriptor, MediaType},
 };
+use rustix::fs::Mode;
 
 use crate::{
     Built,
@@ -55,6 +56,8 @@ pub struct Edit {
 /// # Errors
 /// [`Cause`]; no name is given then.
 pub fn edit(edit: &Edit, image: &Descriptor) -> Result<Built, Cause> {
+    // As in a build: layers that are unpacked here have their own modes.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let layout = Layout::open(edit.root.join("images"))?.with_sync(!edit.no_sync);
     let found = layout.image(image, edit.platform.as_ref())?;
     let mut layers = layers_of(&found)?;
@@ -124,12 +127,19 @@ fn rebase(
     }
     layers.splice(..old.len(), new);
     image.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-    // The entries of the old base stand first, unless a builder left them out.
-    let count = old_image.history.len();
-    let has_them = image.history.iter().zip(&old_image.history).all(|(own, old)| own == old);
-    let own = if has_them && count <= image.history.len() { count } else { 0 };
+    let own = of_base(&image.history, &old_image.history, old.len());
     image.history.splice(..own, new_image.history);
     Ok(())
+}
+
+/// How many entries of a history, the first ones, are about the base below it, which has this one and so many layers.
+fn of_base(history: &[History], base: &[History], layers: usize) -> usize {
+    let with_layer = |entries: &[History]| entries.iter().filter(|entry| !entry.empty_layer).count();
+    if history.starts_with(base) && with_layer(base) == layers {
+        return base.len();
+    }
+    // A builder has written it anew, or left it out: its layers tell.
+    (0..=history.len()).find(|end| with_layer(&history[..*end]) == layers).unwrap_or(history.len())
 }
 
 /// Takes an archive into the store, as it is. It is read to its end there: what is no archive is no layer.
@@ -156,4 +166,26 @@ fn take(layout: &Layout, path: &Path) -> Result<Layer, Cause> {
     io::copy(&mut content()?, &mut hashing).map_err(failed)?;
     let (_, diff_id, _) = hashing.finish();
     Ok(Layer { descriptor, diff_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_tell_where_a_history_has_its_base() {
+        let entry = |text: &str, empty_layer| History {
+            created_by: Some(text.to_owned()),
+            empty_layer,
+            ..History::default()
+        };
+        let own = [entry("a", false), entry("b", true), entry("c", false), entry("d", true)];
+        // The same entries, with settings behind the last layer.
+        assert_eq!(of_base(&own, &own[..2], 1), 2);
+        // Others, and none.
+        assert_eq!(of_base(&own, &[entry("x", false), entry("y", false)], 2), 3);
+        assert_eq!(of_base(&own, &[], 1), 1);
+        assert_eq!(of_base(&own, &[], 0), 0);
+        assert_eq!(of_base(&[], &own[..2], 1), 0);
+    }
 }

@@ -33,7 +33,7 @@ struct ImgEdit {
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
     /// Set a label; without =VALUE, remove it; repeatable
-    #[arg(long = "label", value_name = "NAME[=VALUE]")]
+    #[arg(long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
     labels: Vec<String>,
     /// Set an annotation of the manifest; repeatable
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
@@ -138,6 +138,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it is NAME=VALUE".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    match text.split('=').next() {
+        Some("") | None => Err("it is NAME=VALUE, or NAME to remove it".to_owned()),
+        Some(_) => Ok(text.to_owned()),
     }
 }
 
