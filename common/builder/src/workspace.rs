@@ -127,17 +127,26 @@ fn left(all: &Path) -> Vec<OsString> {
     entries.filter(|entry| is_left(entry.path())).map(|entry| entry.file_name()).collect()
 }
 
-/// Keeps new builds below `root` (`$STAVE_ROOT`) from starting while the result is held; none if one is running.
+/// No build runs, and none starts while this is held.
+#[derive(Debug)]
+pub struct Pause {
+    _gate: Option<File>,
+}
+
+/// Keeps new builds below `root` (`$STAVE_ROOT`) from starting while the result is held; none if one is running. Whoever exports or
+/// flattens an image counts as a build. Where none ever ran, there is nothing to hold.
 ///
 /// # Errors
 /// When that cannot be found out: the path, and why.
-pub(crate) fn pause(root: &Path) -> Result<Option<File>, (PathBuf, io::Error)> {
+pub fn pause(root: &Path) -> Result<Option<Pause>, (PathBuf, io::Error)> {
     let all = root.join("build");
     let at = |error| (all.clone(), error);
-    fs::create_dir_all(&all).map_err(at)?;
-    let gate = gate(&all).map_err(at)?;
+    let gate = match gate(&all) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Pause { _gate: None })),
+        gate => gate.map_err(at)?,
+    };
     let builds = fs::read_dir(&all).map_err(at)?.count();
-    Ok((builds == left(&all).len()).then_some(gate))
+    Ok((builds == left(&all).len()).then_some(Pause { _gate: Some(gate) }))
 }
 
 /// Removes the remains of killed builds below `root` (`$STAVE_ROOT`); with `dry_run` only lists them. Returns the

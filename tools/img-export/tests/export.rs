@@ -32,6 +32,18 @@ fn what_upper_layers_remove_is_not_there() {
 }
 
 #[test]
+fn marks_of_a_single_layer_are_no_files() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir -p context tree/d && echo 'FROM scratch\nENV A=1' > context/Dockerfile").ok();
+    sandbox.sh("touch tree/d/.wh..wh..opq tree/d/.wh.gone tree/d/file && tar -C tree -cf layer.tar d").ok();
+    sandbox
+        .sh("img-build -q -t none context > /dev/null && img-edit --append layer.tar -t one none > /dev/null")
+        .ok();
+    assert_eq!(sandbox.sh("img-export one | tar -t").ok(), "d/\nd/file\n");
+    sandbox.sh("img-edit --label =v one > /dev/null").exits(2);
+}
+
+#[test]
 fn half_an_archive_is_never_left() {
     let sandbox = Sandbox::with_busybox();
     let failed = sandbox.sh("img-export -o out none").exits(1);

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use builder::workspace::Pause;
 use oci::{
     Digest, Layout,
     gc::{Marks, Sweep, is_older},
@@ -21,6 +22,8 @@ pub(crate) struct Waste {
     pub(crate) networks: Vec<String>,
     /// Of the build cache.
     pub(crate) cache: Vec<PathBuf>,
+    /// No build starts as long as this is held; none where one runs.
+    pub(crate) pause: Option<Pause>,
 }
 
 /// An unpacked layer, and all that stands of it.
@@ -50,9 +53,26 @@ impl Waste {
 
 /// Marks what containers, the build cache `without` some of it, and mounts refer to.
 pub(crate) fn mark(context: &Context, marks: &mut Marks, without: &[PathBuf]) -> Result<()> {
-    marks.scan_directory(&context.scope.run_dir, &[])?;
+    mark_containers(context, marks)?;
     marks.scan_directory(&context.scope.root.join("cache"), without)?;
+    Ok(())
+}
+
+/// Marks what containers and mounts refer to. After a restart of the machine, a container has only its second record.
+pub(crate) fn mark_containers(context: &Context, marks: &mut Marks) -> Result<()> {
+    marks.scan_directory(&context.scope.run_dir, &[])?;
     marks.scan_file(Path::new("/proc/self/mountinfo"))?;
+    let containers = context.scope.root.join("containers");
+    let entries = match std::fs::read_dir(&containers) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("read {containers:?}"))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("read {containers:?}"))?;
+        if entry.file_type().with_context(|| format!("look at {:?}", entry.path()))?.is_dir() {
+            marks.scan_file(&entry.path().join("record.json"))?;
+        }
+    }
     Ok(())
 }
 

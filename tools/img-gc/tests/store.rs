@@ -98,6 +98,14 @@ fn what_somebody_mentions_stays() {
     assert_eq!(would(&["--grace", "0"]), (2, 0), "or the layer's directory, whose blob has the same digest");
     fs::remove_file(&record).unwrap();
 
+    // After a restart of the machine, a container has only its second record.
+    let kept_record = store.path("root/containers/web");
+    fs::create_dir_all(&kept_record).unwrap();
+    let text = json!({"document": {"image": {"descriptor": {"digest": manifest}}}}).to_string();
+    fs::write(kept_record.join("record.json"), text).unwrap();
+    assert_eq!(would(&["--grace", "0"]), (0, 0), "a second record");
+    fs::remove_dir_all(kept_record.parent().unwrap()).unwrap();
+
     let cache = store.path("root/cache");
     fs::create_dir_all(&cache).unwrap();
     fs::write(cache.join("1.json"), json!({"layer": {"diffID": gone}}).to_string()).unwrap();
@@ -112,6 +120,15 @@ fn what_somebody_mentions_stays() {
     );
     assert_eq!(store.blobs(), 6);
     fs::remove_dir(&record).unwrap();
+
+    // What a build has mounted nobody else sees.
+    let build = store.path("root/build/1-runs");
+    fs::create_dir_all(&build).unwrap();
+    let lock = fs::File::open(&build).unwrap();
+    lock.try_lock().unwrap();
+    assert_eq!(would(&["--grace", "0", "--cache"]), (3, 0), "a build runs");
+    drop(lock);
+    fs::remove_dir(&build).unwrap();
 
     let removed = store.json("img-gc", &["-q", "--grace", "0"]);
     assert_eq!(removed["layers"], json!([gone]));

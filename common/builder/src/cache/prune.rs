@@ -10,19 +10,29 @@ use std::{
     time::Duration,
 };
 
-use oci::gc::is_older;
+use oci::{
+    Digest,
+    gc::{Marks, is_older},
+};
 use operation::unless_gone;
 
-use crate::{cache::Entry, workspace};
+use crate::{cache::Entry, workspace::Pause};
 
 type Result<T> = std::result::Result<T, (PathBuf, io::Error)>;
 
 /// Removes results of steps, and caches of `RUN --mount=type=cache`, that no build has used for `age`, below `root`
-/// (`$STAVE_ROOT`); with `dry_run` only lists them. Caches of mounts stay while a build runs. Returns their paths.
+/// (`$STAVE_ROOT`); with `dry_run` only lists them. Caches of mounts that `used` mentions stay: containers of failed steps have them.
+/// Returns their paths.
 ///
 /// # Errors
 /// When one cannot be looked at or removed: the path, and why.
-pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> {
+pub fn prune(
+    root: &Path,
+    age: Duration,
+    used: &Marks,
+    dry_run: bool,
+    _pause: &Pause,
+) -> Result<Vec<PathBuf>> {
     let cache = root.join("cache");
     let mut pruned = Vec::new();
     for path in old(&cache, age)?.into_iter().filter(|path| path.extension() == Some(OsStr::new("json"))) {
@@ -38,12 +48,8 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
         }
     }
     let mounts = cache.join("mounts");
-    let unused = old(&mounts, age)?;
-    let Some(_pause) = (if unused.is_empty() { None } else { workspace::pause(root)? }) else {
-        return Ok(pruned);
-    };
     // A lock belongs to its cache, and is removed with it.
-    for path in unused.into_iter().filter(|path| path.is_dir()) {
+    for path in old(&mounts, age)?.into_iter().filter(|path| path.is_dir() && !is_mentioned(path, used)) {
         if !dry_run {
             remove(&mounts, &path).map_err(|error| (path.clone(), error))?;
         }
@@ -57,7 +63,7 @@ pub fn prune(root: &Path, age: Duration, dry_run: bool) -> Result<Vec<PathBuf>> 
 ///
 /// # Errors
 /// When one cannot be looked at or removed: the path, and why.
-pub fn shrink(root: &Path, most: u64, dry_run: bool) -> Result<Vec<PathBuf>> {
+pub fn shrink(root: &Path, most: u64, dry_run: bool, _pause: &Pause) -> Result<Vec<PathBuf>> {
     let cache = root.join("cache");
     let mut steps = Vec::new();
     for path in
@@ -104,6 +110,13 @@ fn old(directory: &Path, age: Duration) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether the directory of a cache is mentioned: its name is a hash, with a number behind it for each further user of a private one.
+fn is_mentioned(path: &Path, used: &Marks) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let hash = name.split('-').next().unwrap_or_default();
+    format!("sha256:{hash}").parse::<Digest>().is_ok_and(|digest| used.contains(&digest))
+}
+
 fn remove(mounts: &Path, path: &Path) -> io::Result<()> {
     let Some(name) = path.file_name() else { return Ok(()) };
     layer::remove_tree(File::open(mounts)?.as_fd(), name.as_bytes())?;
@@ -115,7 +128,7 @@ fn remove(mounts: &Path, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::Workspace;
+    use crate::workspace::{Workspace, pause};
 
     #[test]
     fn the_longest_unused_goes_until_the_rest_fits() {
@@ -137,31 +150,42 @@ mod tests {
         };
         let (old, new) = (step("old", 60, 1000), step("new", 50, 3000));
         let between = step("between", 40, 2000);
-        assert!(shrink(dir.path(), 150, false).unwrap().is_empty());
-        assert_eq!(shrink(dir.path(), 100, true).unwrap(), std::slice::from_ref(&old));
-        assert_eq!(shrink(dir.path(), 60, false).unwrap(), [between, old]);
+        let pause = pause(dir.path()).unwrap().unwrap();
+        assert!(shrink(dir.path(), 150, false, &pause).unwrap().is_empty());
+        assert_eq!(shrink(dir.path(), 100, true, &pause).unwrap(), std::slice::from_ref(&old));
+        assert_eq!(shrink(dir.path(), 60, false, &pause).unwrap(), [between, old]);
         assert!(new.exists());
     }
 
     #[test]
-    fn what_is_not_used_goes_and_what_a_build_may_use_stays() {
+    fn what_is_not_used_goes_and_what_a_container_has_stays() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join("cache").join(name);
-        assert!(prune(dir.path(), Duration::ZERO, false).unwrap().is_empty());
+        let build = Workspace::new(dir.path()).unwrap();
+        assert!(pause(dir.path()).unwrap().is_none(), "a build runs");
+        drop(build);
+        let pause = pause(dir.path()).unwrap().unwrap();
+        let prune = |age, used: &Marks, dry_run| prune(dir.path(), age, used, dry_run, &pause).unwrap();
+        let nothing = Marks::default();
+        assert!(prune(Duration::ZERO, &nothing, false).is_empty());
         fs::create_dir_all(at("mounts/a/b")).unwrap();
         for file in ["1.json", "mounts/a.lock", "mounts/a/b/c"] {
             fs::write(at(file), "{}").unwrap();
         }
         let hour = Duration::from_secs(3600);
-        assert!(prune(dir.path(), hour, false).unwrap().is_empty());
+        assert!(prune(hour, &nothing, false).is_empty());
         let all = [at("1.json"), at("mounts/a")];
-        assert_eq!(prune(dir.path(), Duration::ZERO, true).unwrap(), all);
+        assert_eq!(prune(Duration::ZERO, &nothing, true), all);
         assert!(all.iter().all(|path| path.exists()));
-        let build = Workspace::new(dir.path()).unwrap();
-        assert_eq!(prune(dir.path(), Duration::ZERO, false).unwrap(), all[..1]);
-        assert!(at("mounts/a").exists(), "a build runs");
-        drop(build);
-        assert_eq!(prune(dir.path(), Duration::ZERO, false).unwrap(), all[1..]);
+        assert_eq!(prune(Duration::ZERO, &nothing, false), all);
+        let hash = Digest::of(b"cache");
+        let second = at("mounts").join(format!("{}-1", hash.hex()));
+        fs::create_dir(&second).unwrap();
+        let mut used = Marks::default();
+        used.scan(second.to_string_lossy().as_bytes());
+        // The name of a private one has a number behind the hash.
+        assert!(prune(Duration::ZERO, &used, false).is_empty());
+        assert_eq!(prune(Duration::ZERO, &nothing, false), [second]);
         assert_eq!(fs::read_dir(at("mounts")).unwrap().count(), 0);
     }
 }

@@ -309,6 +309,8 @@ impl<'a> Builder<'a> {
     }
 
     fn run(mut self) -> Result<Built, Error> {
+        // From here on img-gc sees that a build runs.
+        self.store.workspace()?;
         cache_transfer::import(self.options, &self.store, &self.cache)?;
         let last = self.stages()?;
         self.progress.end();

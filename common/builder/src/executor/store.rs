@@ -179,8 +179,9 @@ impl Store {
 
     /// Mounts layers with a writable top.
     pub(super) fn writable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
-        let lower = self.directories(layers)?;
+        // Nobody removes layers as long as there is this directory.
         let directories = self.workspace()?.step()?;
+        let lower = self.directories(layers)?;
         // The root directory has the attributes of the upper one, which must match the one below.
         let below = lower.last().cloned();
         if let Some(below) = &below {
@@ -195,16 +196,18 @@ impl Store {
         Ok(mounted)
     }
 
-    /// Mounts layers read-only.
+    /// Mounts layers read-only. One layer is mounted as well: the marks in its directory say what it hides, and are no files.
     pub(super) fn readable(&self, layers: &[Layer]) -> Result<Mounted, Cause> {
-        let lower = self.directories(layers)?;
         let directories = self.workspace()?.step()?;
+        let mut lower = self.directories(layers)?;
         let mut mounted =
             Mounted { rootfs: directories.rootfs.clone(), directories, below: None, attached: false };
-        match lower.as_slice() {
-            [] => {}
-            [only] => mounted.rootfs = only.clone(),
-            _ => self.mount(&mut mounted, lower, false)?,
+        if lower.len() == 1 {
+            // Without a writable top, overlayfs takes two at least.
+            lower.insert(0, mounted.directories.empty.clone());
+        }
+        if !lower.is_empty() {
+            self.mount(&mut mounted, lower, false)?;
         }
         Ok(mounted)
     }

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File},
-    os::fd::AsFd,
     path::Path,
     sync::Arc,
 };
 
-use super::{Builder, stage::State, store::open_readable};
+use layer::compression::Compression;
+
+use super::{Builder, stage::State, store::open_readable, whole};
 use crate::{
     copy,
     error::{Cause, Error},
@@ -16,16 +17,10 @@ use crate::{
 impl Builder<'_> {
     /// All files of the image in a tar file, which has no name any more.
     pub(super) fn tree(&self, state: &State) -> Result<Arc<File>, Cause> {
-        let mounted = self.store.readable(&state.layers)?;
-        let root = open_readable(&mounted.rootfs)?;
         let path = self.store.workspace()?.path().join("tree.tar");
         let mut file = File::create_new(&path).map_err(Cause::system("create", &path))?;
         fs::remove_file(&path).map_err(Cause::system("remove", &path))?;
-        let options = layer::diff::Options {
-            compression: layer::compression::Compression::None,
-            ..layer::diff::Options::default()
-        };
-        layer::diff::upper(root.as_fd(), &mut file, &options).map_err(Cause::Tree)?;
+        whole::write(&self.store, &state.layers, &mut file, Compression::None)?;
         Ok(Arc::new(file))
     }
 }

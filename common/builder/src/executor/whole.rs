@@ -37,16 +37,26 @@ impl Whole {
     /// # Errors
     /// When a layer cannot be unpacked, or the archive not be written.
     pub fn write(&self, out: &mut dyn Write, compression: Compression) -> Result<Summary, Cause> {
-        let mounted = self.store.readable(&self.layers)?;
-        let root = open_readable(&mounted.rootfs)?;
-        let options = layer::diff::Options { compression, ..layer::diff::Options::default() };
-        layer::diff::upper(root.as_fd(), out, &options).map_err(Cause::Tree)
+        write(&self.store, &self.layers, out, compression)
     }
 
     /// Makes one layer of all, with the times that files have.
     pub(crate) fn flatten(&self) -> Result<Layer, Cause> {
         self.store.difference(&self.layers, 0, Moment::untouched())
     }
+}
+
+/// Writes all files of layers as one archive.
+pub(super) fn write(
+    store: &Store,
+    layers: &[Layer],
+    out: &mut dyn Write,
+    compression: Compression,
+) -> Result<Summary, Cause> {
+    let mounted = store.readable(layers)?;
+    let root = open_readable(&mounted.rootfs)?;
+    let options = layer::diff::Options { compression, ..layer::diff::Options::default() };
+    layer::diff::upper(root.as_fd(), out, &options).map_err(Cause::Tree)
 }
 
 /// The layers of an image, lowest first.
