@@ -155,7 +155,15 @@ fn volumes_of_one_that_has_ended_have_the_rights_that_they_had() {
     sandbox.sh("container-cp mapped:/mapped/file sealed:/data/two && cmp file volume/two").ok();
     sandbox.sh("container-cp web:/data/two mapped:/mapped/three && cmp file mapped/three").ok();
     sandbox.sh("container-cp mapped:/mapped/three mapped:/mapped/four && cmp file mapped/four").ok();
-    sandbox.sh("unwind web mapped sealed > /dev/null").ok();
+    // A root file system that shows its owners by the container's ids.
+    sandbox.sh("mkdir -p tree && cp -a $(jq -r .rootfs.path sealed.json)/bin tree/").ok();
+    sandbox.sh("ns-exec -n -d --id tree --rootfs $PWD/tree --userns auto -- sleep 1000 > tree.json").ok();
+    sandbox
+        .sh("container-cp file tree:/one; container-stop -t 0 tree > /dev/null; container-cp file tree:/two")
+        .ok();
+    assert_eq!(sandbox.sh("stat -c %u tree/one tree/two").ok(), "0\n0\n");
+    sandbox.sh("container-cp -a tree:/two back && test $(stat -c %u back) = 0").ok();
+    sandbox.sh("unwind web mapped sealed tree > /dev/null").ok();
 }
 
 /// Replacing a file takes away what is mounted on it in the mount namespace of another process.
