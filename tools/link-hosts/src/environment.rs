@@ -15,7 +15,9 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     // By number, and tcp before udp: ALIAS_PORT names the first.
     let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
     let published = other.get::<members::Ports>()?.map(|ports| ports.0).unwrap_or_default();
-    let published = published.into_iter().map(|mapping| (mapping.container_port, mapping.protocol));
+    let published = published
+        .into_iter()
+        .flat_map(|mapping| mapping.container_ports().map(move |port| (port, mapping.protocol.clone())));
     let ports: BTreeSet<(u16, String)> = exposed.filter_map(|port| parse(port)).chain(published).collect();
     if let Some((port, protocol)) = ports.first() {
         variables.push(format!("{prefix}_PORT={protocol}://{ip}:{port}"));
@@ -50,4 +52,18 @@ fn set_for(other: &Document, of_image: Vec<String>) -> Result<Vec<String>, Error
 fn parse(port: &str) -> Option<(u16, String)> {
     let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
     Some((port.parse().ok()?, protocol.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_port_of_a_run_has_its_variables() {
+        let other = r#"{"stave":1,"id":"db","ports":[{"hostPort":8000,"containerPort":80,"protocol":"tcp","range":3}]}"#;
+        let other = Document::parse(other.as_bytes()).unwrap();
+        let variables = variables("web", "db", [10, 0, 0, 2].into(), &other).unwrap();
+        let ports = variables.iter().filter_map(|variable| variable.strip_suffix("_PROTO=tcp"));
+        assert_eq!(ports.collect::<Vec<_>>(), ["DB_PORT_80_TCP", "DB_PORT_81_TCP", "DB_PORT_82_TCP"]);
+    }
 }
