@@ -1,5 +1,6 @@
 //! Variables of the network.
 
+mod beside;
 mod forwarding;
 mod ipv6;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use ipv6::switch_ipv6_off_by;
 pub(crate) use ipv6::{is_ipv6_off, switch_ipv6_off, switch_ipv6_on};
 
+use self::beside::{ADVERTISED, FORWARDING, REDIRECTS, UNDONE, WRITTEN_OVER};
 use crate::{Connection, Error, errno_of, guard};
 
 /// A variable of the network. Only these: undo must not write to an arbitrary path from a document.
@@ -60,12 +62,6 @@ pub struct Sysctl {
 pub const IPV6_CLAIMS: &str = forwarding::IPV6;
 
 const SET: &str = "1";
-
-/// What begins a line about a link that takes router advertisements.
-const ADVERTISED: &str = "accept_ra";
-
-/// What begins a line about a link that forwards by itself, and may be a part of the name of its variable.
-const FORWARDING: &str = "forwarding";
 
 impl Variable {
     fn path(&self) -> PathBuf {
@@ -115,6 +111,12 @@ impl<'a> Conf<'a> {
 
     pub(crate) fn of_ipv6(link: &'a str, variable: &'static str) -> Self {
         Self { family: "ipv6", link, variable }
+    }
+
+    /// That of the version of IP that this variable is about.
+    fn beside(of: &Variable, link: &'a str, variable: &'static str) -> Self {
+        let family = if matches!(of, Variable::Ipv6Forward { .. }) { "ipv6" } else { "ipv4" };
+        Self { family, link, variable }
     }
 
     fn path(&self) -> PathBuf {
@@ -218,19 +220,27 @@ impl Sysctl {
     fn keep(&self) -> Result<(), operation::Error> {
         let mut text = format!("{}\n", self.previous);
         if matches!(self.variable, Variable::IpForward { .. } | Variable::Ipv6Forward { .. }) {
-            forwarding::Seen::now()?.write(&mut text);
+            forwarding::Seen::now(self.is_of_ipv6())?.write(&mut text);
         }
-        for variable in [ADVERTISED, FORWARDING] {
-            for name in self.links_with(variable)? {
+        for (variable, value) in [(ADVERTISED, SET), (FORWARDING, SET), (REDIRECTS, "0")] {
+            for name in self.links_with(variable, value)? {
                 text.push_str(&format!("{variable} {name}\n"));
             }
         }
+        self.write_kept(&text)
+    }
+
+    fn is_of_ipv6(&self) -> bool {
+        matches!(self.variable, Variable::Ipv6Forward { .. })
+    }
+
+    fn write_kept(&self, text: &str) -> Result<(), operation::Error> {
         let write = || -> io::Result<()> {
             if let Some(parent) = self.kept.parent() {
                 fs::create_dir_all(parent)?;
             }
             let beside = self.kept.with_added_extension("new");
-            fs::write(&beside, &text)?;
+            fs::write(&beside, text)?;
             fs::rename(&beside, &self.kept)
         };
         write().map_err(unkept("write", &self.kept))
@@ -276,44 +286,9 @@ impl Sysctl {
         made
     }
 
-    /// The links here that have this variable of IPv6 set to 1, before packets are forwarded.
-    fn links_with(&self, variable: &'static str) -> Result<Vec<String>, Error> {
-        if !matches!(self.variable, Variable::Ipv6Forward { .. }) {
-            return Ok(Vec::new());
-        }
-        let links = Connection::open(None)?.all()?.into_iter().filter(|link| !link.is_marked());
-        let mut found = Vec::new();
-        // `default` is for the links to come. What they take of routers is not changed.
-        let to_come = (variable == FORWARDING).then(|| "default".to_owned());
-        for name in links.map(|link| link.name).chain(to_come) {
-            let conf = Conf::of_ipv6(&name, variable);
-            let is_on = |value: Option<String>| value.as_deref() == Some(SET);
-            if conf.is_plain() && is_on(read(&conf.path()).map_err(failed("read", &conf.name()))?) {
-                found.push(name);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Lets the links that take router advertisements go on to do so while packets are forwarded; or as before (`back`). A host
-    /// that forwards takes none, and would lose its own default route, unless that is asked for with 2 (ip-sysctl.rst, accept_ra).
-    fn keep_advertisements(&self, back: bool) -> Result<(), operation::Error> {
-        let (before, after) = if back { ("2", SET) } else { (SET, "2") };
-        self.set_links(ADVERTISED, before, after)
-    }
-
-    /// Where a link of those that were noted with this variable has the value `before`, it gets `after`.
-    fn set_links(&self, variable: &'static str, before: &str, after: &str) -> Result<(), operation::Error> {
-        let kept =
-            read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?.unwrap_or_default();
-        for name in kept.lines().filter_map(|line| line.strip_prefix(variable)?.strip_prefix(' ')) {
-            let conf = Conf::of_ipv6(name, variable);
-            let value = if conf.is_plain() { read(&conf.path()) } else { Ok(None) };
-            if value.map_err(failed("read", &conf.name()))?.as_deref() == Some(before) {
-                fs::write(conf.path(), after).map_err(unset(&conf.name()))?;
-            }
-        }
-        Ok(())
+    fn read_kept(&self) -> Result<String, Error> {
+        let kept = read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?;
+        Ok(kept.unwrap_or_default())
     }
 
     /// The interface that needs a guard, and a connection to ask for it: a bridge of others with `route_localnet`, unless that
@@ -346,15 +321,14 @@ impl Sysctl {
             return self.forget();
         }
         if let Variable::IpForward { bridge } | Variable::Ipv6Forward { bridge } = &self.variable {
-            let v6 = matches!(self.variable, Variable::Ipv6Forward { .. });
+            let v6 = self.is_of_ipv6();
             // Who needs it for IPv6 has a claim of its own.
             if !v6 && forwarding::is_claimed(scope, Some(bridge))? {
                 return Ok(());
             }
-            let kept = read(&self.kept).map_err(failed("read", &self.kept.to_string_lossy()))?;
             if self.read()?.as_deref() == Some(SET)
                 && self.previous != SET
-                && let Some(needed) = forwarding::needed_by(bridge, v6, kept.as_deref().unwrap_or_default())?
+                && let Some(needed) = forwarding::needed_by(bridge, v6, &self.read_kept()?)?
             {
                 self.forget()?;
                 if let forwarding::Needed::Since(what) = needed {
@@ -363,7 +337,11 @@ impl Sysctl {
                 return Ok(());
             }
         }
+        let mut kept = self.read_kept()?;
         if self.read()?.is_some_and(|value| value == SET) {
+            kept = self.to_put_back()?;
+            // One that is interrupted goes on from here. Without room for that, it is done at one go.
+            let _ = self.write_kept(&kept);
             match fs::write(self.variable.path(), &self.previous) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(unset(&self.variable.name())(error));
@@ -373,8 +351,12 @@ impl Sysctl {
         }
         self.unguard()?;
         self.keep_advertisements(true)?;
-        // The value for all was written to each link (ip-sysctl.rst, conf/all/forwarding).
-        self.set_links(FORWARDING, "0", SET)?;
+        // Where somebody else switched it off meanwhile, it is off.
+        if kept.lines().any(|line| line == UNDONE) {
+            for (variable, before, after) in WRITTEN_OVER {
+                self.set_links(&kept, variable, after, before)?;
+            }
+        }
         self.forget()
     }
 

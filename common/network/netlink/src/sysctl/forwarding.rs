@@ -9,7 +9,7 @@ use super::failed;
 use crate::{
     Connection, Error, Link, PROTOCOL,
     attribute::{find, string},
-    netfilter::{INET, IPV4, Kind, Netfilter, OWN_TABLE, handle, is_forward},
+    netfilter::{self, INET, IPV4, Kind, Netfilter, OWN_TABLE, handle, is_forward},
 };
 
 /// Whether a network of ours is claimed by a container: any, or any on another bridge than this one.
@@ -49,10 +49,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn now() -> Result<Self, Error> {
+    pub(super) fn now(v6: bool) -> Result<Self, Error> {
         let connection = Connection::open(None)?;
         let links = connection.all()?.iter().map(shown).collect();
-        Ok(Self { links, rules: forward_rules()? })
+        Ok(Self { links, rules: forward_rules(v6)? })
     }
 
     /// A line each.
@@ -119,15 +119,15 @@ pub(super) fn needed_by(bridge: &str, v6: bool, kept: &str) -> Result<Option<Nee
     if let Some(link) = links.iter().find(since) {
         return Ok(Some(Needed::Since(format!("link {:?}, which appeared since,", link.name))));
     }
-    let rule = forward_rules()?.difference(&before.rules).next().is_some();
+    let rule = forward_rules(v6)?.difference(&before.rules).next().is_some();
     Ok(rule.then(|| Needed::Since("a forward rule that appeared since".to_owned())))
 }
 
-/// The rules of others in chains that forwarded packets pass through, by table, chain and handle.
-fn forward_rules() -> Result<BTreeSet<String>, Error> {
+/// The rules of others in chains that forwarded packets of a version of IP pass through, by table, chain and handle.
+fn forward_rules(v6: bool) -> Result<BTreeSet<String>, Error> {
     let failed = |refusal| Error::new("list", "rules for forwarded packets", refusal);
     let mut rules = BTreeSet::new();
-    for family in [INET, IPV4] {
+    for family in [INET, if v6 { netfilter::IPV6 } else { IPV4 }] {
         // A kernel without nf_tables has none.
         let netfilter = match Netfilter::of_this_thread() {
             Err(refusal) if refusal.errno == Errno::EPROTONOSUPPORT => return Ok(rules),
