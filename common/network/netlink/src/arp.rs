@@ -36,7 +36,7 @@ fn claims(packet: &[u8], own: Mac, address: Ipv4Addr) -> bool {
 /// When the link cannot be asked.
 pub fn is_in_use(link: &Link, address: Ipv4Addr) -> Result<bool, Error> {
     let Some(mac) = link.mac else { return Ok(false) };
-    let wire = Wire::open(link.index, libc::ETH_P_ARP as u16);
+    let wire = Wire::open(link.index, libc::ETH_P_ARP as u16, &[]);
     wire.and_then(|wire| wire.ask(&probe(mac, address), [0xff; 6], |packet| claims(packet, mac, address)))
         .map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
 }

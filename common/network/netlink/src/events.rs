@@ -17,14 +17,17 @@ use crate::{
     attribute::{find, string},
     errno_of,
     frame::{Frame, frames},
-    netfilter::{INET, IPV4, OWN_TABLE},
+    netfilter::{INET, IPV4, IPV6, OWN_TABLE},
 };
 
 // linux/rtnetlink.h, `enum rtnetlink_groups` and the message types.
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV4_ADDRESS: u32 = 5;
 const GROUP_IPV4_ROUTE: u32 = 7;
+const GROUP_IPV6_ADDRESS: u32 = 9;
+const GROUP_IPV6_ROUTE: u32 = 11;
 const GROUP_IPV4_NETCONF: u32 = 24;
+const GROUP_IPV6_NETCONF: u32 = 25;
 const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
 const DEL_ADDRESS: u16 = 21;
@@ -82,7 +85,15 @@ impl Events {
             Ok(socket)
         };
         let failed = |source| Error::new("listen to", "changes of the network", errno_of(&source));
-        let groups = [GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV4_ROUTE, GROUP_IPV4_NETCONF];
+        let groups = [
+            GROUP_LINK,
+            GROUP_IPV4_ADDRESS,
+            GROUP_IPV6_ADDRESS,
+            GROUP_IPV4_ROUTE,
+            GROUP_IPV6_ROUTE,
+            GROUP_IPV4_NETCONF,
+            GROUP_IPV6_NETCONF,
+        ];
         Ok(Self {
             route: open(protocols::NETLINK_ROUTE, &groups).map_err(failed)?,
             netfilter: open(protocols::NETLINK_NETFILTER, &[GROUP_NFTABLES]).map_err(failed)?,
@@ -141,9 +152,9 @@ fn concerns_rules(frame: &Frame<'_>) -> bool {
         let attributes = frame.payload.get(GENERIC..).unwrap_or_default();
         find(attributes, OF_TABLE).is_some_and(|name| string(name) == OWN_TABLE)
     };
-    let is_of_ipv4 = || frame.payload.first().is_some_and(|family| [INET, IPV4].contains(family));
+    let is_of_ip = || frame.payload.first().is_some_and(|family| [INET, IPV4, IPV6].contains(family));
     match kind {
-        NEW_CHAIN | NEW_RULE => is_of_ipv4(),
+        NEW_CHAIN | NEW_RULE => is_of_ip(),
         NEW_TABLE => of_ours(),
         removal => REMOVALS.contains(&removal),
     }
@@ -186,7 +197,7 @@ mod tests {
     #[test]
     fn what_may_drop_our_packets_is_heard() {
         const NEW_SET_ELEMENT: u8 = 12;
-        const IPV6: u8 = 10;
+        const ARP: u8 = 3;
         let concerns = |kind: u8, family: u8, table: &str| {
             let length = u16::try_from(table.len() + 5).unwrap();
             let attribute = [&length.to_ne_bytes()[..], &OF_TABLE.to_ne_bytes(), table.as_bytes(), &[0]];
@@ -199,7 +210,8 @@ mod tests {
             (NEW_TABLE, IPV4, "filter", false),
             (NEW_CHAIN, IPV4, "filter", true),
             (NEW_RULE, INET, "fw", true),
-            (NEW_RULE, IPV6, "filter", false),
+            (NEW_RULE, IPV6, "filter", true),
+            (NEW_RULE, ARP, "filter", false),
             (NEW_SET_ELEMENT, IPV4, "filter", false),
             (REMOVALS[2], IPV4, "filter", true),
         ] {

@@ -17,6 +17,36 @@ const HEADER: usize = 40;
 const TARGET: usize = HEADER + 8;
 const END: usize = TARGET + 16;
 
+/// The two messages alone, for a program in the kernel (its filter.rst).
+const FILTER: [libc::sock_filter; 7] = [
+    load(6),
+    jump(libc::BPF_JEQ, ICMP, 0, 4),
+    load(HEADER),
+    jump(libc::BPF_JGE, SOLICITATION, 0, 2),
+    jump(libc::BPF_JGT, ADVERTISEMENT, 1, 0),
+    answer(u32::MAX),
+    answer(0),
+];
+
+/// Takes the byte there.
+const fn load(at: usize) -> libc::sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, at as u32)
+}
+
+/// Passes over so many instructions where the comparison holds, or does not.
+const fn jump(compare: u32, with: u8, holds: u8, fails: u8) -> libc::sock_filter {
+    instruction(libc::BPF_JMP | compare | libc::BPF_K, holds, fails, with as u32)
+}
+
+/// Takes so much of the packet.
+const fn answer(length: u32) -> libc::sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, length)
+}
+
+const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
 /// The group of all stations with such an address, and its hardware address (RFC 4291, 2.7.1; RFC 2464, 7).
 fn group(address: Ipv6Addr) -> (Ipv6Addr, [u8; 6]) {
     let [.., a, b, c] = address.octets();
@@ -59,7 +89,7 @@ fn claims(packet: &[u8], address: Ipv6Addr) -> bool {
 /// # Errors
 /// When the link cannot be asked.
 pub fn is_in_use(link: &Link, address: Ipv6Addr) -> Result<bool, Error> {
-    let wire = Wire::open(link.index, libc::ETH_P_IPV6 as u16);
+    let wire = Wire::open(link.index, libc::ETH_P_IPV6 as u16, &FILTER);
     wire.and_then(|wire| wire.ask(&probe(address), group(address).1, |packet| claims(packet, address)))
         .map_err(|errno| Error::new("ask for", format!("{address} on link {:?}", link.name), errno))
 }

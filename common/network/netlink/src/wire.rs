@@ -31,8 +31,21 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Opens it in this thread's network namespace.
-    pub(crate) fn open(link: u32, protocol: u16) -> Result<Self, Errno> {
+    ///
+    /// `filter` is for the kernel: what it leaves out takes no room that an answer may need. It has at most 65535 instructions.
+    pub(crate) fn open(link: u32, protocol: u16, filter: &[libc::sock_filter]) -> Result<Self, Errno> {
         let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        // Until it is bound, no packet comes.
+        if !filter.is_empty() {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+            // SAFETY: the program is as long as it says; the kernel copies it.
+            let attached = unsafe {
+                let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+                libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const program).cast(), length)
+            };
+            Errno::result(attached)?;
+        }
         let wire = Self { socket, link, protocol };
         let address = wire.station([0xff; 6]);
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -67,7 +80,12 @@ impl Wire {
     /// Whether a packet comes before `end` that `is_answer` takes for one.
     fn hears(&self, end: Instant, is_answer: impl Fn(&[u8]) -> bool) -> Result<bool, Errno> {
         loop {
-            let left = end.saturating_duration_since(Instant::now()).as_millis() as u16;
+            // Other packets may come without end.
+            let now = Instant::now();
+            if now >= end {
+                return Ok(false);
+            }
+            let left = (end - now).as_millis() as u16;
             let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
             match poll(&mut ready, PollTimeout::from(left)) {
                 Ok(0) => return Ok(false),
