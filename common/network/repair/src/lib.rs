@@ -216,13 +216,13 @@ impl Repair<'_> {
     }
 }
 
-/// The operations in their order. But the link of a container that is restricted to a list comes up last: before Linux 6.16 the rules at
-/// a link go with it, and nothing gets out meanwhile.
+/// The operations in their order. But the link of a container that is restricted to a list comes up right after what restricts it: before
+/// Linux 6.16 the rules at a link go with it, and nothing gets out meanwhile. What follows may fail, and leaves the link up.
 fn in_order(operations: &[NetworkOperation]) -> impl Iterator<Item = &NetworkOperation> {
-    let is_restricted = operations.iter().any(NetworkOperation::is_restriction);
-    let is_last = move |operation: &NetworkOperation| is_restricted && operation.sets_link_up();
-    let first = operations.iter().filter(move |operation| !is_last(operation));
-    first.chain(operations.iter().filter(move |operation| is_last(operation)))
+    let restricted = operations.iter().rposition(NetworkOperation::is_restriction).map_or(0, |last| last + 1);
+    let (before, after) = operations.split_at(restricted);
+    let (late, early): (Vec<_>, Vec<_>) = before.iter().partition(|operation| operation.sets_link_up());
+    early.into_iter().chain(late).chain(after)
 }
 
 /// Connections to the processes that belong to the networks, one to each process. It hangs up when its process ends.
@@ -263,5 +263,42 @@ impl<'a> Network<'a> {
             Some(NatOperation::Bridge { bridge, .. }) => Some(bridge.as_str()),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use egress::EgressOperation;
+    use hold::HoldOperation;
+    use netlink::{Mac, Mark};
+
+    use super::*;
+
+    #[test]
+    fn a_restricted_link_comes_up_right_after_its_list() {
+        let up = || -> NetworkOperation {
+            LinkOperation::LinkUp { namespace: None, link: "v".to_owned(), mac: Mac([2, 0, 0, 0, 0, 1]) }
+                .into()
+        };
+        let hold = || -> NetworkOperation {
+            let holder = "a".to_owned();
+            HoldOperation { holder, ports: Vec::new(), reserved: Vec::new(), by_program: false }.into()
+        };
+        let list = || -> NetworkOperation {
+            let (holder, mark) = ("a".to_owned(), Mark::new("a", None));
+            let (links, allow) = (Vec::new(), Vec::new());
+            EgressOperation::Table { holder, mark, links, allow, group: 0, learn: false }.into()
+        };
+        let order = |operations: &[NetworkOperation]| -> String {
+            let kind = |operation: &NetworkOperation| match operation {
+                NetworkOperation::Egress(_) => 'e',
+                NetworkOperation::Link(_) => 'u',
+                _ => 'h',
+            };
+            in_order(operations).map(kind).collect()
+        };
+        assert_eq!(order(&[up(), hold(), list(), hold()]), "heuh");
+        assert_eq!(order(&[up(), list(), hold(), up()]), "euhu");
+        assert_eq!(order(&[up(), hold()]), "uh");
     }
 }
