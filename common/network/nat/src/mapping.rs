@@ -192,12 +192,12 @@ pub struct Published {
     /// The last one.
     pub last: u16,
     /// The container that has it.
-    holder: Option<String>,
+    pub holder: Option<String>,
 }
 
 impl Published {
     /// Whether the mapping is about a port of these. Ports collide on the same address, or if one of them is on all addresses.
-    fn collides(&self, mapping: &Mapping) -> bool {
+    pub(crate) fn collides(&self, mapping: &Mapping) -> bool {
         let v6 = self.host_ip.is_some_and(|ip| ip.is_ipv6());
         let is_on_all = self.host_ip.is_none_or(|ip| ip.is_unspecified());
         self.protocol == mapping.protocol
@@ -246,6 +246,16 @@ pub fn taken<'a>(
     mappings: &'a [Mapping],
     runs: &[Published],
 ) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
+    taken_but_by(None, mappings, runs)
+}
+
+/// The same, of what others than this container have.
+pub(crate) fn taken_but_by<'a>(
+    own: Option<&str>,
+    mappings: &'a [Mapping],
+    runs: &[Published],
+) -> Result<Option<(&'a Mapping, Option<String>)>, Error> {
+    let counts = |holder: &Option<String>| own.is_none() || holder.as_deref() != own;
     let failed = |source| Error::new("look for", "published ports", source);
     let socket = Netfilter::of_this_thread().map_err(failed)?;
     let mut listed = runs.to_vec();
@@ -254,15 +264,18 @@ pub fn taken<'a>(
         listed.extend(retry(|| list(&socket, SINGLE)).map_err(failed)?);
     }
     for mapping in mappings {
-        if let Some(found) = listed.iter().find(|found| found.collides(mapping)) {
+        if let Some(found) = listed.iter().find(|found| counts(&found.holder) && found.collides(mapping)) {
             return Ok(Some((mapping, found.holder.clone())));
         }
     }
-    let has = |mapping: &Mapping| look_up(&socket, &table::mapping_element(mapping, ""));
+    let has = |mapping: &Mapping| {
+        let standing = look_up(&socket, &table::mapping_element(mapping, ""))?;
+        Ok(standing.filter(|standing| counts(&standing.comment)))
+    };
     let all = mappings.iter().any(|mapping| mapping.host_ip.is_none());
     let mut at_one = Vec::new();
     for set in [&table::PUBLISHED_AT, &table::PUBLISHED_AT6].iter().filter(|_| all) {
-        at_one.extend(keys(&socket, set.name).map_err(failed)?);
+        at_one.extend(retry(|| elements(&socket, set.name)).map_err(failed)?);
     }
     for mapping in mappings.iter().filter(|mapping| mapping.count == 1) {
         if let Some(standing) = has(mapping).map_err(failed)? {
@@ -279,7 +292,7 @@ pub fn taken<'a>(
                 // The key of the other map is this one's key after an address.
                 let key = encode::first(&table::mapping_element(mapping, "").key);
                 let length = netlink::expression::octets(mapping.container_ip).len();
-                if at_one.iter().any(|found| found.get(length..) == Some(&key)) {
+                if at_one.iter().any(|(found, holder)| counts(holder) && found.get(length..) == Some(&key)) {
                     return Ok(Some((mapping, None)));
                 }
             }
@@ -293,11 +306,13 @@ pub fn taken<'a>(
 /// # Errors
 /// When the kernel does not answer.
 pub fn published() -> Result<Vec<Published>, Error> {
-    let look = || {
-        let socket = Netfilter::of_this_thread()?;
-        Ok([list(&socket, SINGLE)?, list(&socket, RUNS)?].concat())
-    };
+    let look = || all(&*Netfilter::of_this_thread()?);
     retry(look).map_err(|source| Error::new("list", "published ports", source))
+}
+
+/// The same, in one look.
+pub(crate) fn all(socket: &Netfilter) -> Result<Vec<Published>, Refusal> {
+    Ok([list(socket, SINGLE)?, list(socket, RUNS)?].concat())
 }
 
 /// The port in a key of one of the maps. Each part of a key has four bytes.

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::{
-    Error, NLM_F_CREATE, NLM_F_EXCL, errno_of,
+    Connection, Error, NLM_F_CREATE, NLM_F_EXCL, errno_of,
     netfilter::{self, Kind, Netfilter},
 };
 use nix::errno::Errno;
@@ -202,10 +202,16 @@ impl operation::Operation for NatOperation {
                     }
                     None => false,
                 };
+                let of_others = match subnet6 {
+                    Some(_) => {
+                        Connection::open(None)?.link(bridge)?.is_some_and(|link| !link.is_our_bridge())
+                    }
+                    None => false,
+                };
                 Ok(transact("remove", |socket| {
                     let subnets = subnets(*subnet, *subnet6);
                     let standing = Standing { bridge, subnets: &subnets, user: user.as_ref(), mode: *mode };
-                    surplus(socket, standing, shared)
+                    surplus(socket, standing, shared, of_others)
                 })?)
             }
             Self::Address { address, holder, .. } => Ok(user::release_address(*address, holder)?),
@@ -256,6 +262,10 @@ fn publish(holder: &str, mappings: &[Mapping]) -> Result<(), Error> {
         let element = table::mapping_element(mapping, holder);
         of_element(Kind::NewElement, NLM_F_CREATE | NLM_F_EXCL, &element)
     };
+    // The kernel compares keys of one map. The same port may be in another: in a run, or at one address.
+    if let Some((mapping, _)) = mapping::taken_but_by(Some(holder), mappings, &mapping::runs()?)? {
+        return Err(Error::new("add", add(mapping).object, Errno::EEXIST));
+    }
     let changes: Vec<_> = mappings.iter().map(add).collect();
     match commit(&socket, None, &changes) {
         // Some of them may be ours: if a part was lost, it is made again.

@@ -181,12 +181,14 @@ fn missing_rules(dumped: &[Vec<u8>], closed: Closed, changes: &mut Vec<Change>) 
 }
 
 /// What has to be removed for the bridge to be gone, unless somebody else uses it (`shared`, or by the table): its elements,
-/// or the table where no other bridge is in it. The user's claim goes in any case. A table that is not as we make it is not
-/// ours.
+/// or the table where no other bridge is in it. The user's claim goes in any case; and a subnet of IPv6 that nobody else has an address of,
+/// where the bridge is one of others (`of_others`), which has containers without IPv6 as well. A table that is not as we make it is
+/// not ours.
 pub(crate) fn surplus(
     socket: &Netfilter,
     Standing { bridge, subnets, user, mode }: Standing<'_>,
     shared: bool,
+    of_others: bool,
 ) -> Result<Vec<Change>, Refusal> {
     let bridges = table::BRIDGES;
     let Some(standing) = socket.get(Kind::GetSet, INET, &encode::named(bridges.name))? else {
@@ -205,17 +207,35 @@ pub(crate) fn surplus(
             changes.push(of_element(Kind::DelElement, 0, &claim));
         }
     }
+    let mut ours = table::bridge_elements(bridge, subnets, mode);
     if shared || by.is_one_of_several(socket, Some(bridge))? {
+        for subnet in subnets.iter().filter(|_| of_others) {
+            let IpNet::V6(subnet6) = subnet else { continue };
+            if by.has_neighbours(socket, *subnet6)? {
+                continue;
+            }
+            let rest: Vec<_> = subnets.iter().copied().filter(|other| other != subnet).collect();
+            let needed = table::bridge_elements(bridge, &rest, mode);
+            ours.retain(|element| !needed.contains(element));
+            changes.extend(removals(socket, ours)?);
+            break;
+        }
         return Ok(changes);
     }
-    let ours = table::bridge_elements(bridge, subnets, mode);
     let our_keys: Vec<_> = ours.iter().map(|element| encode::first(&element.key)).collect();
     let others = mapping::keys(socket, table::BRIDGES.name)?;
     if others.iter().all(|key| our_keys.contains(key)) && !by.is_one_of_several(socket, None)? {
         let name = encode::table()[..1].to_vec();
         return Ok(vec![change(Kind::DelTable, 0, name, whole())]);
     }
-    for element in ours {
+    changes.extend(removals(socket, ours)?);
+    Ok(changes)
+}
+
+/// What removes those of the elements that are there.
+fn removals(socket: &Netfilter, elements: Vec<Element>) -> Result<Vec<Change>, Refusal> {
+    let mut changes = Vec::new();
+    for element in elements {
         if mapping::look_up(socket, &element)?.is_some() {
             changes.push(of_element(Kind::DelElement, 0, &element));
         }

@@ -77,6 +77,9 @@ pub fn mend(
     let attempt = || -> Result<(Compared, bool), Refusal> {
         let generation = socket.generation()?;
         let compared = compare(&socket, operations)?;
+        if takes_from_others(&socket, operations, &compared.conditions)? {
+            return Ok((compared, false));
+        }
         match commit(&socket, Some(generation), &compared.changes) {
             Err((_, refusal)) if refusal.errno == Errno::ERESTART => Err(refusal),
             made => Ok((compared, made.is_ok())),
@@ -113,6 +116,27 @@ pub fn mend(
         }
     }
     Ok(mended)
+}
+
+/// Whether one that is missing is about a port that another container has by now, in another map.
+fn takes_from_others(
+    socket: &Netfilter,
+    operations: &[NatOperation],
+    conditions: &[Condition],
+) -> Result<bool, Refusal> {
+    let missing: Vec<_> = operations
+        .iter()
+        .zip(conditions)
+        .filter_map(|(operation, condition)| match (operation, condition) {
+            (NatOperation::Publish { holder, mappings }, Condition::Missing(_)) => Some((holder, mappings)),
+            _ => None,
+        })
+        .collect();
+    let published = if missing.is_empty() { Vec::new() } else { mapping::all(socket)? };
+    Ok(missing.iter().any(|(holder, mappings)| {
+        let of_others = || published.iter().filter(|one| one.holder.as_ref() != Some(*holder));
+        of_others().any(|one| mappings.iter().any(|mapping| one.collides(mapping)))
+    }))
 }
 
 /// How operations compare with the table.

@@ -1,8 +1,12 @@
 //! Who uses what a network namespace shares. The bridge, its rules and `ip_forward` are the same for all run directories of a
 //! host, so each container claims them in the table itself, in one transaction with what it needs there.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
 
+use ipnet::Ipv6Net;
 use netlink::{
     Error, NLM_F_CREATE, NLM_F_EXCL, Refusal,
     netfilter::{Kind, Netfilter},
@@ -53,6 +57,15 @@ impl User {
             !is_own && bridge.as_ref().is_none_or(|bridge| used == bridge)
         }))
     }
+
+    /// Whether another container has an address of the subnet.
+    pub(crate) fn has_neighbours(&self, socket: &Netfilter, subnet: Ipv6Net) -> Result<bool, Refusal> {
+        let addresses = mapping::elements(socket, table::ADDRESSES6.name)?;
+        Ok(addresses.iter().any(|(key, holder)| {
+            let address = key.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+            *holder != Some(self.holder.clone()) && address.is_some_and(|address| subnet.contains(&address))
+        }))
+    }
 }
 
 /// An operation on what the containers of a network namespace share. Undoing it does nothing while another one claims the
@@ -64,6 +77,9 @@ pub struct Used<O> {
     /// The bridge; none for what all bridges share.
     #[serde(default, rename = "usedBridge", skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
+    /// The subnet on which it is for those alone who have an address of it.
+    #[serde(default, rename = "usedSubnet", skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv6Net>,
     /// What was done. Its `apply` succeeds when the thing stands already.
     #[serde(flatten)]
     pub operation: O,
@@ -72,7 +88,12 @@ pub struct Used<O> {
 impl<O> Used<O> {
     /// The operation as one for `user`, on this bridge or on what all bridges share.
     pub fn new(user: &User, bridge: Option<&str>, operation: O) -> Self {
-        Self { user: user.clone(), bridge: bridge.map(str::to_owned), operation }
+        Self { user: user.clone(), bridge: bridge.map(str::to_owned), subnet: None, operation }
+    }
+
+    /// The same, for those alone who have an address of this subnet.
+    pub fn by_subnet(self, subnet: Ipv6Net) -> Self {
+        Self { subnet: Some(subnet), ..self }
     }
 }
 
@@ -90,7 +111,10 @@ impl<O: Operation> Operation for Used<O> {
         adopt().map_err(failed)?;
         let several = retry(|| {
             let socket = Netfilter::of_this_thread()?;
-            self.user.is_one_of_several(&socket, self.bridge.as_deref())
+            match self.subnet {
+                Some(subnet) => self.user.has_neighbours(&socket, subnet),
+                None => self.user.is_one_of_several(&socket, self.bridge.as_deref()),
+            }
         });
         match several.map_err(failed)? {
             true => Ok(()),

@@ -538,6 +538,20 @@ fn a_run_of_ports_is_one_element() {
             Nat::Publish { holder: "db".into(), mappings: vec![run("tcp * 25000 172.17.0.3 25000", 6000)] };
         db.apply(&scope()).unwrap_err();
         db.undo(&scope()).unwrap();
+        // A single port is in another map, whose keys do not collide.
+        for spec in
+            ["tcp * 25000 172.17.0.3 80", "tcp 127.0.0.1 25000 172.17.0.3 80", "udp ::1 20000 fd00::3 80"]
+        {
+            let mut single = publish("db", &[spec]);
+            let error = single.apply(&scope()).unwrap_err();
+            assert_eq!(error.errno(), Some(nix::errno::Errno::EEXIST), "{spec}: {error}");
+            let mended = nat::mend(&scope(), &mut [single.clone()]).unwrap();
+            assert!(mended[0].is_err(), "{spec}");
+            assert!(matches!(single.check(&scope()).unwrap(), Condition::Missing(_)), "{spec}");
+        }
+        let mut own = publish("web", &["tcp * 25000 172.17.0.2 80"]);
+        own.apply(&scope()).unwrap();
+        own.undo(&scope()).unwrap();
         assert_eq!(web.check(&scope()).unwrap(), Condition::Present);
         web.undo(&scope()).unwrap();
         assert!(matches!(web.check(&scope()).unwrap(), Condition::Missing(_)));
