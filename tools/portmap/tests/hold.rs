@@ -130,6 +130,24 @@ fn a_port_on_two_addresses_is_free_when_both_are_gone() {
     assert!(can(&sandbox, "host", "TCP4-LISTEN:8081"));
 }
 
+/// What is reserved stays for another container that has the port by the other version of IP.
+#[test]
+fn a_reserved_port_is_needed_by_either_version() {
+    let sandbox = sandbox();
+    let reserved = || sandbox.sh("cat /proc/sys/net/ipv4/ip_local_reserved_ports").ok().trim().to_owned();
+    let attach = |id: &str, port: &str| {
+        sandbox
+            .sh(&format!("netns-bridge -n --id {id} --ipv6 | veth-pair | portmap -p {port}:80 > {id}.json"))
+            .ok()
+    };
+    attach("one", "0.0.0.0:40000");
+    attach("two", "'[::]:40000'");
+    stop(&sandbox, "one");
+    assert_eq!(reserved(), "40000");
+    stop(&sandbox, "two");
+    assert_eq!(reserved(), "");
+}
+
 /// The kernel gives a published port to nobody who does not name one.
 #[test]
 fn the_kernel_chooses_no_published_port() {

@@ -206,14 +206,14 @@ impl HoldOperation {
         let published = nat::published()?;
         let others: HashSet<u16> = published
             .iter()
-            .flat_map(|one| (one.first..=one.last).map(move |port| (one.protocol, one.host_ip, port)))
-            .filter(|(protocol, host_ip, port)| {
-                let has = |host_ip| own.contains(&Port::new(*protocol, host_ip, *port));
+            .flat_map(|one| (one.first..=one.last).map(move |port| (one, port)))
+            .filter(|(one, port)| {
+                let has = |host_ip| own.contains(&Port::new(one.protocol, host_ip, *port));
                 // One on all addresses has that of IPv6 with it.
-                let with_all = host_ip.is_some_and(|ip| ip.is_unspecified()) && has(None);
-                !has(*host_ip) && !with_all
+                let with_all = one.host_ip.is_some_and(|ip| ip.is_unspecified()) && has(None);
+                one.holder.as_ref() != Some(&self.holder) || !has(one.host_ip) && !with_all
             })
-            .map(|(_, _, port)| port)
+            .map(|(_, port)| port)
             .collect();
         Ok(self.reserved.iter().copied().filter(|port| !others.contains(port)).collect())
     }
