@@ -21,7 +21,7 @@ mod plugin;
 use std::{net::IpAddr, process::ExitCode};
 
 use clap::{ArgGroup, Parser};
-use document::{Document, Instance, members};
+use document::{Document, Instance, Step, members};
 use egress::{
     EgressOperation,
     list::{Entry, Target},
@@ -56,6 +56,16 @@ impl Filter for EgressAllow {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn refuse_undo(recorded: &Document, _: &Step) -> Result<()> {
+        // Behind a list, name-serve leaves the answers to the resolver of this tool.
+        let names = recorded.steps_of("name-serve")?;
+        if !names.iter().any(|(_, step)| step.operations.is_empty()) {
+            return Ok(());
+        }
+        let error = anyhow!("take the list back: its resolver answers the names of name-serve");
+        Err(hint(error, "undo name-serve first"))
     }
 
     fn plan(&self, context: &Context, document: &Document) -> Result<Plan<Self>> {
@@ -101,6 +111,7 @@ impl Filter for EgressAllow {
             link: links.first().map(|link| link.name.clone()).unwrap_or_default(),
             journal,
             learn: self.log,
+            internal: attachments.iter().all(|attachment| attachment.bridge.internal),
         };
         let table = EgressOperation::Table {
             holder: context.id.clone(),

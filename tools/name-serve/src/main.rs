@@ -65,14 +65,18 @@ impl Filter for NameServe {
         if document.attachments()?.is_empty() {
             bail!("no address in `network`: run bridge-attach or veth-pair first");
         }
+        // The resolver of egress-allow answers these names as well, as far as they are on its list.
+        let is_restricted = document.get::<members::Egress>()?.is_some();
+        if is_restricted && !self.dns.is_empty() {
+            let error = anyhow!("--dns: the resolver of egress-allow asks for the other names");
+            return Err(hint(error, "give --dns to egress-allow"));
+        }
         let adds = members::Names {
             resolver: names::ADDRESS.ip(),
             aliases: self.network_alias.clone(),
             servers: self.dns.clone(),
         };
         let serve = NamesOperation::Serve { holder: context.id.clone(), namespace: network.namespace };
-        // The resolver of egress-allow answers these names as well, as far as they are on its list.
-        let is_restricted = document.get::<members::Egress>()?.is_some();
         Ok(Plan { adds, operations: if is_restricted { Vec::new() } else { vec![serve] } })
     }
 }

@@ -106,8 +106,11 @@ fn nothing_leaves_an_internal_network_by_a_question() {
     ] {
         assert_eq!(ask(&sandbox, id, name, how), answer, "{id} asks for {name} {how}");
     }
+    let listed = format!("netns-add -n --id listed | {inside} | egress-allow '*.example' > listed.json");
+    sandbox.sh(&listed).ok();
+    assert_eq!(ask(&sandbox, "listed", "secret.web.example", "A"), "NXDOMAIN");
     assert_eq!(server.asked(), ["A web.example"]);
-    sandbox.sh("unwind web db > /dev/null").ok();
+    sandbox.sh("unwind web db listed > /dev/null").ok();
 }
 
 fn resolvers(sandbox: &Sandbox) -> usize {
@@ -157,6 +160,21 @@ fn what_cannot_be_is_said() {
     );
     let usage = sandbox.sh("name-serve --network-alias 'a b' < listed.json > out.json").exits(2);
     assert!(usage.stderr.contains("a name has letters, digits, `-` and `_`"), "{}", usage.stderr);
+    sandbox.sh("name-serve < listed.json > both.json").ok();
+    for (command, said) in [
+        (
+            "egress-allow --undo < both.json",
+            "egress-allow: take the list back: its resolver answers the names of name-serve",
+        ),
+        ("name-serve --undo < both.json", ""),
+        (
+            "name-serve --dns 192.0.2.9 < listed.json",
+            "name-serve: --dns: the resolver of egress-allow asks for the other names",
+        ),
+    ] {
+        let told = sandbox.sh(&format!("{command} > out.json")).stderr;
+        assert_eq!(told.lines().next().unwrap_or_default(), said, "{command}");
+    }
     sandbox.sh("egress-allow --undo < listed.json > web.json; name-serve < web.json > named.json").ok();
     let listed = sandbox.sh("egress-allow a.example < named.json > out.json").exits(1);
     assert!(

@@ -80,6 +80,9 @@ pub enum EgressOperation {
         /// Whether it answers for every name.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         learn: bool,
+        /// Whether all its networks are internal: then no question is passed on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        internal: bool,
     },
 }
 
@@ -245,6 +248,7 @@ impl EgressOperation {
                 link,
                 journal,
                 learn,
+                internal,
             } => Some(Resolver {
                 holder,
                 namespace,
@@ -256,6 +260,7 @@ impl EgressOperation {
                 link,
                 journal,
                 learn: *learn,
+                internal: *internal,
             }),
         }
     }

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use names::{
     Claim, Containers, Control, Found, Name, Own, Place, Policy, Privileges, Question, Rtype, Upstreams,
     Verdict,
@@ -40,13 +40,33 @@ const GRACE: u64 = 60;
 /// The same for another container's address, which may soon be somebody else's.
 const OWN_GRACE: u64 = 5;
 
-/// Where clouds tell a machine its own secrets, apart from link-local addresses: Amazon and Google by IPv6, Alibaba, Azure.
-const METADATA: [IpAddr; 4] = [
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+/// Where clouds tell a machine its own secrets, apart from link-local addresses.
+const METADATA: [IpNet; 9] = [
+    // Amazon: the machine (::254), and the containers of EKS and ECS (::23).
+    net6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
+    // Google.
+    net6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
+    // Alibaba.
+    net4([100, 100, 100, 200], 32),
+    net6([0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200], 128),
+    // Azure.
+    net4([168, 63, 129, 16], 32),
+    // Oracle.
+    net4([192, 0, 0, 192], 32),
+    net6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128),
+    // Scaleway.
+    net6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
+    // Linode.
+    net6([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1], 128),
 ];
+
+const fn net4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn net6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
+}
 
 /// What the process is made for.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +81,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) link: &'a str,
     pub(crate) journal: &'a Path,
     pub(crate) learn: bool,
+    pub(crate) internal: bool,
 }
 
 /// The name by which the process of a container is found.
@@ -192,7 +213,7 @@ impl Resolver<'_> {
         let within = |net: &IpNet| net.contains(&address);
         let listed =
             self.allow.iter().any(|entry| matches!(&entry.target, Target::Addresses(net) if within(net)));
-        listed || !(is_special || METADATA.contains(&address) || self.closed.iter().any(within))
+        listed || !(is_special || METADATA.iter().any(within) || self.closed.iter().any(within))
     }
 
     /// The entries that mean the name of a question.
@@ -307,6 +328,12 @@ impl Policy for Serving<'_> {
         if let Some(own) = self.of_a_container(question) {
             return Verdict::Own(own);
         }
+        if self.of.internal {
+            // No way leads out, and a question that is passed on would be one (CVE-2024-29018).
+            let what = What::Name { name: question.text(), addresses: Vec::new(), withheld: Vec::new() };
+            self.journal.note(Outcome::Rejected, what);
+            return Verdict::Own(Own::Prohibited);
+        }
         match question.kind {
             // Nobody gets anywhere by these.
             Rtype::AAAA if !self.of.ipv6 => Verdict::Own(Own::NoData),
@@ -358,5 +385,51 @@ impl Policy for Serving<'_> {
         let is_gone = if_nametoindex(self.of.link) == Err(Errno::ENODEV);
         // Without the table's socket nothing can be opened.
         if is_gone || self.table.is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_opens_nothing_that_is_the_machines_own() {
+        let (nowhere, closed) = (Path::new(""), ["10.0.0.0/8".parse().unwrap()]);
+        let mut resolver = Resolver {
+            holder: "",
+            namespace: nowhere,
+            allow: &[],
+            servers: &[],
+            closed: &closed,
+            ipv6: true,
+            group: 0,
+            link: "",
+            journal: nowhere,
+            learn: false,
+            internal: false,
+        };
+        let may = |resolver: &Resolver<'_>, address: &str| resolver.may_open(address.parse().unwrap());
+        for secret in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "fd00:100::100:200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "10.1.2.3",
+        ] {
+            assert!(!may(&resolver, secret), "{secret}");
+        }
+        assert!(may(&resolver, "192.0.2.1") && may(&resolver, "2001:db8::1"));
+        // Whoever lists it by its address gets it.
+        let listed = ["192.0.0.192".parse().unwrap()];
+        resolver.allow = &listed;
+        assert!(may(&resolver, "192.0.0.192"));
     }
 }
