@@ -116,8 +116,16 @@ pub fn network<E: From<Error>>(
     };
     // The rules that protect 127.0.0.0/8 before route_localnet, which opens it.
     let mut operations: Vec<NetworkOperation> = vec![claim.clone().into(), nat.into()];
+    // A bridge of others has containers without IPv6 as well: what is of IPv6 goes with the last that has it.
+    let apart = chosen.subnet6().filter(|_| chosen.of_others);
+    let claim6 = Claim::new(scope, &format!("bridge6-{name}"), container.id);
+    operations.extend(apart.map(|_| claim6.clone().into()));
     for link in chosen.operations.clone() {
-        operations.push(Shared::new(&claim, Used::new(&user, Some(name), link)).into());
+        let used = |link| Used::new(&user, Some(name), link);
+        operations.push(match apart {
+            Some(subnet6) if is_of_ipv6(&link) => Shared::new(&claim6, used(link).by_subnet(subnet6)).into(),
+            _ => Shared::new(&claim, used(link)).into(),
+        });
     }
     operations.push(Shared::new(&claim, Used::new(&user, Some(name), route_localnet)).into());
     // For all bridges.
@@ -179,6 +187,8 @@ struct Chosen {
     gateway: IpAddr,
     /// The same of IPv6.
     v6: Option<(IpNet, IpAddr)>,
+    /// Whether the bridge is none of ours.
+    of_others: bool,
     operations: Vec<LinkOperation>,
 }
 
@@ -261,7 +271,9 @@ fn choose(container: &Container<'_>, wanted: &Wanted) -> Result<Chosen, Error> {
     let addresses = [(address, present.map(|(_, protocol)| protocol))];
     let addresses = addresses.into_iter().chain(v6.map(|chosen| (chosen.address, chosen.present)));
     let operations = make(container, name, standing.as_ref(), addresses.collect())?;
-    Ok(Chosen { subnet, gateway, v6: v6.map(|v6| (v6.address.trunc(), v6.address.addr())), operations })
+    let v6 = v6.map(|v6| (v6.address.trunc(), v6.address.addr()));
+    let of_others = standing.is_some_and(|link| !link.is_our_bridge());
+    Ok(Chosen { subnet, gateway, v6, of_others, operations })
 }
 
 /// The bridge's address in the subnet: the one that stands, otherwise the wanted one or the first.
@@ -330,6 +342,15 @@ fn make(
     ];
     let addresses = addresses.into_iter().map(|(address, _)| add(Some(mac), address));
     Ok(made.into_iter().chain(addresses).chain(loopback(Some(mac))).collect())
+}
+
+/// Whether it is there for IPv6 alone.
+fn is_of_ipv6(operation: &LinkOperation) -> bool {
+    match operation {
+        LinkOperation::AddressAdd { address, .. } => address.addr().is_ipv6(),
+        LinkOperation::LoopbackIpv6 { .. } => true,
+        _ => false,
+    }
 }
 
 fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {

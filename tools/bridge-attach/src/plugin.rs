@@ -121,9 +121,18 @@ impl Addresses {
         // Several are separated by commas there (CNI plugins, ipam/host-local).
         let argument = environment.argument("IP").into_iter().flat_map(|list| list.split(','));
         let asked = if asked.is_empty() { argument.collect() } else { asked };
+        // Those of a runtime stand in for the addresses of `static` (CNI plugins, ipam/static).
+        if !asked.is_empty() {
+            addresses.wanted.clear();
+        }
         for text in asked {
             let bare = text.split('/').next().unwrap_or_default();
             addresses.want(parse("ips", bare, "an address")?)?;
+        }
+        // It would get a random subnet of IPv4 as well.
+        let mut versions = addresses.subnets.iter().map(|subnet| subnet.subnet.addr().is_ipv6());
+        if !addresses.subnets.is_empty() && versions.all(|is_ipv6| is_ipv6) {
+            return Err(Error::new(Code::UnsupportedField, "a network without IPv4 is not supported"));
         }
         Ok(addresses)
     }

@@ -113,6 +113,16 @@ fn files_of_podman_and_of_cni() {
         "[\"pod\",\"podman7\",true,\"10.88.7.0/16\",1300,0]\n[\"cni\",\"cni7\",null,\"10.77.0.2/16\",1500,2]\n"
     );
     sandbox.sh("unwind web > /dev/null").ok();
+    // Where the bridges are there, they have their own addresses: nothing else is asked for.
+    let without = json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}]]}});
+    write(&sandbox, "cni.conflist", &cni(without));
+    sandbox
+        .sh("for bridge in 'podman7 10.88.0.254/16' 'cni7 10.77.0.254/16'; do set -- $bridge
+                 ip link add $1 type bridge; ip addr add $2 dev $1; ip link set $1 up
+             done; netns-add -n --id web | bridge-attach pod | bridge-attach cni > web.json")
+        .ok();
+    let gateways = sandbox.sh("jq -r '.networks[].bridge.gateway' web.json; unwind web > /dev/null").ok();
+    assert_eq!(gateways, "10.88.0.254\n10.77.0.254\n");
     for (file, content, told) in [
         ("pod.json", podman(json!({"driver": "macvlan"})), "driver \"macvlan\" is not carried out"),
         (

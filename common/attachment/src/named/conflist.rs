@@ -110,7 +110,7 @@ pub(super) fn read(name: &str, text: &[u8]) -> Result<Named, Unusable> {
         ipam.ranges.into_iter().flatten().chain(ipam.single)
     {
         let part = range(subnet, range_start.as_deref(), range_end.as_deref())?;
-        named.add(&Subnet::new(subnet, gateway, part))?;
+        named.add(&Subnet { gateway, ..Subnet::new(subnet, gateway, part) })?;
     }
     for Destination { dst, gw } in ipam.routes {
         // The default route comes with the network.

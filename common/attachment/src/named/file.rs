@@ -179,6 +179,8 @@ impl Named {
                 let what = format!("gateway {gateway} is not in subnet {}", subnet.subnet);
                 return Err(Unusable::Wrong(what));
             }
+            // It is in every file. A bridge that is there may have another.
+            Some(gateway) if gateway == lease::gateway(subnet.subnet.trunc()) => {}
             Some(std::net::IpAddr::V4(gateway)) => network.gateway = Some(gateway),
             Some(std::net::IpAddr::V6(gateway)) => network.gateway6 = Some(gateway),
             None => {}
