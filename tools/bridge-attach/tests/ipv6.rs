@@ -338,8 +338,8 @@ fn a_prefix_is_drawn_once_and_ports_have_a_version() {
     ] {
         let told = sandbox
             .sh(&format!(
-                "socat -d -d -u {address} /dev/null < /dev/null > bind.log 2>&1 & pid=$!
-                 until grep -q -e 'listening on' -e ' E ' bind.log; do sleep 0.01; done
+                "rm -f bind.log; socat -d -d -u {address} /dev/null < /dev/null > bind.log 2>&1 & pid=$!
+                 until grep -qs -e 'listening on' -e ' E ' bind.log; do sleep 0.01; done
                  kill $pid 2> /dev/null; wait; cat bind.log"
             ))
             .ok();
