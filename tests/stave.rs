@@ -561,7 +561,11 @@ fn what_is_in_a_container_is_copied_listed_and_kept() {
     assert_eq!(host.stave("diff web").ok(), "C /bin\nD /bin/vi\nC /etc\nA /etc/hostname2\nA /etc/y\n");
     let listed = host.stave("export web | tar -t").ok();
     assert!(listed.lines().any(|line| line == "etc/y") && !listed.contains("proc/self"), "{listed}");
+    host.0.sh("touch x.tar && chmod 600 x.tar").ok();
     host.stave("export -o x.tar web").ok();
+    assert_eq!(host.0.sh("stat -c %a x.tar").ok(), "600\n");
+    let line = "stave: write missing/x.tar: its directory is missing";
+    host.fails("export -o missing/x.tar web", 1, line);
     host.0.sh("tar -tf x.tar | grep -qx etc/y && ln -f x.tar before").ok();
     host.stave("export -o x.tar nobody").exits(1);
     host.stave("export -o x.tar").exits(2);

@@ -89,6 +89,10 @@ impl Filter for EgressAllow {
         if attachments.is_empty() {
             bail!("no address in `network`: run veth-pair first");
         }
+        let internal = attachments.iter().all(|attachment| attachment.bridge.internal);
+        if internal && !self.dns.is_empty() {
+            bail!("--dns: the container's networks are internal, and no name server is asked for it");
+        }
         let links = link::of(&attachments)?;
         let instance = document.get::<Instance>()?.map(|instance| instance.to_string());
         let group = netlink::packets::free_group(link::group(&context.id))?;
@@ -111,7 +115,7 @@ impl Filter for EgressAllow {
             link: links.first().map(|link| link.name.clone()).unwrap_or_default(),
             journal,
             learn: self.log,
-            internal: attachments.iter().all(|attachment| attachment.bridge.internal),
+            internal,
         };
         let table = EgressOperation::Table {
             holder: context.id.clone(),

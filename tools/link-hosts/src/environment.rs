@@ -5,6 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use document::{Document, Error, members};
 
+/// The longest range of published ports of which each one has its variables: an environment has a limit.
+const LONGEST: u16 = 256;
+
 /// The variables for the container `id`, which knows `other` as `alias`, at the address `ip`.
 pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> Result<Vec<String>, Error> {
     let prefix = alias.to_uppercase().replace(['-', '.'], "_");
@@ -15,9 +18,10 @@ pub(crate) fn variables(id: &str, alias: &str, ip: IpAddr, other: &Document) -> 
     // By number, and tcp before udp: ALIAS_PORT names the first.
     let exposed = configuration.and_then(|config| config.exposed_ports().as_ref()).into_iter().flatten();
     let published = other.get::<members::Ports>()?.map(|ports| ports.0).unwrap_or_default();
-    let published = published
-        .into_iter()
-        .flat_map(|mapping| mapping.container_ports().map(move |port| (port, mapping.protocol.clone())));
+    let published = published.into_iter().flat_map(|mapping| {
+        let told = if mapping.range.is_some_and(|range| range > LONGEST) { 1 } else { usize::MAX };
+        mapping.container_ports().take(told).map(move |port| (port, mapping.protocol.clone()))
+    });
     let ports: BTreeSet<(u16, String)> = exposed.filter_map(|port| parse(port)).chain(published).collect();
     if let Some((port, protocol)) = ports.first() {
         variables.push(format!("{prefix}_PORT={protocol}://{ip}:{port}"));
@@ -60,10 +64,16 @@ mod tests {
 
     #[test]
     fn each_port_of_a_run_has_its_variables() {
-        let other = r#"{"stave":1,"id":"db","ports":[{"hostPort":8000,"containerPort":80,"protocol":"tcp","range":3}]}"#;
-        let other = Document::parse(other.as_bytes()).unwrap();
-        let variables = variables("web", "db", [10, 0, 0, 2].into(), &other).unwrap();
-        let ports = variables.iter().filter_map(|variable| variable.strip_suffix("_PROTO=tcp"));
-        assert_eq!(ports.collect::<Vec<_>>(), ["DB_PORT_80_TCP", "DB_PORT_81_TCP", "DB_PORT_82_TCP"]);
+        let ports = |range: u16| {
+            let port = format!(r#"{{"hostPort":8000,"containerPort":80,"protocol":"tcp","range":{range}}}"#);
+            let other = format!(r#"{{"stave":1,"id":"db","ports":[{port}]}}"#);
+            let other = Document::parse(other.as_bytes()).unwrap();
+            let variables = variables("web", "db", [10, 0, 0, 2].into(), &other).unwrap();
+            let ports = variables.iter().filter_map(|variable| variable.strip_suffix("_PROTO=tcp"));
+            ports.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(3), ["DB_PORT_80_TCP", "DB_PORT_81_TCP", "DB_PORT_82_TCP"]);
+        // All of them would not fit into an environment.
+        assert_eq!((ports(256).len(), ports(257)), (256, vec!["DB_PORT_80_TCP".to_owned()]));
     }
 }

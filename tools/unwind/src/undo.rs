@@ -16,11 +16,10 @@ use document::{
     table,
 };
 use operation::{Scope, words};
-use toolkit::{Common, Stage, hint, session};
+use toolkit::{Common, Stage, UNWINDING, hint, session};
 
 /// How many tools are started ahead, while another one works.
 const AHEAD: usize = 2;
-
 /// Where the tools are, and their arguments.
 pub(crate) struct Tools {
     beside: PathBuf,
@@ -87,9 +86,10 @@ impl Tools {
         let (mut errors, mut failure) = (Vec::new(), None);
         for batch in &batches {
             let Some(waiting) = started.pop_front() else { break };
+            let has_failed = failure.is_some() || !errors.is_empty();
             let given = waiting.and_then(|waiting| waiting.give(document, batch));
             started.extend(to_start.next().map(|batch| self.start(batch)));
-            match given.and_then(|given| self.take(document, batch, given, failure.is_some())) {
+            match given.and_then(|given| self.take(document, batch, given, has_failed)) {
                 Ok(failed) => failure = failure.or(failed),
                 Err(error) => errors.push(error.context(undo_step(&batch.tool))),
             }
@@ -270,10 +270,11 @@ impl Tools {
         self.ending.push(child);
         let failure = after.get::<Failure>()?;
         after.remove(Failure::NAME);
-        if failure.is_none() && !has_failed && after.tools()?.len() > batch.from {
+        let is_left = after.tools()?.len() > batch.from;
+        if failure.is_none() && is_left && !(has_failed && is_ours(&batch.tool)) {
             bail!("{program:?} --undo left the step in the document");
         }
-        if failure.is_none() && !is_ours(&batch.tool) {
+        if failure.is_none() && !is_left && !is_ours(&batch.tool) {
             self.forget(document, batch.last)?;
         }
         after.append_steps(above)?;
@@ -326,7 +327,7 @@ impl Tools {
     fn start(&self, batch: &Batch) -> Result<Waiting> {
         let program = self.find(&batch.tool)?;
         let mut command = Command::new(&program);
-        command.args(self.arguments(batch)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(self.arguments(batch)).env(UNWINDING, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().with_context(|| format!("run {program:?}"))?;
         Ok(Waiting { program, child })
     }

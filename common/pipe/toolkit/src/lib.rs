@@ -30,8 +30,8 @@ pub use input::{Input, Unread};
 pub use output::{is_stdout, write_output};
 pub use recorded::{Records, Settled, recorded};
 pub use run::{
-    Hooks, Marker, begin_step, export, filter, filter_of, filter_with, finish_step, marker, report,
-    report_document, source, walker,
+    Hooks, Marker, UNWINDING, begin_step, export, filter, filter_of, filter_with, finish_step, marker,
+    report, report_document, source, walker,
 };
 pub use session::Session;
 pub use streams::write_document;

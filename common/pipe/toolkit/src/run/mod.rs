@@ -27,6 +27,7 @@ pub use hooks::Hooks;
 pub use report::{report, report_document};
 pub use source::source;
 pub use step::{Marker, begin_step, finish_step, marker};
+pub use undo::UNWINDING;
 pub use walker::walker;
 
 /// Prints the failure, and passes the document on with it.

@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::{Common, Filter, failure, session};
 
+/// The variable of the environment by which unwind tells its tools who calls them.
+pub const UNWINDING: &str = "STAVE_UNWINDING";
+
 /// `--undo`: undoes the last step of this tool in the document, and in the record; with `--steps N` the last N.
 pub(crate) fn run<F: Filter>(
     tool: &str,
@@ -142,10 +145,12 @@ impl Undo<'_> {
                 ours.push((at, step, Vec::new()));
                 continue;
             };
-            if let Err(error) = (self.refuse)(&recorded, &listed[found].1) {
-                // What unwind has tried before this one has failed, and has said so.
-                let is_told = recorded.get::<Failure>()?.is_some_and(|failure| failure.tool == "unwind");
-                errors.extend((!is_told).then_some(error));
+            // unwind undoes step by step what the record listed: its document tells what of that is left, also where the record could
+            // not be written meanwhile. What is left has failed, and that was told.
+            let is_unwound = std::env::var_os(UNWINDING).is_some();
+            let there = if is_unwound { &*document } else { &recorded };
+            if let Err(error) = (self.refuse)(there, &listed[found].1) {
+                errors.extend((!is_unwound).then_some(error));
                 break;
             }
             match self.undo::<O>(&listed[found].1, &mut errors) {
