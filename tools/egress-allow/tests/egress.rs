@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testkit::{HOST, Has, NameServer, Sandbox, wait_for};
+use testkit::{HOST, Has, NameServer, Sandbox, Snapshot, wait_for};
 
 fn addresses(hosts: &[u8]) -> Has {
     Has::Addresses(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect(), 60)
@@ -65,6 +65,14 @@ fn assert_reaches(sandbox: &Sandbox, to: &str, reaches: bool, when: &str) {
     assert_eq!(!answer.is_empty(), reaches, "web asks {to} {when}: {answer:?}");
 }
 
+/// As [`Sandbox::assert_as`], but for servers of the test that have not ended yet.
+#[track_caller]
+fn assert_as(sandbox: &Sandbox, before: &Snapshot) {
+    let difference = sandbox.difference(before);
+    let left: Vec<_> = difference.lines().filter(|line| !line.contains("socat")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
 #[test]
 fn what_is_listed_is_reached_and_nothing_else() {
     let sandbox = sandbox();
@@ -124,13 +132,7 @@ fn what_is_listed_is_reached_and_nothing_else() {
     sandbox.sh("jq -e '.egress.allow == [{name: \"git.example\", port: 443, protocol: \"tcp\"}, {name: \"*.debian.example\"}, {address: \"198.51.100.4/32\", port: 80, protocol: \"tcp\"}]' web.json").ok();
     sandbox.sh("egress-allow --check < web.json > checked.json; cmp web.json checked.json").ok();
     sandbox.sh("unwind web db > /dev/null; pkill -f 'LISTEN:(8000|80),' || true").ok();
-    let left: Vec<_> = sandbox
-        .difference(&before)
-        .lines()
-        .filter(|line| !line.contains("socat"))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(left, [""; 0]);
+    assert_as(&sandbox, &before);
 }
 
 /// What is on no list is rejected, whatever protocol it is of, and written down once.
@@ -201,13 +203,7 @@ fn names_of_neighbours_are_listed_as_well() {
     assert_eq!(sandbox.resolve("other", "shop", "A").addresses[0].0.to_string(), "172.17.0.4");
     sandbox.sh("name-serve --check < web.json | egress-allow --check > /dev/null").ok();
     sandbox.sh("unwind web other db store > /dev/null; pkill -f 'LISTEN:8[01],' || true").ok();
-    let left: Vec<_> = sandbox
-        .difference(&before)
-        .lines()
-        .filter(|line| !line.contains("socat"))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(left, [""; 0]);
+    assert_as(&sandbox, &before);
 }
 
 /// As the CNI plugin `stave-egress`, behind `stave-bridge`.

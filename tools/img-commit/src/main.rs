@@ -34,7 +34,7 @@ struct ImgCommit {
     /// The id of the container; without it, the document on standard input
     #[arg(value_name = "CONTAINER-ID")]
     container: Option<Id>,
-    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = name)]
+    #[arg(help = "Name the image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = Reference::to_give)]
     tags: Vec<Reference>,
     /// Name the author: "Name <name@example.org>"
     #[arg(short, long)]
@@ -128,15 +128,6 @@ impl ImgCommit {
 fn command(process: &Process) -> String {
     let words = process.spec["args"].as_array().into_iter().flatten();
     words.filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-fn name(text: &str) -> Result<Reference, String> {
-    let reference: Reference =
-        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
-    match reference.digest() {
-        Some(_) => Err("a name with a digest cannot be given".to_owned()),
-        None => Ok(reference),
-    }
 }
 
 fn main() -> ExitCode {

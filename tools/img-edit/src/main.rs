@@ -27,7 +27,7 @@ struct ImgEdit {
     /// The image: a name, an id, or the first digits of an id
     #[arg(value_name = "IMAGE")]
     image: String,
-    #[arg(help = "Name the new image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = name)]
+    #[arg(help = "Name the new image NAME[:TAG]; repeatable", short, long = "tag", value_name = "NAME", value_parser = Reference::to_give)]
     tags: Vec<Reference>,
     /// Change the configuration with an instruction of a Dockerfile: 'CMD ["sh"]', 'ENV A=b'; repeatable, in order
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
@@ -36,7 +36,7 @@ struct ImgEdit {
     #[arg(long = "label", value_name = "NAME[=VALUE]", value_parser = label)]
     labels: Vec<String>,
     /// Set an annotation of the manifest; repeatable
-    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = toolkit::pair)]
     annotations: Vec<(String, String)>,
     /// Add an archive as a layer on top: a tar, plain or compressed with gzip or zstd; repeatable
     #[arg(long, value_name = "FILE")]
@@ -124,7 +124,7 @@ impl ImgEdit {
             append: self.append.clone(),
             flatten: self.flatten,
             changes: self.changes.clone(),
-            labels: set.into_iter().filter_map(|label| pair(label).ok()).collect(),
+            labels: set.into_iter().filter_map(|label| toolkit::pair(label).ok()).collect(),
             without_labels: removed.into_iter().cloned().collect(),
             annotations: self.annotations.clone(),
             tags: self.tags.clone(),
@@ -134,26 +134,10 @@ impl ImgEdit {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("it is NAME=VALUE".to_owned()),
-    }
-}
-
 fn label(text: &str) -> Result<String, String> {
     match text.split('=').next() {
         Some("") | None => Err("it is NAME=VALUE, or NAME to remove it".to_owned()),
         Some(_) => Ok(text.to_owned()),
-    }
-}
-
-fn name(text: &str) -> Result<Reference, String> {
-    let reference: Reference =
-        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
-    match reference.digest() {
-        Some(_) => Err("a name with a digest cannot be given".to_owned()),
-        None => Ok(reference),
     }
 }
 

@@ -28,13 +28,13 @@ use toolkit::prelude::*;
 #[command(name = "img-index", version, after_help = toolkit::EQUIVALENT_HELP)]
 struct Index {
     /// The name of the index
-    #[arg(value_name = "NAME", value_parser = name)]
+    #[arg(value_name = "NAME", value_parser = Reference::to_give)]
     name: Reference,
     /// The images: names, ids, or the first digits of ids
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
     /// Set an annotation of the index; repeatable
-    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = toolkit::pair)]
     annotations: Vec<(String, String)>,
     #[command(flatten)]
     writing: Writing,
@@ -150,22 +150,6 @@ fn shown(platform: &Value) -> String {
         .into_iter()
         .filter_map(|part| platform[part].as_str());
     parts.collect::<Vec<_>>().join("/")
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("it is NAME=VALUE".to_owned()),
-    }
-}
-
-fn name(text: &str) -> Result<Reference, String> {
-    let reference: Reference =
-        text.parse().map_err(|error: oci::reference::InvalidReference| error.to_string())?;
-    match reference.digest() {
-        Some(_) => Err("a name with a digest cannot be given".to_owned()),
-        None => Ok(reference.pinned()),
-    }
 }
 
 fn main() -> ExitCode {

@@ -12,14 +12,13 @@ use std::{
 };
 
 use archive::{Reader, Shown};
-use layer::compression::Compression;
+use layer::{
+    compression::Compression,
+    whiteout::{OPAQUE, WHITEOUT},
+};
 use toolkit::prelude::*;
 
-use crate::trees::Trees;
-
-/// The beginning of a name that says that another one was removed, and the name of what hides all that is below.
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+use crate::trees::{Trees, open};
 
 /// A line for each change: `A` for what was added, `C` for what was changed, `D` for what was removed.
 pub(crate) fn lines(trees: &Trees, lower: &[PathBuf]) -> Result<String> {
@@ -91,10 +90,7 @@ fn exists(lower: &[PathBuf], path: &Path) -> bool {
 }
 
 fn is_opaque(directory: &Path) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
-        let mut value = [0_u8; 1];
-        rustix::fs::lgetxattr(directory, *name, &mut value) == Ok(1) && value == *b"y"
-    })
+    open(directory).is_ok_and(|directory| layer::is_opaque(directory).unwrap_or_default())
 }
 
 #[cfg(test)]

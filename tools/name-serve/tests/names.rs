@@ -30,6 +30,14 @@ fn ask(sandbox: &Sandbox, id: &str, name: &str, how: &str) -> String {
     std::iter::once(answer.rcode).chain(addresses).collect::<Vec<_>>().join(" ")
 }
 
+/// Who asks, for which name, and how; and the answer, as [`ask`] writes it.
+#[track_caller]
+fn assert_answers(sandbox: &Sandbox, answers: &[(&str, &str, &str, &str)]) {
+    for (id, name, how, answer) in answers {
+        assert_eq!(ask(sandbox, id, name, how), *answer, "{id} asks for {name} {how}");
+    }
+}
+
 fn server(sandbox: &Sandbox) -> NameServer {
     let address = |host: u8| Has::Addresses(vec![[198, 51, 100, host].into()], 60);
     NameServer::start(
@@ -44,7 +52,7 @@ fn containers_know_each_other_by_name() {
     let server = server(&sandbox);
     let before = sandbox.snapshot();
     start(&sandbox);
-    for (id, name, how, answer) in [
+    let answers = [
         ("web", "db", "A", "NOERROR 10.5.0.2"),
         ("web", "DB", "edns A", "NOERROR 10.5.0.2"),
         ("web", "db", "tcp A", "NOERROR 10.5.0.2"),
@@ -63,9 +71,8 @@ fn containers_know_each_other_by_name() {
         ("db", "web.example", "A", "NOERROR 198.51.100.1"),
         ("db", "2.0.5.10.in-addr.arpa", "PTR", "NOERROR"),
         ("db", "77.0.5.10.in-addr.arpa", "PTR", "NXDOMAIN"),
-    ] {
-        assert_eq!(ask(&sandbox, id, name, how), answer, "{id} asks for {name} {how}");
-    }
+    ];
+    assert_answers(&sandbox, &answers);
     assert_eq!(sandbox.resolve("db", "2.0.5.10.in-addr.arpa", "PTR").records, 3);
     // Names of containers are asked of nobody else where they are answered here.
     let passed = server.asked();
@@ -95,7 +102,7 @@ fn nothing_leaves_an_internal_network_by_a_question() {
     for (id, networks) in [("db", inside.to_owned()), ("web", format!("{inside} | bridge-attach"))] {
         sandbox.sh(&format!("netns-add -n --id {id} | {networks} | name-serve > {id}.json")).ok();
     }
-    for (id, name, how, answer) in [
+    let answers = [
         ("db", "web", "A", "NOERROR 10.7.0.3"),
         ("db", "secret.web.example", "A", "NXDOMAIN"),
         ("db", "web.example", "edns A", "NXDOMAIN"),
@@ -103,9 +110,8 @@ fn nothing_leaves_an_internal_network_by_a_question() {
         ("db", "1.100.51.198.in-addr.arpa", "PTR", "NXDOMAIN"),
         // One with another network has a way out.
         ("web", "web.example", "A", "NOERROR 198.51.100.1"),
-    ] {
-        assert_eq!(ask(&sandbox, id, name, how), answer, "{id} asks for {name} {how}");
-    }
+    ];
+    assert_answers(&sandbox, &answers);
     let listed = format!("netns-add -n --id listed | {inside} | egress-allow '*.example' > listed.json");
     sandbox.sh(&listed).ok();
     assert_eq!(ask(&sandbox, "listed", "secret.web.example", "A"), "NXDOMAIN");

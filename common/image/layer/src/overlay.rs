@@ -49,7 +49,10 @@ pub(crate) fn xattr(fd: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<
 }
 
 /// Whether the directory hides its content in lower layers.
-pub(crate) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
+///
+/// # Errors
+/// When its attributes cannot be read.
+pub fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
     for name in OPAQUE {
         if xattr(directory.as_fd(), name)?.is_some_and(|value| value == b"y") {
             return Ok(true);

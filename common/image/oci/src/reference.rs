@@ -112,6 +112,18 @@ impl Reference {
         if self.digest.is_some() { Self { tag: None, ..self } } else { self }
     }
 
+    /// A name that an image is to get: one without a digest, for the image has its own.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn to_give(text: &str) -> Result<Self, String> {
+        let reference: Self = text.parse().map_err(|error: InvalidReference| error.to_string())?;
+        match reference.digest {
+            Some(_) => Err("a name with a digest cannot be given".to_owned()),
+            None => Ok(reference),
+        }
+    }
+
     fn suffix(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}"));
         let digest = self.digest.as_ref().map(|digest| format!("@{digest}"));

@@ -245,24 +245,19 @@ impl Serving<'_> {
     /// What it hears of a name that is another container's, if name-serve has given it those: a list may name them as well.
     fn of_a_container(&mut self, question: &Question) -> Option<Own> {
         let asker = self.containers.container(self.of.holder).filter(names::Container::is_served)?;
-        let addresses = match self.containers.find(&asker, question.labels()) {
-            Found::Addresses(addresses) => addresses,
+        let mut addresses = match self.containers.find(&asker, question.labels()) {
+            Found::Addresses(addresses) => question.asked_for(addresses),
             Found::Nobody => return Some(Own::NoSuchName),
             Found::Elsewhere => return None,
         };
-        let is_asked = |address: &IpAddr| match question.kind {
-            Rtype::A => address.is_ipv4(),
-            Rtype::AAAA => address.is_ipv6() && self.of.ipv6,
-            _ => false,
-        };
-        let addresses: Vec<IpAddr> = addresses.into_iter().filter(is_asked).collect();
+        addresses.retain(|address| address.is_ipv4() || self.of.ipv6);
         let seconds = u64::from(names::TTL) + OWN_GRACE;
         let opens = |address: &IpAddr| self.open(question, *address, seconds).is_ok();
         if !self.of.learn && !addresses.iter().all(opens) {
             return Some(Own::Failure);
         }
         self.note(question, addresses.clone(), Vec::new());
-        Some(if addresses.is_empty() { Own::NoData } else { Own::Addresses(addresses, names::TTL) })
+        Some(question.of_addresses(addresses, names::TTL))
     }
 
     /// Writes down what was answered.

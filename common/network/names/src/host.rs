@@ -171,18 +171,7 @@ impl Policy for Host<'_> {
             };
         }
         match containers.find(&asker, question.labels()) {
-            Found::Addresses(addresses) => {
-                let is_asked = |address: &IpAddr| match question.kind {
-                    Rtype::A => address.is_ipv4(),
-                    Rtype::AAAA => address.is_ipv6(),
-                    _ => false,
-                };
-                match addresses.into_iter().filter(is_asked).collect::<Vec<_>>() {
-                    // The name is there all the same.
-                    none if none.is_empty() => Verdict::Own(Own::NoData),
-                    addresses => Verdict::Own(Own::Addresses(addresses, TTL)),
-                }
-            }
+            Found::Addresses(addresses) => Verdict::Own(question.of_addresses(addresses, TTL)),
             Found::Nobody => Verdict::Own(Own::NoSuchName),
             Found::Elsewhere => elsewhere(&asker),
         }

@@ -121,6 +121,25 @@ impl Question {
         &self.labels
     }
 
+    /// The answer to it, of a name that has these addresses: those of the type that it asks for. With none of them, the name is
+    /// there all the same.
+    pub fn of_addresses(&self, addresses: Vec<IpAddr>, seconds: u32) -> Own {
+        match self.asked_for(addresses) {
+            none if none.is_empty() => Own::NoData,
+            addresses => Own::Addresses(addresses, seconds),
+        }
+    }
+
+    /// Those of the addresses that are of the type that it asks for.
+    pub fn asked_for(&self, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        let is_asked = |address: &IpAddr| match self.kind {
+            Rtype::A => address.is_ipv4(),
+            Rtype::AAAA => address.is_ipv6(),
+            _ => false,
+        };
+        addresses.into_iter().filter(is_asked).collect()
+    }
+
     /// The name as text, without a dot at its end; `.` for the root. Bytes that are not of a host name are escaped.
     pub fn text(&self) -> String {
         let text = self.name.to_string().to_ascii_lowercase();

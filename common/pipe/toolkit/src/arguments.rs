@@ -73,6 +73,17 @@ where
     names.into().try_map(|name| name.parse().map_err(|_| format!("{name:?} is none of these")))
 }
 
+/// An argument of the form `NAME=VALUE`.
+///
+/// # Errors
+/// When there is no name, or no equals sign.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is NAME=VALUE".to_owned()),
+    }
+}
+
 /// The surroundings of a tool's work.
 #[derive(Debug, Clone)]
 pub struct Context {

@@ -21,7 +21,7 @@ mod streams;
 mod tool;
 mod writing;
 
-pub use arguments::{Common, Context, Invocation, one_of, scope};
+pub use arguments::{Common, Context, Invocation, one_of, pair, scope};
 pub use document::Stage;
 pub use equivalent::{EQUIVALENT_HELP, equivalent};
 pub use exit::Exit;

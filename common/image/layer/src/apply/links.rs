@@ -17,9 +17,9 @@ use super::{
     dependency::Aspect,
     entries::Unpacking,
     form::{Facts, Form, Standing},
-    name::{Target, WHITEOUT, join, split},
+    name::{Target, join, split},
 };
-use crate::overlay;
+use crate::{overlay, whiteout::WHITEOUT};
 
 /// The kernel's limit for symbolic links in one path.
 const LINKS: usize = 40;

@@ -1,6 +1,7 @@
 //! Names of entries: normalised, or refused.
 
 use super::EntryError;
+use crate::whiteout::{OPAQUE, WHITEOUT};
 
 /// The meaning of an entry's name. Paths are relative to the layer's root, without `.`, `..` and empty parts.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,10 +21,7 @@ pub(super) enum Target {
 
 /// PATH_MAX, with room for the descriptor's own path in calls that need one.
 const LONGEST: usize = 4064;
-/// The prefix of a whiteout's name.
-pub(super) const WHITEOUT: &[u8] = b".wh.";
 const META: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 
 impl Target {
     /// Reads a name. A leading `/` is ignored, as in tar.

@@ -12,7 +12,10 @@ use rustix::fs::{
 };
 
 use super::{Error, Options, Summary, blob::Blob};
-use crate::overlay;
+use crate::{
+    overlay,
+    whiteout::{OPAQUE, WHITEOUT},
+};
 
 pub(super) struct Entries<W: Write> {
     writer: Writer<Blob<W>>,
@@ -22,10 +25,6 @@ pub(super) struct Entries<W: Write> {
     newest: Option<Time>,
     all: Option<Time>,
 }
-
-/// Names with another meaning in a layer: whiteouts.
-pub(super) const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// An error on `path`, as `map_err` takes it.
 pub(super) fn tree<E: Into<io::Error>>(verb: &'static str, path: &[u8]) -> impl FnOnce(E) -> Error {

@@ -10,9 +10,9 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
 
 use super::{
     Error,
-    entries::{Entries, WHITEOUT, join, kind, names, open_directory, stat, tree},
+    entries::{Entries, join, kind, names, open_directory, stat, tree},
 };
-use crate::overlay;
+use crate::{overlay, whiteout::WHITEOUT};
 
 /// A directory of the upper tree that is still to be read.
 struct Left {

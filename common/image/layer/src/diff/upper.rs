@@ -10,9 +10,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 
 use super::{
     Error, Options,
-    entries::{Entries, WHITEOUT, join, kind, names, open_directory, stat, tree},
+    entries::{Entries, join, kind, names, open_directory, stat, tree},
 };
-use crate::overlay;
+use crate::{overlay, whiteout::WHITEOUT};
 
 pub(super) fn walk<W: Write>(
     root: BorrowedFd,
