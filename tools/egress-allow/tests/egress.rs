@@ -1,77 +1,12 @@
 //! A container that reaches what is listed and nothing else, with real traffic and a real name server.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::time::Duration;
 
-use testkit::{HOST, Has, NameServer, Sandbox, Snapshot, wait_for};
-
-fn addresses(hosts: &[u8]) -> Has {
-    Has::Addresses(hosts.iter().map(|host| [198, 51, 100, *host].into()).collect(), 60)
-}
-
-fn zone() -> Vec<(&'static str, Has)> {
-    vec![
-        ("git.example", addresses(&[1])),
-        ("deb.debian.example", Has::Alias("cdn.example")),
-        ("cdn.example", addresses(&[2])),
-        ("debian.example", addresses(&[3])),
-        ("other.example", addresses(&[3])),
-    ]
-}
-
-/// A host with servers outside, on ports 80, 443 and 853 of 198.51.100.1 to 198.51.100.4.
-fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.sh("echo 0 > /proc/sys/net/ipv4/ip_forward").ok();
-    let serve = |port: u16| {
-        format!(
-            "socat TCP4-LISTEN:{port},fork,reuseaddr SYSTEM:'read q; echo outside $SOCAT_SOCKADDR' >/dev/null 2>&1 </dev/null &"
-        )
-    };
-    let servers: String = [80, 443, 853].into_iter().map(serve).collect();
-    sandbox
-        .outside(&format!(
-            "for host in 1 2 3 4; do ip addr add 198.51.100.$host/32 dev lo; done; {servers}
-             socat UDP4-LISTEN:443,fork EXEC:cat >/dev/null 2>&1 </dev/null &
-             until [ $(ss -Hlnt | grep -c -e ':80 ' -e ':443 ' -e ':853 ') = 3 ]; do sleep 0.01; done"
-        ))
-        .ok();
-    sandbox
-}
-
-fn start(sandbox: &Sandbox, list: &str) {
-    sandbox
-        .sh(&format!(
-            "netns-bridge -n --id web | veth-pair | portmap -p 8080:80 | egress-allow {list} > web.json"
-        ))
-        .ok();
-}
-
-/// What `web` hears from a server, an address of socat. It hears at once that it may not go there, and does not wait.
-#[track_caller]
-fn hears(sandbox: &Sandbox, words: &str, to: &str) -> String {
-    let limit = if to.starts_with("TCP") { ",connect-timeout=8" } else { "" };
-    let ask = format!("echo {words} | timeout 10 socat -t8 - {to}{limit}");
-    let heard = sandbox.within("web", &ask);
-    let is_refused = ["refused", "unreachable", "No route", "not permitted", "reset"];
-    let at_once = is_refused.iter().any(|word| heard.stderr.contains(word));
-    assert!(!heard.stdout.is_empty() || at_once, "web waits for {to}: {heard:?}");
-    heard.stdout.trim().to_owned()
-}
-
-#[track_caller]
-fn assert_reaches(sandbox: &Sandbox, to: &str, reaches: bool, when: &str) {
-    let answer = hears(sandbox, "?", &format!("TCP4:{to}"));
-    assert_eq!(!answer.is_empty(), reaches, "web asks {to} {when}: {answer:?}");
-}
-
-/// As [`Sandbox::assert_as`], but for servers of the test that have not ended yet.
-#[track_caller]
-fn assert_as(sandbox: &Sandbox, before: &Snapshot) {
-    let difference = sandbox.difference(before);
-    let left: Vec<_> = difference.lines().filter(|line| !line.contains("socat")).collect();
-    assert_eq!(left, [""; 0]);
-}
+use common::*;
+use testkit::{HOST, Has, NameServer, wait_for};
 
 #[test]
 fn what_is_listed_is_reached_and_nothing_else() {
@@ -162,100 +97,6 @@ fn what_is_rejected_is_logged() {
     assert_eq!(words, "198.51.100.3:443\ngit.example:443/udp\ngit.example:53/udp\nother.example\n");
 }
 
-/// Behind the list, name-serve gives the names of neighbours: those that are listed, and they open what the list says.
-#[test]
-fn names_of_neighbours_are_listed_as_well() {
-    let sandbox = sandbox();
-    let server = NameServer::start(&sandbox, &zone());
-    let before = sandbox.snapshot();
-    for id in ["db", "store"] {
-        sandbox.sh(&format!("netns-bridge -n --id {id} | veth-pair > {id}.json")).ok();
-        for port in [80, 81] {
-            sandbox.serve(id, &format!("TCP4-LISTEN:{port}"), id);
-        }
-    }
-    sandbox
-        .sh("netns-bridge -n --id web | veth-pair | egress-allow db:80 git.example gone | name-serve --network-alias shop > web.json
-             netns-bridge -n --id other | veth-pair | name-serve > other.json")
-        .ok();
-    assert_reaches(&sandbox, "172.17.0.2:80", false, "before it has asked for the name");
-    for (name, rcode, records) in [
-        ("db", "NOERROR", 1),
-        ("DB.stave0", "NXDOMAIN", 0),
-        ("store", "NXDOMAIN", 0),
-        ("git.example", "NOERROR", 1),
-        ("gone", "NXDOMAIN", 0),
-    ] {
-        let answer = sandbox.resolve("web", name, "A");
-        assert_eq!((answer.rcode.as_str(), answer.records), (rcode, records), "{name}");
-    }
-    assert_eq!(sandbox.resolve("web", "db", "AAAA").rcode, "NOERROR");
-    for (to, reaches) in [
-        ("172.17.0.2:80", true),
-        ("172.17.0.2:81", false),
-        ("172.17.0.3:80", false),
-        ("198.51.100.1:443", true),
-    ] {
-        assert_reaches(&sandbox, to, reaches, "by the list");
-    }
-    assert_eq!(server.asked(), ["A git.example", "A gone"]);
-    // The others know it by its alias.
-    assert_eq!(sandbox.resolve("other", "shop", "A").addresses[0].0.to_string(), "172.17.0.4");
-    sandbox.sh("name-serve --check < web.json | egress-allow --check > /dev/null").ok();
-    sandbox.sh("unwind web other db store > /dev/null; pkill -f 'LISTEN:8[01],' || true").ok();
-    assert_as(&sandbox, &before);
-}
-
-/// As the CNI plugin `stave-egress`, behind `stave-bridge`.
-#[test]
-fn a_plugin_of_cni() {
-    let sandbox = sandbox();
-    NameServer::start(&sandbox, &zone());
-    let plugins = "mkdir cni; ln -s $(command -v bridge-attach) cni/stave-bridge; ln -s $(command -v egress-allow) cni/stave-egress; ip netns add one; ip -n one link set lo up";
-    sandbox.sh(plugins).ok();
-    let before = sandbox.snapshot();
-    let run = |plugin: &str, command: &str, configuration: &str| {
-        let script = format!(
-            "CNI_COMMAND={command} CNI_CONTAINERID=one CNI_NETNS=/run/netns/one CNI_IFNAME=eth0 CNI_PATH=cni cni/{plugin}"
-        );
-        sandbox.sh_with(&script, configuration.as_bytes())
-    };
-    let network = r#""cniVersion": "1.1.0", "name": "web""#;
-    let bridge = format!(r#"{{{network}, "type": "stave-bridge", "bridge": "front"}}"#);
-    let egress = |more: &str| format!(r#"{{{network}, "type": "stave-egress"{more}}}"#);
-    let first = run("stave-bridge", "ADD", &bridge).ok();
-    let list = format!(r#", "allow": ["git.example:443", "198.51.100.4"], "prevResult": {first}"#);
-    let result = run("stave-egress", "ADD", &egress(&list)).json();
-    assert_eq!(result["dns"]["nameservers"][0], "127.0.0.11");
-    assert_eq!(result["ips"].as_array().map(Vec::len), Some(1), "{result}");
-    assert_eq!(sandbox.resolve("one", "git.example", "A").rcode, "NOERROR");
-    for (to, reaches) in [("198.51.100.1:443", true), ("198.51.100.4:80", true), ("198.51.100.3:443", false)]
-    {
-        assert_eq!(!sandbox.ask("one", &format!("TCP4:{to}")).is_empty(), reaches, "{to}");
-    }
-    let check = format!(r#", "allow": ["git.example:443", "198.51.100.4"], "prevResult": {result}"#);
-    run("stave-egress", "CHECK", &egress(&check)).ok();
-    for (more, told) in [
-        ("", "a list that is not empty"),
-        (r#", "allow": ["10.0.0.1/8"]"#, "10.0.0.1 is an address in 10.0.0.0/8"),
-        (r#", "allow": ["a.example"], "deny": ["b"]"#, "deny"),
-    ] {
-        let refused = run("stave-egress", "ADD", &egress(more)).exits(1).stdout;
-        assert!(refused.contains(told), "{refused}");
-    }
-    // The runtime has lost it, and asks the first plugin first.
-    let gone = r#", "cni.dev/valid-attachments": []"#;
-    run(
-        "stave-bridge",
-        "GC",
-        &bridge.replace("\"bridge\": \"front\"", &format!("\"bridge\": \"front\"{gone}")),
-    )
-    .ok();
-    run("stave-egress", "GC", &egress(&format!(r#", "allow": ["a.example"]{gone}"#))).ok();
-    run("stave-egress", "DEL", &egress("")).ok();
-    sandbox.assert_as(&before);
-}
-
 /// A list holds for all networks of a container.
 #[test]
 fn every_network_of_a_container_is_restricted() {
@@ -344,44 +185,6 @@ fn a_list_is_made_of_what_a_container_does() {
     assert_reaches(&sandbox, "198.51.100.1:80", false, "then");
 }
 
-/// No flush of the host's rules opens anything, nor does the end of the resolver.
-#[test]
-fn it_fails_closed_and_is_repaired() {
-    let sandbox = sandbox();
-    NameServer::start(&sandbox, &zone());
-    start(&sandbox, "git.example 198.51.100.4");
-    let works = |when: &str| {
-        assert_eq!(sandbox.resolve("web", "git.example", "A").rcode, "NOERROR", "{when}");
-        assert_reaches(&sandbox, "198.51.100.1:443", true, when);
-        assert_reaches(&sandbox, "198.51.100.3:443", false, when);
-    };
-    works("at the start");
-    sandbox.sh("nft flush ruleset; net-repair --all").ok();
-    works("after a flush");
-    sandbox.sh("nft delete table netdev stave_egress_web").exits(1);
-    let kill = "kill -9 $(cat /proc/[0-9]*/comm /dev/null | grep -q egress-allow; for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = egress-allow ] && echo ${p#/proc/}; done)";
-    sandbox.sh(kill).ok();
-    assert_reaches(&sandbox, "198.51.100.3:443", false, "without the resolver");
-    assert_reaches(&sandbox, "198.51.100.4:443", true, "without the resolver");
-    // That is told at once.
-    assert_eq!(sandbox.resolve("web", "git.example", "A").rcode, "");
-    let missing = sandbox.sh("egress-allow --check < web.json > checked.json").exits(1);
-    assert_eq!(
-        missing.stderr,
-        "egress-allow: missing: resolver of \"web\"\negress-allow: 1 of the things that the document lists is not as listed\n"
-    );
-    sandbox.sh("egress-allow --repair < web.json > repaired.json").ok();
-    works("after --repair");
-    // Its table is not its own without it: what others take then is put back.
-    sandbox.sh(&format!("{kill}; while grep -qsx egress-allow /proc/[0-9]*/comm; do sleep 0.01; done; nft flush ruleset; net-repair --all")).ok();
-    works("after the flush of what is nobody's");
-    let link = sandbox.sh("jq -r '.network.cni.interfaces[1].name' web.json").ok();
-    sandbox.sh(&format!("ip link del {}; net-repair --all", link.trim())).ok();
-    works("after its link was removed");
-    sandbox.sh("net-repair --all 2>&1 | grep -q 'nothing is missing'").ok();
-    sandbox.sh("unwind web > /dev/null; ! nft list ruleset | grep .").ok();
-}
-
 #[test]
 fn connections_go_on_when_their_name_counts_no_more() {
     let sandbox = sandbox();
@@ -397,115 +200,6 @@ fn connections_go_on_when_their_name_counts_no_more() {
              echo two >&3; until grep -q two out; do sleep 0.01; done; exec 3>&-; wait")
         .ok();
     assert_reaches(&sandbox, "198.51.100.1:443", false, "anew");
-}
-
-/// A container may have CAP_NET_ADMIN in its own namespace. What it does there lifts nothing.
-#[test]
-fn a_container_lifts_nothing_in_its_own_namespace() {
-    let sandbox = sandbox();
-    NameServer::start(&sandbox, &zone());
-    sandbox.sh("netns-bridge -n --id db | veth-pair > db.json").ok();
-    start(&sandbox, "198.51.100.4");
-    let free = |when: &str| {
-        assert_eq!(sandbox.ask("web", "TCP4:198.51.100.3:80"), "", "{when}");
-        assert_eq!(sandbox.ask("web", "TCP4:172.17.0.2:80"), "", "{when}");
-    };
-    sandbox.serve("db", "TCP4-LISTEN:80", "db");
-    for (escape, back) in [
-        (
-            "ip -n web addr flush dev eth0; ip -n web addr add 172.17.0.77/16 dev eth0; ip -n web route add default via 172.17.0.1",
-            "ip -n web addr flush dev eth0; ip -n web addr add 172.17.0.3/16 dev eth0; ip -n web route add default via 172.17.0.1",
-        ),
-        (
-            "ip -n web link set eth0 address 02:00:00:00:00:77",
-            "ip -n web link set eth0 address $(jq -r '.network.cni.interfaces[2].mac' web.json)",
-        ),
-        (
-            "ip -n web neigh replace 172.17.0.2 lladdr $(jq -r '.network.cni.interfaces[2].mac' db.json) dev eth0",
-            "ip -n web neigh flush all",
-        ),
-        (
-            "ip netns exec web sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6'; ip -n db link show > /dev/null",
-            "true",
-        ),
-        ("ip netns exec web nft flush ruleset", "true"),
-    ] {
-        sandbox.sh(escape).ok();
-        free(escape);
-        sandbox.sh(back).ok();
-        assert_reaches(&sandbox, "198.51.100.4:80", true, escape);
-    }
-    // Packets in pieces: only behind a beginning that passes.
-    let large =
-        |to: &str| sandbox.within("web", &format!("busybox ping -c 1 -W 1 -s 4000 {to} > /dev/null")).status;
-    assert_eq!((large("198.51.100.4"), large("198.51.100.3")), (0, 1));
-}
-
-/// A name server that fails, or whose answers are not what they seem.
-#[test]
-fn servers_that_fail_and_answers_that_lie() {
-    let sandbox = sandbox();
-    let address = |host: u8| [198, 51, 100, host].into();
-    let within = |first: u8, second: u8, last: u8| [first, second, 1, last].into();
-    let zone = vec![
-        ("silent.example", Has::Silence),
-        ("failing.example", Has::Failure),
-        ("many.example", Has::Many(150)),
-        ("text.example", Has::Text),
-        ("forged.example", Has::Forged(address(3), address(1))),
-        ("ring.example", Has::Ring),
-        ("cut.example", Has::Cut),
-        ("foreign.example", Has::Foreign(address(3))),
-        ("circle.example", Has::Alias("circle2.example")),
-        ("circle2.example", Has::Addresses(vec![], 1)),
-        ("loopback.example", Has::Addresses(vec![within(127, 0, 1), address(2)], 60)),
-        (
-            "metadata.example",
-            Has::Addresses(vec!["169.254.169.254".parse().unwrap(), "100.100.100.200".parse().unwrap()], 60),
-        ),
-        (
-            "neighbour.example",
-            Has::Addresses(vec!["172.17.0.1".parse().unwrap(), "172.17.0.2".parse().unwrap()], 60),
-        ),
-        ("host.example", Has::Addresses(vec![HOST.parse().unwrap()], 60)),
-        ("brief.example", Has::Addresses(vec![address(1)], 0)),
-        ("long.example", Has::Addresses(vec![address(1)], 0x7fff_ffff)),
-    ];
-    NameServer::start(&sandbox, &zone);
-    start(&sandbox, "'*.example' 198.51.100.4");
-    sandbox.sh("socat TCP4-LISTEN:8000,fork,reuseaddr SYSTEM:'read q; echo host' >/dev/null 2>&1 </dev/null & until ss -Hlnt | grep -q ':8000 '; do sleep 0.01; done").ok();
-    let ask = |name: &str, how: &str| {
-        let answer = sandbox.resolve("web", name, how);
-        let addresses: Vec<_> = answer.addresses.iter().map(|(address, _)| address.to_string()).collect();
-        (answer.rcode.clone(), addresses.join(" "), answer)
-    };
-    for (name, rcode, addresses) in [
-        ("failing.example", "SERVFAIL", ""),
-        ("forged.example", "NOERROR", "198.51.100.1"),
-        ("ring.example", "SERVFAIL", ""),
-        ("cut.example", "SERVFAIL", ""),
-        ("foreign.example", "NOERROR", ""),
-        ("circle.example", "NOERROR", ""),
-        ("loopback.example", "NOERROR", "198.51.100.2"),
-        ("metadata.example", "NOERROR", ""),
-        ("neighbour.example", "NOERROR", ""),
-        ("brief.example", "NOERROR", "198.51.100.1"),
-    ] {
-        let (found, has, _) = ask(name, "A");
-        assert_eq!((found.as_str(), has.as_str()), (rcode, addresses), "{name}");
-    }
-    assert_reaches(&sandbox, "198.51.100.3:80", false, "after answers that lie");
-    // An address of the host is answered, and leads nowhere.
-    assert_eq!(ask("host.example", "A").1, HOST);
-    assert_reaches(&sandbox, "192.0.2.1:8000", false, "by a name");
-    let (_, _, many) = ask("many.example", "A");
-    assert_eq!((many.truncated, many.records), (true, 0));
-    let (_, _, many) = ask("many.example", "tcp A");
-    assert_eq!((many.truncated, many.records), (false, 150));
-    assert_eq!(ask("text.example", "tcp TXT").2.records, 1);
-    // A year's answer counts for a day.
-    assert_eq!(ask("long.example", "A").2.addresses[0].1, 86_400);
-    assert_eq!(ask("silent.example", "A").0, "SERVFAIL");
 }
 
 /// What --explain prints makes the same table.
@@ -534,26 +228,6 @@ fn the_explanation_makes_the_same_table() {
         kept.join("\n").replace(" # progname egress-allow", "")
     };
     assert_eq!(settled(ours), settled(listed()));
-}
-
-/// Killed at any moment, it leaves a record by which everything is undone.
-#[test]
-fn nothing_is_left_of_one_that_was_killed() {
-    let sandbox = Sandbox::new();
-    sandbox.sh("netns-bridge -n --id keeper | veth-pair > keeper.json").ok();
-    let before = sandbox.snapshot();
-    for step in 0..16 {
-        let kill = format!("timeout -s KILL 0.{:04} egress-allow a.example 10.0.0.0/8", 5 + step * 5);
-        sandbox
-            .sh(&format!("netns-bridge -n --id web | veth-pair | {kill} > web.json; unwind web > /dev/null"))
-            .ok();
-        let undo =
-            format!("timeout -s KILL 0.{:04} egress-allow --undo < web.json > undone.json", 5 + step * 5);
-        sandbox
-            .sh(&format!("netns-bridge -n --id web | veth-pair | egress-allow a.example > web.json; {undo}; unwind web > /dev/null"))
-            .ok();
-        sandbox.assert_as(&before);
-    }
 }
 
 #[test]

@@ -1,29 +1,28 @@
 //! Operations against the kernel: apply, undo, compare.
 
-use std::{
-    fs::File,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsRawFd,
-    path::Path,
-};
+mod addresses;
+mod routes;
 
-use ipnet::IpNet;
+use std::{fs::File, os::fd::AsRawFd, path::Path};
+
 use nix::errno::Errno;
 use operation::Condition;
 use rtnetlink::{
-    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage,
         link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkMessage},
-        route::{RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 
 use crate::{
-    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, Route, errno_of, guard, mark,
+    Address, Connection, Error, Link, LinkOperation, Mac, Mark, PROTOCOL, Peer, errno_of, guard, mark,
     namespace, removal, sysctl, veth_name,
 };
+use addresses::{add_address, all_of, has_way};
+pub(crate) use routes::LOOPBACK_METRIC;
+use routes::{has_route, route, to_loopback};
 
 /// To make something that must not exist.
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -377,83 +376,6 @@ fn attach_again(name: &str, mac: Mac, bridge: &str, mark: Option<&Mark>) -> Opti
     Some(attach())
 }
 
-fn add_address(
-    connection: &Connection,
-    link: &Link,
-    address: IpNet,
-    protocol: Option<u8>,
-    on_own: bool,
-) -> Result<(), Error> {
-    let what = format!("{address} on link {:?}", link.name);
-    let wanted = Address { link: link.index, address, protocol };
-    let message = RouteNetlinkMessage::NewAddress(wanted.message());
-    match connection.change("add address", what, &message, CREATE) {
-        // Ours already: a bridge's address is there for all its containers. On a link of ours an earlier version, or kernel,
-        // noted nothing.
-        Err(error)
-            if error.errno() == Errno::EEXIST
-                && all_of(connection, address, link.index)?
-                    .iter()
-                    .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
-        {
-            // The route to its neighbours came with it, and may be gone.
-            match connection.namespace.is_none() && link.up && !has_way(connection, address, link.index)? {
-                true => add_way(connection, link, address),
-                false => Ok(()),
-            }
-        }
-        result => result,
-    }
-}
-
-/// The addresses of a link, of this one's version of IP.
-fn all_of(connection: &Connection, address: IpNet, link: u32) -> Result<Vec<Address>, Error> {
-    match address {
-        IpNet::V4(_) => connection.addresses(Some(link)),
-        IpNet::V6(_) => connection.addresses6(Some(link)),
-    }
-}
-
-/// Whether packets to the neighbours of an address go by its link. One look up answers that where nobody else has a say in it,
-/// whatever number of routes there are.
-fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
-    let IpNet::V4(net) = address else {
-        let routes = connection.routes6(Some(link))?;
-        return Ok(routes.iter().any(|route| route.destination == address.trunc()));
-    };
-    let last = Ipv4Addr::from(u32::from(net.broadcast()).saturating_sub(1));
-    match connection.route_to(last)? {
-        Some(route) if route.link == Some(link) && route.destination == address.trunc() => return Ok(true),
-        _ => {}
-    }
-    Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == address.trunc()))
-}
-
-/// Makes the route that the kernel makes with an address, as the kernel does: it goes with the address.
-fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), Error> {
-    let route = match address {
-        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .output_interface(link.index)
-            .pref_source(net.addr())
-            .protocol(RouteProtocol::Kernel)
-            .scope(RouteScope::Link)
-            .build(),
-        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .output_interface(link.index)
-            .protocol(RouteProtocol::Kernel)
-            // As the kernel gives its own (IP6_RT_PRIO_ADDRCONF).
-            .priority(256)
-            .build(),
-    };
-    let what = format!("{} on link {:?}", address.trunc(), link.name);
-    match connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE) {
-        Err(error) if error.errno() == Errno::EEXIST => Ok(()),
-        made => made,
-    }
-}
-
 fn delete(connection: &Connection, link: &Link) -> Result<(), Error> {
     unless_gone(removal::remove(connection, link))
 }
@@ -468,60 +390,6 @@ fn set_port(what: &'static str, link: &str, mac: Mac, set: InfoBridgePort) -> Re
     // Only RTM_NEWLINK carries a port's own settings; without NLM_F_CREATE it changes an existing link.
     let message = RouteNetlinkMessage::NewLink(port.build());
     connection.change("set", format!("{what} on link {:?}", link.name), &message, 0)
-}
-
-fn route(
-    destination: &IpNet,
-    gateway: &IpAddr,
-    link: u32,
-    metric: Option<u32>,
-) -> Result<RouteMessage, Errno> {
-    let builder = RouteMessageBuilder::<IpAddr>::new()
-        .destination_prefix(destination.network(), destination.prefix_len())
-        .and_then(|builder| builder.gateway(*gateway))
-        .map(|builder| builder.output_interface(link))
-        .map_err(|_| Errno::EINVAL)?;
-    Ok(match metric {
-        Some(metric) => builder.priority(metric).build(),
-        None => builder.build(),
-    })
-}
-
-/// The metric of the route to ::1 on a bridge. That on `lo` comes first, with 0.
-pub(crate) const LOOPBACK_METRIC: u32 = 2048;
-
-/// The route to ::1 on a link, beside that on `lo`.
-fn to_loopback(link: u32) -> RouteMessage {
-    const TABLE_LOCAL: u8 = 255;
-    let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
-        .destination_prefix(Ipv6Addr::LOCALHOST, 128)
-        .output_interface(link)
-        .priority(LOOPBACK_METRIC)
-        .build();
-    route.header.kind = RouteType::Local;
-    route.header.table = TABLE_LOCAL;
-    route.header.protocol = PROTOCOL.into();
-    route
-}
-
-fn has_route(
-    connection: &Connection,
-    destination: &IpNet,
-    gateway: &IpAddr,
-    link: u32,
-    metric: Option<u32>,
-) -> Result<bool, Error> {
-    let is_it = |route: &Route| {
-        route.link == Some(link)
-            && metric.is_none_or(|metric| route.metric == metric)
-            && route.destination == *destination
-            && route.gateway == Some(*gateway)
-    };
-    let routes = match gateway {
-        IpAddr::V4(_) => connection.routes(Some(link))?,
-        IpAddr::V6(_) => connection.routes6(Some(link))?,
-    };
-    Ok(routes.iter().any(is_it))
 }
 
 fn compare_veth(connection: &Connection, link: &Link, master: &str, peer: &Peer) -> Result<Condition, Error> {

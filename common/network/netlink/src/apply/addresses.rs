@@ -1,0 +1,93 @@
+//! Addresses of links, and the routes to their neighbours, which come with them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::{
+        RouteNetlinkMessage,
+        route::{RouteProtocol, RouteScope},
+    },
+};
+
+use super::CREATE;
+use crate::{Address, Connection, Error, Link};
+
+pub(super) fn add_address(
+    connection: &Connection,
+    link: &Link,
+    address: IpNet,
+    protocol: Option<u8>,
+    on_own: bool,
+) -> Result<(), Error> {
+    let what = format!("{address} on link {:?}", link.name);
+    let wanted = Address { link: link.index, address, protocol };
+    let message = RouteNetlinkMessage::NewAddress(wanted.message());
+    match connection.change("add address", what, &message, CREATE) {
+        // Ours already: a bridge's address is there for all its containers. On a link of ours an earlier version, or kernel,
+        // noted nothing.
+        Err(error)
+            if error.errno() == Errno::EEXIST
+                && all_of(connection, address, link.index)?
+                    .iter()
+                    .any(|found| found.address == address && (on_own || found.protocol == protocol)) =>
+        {
+            // The route to its neighbours came with it, and may be gone.
+            match connection.namespace.is_none() && link.up && !has_way(connection, address, link.index)? {
+                true => add_way(connection, link, address),
+                false => Ok(()),
+            }
+        }
+        result => result,
+    }
+}
+
+/// The addresses of a link, of this one's version of IP.
+pub(super) fn all_of(connection: &Connection, address: IpNet, link: u32) -> Result<Vec<Address>, Error> {
+    match address {
+        IpNet::V4(_) => connection.addresses(Some(link)),
+        IpNet::V6(_) => connection.addresses6(Some(link)),
+    }
+}
+
+/// Whether packets to the neighbours of an address go by its link. One look up answers that where nobody else has a say in it,
+/// whatever number of routes there are.
+pub(super) fn has_way(connection: &Connection, address: IpNet, link: u32) -> Result<bool, Error> {
+    let IpNet::V4(net) = address else {
+        let routes = connection.routes6(Some(link))?;
+        return Ok(routes.iter().any(|route| route.destination == address.trunc()));
+    };
+    let last = Ipv4Addr::from(u32::from(net.broadcast()).saturating_sub(1));
+    match connection.route_to(last)? {
+        Some(route) if route.link == Some(link) && route.destination == address.trunc() => return Ok(true),
+        _ => {}
+    }
+    Ok(connection.routes(Some(link))?.iter().any(|route| route.destination == address.trunc()))
+}
+
+/// Makes the route that the kernel makes with an address, as the kernel does: it goes with the address.
+fn add_way(connection: &Connection, link: &Link, address: IpNet) -> Result<(), Error> {
+    let route = match address {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(link.index)
+            .pref_source(net.addr())
+            .protocol(RouteProtocol::Kernel)
+            .scope(RouteScope::Link)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(link.index)
+            .protocol(RouteProtocol::Kernel)
+            // As the kernel gives its own (IP6_RT_PRIO_ADDRCONF).
+            .priority(256)
+            .build(),
+    };
+    let what = format!("{} on link {:?}", address.trunc(), link.name);
+    match connection.change("add route", what, &RouteNetlinkMessage::NewRoute(route), CREATE) {
+        Err(error) if error.errno() == Errno::EEXIST => Ok(()),
+        made => made,
+    }
+}

@@ -1,0 +1,54 @@
+//! A host on which `stave` is tried.
+
+#![allow(dead_code)] // Each test uses a part of it.
+
+use testkit::{Outcome, Sandbox, repository};
+
+/// A host with the image `busybox`, on which `stave` runs the tools of this build.
+pub(crate) struct Host(pub(crate) Sandbox);
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        let sandbox = Sandbox::with_busybox();
+        // Through a link, so that it does not find the tools of another build next to itself.
+        sandbox.sh(&format!("ln -s {}/scripts/stave stave", repository().display())).ok();
+        Self(sandbox)
+    }
+
+    #[track_caller]
+    pub(crate) fn stave(&self, arguments: &str) -> Outcome {
+        self.0.sh(&format!("./stave {arguments}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn prints(&self, arguments: &str, expected: &str) {
+        assert_eq!(self.stave(arguments).ok().trim_end(), expected, "{arguments}");
+    }
+
+    /// Replaces the next call of a tool with this script. In it, the tool's name means the tool.
+    #[track_caller]
+    pub(crate) fn instead_of(&self, tool: &str, script: &str) {
+        // `stave` finds it first, because it is in the same directory.
+        let script = format!("printf '#!/bin/sh\\nrm {tool}\\n%s\\n' '{script}' > {tool}; chmod +x {tool}");
+        self.0.sh(&script).ok();
+    }
+
+    /// Asserts that the container's process runs, and that its file system exists.
+    #[track_caller]
+    pub(crate) fn runs(&self, name: &str) {
+        self.prints("ps -q", name);
+        self.prints(&format!("exec {name} echo hi"), "hi");
+    }
+
+    /// Asserts that it exits with this status, with this first line, and prints nothing.
+    #[track_caller]
+    pub(crate) fn fails(&self, arguments: &str, status: i32, line: &str) {
+        let outcome = self.stave(arguments).exits(status);
+        assert_eq!(
+            (outcome.stderr.lines().next(), outcome.stdout.as_str()),
+            (Some(line), ""),
+            "{arguments}: {}",
+            outcome.stderr
+        );
+    }
+}
